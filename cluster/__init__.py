@@ -1,0 +1,1 @@
+"""Ray Train around depthray: where training runs, not what it computes."""

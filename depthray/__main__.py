@@ -1,0 +1,67 @@
+"""The command line: a table word -> "module:main", resolved only when asked, so that `--help` imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pkgutil import resolve_name
+
+from depthray import __version__
+from depthray.errors import DepthrayError, UsageError, did_you_mean
+
+WORDS = {
+    "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
+    "evaluate": ("depthray.evaluate:main", "score a checkpoint under a named protocol"),
+    "predict": ("depthray.predict:main", "depth of an image or a folder, as PNG, npy, colour map, point cloud"),
+    "data": ("depthray.data.command:main", "render, pack, check and describe data sets"),
+    "recipe": ("depthray.recipe_command:main", "list and show recipes, print their JSON schema"),
+    "models": ("depthray.models.command:main", "list the architectures with inputs, stride and size"),
+    "doctor": ("depthray.doctor:main", "check this machine and say how to mend what is wrong"),
+    "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),
+}
+
+HELP = f"""usage: depthray WORD ...
+
+Depth from images: train, evaluate, predict.
+
+{chr(10).join(f"  {word:<10}{about}" for word, (_, about) in WORDS.items())}
+
+Dotted words change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
+`depthray WORD --help` says more. Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 interrupted."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one word of the command line and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if words[0] == "--version":
+        print(f"depthray {__version__}")
+        return 0
+    _no_calls_out()
+    try:
+        return int(_resolve(words[0])(words[1:]))
+    except DepthrayError as error:
+        print(f"depthray: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("depthray: interrupted", file=sys.stderr)
+        return 130
+
+
+def _resolve(word: str):  # type: ignore[no-untyped-def]
+    if word not in WORDS:
+        raise UsageError(f"no command '{word}'{did_you_mean(word, WORDS)}; see depthray --help")
+    # Sibling packages are found from a checkout too, where only the working directory knows them.
+    return resolve_name(WORDS[word][0])
+
+
+def _no_calls_out() -> None:
+    """Keep third-party packages from calling home; the user's own setting wins."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

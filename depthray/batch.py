@@ -1,0 +1,95 @@
+"""The vocabulary every step shares: what a sample, a batch and a prediction hold.
+
+Letters: B batch, H W pixels, C channels. Depth is metres along the optical axis, float32, 0 where unmeasured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Sample(TypedDict, total=False):
+    """One frame in NumPy, as a source reads it. Keys are present only where the source has them."""
+
+    image: NDArray[np.uint8]  # (H,W,3) RGB, upright
+    depth: NDArray[np.float32]  # (H,W) metres, 0 = unmeasured
+    sparse: NDArray[np.float32]  # (H,W) metres at sampled pixels, 0 elsewhere
+    semantics: NDArray[np.int32]  # (H,W) class ids
+    instances: NDArray[np.int32]  # (H,W) instance ids
+    background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object
+    mask: NDArray[np.uint8]  # (H,W) 1 on the foreground object, else 0
+    intrinsics: NDArray[np.float32]  # (3,3) pinhole matrix in pixels of this image
+    id: str
+    scene: str
+    source: str
+
+
+class Batch(TypedDict, total=False):
+    """Samples stacked. Colour is uint8 until `to_device` makes it float32 in [0,1]."""
+
+    image: Tensor  # (B,3,H,W)
+    depth: Tensor  # (B,1,H,W) float32 metres
+    valid: Tensor  # (B,1,H,W) bool, where depth may be scored
+    sparse: Tensor  # (B,1,H,W) float32 metres
+    semantics: Tensor  # (B,1,H,W) int64
+    instances: Tensor  # (B,1,H,W) int64
+    background: Tensor  # (B,3,H,W)
+    mask: Tensor  # (B,1,H,W) float32 0 or 1
+    intrinsics: Tensor  # (B,3,3) float32
+    id: list[str]
+    scene: list[str]
+    source: list[str]
+
+
+class Prediction(TypedDict, total=False):
+    """What a model returns."""
+
+    depth: Tensor  # (B,1,H,W) metres
+    pyramid: list[Tensor]  # coarser depths (B,1,h,w) in metres, finest first
+    mask: Tensor  # (B,1,H,W) logits of the foreground mask
+
+
+COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
+MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # never interpolated; (H,W)
+WORDS = ("id", "scene", "source")
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """B samples (H,W[,3]) in NumPy -> one batch (B,C,H,W) on the CPU, colour still uint8."""
+    batch: Batch = {}
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]  # type: ignore[literal-required]
+        batch[key] = values if key in WORDS else _stack(key, values)  # type: ignore[literal-required]
+    return batch
+
+
+def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
+    stacked = torch.from_numpy(np.stack(arrays))
+    if key in COLOURS:
+        return stacked.permute(0, 3, 1, 2)  # (B,H,W,3) in memory: already channels_last
+    if key == "intrinsics":
+        return stacked
+    stacked = stacked.unsqueeze(1)
+    if key in ("semantics", "instances"):
+        return stacked.long()
+    return stacked.float()
+
+
+def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth: float) -> Batch:
+    """Move a collated batch, scale colour to [0,1] and mark as valid min_depth < depth < max_depth metres."""
+    moved: Batch = {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value  # type: ignore[misc]
+        for key, value in batch.items()
+    }
+    for key in COLOURS:
+        if key in moved:
+            moved[key] = moved[key].float().div_(255.0)  # type: ignore[literal-required]
+    if "depth" in moved:
+        moved["valid"] = (moved["depth"] > min_depth) & (moved["depth"] < max_depth)
+    return moved

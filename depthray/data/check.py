@@ -1,0 +1,118 @@
+"""Looks at every frame of a data set for what would spoil training or its figures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from depthray.data.sources import Frame, Source
+from depthray.data.split import SIDES, overlaps
+from depthray.errors import DataError
+
+# Cameras this library is for see scenes between a hand's breadth and a street; beyond that a unit was mistaken.
+PLAUSIBLE = (0.1, 100.0)  # metres, of a frame's median
+EXAMPLES = 3
+
+
+class Finding(NamedTuple):
+    """One fault of one frame or scene."""
+
+    kind: str
+    frame: str
+    detail: str
+
+
+class Look(NamedTuple):
+    """What one frame showed."""
+
+    digest: bytes  # of the image; b"" if unreadable
+    findings: list[Finding]
+
+
+def check(source: Source, *, max_depth: float, advance: Callable[[], None] = lambda: None) -> list[Finding]:
+    """Everything wrong with a data set, in the order of its frames; those of the index first."""
+    frames = source.frames
+    findings = [*_double_ids(frames), *_split_faults(frames)]
+    first: dict[bytes, Frame] = {}
+    with ThreadPoolExecutor() as threads:  # decoding and hashing let go of the interpreter lock
+        looks = threads.map(lambda index: look(source, index, max_depth=max_depth), range(len(frames)))
+        for frame, (digest, own) in zip(frames, looks, strict=True):
+            findings += own
+            if digest and (other := first.setdefault(digest, frame)) is not frame:
+                findings.append(Finding("duplicate frame", frame.id, _same_as(frame, other)))
+            advance()
+    return findings
+
+
+def look(source: Source, index: int, *, max_depth: float) -> Look:
+    """Read one frame and judge it."""
+    name = source.frames[index].id
+    try:
+        sample = source.read(index)
+        odd = source.faults(index)
+    except DataError as error:
+        return Look(b"", [Finding("unreadable", name, str(error))])
+    image = sample["image"]
+    found = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
+    found += depth_faults(sample["depth"], max_depth=max_depth)
+    if image.min() == image.max():
+        found.append(("constant image", f"every pixel is {image.min()}"))
+    digest = sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    return Look(digest, [Finding(kind, name, detail) for kind, detail in found])
+
+
+def depth_faults(depth: NDArray[np.float32], *, max_depth: float) -> list[tuple[str, str]]:
+    """(H,W) float32 metres -> kind and detail of each fault."""
+    measured = depth[depth > 0]
+    if not measured.size:
+        return [("empty depth", "no pixel is measured")]
+    if measured.min() == measured.max():
+        return [("constant depth", f"every measured pixel is {measured[0]:g} m")]
+    median = float(np.median(measured))
+    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
+        cause = "metres read as millimetres" if median < 1 else "millimetres read as metres"
+        return [("implausible unit", f"median depth is {median:.4g} m: {cause}? declare the right data.encoding")]
+    if median > max_depth:
+        return [("beyond max_depth", f"median depth is {median:.4g} m, data.max_depth {max_depth:g} m: unit or limit?")]
+    return []
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """The findings by kind: how many, and the first few."""
+    kinds: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        kinds[finding.kind].append(finding)
+    result = Table("finding", "count", "frame or scene", "for example", title="data check", show_lines=True)
+    for kind, group in kinds.items():
+        for number, finding in enumerate(group[:EXAMPLES]):
+            head = ("", "") if number else (kind, str(len(group)))
+            result.add_row(*head, finding.frame, finding.detail, end_section=number == min(EXAMPLES, len(group)) - 1)
+    return result
+
+
+def _double_ids(frames: Sequence[Frame]) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, frame in enumerate(frames):
+        if frame.id in seen:
+            yield Finding("duplicate id", frame.id, f"frame {index} has the id of an earlier one")
+        seen.add(frame.id)
+
+
+def _split_faults(frames: Sequence[Frame]) -> Iterator[Finding]:
+    for scene, sides in overlaps(frames).items():
+        yield Finding("split overlap", scene, f"the scene's frames are declared {' and '.join(sides)}")
+    for frame in frames:
+        if frame.split not in ("", *SIDES):
+            yield Finding("unknown split", frame.id, f"'{frame.split}' is none of {', '.join(SIDES)}")
+
+
+def _same_as(frame: Frame, other: Frame) -> str:
+    where = "" if frame.scene == other.scene else f", in another scene: '{frame.scene}' and '{other.scene}'"
+    return f"same image as '{other.id}'{where}"

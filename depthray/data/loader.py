@@ -1,0 +1,245 @@
+"""Samples into batches: in an order and with changes that depend on seed and epoch, never on who loads them.
+
+Step s of an epoch takes entries s*G to (s+1)*G of the epoch's permutation, G being the global batch; rank r of W takes
+the r-th of W equal parts of them. Nothing else decides what a batch holds: 1 or 8 processes train on the same numbers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from depthray.batch import Batch, Sample, collate
+from depthray.data.augment import augment
+from depthray.data.resize import resize
+from depthray.data.sources import Source
+from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
+from depthray.recipe import Augment, Data
+
+STEPS_AHEAD = 2
+
+Key = tuple[int, int]  # epoch, index of the frame in its source
+Loaded = Sample | DepthrayError
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class TrainLoader:
+    """This rank's share of the training batches.
+
+    Raises UsageError where the global batch cannot be shared out, DataError where the frames do not fill one.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int],
+        data: Data,
+        section: Augment,
+        *,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        _check_batch(batch_size, len(indices), world_size=world_size, accumulate=accumulate)
+        self.indices = indices
+        self.seed = seed
+        self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
+        self._samples = _Samples(source, data, section, seed=seed)
+        self._keys = _Keys()
+        self._processes = _processes(self._samples, self._keys, data.workers) if data.workers else None
+
+    def steps_per_epoch(self, count: int | None = None) -> int:
+        """Optimiser steps of an epoch over `count` frames, all by default; an incomplete last batch is dropped."""
+        return (len(self.indices) if count is None else count) // self.batch_size
+
+    def epoch(self, epoch: int, order: Sequence[int] | None = None, *, first_step: int = 0) -> Iterator[list[Batch]]:
+        """One item per optimiser step: its micro-batches (b,C,H,W), colour uint8, on the CPU.
+
+        `order` restricts the epoch to some of the frames; they are shuffled all the same.
+        """
+        steps = self.plan(epoch, order)[first_step:]
+        if self._processes is None:
+            return ahead(self._load_step, steps)
+        self._keys.batches = [part for step in steps for part in step]
+        return self._from_processes(self._processes, len(steps))
+
+    def plan(self, epoch: int, order: Sequence[int] | None = None) -> list[list[list[Key]]]:
+        """Keys by step, micro-batch and place, of this rank."""
+        frames = np.asarray(self.indices if order is None else order)
+        shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
+        _check_batch(self.batch_size, len(frames), world_size=self.world_size, accumulate=self.accumulate)
+        share = self.batch_size // self.world_size
+        steps = self.steps_per_epoch(len(frames))
+        shape = (steps, self.world_size, self.accumulate, share // self.accumulate)
+        mine = shuffled[: steps * self.batch_size].reshape(shape)[:, self.rank]
+        return [[[(epoch, index) for index in part] for part in step] for step in mine.tolist()]
+
+    def _load_step(self, parts: list[list[Key]]) -> list[Batch]:
+        return [_pin(collate([self._samples.load(key) for key in part])) for part in parts]
+
+    def _from_processes(self, processes: DataLoader[Loaded], steps: int) -> Iterator[list[Batch]]:
+        with _no_advice():
+            batches = iter(processes)
+        for _ in range(steps):
+            yield [_received(batches) for _ in range(self.accumulate)]
+
+
+def eval_batches(
+    source: Source, indices: Sequence[int], data: Data, *, batch_size: int, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[list[int], Batch]]:
+    """This rank's whole batches in order: indices, batch with inputs of data.size and truth (B,1,H,W) of native size.
+
+    What a batch holds never depends on the world size. Frames of unlike native size come as separate batches.
+    """
+    starts = range(rank * batch_size, len(indices), world_size * batch_size)
+    groups = [list(indices[start : start + batch_size]) for start in starts]
+    for batches in ahead(lambda group: _eval_group(source, group, data), groups):
+        yield from batches
+
+
+def ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD) -> Iterator[R]:
+    """make(key) of each key in order, made by a thread that runs up to `depth` items ahead."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-loader")
+    pending: deque[Future[R]] = deque()
+    try:
+        for key in keys:
+            pending.append(pool.submit(make, key))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Samples(Dataset[Loaded]):
+    """Training samples by key: read, changed, resized."""
+
+    def __init__(self, source: Source, data: Data, section: Augment, *, seed: int) -> None:
+        self.source, self.size, self.section, self.seed = source, data.size, section, seed
+
+    def load(self, key: Key) -> Sample:
+        """(epoch, index) -> sample (h,w)."""
+        epoch, index = key
+        return augment(self.source.read(index), self.section, seed=self.seed, epoch=epoch, size=self.size)
+
+    def __getitem__(self, key: Key) -> Loaded:
+        try:
+            return self.load(key)
+        except DepthrayError as error:
+            # Raised in the training process: a loader process would wrap it into its own traceback.
+            return error
+
+
+class _Keys(Sampler[list[Key]]):
+    """Micro-batches of the epoch to come, read by the loader processes at its start."""
+
+    batches: list[list[Key]] = []
+
+    def __init__(self) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _processes(samples: _Samples, keys: _Keys, workers: int) -> DataLoader[Loaded]:
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    with _no_advice():
+        return DataLoader(
+            samples,
+            batch_sampler=keys,
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_process,
+            persistent_workers=True,
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context="fork" if forks else None,  # starts at once; a fresh process imports torch first
+            generator=torch.Generator(),  # else each epoch would draw from the generator that dropout uses
+        )
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """Silence two warnings: the number of processes is the user's choice, and fork beside our threads is safe.
+
+    Python 3.12 warns of the latter because a thread might hold a lock; ours hold none that a loader process takes.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
+        yield
+
+
+def _start_process(_: int) -> None:
+    cv2.setNumThreads(0)  # the processes are the parallelism
+
+
+def _collate(samples: list[Loaded]) -> Batch | DepthrayError:
+    for sample in samples:
+        if isinstance(sample, DepthrayError):
+            return sample
+    return collate(samples)  # type: ignore[arg-type]
+
+
+def _received(batches: Iterator[Batch | DepthrayError]) -> Batch:
+    try:
+        batch = next(batches)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise ResourceError(f"a loader process died ({reason}); lower data.workers or free memory") from None
+    if isinstance(batch, DepthrayError):
+        raise batch
+    return batch
+
+
+def _pin(batch: Batch) -> Batch:
+    if not torch.cuda.is_available():
+        return batch
+    return {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}  # type: ignore[return-value]
+
+
+def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[list[int], Batch]]:
+    """Frames -> a batch for each native size among them, in order of first appearance."""
+    groups: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
+    for index in indices:
+        native = source.read(index)
+        sample = resize(native, data.size)
+        if "depth" in native:
+            sample["depth"] = native["depth"]
+        groups.setdefault(native["depth"].shape if "depth" in native else (), []).append((index, sample))
+    return [([i for i, _ in group], _pin(collate([sample for _, sample in group]))) for group in groups.values()]
+
+
+def _check_batch(batch_size: int, frames: int, *, world_size: int, accumulate: int) -> None:
+    parts = world_size * accumulate
+    if batch_size % parts:
+        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+        near = f"{below} or {above}" if below else f"{above}"
+        raise UsageError(
+            f"train.batch_size={batch_size} cannot be shared by {world_size} workers times "
+            f"train.accumulate={accumulate}; use {near}"
+        )
+    if frames < batch_size:
+        fits = frames // parts * parts
+        remedy = f"use train.batch_size={fits} or more frames" if fits else f"{parts} workers times parts need more"
+        raise DataError(f"{frames} training frames do not fill one batch of {batch_size}; {remedy}")

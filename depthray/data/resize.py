@@ -1,0 +1,49 @@
+"""Changing the size of a sample: colour is averaged or interpolated, maps are sampled, the camera follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.batch import COLOURS, MAPS, Sample
+
+
+def resize(sample: Sample, size: tuple[int, int]) -> Sample:
+    """Sample (H,W) -> sample of size (h,w) pixels; depth and ids are values of the original, never in-betweens."""
+    resized: dict[str, Any] = dict(sample)
+    for key in COLOURS:
+        if key in resized:
+            resized[key] = colour(resized[key], size)
+    for key in MAPS:
+        if key in resized:
+            resized[key] = nearest(resized[key], size)
+    if "intrinsics" in resized:
+        resized["intrinsics"] = scale_camera(sample["intrinsics"], old=sample["image"].shape[:2], new=size)
+    return resized  # type: ignore[return-value]
+
+
+def colour(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H,W,3) uint8 -> (h,w,3) uint8: pixel areas averaged when shrinking, bilinear otherwise."""
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=method)  # type: ignore[return-value]
+
+
+def nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """(H,W) any dtype -> (h,w) of the same dtype, each pixel the original one nearest to its centre."""
+    if values.shape == size:
+        return values
+    # NEAREST_EXACT looks up pixel centres; plain NEAREST looks up corners and shifts maps against the image.
+    return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def scale_camera(intrinsics: NDArray[np.float32], *, old: tuple[int, ...], new: tuple[int, ...]) -> NDArray[np.float32]:
+    """(3,3) in pixels of the old (H,W) -> (3,3) in pixels of the new; pixel centres lie at whole numbers."""
+    (y, x) = (new[0] / old[0], new[1] / old[1])
+    move = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    return (move @ intrinsics).astype(np.float32)

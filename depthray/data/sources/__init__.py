@@ -1,0 +1,111 @@
+"""The forms a data set may have: one module of this folder each, found by its file name.
+
+A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether a path looks like this form).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from depthray.data import encodings
+from depthray.errors import DataError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from depthray.batch import Sample
+    from depthray.recipe import Data
+
+# batch.py knows these too, but it costs an import of torch, which checking a recipe must not.
+INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
+ALWAYS = ("image", "depth", "intrinsics")
+MADE = ("sparse",)  # derived from depth by the loader, not read
+
+
+class Frame(NamedTuple):
+    """What is known of a frame without reading it."""
+
+    id: str
+    scene: str
+    split: str  # "" = undeclared, else train, val or test
+    source: str
+
+
+class Source(Protocol):
+    """Frames that can be read in any order from any process. Picklable; files are opened lazily in each process."""
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """The frames, in the order of their index."""
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys every sample has."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the frames are; a missing file is a DataError."""
+
+    def read(self, index: int) -> Sample:
+        """The sample of a frame; a DataError if it is missing, unreadable or does not fit together."""
+
+    def faults(self, index: int) -> list[str]:
+        """What is odd about a stored frame though `read` accepts it, one sentence each."""
+
+
+def names() -> list[str]:
+    """The forms there are."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def check(section: Data, *, where: str) -> None:
+    """Refuse an unknown source, encoding or input."""
+    if section.source not in names():
+        raise UsageError(f"{where}: no data.source='{section.source}'{did_you_mean(section.source, names())}")
+    encodings.check(section.encoding, where=where)
+    for key in section.inputs:
+        if key not in INPUTS:
+            raise UsageError(f"{where}: data.inputs has unknown '{key}'{did_you_mean(key, INPUTS)}")
+
+
+def wanted(section: Data) -> frozenset[str]:
+    """The keys to read: what training always needs and the declared inputs. The rest would only cost time."""
+    return frozenset((*ALWAYS, *section.inputs))
+
+
+def open_source(section: Data, *, verify: bool = True) -> Source:
+    """The data set of a section. With `verify`, what would fail later (missing files, double ids) fails here."""
+    check(section, where="data")
+    source: Source = _module(section.source).open_source(section)
+    if not source.frames:
+        raise DataError(f"{section.root or section.source}: the data set has no frames")
+    if verify:
+        _verify(source, section)
+    return source
+
+
+def recognise(root: Path) -> str:
+    """The name of the form a path looks like."""
+    if not root.exists():
+        raise DataError(f"{root} does not exist")
+    for name in names():
+        if _module(name).fits(root):
+            return name
+    raise DataError(f"{root}: neither an index.csv nor *.h5 shards in it; name the form with --source")
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"depthray.data.sources.{name}")
+
+
+def _verify(source: Source, section: Data) -> None:
+    double = [name for name, count in Counter(frame.id for frame in source.frames).items() if count > 1]
+    if double:
+        raise DataError(f"{section.root}: {len(double)} frame ids are used twice, first '{double[0]}'; ids must differ")
+    missing = sorted(set(section.inputs) - source.keys - set(MADE))
+    if missing:
+        raise DataError(f"{section.root}: data.inputs wants '{missing[0]}', which this data set lacks")
+    _ = source.fingerprint  # touches every file, so that a missing one is found before training, not during it

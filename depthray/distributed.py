@@ -1,0 +1,107 @@
+"""Rank, world size, device, wrapping and sums: the only file that knows of other processes.
+
+Ray Train and torchrun both set RANK, WORLD_SIZE, LOCAL_RANK before our code runs; Ray also joins the process group. Alone,
+every function here does the obvious thing for one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+# A rank that died must become an error of the others, not an endless wait; the longest honest wait is a validation pass.
+TIMEOUT = timedelta(minutes=30)
+
+T = TypeVar("T")
+
+
+def start(*, gpu: bool | None = None) -> torch.device:
+    """Join the process group if a launcher announced one, and return this process's device.
+
+    gpu: True or False decides; None takes a GPU where there is one.
+    """
+    use_gpu = torch.cuda.is_available() if gpu is None else gpu
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank % max(1, torch.cuda.device_count())) if use_gpu else torch.device("cpu")
+    if use_gpu:
+        torch.cuda.set_device(device)
+    if "RANK" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if use_gpu else "gloo", timeout=TIMEOUT)
+    return device
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, 0 alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together, 1 alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and logs."""
+    return rank() == 0
+
+
+def sum_(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(items: Iterable[T]) -> list[T]:
+    """The items of all processes, in order of rank, on every process."""
+    mine = list(items)
+    if world_size() == 1:
+        return mine
+    parts: list[list[T]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(parts, mine)
+    return [item for part in parts for item in part]
+
+
+def broadcast(value: T) -> T:
+    """The value of rank 0, on every process."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def wrap(model: nn.Module, *, sync_batchnorm: bool = False) -> nn.Module:
+    """The model with gradients averaged over processes; the model itself when alone."""
+    if world_size() == 1:
+        return model
+    if sync_batchnorm:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:
+    """While held, backward adds gradients up locally; the last backward of a step averages them over processes."""
+    if hold and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+def copy_from_main(tensor: Tensor) -> None:
+    """Overwrite a tensor with rank 0's."""
+    if world_size() > 1:
+        dist.broadcast(tensor, src=0)

@@ -1,0 +1,54 @@
+"""What can go wrong through the user's input, each with the exit code of the command line.
+
+A message says what is wrong, where (file, index, recipe key) and what to do. It is one line, and it is all the user sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DepthrayError(Exception):
+    """A mistake or limit outside depthray's own code; printed without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(DepthrayError):
+    """A wrong command line or recipe: unknown key, wrong type, contradictory values."""
+
+    exit_code = 2
+
+
+class DataError(DepthrayError):
+    """Data that cannot be used: missing, unreadable, wrong shape, dtype or unit."""
+
+    exit_code = 3
+
+
+class CheckpointError(DepthrayError):
+    """A checkpoint that is missing, incomplete, altered or does not fit."""
+
+    exit_code = 3
+
+
+class DivergedError(DepthrayError):
+    """Training whose loss stayed non-finite."""
+
+    exit_code = 4
+
+
+class ResourceError(DepthrayError):
+    """Too few CPUs, GPUs, memory or disk for what was asked."""
+
+    exit_code = 5
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The nearest known word as a hint, ' (did you mean ...?)', or the choices if none is near."""
+    choices = sorted(known)
+    near = get_close_matches(word, choices, n=1, cutoff=0.5)
+    if near:
+        return f" (did you mean '{near[0]}'?)"
+    return f" (choose from: {', '.join(choices)})" if choices else ""

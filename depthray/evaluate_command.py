@@ -1,0 +1,72 @@
+"""`depthray evaluate`: score a checkpoint, print the tables, write them and a sheet of frames. Also under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from depthray.errors import UsageError
+from depthray.recipe import Recipe, load
+
+
+def main(argv: list[str]) -> int:
+    """Score a checkpoint as the command line asks."""
+    arguments = _parser().parse_intermixed_args(argv)
+    # Only now: --help need not wait for torch.
+    from depthray import checkpoint, distributed, report
+    from depthray.evaluate import evaluate_checkpoint
+
+    device = distributed.start()
+    try:
+        path = checkpoint.resolve(arguments.checkpoint)
+        found = evaluate_checkpoint(path, _recipe(path, arguments), side=arguments.split, device=device)
+        if distributed.is_main():
+            out = arguments.out or _default_out(path, f"{arguments.split}-{found.evaluation.protocol.name}")
+            found.write(out)
+            print(report.markdown(found.evaluation.summary(), scenes=5))
+            print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
+    finally:
+        distributed.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthray evaluate",
+        description="Score a checkpoint under a named protocol, overall and by range of depth, source and scene.",
+        epilog="Words: eval.protocol=nyu-bts, data.encoding=uint16_mm and whatever else of data.* and eval.* differs.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
+    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="the frames; default: those the recipe names")
+    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
+    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
+    return parser
+
+
+def _recipe(path: Path, arguments: argparse.Namespace) -> Recipe:
+    """The checkpoint's recipe with the words and the place of the frames applied."""
+    from depthray.data import sources
+
+    fixed = [word for word in arguments.words if not word.startswith(("data.", "eval."))]
+    if fixed:
+        raise UsageError(
+            f"{fixed[0]}: an evaluation takes words of data.* and eval.* only; the rest is the checkpoint's"
+        )
+    recipe = load(str(path / "recipe.yaml"), arguments.words)
+    place = {}
+    if arguments.data:
+        place = {"root": str(arguments.data.resolve()), "source": arguments.source or sources.recognise(arguments.data)}
+    elif arguments.source:
+        place = {"source": arguments.source}
+    data = recipe.data.model_copy(update=place)
+    sources.check(data, where="--source")
+    return recipe.model_copy(update={"data": data})
+
+
+def _default_out(path: Path, name: str) -> Path:
+    """RUN/evaluations/CHECKPOINT-NAME; in the working directory for a checkpoint that lies outside a run."""
+    path = path.resolve()
+    run = path.parents[1] if path.parent.name == "checkpoints" else Path()
+    return run / "evaluations" / f"{path.name}-{name}"

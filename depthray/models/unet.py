@@ -1,0 +1,95 @@
+"""U-Net on a ResNet encoder (seed system 001): metres = max_depth * sigmoid, at the size of the input.
+
+Each step up enlarges, joins the encoder's map of that size and convolves. The original built norm and activation into
+these steps without calling them, so that its decoder was linear: `decoder: linear` is that network, `fixed` calls them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from depthray.batch import Batch, Prediction
+from depthray.models._blocks import enlarge
+from depthray.models._encoders import Encoder, EncoderName, build_encoder
+from depthray.models._inputs import Planes
+
+WIDTHS = {"tiny": (64, 40, 24, 16)}  # of the steps up, coarsest first
+RESNET_WIDTHS = (256, 128, 64, 32)
+START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
+
+
+class Up(nn.Module):
+    """One step up: enlarge to the skip's size, join, convolve."""
+
+    def __init__(self, taken: int, given: int, *, after: nn.Module) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(taken, given, 3, padding=1)
+        self.after = after
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        """(B,C,h,w) features, (B,S,H,W) skip -> (B,c,H,W)"""
+        enlarged = enlarge(features, (skip.shape[-2], skip.shape[-1]))
+        joined: Tensor = self.after(self.conv(torch.cat([enlarged, skip], dim=1)))
+        return joined
+
+
+class UNet(nn.Module):
+    """Encoder, four steps up, one convolution to logits."""
+
+    stride = 1  # each step up enlarges to its skip, so any size goes through
+
+    def __init__(
+        self, planes: Planes, encoder: Encoder, *, widths: tuple[int, ...], linear: bool, max_depth: float
+    ) -> None:
+        super().__init__()
+        self.inputs = planes.inputs
+        self.max_depth = max_depth
+        self.planes = planes
+        self.encoder = encoder
+        taken = (encoder.channels[-1], *widths[:-1])
+        skips = encoder.channels[-2::-1]
+        self.decoder = nn.ModuleList(
+            Up(below + skip, width, after=nn.Identity() if linear else _bend(encoder, width))
+            for below, skip, width in zip(taken, skips, widths, strict=True)
+        )
+        self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        nn.init.constant_(self.head.bias, math.log(START / (1 - START)))  # type: ignore[arg-type]
+
+    def forward(self, batch: Batch) -> Prediction:
+        """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
+        planes = self.planes(batch)
+        features, *skips = reversed(self.encoder(planes))
+        for up, skip in zip(self.decoder, skips, strict=True):
+            features = up(features, skip)
+        logits = enlarge(self.head(features).float(), (planes.shape[-2], planes.shape[-1]))
+        return {"depth": self.max_depth * torch.sigmoid(logits)}
+
+
+def _bend(encoder: Encoder, width: int) -> nn.Module:
+    return nn.Sequential(encoder.norm(width), nn.LeakyReLU(0.2, inplace=True))
+
+
+def build(
+    *,
+    encoder: EncoderName = "resnet34",
+    pretrained: bool | str = False,
+    decoder: Literal["fixed", "linear"] = "fixed",
+    max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
+    inputs: tuple[str, ...] = ("image",),
+) -> UNet:
+    """The network of a recipe's `model` section.
+
+    `pretrained`: true fetches torchvision's ImageNet weights, a path reads a .pth or .safetensors file of the encoder.
+    """
+    return UNet(
+        Planes(inputs, max_depth=max_depth),
+        build_encoder(encoder, inputs, pretrained=pretrained),
+        widths=WIDTHS.get(encoder, RESNET_WIDTHS),
+        linear=decoder == "linear",
+        max_depth=max_depth,
+    )

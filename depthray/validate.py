@@ -1,0 +1,25 @@
+"""Scores of the validation frames during training, and the fixed frames whose pictures are kept."""
+
+from __future__ import annotations
+
+from depthray import distributed, metrics, picture
+from depthray.data.frames import Frames
+from depthray.data.loader import eval_batches
+from depthray.evaluate import evaluate, pictures
+from depthray.protocols import PROTOCOLS
+from depthray.recipe import Recipe
+from depthray.state import State
+
+
+def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[picture.Row]]:
+    """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as pictures."""
+    # Batch-norm statistics are each rank's own until the next forward pass; rank 0's are the ones that are saved.
+    for buffer in {*state.model.buffers(), *state.predictor.buffers()}:
+        distributed.copy_from_main(buffer)
+    protocol = PROTOCOLS[recipe.eval.protocol]
+    found = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
+    rows: list[picture.Row] = []
+    if distributed.is_main():
+        fixed = eval_batches(frames.source, frames.fixed(), recipe.data, batch_size=1)
+        rows = pictures(state.predictor, fixed, protocol=protocol, device=state.device)
+    return metrics.scores(found.sums), rows

@@ -1,0 +1,13 @@
+"""Settings every test needs before torch or Ray is imported."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: threads only get in each other's way
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"  # the session's own loopback cluster; no token file is left in the home folder
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
+os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"

@@ -1,0 +1,173 @@
+"""The loader: the same samples in the same order for any number of processes and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from depthray.batch import Batch, Sample
+from depthray.data.loader import TrainLoader, ahead, eval_batches
+from depthray.data.sources import Frame
+from depthray.errors import DataError, UsageError
+from depthray.recipe import Augment, Data
+
+COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
+
+
+class Drawn:
+    """A source of small random frames; those in `broken` cannot be read, those in `odd` have another size."""
+
+    fingerprint = "0" * 64
+    keys = frozenset({"image", "depth"})
+
+    def __init__(self, count: int, broken: tuple[int, ...] = (), odd: tuple[int, ...] = ()) -> None:
+        self.frames = [Frame(f"f{i}", f"s{i % 3}", "", "drawn") for i in range(count)]
+        self.broken, self.odd = broken, odd
+
+    def faults(self, index: int) -> list[str]:
+        return []
+
+    def read(self, index: int) -> Sample:
+        if index in self.broken:
+            raise DataError(f"drawn: frame {index} is broken")
+        random = np.random.default_rng(index)
+        size = (20, 28) if index in self.odd else (24, 32)
+        image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        depth = random.uniform(1, 9, size).astype(np.float32)
+        return {"image": image, "depth": depth, "id": f"f{index}", "scene": f"s{index % 3}", "source": "drawn"}
+
+
+def loader(source: Drawn, workers: int = 0, augment: Augment = COLOURED, **words: int) -> TrainLoader:
+    data = Data(size=(12, 16), workers=workers)
+    indices = range(len(source.frames))
+    return TrainLoader(source, indices, data, augment, **{"seed": 7, "batch_size": 4, **words})
+
+
+def steps_of(batches: Iterator[list[Batch]]) -> list[Batch]:
+    """Each step's micro-batches joined."""
+    return [
+        {
+            "image": torch.cat([part["image"] for part in step]),
+            "depth": torch.cat([part["depth"] for part in step]),
+            "id": [name for part in step for name in part["id"]],
+        }
+        for step in batches
+    ]
+
+
+def check_equal(one: list[Batch], two: list[Batch]) -> None:
+    assert [step["id"] for step in one] == [step["id"] for step in two]
+    for left, right in zip(one, two, strict=True):
+        assert torch.equal(left["image"], right["image"]) and torch.equal(left["depth"], right["depth"])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_loader_processes_do_not_change_samples(workers: int) -> None:
+    plain, parallel = loader(Drawn(18)), loader(Drawn(18), workers)
+    epochs = []
+    for epoch in range(2):
+        epochs.append(steps_of(plain.epoch(epoch)))
+        check_equal(epochs[-1], steps_of(parallel.epoch(epoch)))
+    assert len(epochs[0]) == 4 and epochs[0][0]["image"].shape == (4, 3, 12, 16)
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 2), (2, 1), (2, 2), (4, 1)])
+def test_ranks_and_parts_share_out_the_same_batches(world: int, accumulate: int) -> None:
+    whole = steps_of(loader(Drawn(18)).epoch(3))
+    ranks = [loader(Drawn(18), rank=rank, world_size=world, accumulate=accumulate).epoch(3) for rank in range(world)]
+    joined = [steps_of(iter([sum(parts, [])]))[0] for parts in zip(*ranks, strict=True)]
+    check_equal(whole, joined)
+    assert len(next(loader(Drawn(18), world_size=world, accumulate=accumulate).epoch(3))) == accumulate
+
+
+def test_epochs_differ_in_order_and_in_changes() -> None:
+    one, two = (steps_of(loader(Drawn(16)).epoch(epoch)) for epoch in (0, 1))
+    images = [{n: x for step in e for n, x in zip(step["id"], step["image"], strict=True)} for e in (one, two)]
+    assert [step["id"] for step in one] != [step["id"] for step in two]
+    assert sorted(images[0]) == sorted(images[1]) == sorted(f"f{i}" for i in range(16))
+    assert sum(torch.equal(images[0][name], images[1][name]) for name in images[0]) <= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_goes_on_from_any_step(workers: int) -> None:
+    made = loader(Drawn(18), workers)
+    whole = steps_of(made.epoch(1))
+    check_equal(whole[2:], steps_of(made.epoch(1, first_step=2)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_left_early_does_not_disturb_the_next(workers: int) -> None:
+    made = loader(Drawn(18), workers)
+    left = made.epoch(0)
+    next(left)
+    left.close()  # type: ignore[attr-defined]
+    check_equal(steps_of(loader(Drawn(18)).epoch(1)), steps_of(made.epoch(1)))
+
+
+def test_a_chunk_is_shuffled_and_nothing_else_is_read() -> None:
+    chunk = [3, 5, 7, 11, 13, 17]
+    steps = [steps_of(loader(Drawn(18), batch_size=2).epoch(epoch, chunk)) for epoch in range(2)]
+    names = [[name for step in epoch for name in step["id"]] for epoch in steps]
+    assert set(names[0]) == set(names[1]) == {f"f{i}" for i in chunk}
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("words", [{"world_size": 3}, {"accumulate": 3}, {"world_size": 2, "accumulate": 4}])
+def test_a_batch_that_cannot_be_shared_is_an_error(words: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"train\.batch_size=4 cannot be shared .*; use \d"):
+        loader(Drawn(18), **words)
+
+
+def test_too_few_frames_are_an_error() -> None:
+    with pytest.raises(DataError, match="3 training frames do not fill one batch of 4; use train.batch_size=3"):
+        loader(Drawn(3))
+    with pytest.raises(DataError, match="2 training frames"):
+        loader(Drawn(8)).epoch(0, [0, 1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_frame_is_one_clear_line(workers: int) -> None:
+    made = loader(Drawn(8, broken=(5,)), workers)
+    with pytest.raises(DataError, match="^drawn: frame 5 is broken$"):
+        list(made.epoch(0))
+    assert len(list(made.epoch(0, [0, 1, 2, 3]))) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_draws_nothing_from_the_global_generators(workers: int) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    list(loader(Drawn(8), workers).epoch(0))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_eval_batches_do_not_depend_on_the_world_size(world: int) -> None:
+    found = {}
+    for rank in range(world):
+        for indices, batch in eval_batches(
+            Drawn(11), range(11), Data(size=(12, 16)), batch_size=4, rank=rank, world_size=world
+        ):
+            found[tuple(indices)] = batch["id"]
+    assert found == {t: [f"f{i}" for i in t] for t in [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10)]}
+
+
+def test_eval_truth_keeps_its_native_size() -> None:
+    source = Drawn(6, odd=(2, 4))
+    batches = list(eval_batches(source, [0, 1, 2, 3, 4, 5], Data(size=(12, 16)), batch_size=6))
+    assert [indices for indices, _ in batches] == [[0, 1, 3, 5], [2, 4]]
+    for (indices, batch), size in zip(batches, [(24, 32), (20, 28)], strict=True):
+        assert batch["image"].shape[2:] == (12, 16) and batch["depth"].shape[2:] == size
+        np.testing.assert_array_equal(batch["depth"][0, 0].numpy(), source.read(indices[0])["depth"])
+
+
+def test_ahead_keeps_order_and_stays_two_ahead() -> None:
+    made: list[int] = []
+    results = ahead(lambda key: made.append(key) or key, range(10))  # type: ignore[func-returns-value]
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert len(made) <= 3
+    assert list(ahead(str, range(10))) == [str(i) for i in range(10)]

@@ -1,0 +1,63 @@
+"""Resizing: colour averages, maps are sampled, the camera follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depthray.batch import Sample
+from depthray.data.resize import colour, nearest, resize
+
+SIZES = [(12, 20), (5, 7), (48, 80), (36, 30), (7, 40)]
+
+
+def sample(height: int = 24, width: int = 40) -> Sample:
+    random = np.random.default_rng(5)
+    return {
+        "image": random.integers(0, 256, (height, width, 3), dtype=np.uint8),
+        "depth": random.uniform(0.5, 9, (height, width)).astype(np.float32),
+        "semantics": random.integers(0, 2**30, (height, width), dtype=np.int32),
+        "mask": random.integers(0, 2, (height, width), dtype=np.uint8),
+        "intrinsics": np.array([[30, 0, 19.5], [0, 31, 11.5], [0, 0, 1]], np.float32),
+        "id": "a",
+        "scene": "s",
+    }
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_maps_hold_only_values_of_the_original(size: tuple[int, int]) -> None:
+    old, new = sample(), resize(sample(), size)
+    for key in ("depth", "semantics", "mask"):
+        assert new[key].shape == size and new[key].dtype == old[key].dtype  # type: ignore[literal-required]
+        assert np.isin(new[key], old[key]).all()  # type: ignore[literal-required]
+    assert new["image"].shape == (*size, 3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_map_pixel_is_the_nearest_by_pixel_centres(size: tuple[int, int]) -> None:
+    rows, columns = np.indices((24, 40))
+    for index, axis, length in ((rows, 0, 24), (columns, 1, 40)):
+        found = nearest(index.astype(np.float32), size)
+        centres = (np.indices(size)[axis] + 0.5) * length / size[axis] - 0.5
+        assert np.abs(found - centres).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_point_projects_to_the_same_place_of_the_picture(size: tuple[int, int]) -> None:
+    new = resize(sample(), size)
+    for camera, (height, width) in ((sample()["intrinsics"], (24, 40)), (new["intrinsics"], size)):
+        u, v, w = camera.astype(np.float64) @ [0.3, -0.2, 2.0]
+        share = ((u / w + 0.5) / width, (v / w + 0.5) / height)
+        assert share == pytest.approx(((30 * 0.15 + 20) / 40, (-31 * 0.1 + 12) / 24), abs=1e-6)
+
+
+def test_shrunk_colour_is_the_mean_of_the_pixels_it_covers() -> None:
+    image = sample()["image"]
+    means = image.reshape(12, 2, 20, 2, 3).mean(axis=(1, 3))
+    assert np.abs(colour(image, (12, 20)) - means).max() <= 0.5
+
+
+def test_own_size_keeps_everything() -> None:
+    old, new = sample(), resize(sample(), (24, 40))
+    for key in old:
+        np.testing.assert_array_equal(new[key], old[key])  # type: ignore[literal-required]
