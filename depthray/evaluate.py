@@ -16,7 +16,7 @@ from depthray.batch import Batch, to_device
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.sources import Source, open_source
-from depthray.errors import DataError
+from depthray.errors import CheckpointError, DataError
 from depthray.evaluate_command import main as main
 from depthray.protocols import PROTOCOLS, Protocol
 from depthray.protocols import apply as apply_protocol
@@ -111,9 +111,9 @@ class Report:
 
 
 def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.device) -> Report:
-    """Score the frames of one side of a recipe's data with a checkpoint's weights. Pictures on the main process only."""
+    """Score one side of a recipe's data with a checkpoint's weights; pictures on the main process only."""
     contents = checkpoint.load(path)
-    model = _network(contents, device)
+    model = _network(contents, path, device=device)
     source = open_source(recipe.data)
     protocol = PROTOCOLS[recipe.eval.protocol]
     chosen = split.side(source.frames, recipe.data, side)
@@ -135,11 +135,15 @@ def best_median_worst(found: Evaluation, each: int = 2) -> list[tuple[str, Row]]
     return list(chosen.values())
 
 
-def _network(contents: checkpoint.Contents, device: torch.device) -> nn.Module:
+def _network(contents: checkpoint.Contents, path: Path, *, device: torch.device) -> nn.Module:
     """The network with the checkpoint's weights, as its own recipe builds it."""
     recipe = contents.recipe
     model = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
-    model.load_state_dict(contents.weights)
+    try:
+        model.load_state_dict(contents.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: the weights do not fit the recipe beside them: {reason}") from None
     return model.to(device)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from depthray.errors import UsageError
 from depthray.recipe import Optim, Schedule
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 ONECYCLE_RISE = 0.3  # share of the steps, where warmup_steps does not say
 ONECYCLE_START = 1 / 25  # of the peak
@@ -117,9 +119,7 @@ class Average:
 
     def __init__(self, model: nn.Module, section: Optim) -> None:
         self.swa_start = section.swa_start if section.average == "swa" else 0.0
-        equal = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
-        rule = equal if section.average == "swa" else _warm_ema(section.ema_decay)
-        self.averaged = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
+        self.averaged = AveragedModel(model, multi_avg_fn=_rule(section), use_buffers=True)
 
     @property
     def count(self) -> int:
@@ -146,14 +146,22 @@ class Average:
         self.averaged.n_averaged.fill_(state["count"])
 
 
-def _warm_ema(decay: float) -> Any:
-    """EMA with a decay that grows from 0.1 to `decay`, so a short run does not keep its first weights."""
+def _rule(section: Optim) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """How weights are taken into an average that already holds `count` steps."""
 
-    def take(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        grown = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(grown)(averaged, current, count)  # type: ignore[no-untyped-call]
+    def take(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        share = 1 / (int(count) + 1) if section.average == "swa" else 1 - _decay(section.ema_decay, int(count))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, share)
+        else:  # a counter, such as batch norm's: its mean would be no count
+            torch._foreach_copy_(averaged, current)
 
     return take
+
+
+def _decay(decay: float, count: int) -> float:
+    """EMA's decay, growing from 0.1 to `decay`, so that a short run does not keep its first weights."""
+    return min(decay, (1 + count) / (10 + count))
 
 
 def _align(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,8 @@ Record = dict[str, Any]
 
 
 def append(run: Path, record: Record) -> None:
-    """Add a record to the run's progress file."""
+    """Add a record, with the time of day in seconds, to the run's progress file."""
+    record = {**record, "time": time.time()}
     clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
     with (run / FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(clean) + "\n")
@@ -36,7 +38,7 @@ def line(record: Record) -> str:
         )
     if kind == "epoch":
         scores = " ".join(f"{key} {_number(record[key])}" for key in ("abs_rel", "rmse", "delta1") if key in record)
-        return f"epoch {record['epoch']} done: {scores} train_loss {_number(record['train_loss'])} [{record['saved']}]"
+        return f"epoch {record['epoch']} done: {scores} train_loss {_number(record['train_loss'])}"
     return str(record["text"])
 
 

@@ -89,9 +89,9 @@ def record(
                 board.scalars(event.step, _curves(event))
                 continue
             metrics = event.metrics if isinstance(event, Epoch) else {}
-            path = writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
+            writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
-                log.epoch(event, saved=path.name)
+                log.epoch(event)
                 _draw(board, event)
                 yield event
             elif event.reason:
@@ -133,8 +133,8 @@ class _Log:
     def interval(self, event: Interval) -> None:
         self._write({"kind": "interval", **asdict(event)})
 
-    def epoch(self, event: Epoch, *, saved: str) -> None:
-        self._write({"kind": "epoch", "epoch": event.number, "step": event.step, "saved": saved, **event.metrics})
+    def epoch(self, event: Epoch) -> None:
+        self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
         if event.ended:
             self.note(f"training ended: {event.ended}")
 

@@ -19,13 +19,15 @@ _FLUSH_SECONDS = 10  # a killed run loses at most this much of its curves
 
 
 class Board:
-    """The writer of one run directory. What an earlier process wrote from `first_step` on is hidden, not repeated."""
+    """The writer of one run directory, going on after `first_step` steps.
+
+    What an earlier process wrote of later steps is hidden, as these are run again.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], *, first_step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        purge = first_step or None
-        self._writer = SummaryWriter(os.fspath(directory), purge_step=purge, flush_secs=_FLUSH_SECONDS)
+        self._writer = SummaryWriter(os.fspath(directory), purge_step=first_step + 1, flush_secs=_FLUSH_SECONDS)
         self._first_step = first_step
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

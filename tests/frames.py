@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def folder_dataset(root: Path, *, scenes: int = 3, per_scene: int = 4, size: tuple[int, int] = (48, 64)) -> Path:
-    """Write JPEG + 16-bit PNG (mm) frames and index.csv (rgb,depth,labels,scene,source) under `root`; every frame differs."""
+    """Write JPEG and 16-bit PNG (mm) frames and index.csv (rgb,depth,labels,scene,source); every frame differs."""
     for folder in ("rgb", "depth", "labels"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     rows = [_write_frame(root, scene, frame, size) for scene in range(scenes) for frame in range(per_scene)]

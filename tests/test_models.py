@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from depthray import models
-from depthray.errors import UsageError
+from depthray.errors import DataError, UsageError
 from depthray.models import _inputs
 from depthray.models._encoders import widen
 from depthray.recipe import Model
@@ -34,7 +34,7 @@ def some(inputs, count=2, height=64, width=64):
     values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
     values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
     values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
-    ids = torch.randint(0, 900, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
+    ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
     ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
     return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
 
@@ -107,6 +107,21 @@ def test_the_batch_is_left_as_it_was(name, options):
 
 
 @every_model
+def test_one_batch_can_be_learned(name, options):
+    model = make(name, options).train()
+    batch = some(model.inputs)
+    truth = 1 + 4 * torch.linspace(0, 1, 64).expand(2, 1, 64, 64)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(12):
+        optimiser.zero_grad()
+        losses.append((models.run(model, batch)["depth"] - truth).abs().mean())
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@every_model
 def test_untrained_depth_is_sensible(name, options):
     model = make(name, options).train()
     with torch.no_grad():
@@ -132,14 +147,14 @@ def test_a_copy_predicts_the_same_and_goes_to_other_processes(name, options):
         assert torch.equal(models.run(copy.deepcopy(model), batch)["depth"], models.run(model, batch)["depth"])
 
 
-@every_model
-def test_every_input_is_used(name, options):
-    model = make(name, options, inputs=ALL_INPUTS).eval()
-    nn.init.normal_(model.encoder.conv1.weight, std=0.1)
-    batch, other = some(ALL_INPUTS), some(ALL_INPUTS, 3)
+@pytest.mark.parametrize(("name", "inputs"), [*((name, None) for name in models.names()), ("unet", ALL_INPUTS)])
+def test_every_input_is_used(name, inputs):
+    model = make(name, {}, inputs).eval()
     with torch.no_grad():
+        [parameter.add_(torch.randn_like(parameter), alpha=0.01) for parameter in model.parameters()]
+        batch, other = some(model.inputs), some(model.inputs, 3)
         depth = models.run(model, batch)["depth"]
-        for key in ALL_INPUTS:
+        for key in model.inputs:
             assert not torch.equal(models.run(model, batch | {key: other[key][1:]})["depth"], depth), key
 
 
@@ -212,6 +227,12 @@ def test_wrong_sections_are_refused(section, message):
 @pytest.mark.parametrize("options", [{}, {"encoder": "tiny", "max_depth": 80}, {"pretrained": "w.pth"}])
 def test_right_sections_pass(options):
     models.check(Model(**options), where="my.yaml")
+
+
+def test_data_without_an_input_is_refused():
+    model = make("unet", {"encoder": "tiny"}, inputs=("image", "sparse"))
+    with pytest.raises(DataError, match=r"needs 'sparse' \(data.inputs\)"):
+        models.run(model, some(("image",)))
 
 
 def test_unknown_input_is_refused():

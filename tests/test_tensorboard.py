@@ -60,16 +60,17 @@ def test_hparams_stand_in_the_same_run(tmp_path):
     assert session["data.size"].string_value == "96,128" and session["model.name"].string_value == "unet"
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_resume_hides_what_is_run_again(tmp_path):
+@pytest.mark.parametrize("done", [0, 2, 5])
+def test_resume_hides_what_is_run_again_and_keeps_the_rest(tmp_path, done):
     with Board(tmp_path) as board:
-        for step in range(6):
-            board.scalars(step, {"loss": step})
-    with Board(tmp_path, first_step=3) as board:
         board.hparams({"a": 1}, ["loss"])
-        board.scalars(3, {"loss": 30})
+        for step in range(1, 6):
+            board.scalars(step, {"loss": step})
+    with Board(tmp_path, first_step=done) as board:
+        board.hparams({"a": 1}, ["loss"])
+        board.scalars(done + 1, {"loss": 30})
     points = read(tmp_path).Scalars("loss")
-    assert [(point.step, point.value) for point in points] == [(0, 0), (1, 1), (2, 2), (3, 30)]
+    assert [(point.step, point.value) for point in points] == [*((s, s) for s in range(1, done + 1)), (done + 1, 30)]
 
 
 def test_flush_makes_points_visible_before_the_end(tmp_path):

@@ -162,6 +162,6 @@ def _look_up(values: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64
     height, width = values.shape
     columns, rows = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    found = values[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    found: NDArray[Any] = values[rows.clip(0, height - 1), columns.clip(0, width - 1)]
     found[~inside] = 0
     return found

@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 class Look(NamedTuple):
     """What one frame showed."""
 
-    digest: bytes  # of the image; b"" if unreadable
+    digest: bytes  # of the image; b"" if unusable
     findings: list[Finding]
 
 
@@ -58,7 +58,7 @@ def look(source: Source, index: int, *, max_depth: float) -> Look:
         sample = source.read(index)
         odd = source.faults(index)
     except DataError as error:
-        return Look(b"", [Finding("unreadable", name, str(error))])
+        return Look(b"", [Finding("unusable", name, str(error))])
     image = sample["image"]
     found = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
     found += depth_faults(sample["depth"], max_depth=max_depth)
@@ -89,7 +89,7 @@ def table(findings: Sequence[Finding]) -> Table:
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
-    result = Table("finding", "count", "frame or scene", "for example", title="data check", show_lines=True)
+    result = Table("finding", "count", "frame or scene", "for example", title="data check")
     for kind, group in kinds.items():
         for number, finding in enumerate(group[:EXAMPLES]):
             head = ("", "") if number else (kind, str(len(group)))

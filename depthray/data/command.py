@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run one word; 3 if `check` has found something."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     answer: Answer = arguments.run(arguments)
     from rich.console import Console
 
@@ -40,6 +40,17 @@ def main(argv: list[str]) -> int:
     for line in answer.lines:
         print(line) if isinstance(line, str) else console.print(line)
     return answer.code
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Flags by argparse, which cannot place dotted words between them; these are what it leaves over."""
+    parser = _parser()
+    arguments, words = parser.parse_known_args(argv)
+    arguments.words = words
+    for word in words:
+        if word.startswith("-") or not arguments.takes_words:
+            parser.error(f"unknown argument '{word}'")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,17 +75,17 @@ def _source_words(parser: argparse.ArgumentParser) -> None:
 
 def _reading_words(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], Answer]) -> None:
     _source_words(parser)
-    parser.add_argument("words", nargs="*", help="words that change numbers, e.g. data.max_depth=80")
     parser.add_argument("--recipe", default=RECIPE, help=f"whose data section decides (default: {RECIPE})")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
+    parser.epilog = "Words like data.max_depth=80 change the recipe's numbers."
+    parser.set_defaults(run=run, takes_words=True)
 
 
 def _pack_words(parser: argparse.ArgumentParser) -> None:
     _source_words(parser)
     parser.add_argument("out", type=Path, help="folder of the shards; a call that was interrupted goes on there")
     parser.add_argument("--frames-per-shard", type=int, default=512)
-    parser.set_defaults(run=_pack, words=[], recipe=RECIPE)
+    parser.set_defaults(run=_pack, takes_words=False, recipe=RECIPE)
 
 
 def _render_words(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +94,7 @@ def _render_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(240, 320), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layout", choices=("folder", "shards"), default="folder")
-    parser.set_defaults(run=_render)
+    parser.set_defaults(run=_render, takes_words=False)
 
 
 def _pack(arguments: argparse.Namespace) -> Answer:
@@ -91,8 +102,8 @@ def _pack(arguments: argparse.Namespace) -> Answer:
 
     if arguments.frames_per_shard < 1:
         raise UsageError("--frames-per-shard must be at least 1")
-    section = _section(arguments)
-    source = sources.open_source(_with_all_keys(section), verify=True)
+    section = _with_all_keys(_section(arguments))
+    source = sources.open_source(section)
     provenance = {
         "name": arguments.root.resolve().name,
         "form": section.source,
@@ -116,7 +127,7 @@ def _check(arguments: argparse.Namespace) -> Answer:
     from depthray.data import sources
     from depthray.data.check import check, table
 
-    section = _section(arguments)
+    section = _with_all_keys(_section(arguments))
     source = sources.open_source(section, verify=False)
     with _bar("checking", source) as advance:
         findings = check(source, max_depth=section.max_depth, advance=advance)
@@ -163,12 +174,20 @@ def _section(arguments: argparse.Namespace) -> Data:
 
     root = arguments.root / arguments.index if arguments.index else arguments.root
     form = arguments.source or sources.recognise(root)
-    chosen = {"source": form, "root": str(root), "inputs": ("image",)}
-    if arguments.encoding:
-        chosen["encoding"] = arguments.encoding
+    chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
+    chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
     section = recipe.load(arguments.recipe, arguments.words).data.model_copy(update=chosen)
     sources.check(section, where="command line")
     return section
+
+
+def _with_all_keys(section: Data) -> Data:
+    """The section with everything the data set has as input, so that all of it is read."""
+    from depthray.data import sources
+
+    everything = section.model_copy(update={"inputs": EVERYTHING})
+    has = sources.open_source(everything, verify=False).keys
+    return section.model_copy(update={"inputs": tuple(key for key in EVERYTHING if key in has)})
 
 
 @contextmanager

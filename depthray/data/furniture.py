@@ -45,10 +45,10 @@ class Thing(NamedTuple):
     floor: tuple[float, float]
 
 
-def colour(rng: Rng, *, saturation: float = 0.6, value: float = 0.6) -> Colour:
+def colour(rng: Rng, *, saturation: float = 0.4, value: float = 0.6) -> Colour:
     """A random linear RGB colour about as saturated and bright as asked."""
     red, green, blue = colorsys.hsv_to_rgb(
-        rng.random(), saturation * rng.uniform(0.3, 1.3), min(value * rng.uniform(0.55, 1.45), 0.95)
+        rng.random(), saturation * rng.uniform(0.1, 1.9), min(value * rng.uniform(0.55, 1.45), 0.95)
     )
     return red * red, green * green, blue * blue
 
@@ -90,7 +90,9 @@ def tube(material: Material, at: Triple, size: Triple) -> Part:
     return Part(CYLINDER, at, size, material)
 
 
-def legs(material: Material, width: float, height: float, *, depth: float, thick: float, shape: int = BOX) -> list[Part]:
+def legs(
+    material: Material, width: float, height: float, *, depth: float, thick: float, shape: int = BOX
+) -> list[Part]:
     """Four upright legs at the corners of width x depth."""
     x, z = width / 2 - thick, depth / 2 - thick
     corners = ((-x, -z), (x, -z), (-x, z), (x, z))
@@ -141,7 +143,9 @@ def shelf(rng: Rng) -> Thing:
     width, height, depth = rng.uniform(0.6, 1.4), rng.uniform(1.2, 2.1), rng.uniform(0.25, 0.4)
     material = wood(rng)
     parts = [box(material, (x, 0, 0), (0.03, height, depth)) for x in (-width / 2, width / 2)]
-    parts.append(box(mixed(rng, "plaster", size=1, tint=material.dark), (0, 0, -depth / 2 + 0.01), (width, height, 0.02)))
+    parts.append(
+        box(mixed(rng, "plaster", size=1, tint=material.dark), (0, 0, -depth / 2 + 0.01), (width, height, 0.02))
+    )
     count = int(rng.integers(3, 6))
     for y in np.linspace(0.05, height - 0.03, count + 1):
         parts.append(box(material, (0, float(y), 0), (width, 0.03, depth)))
@@ -179,7 +183,10 @@ def cabinet(rng: Rng) -> Thing:
 def bed(rng: Rng) -> Thing:
     width, length, height = rng.uniform(0.9, 1.7), rng.uniform(1.9, 2.1), rng.uniform(0.2, 0.35)
     frame, sheet, cover = wood(rng), plain(rng, (0.8, 0.8, 0.78)), fabric(rng)
-    parts = [box(frame, (0, 0.05, 0), (width, height, length)), box(sheet, (0, height + 0.05, 0), (width - 0.04, 0.2, length - 0.06))]
+    parts = [
+        box(frame, (0, 0.05, 0), (width, height, length)),
+        box(sheet, (0, height + 0.05, 0), (width - 0.04, 0.2, length - 0.06)),
+    ]
     parts.append(box(cover, (0, height + 0.07, length * 0.14), (width + 0.02, 0.21, length * 0.7)))
     parts.append(box(frame, (0, 0, -length / 2), (width, height + rng.uniform(0.4, 0.8), 0.05)))
     places = (0.0,) if width < 1.2 else (-width / 4, width / 4)
@@ -225,7 +232,11 @@ def crates(rng: Rng) -> Thing:
     floor = (side * 1.5, side * 1.5)
     for _ in range(int(rng.integers(1, 4))):
         height = rng.uniform(0.5, 1.0) * side
-        cover = wood(rng) if rng.random() < 0.4 else mixed(rng, str(rng.choice(["picture", "checker", "plaster"])), size=0.5)
+        cover = (
+            wood(rng)
+            if rng.random() < 0.4
+            else mixed(rng, str(rng.choice(["picture", "checker", "plaster"])), size=0.5)
+        )
         parts.append(Part(BOX, (0, y, 0), (side, height, side * rng.uniform(0.7, 1.0)), cover, rng.uniform(0, 3)))
         y, side = y + height, side * rng.uniform(0.7, 0.95)
     return Thing("box", parts, floor)
@@ -249,7 +260,7 @@ def person(rng: Rng) -> Thing:
     parts.append(ball(trousers, (0, hip - 0.14, 0), (0.36, 0.26, 0.26)))
     parts.append(tube(shirt, (0, hip, 0), (0.34, shoulder - hip - 0.05, 0.2)))
     parts.append(ball(shirt, (0, shoulder - 0.18, 0), (0.46, 0.26, 0.24)))
-    reach = rng.uniform(0.2, 0.27)
+    reach = rng.uniform(0.19, 0.23)
     parts += [ball(shirt, (s * reach, hip + 0.1, -s * step / 2), (0.11, shoulder - hip - 0.1, 0.12)) for s in (-1, 1)]
     parts += [ball(skin, (s * reach, hip - 0.1, -s * step), (0.09, 0.32, 0.1)) for s in (-1, 1)]
     parts.append(tube(skin, (0, shoulder, 0), (0.11, 0.1, 0.11)))

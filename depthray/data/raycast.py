@@ -1,6 +1,6 @@
 """Where the ray of every pixel first meets a solid: depth along the optical axis, and which face it met.
 
-Rays are not normalised: their component along the optical axis is 1, so the ray's parameter at a hit is the depth itself.
+Rays are not normalised: their component along the optical axis is 1, so the parameter at a hit is the depth itself.
 World: right-handed, y up, metres. Camera: x right, y down, z forward. Pixel centres lie at whole numbers.
 """
 
@@ -93,14 +93,16 @@ def inside(camera: Camera, room: Solids) -> Hits:
 
 def cast(camera: Camera, solids: Solids, *, hits: Hits, first: int) -> None:
     """Put solids, numbered from `first` on, into the (H,W) hits wherever they are nearer."""
-    tiles = _tiles(camera, solids)
+    tiles, nearest = _tiles(camera, solids)
     turned, origins = _frame(camera, solids)
-    x, y = camera.x[None], camera.y[:, None]
-    for number in np.flatnonzero((tiles[:, 1] > tiles[:, 0]) & (tiles[:, 3] > tiles[:, 2])).tolist():
+    x, y, order = camera.x[None], camera.y[:, None], np.argsort(nearest, kind="stable")
+    shown = (tiles[:, 1] > tiles[:, 0]) & (tiles[:, 3] > tiles[:, 2])
+    for number in order[shown[order]].tolist():
         top, bottom, left, right = tiles[number].tolist()
-        rays = _rays(turned[number], origins[number], x=x[:, left:right], y=y[top:bottom])
         window = Hits(hits.depth[top:bottom, left:right], hits.face[top:bottom, left:right])
-        _MEET[solids.shape[number]](rays, window, face=(first + number) * FACES)
+        if window.depth.max() > nearest[number]:  # else something in front hides all of it
+            rays = _rays(turned[number], origins[number], x=x[:, left:right], y=y[top:bottom])
+            _MEET[solids.shape[number]](rays, window, face=(first + number) * FACES)
 
 
 def _meet_box(rays: _Rays, window: Hits, *, face: int) -> None:
@@ -140,10 +142,12 @@ def _slab(origin: float, along: Floats) -> tuple[Floats, Floats]:
 
 
 def _round(origin: Sequence[float], along: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """(h,w) ray components -> (h,w) parameters at which the rays enter and leave the unit circle or sphere; NaN: never."""
-    a, b, c = np.float32(0), np.float32(0), -1.0
+    """(h,w) ray components -> (h,w) parameters at which rays enter and leave the unit circle or sphere; NaN: never."""
+    a, b = np.zeros_like(along[0]), np.zeros_like(along[0])
     for o, d in zip(origin, along, strict=True):
-        a, b, c = a + d * d, b + np.float32(o) * d, c + o * o
+        a += d * d
+        b += np.float32(o) * d
+    c = sum(o * o for o in origin) - 1
     with np.errstate(invalid="ignore"):
         root = np.sqrt(b * b - a * np.float32(c))
     return (-b - root) / a, (root - b) / a
@@ -172,8 +176,8 @@ def _rays(turned: NDArray[np.float64], origin: NDArray[np.float64], *, x: Floats
     return _Rays(origin.tolist(), (first, second, third))
 
 
-def _tiles(camera: Camera, solids: Solids) -> NDArray[np.int64]:
-    """P solids -> (P,4) top, bottom, left, right of the pixels that can show them."""
+def _tiles(camera: Camera, solids: Solids) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """P solids -> (P,4) top, bottom, left, right of the pixels that can show them, (P,) least depth in metres."""
     x, y, z = np.moveaxis((_corners(solids) - camera.position) @ camera.rotation, -1, 0)
     depth = np.maximum(z, NEAREST)
     column, row = x / depth * camera.focal + camera.centre[0], y / depth * camera.focal + camera.centre[1]
@@ -183,7 +187,7 @@ def _tiles(camera: Camera, solids: Solids) -> NDArray[np.int64]:
     ends[(z < NEAREST).all(axis=1)] = 0
     ends = np.clip(ends, 0, [camera.height, camera.height, camera.width, camera.width])
     ends[:, ::2], ends[:, 1::2] = np.floor(ends[:, ::2]), np.ceil(ends[:, 1::2])
-    return ends.astype(np.int64)
+    return ends.astype(np.int64), z.min(axis=1)
 
 
 def _corners(solids: Solids) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Rooms: what stands where, what it is made of, and from where it is looked at. A pure function of (seed, room).
+"""Rooms: what stands where and what it is made of. A pure function of (seed, room).
 
 The floor is y = 0 and the origin its middle. Instance ids: 1 to 6 the room's own faces, then one a thing.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import atan2, cos, hypot, pi, sin, tan
+from math import cos, pi, sin, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from depthray.data import furniture as made
 from depthray.data.furniture import Material, Part, Rng, Thing
-from depthray.data.raycast import BOX, Camera, Solids
+from depthray.data.raycast import BOX, Solids
 
 CLASSES = (
     *("none", "wall", "floor", "ceiling", "door", "window", "picture", "rug", "table", "chair", "shelf"),
     *("cabinet", "bed", "sofa", "lamp", "plant", "box", "ball", "person"),
 )
+KEPT = 256  # rooms a process remembers, some 50 kB each: frames are read in any order
 SHELL = 6  # instances of the room itself, one a face
 _ALONG_WALLS = (made.shelf, made.cabinet, made.cabinet, made.bed, made.sofa, made.sofa, made.table)
 _ANYWHERE = (made.crates, made.crates, made.sphere, made.plant, made.lamp, made.chair)
-_FOREGROUNDS = (made.person, made.person, made.person, made.crates, made.sphere)
-_SALT_POSE, _SALT_FOREGROUND = 101, 102
 
 
 class Placed(NamedTuple):
@@ -43,7 +42,11 @@ class Placed(NamedTuple):
         c, s = cos(self.yaw), sin(self.yaw)
         return [
             part._replace(
-                at=(c * part.at[0] + s * part.at[2] + self.x, part.at[1] + self.y, c * part.at[2] - s * part.at[0] + self.z),
+                at=(
+                    c * part.at[0] + s * part.at[2] + self.x,
+                    part.at[1] + self.y,
+                    c * part.at[2] - s * part.at[0] + self.z,
+                ),
                 yaw=part.yaw + self.yaw,
             )
             for part in self.thing.parts
@@ -88,16 +91,24 @@ class Room:
         return Solids(np.array([BOX], np.int32), np.array([[0, h / 2, 0]]), np.array([[a, h / 2, b]]), np.zeros(1))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=KEPT)
 def build(seed: int, number: int) -> Room:
     """The room of this number."""
     rng = np.random.default_rng([seed, number])
-    half, height = (rng.uniform(1.6, 3.4), rng.uniform(1.5, 3.0)), rng.uniform(2.35, 2.9)
+    half, height = _floor(rng), rng.uniform(2.35, 2.9)
     standing = _furnish(rng, half)
     hung = _hang(rng, half, height=height)
     lamp = (rng.uniform(-0.5, 0.5) * half[0], height - 0.3, rng.uniform(-0.5, 0.5) * half[1])
     globe = Material((1, 1, 1), (1, 1, 1), "plaster", 1.0, 1.6)
-    hung.append(Placed(Thing("lamp", [made.ball(globe, (0, 0, 0), (0.4, 0.16, 0.4))], (0.4, 0.4)), lamp[0], height - 0.17, lamp[2], 0))
+    hung.append(
+        Placed(
+            Thing("lamp", [made.ball(globe, (0, 0, 0), (0.4, 0.16, 0.4))], (0.4, 0.4)),
+            lamp[0],
+            height - 0.17,
+            lamp[2],
+            0,
+        )
+    )
     turn = rng.uniform(0, 2 * pi)
     return Room(
         half=half,
@@ -119,41 +130,21 @@ def assemble(things: Sequence[Placed], *, first_instance: int) -> Content:
     centre = np.array([part.at for part, _, _ in parts])
     centre[:, 1] += half[:, 1]
     solids = Solids(
-        np.array([part.shape for part, _, _ in parts], np.int32), centre, half, np.array([part.yaw for part, _, _ in parts])
+        np.array([part.shape for part, _, _ in parts], np.int32),
+        centre,
+        half,
+        np.array([part.yaw for part, _, _ in parts]),
     )
     labels = np.array([CLASSES.index(label) for _, _, label in parts], np.int32)
     instances = np.array([first_instance + number for _, number, _ in parts], np.int32)
     return Content(solids, labels, instances, [part.material for part, _, _ in parts])
 
 
-def camera(seed: int, number: int, pose: int, *, height: int, width: int) -> Camera:
-    """A pose of the room, at a human's, a child's or a robot's height, with the pixels of an image of this size."""
-    room, rng = build(seed, number), np.random.default_rng([seed, number, _SALT_POSE, pose])
-    low, high, tilt = ((1.3, 1.7, -0.2), (0.8, 1.3, -0.12), (0.35, 0.8, 0.0))[rng.choice(3, p=(0.5, 0.3, 0.2))]
-    x, z, yaw = _stand(rng, room)
-    position = np.array([x, rng.uniform(low, high), z])
-    rotation = _turn(yaw, rng.normal(tilt, 0.09), roll=rng.normal(0, 0.02))
-    focal = width / (2 * tan(rng.uniform(52, 72) / 360 * pi))
-    centre = ((width - 1) / 2 + rng.normal(0, 0.01) * width, (height - 1) / 2 + rng.normal(0, 0.01) * height)
-    return Camera(position, rotation, focal, centre, height, width)
-
-
-def foreground(seed: int, number: int, pose: int) -> Content:
-    """What comes and goes in front of this pose: someone, some boxes or a ball, standing on free floor in view."""
-    room, rng = build(seed, number), np.random.default_rng([seed, number, _SALT_FOREGROUND, pose])
-    thing = _FOREGROUNDS[rng.integers(len(_FOREGROUNDS))](rng)
-    view = camera(seed, number, pose, height=240, width=320)
-    ahead = np.arctan2(view.rotation[0, 2], view.rotation[2, 2])
-    far, aside = rng.uniform(1.2, 4.0, 48), ahead + rng.uniform(-0.42, 0.42, 48)
-    spots = np.stack([view.position[0] + far * np.sin(aside), view.position[2] + far * np.cos(aside)], axis=1)
-    reach = 0.5 * max(thing.floor)
-    fits = _clearance(spots, room, margin=reach) > 0
-    tall = max(part.at[1] + part.size[1] for part in thing.parts)
-    seen = _seen(view, room.content.solids, spots=spots, heights=np.array([0.3, 0.6, 0.9]) * tall)
-    x, z = spots[np.argmax(4 * _within(spots, room, margin=reach) + 2 * fits + seen)]
-    yaw = atan2(view.position[0] - x, view.position[2] - z) + rng.normal(0, 0.7)
-    last = int(room.content.instances.max())
-    return assemble([Placed(thing, float(x), 0.0, float(z), yaw)], first_instance=last + 1)
+def _floor(rng: Rng) -> tuple[float, float]:
+    """Half the width and depth of a room in which nothing is farther than 9.5 m from anything else on its floor."""
+    long = rng.uniform(1.6, 4.2)
+    short = rng.uniform(1.5, min(3.2, sqrt(4.75**2 - long**2)))
+    return (long, short) if rng.random() < 0.5 else (short, long)
 
 
 def _furnish(rng: Rng, half: tuple[float, float]) -> list[Placed]:
@@ -172,7 +163,7 @@ def _furnish(rng: Rng, half: tuple[float, float]) -> list[Placed]:
 
 
 def _pick(rng: Rng, makers: Sequence[Callable[[Rng], Thing]]) -> Thing:
-    return makers[rng.integers(len(makers))](rng)
+    return makers[int(rng.integers(len(makers)))](rng)
 
 
 def _against_wall(rng: Rng, half: tuple[float, float], *, thing: Thing) -> Callable[[], Placed]:
@@ -207,7 +198,9 @@ def _dine(rng: Rng, placed: list[Placed], *, half: tuple[float, float]) -> None:
     for side in range(4):
         turn = table.yaw + side * pi / 2
         away = thing.floor[1 - side % 2] / 2 + rng.uniform(0.1, 0.45)
-        chair = Placed(made.chair(rng), table.x + away * sin(turn), 0.0, table.z + away * cos(turn), turn + pi + rng.normal(0, 0.2))
+        chair = Placed(
+            made.chair(rng), table.x + away * sin(turn), 0.0, table.z + away * cos(turn), turn + pi + rng.normal(0, 0.2)
+        )
         if rng.random() < 0.75 and not any(_overlap(chair, other) for other in placed if other is not table):
             placed.append(chair)
 
@@ -238,76 +231,43 @@ def _hang(rng: Rng, half: tuple[float, float], *, height: float) -> list[Placed]
             along = (number + rng.uniform(0.35, 0.65)) * span - half[wall % 2]
             across = half[1 - wall % 2] * (1 if wall > 1 else -1)
             x, z = (along, across) if wall % 2 == 0 else (across, along)
-            hung.append(Placed(_panel(rng, name), x, 0.0 if name == "door" else rng.uniform(0.9, 1.4), z, wall * pi / 2))
+            hung.append(
+                Placed(_panel(rng, name), x, 0.0 if name == "door" else rng.uniform(0.9, 1.4), z, wall * pi / 2)
+            )
     return [panel for panel in hung if panel.y + panel.thing.parts[0].size[1] < height]
 
 
 def _panel(rng: Rng, name: str) -> Thing:
     """A flat thing on a wall, with a frame around it."""
-    width, tall = {"door": (0.9, 2.05), "window": (1.2, 0.95), "picture": (rng.uniform(0.4, 1.0), rng.uniform(0.4, 0.9))}[name]
+    width, tall = {
+        "door": (0.9, 2.05),
+        "window": (1.2, 0.95),
+        "picture": (rng.uniform(0.4, 1.0), rng.uniform(0.4, 0.9)),
+    }[name]
     frame = made.wood(rng)
     filling = {
         "door": made.wood(rng),
         "window": Material((0.5, 0.65, 0.9), (0.9, 0.95, 1.0), "plaster", 2.0, rng.uniform(0.3, 1.0)),
         "picture": Material(made.colour(rng, value=0.35), made.colour(rng, value=0.9), "picture", max(width, tall)),
     }[name]
-    parts = [made.box(frame, (0, 0, 0), (width, tall, 0.05)), made.box(filling, (0, 0.05, 0), (width - 0.1, tall - 0.1, 0.07))]
+    parts = [
+        made.box(frame, (0, 0, 0), (width, tall, 0.05)),
+        made.box(filling, (0, 0.05, 0), (width - 0.1, tall - 0.1, 0.07)),
+    ]
     return Thing(name, parts, (width, 0.05))
 
 
 def _papered(rng: Rng) -> tuple[Material, ...]:
     """Materials of the shell: walls alike (one may differ), a floor, a pale ceiling."""
     kinds = ["plaster", "plaster", "plaster", "stripes", "bricks", "dots", "tiles"]
-    tint = made.colour(rng, saturation=0.35, value=0.85)
-    wall = made.mixed(rng, str(rng.choice(kinds)), size=rng.uniform(0.8, 2.0), contrast=rng.uniform(0.12, 0.35), tint=tint)
+    tint = made.colour(rng, saturation=0.25, value=0.85)
+    wall = made.mixed(
+        rng, str(rng.choice(kinds)), size=rng.uniform(0.8, 2.0), contrast=rng.uniform(0.12, 0.35), tint=tint
+    )
     other = made.mixed(rng, str(rng.choice(kinds)), size=1.2, contrast=0.3) if rng.random() < 0.35 else wall
     kind = str(rng.choice(["planks", "planks", "tiles", "carpet", "checker"]))
-    floor = made.wood(rng, kind) if kind == "planks" else made.mixed(rng, kind, size=rng.uniform(0.8, 2.0), contrast=0.5)
+    floor = (
+        made.wood(rng, kind) if kind == "planks" else made.mixed(rng, kind, size=rng.uniform(0.8, 2.0), contrast=0.5)
+    )
     ceiling = made.mixed(rng, "plaster", size=2.0, contrast=0.1, tint=(0.8, 0.8, 0.78))
     return wall, wall, floor, ceiling, other, wall
-
-
-def _stand(rng: Rng, room: Room) -> tuple[float, float, float]:
-    """Where the camera stands and its yaw: on free floor, towards the middle of the room, with some space ahead."""
-    half, count = np.array(room.half), 40
-    spots = rng.uniform(-1, 1, (count, 2)) * (half - 0.25)
-    targets = rng.uniform(-0.5, 0.5, (count, 2)) * half
-    ahead = np.hypot(*(targets - spots).T)
-    best = int(np.argmax(4 * np.minimum(_clearance(spots, room, margin=0.0), 0.5) + np.minimum(ahead, 2.5) * rng.uniform(0.5, 1, count)))
-    dx, dz = targets[best] - spots[best]
-    return float(spots[best, 0]), float(spots[best, 1]), atan2(-dx, -dz)
-
-
-def _clearance(spots: NDArray[np.float64], room: Room, *, margin: float) -> NDArray[np.float64]:
-    """(n,2) x and z -> (n,) metres to the nearest furniture, less the margin."""
-    low, high = room.standing[None, :, :2], room.standing[None, :, 2:]
-    off = np.maximum(np.maximum(low - spots[:, None], spots[:, None] - high), 0.0)
-    return np.asarray(np.hypot(off[..., 0], off[..., 1]).min(axis=1, initial=hypot(*room.half))) - margin
-
-
-def _within(spots: NDArray[np.float64], room: Room, *, margin: float) -> NDArray[np.bool_]:
-    return np.asarray((np.abs(spots) < np.array(room.half) - margin).all(axis=1))
-
-
-def _seen(view: Camera, solids: Solids, *, spots: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(n,2) spots, k heights -> (n,) how many of these points lie in the picture with nothing in between."""
-    points = np.empty((len(spots), len(heights), 3))
-    points[..., 0], points[..., 1], points[..., 2] = spots[:, :1], heights, spots[:, 1:]
-    rays = points - view.position
-    x, y, z = np.moveaxis(rays @ view.rotation, -1, 0)
-    column, row = x / np.maximum(z, 0.1) * view.focal + view.centre[0], y / np.maximum(z, 0.1) * view.focal + view.centre[1]
-    framed = (z > 0.3) & (column > 0) & (column < view.width) & (row > 0) & (row < view.height)
-    origin = np.einsum("pij,pj->pi", solids.to_local, view.position - solids.centre) / solids.half
-    along = np.einsum("pij,nkj->nkpi", solids.to_local, rays) / solids.half + 1e-9
-    middle, reach = -origin / along, 1 / np.abs(along)
-    near, far = (middle - reach).max(axis=-1), (middle + reach).min(axis=-1)
-    hidden = ((near < far) & (near > 0) & (near < 1)).any(axis=-1)
-    return np.asarray((framed & ~hidden).sum(axis=1))
-
-
-def _turn(yaw: float, pitch: float, *, roll: float) -> NDArray[np.float64]:
-    """Radians (yaw 0 looks along -z, pitch up is positive) -> (3,3) camera to world, columns right, down, forward."""
-    forward = np.array([-sin(yaw) * cos(pitch), sin(pitch), -cos(yaw) * cos(pitch)])
-    right = np.array([cos(yaw), 0.0, -sin(yaw)])
-    down = np.cross(forward, right)
-    return np.stack([cos(roll) * right + sin(roll) * down, cos(roll) * down - sin(roll) * right, forward], axis=1)

@@ -1,4 +1,4 @@
-"""Colour of what the rays met: textured materials under one lamp with its shadows, a window and light from all around."""
+"""Colour of what the rays met: textured materials under a lamp with shadows, a window and light from all around."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import textures
-from depthray.data.furniture import Material
 from depthray.data.raycast import BOX, CYLINDER, ELLIPSOID, FACES, Camera, Hits, Solids, cast
 from depthray.data.rooms import SHELL, Content, Room
 
@@ -20,6 +19,7 @@ Ints = NDArray[np.int32]
 
 _SHADOW = 192  # side of the lamp's picture of the room, texels
 _PLAN = 96  # side of the plan of the floor, texels
+_SKY = np.array((0.8, 0.92, 1.1), np.float32)  # colour of the light from the window
 _NORMALS = np.array([(s * (k == 0), s * (k == 1), s * (k == 2)) for k in range(3) for s in (-1, 1)], np.float64)
 _ALONG = np.array([(0, 0, 1), (1, 0, 0), (1, 0, 0)], np.float64)  # texture u by axis of the face
 _ACROSS = np.array([(0, 1, 0), (0, 0, 1), (0, 1, 0)], np.float64)  # texture v
@@ -88,34 +88,39 @@ def faces_of(room: Room, contents: Sequence[Content]) -> Faces:
     )
 
 
-def light_of(room: Room, contents: Sequence[Content]) -> Light:
-    """The lamp of a room and what stands in its way."""
+def light_of(room: Room) -> Light:
+    """The lamp of a room and what always stands in its way."""
     x, y, z = room.lamp
     reach = min(max(room.half[0] + abs(x), room.half[1] + abs(z)) / y, 2.5)
     middle = (_SHADOW - 1) / 2
     down = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     eye = Camera(np.array(room.lamp), down, _SHADOW / 2 / reach, (middle, middle), _SHADOW, _SHADOW)
-    hits = Hits(np.full((_SHADOW, _SHADOW), np.inf, np.float32), np.zeros((_SHADOW, _SHADOW), np.int32))
-    for content in contents:
-        cast(eye, content.solids, hits=hits, first=0)
-    return Light(eye, hits.depth, _crowd(room, contents))
+    alone = Light(eye, np.full((_SHADOW, _SHADOW), np.inf, np.float32), np.zeros((_PLAN, _PLAN), np.float32))
+    return obstruct(alone, room.content, room=room)
 
 
-def shade(
-    camera: Camera, hits: Hits, *, pixels: NDArray[np.int64] | slice, faces: Faces, room: Room, light: Light
-) -> Floats:
-    """(H,W) hits -> (n,3) linear RGB of the chosen pixels, numbered row by row."""
-    face, depth = hits.face.ravel()[pixels], hits.depth.ravel()[pixels]
-    ray = [_field(camera, row).ravel()[pixels] for row in camera.rotation.astype(np.float32)]
+def obstruct(light: Light, content: Content, *, room: Room) -> Light:
+    """The lamp with more in its way."""
+    hits = Hits(light.depth.copy(), np.zeros((_SHADOW, _SHADOW), np.int32))
+    cast(light.eye, content.solids, hits=hits, first=0)
+    return Light(light.eye, hits.depth, np.maximum(light.crowd, _crowd(room, content)))
+
+
+def shade(camera: Camera, hits: Hits, *, faces: Faces, room: Room, light: Light) -> Floats:
+    """(H,W) hits -> (H,W,3) linear RGB."""
+    face, depth = hits.face.ravel(), hits.depth.ravel()
+    ray = [_field(camera, row).ravel() for row in camera.rotation.astype(np.float32)]
     point = [np.float32(origin) + depth * along for origin, along in zip(camera.position, ray, strict=True)]
     normal, u, v = _surface(point, face, faces=faces)
     tiles, glow = faces.texture.take(face, axis=0).T
     facing = np.abs(_dot(normal, ray)) / np.sqrt(_dot(ray, ray))
+    # A pixel covers more texels where the surface is far or slanted; the level that fits keeps patterns from aliasing.
     texels = depth * tiles * np.float32(textures.SIDE / camera.focal) / np.maximum(facing, 0.08) ** 0.6
     level = np.clip(np.log2(texels), 0, textures.LEVELS - 1).astype(np.int32)
     grey = textures.lookup(faces.pattern[face], level, u=u, v=v)
     albedo = faces.dark.take(face, axis=0) + grey[:, None] * faces.span.take(face, axis=0)
-    return albedo * (_lit(point, normal, room=room, light=light) + glow[:, None])
+    seen = albedo * (_lit(point, normal, room=room, light=light) + glow[:, None])
+    return np.asarray(seen.reshape(camera.height, camera.width, 3))
 
 
 def _surface(point: list[Floats], face: Ints, *, faces: Faces) -> tuple[list[Floats], Floats, Floats]:
@@ -142,11 +147,11 @@ def _lit(point: list[Floats], normal: list[Floats], *, room: Room, light: Light)
     square = _dot(to_lamp, to_lamp)
     lamp = np.maximum(_dot(normal, to_lamp), 0) / np.sqrt(square) * (2.2 / (1.0 + 0.3 * square))
     lamp *= _unshadowed(point, light)
-    window = np.float32(0.22) * np.maximum(_dot(normal, np.float32(room.window)), 0)
+    window = np.float32(0.22) * np.maximum(_dot(normal, np.array(room.window, np.float32)), 0)
     sky = np.float32(room.ambient) * (0.85 + 0.15 * normal[1]) * _open(point, normal, room=room, light=light)
-    arriving = lamp[:, None] * np.float32(room.warmth)
+    arriving = lamp[:, None] * np.array(room.warmth, np.float32)
     arriving += sky[:, None]
-    arriving += window[:, None] * np.float32((0.8, 0.92, 1.1))
+    arriving += window[:, None] * _SKY
     return np.asarray(arriving)
 
 
@@ -178,17 +183,15 @@ def _open(point: list[Floats], normal: list[Floats], *, room: Room, light: Light
     return np.asarray(share * (1 - np.float32(0.75) * low * light.crowd.ravel()[z * _PLAN + x]))
 
 
-def _crowd(room: Room, contents: Sequence[Content]) -> Floats:
+def _crowd(room: Room, content: Content) -> Floats:
     """What stands in a room -> (_PLAN,_PLAN) 0..1 how much of the floor around a place is covered, rows along z."""
-    plan = np.zeros((_PLAN, _PLAN), np.float32)
+    plan, solids = np.zeros((_PLAN, _PLAN), np.float32), content.solids
     scale = _PLAN / 2 / np.array(room.half)
-    for content in contents:
-        solids = content.solids
-        low = (solids.centre - solids.half)[:, 1] < 0.5
-        corners = np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)])[None] * solids.half[:, None]
-        world = corners @ solids.to_local + solids.centre[:, None]
-        for outline in np.rint((world[low][..., ::2] + room.half) * scale * 16).astype(np.int32):
-            cv2.fillConvexPoly(plan, outline, 1.0, shift=4)
+    low = (solids.centre - solids.half)[:, 1] < 0.5
+    corners = np.array([(-1, 0, -1), (1, 0, -1), (1, 0, 1), (-1, 0, 1)])[None] * solids.half[:, None]
+    world = corners @ solids.to_local + solids.centre[:, None]
+    for outline in np.rint((world[low][..., ::2] + room.half) * scale * 16).astype(np.int32):
+        cv2.fillConvexPoly(plan, outline, 1.0, shift=4)
     sigma = 0.12 * scale
     return np.asarray(cv2.GaussianBlur(plan, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1]), np.float32)
 

@@ -1,7 +1,7 @@
 """The packed form of a data set: HDF5 files of frames of one size, uncompressed, one chunk a sample.
 
-Any HDF5 reader opens a shard. depthray itself asks HDF5 once where each chunk lies and then reads the bytes directly,
-which is fast, shares no HDF5 handle and is safe from any number of processes. Each sample carries a SHA-256 of its arrays
+Any HDF5 reader opens a shard. depthray itself learns once where each chunk lies and then reads the bytes directly: this
+is fast, shares no HDF5 handle and is safe from any number of processes. Each sample carries a SHA-256 of its arrays
 (`sha256`), and the file one of these and all its words (attribute `sha256`), which is checked whenever it is opened.
 """
 

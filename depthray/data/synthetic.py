@@ -1,26 +1,41 @@
 """Rendered rooms with exact depth, ids, and every frame with and without a foreground object.
 
-A frame is a pure function of (seed, index): the same on every machine, in every process, in any order.
+A frame is a pure function of (seed, index): the same in every process and in any order. The size asked for changes how
+finely a scene is sampled, not the scene.
 """
 
 from __future__ import annotations
 
+import csv
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray import __version__
 from depthray.batch import Sample
-from depthray.data import raycast, rooms, shading
-from depthray.data.raycast import FACES, Camera, Hits
-from depthray.data.rooms import CLASSES, Content, Room
-from depthray.data.shading import Faces, Floats, Light
+from depthray.data import poses, raycast, rooms, shading
+from depthray.data.raycast import FACES
+from depthray.data.rooms import CLASSES
+from depthray.data.shading import Floats, Light
+from depthray.data.sources import Frame
+from depthray.errors import DataError, ResourceError
 
-__all__ = ["CLASSES", "POSES", "render_frame", "scene_of"]
+__all__ = ["CLASSES", "POSES", "render_frame", "scene_of", "write"]
 
 POSES = 4  # frames of one room
-_SALT_SENSOR = 103
+JPEG_QUALITY = 95
+_SALT_FILM = 103
+_FOLDERS = {"rgb": "jpg", "depth": "png", "labels": "png", "instances": "png", "background": "jpg", "mask": "png"}
+_PINHOLE = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
+_WORDS = ("scene", "source", "id")
 
 
 def scene_of(index: int) -> str:
@@ -28,26 +43,31 @@ def scene_of(index: int) -> str:
     return f"room-{index // POSES:04d}"
 
 
+def id_of(index: int) -> str:
+    """The name of a frame: its room and pose."""
+    return f"{scene_of(index)}-{index % POSES}"
+
+
 def render_frame(seed: int, index: int, *, height: int, width: int, foreground: bool = True) -> Sample:
     """Seed, frame -> (H,W,3) image and background, (H,W) depth in metres, ids and mask, (3,3) intrinsics.
 
-    Without the foreground object, image equals background and the mask is empty.
+    Without the foreground object the image equals the background and the mask is empty.
     """
     number, pose = divmod(index, POSES)
-    room, camera = rooms.build(seed, number), rooms.camera(seed, number, pose, height=height, width=width)
-    contents = [room.content, rooms.foreground(seed, number, pose)]
-    faces, light = shading.faces_of(room, contents), _light(seed, number)
+    room, light = rooms.build(seed, number), _light(seed, number)
+    visitor = poses.foreground(seed, number, pose)
+    camera = poses.view(seed, number, pose).camera(height=height, width=width)
+    faces = shading.faces_of(room, [room.content, visitor])
     hits = raycast.inside(camera, room.box)
     raycast.cast(camera, room.content.solids, hits=hits, first=1)
-    empty = shading.shade(camera, hits, pixels=slice(None), faces=faces, room=room, light=light)
-    film = _Film(seed, index, empty)
-    background = image = film.develop(empty, camera)
+    empty = shading.shade(camera, hits, faces=faces, room=room, light=light)
+    film = _film(seed, index, empty)
+    background = image = _develop(empty, film)
     first = 1 + len(room.content.labels)
     if foreground:
-        hits = Hits(hits.depth.copy(), hits.face.copy())
-        raycast.cast(camera, contents[1].solids, hits=hits, first=first)
-        full = shading.shade(camera, hits, pixels=slice(None), faces=faces, room=room, light=_with(light, room, contents))
-        image = film.develop(full, camera)
+        raycast.cast(camera, visitor.solids, hits=hits, first=first)
+        light = shading.obstruct(light, visitor, room=room)
+        image = _develop(shading.shade(camera, hits, faces=faces, room=room, light=light), film)
     return Sample(
         image=image,
         depth=hits.depth,
@@ -56,33 +76,120 @@ def render_frame(seed: int, index: int, *, height: int, width: int, foreground: 
         background=background,
         mask=(hits.face >= first * FACES).astype(np.uint8),
         intrinsics=camera.intrinsics,
-        id=f"{scene_of(index)}-{pose}",
+        id=id_of(index),
         scene=scene_of(index),
         source="synthetic",
     )
 
 
-@lru_cache(maxsize=8)
+def write(
+    out: Path,
+    *,
+    frames: int,
+    size: tuple[int, int],
+    seed: int = 0,
+    layout: Literal["folder", "shards"] = "folder",
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
+    if layout == "shards":
+        from depthray.data import shards
+
+        provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
+        shards.pack(_Rendered(seed, frames, size), out, provenance=provenance, advance=advance)
+        return
+    if (out / "index.csv").exists():
+        raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
+    with _writing(out):
+        rows = []
+        for index in range(frames):
+            rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))
+            advance()
+        _finish(out, rows)
+
+
+class _Film(NamedTuple):
+    """How light becomes colour in one frame; the same with and without the foreground object."""
+
+    exposure: np.float32
+    grain: Floats  # (H*W,1) sensor noise, in steps of 8-bit colour
+
+
+def _film(seed: int, index: int, empty: Floats) -> _Film:
+    """(H,W,3) linear light of the background -> the exposure that suits it, and the noise."""
+    rng = np.random.default_rng([seed, index, _SALT_FILM])
+    exposure = np.float32(rng.uniform(0.24, 0.38) / (empty.mean() + 1e-3))
+    noise = np.float32(rng.uniform(0.5, 2.5))
+    return _Film(exposure, noise * rng.standard_normal((*empty.shape[:2], 1), np.float32))
+
+
+def _develop(light: Floats, film: _Film) -> NDArray[np.uint8]:
+    """(H,W,3) linear light -> (H,W,3) uint8 RGB, a little soft as through a lens."""
+    soft = cv2.GaussianBlur(light * film.exposure, (3, 3), 0.5)
+    bright = np.sqrt(soft / (1 + np.float32(0.35) * soft)) * np.float32(275) + film.grain
+    return np.asarray(np.clip(bright, 0, 255), np.uint8)
+
+
+@lru_cache(maxsize=rooms.KEPT)
 def _light(seed: int, number: int) -> Light:
-    room = rooms.build(seed, number)
-    return shading.light_of(room, [room.content])
+    return shading.light_of(rooms.build(seed, number))
 
 
-def _with(light: Light, room: Room, contents: list[Content]) -> Light:
-    return shading.light_of(room, contents)
+class _Rendered:
+    """The frames of a seed as a source that can be packed. See `depthray.data.sources.Source`."""
+
+    keys = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
+
+    def __init__(self, seed: int, count: int, size: tuple[int, int]) -> None:
+        self._seed, self._size = seed, size
+        self.frames = [Frame(id_of(index), scene_of(index), "", "synthetic") for index in range(count)]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the frames."""
+        return sha256(repr((__version__, self._seed, len(self.frames), self._size)).encode()).hexdigest()
+
+    def read(self, index: int) -> Sample:
+        """Draw one frame."""
+        return render_frame(self._seed, index, height=self._size[0], width=self._size[1])
+
+    def faults(self, index: int) -> list[str]:
+        """None: there is nothing stored that could be odd."""
+        return []
 
 
-class _Film:
-    def __init__(self, seed: int, index: int, empty: Floats) -> None:
-        self.rng_key = [seed, index, _SALT_SENSOR]
-        rng = np.random.default_rng(self.rng_key)
-        self.exposure = np.float32(0.30 * rng.uniform(0.8, 1.25) / (empty.mean() + 1e-3))
-        self.noise_level = rng.uniform(0.5, 2.5)
+def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
+    """Write the files of one frame; its row of the index."""
+    stored = {
+        "rgb": cv2.cvtColor(sample["image"], cv2.COLOR_RGB2BGR),
+        "depth": np.rint(sample["depth"] * 1000).astype(np.uint16),
+        "labels": sample["semantics"].astype(np.uint8),
+        "instances": sample["instances"].astype(np.uint16),
+        "background": cv2.cvtColor(sample["background"], cv2.COLOR_RGB2BGR),
+        "mask": sample["mask"] * np.uint8(255),
+    }
+    row = {folder: f"{folder}/{index:06d}.{ending}" for folder, ending in _FOLDERS.items()}
+    for folder, pixels in stored.items():
+        path = out / row[folder]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+    pinhole = {key: repr(float(sample["intrinsics"][place])) for key, place in _PINHOLE.items()}
+    return {**row, **pinhole, **{key: sample[key] for key in _WORDS}}  # type: ignore[literal-required]
 
-    def develop(self, linear: Floats, camera: Camera) -> NDArray[np.uint8]:
-        picture = linear.reshape(camera.height, camera.width, 3) * self.exposure
-        picture = cv2.GaussianBlur(picture, (3, 3), 0.5)
-        bright = np.sqrt(picture / (1 + 0.35 * picture)) * 255 * 1.08
-        rng = np.random.default_rng([*self.rng_key, 1])
-        bright += rng.standard_normal((camera.height, camera.width, 1), np.float32) * self.noise_level
-        return bright.clip(0, 255).astype(np.uint8)
+
+def _finish(out: Path, rows: list[dict[str, str]]) -> None:
+    """The index comes last and at once: a folder without it is unfinished."""
+    temporary = out / ".tmp-index.csv"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*_FOLDERS, *_PINHOLE, *_WORDS])
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(temporary, out / "index.csv")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{out}: cannot be written: {error}; free space or choose another folder") from None

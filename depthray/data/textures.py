@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Grey = NDArray[np.float32]
+Tile = NDArray[np.float64]  # (SIDE,SIDE), 0 dark .. 1 light
 
 SIDE = 256  # texels of a tile's finest level
 LEVELS = 9  # 256, 128, ..., 1
@@ -21,7 +22,7 @@ def lookup(pattern: NDArray[np.int32], level: NDArray[np.int32], *, u: Grey, v: 
     side = np.right_shift(SIDE, level)
     column = np.floor(u * side).astype(np.int32) & (side - 1)
     row = np.floor(v * side).astype(np.int32) & (side - 1)
-    return bank()[pattern * np.int32(TILE) + _STARTS[level] + row * side + column]
+    return np.asarray(bank()[pattern * np.int32(TILE) + _STARTS[level] + row * side + column])
 
 
 @cache
@@ -36,7 +37,7 @@ def index_of(name: str) -> int:
     return NAMES.index(name)
 
 
-def _levels(tile: Grey) -> Grey:
+def _levels(tile: Tile) -> Tile:
     levels = [tile]
     while levels[-1].size > 1:
         side = len(levels[-1]) // 2
@@ -44,44 +45,44 @@ def _levels(tile: Grey) -> Grey:
     return np.concatenate([level.ravel() for level in levels])
 
 
-def _grid(count: int) -> tuple[Grey, Grey, NDArray[np.int32], NDArray[np.int32]]:
-    """Cells over a tile -> (SIDE,SIDE) position inside the cell in [0,1), row and column, and the cell's row and column."""
-    position = (np.arange(SIDE, dtype=np.float32) + 0.5) * count / SIDE
+def _grid(count: int) -> tuple[Tile, Tile, NDArray[np.int32], NDArray[np.int32]]:
+    """Cells a side -> (SIDE,SIDE) row and column inside the cell in [0,1), row and column of the cell."""
+    position = (np.arange(SIDE) + 0.5) * count / SIDE
     inside, cell = position % 1.0, position.astype(np.int32)
     row, column = np.meshgrid(inside, inside, indexing="ij")
     cell_row, cell_column = np.meshgrid(cell, cell, indexing="ij")
     return row, column, cell_row, cell_column
 
 
-def _smooth(rng: np.random.Generator, *, across: float, down: float) -> Grey:
+def _smooth(rng: np.random.Generator, *, across: float, down: float) -> Tile:
     """Wavelengths in texels -> (SIDE,SIDE) tileable noise in [0,1] without finer detail."""
     frequency = np.fft.fftfreq(SIDE)
     gain = np.exp(-((frequency[:, None] * down) ** 2) - (frequency[None, :] * across) ** 2)
     noise = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) * gain).real
     noise /= 4.0 * noise.std()
-    return np.clip(noise + 0.5, 0.0, 1.0).astype(np.float32)
+    return np.clip(noise + 0.5, 0.0, 1.0)
 
 
-def _plaster(rng: np.random.Generator) -> Grey:
+def _plaster(rng: np.random.Generator) -> Tile:
     return 0.6 * _smooth(rng, across=60, down=60) + 0.25 * _smooth(rng, across=9, down=9) + 0.1
 
 
-def _carpet(rng: np.random.Generator) -> Grey:
+def _carpet(rng: np.random.Generator) -> Tile:
     fine, middle = _smooth(rng, across=3, down=3), _smooth(rng, across=20, down=20)
     return 0.55 * fine + 0.3 * middle + 0.15 * _smooth(rng, across=80, down=80)
 
 
-def _checker(rng: np.random.Generator) -> Grey:
+def _checker(rng: np.random.Generator) -> Tile:
     _, _, row, column = _grid(4)
-    return (0.85 * ((row + column) % 2) + 0.15 * _smooth(rng, across=12, down=12)).astype(np.float32)
+    return 0.85 * ((row + column) % 2) + 0.15 * _smooth(rng, across=12, down=12)
 
 
-def _stripes(rng: np.random.Generator) -> Grey:
+def _stripes(rng: np.random.Generator) -> Tile:
     _, column, _, cell = _grid(8)
-    return (0.75 * (cell % 2) + 0.25 * (column < 0.25)).astype(np.float32)
+    return 0.75 * (cell % 2) + 0.25 * (column < 0.25)
 
 
-def _planks(rng: np.random.Generator) -> Grey:
+def _planks(rng: np.random.Generator) -> Tile:
     """Boards along v, each of its own tone, with grain and dark joints."""
     row, column, _, board = _grid(6)
     v = (np.arange(SIDE)[:, None] / SIDE + rng.random(6)[board]) % 1.0
@@ -89,47 +90,47 @@ def _planks(rng: np.random.Generator) -> Grey:
     tone = 0.35 + 0.5 * rng.random((2, 6))[half, board]
     grain = _smooth(rng, across=4, down=90)
     joint = (column < 0.04) | (np.abs(v - 0.5) < 0.006)
-    return np.where(joint, 0.0, 0.6 * tone + 0.4 * grain).astype(np.float32)
+    return np.where(joint, 0.0, 0.6 * tone + 0.4 * grain)
 
 
-def _grain(rng: np.random.Generator) -> Grey:
+def _grain(rng: np.random.Generator) -> Tile:
     rings = np.sin(2 * np.pi * (6 * np.arange(SIDE)[None, :] / SIDE + 1.2 * _smooth(rng, across=50, down=220)))
-    return (0.3 + 0.2 * rings + 0.5 * _smooth(rng, across=4, down=100)).astype(np.float32)
+    return 0.3 + 0.2 * rings + 0.5 * _smooth(rng, across=4, down=100)
 
 
-def _tiles(rng: np.random.Generator) -> Grey:
+def _tiles(rng: np.random.Generator) -> Tile:
     row, column, cell_row, cell_column = _grid(4)
     joint = (row < 0.04) | (column < 0.04)
     tone = 0.65 + 0.3 * rng.random((4, 4))[cell_row, cell_column] + 0.1 * _smooth(rng, across=20, down=20)
-    return np.where(joint, 0.0, np.minimum(tone, 1.0)).astype(np.float32)
+    return np.where(joint, 0.0, np.minimum(tone, 1.0))
 
 
-def _bricks(rng: np.random.Generator) -> Grey:
+def _bricks(rng: np.random.Generator) -> Tile:
     row, _, cell_row, _ = _grid(8)
     along = (np.arange(SIDE)[None, :] * 4 / SIDE + 0.5 * (cell_row % 2)) % 4
     tone = 0.45 + 0.4 * rng.random((8, 4))[cell_row, along.astype(np.int32)] + 0.15 * _smooth(rng, across=6, down=6)
-    return np.where((row < 0.1) | (along % 1.0 < 0.05), 0.05, tone).astype(np.float32)
+    return np.where((row < 0.1) | (along % 1.0 < 0.05), 0.05, tone)
 
 
-def _dots(rng: np.random.Generator) -> Grey:
+def _dots(rng: np.random.Generator) -> Tile:
     row, column, cell_row, _ = _grid(6)
     column = (column + 0.5 * (cell_row % 2)) % 1.0
-    return (np.hypot(row - 0.5, column - 0.5) < 0.27).astype(np.float32)
+    return np.where(np.hypot(row - 0.5, column - 0.5) < 0.27, 1.0, 0.0)
 
 
-def _books(rng: np.random.Generator) -> Grey:
+def _books(rng: np.random.Generator) -> Tile:
     """Spines of random width and tone side by side, with a darker band on each."""
     edges = np.sort(rng.integers(0, SIDE, 26))
     spine = np.searchsorted(edges, np.arange(SIDE)) % 26
     tone = 0.15 + 0.85 * rng.random(26)[spine][None, :] * np.ones((SIDE, 1))
     band = np.abs((np.arange(SIDE)[:, None] * 4 / SIDE + rng.random(26)[spine]) % 1.0 - 0.5) < 0.07
-    return np.where(np.isin(np.arange(SIDE), edges)[None, :], 0.0, np.where(band, 0.4 * tone, tone)).astype(np.float32)
+    return np.where(np.isin(np.arange(SIDE), edges)[None, :], 0.0, np.where(band, 0.4 * tone, tone))
 
 
-def _picture(rng: np.random.Generator) -> Grey:
+def _picture(rng: np.random.Generator) -> Tile:
     """Overlapping discs and bars: a poster without a subject."""
     row, column, _, _ = _grid(1)
-    grey = np.full((SIDE, SIDE), 0.3, np.float32)
+    grey = np.full((SIDE, SIDE), 0.3)
     for _ in range(14):
         y, x, size, tone = rng.random(4)
         bar = (np.abs(row - y) < 0.2 * size) & (np.abs(column - x) < 0.3)
@@ -137,7 +138,7 @@ def _picture(rng: np.random.Generator) -> Grey:
     return grey
 
 
-_DRAWN: tuple[Callable[[np.random.Generator], Grey], ...] = (
+_DRAWN: tuple[Callable[[np.random.Generator], Tile], ...] = (
     _plaster,
     _carpet,
     _checker,

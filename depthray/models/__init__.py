@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from depthray.errors import UsageError, did_you_mean
+from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do without it
     from torch import Tensor, nn
@@ -49,6 +49,9 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
     while not hasattr(network, "stride"):  # DistributedDataParallel and AveragedModel hold the network as `module`
         network = network.module
     values: dict[str, Any] = dict(batch)
+    for key in network.inputs:
+        if key not in values:
+            raise DataError(f"the network needs '{key}' (data.inputs), and the data set has none; use data that has it")
     height, width = values[network.inputs[0]].shape[-2:]
     padded = tuple(math.ceil(side / network.stride) * network.stride for side in (height, width))
     if padded == (height, width):

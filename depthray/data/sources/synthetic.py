@@ -1,15 +1,59 @@
-"""Rendered rooms, drawn when they are read: nothing on disk."""
+"""Rendered rooms, drawn when they are read: nothing on disk. `depthray data render` writes them to files instead."""
 
 from __future__ import annotations
 
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depthray import __version__
 from depthray.data import synthetic
 from depthray.data.sources import Frame, wanted
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.recipe import Data
+
+SEED = 0  # of the rooms; which of them are held out is up to data.split_seed
+KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
+
+
+def open_source(section: Data) -> Rooms:
+    """As many frames as the section says, drawn at its size."""
+    return Rooms(section.frames, section.size, wanted(section))
+
+
+def fits(root: Path) -> bool:
+    """Never: no path looks like it."""
+    return False
+
+
+class Rooms:
+    """A data set that is drawn. See `depthray.data.sources.Source`."""
+
+    def __init__(self, count: int, size: tuple[int, int], keys: frozenset[str]) -> None:
+        self._size = size
+        self.keys = keys & KEYS
+        self.frames = [_frame(index) for index in range(count)]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is drawn: the renderer is a pure function of these."""
+        return sha256(repr((__version__, SEED, len(self.frames), self._size)).encode()).hexdigest()
+
+    def read(self, index: int) -> Sample:
+        """Draw one frame."""
+        height, width = self._size
+        sample = synthetic.render_frame(SEED, index, height=height, width=width)
+        for key in KEYS - self.keys:
+            del sample[key]  # type: ignore[misc]
+        return sample
+
+    def faults(self, index: int) -> list[str]:
+        """None: there is nothing stored that could be odd."""
+        return []
+
+
+def _frame(index: int) -> Frame:
+    scene = synthetic.scene_of(index)
+    return Frame(id=f"{scene}-{index % synthetic.POSES}", scene=scene, split="", source="synthetic")

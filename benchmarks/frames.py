@@ -1,0 +1,37 @@
+"""The frames a benchmark runs on: a folder given with --data, or rendered ones."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+from depthray.__main__ import main as depthray
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Flags that all benchmarks share."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, help="folder with index.csv, JPEG and 16-bit PNG in mm (default: rendered)")
+    made.add_argument("--rounds", type=int, default=3, help="measurements of each side, taken in turn")
+    return made
+
+
+def folder_and_shards(data: Path | None) -> tuple[Path, Path]:
+    """The same frames as files and as shards."""
+    work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
+    folder = data or work / "folder"
+    with redirect_stdout(StringIO()):
+        if data is None:
+            call("data", "render", str(folder), "--layout", "folder", "--frames", "320", "--size", "240x320")
+        call("data", "pack", str(folder), str(work / "shards"), "--source", "folder", "--encoding", "uint16_mm")
+    return folder, work / "shards"
+
+
+def call(*words: str) -> None:
+    """Run a depthray command that must succeed."""
+    code = depthray(list(words))
+    if code:
+        raise SystemExit(code)

@@ -1,0 +1,279 @@
+"""A checkpoint is a folder, complete and verified or invisible.
+
+    RUN/checkpoints/epoch-0003-step-00000120/
+        model.safetensors   weights to predict with
+        state.pt            what else training needs to go on; loads with weights_only=True
+        recipe.yaml         metrics.json         manifest.json (sizes, SHA-256; written last)
+
+It is written under a temporary name, synced to disk, and renamed. `root` is the folder `checkpoints` throughout.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from pickle import UnpicklingError  # the name of an error only; nothing here unpickles code
+from typing import IO, Any, cast
+from uuid import uuid4
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from depthray import manifest, recipe
+from depthray.durable import explained, sync_folder, write_file
+from depthray.errors import CheckpointError, UsageError
+from depthray.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest, verify
+from depthray.recipe import Recipe
+from depthray.snapshot import Snapshot
+
+__all__ = ["Contents", "Writer", "committed", "latest", "load", "resolve", "verify", "write"]
+
+FOLDER = "checkpoints"
+TEMPORARY = ".tmp-"
+_NAME = re.compile(r"epoch-(\d+)-step-(\d+)(?:-(\d+))?")  # the last number only where a step was saved again
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds."""
+
+    weights: dict[str, Tensor]
+    state: dict[str, Any]  # nested dicts, lists and tuples of tensors and plain values
+    recipe: Recipe
+    metrics: dict[str, float]
+    epoch: int
+    step: int
+    fingerprint: str
+
+
+class Writer:
+    """Saves checkpoints of a run in the background and keeps the best and the last.
+
+    `save` returns when the tensors are copied; what goes wrong later is raised by the next `save` or `wait`.
+    """
+
+    def __init__(self, root: Path, *, keep_best: int, monitor: str) -> None:
+        self.root, self.keep_best, self.monitor = root, keep_best, monitor
+        self._snapshot = Snapshot()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="depthray-checkpoint")
+        self._pending: Future[Path] | None = None
+        _prepare(root)
+
+    def save(self, contents: Contents) -> None:
+        """Copy the live tensors and write them while training goes on."""
+        self.wait()
+        copied = _copy(contents, self._snapshot)
+        self._pending = self._thread.submit(self._write, copied)
+
+    def wait(self) -> Path | None:
+        """Wait until all is written; the path of what was written since the last call."""
+        pending, self._pending = self._pending, None
+        return pending.result() if pending else None
+
+    def _write(self, contents: Contents) -> Path:
+        self._snapshot.finish()
+        path = _commit(self.root, contents)
+        _prune(self.root, keep_best=self.keep_best, monitor=self.monitor)
+        return path
+
+
+def write(root: Path, contents: Contents) -> Path:
+    """Write one checkpoint, here and now; nothing is removed but what a killed writer left behind."""
+    _prepare(root)
+    snapshot = Snapshot()
+    copied = _copy(contents, snapshot)
+    snapshot.finish()
+    return _commit(root, copied)
+
+
+def committed(root: Path) -> list[Path]:
+    """The checkpoints of a run by step; their contents are not looked at."""
+    return [path for path in _named(root) if (path / manifest.NAME).is_file()]
+
+
+def latest(root: Path, say: Callable[[str], None]) -> Path | None:
+    """The last good checkpoint, None if there is none yet; each bad one passed over is said.
+
+    Where all are bad, CheckpointError: to begin again at step 0 is for the user to decide.
+    """
+    paths = _named(root)
+    for path in reversed(paths):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            say(f"{error}; going back to the checkpoint before")
+        else:
+            return path
+    if paths:
+        raise CheckpointError(f"{root}: none of {len(paths)} checkpoints is good; move the folder away to begin again")
+    return None
+
+
+def resolve(path: Path) -> Path:
+    """The checkpoint meant by a path: itself, or of a run folder the best, or the last if none is scored."""
+    if _NAME.fullmatch(path.name) or (path / manifest.NAME).is_file():
+        return path
+    root = path / FOLDER if (path / FOLDER).is_dir() else path
+    paths = committed(root)
+    if not paths:
+        raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {FOLDER}/")
+    return (_ranked(paths, _recipe(paths[-1]).eval.monitor) or paths[::-1])[0]
+
+
+def load(path: Path, *, state: bool = False) -> Contents:
+    """The contents of a checkpoint, all of its files verified; the training state only if asked for."""
+    record = verify(path) if not state else manifest.read(path)
+    data = {
+        name: manifest.read_file(path / name, file) for name, file in record.files.items() if state or name != STATE
+    }
+    return Contents(
+        weights=_read_weights(data[WEIGHTS], where=path / WEIGHTS),
+        state=_read_state(data[STATE], where=path / STATE) if state else {},
+        recipe=_recipe(path),
+        metrics=_metrics(path),
+        epoch=record.epoch,
+        step=record.step,
+        fingerprint=record.fingerprint,
+    )
+
+
+def _copy(contents: Contents, snapshot: Snapshot) -> Contents:
+    copied = snapshot.take({"weights": contents.weights, "state": contents.state})
+    metrics = {key: float(value) for key, value in contents.metrics.items()}
+    return replace(contents, weights=copied["weights"], state=copied["state"], metrics=metrics)
+
+
+def _commit(root: Path, contents: Contents) -> Path:
+    """Write a checkpoint whose tensors are this thread's own; it appears whole or not at all."""
+    temporary = root / f"{TEMPORARY}{uuid4().hex}"
+    with explained(root):
+        try:
+            temporary.mkdir()
+            _write_files(temporary, contents)
+            sync_folder(temporary)
+            target = _free_name(root, contents)
+            os.rename(temporary, target)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(root)
+    return target
+
+
+def _write_files(folder: Path, contents: Contents) -> None:
+    files = {
+        WEIGHTS: write_file(folder / WEIGHTS, lambda file: file.write(_spell_weights(contents.weights))),
+        STATE: write_file(folder / STATE, lambda file: torch.save(contents.state, cast(IO[bytes], file))),
+        RECIPE: write_file(folder / RECIPE, lambda file: file.write(recipe.dump(contents.recipe).encode())),
+        METRICS: write_file(folder / METRICS, lambda file: file.write(_spell_metrics(contents.metrics))),
+    }
+    versions = {name: version(name) for name in ("depthray", "torch", "numpy")} | {"python": platform.python_version()}
+    record = Manifest(contents.epoch, contents.step, contents.fingerprint, versions, files)
+    write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
+
+
+def _spell_weights(weights: dict[str, Tensor]) -> bytes:
+    """Tensors by name -> safetensors bytes, each contiguous and, if tied to another, stored again."""
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        dense = tensor.contiguous()
+        storage = dense.untyped_storage().data_ptr()
+        own[name] = dense.clone() if storage in storages else dense
+        storages.add(storage)
+    return safetensors.torch.save(own, metadata={"format": "pt"})
+
+
+def _read_weights(data: bytes, *, where: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{where}: not a safetensors file ({error}); use another checkpoint") from None
+
+
+def _read_state(data: bytes, *, where: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):
+        raise CheckpointError(f"{where}: holds something else than tensors and plain values; do not trust it") from None
+    return state
+
+
+def _recipe(path: Path) -> Recipe:
+    try:
+        return recipe.load(str(path / RECIPE))
+    except UsageError as error:
+        raise CheckpointError(f"{path}: its recipe does not fit this version of depthray: {error}") from None
+
+
+def _spell_metrics(metrics: dict[str, float]) -> bytes:
+    """Metrics as strict JSON, which knows no NaN or infinity: these become null."""
+    tree = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+    return json.dumps(tree, indent=1).encode() + b"\n"
+
+
+def _metrics(path: Path) -> dict[str, float]:
+    """The metrics of a checkpoint, NaN where there was no number; none where they cannot be read."""
+    try:
+        tree = json.loads((path / METRICS).read_bytes())
+        return {key: math.nan if value is None else float(value) for key, value in tree.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _named(root: Path) -> list[Path]:
+    """The folders with the name of a checkpoint, by step."""
+    return sorted((path for path in root.glob("epoch-*") if _NAME.fullmatch(path.name)), key=_place)
+
+
+def _place(path: Path) -> tuple[int, int, int]:
+    """Step, epoch and how many times that step was saved, from the name of a checkpoint."""
+    match = _NAME.fullmatch(path.name)
+    epoch, step, times = (int(group or 1) for group in match.groups()) if match else (0, 0, 0)
+    return step, epoch, times
+
+
+def _free_name(root: Path, contents: Contents) -> Path:
+    """A new name, after all others of this step: what stands there is removed only when this one is safe on disk."""
+    name = f"epoch-{contents.epoch:04d}-step-{contents.step:08d}"
+    times = [_place(path)[2] for path in _named(root) if _place(path)[:2] == (contents.step, contents.epoch)]
+    return root / (f"{name}-{max(times) + 1}" if times else name)
+
+
+def _ranked(paths: list[Path], monitor: str) -> list[Path]:
+    """The scored checkpoints, lowest score first, of equals the latest first."""
+    scored = [(_metrics(path).get(monitor, math.nan), path) for path in reversed(paths)]
+    return [path for _, path in sorted((pair for pair in scored if math.isfinite(pair[0])), key=lambda pair: pair[0])]
+
+
+def _prune(root: Path, *, keep_best: int, monitor: str) -> None:
+    """Remove all but the best and the last, and of a step that was saved again all but the last save."""
+    paths = _named(root)
+    newest = {_place(path)[:2]: path for path in paths}
+    keep = {paths[-1], *_ranked(list(newest.values()), monitor)[:keep_best]}
+    with explained(root):
+        for path in paths:
+            if path not in keep:
+                doomed = root / f"{TEMPORARY}{uuid4().hex}"
+                os.rename(path, doomed)  # so that a half-deleted one is never seen
+                shutil.rmtree(doomed)
+
+
+def _prepare(root: Path) -> None:
+    """Make the folder and clear what killed writers left in it."""
+    with explained(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for stale in root.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(stale)

@@ -1,0 +1,148 @@
+"""The manifest of a checkpoint: what its files must be, byte for byte, and where in the run it was taken.
+
+It is written last, so a folder without one is no checkpoint. It ends with a digest of itself and has one valid spelling
+only, so a changed byte shows wherever it is.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from depthray.errors import CheckpointError
+
+NAME = "manifest.json"
+FORMAT = 1
+WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class File:
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Where a checkpoint was taken, by what, and the files it consists of."""
+
+    epoch: int
+    step: int
+    fingerprint: str
+    versions: dict[str, str]
+    files: dict[str, File]
+
+
+def render(manifest: Manifest) -> bytes:
+    """The bytes of manifest.json: its one valid spelling, with a digest of the rest."""
+    body = {"format": FORMAT, **asdict(manifest)}
+    digest = sha256(_spell(body)).hexdigest()
+    return _spell({**body, "digest": digest})
+
+
+def parse(data: bytes, *, where: Path) -> Manifest:
+    """The manifest whose bytes these are; CheckpointError if they are not exactly what `render` writes."""
+    try:
+        tree = json.loads(data)
+        if tree["format"] != FORMAT:
+            raise CheckpointError(f"{where}: format {tree['format']!r} is not the format {FORMAT} this version reads")
+        manifest = _build(tree)
+        intact = render(manifest) == data
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise CheckpointError(f"{where}: damaged (its digest does not match); use another checkpoint")
+    return manifest
+
+
+def read(path: Path) -> Manifest:
+    """The manifest of a checkpoint folder that holds the files it names and no others; contents are not looked at."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint folder")
+    where = path / NAME
+    if not where.is_file():
+        raise CheckpointError(f"{path}: has no {NAME}, so it is not a complete checkpoint; use another")
+    with _readable(where), where.open("rb") as file:
+        manifest = parse(file.read(MOST_BYTES), where=where)
+        _check_listing(path, manifest)
+    return manifest
+
+
+def verify(path: Path) -> Manifest:
+    """The manifest of a checkpoint all of whose bytes are as they were written; else CheckpointError."""
+    manifest = read(path)
+    for name, expected in manifest.files.items():
+        check_file(path / name, expected)
+    return manifest
+
+
+def check_file(path: Path, expected: File) -> None:
+    """CheckpointError unless the file is as it was written."""
+    with _readable(path):
+        _check_size(path, expected)
+        with path.open("rb") as file:
+            _check_digest(path, file_digest(file, "sha256").hexdigest(), expected)
+
+
+def read_file(path: Path, expected: File) -> bytes:
+    """The bytes of a file, the very ones that were checked."""
+    with _readable(path):
+        _check_size(path, expected)
+        data = path.read_bytes()
+    _check_digest(path, sha256(data).hexdigest(), expected)
+    return data
+
+
+def _spell(tree: dict[str, Any]) -> bytes:
+    return json.dumps(tree, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _build(tree: dict[str, Any]) -> Manifest:
+    files = {name: File(**record) for name, record in tree["files"].items()}
+    if not set(FILES) <= set(files):
+        raise KeyError("files")
+    return Manifest(
+        epoch=tree["epoch"],
+        step=tree["step"],
+        fingerprint=tree["fingerprint"],
+        versions=tree["versions"],
+        files=files,
+    )
+
+
+def _check_listing(path: Path, manifest: Manifest) -> None:
+    found = {entry.name for entry in path.iterdir()} - {NAME}
+    if missing := sorted(set(manifest.files) - found):
+        raise CheckpointError(f"{path}: {missing[0]} is missing; use another checkpoint")
+    if extra := sorted(found - set(manifest.files)):
+        raise CheckpointError(f"{path}: {extra[0]} does not belong to this checkpoint; remove it if you know it")
+
+
+def _check_size(path: Path, expected: File) -> None:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: not a regular file; use another checkpoint")
+    if status.st_size != expected.size:
+        raise CheckpointError(f"{path}: {status.st_size} bytes instead of {expected.size}; use another checkpoint")
+
+
+def _check_digest(path: Path, found: str, expected: File) -> None:
+    if found != expected.sha256:
+        raise CheckpointError(f"{path}: damaged (its SHA-256 is not the one recorded); use another checkpoint")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; use another checkpoint") from None

@@ -1,0 +1,151 @@
+"""Photographs from outside: bytes or a file -> upright RGB. Nothing is decoded before its header has passed the limits.
+
+Format is told by content, not by name. Alpha is dropped, grey and palette become RGB, 16 bits a channel become 8.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from depthray.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class Limits(NamedTuple):
+    """The largest photograph that is decoded. A file of 400 kB can hold a picture of 400 MB."""
+
+    pixels: int = 64_000_000
+    side: int = 16_384
+    bytes: int = 256 * 2**20
+
+
+LIMITS = Limits()
+
+
+class FormatError(DataError):
+    """Not a still JPEG, PNG or WebP."""
+
+
+class SizeError(DataError):
+    """More pixels or bytes than the limits allow."""
+
+
+def read(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[np.uint8]:
+    """A file -> (H,W,3) uint8 RGB, upright."""
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        if path.stat().st_size > limits.bytes:
+            raise SizeError(f"{path}: larger than {limits.bytes // 2**20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return decode(data, where=str(path), limits=limits)
+
+
+def decode(data: bytes, *, where: str = "image", limits: Limits = LIMITS) -> NDArray[np.uint8]:
+    """The bytes of a JPEG, PNG or WebP file -> (H,W,3) uint8 RGB, turned as its EXIF orientation says."""
+    header = _header(data, where=where)
+    width, height = header.size
+    if max(width, height) > limits.side or width * height > limits.pixels:
+        most = f"at most {limits.pixels / 1e6:g} million in all and {limits.side} a side"
+        raise SizeError(f"{where}: {width}x{height} pixels, {most}; make it smaller")
+    pixels = _pixels(data)
+    if pixels is None or pixels.shape[:2] != (height, width):
+        raise DataError(f"{where}: damaged or incomplete {header.format} file; save or copy it again")
+    return upright(pixels, _orientation(_exif(header, data)))
+
+
+def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """(H,W,3) as stored and its EXIF orientation 1..8 -> (H,W,3) or (W,H,3) as seen; other numbers change nothing."""
+    if 5 <= orientation <= 8:
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _header(data: bytes, *, where: str) -> ImageFile:
+    """The file opened but not decoded. By class, since `Image.open` tries every format and only warns of bombs."""
+    opener = _opener(data)
+    if opener is None:
+        raise FormatError(f"{where}: not a JPEG, PNG or WebP file")
+    try:
+        header = opener(io.BytesIO(data))
+    except (OSError, SyntaxError, ValueError, OverflowError, MemoryError) as error:
+        raise DataError(f"{where}: damaged header: {error}") from None
+    if getattr(header, "n_frames", 1) > 1:
+        raise FormatError(f"{where}: an animation of {getattr(header, 'n_frames', 0)} frames; give a still image")
+    return header
+
+
+def _opener(data: bytes) -> type[ImageFile] | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile
+    return WebPImageFile if data.startswith(b"RIFF") and data[8:12] == b"WEBP" else None
+
+
+def _pixels(data: bytes) -> NDArray[np.uint8] | None:
+    """The bytes of a file -> (H,W,3) uint8 RGB as stored, or None if they are damaged."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    if stored is None:
+        return None
+    return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _exif(header: ImageFile, data: bytes) -> bytes:
+    """The EXIF block of a file, a TIFF structure; empty if there is none."""
+    block = header.info.get("exif") or (_png_exif(data) if header.format == "PNG" else b"")
+    return bytes(block).removeprefix(b"Exif\x00\x00")
+
+
+def _png_exif(data: bytes) -> bytes:
+    """The eXIf chunk, which may also stand behind the pixels, where Pillow finds it only by decoding them."""
+    place = 8
+    for _ in range(100_000):  # a file of nothing but empty chunks must not keep us busy
+        if place + 8 > len(data):
+            break
+        length, kind = struct.unpack_from(">I4s", data, place)
+        if kind == b"eXIf":
+            return data[place + 8 : place + 8 + length]
+        place += 12 + length
+    return b""
+
+
+def _orientation(exif: bytes) -> int:
+    """Entry 0x0112 of the first directory; 1, upright, where the block is missing or broken."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (place,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, place)
+        for entry in range(place + 2, place + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+            if tag == 0x0112:
+                return int(value)
+    except struct.error:
+        pass
+    return 1

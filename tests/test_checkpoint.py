@@ -1,0 +1,355 @@
+"""Checkpoints: complete and verified or invisible, whatever is done to them or to their writer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from depthray import checkpoint, durable, manifest
+from depthray.checkpoint import Contents, Writer, committed, latest, load, resolve, verify, write
+from depthray.errors import CheckpointError
+from depthray.recipe import Recipe
+
+FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json", "manifest.json")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nobody catches it."""
+
+
+class Hostile:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, (f"touch {self.mark}",))
+
+
+def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:
+    weights = {
+        "conv.weight": torch.full((4, 3, 3, 3), fill).to(memory_format=torch.channels_last),
+        "count": torch.tensor(3),
+        "half": torch.full((5,), fill, dtype=torch.bfloat16),
+    }
+    state = {"optimiser": {"state": {0: {"exp_avg": torch.full((7,), fill)}}, "lr": [0.1, None]}, "step": step}
+    return Contents(weights, state, Recipe(seed=step), {"abs_rel": score}, epoch, step, "f" * 64)
+
+
+def flat(tree: Any) -> list[Any]:
+    """The leaves of nested dicts and lists, tensors with their strides."""
+    if isinstance(tree, Tensor):
+        return [tree.tolist(), tree.dtype, tree.stride()]
+    if isinstance(tree, dict):
+        return [leaf for key, value in tree.items() for leaf in (key, *flat(value))]
+    return [leaf for value in tree for leaf in flat(value)] if isinstance(tree, (list, tuple)) else [tree]
+
+
+def reseal(path: Path) -> None:
+    """Make the manifest agree with the files as they now are, as someone who means harm would."""
+    tree = json.loads((path / "manifest.json").read_bytes())
+    files = {}
+    for name in tree["files"]:
+        data = (path / name).read_bytes()
+        files[name] = manifest.File(len(data), manifest.sha256(data).hexdigest())
+    record = manifest.Manifest(tree["epoch"], tree["step"], tree["fingerprint"], tree["versions"], files)
+    (path / "manifest.json").write_bytes(manifest.render(record))
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """Files may not grow beyond so many bytes: the kernel refuses, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    given = contents(12, epoch=3)
+    path = write(tmp_path, given)
+    found = load(path, state=True)
+    assert path == tmp_path / "epoch-0003-step-00000012" and sorted(os.listdir(path)) == sorted(FILES)
+    assert {k: v.tolist() for k, v in found.weights.items()} == {k: v.tolist() for k, v in given.weights.items()}
+    assert {k: v.dtype for k, v in found.weights.items()} == {k: v.dtype for k, v in given.weights.items()}
+    assert flat(found.state) == flat(given.state)
+    assert found.recipe == given.recipe and found.metrics == given.metrics
+    assert (found.epoch, found.step, found.fingerprint) == (3, 12, "f" * 64)
+    assert load(path).state == {}
+
+
+def test_state_keeps_strides_and_tied_weights_are_both_there(tmp_path: Path) -> None:
+    tied, image = torch.rand(6, 4), torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    weights = {"a": tied, "b": tied, "part": tied[1:3], "across": tied.t(), "image": image}
+    given = contents()
+    found = load(write(tmp_path, Contents(weights, {"m": image, "n": image}, Recipe(), {}, 0, 1, "")), state=True)
+    assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
+    assert all(found.weights[name].is_contiguous() for name in weights)
+    assert found.state["m"].stride() == image.stride()
+    assert found.state["m"].data_ptr() == found.state["n"].data_ptr()
+    assert given.weights["conv.weight"].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_byte_anywhere_is_found(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, contents())
+    good = (path / name).read_bytes()
+    for place in {0, len(good) - 1, *np.random.default_rng(0).integers(0, len(good), 20).tolist()}:
+        for bit in (0x01, 0x20, 0x80):
+            (path / name).write_bytes(good[:place] + bytes([good[place] ^ bit]) + good[place + 1 :])
+            with pytest.raises(CheckpointError, match=name):
+                verify(path)
+    (path / name).write_bytes(good)
+    verify(path)
+
+
+def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
+    good = (write(tmp_path, contents()) / "manifest.json").read_bytes()
+    for place in range(len(good)):
+        for bit in range(0, 8, 1 if place % 16 == 0 else 5):
+            flipped = good[:place] + bytes([good[place] ^ 1 << bit]) + good[place + 1 :]
+            with pytest.raises(CheckpointError, match="damaged|format"):
+                manifest.parse(flipped, where=tmp_path)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", ["missing", "empty", "short", "long", "folder"])
+def test_files_missing_or_of_other_length_are_found(tmp_path: Path, name: str, harm: str) -> None:
+    path = write(tmp_path, contents())
+    data = (path / name).read_bytes()
+    (path / name).unlink()
+    if harm == "folder":
+        (path / name).mkdir()
+    elif harm != "missing":
+        (path / name).write_bytes({"empty": b"", "short": data[:-1], "long": data + b"\n"}[harm])
+    for read in (verify, load):
+        with pytest.raises(CheckpointError, match=name):
+            read(path)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, contents())
+    (path / "extra.py").touch()
+    with pytest.raises(CheckpointError, match=r"extra\.py does not belong"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "[" * 200_000, '{"format": 2}', '{"format": 1, "files": 3}'])
+def test_a_manifest_of_anything_is_an_error(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, contents())
+    (path / "manifest.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"manifest\.json"):
+        verify(path)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_hostile_pickle_never_runs(tmp_path: Path, sealed: bool, zipped: bool) -> None:
+    path = write(tmp_path / "run", contents())
+    torch.save({"step": Hostile(tmp_path / "mark")}, path / "state.pt", _use_new_zipfile_serialization=zipped)
+    if sealed:
+        reseal(path)
+    with pytest.raises(CheckpointError, match="do not trust it" if sealed else "use another"):
+        load(path, state=True)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_latest_falls_back_and_says_so(tmp_path: Path) -> None:
+    paths = [write(tmp_path, contents(step)) for step in (1, 2, 3, 4)]
+    said: list[str] = []
+    (paths[3] / "state.pt").write_bytes(b"x")
+    (paths[2] / "manifest.json").unlink()
+    assert latest(tmp_path, said.append) == paths[1]
+    assert [str(path) in line for path, line in zip((paths[3], paths[2]), said, strict=True)] == [True, True]
+    assert committed(tmp_path) == [paths[0], paths[1], paths[3]]
+
+
+def test_latest_of_nothing_and_of_damaged_ones(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert latest(tmp_path / "none", said.append) is None and not said
+    (write(tmp_path, contents()) / "recipe.yaml").unlink()
+    with pytest.raises(CheckpointError, match="none of 1 checkpoints is good"):
+        latest(tmp_path, said.append)
+
+
+POINTS = [(os, "fsync", n) for n in range(7)] + [(Path, "open", n) for n in range(5)] + [(os, "rename", 0)]
+POINTS += [(durable.Hashed, "write", 0), (torch, "save", 0), (manifest, "render", 0)]
+
+
+@pytest.mark.parametrize(("owner", "name", "nth"), POINTS)
+def test_a_crash_anywhere_leaves_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int
+) -> None:
+    before = write(tmp_path, contents(1))
+    real, left = getattr(owner, name), [nth]
+
+    def dies(*args: Any, **words: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return real(*args, **words)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, dies)
+        write(tmp_path, contents(2))
+    whole = committed(tmp_path)[-1]
+    verify(whole)
+    # The last sync follows the rename: by then the new one is there, and whole.
+    assert whole.name.endswith("2") if (name, nth) == ("fsync", 6) else whole == before
+    assert latest(tmp_path, pytest.fail) == whole
+    write(tmp_path, contents(3))
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize(("code", "advice"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "can be written to")])
+@pytest.mark.parametrize("place", [(os, "fsync"), (Path, "mkdir"), (os, "rename")])
+def test_a_failing_disk_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, advice: str, place: tuple[Any, str]
+) -> None:
+    before = write(tmp_path, contents(1))
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=f"{os.strerror(code)}.*{advice}"):
+        patch.setattr(*place, fails)
+        write(tmp_path, contents(2))
+    assert latest(tmp_path, pytest.fail) == before and os.listdir(tmp_path) == [before.name]
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000])
+def test_a_disk_that_fills_up_on_the_way(tmp_path: Path, limited: Callable[[int], None], size: int) -> None:
+    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel")
+    writer.save(contents(1))
+    before = writer.wait()
+    limited(size)
+    writer.save(contents(2))
+    with pytest.raises(CheckpointError, match="cannot write checkpoints"):
+        writer.wait()
+    limited(resource.RLIM_INFINITY)
+    assert latest(tmp_path, pytest.fail) == before and os.listdir(tmp_path) == ["epoch-0000-step-00000001"]
+    writer.save(contents(3))
+    assert writer.wait() == latest(tmp_path, pytest.fail)
+
+
+def test_a_root_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
+        with pytest.raises(CheckpointError, match="give a folder that can be written to"):
+            Writer(root, keep_best=1, monitor="abs_rel")
+
+
+def test_writer_saves_the_moment_of_the_call(tmp_path: Path) -> None:
+    live, writer = contents(5), Writer(tmp_path / "a", keep_best=9, monitor="abs_rel")
+    expected = write(tmp_path / "b", live)
+    writer.save(live)
+    for tensor in (*live.weights.values(), live.state["optimiser"]["state"][0]["exp_avg"]):
+        tensor.zero_()
+    live.state["optimiser"]["lr"][0] = 9.0
+    live.metrics["abs_rel"] = 9.0
+    written = writer.wait()
+    assert written is not None
+    for name in FILES:
+        assert (written / name).read_bytes() == (expected / name).read_bytes()
+
+
+def test_writer_reuses_its_memory_without_mixing_saves(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, keep_best=9, monitor="abs_rel")
+    for step in (1, 2, 3):
+        given = contents(step, fill=float(step))
+        if step == 2:
+            given.weights["more"] = torch.rand(4)
+        writer.save(given)
+        memory = [tensor.data_ptr() for tensor in writer._snapshot._memory]
+    writer.wait()
+    assert len(memory) == len(set(memory)) == 4
+    for step, path in enumerate(committed(tmp_path), 1):
+        assert flat(load(path, state=True).state) == flat(contents(step, fill=float(step)).state)
+
+
+def test_an_error_of_the_thread_is_raised_by_the_next_save(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "run", keep_best=1, monitor="abs_rel")
+    shutil.rmtree(tmp_path / "run")
+    writer.save(contents(1))
+    with pytest.raises(CheckpointError, match="run: cannot write checkpoints: No such file"):
+        writer.save(contents(2))
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), Path("x"), {1, 2}, object()])
+def test_state_that_could_not_be_loaded_safely_is_refused(tmp_path: Path, value: object) -> None:
+    given = contents()
+    given.state["optimiser"]["odd"] = [value]
+    with pytest.raises(CheckpointError, match=r"state\['state'\]\['optimiser'\]\['odd'\]\[0\] is"):
+        write(tmp_path, given)
+
+
+NAN = math.nan
+KEPT = [
+    ([5, 4, 3, 2, 1], 2, [4, 5]),
+    ([1, 2, 3, 4, 5], 2, [1, 2, 5]),
+    ([NAN, 2, NAN, 1, NAN], 2, [2, 4, 5]),
+    ([NAN, NAN, NAN], 2, [3]),
+    ([3, -math.inf, math.inf, 4], 1, [1, 4]),
+    ([1, 1, 1, 1], 1, [4]),
+]
+
+
+@pytest.mark.parametrize(("scores", "keep", "kept"), KEPT)
+def test_the_best_and_the_last_are_kept(tmp_path: Path, scores: list[float], keep: int, kept: list[int]) -> None:
+    writer = Writer(tmp_path, keep_best=keep, monitor="abs_rel")
+    for step, score in enumerate(scores, 1):
+        writer.save(contents(step, score))
+    writer.wait()
+    assert [int(path.name[-8:]) for path in committed(tmp_path)] == kept
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_missing_score_is_never_best(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, keep_best=1, monitor="rmse")
+    for step, metrics in enumerate(({}, {"rmse": 2.0}, {}, {"abs_rel": 0.1}), 1):
+        writer.save(Contents({}, {}, Recipe(), metrics, 0, step, ""))
+    writer.wait()
+    assert [int(path.name[-8:]) for path in committed(tmp_path)] == [2, 4]
+
+
+def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, keep_best=2, monitor="abs_rel")
+    for score in (NAN, 0.3, 0.2):
+        writer.save(contents(7, score))
+        writer.wait()
+    (path,) = committed(tmp_path)
+    assert load(path).metrics == {"abs_rel": 0.2}
+    assert latest(tmp_path, pytest.fail) == path
+
+
+@pytest.mark.parametrize(("scores", "best"), [([3, 1, 2], 2), ([NAN, NAN, NAN], 3), ([2, NAN, 2], 3)])
+def test_a_run_folder_means_its_best_checkpoint(tmp_path: Path, scores: list[float], best: int) -> None:
+    root = tmp_path / checkpoint.FOLDER
+    paths = [write(root, contents(step, score)) for step, score in enumerate(scores, 1)]
+    assert resolve(tmp_path) == resolve(root) == paths[best - 1]
+    assert resolve(paths[0]) == paths[0]
+
+
+def test_a_path_without_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="neither a checkpoint nor a run folder"):
+        resolve(tmp_path)
+    with pytest.raises(CheckpointError, match="no such checkpoint folder"):
+        load(tmp_path / "epoch-0001-step-00000001")
+
+
+def test_metrics_are_strict_json(tmp_path: Path) -> None:
+    path = write(tmp_path, contents(1, NAN))
+    assert json.loads((path / "metrics.json").read_text(), parse_constant=pytest.fail) == {"abs_rel": None}
+    assert math.isnan(load(path).metrics["abs_rel"])

@@ -1,0 +1,79 @@
+"""Two processes compute what one does: real gloo groups, joined the way torchrun announces them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+STEP = """
+import json, sys
+from depthray import distributed, recipe
+from depthray.data.frames import Frames
+from depthray.state import begin
+from depthray.train import Interval, fit
+device = distributed.start(gpu=False)
+made = recipe.load("demo", sys.argv[2:])
+state = begin(made, device)
+state.stop = lambda: True  # after one step
+list(fit(made, state, Frames.open(made)))
+if distributed.is_main():
+    import torch
+    torch.save(state.model.state_dict(), sys.argv[1])
+distributed.stop()
+"""
+WORDS = (
+    "data.size=32,64 data.frames=40 train.batch_size=8 train.precision=fp32 optim.name=sgd optim.lr=0.1 optim.schedule=constant"
+).split()
+
+
+def launch(code: str, processes: int, *argv: str) -> None:
+    """Run code in a group of processes, announced by torchrun's variables."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *argv],
+            cwd=ROOT,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in started]
+    assert all(process.returncode == 0 for process in started), "\n".join(errors)
+
+
+@pytest.mark.parametrize("words", [[], ["train.accumulate=2"], ["optim.clip_norm=0.01"]])
+def test_one_step_of_a_batch_is_the_same_on_one_and_two_processes(tmp_path: Path, words: list[str]) -> None:
+    for processes in (1, 2):
+        launch(STEP, processes, str(tmp_path / f"{processes}.pt"), *WORDS, *words)
+    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
+    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+
+
+TRAIN = """
+import sys
+from depthray.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_command_trains_under_torchrun(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launch(TRAIN, 2, "train", "demo", *WORDS, "train.epochs=1", "--local", "--out", str(run))
+    records = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    assert [epoch["epoch"] for epoch in epochs] == [1]
+    assert len(list((run / "checkpoints").glob("epoch-*"))) == 1

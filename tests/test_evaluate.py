@@ -1,0 +1,270 @@
+"""Evaluation: the same scores however frames are dealt, intervals, tables, and what the command line does."""
+
+import csv
+import io
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import scoring
+import torch
+from frames import folder_dataset
+from scoring import BATCH, COUNT, DATA, Net, Rooms
+
+from depthray import bootstrap, checkpoint, evaluate_command, metrics, models, recipe, report
+from depthray.data.loader import eval_batches
+from depthray.data.trivial import fit, trivial_scores
+from depthray.errors import CheckpointError, DataError, UsageError
+from depthray.evaluate import best_median_worst, evaluate, pictures
+from depthray.protocols import NYU_BTS, PLAIN
+from depthray.report import Evaluation, Row
+
+CPU = torch.device("cpu")
+
+
+def score(*, model=None, indices=range(COUNT), batch_size=BATCH, protocol=PLAIN, **place):
+    batches = eval_batches(Rooms(), indices, DATA, batch_size=batch_size, **place)
+    return evaluate(model or Net(), batches, protocol=protocol, device=CPU)
+
+
+class Oracle(Net):
+    """Predicts a constant."""
+
+    def __init__(self, metres):
+        super().__init__()
+        self.metres = metres
+
+    def forward(self, batch):
+        return {"depth": torch.full_like(batch["image"][:, :1], self.metres)}
+
+
+def test_rows_are_the_frames_in_order_with_their_names():
+    found = score(indices=[5, 2, 9, 1, 0])
+    frames = Rooms().frames
+    assert [row.index for row in found.rows] == [0, 1, 2, 5, 9]
+    named = [(row.id, row.scene, row.source) for row in found.rows]
+    assert named == [(frames[i].id, frames[i].scene, frames[i].source) for i in (0, 1, 2, 5, 9)]
+
+
+def test_score_of_a_constant_is_the_oracle():
+    truths = [Rooms().read(i)["depth"] for i in range(COUNT)]
+    expected = [np.mean(np.abs(2 - d[d > 0].astype(float)) / d[d > 0]) for d in truths if d.any()]
+    assert len(expected) == COUNT - 1
+    assert score(model=Oracle(2.0)).scores()["abs_rel"] == pytest.approx(np.mean(expected), rel=1e-8)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_dealing_batches_does_not_change_a_bit(world_size):
+    whole = score()
+    parts = [score(rank=rank, world_size=world_size) for rank in range(min(world_size, 6))]
+    rows = sorted((row for part in parts for row in part.rows), key=lambda row: row.index)
+    again = Evaluation(PLAIN, rows)
+    assert np.array_equal(again.sums, whole.sums) and report.as_json(again.summary()) == report.as_json(whole.summary())
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(rank, ports):
+    env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, scoring.__file__, *ports]
+    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def test_one_two_and_three_processes_agree():
+    ports = [str(free_port()) for _ in (1, 2, 3)]
+    running = [start(rank, ports) for rank in range(3)]
+    found = [each for process in running for each in json.loads(process.communicate(timeout=120)[0])]
+    assert sorted(each["world_size"] for each in found) == [1, 2, 2, 3, 3, 3]
+    assert all(each["ids"] == found[0]["ids"] and len(each["ids"]) == COUNT for each in found)
+    scores = [metrics.scores(np.array(each["sums"])) for each in found]
+    assert all(each == pytest.approx(scores[0], rel=1e-9) for each in scores)
+    assert all(each["sums"] == found[0]["sums"] for each in found)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_model_is_scored_in_eval_mode_and_left_as_it_was(training):
+    seen, model = [], Net().train(training)
+    model.register_forward_hook(lambda module, *_: seen.append(module.training))
+    score(model=model)
+    assert seen and not any(seen) and model.training is training
+
+
+def test_nothing_to_score_is_an_error_that_names_the_protocol():
+    with pytest.raises(DataError, match="none of 1 frames has a pixel that protocol plain scores"):
+        score(indices=[3])
+
+
+def test_broken_predictions_are_counted_and_scored_as_the_limit():
+    found = score(model=Oracle(math.nan), indices=[0]).summary()
+    assert found["broken_pixels"] == 24 * 32
+    assert found["overall"]["delta3"]["mean"] < 0.5
+    assert score(indices=[0]).summary()["broken_pixels"] == 0
+
+
+def test_summary_is_finite_json_and_groups_add_up():
+    found = json.loads(report.as_json(score().summary()))
+    assert found["protocol"]["name"] == "plain" and found["frames"] == COUNT and found["frames_scored"] == COUNT - 1
+    assert sum(scene["frames"] for scene in found["scenes"]) == COUNT
+    assert sum(part["share"] for part in found["ranges"]) == pytest.approx(1)
+    values = [scene["abs_rel"] for scene in found["scenes"]]
+    assert values == sorted(values, reverse=True)
+    sources = {group["name"]: group["abs_rel"] for group in found["sources"]}
+    assert sources["a"] == pytest.approx(score(indices=range(0, COUNT, 2)).scores()["abs_rel"], rel=1e-6)
+
+
+def test_a_scene_without_scored_frames_comes_last_as_null():
+    found = score(indices=[3, 4, 5, 8])
+    last = json.loads(report.as_json(found.summary()))["scenes"][-1]
+    assert last["name"] == "room-0" and last["abs_rel"] is None and last["frames"] == 1
+    assert "| room-0 | 1      | -" in report.markdown(found.summary())
+
+
+def test_written_files(tmp_path):
+    found = Evaluation(NYU_BTS, score(protocol=NYU_BTS).rows, {"checkpoint": "run/best", "data_fingerprint": "ab12"})
+    found.write(tmp_path / "new" / "folder")
+    text = (tmp_path / "new/folder/evaluation.md").read_text()
+    assert all(part in text for part in ("nyu-bts", "run/best", "ab12", "## By scene, worst first", "3 scenes", ">5 m"))
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "new/folder/evaluation.csv").read_text())))
+    assert [int(line["index"]) for line in lines] == list(range(COUNT))
+    kept = [float(line["rmse"]) for line in lines if line["rmse"] != "nan"]
+    written = json.loads((tmp_path / "new/folder/evaluation.json").read_text())
+    assert written["overall"]["rmse"]["mean"] == math.fsum(kept) / len(kept)
+
+
+def test_markdown_tables_are_rectangular_and_bars_in_names_escaped():
+    rows = [Row(0, "id", "a|b", "s", score(indices=[0]).rows[0].sums, 0)]
+    text = report.markdown(Evaluation(PLAIN, rows).summary())
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 5 and "a\\|b" in text
+    assert all(len({len(line) for line in table}) == 1 for table in tables)
+
+
+def test_interval_of_independent_frames_is_near_the_normal_one():
+    table = np.random.default_rng(0).normal(3, 2, (400, 1))
+    low, high = bootstrap.intervals(table, ["only"] * 400)[:, 0]
+    half = 1.96 * table.std() / 20
+    assert [low, high] == pytest.approx([table.mean() - half, table.mean() + half], abs=0.15 * half)
+
+
+def test_interval_draws_whole_scenes():
+    table = np.random.default_rng(0).normal(3, 2, (40, 2))
+    scenes = [f"scene-{i:02d}" for i in range(40)]
+    single = bootstrap.intervals(table, scenes)
+    copies = bootstrap.intervals(np.repeat(table, 5, axis=0), np.repeat(scenes, 5).tolist())
+    np.testing.assert_allclose(copies, single, rtol=1e-12)
+    assert np.array_equal(single, bootstrap.intervals(table, scenes))
+
+
+def test_interval_of_one_frame_is_its_value():
+    assert bootstrap.intervals(np.array([[1.5]]), [""]).tolist() == [[1.5], [1.5]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
+def test_best_median_worst_are_distinct_frames(count):
+    found = score(indices=[i for i in range(COUNT) if i != 3][:count])
+    chosen = best_median_worst(found)
+    values = [row.abs_rel for _, row in chosen]
+    assert chosen[0][0] == "best" and values[0] == min(values) == found.ranked()[0].abs_rel
+    assert len({row.index for _, row in chosen}) == len(chosen) == min(len(found.ranked()), 6)
+    assert max(values) == found.ranked()[-1].abs_rel
+
+
+def test_pictures_are_the_scored_pixels_at_the_size_of_the_truth():
+    batches = eval_batches(Rooms(), [1], DATA, batch_size=1)
+    (row,) = pictures(Oracle(20.0), batches, protocol=PLAIN, device=CPU)
+    assert row.image.shape == (24, 32, 3) and row.image.dtype == np.uint8
+    assert row.truth.shape == row.prediction.shape == (30, 34)
+    assert np.all(row.prediction == 10.0) and np.array_equal(row.truth, Rooms().read(1)["depth"])
+
+
+def test_trivial_predictors_are_the_mean_map_and_the_median():
+    depths = [Rooms().read(i)["depth"] for i in (0, 2, 4)]
+    found = fit(Rooms(), [0, 2, 3, 4], protocol=PLAIN)
+    np.testing.assert_allclose(found["mean map"][4:], np.mean(depths, axis=0)[4:], rtol=1e-6)
+    everything = np.concatenate([depth[depth > 0] for depth in depths])
+    np.testing.assert_allclose(found["mean map"][:4], everything.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found["median"], np.percentile(everything, 50, method="lower"), atol=6e-4)
+
+
+def test_trivial_scores_are_those_of_the_evaluation():
+    found = trivial_scores(Rooms(), [0, 2, 4], range(COUNT), protocol=PLAIN)
+    median = float(fit(Rooms(), [0, 2, 4], protocol=PLAIN)["median"][0, 0])
+    assert set(found) == {"mean map", "median"} and set(found["median"]) == set(metrics.METRICS)
+    assert found["median"] == pytest.approx(score(model=Oracle(median)).scores(), rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with one checkpoint of an untrained network."""
+    words = ["data.size=32,32", "eval.batch_size=5", "data.val_fraction=0.4", "data.frames=12"]
+    demo = recipe.load("demo", words)
+    torch.manual_seed(0)
+    weights = models.build_model(demo.model, demo.data.inputs).state_dict()
+    folder = tmp_path_factory.mktemp("run")
+    contents = checkpoint.Contents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
+    checkpoint.write(folder / "checkpoints", contents)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return folder_dataset(tmp_path_factory.mktemp("data"))
+
+
+def test_command_writes_and_prints_the_scores(run, dataset, tmp_path, capsys):
+    words = ["eval.protocol=nyu-bts", "--data", str(dataset), "--split", "all", "--out", str(tmp_path)]
+    assert evaluate_command.main([str(run), *words, "data.encoding=uint16_mm"]) == 0
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (found["frames"], found["split"], found["protocol"]["name"]) == (12, "all", "nyu-bts")
+    assert "epoch 3, step 30" in found["checkpoint"] and len(found["data_fingerprint"]) == 64
+    assert f"{found['overall']['rmse']['mean']:.4f}" in capsys.readouterr().out
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[2] == 3
+
+
+def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
+    assert evaluate_command.main([str(run)]) == 0
+    (out,) = (run / "evaluations").iterdir()
+    assert out.name == "epoch-0003-step-00000030-val-plain" and str(out) in capsys.readouterr().out
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["frames"] == 4 and found["data"] == "synthetic"
+    assert checkpoint.verify(checkpoint.resolve(run))
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["model.encoder=resnet18"], UsageError, "model.encoder=resnet18: an evaluation takes words of data"),
+        (["eval.protocol=nyu"], UsageError, "did you mean 'nyu-bts'"),
+        (["--split", "vall"], UsageError, "no split 'vall'.*did you mean 'val'"),
+        (["--data", "nowhere"], DataError, "nowhere does not exist"),
+        (["--source", "foldr"], UsageError, "did you mean 'folder'"),
+        (["--split", "test"], DataError, "split 'test' has no frames"),
+    ],
+)
+def test_command_names_what_is_wrong(run, words, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_command.main([str(run), *words])
+
+
+def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
+    contents = checkpoint.load(checkpoint.resolve(run))
+    weights = {key: value for key, value in contents.weights.items() if not key.endswith("bias")}
+    small = checkpoint.Contents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
+    path = checkpoint.write(tmp_path / "checkpoints", small)
+    with pytest.raises(CheckpointError, match="the weights do not fit the recipe"):
+        evaluate_command.main([str(path)])
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, depthray.evaluate_command; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

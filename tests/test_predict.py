@@ -1,0 +1,199 @@
+"""From a checkpoint to files of depth: what is written, what is said, and what goes on after a bad image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from depthray import checkpoint, load, models, predict, recipe
+from depthray.__main__ import main
+from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
+
+WORDS = ["data.size=64,96", "model.encoder=tiny"]
+
+
+def write_checkpoint(folder, *words):
+    import torch
+
+    made = recipe.load("demo", [*WORDS, *words])
+    torch.manual_seed(0)
+    weights = models.build_model(made.model, made.data.inputs).state_dict()
+    contents = checkpoint.Contents(
+        weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
+    )
+    return checkpoint.write(folder / "checkpoints", contents)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("run"))
+
+
+def photograph(height=50, width=70):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 3, y * 4, 255 - x - y], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "room.v1.png"
+    Image.fromarray(photograph()).save(path)
+    return path
+
+
+@pytest.mark.parametrize("size", [(50, 70), (64, 96), (200, 150), (1, 1)])
+def test_depth_has_the_size_of_the_image_and_is_metres(trained, size):
+    depth = load(trained).predict(photograph(*size))
+    assert depth.shape == size and depth.dtype == np.float32
+    assert np.isfinite(depth).all() and (depth > 0).all() and (depth <= 10).all()
+
+
+def test_prediction_is_the_network_at_its_own_size_brought_back_bilinearly(trained):
+    import torch
+
+    predictor, rgb = load(trained), photograph(64, 96)
+    with torch.inference_mode():
+        batch = {"image": torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255}
+        expected = models.run(predictor.model, batch)["depth"][0, 0].numpy()
+    assert np.abs(predictor.predict(rgb) - expected).max() < 1e-5
+    assert np.ptp(expected) > 1e-4
+
+
+def test_a_run_folder_means_its_best_checkpoint_and_no_download(trained, tmp_path):
+    assert load(trained.parents[1]).predict(photograph()).shape == (50, 70)
+    assert load(write_checkpoint(tmp_path, "model.pretrained=false")).recipe.model.name == "unet"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3)),
+        np.zeros((0, 4, 3), np.uint8),
+        "x",
+    ],
+)
+def test_what_is_no_image_is_named(trained, bad):
+    with pytest.raises(DataError, match=r"\(H,W,3\) uint8 RGB array, this is"):
+        load(trained).predict(bad)
+
+
+def test_a_network_of_other_inputs_is_refused(tmp_path):
+    made = write_checkpoint(tmp_path, "data.inputs=image,sparse")
+    with pytest.raises(CheckpointError, match="needs image, sparse"):
+        load(made)
+
+
+def test_weights_of_another_network_are_refused(trained, tmp_path):
+    from dataclasses import replace
+
+    contents = checkpoint.load(trained)
+    wide = contents.recipe.model_copy(update={"model": recipe.load("demo", ["model.encoder=resnet18"]).model})
+    made = checkpoint.write(tmp_path / "checkpoints", replace(contents, recipe=wide))
+    with pytest.raises(CheckpointError, match="weights do not fit the recipe"):
+        load(made)
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named(trained, name):
+    with pytest.raises(UsageError, match=f"--device.*{name}"):
+        load(trained, device=name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_gives_the_depth_of_the_upright_image(trained, tmp_path, orientation):
+    from test_photo import stored_as
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored_as(photograph(), orientation)).save(tmp_path / "turned.png", exif=exif)
+    assert predict.main([str(trained), str(tmp_path / "turned.png"), "--out", str(tmp_path), "--format", "npy"]) == 0
+    assert (np.load(tmp_path / "turned.depth.npy") == load(trained).predict(photograph())).all()
+
+
+def test_every_format_is_written_where_it_is_said(trained, image, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert predict.main([str(trained), str(image), "--out", str(out), "--format", "png,npy,colour,ply"]) == 0
+    said = [line.split("-> ")[1] for line in capsys.readouterr().out.splitlines() if "-> " in line]
+    names = ["room.v1.depth.png", "room.v1.depth.npy", "room.v1.colour.png", "room.v1.ply"]
+    assert said == [str(out / name) for name in names] and sorted(names) == sorted(path.name for path in out.iterdir())
+    stored = cv2.imread(said[0], cv2.IMREAD_UNCHANGED)
+    assert np.abs(stored / 1000 - np.load(said[1]).astype(np.float64)).max() <= 0.0005 + 1e-9
+    assert stored.shape == (50, 70) and b"camera ASSUMED" in (out / names[3]).read_bytes()[:400]
+
+
+def test_an_assumed_camera_is_said_loudly_and_a_given_one_used(trained, image, tmp_path, capsys):
+    command = [str(trained), str(image), "--out", str(tmp_path), "--format", "ply"]
+    predict.main(command)
+    assert "WARNING: the camera is ASSUMED" in capsys.readouterr().err
+    predict.main([*command, "--intrinsics", "60,61,34.5,24.5"])
+    assert "ASSUMED" not in capsys.readouterr().err
+    head = (tmp_path / "room.v1.ply").read_bytes()[:400]
+    assert b"comment fx 60 fy 61 cx 34.5 cy 24.5" in head and b"ASSUMED" not in head
+
+
+def test_a_bad_image_in_a_folder_does_not_stop_the_others(trained, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "c.JPG", "c.png"):
+        Image.fromarray(photograph()).save(folder / name)
+    (folder / "b.jpg").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("no image")
+    assert main(["predict", str(trained), str(folder), "--out", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr()
+    assert "3 of 4 images predicted" in said.out and "b.jpg: not a JPEG, PNG or WebP file" in said.err
+    made = sorted(path.name for path in (tmp_path / "out").glob("*.depth.png"))
+    assert made == ["a.depth.png", "c.JPG.depth.png", "c.png.depth.png"]
+
+
+def test_folders_below_count_only_when_asked_and_keep_their_place(trained, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    Image.fromarray(photograph()).save(tmp_path / "in" / "deep" / "a.png")
+    command = [str(trained), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    with pytest.raises(DataError, match="no JPEG, PNG or WebP image in"):
+        predict.main(command)
+    assert predict.main([*command, "--recursive"]) == 0
+    assert (tmp_path / "out" / "deep" / "a.depth.png").is_file()
+
+
+def test_earlier_outputs_are_no_inputs(trained, image, capsys):
+    command = [str(trained), str(image.parent), "--out", str(image.parent)]
+    assert predict.main(command) == predict.main(command) == 0
+    assert "1 of 1 images predicted" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_two_images_never_share_a_place(trained, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(photograph()).save(tmp_path / name / "a.png")
+    with pytest.raises(UsageError, match=r"a\.png is in two of the folders"):
+        predict.main([str(trained), str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--format", "png,colur", "no format 'colur' .did you mean 'colour'"),
+        ("--intrinsics", "1,2,3", "give four numbers"),
+        ("--intrinsics", "nan,1,2,3", "must be positive"),
+        ("--intrinsics", "0,1,2,3", "must be positive"),
+        ("--max-megapixels", "nan", "give a number above 0"),
+    ],
+)
+def test_wrong_flags_are_named_before_anything_is_loaded(image, flag, value, message):
+    with pytest.raises(UsageError, match=message):
+        predict.main(["no-such-checkpoint", str(image), flag, value])
+
+
+def test_pixel_limit_of_the_command_line(trained, image, tmp_path, capsys):
+    assert predict.main([str(trained), str(image), "--out", str(tmp_path), "--max-megapixels", "0.001"]) == 3
+    assert "70x50 pixels, at most 0.001 million" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(trained, image, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="cannot be written"):
+        predict.main([str(trained), str(image), "--out", str(tmp_path / "file")])

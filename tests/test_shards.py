@@ -1,0 +1,264 @@
+"""HDF5 shards: what is packed comes back, an interrupted packing goes on, and no damage goes unnoticed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import h5py
+import numpy as np
+import pytest
+from frames import folder_dataset
+
+from depthray.data import shards
+from depthray.data.command import main
+from depthray.data.sources import Frame, open_source
+from depthray.errors import DataError, ResourceError
+from depthray.recipe import Data
+
+EVERYTHING = ("image", "background", "semantics", "instances", "mask")
+
+
+class Made:
+    """Frames made up in memory; reading one fails after `lasts` of them."""
+
+    def __init__(self, count=7, *, sizes=((6, 8),), lasts=10**9, **extra):
+        self.frames = [Frame(f"f{i}", f"scene-{i // 3}", "", "made") for i in range(count)]
+        self.fingerprint, self.sizes, self.lasts, self.extra, self.reads = "f" * 64, sizes, lasts, extra, 0
+
+    def read(self, index):
+        self.reads += 1
+        if self.reads > self.lasts:
+            raise KeyboardInterrupt
+        size = self.sizes[index % len(self.sizes)]
+        depth = np.full(size, 1.5 + index, np.float32)
+        image = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
+        return {"image": image, "depth": depth, **self.extra}
+
+
+def packed(path, source=None, **words):
+    return shards.pack(source or Made(), path, provenance={"name": "made"}, **words)
+
+
+def opened(root, inputs=("image",)):
+    return open_source(Data(source="shards", root=str(root), inputs=inputs))
+
+
+def test_real_files_come_back_exactly(tmp_path):
+    files = open_source(Data(source="folder", root=str(folder_dataset(tmp_path / "files")), inputs=("image", "semantics")))
+    shards.pack(files, tmp_path / "out", provenance={}, frames_per_shard=5)
+    source = opened(tmp_path / "out", ("image", "semantics"))
+    assert list(source.frames) == list(files.frames)
+    for index in range(len(files.frames)):
+        for key in ("image", "depth", "semantics"):
+            np.testing.assert_array_equal(source.read(index)[key], files.read(index)[key])
+
+
+def test_every_key_comes_back(tmp_path):
+    maps = {key: np.full((6, 8), value, np.int32) for key, value in (("semantics", 894), ("instances", 65535))}
+    extra = {**maps, "mask": np.eye(6, 8, dtype=np.uint8), "background": np.full((6, 8, 3), 9, np.uint8)}
+    packed(tmp_path, Made(3, **extra, intrinsics=np.diag([5, 6, 1]).astype(np.float32)))
+    sample = opened(tmp_path, EVERYTHING).read(2)
+    for key, array in extra.items():
+        np.testing.assert_array_equal(sample[key], array)
+        assert sample[key].dtype == array.dtype
+    assert sample["intrinsics"].tolist() == [[5, 0, 0], [0, 6, 0], [0, 0, 1]]
+
+
+def test_every_millimetre_comes_back(tmp_path):
+    depth = (np.arange(65536).reshape(256, 256) / 1000).astype(np.float32)
+    assert (shards.millimetres(depth).ravel() == np.arange(65536)).all()
+
+
+def test_depth_16_bits_cannot_hold_is_unmeasured():
+    depth = np.array([[65.535, 65.536, 1e9, -1, np.nan, np.inf]], np.float32)
+    assert shards.millimetres(depth).tolist() == [[65535, 0, 0, 0, 0, 0]]
+
+
+def test_any_hdf5_reader_understands_a_shard(tmp_path):
+    with h5py.File(packed(tmp_path)[0]) as file:
+        assert file["depth"][3, 0, 0] == 4500
+        assert file["image"].chunks == (1, 6, 8, 3)
+        assert file["id"].asstr()[3] == "f3"
+        assert file.attrs["encoding"] == "uint16_mm"
+        assert '"name": "made"' in file.attrs["provenance"]
+
+
+def test_sizes_go_to_shards_of_their_own(tmp_path):
+    paths = packed(tmp_path, Made(8, sizes=((6, 8), (4, 5))), frames_per_shard=3)
+    assert [shards.open_shard(path).size for path in paths].count((4, 5)) == 2
+    source = opened(tmp_path)
+    for index, frame in enumerate(source.frames):
+        number = int(frame.id[1:])
+        assert source.read(index)["depth"].shape == ((4, 5) if number % 2 else (6, 8))
+        assert source.read(index)["depth"][0, 0] == 1.5 + number
+
+
+@pytest.mark.parametrize("lasts", [0, 1, 3, 5, 6])
+def test_interrupted_packing_goes_on(tmp_path, lasts):
+    with pytest.raises(KeyboardInterrupt):
+        packed(tmp_path, Made(lasts=lasts), frames_per_shard=2)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
+    assert not list(tmp_path.glob(".tmp-*"))
+    again = Made()
+    packed(tmp_path, again, frames_per_shard=2)
+    assert again.reads == 7 - lasts // 2 * 2
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert sorted(frame.id for frame in opened(tmp_path).frames) == [f"f{i}" for i in range(7)]
+
+
+def test_leftovers_of_a_killed_packing_are_removed(tmp_path):
+    (tmp_path / ".tmp-0").write_bytes(b"half a shard")
+    packed(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-00000.h5"]
+
+
+def test_other_data_is_not_mixed_in(tmp_path):
+    packed(tmp_path)
+    other = Made()
+    other.fingerprint = "0" * 64
+    with pytest.raises(DataError, match="packed from other"):
+        packed(tmp_path, other)
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="file: cannot be written"):
+        packed(tmp_path / "file")
+
+
+@pytest.mark.parametrize("value", [-1, 70000])
+def test_ids_a_shard_cannot_hold_are_refused(tmp_path, value):
+    with pytest.raises(DataError, match=f"frame 'f0': semantics has values int32 {value}"):
+        packed(tmp_path, Made(semantics=np.full((6, 8), value, np.int32)))
+
+
+def test_misfit_of_shapes_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"frame 'f0': mask has shape \(6, 7\), but the image is 8x6"):
+        packed(tmp_path, Made(mask=np.ones((6, 7), np.uint8)))
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_truncated_shard(tmp_path, share):
+    path = packed(tmp_path)[0]
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(DataError, match=r"shard-00000\.h5: .*(damaged|cut off).*pack the data again"):
+        opened(tmp_path)
+
+
+def rewrite(path, change):
+    with h5py.File(path, "r+") as file:
+        change(file)
+
+
+def replace(file, key, data, **options):
+    del file[key]
+    file.create_dataset(key, data=data, **options)
+
+
+def link_out(file):
+    del file["depth"]
+    file["depth"] = h5py.ExternalLink("/etc/other.h5", "depth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.attrs.pop("format"), "not a depthray shard"),
+        (lambda file: file.pop("depth"), "not a depthray shard"),
+        (lambda file: file.attrs.update(version=99), "version 99, this depthray reads 1"),
+        (lambda file: replace(file, "id", ["x"] * 7), "altered"),
+        (lambda file: file.attrs.update(provenance="{}"), "altered"),
+        (lambda file: file.pop("scene"), "damaged"),
+        (lambda file: replace(file, "id", ["x"]), "damaged"),
+        (lambda file: replace(file, "depth", np.ones((7, 6, 8), np.float32)), "depth is float32"),
+        (lambda file: replace(file, "depth", np.ones((7, 5, 8), np.uint16)), r"depth is uint16 \(7, 5, 8\)"),
+        (lambda file: replace(file, "depth", np.ones((7, 6, 8), np.uint16)), "cut otherwise"),
+        (
+            lambda file: replace(file, "depth", np.ones((7, 6, 8), "u2"), chunks=(1, 6, 8), compression="gzip"),
+            "compressed",
+        ),
+        (link_out, "'depth' is a link"),
+    ],
+)
+def test_foreign_and_altered_shards(tmp_path, change, message):
+    path = packed(tmp_path)[0]
+    rewrite(path, change)
+    with pytest.raises(DataError, match=rf"shard-00000\.h5: .*{message}"):
+        opened(tmp_path)
+
+
+def test_text_that_is_called_h5(tmp_path):
+    (tmp_path / "x.h5").write_text("not HDF5")
+    with pytest.raises(DataError, match=r"x\.h5: damaged"):
+        opened(tmp_path)
+
+
+def test_no_shards(tmp_path):
+    with pytest.raises(DataError, match=r"no \*\.h5 shards there"):
+        opened(tmp_path)
+
+
+def test_altered_pixel_is_found_by_its_frame(tmp_path):
+    path = packed(tmp_path)[0]
+    rewrite(path, lambda file: file["image"].__setitem__((4, 1, 1, 1), file["image"][4, 1, 1, 1] ^ 1))
+    source = opened(tmp_path)
+    assert [index for index in range(7) if source.faults(index)] == [4]
+    assert "altered" in source.faults(4)[0]
+
+
+def test_changed_during_the_run(tmp_path):
+    path = packed(tmp_path)[0]
+    source = opened(tmp_path)
+    source.read(0)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match=r"shard-00000\.h5: changed since"):
+        source.read(1)
+
+
+def test_removed_during_the_run(tmp_path):
+    path = packed(tmp_path)[0]
+    source = opened(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"shard-00000\.h5: No such file"):
+        source.read(1)
+
+
+def test_many_processes_read_what_one_reads(tmp_path):
+    packed(tmp_path, frames_per_shard=3)
+    source = opened(tmp_path)
+    here = [source.read(index) for index in range(7)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        there = pool.map(source.read, range(7), chunksize=1)
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+        np.testing.assert_array_equal(one["depth"], other["depth"])
+
+
+def test_forms_can_be_mixed_in_what_they_carry(tmp_path):
+    packed(tmp_path / "a", Made(3, semantics=np.ones((6, 8), np.int32)))
+    packed(tmp_path / "b", Made(3))
+    (tmp_path / "b/shard-00000.h5").rename(tmp_path / "a/other.h5")
+    with pytest.raises(DataError, match="used twice"):
+        opened(tmp_path / "a")
+
+
+def test_pack_word(tmp_path, capsys):
+    root = folder_dataset(tmp_path / "files")
+    assert main(["pack", str(root), str(tmp_path / "out"), "--frames-per-shard", "5", "--encoding", "uint16_256"]) == 0
+    assert "12 frames in 3 shards" in capsys.readouterr().out
+    shard = shards.open_shard(tmp_path / "out/shard-00001.h5")
+    assert {key: shard.provenance[key] for key in ("name", "form", "encoding")} == {
+        "name": "files",
+        "form": "folder",
+        "encoding": "uint16_256",
+    }
+    assert str(tmp_path) not in str(shard.provenance)
+    assert "semantics" in shard.offsets
+
+
+def test_pack_word_with_another_index(tmp_path):
+    root = folder_dataset(tmp_path / "files")
+    (root / "index.csv").rename(root / "few.csv")
+    assert main(["pack", str(root), str(tmp_path / "out"), "--index", "few.csv"]) == 0
+    assert len(opened(tmp_path / "out").frames) == 12

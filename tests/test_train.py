@@ -1,0 +1,213 @@
+"""The training loop in one process: exact resume, skipped steps, accumulation, phases, stopping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from depthray import checkpoint, recipe
+from depthray.data.frames import Frames
+from depthray.errors import DataError, DivergedError, UsageError
+from depthray.recipe import Recipe
+from depthray.run import STOP, prepare, record
+from depthray.state import State, begin
+from depthray.train import Epoch, Interval, SavePoint, fit, learning_rate
+
+CPU = torch.device("cpu")
+SMALL = [
+    "data.size=32,64",
+    "data.frames=40",
+    "train.batch_size=8",
+    "train.epochs=2",
+    "train.precision=fp32",
+    "train.log_seconds=0.001",
+]
+
+
+def small(*words: str) -> Recipe:
+    return recipe.load("demo", [*SMALL, *words])
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return Frames.open(small())
+
+
+def weights_after(made: Recipe, run: Path) -> dict[str, torch.Tensor]:
+    """The weights of the last checkpoint of a run."""
+    prepare(run, made, resume=(run / "recipe.yaml").exists())
+    for _ in record(made, run, CPU):
+        pass
+    return checkpoint.load(checkpoint.committed(run / "checkpoints")[-1]).weights
+
+
+def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    different = [key for key in left if not torch.equal(left[key], right[key])]
+    assert not different, different
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["optim.average=ema", "optim.schedule=plateau", "optim.plateau_patience=0"],
+        ["optim.average=swa", "optim.swa_start=0.4", "finetune.epochs=1", "augment.rotate=5"],
+        ["train.accumulate=2", "curriculum.chunks=2", "curriculum.epochs_per_chunk=1", "optim.name=sgd", "train.epochs=4"],
+    ],
+)
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, words: list[str], step: int) -> None:
+    made = small(*words)
+    straight = weights_after(made, tmp_path / "straight")
+    stop_at(step, made, tmp_path / "stopped")
+    assert len(checkpoint.committed(tmp_path / "stopped" / "checkpoints")) in (1, 2)
+    assert_equal(weights_after(made, tmp_path / "stopped"), straight)
+
+
+def stop_at(step: int, made: Recipe, run: Path) -> None:
+    """Train and ask to stop from the progress line of a step; the next step is the last."""
+    prepare(run, made, resume=False)
+
+    def show(line: dict[str, object]) -> None:
+        if line["kind"] == "interval" and line["step"] == step:
+            (run / STOP).touch()
+
+    for _ in record(made, run, CPU, show=show):
+        pass
+    position = checkpoint.load(checkpoint.committed(run / "checkpoints")[-1], state=True).state["position"]
+    assert position["step"] in (step, step + 1)  # at the end of an epoch, that is where it stops
+
+
+def poisoned(state: State, when: Callable[[int], bool]) -> None:
+    """Make the network return NaN for the first frame of the steps that `when` names."""
+    forward = state.model.forward
+    calls = {"count": 0}
+
+    def broken(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        prediction = forward(batch)
+        if state.model.training:
+            if when(calls["count"]):
+                prediction["depth"] = prediction["depth"].clone()
+                prediction["depth"][0] = math.nan
+            calls["count"] += 1
+        return prediction
+
+    state.model.forward = broken  # type: ignore[method-assign]
+
+
+def test_a_non_finite_loss_is_skipped_and_counted(frames: Frames) -> None:
+    made = small("train.epochs=1")
+    state = begin(made, CPU)
+    poisoned(state, lambda call: call == 1)
+    events = list(fit(made, state, frames))
+    epoch = events[-1]
+    assert isinstance(epoch, Epoch)
+    assert epoch.metrics["bad_steps"] == 1
+    assert all(torch.isfinite(weight).all() for weight in state.model.state_dict().values())
+    assert math.isfinite(epoch.metrics["train_loss"])
+
+
+def test_losses_that_stay_non_finite_end_the_run_naming_the_samples(frames: Frames) -> None:
+    made = small("train.max_bad_steps=2")
+    state = begin(made, CPU)
+    poisoned(state, lambda call: True)
+    first = [batch[0]["id"][0] for batch in frames.train_epoch(0)][:2]
+    with pytest.raises(DivergedError, match="not finite for 2 steps in a row") as caught:
+        list(fit(made, state, frames))
+    assert first[1] in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_a_skipped_step_leaves_no_trace(frames: Frames) -> None:
+    made = small("train.epochs=1", "model.encoder=resnet18", "data.frames=24")
+    state = begin(made, CPU)
+    poisoned(state, lambda call: True)
+    before = {key: value.clone() for key, value in state.model.state_dict().items() if value.is_floating_point()}
+    with pytest.raises(DivergedError):
+        list(fit(small("train.max_bad_steps=1", "model.encoder=resnet18"), state, frames))
+    assert_equal(before, {key: state.model.state_dict()[key] for key in before})
+
+
+def test_accumulated_gradients_equal_the_whole_batch() -> None:
+    ends = []
+    for parts in (1, 4):
+        made = small("train.epochs=1", f"train.accumulate={parts}", "optim.name=sgd", "optim.lr=0.1")
+        state = begin(made, CPU)
+        list(fit(made, state, Frames.open(made)))
+        ends.append(state.model.state_dict())
+    assert max((ends[0][key] - ends[1][key]).abs().max().item() for key in ends[0]) < 1e-5
+
+
+def test_the_second_phase_has_its_own_rate_and_a_fresh_optimiser(frames: Frames) -> None:
+    made = small("train.epochs=1", "finetune.epochs=1", "finetune.lr=1e-5", "optim.schedule=constant", "optim.lr=1e-3")
+    state = begin(made, CPU)
+    rates, first = [], state.optimiser
+    for event in fit(made, state, frames):
+        if isinstance(event, Interval):
+            rates.append((event.epoch, event.lr))
+    assert {lr for epoch, lr in rates if epoch == 1} == {1e-3}
+    assert max(lr for epoch, lr in rates if epoch == 2) == 1e-5
+    assert state.optimiser is not first
+
+
+def test_patience_ends_training_early(frames: Frames) -> None:
+    made = small("train.epochs=9", "train.patience=1", "optim.lr=1e-30", "optim.schedule=constant")
+    epochs = [event for event in fit(made, begin(made, CPU), frames) if isinstance(event, Epoch)]
+    assert len(epochs) < 9
+    assert epochs[-1].ended == "no better abs_rel for 1 epochs"
+
+
+def test_the_time_limit_ends_training_with_a_save_point(frames: Frames) -> None:
+    made = small("train.epochs=9", "train.max_minutes=1e-6")
+    events = list(fit(made, begin(made, CPU), frames))
+    assert isinstance(events[-1], SavePoint)
+    assert events[-1].reason == "time limit of 1e-06 minutes"
+
+
+def test_the_rate_is_a_pure_function_of_the_position(frames: Frames) -> None:
+    made = small("optim.schedule=cosine", "optim.lr=1")
+    state = begin(made, CPU)
+    assert learning_rate(made, state, 4, step=0) == 1.0
+    assert learning_rate(made, state, 4, step=4) == pytest.approx(0.5)
+
+
+def test_reusing_a_run_without_resume_is_an_error(tmp_path: Path) -> None:
+    prepare(tmp_path / "run", small(), resume=False)
+    with pytest.raises(UsageError, match="--resume"):
+        prepare(tmp_path / "run", small(), resume=False)
+
+
+def test_resuming_with_another_recipe_names_what_differs(tmp_path: Path) -> None:
+    prepare(tmp_path / "run", small(), resume=False)
+    prepare(tmp_path / "run", small("train.epochs=5"), resume=True)
+    with pytest.raises(UsageError, match="optim.lr was 0.002, is 0.1"):
+        prepare(tmp_path / "run", small("train.epochs=5", "optim.lr=0.1"), resume=True)
+
+
+def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made = small("train.epochs=1")
+    weights_after(made, run)
+    changed = small("train.epochs=2", "data.frames=41")
+    with pytest.raises(DataError, match="fingerprint"):
+        list(record(changed, run, CPU))
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("train.batch_size=64", "64"), ("curriculum.chunks=9", "curriculum.chunks"), ("data.val_fraction=0", "val_fraction")],
+)
+def test_too_few_frames_are_said_before_training(word: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Frames.open(small(word))
+
+
+def test_training_lowers_the_loss(frames: Frames) -> None:
+    made = small("train.epochs=6")
+    losses = [event.metrics["train_loss"] for event in fit(made, begin(made, CPU), frames) if isinstance(event, Epoch)]
+    assert losses[-1] < 0.7 * losses[0]
