@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from cluster import train
-from depthray import evaluate, predict
+from depthray import evaluate_command as evaluate
+from depthray import predict
 from depthray.data import command as data
 from depthray.run import summary
 
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     out = args.out or Path("runs", f"demo-{time.strftime('%Y%m%d-%H%M%S')}")
     scenes, run = out / "scenes", out / "run"
     _say(f"rendering {FRAMES} frames of synthetic rooms")
-    data.main(["render", str(scenes), "--layout", "shards", "--frames", str(FRAMES), "--size", "192x256"])
+    data.main(["render", str(scenes), "--layout", "shards", "--frames", str(FRAMES), "--size", "192", "256"])
     _say(f"training the recipe 'demo' with Ray Train on {args.workers} workers")
     words = ["demo", "data.source=shards", "--data", str(scenes), "--out", str(run), "--workers", str(args.workers)]
     code = train.main(words)
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     _say("evaluating on the held-out rooms")
     evaluate.main([str(best), "--data", str(scenes), "--out", str(out / "evaluation")])
     _say("predicting one image")
-    data.main(["render", str(out / "new"), "--layout", "folder", "--frames", "1", "--size", "240x320", "--seed", "1"])
+    data.main(["render", str(out / "new"), "--layout", "folder", "--frames", "1", "--size", "240", "320", "--seed", "1"])
     image = next((out / "new").rglob("*.jpg"))
     predict.main([str(best), str(image), "--out", str(out / "prediction"), "--format", "png,colour"])
     _farewell(out, best)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import secrets
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     recipe = _recipe(args)
     run = _run_folder(args)
-    if args.local:
+    if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
         finished = train_local(recipe, run, gpu=args.gpu, resume=args.resume)
     else:
         _preflight(recipe, run, args)
@@ -62,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs a worker (default: an equal share)")
     parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
-    parser.add_argument("--local", action="store_true", help="in this process, without Ray; also under torchrun")
+    parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
     return parser
 
 
@@ -143,20 +145,29 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
     """A connection to the cluster at an address, or a local one that lives as long as the context."""
     for key, value in RAY_SETTINGS.items():
         os.environ.setdefault(key, value)
+    if not address:
+        _lock()
     import ray
 
     if ray.is_initialized():  # tests share one
         yield
         return
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level="WARNING")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
         cpus = max(os.cpu_count() or 1, workers)
-        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _lock() -> None:
+    """Let only this process tree talk to the local cluster; Ray itself would leave a readable token in the home folder."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
@@ -169,8 +180,8 @@ def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
     trainer = TorchTrainer(
         work,
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": args.gpu},
-        scaling_config=ScalingConfig(args.workers, use_gpu=args.gpu, resources_per_worker=cpus),
-        run_config=RunConfig(
+        scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.gpu, resources_per_worker=cpus),
+        run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of the older API
             # A new name each time: Ray silently takes up its own record of a name used before, and ours is the safe one.
             name=f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(run / "ray"),
@@ -237,7 +248,10 @@ def _farewell(run: Path, finished: bool) -> None:
     best, scores = summary(run)
     scored = ", ".join(f"{key} {scores[key]:.4f}" for key in ("abs_rel", "rmse", "delta1") if key in scores)
     here = Path.cwd()
-    show = lambda path: path.relative_to(here) if path.is_relative_to(here) else path  # noqa: E731
+
+    def show(path: Path) -> Path:
+        return path.relative_to(here) if path.is_relative_to(here) else path
+
     print(f"checkpoint   {show(best)}  ({scored or 'not validated yet'})")
     print(f"tensorboard  tensorboard --logdir {show(run / 'tensorboard')}")
     if finished:

@@ -83,10 +83,10 @@ def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
 
 def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth: float) -> Batch:
     """Move a collated batch, scale colour to [0,1] and mark as valid min_depth < depth < max_depth metres."""
-    moved: Batch = {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value  # type: ignore[misc]
-        for key, value in batch.items()
-    }
+    moved = batch.copy()
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            moved[key] = value.to(device, non_blocking=True)  # type: ignore[literal-required]
     for key in COLOURS:
         if key in moved:
             moved[key] = moved[key].float().div_(255.0)  # type: ignore[literal-required]

@@ -90,7 +90,7 @@ def wrap(model: nn.Module, *, sync_batchnorm: bool = False) -> nn.Module:
     if world_size() == 1:
         return model
     if sync_batchnorm:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 

@@ -17,7 +17,6 @@ from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.sources import Source, open_source
 from depthray.errors import CheckpointError, DataError
-from depthray.evaluate_command import main as main
 from depthray.protocols import PROTOCOLS, Protocol
 from depthray.protocols import apply as apply_protocol
 from depthray.recipe import Recipe

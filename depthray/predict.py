@@ -245,9 +245,13 @@ def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np
 
 
 def _line(image: Path, depth: NDArray[np.float32], files: Sequence[Path]) -> str:
+    from depthray import picture
+
     height, width = depth.shape
-    span = f"{depth.min():.2f} to {depth.max():.2f} m"
-    return f"{image}  {width}x{height}  {span}\n" + "\n".join(f"  -> {file}" for file in files)
+    near, far, _ = picture.scale([depth])
+    colours = {file: f"  (red {near:g} m to blue {far:g} m)" for file in files if file.name.endswith(FORMATS["colour"])}
+    lines = [f"{image}  {width}x{height}  {depth.min():.2f} to {depth.max():.2f} m"]
+    return "\n".join([*lines, *(f"  -> {file}{colours.get(file, '')}" for file in files)])
 
 
 def _farewell(failed: Sequence[str], total: int, out: Path) -> int:

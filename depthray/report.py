@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,10 +108,12 @@ class Evaluation:
 
     def _groups(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Scores of the frames of each name, worst first."""
-        labels, table = np.array(names), self.table
+        table, members = self.table, defaultdict(list)
+        for place, name in enumerate(names):
+            members[name].append(place)
         groups = [
-            {"name": name, "frames": names.count(name), **metrics.average(table[labels == name])}
-            for name in sorted(set(names))
+            {"name": name, "frames": len(places), **metrics.average(table[places])}
+            for name, places in sorted(members.items())
         ]
         return sorted(groups, key=lambda group: (math.isnan(group["abs_rel"]), -group["abs_rel"]))
 

@@ -229,7 +229,7 @@ class _Stepper:
                 with self.state.precision.autocast():
                     prediction = models.run(self.network, batch)
                 per_image, _ = losses.total(prediction, batch, self.recipe.loss)
-                self.state.scaler.scale(per_image.sum() / images).backward()
+                self.state.scaler.scale(per_image.sum() / images).backward()  # type: ignore[no-untyped-call]
             losses_seen.append(per_image.detach())
         return torch.cat(losses_seen)
 

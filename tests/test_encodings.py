@@ -50,9 +50,7 @@ def test_one_channel_axis_is_dropped():
     assert decode(np.ones((3, 4, 1), np.float32), "float_m", where="x").shape == (3, 4)
 
 
-@pytest.mark.parametrize(
-    "stored", [np.ones((3, 4, 3), np.uint16), np.ones(4, np.uint16), np.ones((0, 4), np.uint16)]
-)
+@pytest.mark.parametrize("stored", [np.ones((3, 4, 3), np.uint16), np.ones(4, np.uint16), np.ones((0, 4), np.uint16)])
 def test_wrong_shape_names_the_file(stored):
     with pytest.raises(DataError, match=r"a/b\.png: depth has shape"):
         decode(stored, "uint16_mm", where="a/b.png")

@@ -124,6 +124,13 @@ def test_autocast_does_not_lower_the_precision(name):
     assert lowered.dtype == torch.float32 and torch.equal(lowered, term(name, *whole))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_narrow_prediction_is_computed_on_in_float32(name, dtype):
+    depth, truth, valid = tensors(*frames(), dtype)
+    assert torch.equal(term(name, depth, truth, valid), term(name, depth.float(), truth, valid))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1)])
 def test_gradient_of_a_single_row_or_column(shape):
     depth, truth, valid = frames(count=1, height=shape[0], width=shape[1])

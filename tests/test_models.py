@@ -111,14 +111,14 @@ def test_one_batch_can_be_learned(name, options):
     model = make(name, options).train()
     batch = some(model.inputs)
     truth = 1 + 4 * torch.linspace(0, 1, 64).expand(2, 1, 64, 64)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     losses = []
     for _ in range(12):
         optimiser.zero_grad()
         losses.append((models.run(model, batch)["depth"] - truth).abs().mean())
         losses[-1].backward()
         optimiser.step()
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @every_model

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 
 import h5py
 import numpy as np
 import pytest
 from frames import folder_dataset
 
-from depthray.data import shards
+from depthray.data import shard_writer, shards
 from depthray.data.command import main
 from depthray.data.sources import Frame, open_source
 from depthray.errors import DataError, ResourceError
@@ -45,7 +46,8 @@ def opened(root, inputs=("image",)):
 
 
 def test_real_files_come_back_exactly(tmp_path):
-    files = open_source(Data(source="folder", root=str(folder_dataset(tmp_path / "files")), inputs=("image", "semantics")))
+    root = folder_dataset(tmp_path / "files")
+    files = open_source(Data(source="folder", root=str(root), inputs=("image", "semantics")))
     shards.pack(files, tmp_path / "out", provenance={}, frames_per_shard=5)
     source = opened(tmp_path / "out", ("image", "semantics"))
     assert list(source.frames) == list(files.frames)
@@ -127,6 +129,18 @@ def test_unwritable_folder(tmp_path):
         packed(tmp_path / "file")
 
 
+@pytest.mark.parametrize("room", [0, 100, 20_000, 60_000])
+def test_full_disk(tmp_path, room):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # bytes a file may have
+    try:
+        with pytest.raises(ResourceError, match="cannot be written: .*free space"):
+            packed(tmp_path, Made(sizes=((64, 64),)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("value", [-1, 70000])
 def test_ids_a_shard_cannot_hold_are_refused(tmp_path, value):
     with pytest.raises(DataError, match=f"frame 'f0': semantics has values int32 {value}"):
@@ -142,7 +156,7 @@ def test_misfit_of_shapes_is_refused(tmp_path):
 def test_truncated_shard(tmp_path, share):
     path = packed(tmp_path)[0]
     os.truncate(path, int(path.stat().st_size * share))
-    with pytest.raises(DataError, match=r"shard-00000\.h5: .*(damaged|cut off).*pack the data again"):
+    with pytest.raises(DataError, match=r"shard-00000\.h5: .*cut off.*pack the data again"):
         opened(tmp_path)
 
 
@@ -151,46 +165,89 @@ def rewrite(path, change):
         change(file)
 
 
-def replace(file, key, data, **options):
-    del file[key]
-    file.create_dataset(key, data=data, **options)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.attrs.update(version=99),
+        lambda file: file.pop("scene"),
+        lambda file: file["image"].__setitem__((4, 1, 1, 1), 7),
+    ],
+)
+def test_shard_changed_by_another_program(tmp_path, change):
+    path = packed(tmp_path)[0]
+    rewrite(path, change)
+    with pytest.raises(DataError, match=r"shard-00000\.h5: not a whole shard .*changed by another program"):
+        opened(tmp_path)
 
 
-def link_out(file):
-    del file["depth"]
-    file["depth"] = h5py.ExternalLink("/etc/other.h5", "depth")
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "chunks": (1, 6, 8)}])
+def test_foreign_hdf5(tmp_path, options):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("depth", data=np.ones((7, 6, 8), np.float32), **options)
+    with pytest.raises(DataError, match=r"x\.h5: .*never a depthray shard.*pack the data again"):
+        opened(tmp_path)
+
+
+def with_index(path, **values):
+    """Change a shard's index as only depthray itself could."""
+    with path.open("rb") as file:
+        index = shards._read_index(file, path.stat().st_size)
+    shard_writer._append(path, index | values)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("values", "message"),
     [
-        (lambda file: file.attrs.pop("format"), "not a depthray shard"),
-        (lambda file: file.pop("depth"), "not a depthray shard"),
-        (lambda file: file.attrs.update(version=99), "version 99, this depthray reads 1"),
-        (lambda file: replace(file, "id", ["x"] * 7), "altered"),
-        (lambda file: file.attrs.update(provenance="{}"), "altered"),
-        (lambda file: file.pop("scene"), "damaged"),
-        (lambda file: replace(file, "id", ["x"]), "damaged"),
-        (lambda file: replace(file, "depth", np.ones((7, 6, 8), np.float32)), "depth is float32"),
-        (lambda file: replace(file, "depth", np.ones((7, 5, 8), np.uint16)), r"depth is uint16 \(7, 5, 8\)"),
-        (lambda file: replace(file, "depth", np.ones((7, 6, 8), np.uint16)), "cut otherwise"),
-        (
-            lambda file: replace(file, "depth", np.ones((7, 6, 8), "u2"), chunks=(1, 6, 8), compression="gzip"),
-            "compressed",
-        ),
-        (link_out, "'depth' is a link"),
+        ({"version": 99}, "shard version 99, this depthray reads 1"),
+        ({"offsets": {"image": [0] * 6 + [10**9]}}, "image lies outside the file"),
+        ({"offsets": {"image": [0]}}, "image lies outside the file"),
+        ({"size": [6]}, "not a whole shard"),
+        ({"frames": [[1]]}, "not a whole shard"),
     ],
 )
-def test_foreign_and_altered_shards(tmp_path, change, message):
+def test_index_that_does_not_fit(tmp_path, values, message):
     path = packed(tmp_path)[0]
-    rewrite(path, change)
+    with_index(path, **values)
     with pytest.raises(DataError, match=rf"shard-00000\.h5: .*{message}"):
         opened(tmp_path)
 
 
+def flip(path, position, bit):
+    with path.open("r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ (1 << bit)]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_flipped_bit_changes_a_sample_unnoticed(tmp_path, seed):
+    path = packed(tmp_path)[0]
+    good = [opened(tmp_path).read(index) for index in range(7)]
+    rng = np.random.default_rng(seed)
+    for position in rng.integers(0, path.stat().st_size, 50):
+        flip(path, position, 3)
+        try:
+            source = opened(tmp_path)
+            whole = [index for index in range(7) if not source.faults(index)]
+            assert all((source.read(i)["image"] == good[i]["image"]).all() for i in whole)
+            assert all((source.read(i)["depth"] == good[i]["depth"]).all() for i in whole)
+        except DataError as error:
+            assert "not a whole shard" in str(error)
+        flip(path, position, 3)
+
+
+def test_fingerprint_is_of_the_frames_not_of_the_cut(tmp_path):
+    packed(tmp_path / "a", frames_per_shard=2)
+    shards.pack(Made(), tmp_path / "b", provenance={"date": "later"})
+    packed(tmp_path / "c", Made(6))
+    one, same, fewer = (opened(tmp_path / name).fingerprint for name in "abc")
+    assert one == same != fewer
+
+
 def test_text_that_is_called_h5(tmp_path):
     (tmp_path / "x.h5").write_text("not HDF5")
-    with pytest.raises(DataError, match=r"x\.h5: damaged"):
+    with pytest.raises(DataError, match=r"x\.h5: .*never a depthray shard"):
         opened(tmp_path)
 
 
@@ -201,7 +258,7 @@ def test_no_shards(tmp_path):
 
 def test_altered_pixel_is_found_by_its_frame(tmp_path):
     path = packed(tmp_path)[0]
-    rewrite(path, lambda file: file["image"].__setitem__((4, 1, 1, 1), file["image"][4, 1, 1, 1] ^ 1))
+    flip(path, shards.open_shard(path).offsets["image"][4] + 20, 0)
     source = opened(tmp_path)
     assert [index for index in range(7) if source.faults(index)] == [4]
     assert "altered" in source.faults(4)[0]
@@ -235,12 +292,11 @@ def test_many_processes_read_what_one_reads(tmp_path):
         np.testing.assert_array_equal(one["depth"], other["depth"])
 
 
-def test_forms_can_be_mixed_in_what_they_carry(tmp_path):
-    packed(tmp_path / "a", Made(3, semantics=np.ones((6, 8), np.int32)))
-    packed(tmp_path / "b", Made(3))
-    (tmp_path / "b/shard-00000.h5").rename(tmp_path / "a/other.h5")
-    with pytest.raises(DataError, match="used twice"):
-        opened(tmp_path / "a")
+def test_frame_in_two_shards_is_refused(tmp_path):
+    path = packed(tmp_path)[0]
+    (tmp_path / "copy.h5").write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="7 frame ids are used twice, first 'f0'"):
+        opened(tmp_path)
 
 
 def test_pack_word(tmp_path, capsys):

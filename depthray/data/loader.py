@@ -7,6 +7,7 @@ the r-th of W equal parts of them. Nothing else decides what a batch holds: 1 or
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -190,6 +191,9 @@ def _no_advice() -> Iterator[None]:
 
 def _start_process(_: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
+    # Ctrl-C is the training process's to handle: the batches up to its last step are still needed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _collate(samples: list[Loaded]) -> Batch | DepthrayError:

@@ -172,7 +172,8 @@ def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
     for folder, pixels in stored.items():
         path = out / row[folder]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(path.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+        path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
     pinhole = {key: repr(float(sample["intrinsics"][place])) for key, place in _PINHOLE.items()}
     return {**row, **pinhole, **{key: sample[key] for key in _WORDS}}  # type: ignore[literal-required]
 

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -25,24 +24,3 @@ def cluster_address() -> Iterator[str]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def small() -> list[str]:
-    """Words of a recipe that trains for seconds: 3 epochs of 8 steps, saved every 3 steps, in float32."""
-    return [
-        "demo",
-        "data.size=32,64",
-        "data.frames=72",
-        "train.epochs=3",
-        "train.batch_size=8",
-        "train.save_every_steps=3",
-        "train.precision=fp32",
-        "train.log_seconds=0.001",
-    ]
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run folder that does not exist yet."""
-    return tmp_path / "run"

@@ -35,12 +35,13 @@ WORDS = [
     "train.log_seconds=0.001",
 ]
 STEPS = 24
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 KINDS = ("worker", "all workers", "driver")
 
 
-def start(run: Path, *flags: str, words: list[str] | None = None) -> subprocess.Popen[str]:
-    """`depthray train` as a process of its own."""
-    command = [sys.executable, "-m", "depthray", "train", *(words or WORDS), "--out", str(run), *flags]
+def start(run: Path, *flags: str, words: list[str] | None = None, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """`depthray train` as a process of its own, or under a launcher such as torchrun."""
+    command = [sys.executable, *under, "-m", "depthray", "train", *(words or WORDS), "--out", str(run), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from functools import cached_property
-from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +63,8 @@ class Shards:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the shards' own."""
-        return sha256("".join(sorted(shard.sha256 for shard in self._shards)).encode()).hexdigest()
+        """SHA-256 of the frames and their order, however they are cut into shards."""
+        return shards.content(self.frames, [digest for shard in self._shards for digest in shard.digests])
 
     def read(self, index: int) -> Sample:
         """Read one frame."""

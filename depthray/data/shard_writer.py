@@ -1,0 +1,161 @@
+"""Writes shards: the HDF5 part, the index behind it, and the name only when both are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+
+from depthray.data.shards import CHANNELS, ENCODING, FORMAT, MAGIC, TAIL, VERSION, Arrays, content, digest
+from depthray.data.sources import Frame
+from depthray.errors import ResourceError
+
+
+class Writers:
+    """The unfinished shards of a folder, one for each shape of sample; those left over are finished at the end."""
+
+    def __init__(self, out: Path, provenance: Mapping[str, Any], capacity: int) -> None:
+        self._out = out
+        self._provenance = provenance
+        self._capacity = capacity
+        self._open: dict[Any, _Writer] = {}
+
+    def __enter__(self) -> Writers:
+        with _writing(self._out):
+            self._out.mkdir(parents=True, exist_ok=True)
+            for stale in self._out.glob(".tmp-*"):  # of a call that was killed
+                stale.unlink()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            while self._open and kind is None:
+                self._finish(next(iter(self._open)))
+        finally:
+            for writer in self._open.values():
+                writer.abandon()
+
+    def add(self, frame: Frame, arrays: Arrays) -> None:
+        """Append a sample to the shard of its shape."""
+        shapes = tuple((key, array.shape) for key, array in arrays.items())
+        if shapes not in self._open:
+            self._open[shapes] = _Writer(self._out, arrays, self._capacity)
+        self._open[shapes].add(frame, arrays)
+        if self._open[shapes].count == self._capacity:
+            self._finish(shapes)
+
+    def _finish(self, shapes: Any) -> None:
+        self._open[shapes].finish(self._provenance)
+        del self._open[shapes]
+
+
+class _Writer:
+    """A shard being written under a temporary name."""
+
+    def __init__(self, out: Path, arrays: Arrays, capacity: int) -> None:
+        self._out = out
+        self._temporary = out / f".tmp-{uuid.uuid4().hex}"
+        self._frames: list[Frame] = []
+        self._digests: list[str] = []
+        self._text = h5py.string_dtype()
+        with _writing(out):
+            self._file = h5py.File(self._temporary, "w", locking=False)
+        for key, array in arrays.items():
+            self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
+
+    @property
+    def count(self) -> int:
+        """Frames so far."""
+        return len(self._frames)
+
+    def add(self, frame: Frame, arrays: Arrays) -> None:
+        """Append a sample."""
+        with _writing(self._temporary):
+            for key, array in arrays.items():
+                self._file[key][self.count] = array
+        self._frames.append(frame)
+        self._digests.append(digest(arrays))
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Complete the file and give it its name: from then on it counts."""
+        number = 0
+        while (path := self._out / f"shard-{number:05d}.h5").exists():
+            number += 1
+        with _writing(path):
+            self._write_words(provenance)
+            index = self._index(provenance)
+            self._file.close()
+            _append(self._temporary, index)
+            os.rename(self._temporary, path)
+            _sync(self._out)
+
+    def abandon(self) -> None:
+        """Drop the unfinished file."""
+        with suppress(OSError):  # on a full disk closing fails too, and why is already being told
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _write_words(self, provenance: Mapping[str, Any]) -> None:
+        for data in self._file.values():
+            data.resize(self.count, axis=0)
+        for position, name in enumerate(Frame._fields):
+            self._file.create_dataset(name, data=[frame[position] for frame in self._frames], dtype=self._text)
+        self._file.create_dataset("sha256", data=self._digests, dtype=self._text)
+        self._file.attrs.update(
+            format=FORMAT,
+            version=VERSION,
+            encoding=ENCODING,
+            provenance=json.dumps(dict(provenance), sort_keys=True),
+            sha256=content(self._frames, self._digests),
+        )
+        self._file.flush()
+
+    def _index(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        keys = [key for key in CHANNELS if key in self._file]
+        return {
+            "version": VERSION,
+            "size": self._file["image"].shape[1:3],
+            "frames": self._frames,
+            "offsets": {key: _offsets(self._file[key]) for key in keys},
+            "intrinsics": self._file["intrinsics"][:].tolist() if "intrinsics" in self._file else None,
+            "digests": self._digests,
+            "provenance": dict(provenance),
+        }
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error}; free space or choose another folder") from None
+
+
+def _offsets(data: Any) -> list[int]:
+    """Where the bytes of each sample begin in the file."""
+    offsets = [-1] * len(data)
+    data.id.chunk_iter(lambda chunk: offsets.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
+    return offsets
+
+
+def _append(path: Path, index: dict[str, Any]) -> None:
+    """Put the index behind the HDF5 part, where HDF5 does not look."""
+    text = json.dumps(index, sort_keys=True).encode()
+    with path.open("ab") as file:
+        file.write(text + TAIL.pack(MAGIC, len(text), sha256(text).digest()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

@@ -1,0 +1,144 @@
+"""The doctor: each sickness is seen, named and comes with a cure; a healthy machine is called ready."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import namedtuple
+
+import pytest
+import torch
+
+from depthray import doctor
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def healthy(monkeypatch, tmp_path):
+    """No limits but those a test sets, whatever machine it runs on."""
+    monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
+    monkeypatch.setattr(doctor, "_free_memory", lambda: 16.0)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 100 * 2**30))
+    monkeypatch.setattr(doctor, "_NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["numpy>=2.0", "ruff; extra == 'dev'"])
+    return tmp_path
+
+
+def states(out):
+    return {finding.name: finding.state for finding in doctor.examine(out)}
+
+
+def test_a_healthy_machine_is_ready(healthy, capsys):
+    assert doctor.main(["--out", str(healthy / "runs")]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("ready to train\n") and "BAD" not in said
+    assert not (healthy / "runs").exists()  # looked at, not made
+
+
+def test_json_holds_every_finding(healthy, capsys):
+    assert doctor.main(["--out", str(healthy), "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {"python", "numpy", "cpu", "memory", "disk", "cpu computes"} <= {finding["name"] for finding in findings}
+    assert all(set(finding) == {"name", "state", "found", "mend"} for finding in findings)
+
+
+def test_what_stops_training_is_named_last_and_exits_5(healthy, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_free_memory", lambda: 0.5)
+    assert doctor.main(["--out", str(healthy)]) == 5
+    said = capsys.readouterr().out
+    assert said.endswith("training is stopped by: memory\n") and "-> close other programs" in said
+
+
+@pytest.mark.parametrize(("free", "state"), [(0.2, "bad"), (5, "warn"), (50, "ok")])
+def test_disk_space(healthy, monkeypatch, free, state):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, free * 2**30))
+    assert doctor._disk(healthy / "a" / "b").state == state
+
+
+def test_a_folder_that_cannot_hold_runs(healthy):
+    (healthy / "file").write_text("")
+    finding = doctor._disk(healthy / "file" / "runs")
+    assert finding.state == "bad" and "cannot be written" in finding.found and "--out" in finding.mend
+
+
+def test_small_shared_memory_is_a_container_without_shm_size(healthy, monkeypatch):
+    monkeypatch.setattr(doctor, "_SHARED", healthy)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
+    finding = doctor._shared_memory()
+    assert finding.state == "warn" and "--shm-size" in finding.mend and "data.workers=0" in finding.mend
+
+
+def test_limits_of_a_container_count(healthy, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "_CGROUP", healthy)
+    for name, text in {"cpu.max": "50000 100000", "memory.max": str(3 * 2**30), "memory.current": str(2**30)}.items():
+        (healthy / name).write_text(text)
+    assert doctor._free_memory() <= 2
+    assert doctor._processors().state == "warn" and "0.5 may be used" in doctor._processors().found
+
+
+def test_a_container_without_limits_is_none(healthy):
+    (healthy / "cpu.max").write_text("max 100000")
+    assert doctor._processors().state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("declared", "state", "words"),
+    [
+        ("no-such-package>=1", "bad", "not installed"),
+        ("numpy>=99", "bad", "does not fit"),
+        ("ray>=99", "warn", "--local"),
+        ("numpy>=1", "ok", ""),
+    ],
+)
+def test_packages(healthy, monkeypatch, declared, state, words):
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: [declared])
+    (finding,) = doctor._packages()
+    assert finding.state == state and words in finding.found + finding.mend
+
+
+def test_versions_other_than_the_tested_ones(healthy, monkeypatch):
+    (healthy / "constraints.txt").write_text("numpy==0.0.1\nnot-here==1.0\n# a remark\n")
+    monkeypatch.setattr(doctor, "_CONSTRAINTS", healthy / "constraints.txt")
+    finding = doctor._pins()
+    assert finding.state == "warn" and "tested 0.0.1" in finding.found and "not-here" not in finding.found
+
+
+@pytest.mark.parametrize(("cuda", "words"), [(None, "without CUDA"), ("13.0", "can use no GPU")])
+def test_a_gpu_that_pytorch_cannot_use(healthy, monkeypatch, cuda, words):
+    (healthy / "driver").write_text("")
+    monkeypatch.setattr(doctor, "_NVIDIA", healthy / "driver")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    finding = doctor._no_gpu()
+    assert finding.state == "warn" and words in finding.found and finding.mend
+
+
+def test_a_device_that_cannot_compute_stops_training(healthy, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("no kernel image\nis available")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", broken)
+    finding = doctor._step(torch.device("cpu"))
+    assert finding.state == "bad" and finding.found == "no kernel image is available"
+
+
+def test_few_open_files(monkeypatch):
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 8192))
+    finding = doctor._open_files()
+    assert finding.state == "warn" and "ulimit -n 8192" in finding.mend
+
+
+def test_ray_is_not_loaded():
+    code = "import sys; from depthray import doctor; doctor.main([]); sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_every_fault_has_a_cure(healthy, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 0))
+    monkeypatch.setattr(doctor, "_free_memory", lambda: 0.0)
+    found = [finding for finding in doctor.examine(healthy) if finding.state != "ok"]
+    assert {finding.name for finding in found} >= {"memory", "disk"}
+    assert all(finding.mend for finding in found)
