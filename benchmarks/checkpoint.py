@@ -34,7 +34,11 @@ def main() -> int:
     for round_ in range(args.rounds + 1):
         state.position.step = round_
         contents = state.contents({"abs_rel": 1.0}, fingerprint="none")
-        plain.append(timed(lambda contents=contents: torch.save({"model": contents.weights, **contents.state}, work / "plain.pt")))
+        plain.append(
+            timed(
+                lambda contents=contents: torch.save({"model": contents.weights, **contents.state}, work / "plain.pt")
+            )
+        )
         began = time.perf_counter()
         blocked.append(timed(lambda contents=contents: writer.save(contents)))
         writer.wait()

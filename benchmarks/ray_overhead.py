@@ -20,7 +20,14 @@ from pathlib import Path
 
 import frames
 
-WORDS = "unet-resnet34 data.source=shards curriculum.chunks=1 finetune.epochs=0 train.epochs=1 train.log_seconds=0.001".split()
+WORDS = [
+    "unet-resnet34",
+    "data.source=shards",
+    "curriculum.chunks=1",
+    "finetune.epochs=0",
+    "train.epochs=1",
+    "train.log_seconds=0.001",
+]
 EMPTY = """
 import sys, time
 import ray

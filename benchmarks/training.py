@@ -52,7 +52,9 @@ def main() -> int:
     usual = statistics.median(rates["plain"])
     for name, values in rates.items():
         middle = statistics.median(values)
-        print(f"{name:14} {middle:7.1f} images/s  ratio {middle / usual:5.2f}{'  (wanted >= 1.5)' if name == 'depthray' else ''}")
+        print(
+            f"{name:14} {middle:7.1f} images/s  ratio {middle / usual:5.2f}{'  (wanted >= 1.5)' if name == 'depthray' else ''}"
+        )
     return 0
 
 

@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
     _say("evaluating on the held-out rooms")
     evaluate.main([str(best), "--data", str(scenes), "--out", str(out / "evaluation")])
     _say("predicting one image")
-    data.main(["render", str(out / "new"), "--layout", "folder", "--frames", "1", "--size", "240", "320", "--seed", "1"])
+    data.main(
+        ["render", str(out / "new"), "--layout", "folder", "--frames", "1", "--size", "240", "320", "--seed", "1"]
+    )
     image = next((out / "new").rglob("*.jpg"))
     predict.main([str(best), str(image), "--out", str(out / "prediction"), "--format", "png,colour"])
     _farewell(out, best)

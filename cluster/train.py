@@ -19,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from depthray import errors, progress, recipe as recipes
+from depthray import errors, progress
+from depthray import recipe as recipes
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.recipe import Recipe
 
@@ -37,7 +38,7 @@ RAY_SETTINGS = {
 
 def main(argv: list[str]) -> int:
     """Train a recipe and say where its checkpoint lies."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     recipe = _recipe(args)
     run = _run_folder(args)
     if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
@@ -194,7 +195,9 @@ def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
     except TrainingFailedError as error:
         _raise_known(run)
         reason = str(error).strip().splitlines()[-1]
-        raise DepthrayError(f"training failed: {reason}; the checkpoints in {run} are intact, go on with --resume") from error
+        raise DepthrayError(
+            f"training failed: {reason}; the checkpoints in {run} are intact, go on with --resume"
+        ) from error
     _raise_known(run)
 
 
@@ -211,7 +214,6 @@ def _cpus_per_worker(have: dict[str, float], args: argparse.Namespace) -> dict[s
 
 def work(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with every epoch reported to Ray."""
-    import ray.train
 
     run = Path(config["run"])
     if (run / ERROR).exists():

@@ -21,7 +21,9 @@ Record = dict[str, Any]
 def append(run: Path, record: Record) -> None:
     """Add a record, with the time of day in seconds, to the run's progress file."""
     record = {**record, "time": time.time()}
-    clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
+    clean = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
     with (run / FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(clean) + "\n")
 

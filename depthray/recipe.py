@@ -57,12 +57,16 @@ class Augment(Section):
     """Random changes of training samples. Geometry moves every map and the intrinsics; photometry the RGB only."""
 
     hflip: Fraction = Field(0.5, description="probability of a left-right flip")
-    crop: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="smallest side kept by a random crop, as a share; 1 = none")
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="smallest side kept by a random crop, as a share; 1 = none"
+    )
     rotate: Annotated[float, Field(ge=0, le=45)] = Field(0.0, description="largest rotation in degrees")
     brightness: Fraction = Field(0.0, description="largest relative change of brightness")
     contrast: Fraction = Field(0.0, description="largest relative change of contrast")
     saturation: Fraction = Field(0.0, description="largest relative change of saturation")
-    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(0.0, description="largest shift of hue, as a share of the circle")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="largest shift of hue, as a share of the circle"
+    )
     blur: Fraction = Field(0.0, description="probability of a Gaussian blur")
     noise: Fraction = Field(0.0, description="probability of sensor noise")
 
@@ -117,8 +121,12 @@ class Optim(Section):
     min_lr: Amount = Field(0.0, description="learning rate at the end of cosine and onecycle, floor of plateau")
     step_epochs: Positive = Field(10, description="step: epochs between drops")
     step_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step and plateau: factor of a drop")
-    plateau_patience: NotNegative = Field(2, description="plateau: epochs without a better validation score before a drop")
-    average: Literal["none", "ema", "swa"] = Field("none", description="weights used for validation and saved: raw or averaged")
+    plateau_patience: NotNegative = Field(
+        2, description="plateau: epochs without a better validation score before a drop"
+    )
+    average: Literal["none", "ema", "swa"] = Field(
+        "none", description="weights used for validation and saved: raw or averaged"
+    )
     ema_decay: Fraction = Field(0.999, description="decay of the exponential moving average per step")
     swa_start: Fraction = Field(0.75, description="share of all epochs after which weights are averaged equally")
 
@@ -129,8 +137,12 @@ class Train(Section):
     epochs: Positive = Field(20, description="passes over the training frames in the first phase")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
     accumulate: Positive = Field(1, description="parts a worker's share of the batch is run in, to save memory")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where the device gains from it")
-    channels_last: bool = Field(True, description="memory layout of images and weights; the faster one for convolutions")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device gains from it"
+    )
+    channels_last: bool = Field(
+        True, description="memory layout of images and weights; the faster one for convolutions"
+    )
     compile: bool = Field(False, description="torch.compile the network")
     sync_batchnorm: bool = Field(False, description="batch-norm statistics over all workers (GPU only)")
     max_bad_steps: Positive = Field(10, description="non-finite losses in a row after which training stops")
@@ -153,8 +165,12 @@ class Curriculum(Section):
     """Training on one chunk of the frames after the other; each epoch passes over one chunk."""
 
     chunks: Positive = Field(1, description="parts the training frames are cut into; 1 = no curriculum")
-    epochs_per_chunk: Positive = Field(5, description="epochs on a chunk before the next; after the last, the first again")
-    order: Literal["random", "difficulty"] = Field("random", description="random: seeded chunks; difficulty: easy frames first")
+    epochs_per_chunk: Positive = Field(
+        5, description="epochs on a chunk before the next; after the last, the first again"
+    )
+    order: Literal["random", "difficulty"] = Field(
+        "random", description="random: seeded chunks; difficulty: easy frames first"
+    )
 
 
 class Eval(Section):

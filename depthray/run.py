@@ -1,6 +1,6 @@
 """A run is a folder: recipe, progress, TensorBoard and checkpoints. `record` trains into it and goes on where it stopped.
 
-    RUN/recipe.yaml  progress.jsonl  tensorboard/  checkpoints/epoch-0003-step-00000120/
+RUN/recipe.yaml  progress.jsonl  tensorboard/  checkpoints/epoch-0003-step-00000120/
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from types import FrameType
 import numpy as np
 import torch
 
-from depthray import checkpoint, distributed, progress, recipe as recipes
+from depthray import checkpoint, distributed, progress
+from depthray import recipe as recipes
 from depthray.data.frames import Frames
 from depthray.errors import DataError, UsageError
 from depthray.metrics import METRICS
 from depthray.recipe import Recipe
 from depthray.state import State, begin, restore
 from depthray.tensorboard import Board
-from depthray.train import Epoch, Interval, SavePoint, fit
+from depthray.train import Epoch, Interval, fit
 
 STOP = "STOP"  # a file of this name in the run's folder ends training after the step under way, saved
 # A run may be lengthened, moved or shown differently when it is taken up again; all else would make it another run.
@@ -179,5 +180,3 @@ def summary(run: Path) -> tuple[Path, dict[str, float]]:
     best = checkpoint.resolve(run)
     scores: dict[str, float] = json.loads((best / "metrics.json").read_text(encoding="utf-8"))
     return best, scores
-
-

@@ -119,4 +119,3 @@ def restore(contents: Contents, recipe: Recipe, device: torch.device) -> State:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the checkpoint at step {contents.step} does not fit this recipe: {reason}") from None
     return state
-

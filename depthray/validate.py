@@ -14,7 +14,8 @@ from depthray.state import State
 def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[picture.Row]]:
     """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as pictures."""
     # Batch-norm statistics are each rank's own until the next forward pass; rank 0's are the ones that are saved.
-    for buffer in {*state.model.buffers(), *state.predictor.buffers()}:
+    # In one order on all ranks: a set would have another on each.
+    for buffer in dict.fromkeys([*state.model.buffers(), *state.predictor.buffers()]):
         distributed.copy_from_main(buffer)
     protocol = PROTOCOLS[recipe.eval.protocol]
     found = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)

@@ -6,19 +6,16 @@ import errno
 import json
 import math
 import os
-import resource
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from checkpoints import contents, flat
 
 from depthray import checkpoint, durable, manifest
-from depthray.checkpoint import Contents, Writer, committed, latest, load, resolve, verify, write
+from depthray.checkpoint import Contents, committed, latest, load, resolve, verify, write
 from depthray.errors import CheckpointError
 from depthray.recipe import Recipe
 
@@ -39,25 +36,6 @@ class Hostile:
         return (os.system, (f"touch {self.mark}",))
 
 
-def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:
-    weights = {
-        "conv.weight": torch.full((4, 3, 3, 3), fill).to(memory_format=torch.channels_last),
-        "count": torch.tensor(3),
-        "half": torch.full((5,), fill, dtype=torch.bfloat16),
-    }
-    state = {"optimiser": {"state": {0: {"exp_avg": torch.full((7,), fill)}}, "lr": [0.1, None]}, "step": step}
-    return Contents(weights, state, Recipe(seed=step), {"abs_rel": score}, epoch, step, "f" * 64)
-
-
-def flat(tree: Any) -> list[Any]:
-    """The leaves of nested dicts and lists, tensors with their strides."""
-    if isinstance(tree, Tensor):
-        return [tree.tolist(), tree.dtype, tree.stride()]
-    if isinstance(tree, dict):
-        return [leaf for key, value in tree.items() for leaf in (key, *flat(value))]
-    return [leaf for value in tree for leaf in flat(value)] if isinstance(tree, (list, tuple)) else [tree]
-
-
 def reseal(path: Path) -> None:
     """Make the manifest agree with the files as they now are, as someone who means harm would."""
     tree = json.loads((path / "manifest.json").read_bytes())
@@ -71,14 +49,6 @@ def reseal(path: Path) -> None:
 
 def load_all(path: Path) -> Contents:
     return load(path, state=True)
-
-
-@pytest.fixture
-def limited() -> Iterator[Callable[[int], None]]:
-    """Files may not grow beyond so many bytes: the kernel refuses, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -233,64 +203,6 @@ def test_a_failing_disk_is_a_clear_error(
     assert latest(tmp_path, pytest.fail) == before and os.listdir(tmp_path) == [before.name]
 
 
-@pytest.mark.parametrize("size", [0, 100, 1000])
-def test_a_disk_that_fills_up_on_the_way(tmp_path: Path, limited: Callable[[int], None], size: int) -> None:
-    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel")
-    writer.save(contents(1))
-    before = writer.wait()
-    limited(size)
-    writer.save(contents(2))
-    with pytest.raises(CheckpointError, match="cannot write checkpoints"):
-        writer.wait()
-    limited(resource.RLIM_INFINITY)
-    assert latest(tmp_path, pytest.fail) == before and os.listdir(tmp_path) == ["epoch-0000-step-00000001"]
-    writer.save(contents(3))
-    assert writer.wait() == latest(tmp_path, pytest.fail)
-
-
-def test_a_root_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for root in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
-        with pytest.raises(CheckpointError, match="give a folder that can be written to"):
-            Writer(root, keep_best=1, monitor="abs_rel")
-
-
-def test_writer_saves_the_moment_of_the_call(tmp_path: Path) -> None:
-    live, writer = contents(5), Writer(tmp_path / "a", keep_best=9, monitor="abs_rel")
-    expected = write(tmp_path / "b", live)
-    writer.save(live)
-    for tensor in (*live.weights.values(), live.state["optimiser"]["state"][0]["exp_avg"]):
-        tensor.zero_()
-    live.state["optimiser"]["lr"][0] = 9.0
-    live.metrics["abs_rel"] = 9.0
-    written = writer.wait()
-    assert written is not None
-    for name in FILES:
-        assert (written / name).read_bytes() == (expected / name).read_bytes()
-
-
-def test_writer_reuses_its_memory_without_mixing_saves(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=9, monitor="abs_rel")
-    for step in (1, 2, 3):
-        given = contents(step, fill=float(step))
-        if step == 2:
-            given.weights["more"] = torch.rand(4)
-        writer.save(given)
-        memory = [tensor.data_ptr() for tensor in writer._snapshot._memory]
-    writer.wait()
-    assert len(memory) == len(set(memory)) == 4
-    for step, path in enumerate(committed(tmp_path), 1):
-        assert flat(load(path, state=True).state) == flat(contents(step, fill=float(step)).state)
-
-
-def test_an_error_of_the_thread_is_raised_by_the_next_save(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "run", keep_best=1, monitor="abs_rel")
-    shutil.rmtree(tmp_path / "run")
-    writer.save(contents(1))
-    with pytest.raises(CheckpointError, match="run: cannot write checkpoints: No such file"):
-        writer.save(contents(2))
-
-
 @pytest.mark.parametrize("value", [np.zeros(2), Path("x"), {1, 2}, object()])
 def test_state_that_could_not_be_loaded_safely_is_refused(tmp_path: Path, value: object) -> None:
     given = contents()
@@ -299,46 +211,7 @@ def test_state_that_could_not_be_loaded_safely_is_refused(tmp_path: Path, value:
         write(tmp_path, given)
 
 
-NAN = math.nan
-KEPT = [
-    ([5, 4, 3, 2, 1], 2, [4, 5]),
-    ([1, 2, 3, 4, 5], 2, [1, 2, 5]),
-    ([NAN, 2, NAN, 1, NAN], 2, [2, 4, 5]),
-    ([NAN, NAN, NAN], 2, [3]),
-    ([3, -math.inf, math.inf, 4], 1, [1, 4]),
-    ([1, 1, 1, 1], 1, [4]),
-]
-
-
-@pytest.mark.parametrize(("scores", "keep", "kept"), KEPT)
-def test_the_best_and_the_last_are_kept(tmp_path: Path, scores: list[float], keep: int, kept: list[int]) -> None:
-    writer = Writer(tmp_path, keep_best=keep, monitor="abs_rel")
-    for step, score in enumerate(scores, 1):
-        writer.save(contents(step, score))
-    writer.wait()
-    assert [int(path.name[-8:]) for path in committed(tmp_path)] == kept
-    assert not list(tmp_path.glob(".tmp-*"))
-
-
-def test_a_missing_score_is_never_best(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=1, monitor="rmse")
-    for step, metrics in enumerate(({}, {"rmse": 2.0}, {}, {"abs_rel": 0.1}), 1):
-        writer.save(Contents({}, {}, Recipe(), metrics, 0, step, ""))
-    writer.wait()
-    assert [int(path.name[-8:]) for path in committed(tmp_path)] == [2, 4]
-
-
-def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=2, monitor="abs_rel")
-    for score in (NAN, 0.3, 0.2):
-        writer.save(contents(7, score))
-        writer.wait()
-    (path,) = committed(tmp_path)
-    assert load(path).metrics == {"abs_rel": 0.2}
-    assert latest(tmp_path, pytest.fail) == path
-
-
-@pytest.mark.parametrize(("scores", "best"), [([3, 1, 2], 2), ([NAN, NAN, NAN], 3), ([2, NAN, 2], 3)])
+@pytest.mark.parametrize(("scores", "best"), [([3, 1, 2], 2), ([math.nan] * 3, 3), ([2, math.nan, 2], 3)])
 def test_a_run_folder_means_its_best_checkpoint(tmp_path: Path, scores: list[float], best: int) -> None:
     root = tmp_path / checkpoint.FOLDER
     paths = [write(root, contents(step, score)) for step, score in enumerate(scores, 1)]
@@ -354,6 +227,6 @@ def test_a_path_without_checkpoint_is_an_error(tmp_path: Path) -> None:
 
 
 def test_metrics_are_strict_json(tmp_path: Path) -> None:
-    path = write(tmp_path, contents(1, NAN))
+    path = write(tmp_path, contents(1, math.nan))
     assert json.loads((path / "metrics.json").read_text(), parse_constant=pytest.fail) == {"abs_rel": None}
     assert math.isnan(load(path).metrics["abs_rel"])

@@ -30,9 +30,15 @@ if distributed.is_main():
     torch.save(state.model.state_dict(), sys.argv[1])
 distributed.stop()
 """
-WORDS = (
-    "data.size=32,64 data.frames=40 train.batch_size=8 train.precision=fp32 optim.name=sgd optim.lr=0.1 optim.schedule=constant"
-).split()
+WORDS = [
+    "data.size=32,64",
+    "data.frames=40",
+    "train.batch_size=8",
+    "train.precision=fp32",
+    "optim.name=sgd",
+    "optim.lr=0.1",
+    "optim.schedule=constant",
+]
 
 
 def launch(code: str, processes: int, *argv: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +144,16 @@ def test_loading_draws_nothing_from_the_global_generators(workers: int) -> None:
     before = torch.get_rng_state()
     list(loader(Drawn(8), workers).epoch(0))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_processes_end_by_themselves_when_the_loader_is_garbage() -> None:
+    made: Any = loader(Drawn(8), 2)
+    list(made.epoch(0))
+    processes = list(made._processes._iterator._workers)
+    made.itself = made
+    del made
+    gc.collect()
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

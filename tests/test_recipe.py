@@ -19,7 +19,9 @@ def test_shipped_recipes_load_and_survive_a_round_trip(name: str) -> None:
 
 
 def test_words_override_the_file_with_typed_values() -> None:
-    loaded = recipe.load("unet-resnet34", ["optim.lr=3e-4", "data.size=96,128", "model.encoder=resnet18", "data.inputs=[image]"])
+    loaded = recipe.load(
+        "unet-resnet34", ["optim.lr=3e-4", "data.size=96,128", "model.encoder=resnet18", "data.inputs=[image]"]
+    )
     assert loaded.optim.lr == 3e-4
     assert loaded.data.size == (96, 128)
     assert loaded.model.options["encoder"] == "resnet18"

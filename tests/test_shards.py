@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import resource
@@ -243,6 +244,18 @@ def test_fingerprint_is_of_the_frames_not_of_the_cut(tmp_path):
     packed(tmp_path / "c", Made(6))
     one, same, fewer = (opened(tmp_path / name).fingerprint for name in "abc")
     assert one == same != fewer
+
+
+def test_any_flipped_bit_of_the_index_is_found(tmp_path):
+    path = packed(tmp_path)[0]
+    with path.open("rb") as file:
+        length = len(json.dumps(shards._read_index(file, path.stat().st_size), sort_keys=True))
+    size = path.stat().st_size
+    for position in range(size - shards.TAIL.size - length, size, 7):
+        flip(path, position, 1)
+        with pytest.raises(DataError, match="not a whole shard"):
+            opened(tmp_path)
+        flip(path, position, 1)
 
 
 def test_text_that_is_called_h5(tmp_path):

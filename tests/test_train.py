@@ -57,7 +57,13 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) 
         [],
         ["optim.average=ema", "optim.schedule=plateau", "optim.plateau_patience=0"],
         ["optim.average=swa", "optim.swa_start=0.4", "finetune.epochs=1", "augment.rotate=5"],
-        ["train.accumulate=2", "curriculum.chunks=2", "curriculum.epochs_per_chunk=1", "optim.name=sgd", "train.epochs=4"],
+        [
+            "train.accumulate=2",
+            "curriculum.chunks=2",
+            "curriculum.epochs_per_chunk=1",
+            "optim.name=sgd",
+            "train.epochs=4",
+        ],
     ],
 )
 @pytest.mark.parametrize("step", [1, 4, 6])
@@ -200,7 +206,11 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "said"),
-    [("train.batch_size=64", "64"), ("curriculum.chunks=9", "curriculum.chunks"), ("data.val_fraction=0", "val_fraction")],
+    [
+        ("train.batch_size=64", "64"),
+        ("curriculum.chunks=9", "curriculum.chunks"),
+        ("data.val_fraction=0", "val_fraction"),
+    ],
 )
 def test_too_few_frames_are_said_before_training(word: str, said: str) -> None:
     with pytest.raises(DataError, match=said):

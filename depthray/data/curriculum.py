@@ -31,7 +31,9 @@ def difficulty(depth: NDArray[np.float32]) -> float:
     log_depth = np.log(np.where(measured, depth, 1.0))
     total, pairs = 0.0, 0
     for axis in (0, 1):
-        both = np.take(measured, range(1, depth.shape[axis]), axis) & np.take(measured, range(depth.shape[axis] - 1), axis)
+        both = np.take(measured, range(1, depth.shape[axis]), axis) & np.take(
+            measured, range(depth.shape[axis] - 1), axis
+        )
         total += float(np.abs(np.diff(log_depth, axis=axis))[both].sum())
         pairs += int(both.sum())
     return total / pairs if pairs else float("inf")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,6 +63,9 @@ class TrainLoader:
         self._samples = _Samples(source, data, section, seed=seed)
         self._keys = _Keys()
         self._processes = _processes(self._samples, self._keys, data.workers) if data.workers else None
+        # Held outside as well until this object is gone: were they found dead together by the cycle collector, it would
+        # close the queues before the processes are told to end, and those are then waited for in vain, 5 s each.
+        weakref.finalize(self, _release, self._processes)
 
     def steps_per_epoch(self, count: int | None = None) -> int:
         """Optimiser steps of an epoch over `count` frames, all by default; an incomplete last batch is dropped."""
@@ -177,6 +181,10 @@ def _processes(samples: _Samples, keys: _Keys, workers: int) -> DataLoader[Loade
         )
 
 
+def _release(_: object) -> None:
+    """Nothing: the argument was held for long enough."""
+
+
 @contextmanager
 def _no_advice() -> Iterator[None]:
     """Silence two warnings: the number of processes is the user's choice, and fork beside our threads is safe.
@@ -212,7 +220,10 @@ def _received(batches: Iterator[Batch | DepthrayError]) -> Batch:
         reason = str(error).splitlines()[0]
         raise ResourceError(f"a loader process died ({reason}); lower data.workers or free memory") from None
     if isinstance(batch, DepthrayError):
-        raise batch
+        try:
+            raise batch
+        finally:
+            del batch  # the traceback holds this frame: an error held by it in turn would keep all of it alive
     return batch
 
 

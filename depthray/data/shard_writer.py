@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,42 @@ class Writers:
         del self._open[shapes]
 
 
+class _Disk(io.FileIO):
+    """The file HDF5 writes to. HDF5 cannot cope with a full disk, so it is not told: the error is kept for `check`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        try:
+            done = 0
+            while self._error is None and done < view.nbytes:
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self._error = error
+        return view.nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self._error is None else 0
+        except OSError as error:
+            self._error = error
+            return 0
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        done = super().readinto(view) or 0
+        view[done:] = bytes(view.nbytes - done)
+        return view.nbytes
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error is not None:
+            raise self._error
+
+
 class _Writer:
     """A shard being written under a temporary name."""
 
@@ -65,9 +102,9 @@ class _Writer:
         self._temporary = out / f".tmp-{uuid.uuid4().hex}"
         self._frames: list[Frame] = []
         self._digests: list[str] = []
-        self._text = h5py.string_dtype()
         with _writing(out):
-            self._file = h5py.File(self._temporary, "w", locking=False)
+            self._disk = _Disk(self._temporary)
+        self._file = h5py.File(self._disk, "w")
         for key, array in arrays.items():
             self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
 
@@ -78,9 +115,10 @@ class _Writer:
 
     def add(self, frame: Frame, arrays: Arrays) -> None:
         """Append a sample."""
-        with _writing(self._temporary):
-            for key, array in arrays.items():
-                self._file[key][self.count] = array
+        for key, array in arrays.items():
+            self._file[key][self.count] = array
+        with _writing(self._out):
+            self._disk.check()
         self._frames.append(frame)
         self._digests.append(digest(arrays))
 
@@ -89,26 +127,28 @@ class _Writer:
         number = 0
         while (path := self._out / f"shard-{number:05d}.h5").exists():
             number += 1
+        self._write_words(provenance)
+        index = self._index(provenance)
+        self._file.close()
+        self._disk.close()
         with _writing(path):
-            self._write_words(provenance)
-            index = self._index(provenance)
-            self._file.close()
+            self._disk.check()
             _append(self._temporary, index)
             os.rename(self._temporary, path)
             _sync(self._out)
 
     def abandon(self) -> None:
         """Drop the unfinished file."""
-        with suppress(OSError):  # on a full disk closing fails too, and why is already being told
-            self._file.close()
+        self._file.close()
+        self._disk.close()
         self._temporary.unlink(missing_ok=True)
 
     def _write_words(self, provenance: Mapping[str, Any]) -> None:
         for data in self._file.values():
             data.resize(self.count, axis=0)
         for position, name in enumerate(Frame._fields):
-            self._file.create_dataset(name, data=[frame[position] for frame in self._frames], dtype=self._text)
-        self._file.create_dataset("sha256", data=self._digests, dtype=self._text)
+            self._file.create_dataset(name, data=[frame[position] for frame in self._frames], dtype=h5py.string_dtype())
+        self._file.create_dataset("sha256", data=self._digests, dtype=h5py.string_dtype())
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,

@@ -43,7 +43,9 @@ def start(run: Path, *flags: str, words: list[str] | None = None, under: tuple[s
     """`depthray train` as a process of its own, or under a launcher such as torchrun."""
     command = [sys.executable, *under, "-m", "depthray", "train", *(words or WORDS), "--out", str(run), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:

@@ -1,0 +1,31 @@
+"""Small checkpoint contents made by code, and a way to compare what came back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from depthray.checkpoint import Contents
+from depthray.recipe import Recipe
+
+
+def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:
+    """Weights in two layouts and three dtypes, nested state, and a score; all tensors hold `fill`."""
+    weights = {
+        "conv.weight": torch.full((4, 3, 3, 3), fill).to(memory_format=torch.channels_last),
+        "count": torch.tensor(3),
+        "half": torch.full((5,), fill, dtype=torch.bfloat16),
+    }
+    state = {"optimiser": {"state": {0: {"exp_avg": torch.full((7,), fill)}}, "lr": [0.1, None]}, "step": step}
+    return Contents(weights, state, Recipe(seed=step), {"abs_rel": score}, epoch, step, "f" * 64)
+
+
+def flat(tree: Any) -> list[Any]:
+    """The leaves of nested dicts and lists, tensors with their strides."""
+    if isinstance(tree, Tensor):
+        return [tree.tolist(), tree.dtype, tree.stride()]
+    if isinstance(tree, dict):
+        return [leaf for key, value in tree.items() for leaf in (key, *flat(value))]
+    return [leaf for value in tree for leaf in flat(value)] if isinstance(tree, (list, tuple)) else [tree]
