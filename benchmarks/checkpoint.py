@@ -2,8 +2,8 @@
 
     python benchmarks/checkpoint.py
 
-The state is that of unet-resnet34 with Adam after a step, in channels_last. `save` is what the loop waits for; the write
-with its digests and fsyncs goes on in a thread, and `write` is its length.
+The state is that of unet-resnet34 with Adam after a step, in channels_last. `save` is what the loop waits for; the
+write with its digests and fsyncs goes on in a thread, and `write` is its length.
 """
 
 from __future__ import annotations

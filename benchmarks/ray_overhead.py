@@ -2,9 +2,9 @@
 
     python benchmarks/ray_overhead.py [--data FOLDER]
 
-Steady state: unet-resnet34, one worker with all cores, against --local; images/s of the steps after the first epoch began,
-checkpoints and validation left out on both sides. First step: from the start of `depthray train` to its first step, against
-a script that calls ray.init and fits a TorchTrainer whose training function does nothing, to the start of that function.
+Steady state: unet-resnet34, one worker with all cores, against --local; images/s after the first five steps,
+checkpoints and validation left out on both sides. First step: from the start of `depthray train` to its first step,
+against a script that calls ray.init and fits a TorchTrainer whose training function does nothing, to its start.
 """
 
 from __future__ import annotations

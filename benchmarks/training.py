@@ -2,10 +2,10 @@
 
     python benchmarks/training.py [--data FOLDER]
 
-Both train the same network on the same frames at 160x128, batch 16, with L1 + 0.5 gradient loss and Adam, flips and colour
-jitter, on all cores, without Ray. The plain loop decodes JPEG and PNG in two DataLoader workers, in float32, as the
-PyTorch tutorials do; depthray reads shards and chooses precision and memory layout itself. The last row shows what of the
-ratio is the number format: depthray with train.precision=fp32.
+Both train the same network on the same frames at 160x128, batch 16, with L1 + 0.5 gradient loss and Adam, flips and
+colour jitter, on all cores, without Ray. The plain loop decodes JPEG and PNG in two DataLoader workers, in float32, as
+the PyTorch tutorials do; depthray reads shards and chooses precision and memory layout itself. The last row shows what
+of the ratio is the number format: depthray with train.precision=fp32.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from torchvision.transforms import ColorJitter
 
 from depthray import models, recipe
 from depthray.data.frames import Frames
+from depthray.meter import Interval
 from depthray.state import begin
-from depthray.train import Interval, fit
+from depthray.train import fit
 
 STEPS = 12
 WORDS = [
@@ -52,9 +53,8 @@ def main() -> int:
     usual = statistics.median(rates["plain"])
     for name, values in rates.items():
         middle = statistics.median(values)
-        print(
-            f"{name:14} {middle:7.1f} images/s  ratio {middle / usual:5.2f}{'  (wanted >= 1.5)' if name == 'depthray' else ''}"
-        )
+        wanted = "  (wanted >= 1.5)" if name == "depthray" else ""
+        print(f"{name:14} {middle:7.1f} images/s  ratio {middle / usual:5.2f}{wanted}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`depthray demo`: every part of depthray at work on rendered scenes, in minutes on two CPU cores and without a download."""
+"""`depthray demo`: every part of depthray at work on rendered scenes, in minutes on two CPU cores, no download."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ FRAMES = 480
 
 def main(argv: list[str]) -> int:
     """Render, train on two workers, evaluate, predict one image, and say where everything lies."""
-    parser = argparse.ArgumentParser(prog="depthray demo", description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder for everything the demo makes (default: runs/demo-DATE)")
-    parser.add_argument("--workers", type=int, default=2, help="training processes (default: 2)")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     out = args.out or Path("runs", f"demo-{time.strftime('%Y%m%d-%H%M%S')}")
     scenes, run = out / "scenes", out / "run"
     _say(f"rendering {FRAMES} frames of synthetic rooms")
@@ -41,6 +38,13 @@ def main(argv: list[str]) -> int:
     predict.main([str(best), str(image), "--out", str(out / "prediction"), "--format", "png,colour"])
     _farewell(out, best)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray demo", description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder for everything the demo makes (default: runs/demo-DATE)")
+    parser.add_argument("--workers", type=int, default=2, help="training processes (default: 2)")
+    return parser
 
 
 def _say(text: str) -> None:

@@ -1,7 +1,7 @@
 """`depthray train`: Ray Train's TorchTrainer around `depthray.run.record`, or the same loop in this process.
 
-Each Ray worker runs `work`. Checkpoints are committed by the loop itself into the run's folder, complete or invisible, and
-a restarted group of workers finds the newest good one there; Ray is told metrics, and at the end the best checkpoint.
+Each Ray worker runs `work`. Checkpoints are committed by the loop itself into the run's folder, complete or invisible,
+and a restarted group of workers finds the newest good one there; Ray is told the metrics of each epoch.
 Ray's `prepare_data_loader` is not used: its DistributedSampler repeats validation frames, which changes metrics.
 """
 
@@ -25,8 +25,8 @@ from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.recipe import Recipe
 
 ERROR = "error.json"
-# Driver and workers read these when Ray is imported. Reports wait for the controller's poll, 2 s unless told; Ray's print
-# patch doubles lines.
+# Driver and workers read these when Ray is imported. Reports wait for the controller's poll, 2 s unless told; Ray's
+# print patch doubles lines.
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -165,7 +165,7 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
 
 
 def _lock() -> None:
-    """Let only this process tree talk to the local cluster; Ray itself would leave a readable token in the home folder."""
+    """Let only this process tree talk to the local cluster; Ray itself would leave a token file in the home folder."""
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -183,7 +183,7 @@ def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": args.gpu},
         scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.gpu, resources_per_worker=cpus),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of the older API
-            # A new name each time: Ray silently takes up its own record of a name used before, and ours is the safe one.
+            # A new name each time: Ray silently takes up its own record of a name used before; ours is the safe one.
             name=f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(run / "ray"),
             failure_config=FailureConfig(max_failures=args.max_failures),

@@ -27,7 +27,8 @@ Depth from images: train, evaluate, predict.
 {chr(10).join(f"  {word:<10}{about}" for word, (_, about) in WORDS.items())}
 
 Dotted words change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
-`depthray WORD --help` says more. Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 interrupted."""
+`depthray WORD --help` says more.
+Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 interrupted."""
 
 
 def main(argv: list[str] | None = None) -> int:

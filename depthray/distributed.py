@@ -1,7 +1,7 @@
 """Rank, world size, device, wrapping and sums: the only file that knows of other processes.
 
-Ray Train and torchrun both set RANK, WORLD_SIZE, LOCAL_RANK before our code runs; Ray also joins the process group. Alone,
-every function here does the obvious thing for one process.
+Ray Train and torchrun both set RANK, WORLD_SIZE, LOCAL_RANK before our code runs; Ray also joins the process group.
+Alone, every function here does the obvious thing for one process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-# A rank that died must become an error of the others, not an endless wait; the longest honest wait is a validation pass.
+# A rank that died must become an error of the others, not an endless wait; the longest honest one is a validation.
 TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")

@@ -38,16 +38,20 @@ class Finding:
 
 def main(argv: list[str]) -> int:
     """Look at everything, print it, and return 5 if something stops training."""
-    parser = argparse.ArgumentParser(prog="depthray doctor", description="Check this machine and say how to mend it.")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     findings = list(examine(arguments.out))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         print("\n".join(_lines(findings)))
     return ResourceError.exit_code if any(finding.state == "bad" for finding in findings) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray doctor", description="Check this machine and say how to mend it.")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return parser
 
 
 def examine(out: Path) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """What can go wrong through the user's input, each with the exit code of the command line.
 
-A message says what is wrong, where (file, index, recipe key) and what to do. It is one line, and it is all the user sees.
+A message says what is wrong, where (file, index, recipe key) and what to do. It is one line, and all the user sees.
 """
 
 from __future__ import annotations

@@ -32,11 +32,12 @@ def line(record: Record) -> str:
     """A record as one plain line."""
     kind = record["kind"]
     if kind == "interval":
+        skipped = f" skipped {record['bad_steps']}" if record["bad_steps"] else ""
         return (
             f"epoch {record['epoch']}/{record['epochs']} step {record['step']}/{record['steps']} "
             f"loss {_number(record['loss'])} lr {record['lr']:.2e} {record['images_per_second']:.1f} img/s "
-            f"data wait {record['wait_share']:.0%} mem {record['memory_gib']:.1f} GiB eta {clock(record['eta_seconds'])}"
-            + (f" skipped {record['bad_steps']}" if record["bad_steps"] else "")
+            f"data wait {record['wait_share']:.0%} mem {record['memory_gib']:.1f} GiB "
+            f"eta {clock(record['eta_seconds'])}{skipped}"
         )
     if kind == "epoch":
         scores = " ".join(f"{key} {_number(record[key])}" for key in ("abs_rel", "rmse", "delta1") if key in record)
@@ -74,7 +75,8 @@ class Display:
             self.stream.write(line(record) + "\n")
             self.stream.flush()
         elif record["kind"] == "interval":
-            text = f"loss {_number(record['loss'])}  {record['images_per_second']:.0f} img/s  wait {record['wait_share']:.0%}"
+            speed = f"{record['images_per_second']:.0f} img/s  wait {record['wait_share']:.0%}"
+            text = f"loss {_number(record['loss'])}  {speed}"
             title = f"epoch {record['epoch']}/{record['epochs']}"
             self.bar.update(self.task, completed=record["step"], total=record["steps"], text=text, description=title)
         else:

@@ -1,7 +1,7 @@
 """A recipe says everything about a run's numbers. Defaults <- YAML file <- dotted words, typed and checked.
 
-`load("unet-resnet34", ["optim.lr=3e-4"])` reads `recipes/unet-resnet34.yaml` (or a path), applies the words in order and
-returns a frozen `Recipe`. Whatever is unknown or out of range is a `UsageError` naming the key.
+`load("unet-resnet34", ["optim.lr=3e-4"])` reads `recipes/unet-resnet34.yaml` (or a path), applies the words in order
+and returns a frozen `Recipe`. Whatever is unknown or out of range is a `UsageError` naming the key.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from depthray.errors import UsageError, did_you_mean
+from depthray.words import apply_word, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -111,7 +112,7 @@ class Optim(Section):
     """Optimiser, learning-rate schedule and weight averaging."""
 
     name: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimiser")
-    lr: Amount = Field(1e-4, description="peak learning rate")
+    lr: PositiveFloat = Field(1e-4, description="peak learning rate")
     encoder_lr: PositiveFloat = Field(1.0, description="learning rate of the encoder, as a multiple of lr")
     weight_decay: Amount = Field(0.0, description="weight decay; not on biases and norms")
     momentum: Fraction = Field(0.9, description="momentum of sgd")
@@ -198,12 +199,6 @@ class Recipe(Section):
     curriculum: Curriculum = Curriculum()
     eval: Eval = Eval()
 
-    @model_validator(mode="after")
-    def _loss_default(self) -> Recipe:
-        if self.optim.lr == 0:
-            raise ValueError("optim.lr is 0: nothing would be learned")
-        return self
-
 
 def names() -> list[str]:
     """The recipes that come with depthray."""
@@ -215,7 +210,7 @@ def load(name: str, words: Sequence[str] = ()) -> Recipe:
     path = _find(name)
     tree = read_yaml(path)
     for word in words:
-        _apply(tree, word)
+        apply_word(tree, word)
     return parse(tree, where=name)
 
 
@@ -251,30 +246,6 @@ def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping by the safe loader; duplicate keys and Python tags are refused."""
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of sections, this is {type(tree).__name__}")
-    return tree
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -284,26 +255,6 @@ def _find(name: str) -> Path:
     if name not in names():
         raise UsageError(f"no recipe '{name}'{did_you_mean(name, names())}; a file is given as path/to/it.yaml")
     return RECIPES / f"{name}.yaml"
-
-
-def _apply(tree: dict[str, Any], word: str) -> None:
-    """Set one dotted word in the tree, its value read as YAML; the key is checked by `parse`."""
-    key, equals, text = word.partition("=")
-    if not equals or not key:
-        raise UsageError(f"'{word}' is neither a flag nor a word of the form section.key=value")
-    *parents, last = key.split(".")
-    for parent in parents:
-        child = tree.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise UsageError(f"{key}: '{parent}' is a value, not a section")
-        tree = child
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    tree[last] = text if value is None and text else value
-    if isinstance(value, str) and "," in value:
-        tree[last] = [yaml.safe_load(part) for part in value.split(",")]
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""`depthray recipe`: the recipes there are, one resolved with a comment on each key, and the JSON schema for editors."""
+"""`depthray recipe`: the recipes there are, one resolved with a comment on each key, and the JSON schema."""
 
 from __future__ import annotations
 
@@ -20,14 +20,7 @@ COMMENT_COLUMN = 34
 
 def main(argv: list[str]) -> int:
     """List recipes, show one resolved, or print the schema."""
-    parser = argparse.ArgumentParser(prog="depthray recipe", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="the recipes that come with depthray")
-    show = verbs.add_parser("show", help="a recipe with every key, its value and its meaning")
-    show.add_argument("name", help="name of a recipe or path of its YAML file")
-    show.add_argument("words", nargs="*", help="section.key=value")
-    verbs.add_parser("schema", help="JSON schema of a recipe")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     if args.verb == "schema":
         print(json.dumps(Recipe.model_json_schema(), indent=2))
     elif args.verb == "list":
@@ -36,6 +29,17 @@ def main(argv: list[str]) -> int:
     else:
         print("\n".join(commented(recipes.load(args.name, args.words))))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray recipe", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="the recipes that come with depthray")
+    show = verbs.add_parser("show", help="a recipe with every key, its value and its meaning")
+    show.add_argument("name", help="name of a recipe or path of its YAML file")
+    show.add_argument("words", nargs="*", help="section.key=value")
+    verbs.add_parser("schema", help="JSON schema of a recipe")
+    return parser
 
 
 def commented(recipe: Recipe) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A run is a folder: recipe, progress, TensorBoard and checkpoints. `record` trains into it and goes on where it stopped.
+"""A run is a folder: recipe, progress, TensorBoard, checkpoints. `record` trains into it and goes on where it stopped.
 
 RUN/recipe.yaml  progress.jsonl  tensorboard/  checkpoints/epoch-0003-step-00000120/
 """
@@ -19,11 +19,13 @@ from depthray import checkpoint, distributed, progress
 from depthray import recipe as recipes
 from depthray.data.frames import Frames
 from depthray.errors import DataError, UsageError
+from depthray.meter import Interval
 from depthray.metrics import METRICS
 from depthray.recipe import Recipe
 from depthray.state import State, begin, restore
 from depthray.tensorboard import Board
-from depthray.train import Epoch, Interval, fit
+from depthray.train import Epoch, fit
+from depthray.words import read_yaml
 
 STOP = "STOP"  # a file of this name in the run's folder ends training after the step under way, saved
 # A run may be lengthened, moved or shown differently when it is taken up again; all else would make it another run.
@@ -50,7 +52,7 @@ def prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
-        _same(recipes.parse(recipes.read_yaml(saved), where=str(saved)), recipe, run)
+        _same(recipes.parse(read_yaml(saved), where=str(saved)), recipe, run)
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         saved.write_text(recipes.dump(recipe), encoding="utf-8")
@@ -111,8 +113,8 @@ def _start(recipe: Recipe, run: Path, device: torch.device, frames: Frames, log:
     contents = checkpoint.load(found, state=True)
     if contents.fingerprint != frames.fingerprint:
         raise DataError(
-            f"the frames in {recipe.data.root or recipe.data.source} are not those of {found}: their fingerprint differs; "
-            f"give the data the run began with, or start a new run"
+            f"the frames in {recipe.data.root or recipe.data.source} are not those of {found}: "
+            f"their fingerprint differs; give the data the run began with, or start a new run"
         )
     state = restore(contents, recipe, device)
     if distributed.is_main():

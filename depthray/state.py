@@ -1,7 +1,7 @@
 """Everything that changes while a recipe is trained, and its way into a checkpoint and back.
 
-Random numbers are no part of it: weights, order, augmentation and dropout are drawn from (seed, epoch, step, rank), so a
-position is enough to continue exactly, at any world size.
+Random numbers are no part of it: weights, order, augmentation and dropout are drawn from (seed, epoch, step, rank), so
+a position is enough to continue exactly, at any world size.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def test_the_library_trains_evaluates_and_predicts_with_ray_blocked(tmp_path: Pa
 def test_help_imports_nothing_heavy(argv: list[str]) -> None:
     code = (
         "import sys; from depthray.__main__ import main; main(sys.argv[1:]); "
-        "heavy = {'torch', 'ray', 'cv2', 'numpy', 'albumentations', 'pydantic'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'ray', 'cv2', 'numpy', 'albumentations', 'pydantic'} & set(sys.modules); "
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -3,8 +3,8 @@
     python tests/ray/kills.py [--points 12]
 
 For each point a run is started with `depthray train`, killed with SIGKILL at a random step (one worker, all workers, or
-the driver, which is then started again with --resume), and must end with the weights of the run left alone: equal bit for
-bit on one worker, to 1e-6 on two. Prints a table and exits 1 if a row fails.
+the driver, which is then started again with --resume), and must end with the weights of the run left alone: equal bit
+for bit on one worker, to 1e-6 on two. Prints a table and exits 1 if a row fails.
 """
 
 from __future__ import annotations

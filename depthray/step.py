@@ -1,0 +1,104 @@
+"""One optimiser step on a global batch: forward, backward, agreement of all processes, update or skip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from depthray import distributed, losses, models, optim
+from depthray.batch import Batch, to_device
+from depthray.errors import DivergedError
+from depthray.recipe import Recipe
+from depthray.seeding import seed_step
+from depthray.state import State
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimiser step, agreed by all processes."""
+
+    loss: float  # mean over the global batch; NaN when skipped
+    images: int
+    stop: bool
+
+
+class Stepper:
+    """Runs optimiser steps; a step whose loss or gradient is not finite is skipped and leaves no trace."""
+
+    def __init__(self, recipe: Recipe, state: State, network: nn.Module) -> None:
+        self.recipe, self.state, self.network = recipe, state, network
+        self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+        self.buffers = [b for b in state.model.buffers() if b.is_floating_point()]
+        self.epochs = recipe.train.epochs + recipe.finetune.epochs
+
+    def step(self, micro_batches: list[Batch], lr: float) -> StepResult:
+        """One optimiser step on this process's share of a global batch."""
+        state, at = self.state, self.state.position
+        state.model.train()
+        seed_step(self.recipe.seed, at.step)
+        before = [buffer.clone() for buffer in self.buffers]
+        per_image = self._backward(micro_batches)
+        state.scaler.unscale_(state.optimiser)
+        norm = nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
+        if self.recipe.optim.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.optim.clip_norm, norm)
+        total, bad, stop = self._agree(per_image, norm)
+        if bad:
+            self._skip(micro_batches, per_image, before)
+        else:
+            optim.set_learning_rate(state.optimiser, lr)
+            state.scaler.step(state.optimiser)
+            at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + total, at.good_steps + 1, 0
+            if state.average is not None:
+                state.average.update(state.model, progress=(at.epoch + 1) / self.epochs)
+        state.scaler.update()
+        state.optimiser.zero_grad(set_to_none=True)
+        return StepResult(math.nan if bad else total, self.recipe.train.batch_size, stop)
+
+    def _backward(self, micro_batches: list[Batch]) -> Tensor:
+        """Backward through the micro-batches; gradients of the mean loss over the global batch; returns (b,) losses."""
+        data, losses_seen = self.recipe.data, []
+        images = sum(len(batch["id"]) for batch in micro_batches)
+        for number, cpu_batch in enumerate(micro_batches, start=1):
+            batch = to_device(cpu_batch, self.state.device, min_depth=data.min_depth, max_depth=data.max_depth)
+            with distributed.hold_gradients(self.network, hold=number < len(micro_batches)):
+                with self.state.precision.autocast():
+                    prediction = models.run(self.network, batch)
+                per_image, _ = losses.total(prediction, batch, self.recipe.loss)
+                self.state.scaler.scale(per_image.sum() / images).backward()  # type: ignore[no-untyped-call]
+            losses_seen.append(per_image.detach())
+        return torch.cat(losses_seen)
+
+    def _agree(self, per_image: Tensor, norm: Tensor) -> tuple[float, bool, bool]:
+        """Mean loss over all processes, whether to skip, whether to stop: one small sum for all three."""
+        stopping = distributed.is_main() and wants_stop(self.recipe, self.state)
+        control = torch.stack([per_image.double().sum(), per_image.new_tensor(float(stopping)).double()])
+        distributed.sum_(control)
+        total, stop = (control / torch.tensor([self.recipe.train.batch_size, 1.0], device=control.device)).tolist()
+        # After the average over processes the norm is the same everywhere, so all skip together. With a scaled loss an
+        # overflow of the gradient alone is part of finding the scale, which the scaler handles.
+        bad = not math.isfinite(total) or not (self.state.precision.scaled or bool(torch.isfinite(norm)))
+        return total, bad, stop > 0
+
+    def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor]) -> None:
+        at = self.state.position
+        for buffer, old in zip(self.buffers, before, strict=True):
+            buffer.copy_(old)
+        at.bad_steps += 1
+        at.bad_in_row += 1
+        if at.bad_in_row >= self.recipe.train.max_bad_steps:
+            ids = [name for batch in micro_batches for name in batch["id"]]
+            culprits = [name for name, loss in zip(ids, per_image.tolist(), strict=True) if not math.isfinite(loss)]
+            named = distributed.gather(culprits) or distributed.gather(ids)
+            raise DivergedError(
+                f"the loss was not finite for {at.bad_in_row} steps in a row, last at step {at.step}, on the samples "
+                f"{', '.join(named)}; try a lower optim.lr, optim.clip_norm=1 or train.precision=fp32"
+            )
+
+
+def wants_stop(recipe: Recipe, state: State) -> bool:
+    limit = recipe.train.max_minutes * 60
+    return state.stop() or (limit > 0 and state.position.seconds >= limit)

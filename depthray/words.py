@@ -1,0 +1,54 @@
+"""A recipe as plain values: read from a YAML file, changed by dotted words such as `optim.lr=3e-4`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from depthray.errors import UsageError
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping by the safe loader; duplicate keys and Python tags are refused."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of sections, this is {type(tree).__name__}")
+    return tree
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def apply_word(tree: dict[str, Any], word: str) -> None:
+    """Set one dotted word in the tree, its value read as YAML; the key is checked by `parse`."""
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise UsageError(f"'{word}' is neither a flag nor a word of the form section.key=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"{key}: '{parent}' is a value, not a section")
+        tree = child
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    tree[last] = text if value is None and text else value
+    if isinstance(value, str) and "," in value:
+        tree[last] = [yaml.safe_load(part) for part in value.split(",")]
