@@ -15,7 +15,6 @@ WORDS = {
     "predict": ("depthray.predict:main", "depth of an image or a folder, as PNG, npy, colour map, point cloud"),
     "data": ("depthray.data.command:main", "render, pack, check and describe data sets"),
     "recipe": ("depthray.recipe_command:main", "list and show recipes, print their JSON schema"),
-    "models": ("depthray.models.command:main", "list the architectures with inputs, stride and size"),
     "doctor": ("depthray.doctor:main", "check this machine and say how to mend what is wrong"),
     "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),
 }

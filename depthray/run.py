@@ -82,11 +82,12 @@ def record(
     if not distributed.is_main():
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         return
+    first_step = state.position.step
     writer = checkpoint.Writer(run / "checkpoints", keep_best=recipe.train.keep_best, monitor=recipe.eval.monitor)
-    board = Board(run / "tensorboard", first_step=state.position.step)
-    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in METRICS])
+    board: Board | None = None
     try:
         for event in fit(recipe, state, frames):
+            board = board or _board(recipe, run, first_step=first_step)
             if isinstance(event, Interval):
                 log.interval(event)
                 board.scalars(event.step, _curves(event))
@@ -101,7 +102,8 @@ def record(
                 log.note(f"stopped at step {state.position.step}: {event.reason}; go on with --resume")
     finally:
         writer.wait()
-        board.close()
+        if board:
+            board.close()
 
 
 def _start(recipe: Recipe, run: Path, device: torch.device, frames: Frames, log: _Log) -> State:
@@ -154,6 +156,13 @@ def _curves(event: Interval) -> dict[str, float]:
         "speed/memory_gib": event.memory_gib,
         "train/skipped_steps": float(event.bad_steps),
     }
+
+
+def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
+    """TensorBoard, opened only after the first step: importing its writer takes a second nobody should wait for."""
+    board = Board(run / "tensorboard", first_step=first_step)
+    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in METRICS])
+    return board
 
 
 def _draw(board: Board, event: Epoch) -> None:
