@@ -177,8 +177,14 @@ def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    class Trainer(TorchTrainer):
+        """TorchTrainer that leaves Ctrl-C to us: Ray's handler would end the run without a checkpoint."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
     cpus = _cpus_per_worker(ray.cluster_resources(), args)
-    trainer = TorchTrainer(
+    trainer = Trainer(
         work,
         train_loop_config={"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": args.gpu},
         scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.gpu, resources_per_worker=cpus),

@@ -7,7 +7,7 @@ import sys
 from pkgutil import resolve_name
 
 from depthray import __version__
-from depthray.errors import DepthrayError, UsageError, did_you_mean
+from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
 
 WORDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
@@ -32,7 +32,17 @@ Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 in
 
 def main(argv: list[str] | None = None) -> int:
     """Run one word of the command line and return its exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # else a reader that has gone, as `head` goes, shows only when the interpreter ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nobody to go to
+        return 128 + 13  # as a shell says of a program that SIGPIPE ended
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
         return 0
@@ -43,11 +53,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(_resolve(words[0])(words[1:]))
     except DepthrayError as error:
-        print(f"depthray: {error}", file=sys.stderr)
-        return error.exit_code
+        return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("depthray: interrupted", file=sys.stderr)
-        return 130
+        return _say("interrupted", 130)
+    except MemoryError as error:
+        return _say(f"not enough memory ({error}); lower data.size or train.batch_size", ResourceError.exit_code)
+    except OSError as error:
+        if not error.filename:
+            raise
+        return _say(f"{error.filename}: {error.strerror}", ResourceError.exit_code)
+
+
+def _say(text: str, code: int) -> int:
+    # One line, whatever names of files and keys have in them.
+    print("depthray:", " ".join(text.splitlines()), file=sys.stderr)
+    return code
 
 
 def _resolve(word: str):  # type: ignore[no-untyped-def]

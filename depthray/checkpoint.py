@@ -38,7 +38,7 @@ from depthray.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest, verify
 from depthray.recipe import Recipe
 from depthray.snapshot import Snapshot
 
-__all__ = ["Contents", "Writer", "committed", "latest", "load", "resolve", "verify", "write"]
+__all__ = ["Contents", "Writer", "committed", "latest", "load", "recipe_of", "resolve", "verify", "write"]
 
 FOLDER = "checkpoints"
 TEMPORARY = ".tmp-"
@@ -129,7 +129,7 @@ def resolve(path: Path) -> Path:
     paths = committed(root)
     if not paths:
         raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {FOLDER}/")
-    return (_ranked(paths, _recipe(paths[-1]).eval.monitor) or paths[::-1])[0]
+    return (_ranked(paths, recipe_of(paths[-1]).eval.monitor) or paths[::-1])[0]
 
 
 def load(path: Path, *, state: bool = False) -> Contents:
@@ -141,7 +141,7 @@ def load(path: Path, *, state: bool = False) -> Contents:
     return Contents(
         weights=_read_weights(data[WEIGHTS], where=path / WEIGHTS),
         state=_read_state(data[STATE], where=path / STATE) if state else {},
-        recipe=_recipe(path),
+        recipe=recipe_of(path),
         metrics=_metrics(path),
         epoch=record.epoch,
         step=record.step,
@@ -211,7 +211,9 @@ def _read_state(data: bytes, *, where: Path) -> dict[str, Any]:
     return state
 
 
-def _recipe(path: Path) -> Recipe:
+def recipe_of(path: Path) -> Recipe:
+    """The recipe of a checkpoint, its file verified."""
+    manifest.check_file(path / RECIPE, manifest.read(path).files[RECIPE])
     try:
         return recipe.load(str(path / RECIPE))
     except UsageError as error:

@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from depthray.errors import ResourceError
+
 # A rank that died must become an error of the others, not an endless wait; the longest honest one is a validation.
 TIMEOUT = timedelta(minutes=30)
 
@@ -29,6 +31,8 @@ def start(*, gpu: bool | None = None) -> torch.device:
     gpu: True or False decides; None takes a GPU where there is one.
     """
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
+    if use_gpu and not torch.cuda.is_available():
+        raise ResourceError("--gpu: PyTorch finds no GPU it can use here; leave it out, or ask `depthray doctor` why")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank % max(1, torch.cuda.device_count())) if use_gpu else torch.device("cpu")
     if use_gpu:

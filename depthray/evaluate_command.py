@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from depthray.errors import UsageError
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe(path: Path, arguments: argparse.Namespace) -> Recipe:
     """The checkpoint's recipe with the words and the place of the frames applied."""
+    from depthray import checkpoint
     from depthray.data import sources
 
     fixed = [word for word in arguments.words if not word.startswith(("data.", "eval."))]
@@ -54,10 +56,12 @@ def _recipe(path: Path, arguments: argparse.Namespace) -> Recipe:
         raise UsageError(
             f"{fixed[0]}: an evaluation takes words of data.* and eval.* only; the rest is the checkpoint's"
         )
+    checkpoint.recipe_of(path)  # a damaged one is the checkpoint's fault, not that of the words
     recipe = load(str(path / "recipe.yaml"), arguments.words)
     place = {}
     if arguments.data:
-        place = {"root": str(arguments.data.resolve()), "source": arguments.source or sources.recognise(arguments.data)}
+        form = arguments.source or sources.recognise(arguments.data)
+        place = {"root": os.path.realpath(arguments.data), "source": form}
     elif arguments.source:
         place = {"source": arguments.source}
     data = recipe.data.model_copy(update=place)

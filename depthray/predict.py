@@ -88,6 +88,10 @@ def _device(name: str | None) -> torch.device:
         raise UsageError(f"--device: no device '{name}'; give cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device={name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
+    try:
+        torch.zeros(1, device=device).tolist()
+    except RuntimeError:
+        raise UsageError(f"--device={name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
     return device
 
 

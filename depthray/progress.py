@@ -62,10 +62,11 @@ class Display:
         self.stream = stream or sys.stdout
         self.bar: Any = None
         if self.stream.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
-            self.bar = Progress(*columns, TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(file=self.stream))
             self.task = self.bar.add_task("starting", total=None, text="")
             self.bar.start()
 
@@ -76,7 +77,7 @@ class Display:
             self.stream.flush()
         elif record["kind"] == "interval":
             speed = f"{record['images_per_second']:.0f} img/s  wait {record['wait_share']:.0%}"
-            text = f"loss {_number(record['loss'])}  {speed}"
+            text = f"loss {_number(record['loss'])}  {speed}  {clock(record['eta_seconds'])} left"
             title = f"epoch {record['epoch']}/{record['epochs']}"
             self.bar.update(self.task, completed=record["step"], total=record["steps"], text=text, description=title)
         else:

@@ -14,7 +14,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping by the safe loader; duplicate keys and Python tags are refused."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # not all of them are PyYAML's own
         raise UsageError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a recipe is a mapping of sections, this is {type(tree).__name__}")
@@ -45,10 +45,15 @@ def apply_word(tree: dict[str, Any], word: str) -> None:
         if not isinstance(child, dict):
             raise UsageError(f"{key}: '{parent}' is a value, not a section")
         tree = child
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
+    value = _value(text)
     tree[last] = text if value is None and text else value
     if isinstance(value, str) and "," in value:
-        tree[last] = [yaml.safe_load(part) for part in value.split(",")]
+        tree[last] = [_value(part) for part in value.split(",")]
+
+
+def _value(text: str) -> Any:
+    """What a text is as YAML; itself where it is none."""
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return text

@@ -157,6 +157,9 @@ def _stats(arguments: argparse.Namespace) -> Answer:
 def _render(arguments: argparse.Namespace) -> Answer:
     from depthray.data import synthetic
 
+    for flag, number, least in (("frames", arguments.frames, 1), ("size", min(arguments.size), 1), ("seed", arguments.seed, 0)):
+        if number < least:
+            raise UsageError(f"--{flag} {number}: must be at least {least}")
     synthetic.write(
         arguments.out,
         frames=arguments.frames,

@@ -90,7 +90,7 @@ def open_source(section: Data, *, verify: bool = True) -> Source:
 def recognise(root: Path) -> str:
     """The name of the form a path looks like."""
     if not root.exists():
-        raise DataError(f"{root} does not exist")
+        raise DataError(f"{root} {'is a link that leads nowhere' if root.is_symlink() else 'does not exist'}")
     for name in names():
         if _module(name).fits(root):
             return name

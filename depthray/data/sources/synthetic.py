@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from depthray import __version__
 from depthray.data import synthetic
 from depthray.data.sources import Frame, wanted
+from depthray.errors import UsageError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
@@ -20,6 +21,11 @@ KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mas
 
 def open_source(section: Data) -> Rooms:
     """As many frames as the section says, drawn at its size."""
+    if section.root:
+        raise UsageError(
+            f"data.source=synthetic draws its frames and would ignore data.root={section.root}; "
+            "declare the form of what lies there: data.source=folder or data.source=shards"
+        )
     return Rooms(section.frames, section.size, wanted(section))
 
 

@@ -1,0 +1,305 @@
+"""Every command, key, path, link and import in README.md and docs/ is real, and the README's tour runs."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import runpy
+import shlex
+import shutil
+import signal
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from depthray import recipe
+from depthray.__main__ import WORDS, main
+from depthray.data import sources
+from depthray.data.encodings import ENCODINGS
+from depthray.data.split import SIDES
+from depthray.predict import FORMATS
+from depthray.protocols import PROTOCOLS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
+
+INTERMIXED = ("train", "evaluate")  # words whose main lets flags stand between positionals
+NESTED = ("data", "recipe")  # words with words of their own
+CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
+KEY = re.compile(rf"({'|'.join(recipe.Recipe.model_fields)})\.[a-z][a-z0-9_]*(=.+)?")
+FILE_ENDINGS = (".md", ".py", ".safetensors", ".yaml")  # `model.safetensors` looks like a key and is none
+REPOSITORY = re.compile(r"(\.ci|benchmarks|cluster|depthray|docs|serve|tests|tuning)/\S*|\w+\.(toml|txt)|Makefile")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: Path
+    language: str
+    text: str
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = [Block(page, *match) for page in PAGES for match in FENCED.findall(page.read_text(encoding="utf-8"))]
+    return [block for block in found if block.language in languages]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The command lines of a bash block as words, comments dropped."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def inline() -> Iterator[tuple[Path, list[str]]]:
+    """Every piece of code in running text, as words."""
+    for page in PAGES:
+        for code in INLINE.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
+            yield page, code.split()
+
+
+def check_command(words: list[str]) -> None:
+    """Raise if a command line of a page would not be understood; nothing is run."""
+    program, *rest = words
+    if program == "depthray":
+        check_depthray(rest)
+    elif program == "torchrun":
+        check_torchrun(rest)
+    elif program == "make":
+        assert rest and set(rest) <= targets(), f"no such target in the Makefile: {rest}"
+    elif program == "tensorboard":
+        assert len(rest) == 2 and rest[0] == "--logdir", rest
+    else:
+        assert words == ["source", ".venv/bin/activate"], f"not a command a page may show: {program}"
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def check_torchrun(words: list[str]) -> None:
+    from torch.distributed.run import get_args_parser
+
+    arguments = get_args_parser().parse_args(words)
+    assert arguments.module and arguments.training_script == "depthray"
+    assert "--local" not in words, "torchrun takes it for a flag of its own"
+    check_depthray(arguments.training_script_args)
+
+
+def check_depthray(words: list[str]) -> None:
+    assert words, "depthray alone does nothing"
+    if words[0] in ("--help", "--version"):
+        return
+    arguments = parsed(*words)
+    check_recipe_words(arguments)
+    for flag, known in CHOICES.items():
+        assert getattr(arguments, flag, None) in (None, *known), f"--{flag}: no such value"
+    for name in getattr(arguments, "format", "png").split(","):
+        assert name in FORMATS, f"--format: no format {name}"
+
+
+def parsed(word: str, *rest: str) -> argparse.Namespace:
+    """What the word's own parser makes of the rest; UsageError or AssertionError if it refuses."""
+    module = module_of(word)
+    try:
+        if word == "data":
+            return module._parse(list(rest))
+        parser = module._parser()
+        return parser.parse_intermixed_args(rest) if word in INTERMIXED else parser.parse_args(rest)
+    except SystemExit as refused:
+        assert not refused.code, f"refused: depthray {word} {' '.join(rest)}"
+        return argparse.Namespace()  # --help
+
+
+def module_of(word: str):
+    assert word in WORDS, f"no command '{word}'"
+    return import_module(WORDS[word][0].partition(":")[0])
+
+
+def check_recipe_words(arguments: argparse.Namespace) -> None:
+    name = getattr(arguments, "recipe", "") or getattr(arguments, "name", "") or RECIPE
+    words = list(getattr(arguments, "words", []))
+    if "=" in name:
+        name, words = RECIPE, [name, *words]
+    recipe.load(name, words)
+
+
+def flags() -> set[str]:
+    """Every flag of every word, nested ones too."""
+    found: set[str] = set()
+    parsers = [module_of(word)._parser() for word in WORDS if has_parser(word)]
+    while parsers:
+        for action in parsers.pop()._actions:
+            found |= set(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return found
+
+
+def has_parser(word: str) -> bool:
+    try:
+        return hasattr(module_of(word), "_parser")
+    except ModuleNotFoundError:
+        return False  # announced, but its module is not written yet
+
+
+SHOWN = [(block.page.name, words) for block in blocks("bash") for words in commands(block.text)]
+
+
+@pytest.mark.parametrize("page, words", SHOWN, ids=[f"{page}: {shlex.join(words)}" for page, words in SHOWN])
+def test_a_command_is_understood(page: str, words: list[str]) -> None:
+    check_command(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "depthray",
+        "depthray trian demo",
+        "depthray train demo --wrokers 2",
+        "depthray train demo optim.rl=1",
+        "depthray train demo optim.name=adm",
+        "depthray train no-such-recipe",
+        "depthray train --out run --resume train.epohcs=3",
+        "depthray evaluate run --splits val",
+        "depthray evaluate run --split vol",
+        "depthray evaluate run eval.protocol=nyu-btz",
+        "depthray predict run",
+        "depthray predict run photo.jpg --format pgn",
+        "depthray data chekc folder",
+        "depthray data check folder --encoding uint16_cm",
+        "depthray data check folder data.max_dept=80",
+        "depthray data pack folder out data.max_depth=80",
+        "depthray recipe show demo model.encodr=tiny",
+        "torchrun --nproc-per-node 2 -m depthray train demo --gpus",
+        "torchrun --nproc-per-node 2 -m depthray train demo --local",
+        "make tests",
+        "pip install depthray",
+    ],
+)
+def test_a_wrong_command_is_noticed(line: str) -> None:
+    with pytest.raises((AssertionError, recipe.UsageError)):
+        check_command(line.split())
+
+
+def test_pages_show_commands_of_every_kind() -> None:
+    assert {"depthray", "torchrun", "make", "tensorboard"} <= {words[0] for _, words in SHOWN}
+    assert {"train", "evaluate", "predict", "data", "recipe"} <= {words[1] for _, words in SHOWN if len(words) > 1}
+
+
+def test_commands_and_flags_in_running_text_are_real() -> None:
+    known = flags()
+    for page, words in inline():
+        if words[0] == "depthray" and len(words) > 1:
+            assert words[1] in WORDS or words[1] == "--help", f"{page.name}: {words}"
+            if words[1] in NESTED and len(words) > 2:
+                parsed(*words[1:3], "--help")
+        if words[0] == "make":
+            assert set(words[1:]) <= targets(), f"{page.name}: {words}"
+        wrong = [word for word in words if word.startswith("--") and word not in known]
+        assert not wrong, f"{page.name}: no such flag: {wrong}"
+
+
+def test_recipe_keys_in_running_text_are_real() -> None:
+    known = recipe.flatten(recipe.load(RECIPE))
+    seen = 0
+    for page, words in inline():
+        for word in words:
+            if KEY.fullmatch(word) and not word.endswith(FILE_ENDINGS):
+                seen += 1
+                key, _, value = word.partition("=")
+                assert value or key in known, f"{page.name}: no recipe key {key}"
+                recipe.load(RECIPE, [word] if value else [])
+    assert seen > 20
+
+
+def test_files_in_running_text_exist() -> None:
+    named = [(page, words[0]) for page, words in inline() if REPOSITORY.fullmatch(words[0])]
+    assert named
+    missing = [f"{page.name}: {name}" for page, name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_links_lead_somewhere() -> None:
+    links = [(page, target) for page in PAGES for target in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert links
+    broken = [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()]
+    assert not broken
+
+
+def test_the_tree_in_the_readme_is_there() -> None:
+    (tree,) = [block.text for block in blocks("text") if block.page.name == "README.md"]
+    folders: list[str] = []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        for name in names:
+            assert ROOT.joinpath(*folders[:depth], name).exists(), line
+        folders = [*folders[:depth], names[0]]
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.page.name)
+def test_python_compiles_and_its_imports_resolve(block: Block) -> None:
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            module = import_module(node.module or "")
+            assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_ascii(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").isascii()
+
+
+@pytest.fixture
+def _own_signals() -> Iterator[None]:
+    """Training in this process takes over the signals; they are given back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+SMALL = (
+    "model.encoder=tiny data.size=32,64 train.batch_size=4 train.epochs=1 finetune.epochs=0 curriculum.chunks=1"
+).split()
+
+
+def smaller(words: list[str]) -> list[str]:
+    """A command of the tour as it is, but training without Ray and in seconds."""
+    if words[1] != "train":
+        return words[1:]
+    place = words.index("--workers")
+    return [*words[1:place], *words[place + 2 :], "--local", *SMALL]
+
+
+@pytest.mark.usefixtures("_own_signals")
+def test_the_tour_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = PAGES[0].read_text(encoding="utf-8").split("## Your own data")[1].split("\n## ")[0]
+    tour, python = (
+        next(body for language, body in FENCED.findall(text) if language == wanted) for wanted in ("bash", "python")
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "render", "my-frames", "--frames", "24", "--size", "48", "64"]) == 0
+    shutil.copy(tmp_path / "my-frames" / "rgb" / "000000.jpg", "photo.jpg")
+    words = [words[1] for words in commands(tour)]
+    assert words == ["data", "data", "data", "train", "evaluate", "predict"]
+    for line in commands(tour):
+        assert main(smaller(line)) == 0, line
+    assert list((tmp_path / "runs" / "first" / "evaluations").glob("*/sheet.png"))
+    assert (tmp_path / "predictions" / "photo.depth.png").is_file()
+    (tmp_path / "tour.py").write_text(python, encoding="utf-8")
+    depth = runpy.run_path(str(tmp_path / "tour.py"))["depth"]
+    assert depth.shape == (48, 64) and depth.dtype == np.float32 and (depth > 0).all()

@@ -1,0 +1,80 @@
+"""Progress records: what is written is what is shown, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import time
+from pathlib import Path
+
+from depthray import progress
+
+INTERVAL = {
+    "kind": "interval",
+    "epoch": 2,
+    "epochs": 9,
+    "step": 30,
+    "steps": 90,
+    "loss": 0.51234,
+    "lr": 3e-4,
+    "images_per_second": 41.27,
+    "wait_share": 0.031,
+    "memory_gib": 1.52,
+    "eta_seconds": 3725.0,
+    "bad_steps": 0,
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_line_says_all_an_operator_looks_for() -> None:
+    said = progress.line(INTERVAL)
+    wanted = "epoch 2/9 step 30/90 loss 0.5123 lr 3.00e-04 41.3 img/s data wait 3% mem 1.5 GiB eta 1:02:05"
+    assert said == wanted
+    assert progress.line({**INTERVAL, "bad_steps": 3}) == f"{wanted} skipped 3"
+
+
+def test_without_a_terminal_each_record_is_one_plain_line() -> None:
+    stream = io.StringIO()
+    display = progress.Display(stream)
+    display.show(INTERVAL)
+    display.show({"kind": "note", "text": "resumed from epoch-0001"})
+    display.close()
+    assert stream.getvalue().splitlines() == [progress.line(INTERVAL), "resumed from epoch-0001"]
+
+
+def test_on_a_terminal_there_is_a_bar() -> None:
+    stream = Terminal()
+    display = progress.Display(stream)
+    display.show(INTERVAL)
+    display.show({"kind": "note", "text": "a note above the bar"})
+    display.close()
+    shown = stream.getvalue()
+    assert "epoch 2/9" in shown
+    assert "30/90" in shown
+    assert "a note above the bar" in shown
+
+
+def test_records_that_are_not_numbers_stay_strict_json(tmp_path: Path) -> None:
+    progress.append(tmp_path, {**INTERVAL, "loss": math.nan})
+    written = json.loads((tmp_path / progress.FILE).read_text(), parse_constant=lambda word: 1 / 0)
+    assert written["loss"] is None
+    assert progress.line(written).startswith("epoch 2/9 step 30/90 loss nan")
+    assert abs(written["time"] - time.time()) < 60
+
+
+def test_a_follower_shows_what_is_new_and_waits_for_whole_lines(tmp_path: Path) -> None:
+    seen: list[progress.Record] = []
+    progress.append(tmp_path, {"kind": "note", "text": "before"})
+    with progress.Follower(tmp_path, seen.append, every=0.01):
+        progress.append(tmp_path, {"kind": "note", "text": "whole"})
+        with (tmp_path / progress.FILE).open("a") as file:
+            file.write('{"kind": "no')
+            file.flush()
+            time.sleep(0.05)
+            file.write('te", "text": "in two parts"}\n')
+    assert [record["text"] for record in seen] == ["whole", "in two parts"]
