@@ -12,7 +12,7 @@ from depthray import predict
 from depthray.data import command as data
 from depthray.run import summary
 
-FRAMES = 480
+FRAMES = 1600
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     out = args.out or Path("runs", f"demo-{time.strftime('%Y%m%d-%H%M%S')}")
     scenes, run = out / "scenes", out / "run"
     _say(f"rendering {FRAMES} frames of synthetic rooms")
-    data.main(["render", str(scenes), "--layout", "shards", "--frames", str(FRAMES), "--size", "192", "256"])
+    data.main(["render", str(scenes), "--layout", "shards", "--frames", str(FRAMES), "--size", "120", "160"])
     _say(f"training the recipe 'demo' with Ray Train on {args.workers} workers")
     words = ["demo", "data.source=shards", "--data", str(scenes), "--out", str(run), "--workers", str(args.workers)]
     code = train.main(words)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     recipe = _recipe(args)
     run = _run_folder(args)
     if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
-        finished = train_local(recipe, run, gpu=args.gpu, resume=args.resume)
+        finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
     else:
         _preflight(recipe, run, args)
         finished = train_on_ray(recipe, run, args)
@@ -96,8 +96,8 @@ def _run_folder(args: argparse.Namespace) -> Path:
     return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
-def train_local(recipe: Recipe, run: Path, *, gpu: bool, resume: bool) -> bool:
-    """Train in this process, one of several under torchrun; whether it ran to its end."""
+def train_local(recipe: Recipe, run: Path, *, gpu: bool | None, resume: bool) -> bool:
+    """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
     from depthray import distributed
     from depthray.run import STOP, prepare, record, stop_on_signals
 
@@ -148,6 +148,7 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
         os.environ.setdefault(key, value)
     if not address:
         _lock()
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody preempts a local cluster
     import ray
 
     if ray.is_initialized():  # tests share one

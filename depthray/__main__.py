@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.flush()  # else a reader that has gone, as `head` goes, shows only when the interpreter ends
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nobody to go to
-        return 128 + 13  # as a shell says of a program that SIGPIPE ended
+        return 141  # what a shell says of a program that SIGPIPE ended
 
 
 def _run(words: list[str]) -> int:

@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -205,7 +206,9 @@ def _read_weights(data: bytes, *, where: Path) -> dict[str, Tensor]:
 
 def _read_state(data: bytes, *, where: Path) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that is not ours, which is about to be refused
+            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):
         raise CheckpointError(f"{where}: holds something else than tensors and plain values; do not trust it") from None
     return state

@@ -1,12 +1,16 @@
-"""Small checkpoint contents made by code, and a way to compare what came back."""
+"""Small checkpoint contents made by code, a way to compare what came back, and means to harm what was written."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from depthray import manifest
 from depthray.checkpoint import Contents
 from depthray.recipe import Recipe
 
@@ -29,3 +33,24 @@ def flat(tree: Any) -> list[Any]:
     if isinstance(tree, dict):
         return [leaf for key, value in tree.items() for leaf in (key, *flat(value))]
     return [leaf for value in tree for leaf in flat(value)] if isinstance(tree, (list, tuple)) else [tree]
+
+
+class Hostile:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.system, (f"touch {self.mark}",))
+
+
+def reseal(path: Path) -> None:
+    """Make the manifest agree with the files as they now are, as someone who means harm would."""
+    tree = json.loads((path / "manifest.json").read_bytes())
+    files = {}
+    for name in tree["files"]:
+        data = (path / name).read_bytes()
+        files[name] = manifest.File(len(data), manifest.sha256(data).hexdigest())
+    record = manifest.Manifest(tree["epoch"], tree["step"], tree["fingerprint"], tree["versions"], files)
+    (path / "manifest.json").write_bytes(manifest.render(record))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import contents, flat
+from checkpoints import Hostile, contents, flat, reseal
 
 from depthray import checkpoint, durable, manifest
 from depthray.checkpoint import Contents, committed, latest, load, resolve, verify, write
@@ -24,27 +24,6 @@ FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json", "manife
 
 class Killed(BaseException):
     """Stands for SIGKILL: nobody catches it."""
-
-
-class Hostile:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, (f"touch {self.mark}",))
-
-
-def reseal(path: Path) -> None:
-    """Make the manifest agree with the files as they now are, as someone who means harm would."""
-    tree = json.loads((path / "manifest.json").read_bytes())
-    files = {}
-    for name in tree["files"]:
-        data = (path / name).read_bytes()
-        files[name] = manifest.File(len(data), manifest.sha256(data).hexdigest())
-    record = manifest.Manifest(tree["epoch"], tree["step"], tree["fingerprint"], tree["versions"], files)
-    (path / "manifest.json").write_bytes(manifest.render(record))
 
 
 def load_all(path: Path) -> Contents:

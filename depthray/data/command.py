@@ -157,7 +157,8 @@ def _stats(arguments: argparse.Namespace) -> Answer:
 def _render(arguments: argparse.Namespace) -> Answer:
     from depthray.data import synthetic
 
-    for flag, number, least in (("frames", arguments.frames, 1), ("size", min(arguments.size), 1), ("seed", arguments.seed, 0)):
+    limits = {"frames": (arguments.frames, 1), "size": (min(arguments.size), 1), "seed": (arguments.seed, 0)}
+    for flag, (number, least) in limits.items():
         if number < least:
             raise UsageError(f"--{flag} {number}: must be at least {least}")
     synthetic.write(

@@ -176,7 +176,9 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder") from None
+        raise ResourceError(
+            f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder"
+        ) from None
 
 
 def _offsets(data: Any) -> list[int]:

@@ -193,4 +193,6 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResourceError(f"{out}: cannot be written: {error.strerror or error}; free space or choose another folder") from None
+        raise ResourceError(
+            f"{out}: cannot be written: {error.strerror or error}; free space or choose another folder"
+        ) from None
