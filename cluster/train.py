@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from depthray import errors, progress
+from depthray import progress
 from depthray import recipe as recipes
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.recipe import Recipe
@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 def _recipe(args: argparse.Namespace) -> Recipe:
     if args.workers < 1:
         raise UsageError(f"--workers {args.workers}: at least 1 is needed")
+    if args.local and args.workers > 1:
+        raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
     if args.recipe and "=" in args.recipe:
         args.words, args.recipe = [args.recipe, *args.words], ""
     if args.resume and not args.out:
@@ -80,7 +82,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     if args.resume and not (args.out / "recipe.yaml").is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no recipe.yaml there)")
-    words = [*args.words, *([f"data.root={Path(args.data).resolve()}"] if args.data else [])]
+    words = [*args.words, *([f"data.root={os.path.realpath(args.data)}"] if args.data else [])]
     recipe = recipes.load(args.recipe or str(args.out / "recipe.yaml"), words)
     if recipe.train.batch_size % (args.workers * recipe.train.accumulate):
         raise UsageError(
@@ -92,19 +94,18 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 def _run_folder(args: argparse.Namespace) -> Path:
     if args.out:
-        return Path(args.out).resolve()
+        return Path(os.path.realpath(args.out))  # unlike resolve, it leaves a loop of links to be met on writing
     return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
 def train_local(recipe: Recipe, run: Path, *, gpu: bool | None, resume: bool) -> bool:
     """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
     from depthray import distributed
-    from depthray.run import STOP, prepare, record, stop_on_signals
+    from depthray.run import STOP, record, stop_on_signals
 
     device = distributed.start(gpu=gpu)
     run = distributed.broadcast(run)
-    if distributed.is_main():
-        prepare(run, recipe, resume=resume)
+    _prepare_once(run, recipe, resume=resume)
     display = progress.Display() if distributed.is_main() else None
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
     try:
@@ -115,6 +116,23 @@ def train_local(recipe: Recipe, run: Path, *, gpu: bool | None, resume: bool) ->
             display.close()
         distributed.stop()
     return not (run / STOP).exists()
+
+
+def _prepare_once(run: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Prepare the run's folder on rank 0; a mistake found there is raised on every rank, so that none waits."""
+    from depthray import distributed
+    from depthray.data.frames import Frames
+    from depthray.run import prepare
+
+    mistake: DepthrayError | None = None
+    if distributed.is_main():
+        try:
+            Frames.open(recipe)  # first: after a mistake in the data the same command can be given again
+            prepare(run, recipe, resume=resume)
+        except DepthrayError as error:
+            mistake = error
+    if mistake := distributed.broadcast(mistake):
+        raise mistake
 
 
 def _preflight(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
@@ -151,7 +169,7 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody preempts a local cluster
     import ray
 
-    if ray.is_initialized():  # tests share one
+    if ray.is_initialized():  # by the program that calls us, which will also end it
         yield
         return
     if address:
@@ -221,14 +239,13 @@ def _cpus_per_worker(have: dict[str, float], args: argparse.Namespace) -> dict[s
 
 def work(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with every epoch reported to Ray."""
-
     run = Path(config["run"])
     if (run / ERROR).exists():
         return  # the group was restarted after a mistake that would repeat itself; the driver reports it
     try:
         _work(config, run)
     except DepthrayError as error:
-        (run / ERROR).write_text(json.dumps({"kind": type(error).__name__, "text": str(error)}), encoding="utf-8")
+        (run / ERROR).write_text(json.dumps({"exit_code": error.exit_code, "text": str(error)}), encoding="utf-8")
         raise
 
 
@@ -248,7 +265,9 @@ def _raise_known(run: Path) -> None:
     """Raise the user's error that a worker left behind."""
     if (run / ERROR).exists():
         found = json.loads((run / ERROR).read_text(encoding="utf-8"))
-        raise getattr(errors, found["kind"])(found["text"])
+        error = DepthrayError(found["text"])
+        error.exit_code = found["exit_code"]
+        raise error
 
 
 def _farewell(run: Path, finished: bool) -> None:

@@ -18,8 +18,10 @@ from depthray.words import apply_word, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is no number of epochs
+NotNegative = Annotated[int, Field(ge=0, strict=True)]
+Side = Annotated[int, Field(gt=0, le=8192, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -38,7 +40,7 @@ class Data(Section):
     source: str = Field("shards", description="form of the data set: a module of depthray/data/sources")
     root: str = Field("", description="where the data lies; `--data PATH` sets it")
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
-    size: tuple[Positive, Positive] = Field((128, 160), description="height, width in pixels the network is trained at")
+    size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels the network is trained at")
     inputs: tuple[str, ...] = Field(("image",), description="batch keys the network is given", min_length=1)
     min_depth: Amount = Field(1e-3, description="metres; nearer truth is not valid")
     max_depth: PositiveFloat = Field(10.0, description="metres; farther truth is not valid")
@@ -188,7 +190,7 @@ class Recipe(Section):
     """Everything that decides a run's numbers."""
 
     about: str = Field("", description="one line: what this recipe is for")
-    seed: NotNegative = Field(0, description="seed of weights, order, augmentation and dropout")
+    seed: Seed = Field(0, description="seed of weights, order, augmentation and dropout")
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = Model()
@@ -250,7 +252,7 @@ def _find(name: str) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise UsageError(f"recipe file {path} does not exist")
+            raise UsageError(f"recipe file {path} {'is not a file' if path.exists() else 'does not exist'}")
         return path
     if name not in names():
         raise UsageError(f"no recipe '{name}'{did_you_mean(name, names())}; a file is given as path/to/it.yaml")

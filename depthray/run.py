@@ -82,6 +82,8 @@ def record(
     if not distributed.is_main():
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         return
+    for doubt in frames.doubts():
+        log.note(doubt)
     first_step = state.position.step
     writer = checkpoint.Writer(run / "checkpoints", keep_best=recipe.train.keep_best, monitor=recipe.eval.monitor)
     board: Board | None = None

@@ -30,7 +30,7 @@ from depthray.state import begin
 
 SIZE = (48, 64)
 PLAIN = ["data.size=32,64", "train.epochs=1", "train.precision=fp32", "augment.brightness=0", "augment.contrast=0"]
-ROOMS = [*PLAIN, "data.frames=24", "train.batch_size=8"]
+ROOMS = [*PLAIN, "data.frames=24", "train.batch_size=8", "optim.lr=0.002"]
 FILES = [*PLAIN, "data.source=folder", "data.val_fraction=0.34", "train.batch_size=4"]  # 8 of 12 frames train
 SHARDS = [*FILES, "data.source=shards"]
 NEITHER = "neither a checkpoint nor a run folder"
@@ -131,7 +131,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
     fails(2, "train", tmp_path, "--local", said=(f"no recipe '{tmp_path}'", "path/to/it.yaml"))
     fails(2, "train", tmp_path / "mine.yaml", "--local", said="mine.yaml does not exist")
     (tmp_path / "mine.yaml").mkdir()
-    fails(2, "train", tmp_path / "mine.yaml", "--local", said="mine.yaml")
+    fails(2, "train", tmp_path / "mine.yaml", "--local", said="mine.yaml is not a file")
     fails(2, "recipe", "show", "deno", said="did you mean 'demo'?")
     fails(2, "train", "--local", said="which recipe? choose from: demo")
 
@@ -156,6 +156,10 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (3, "data.val_fraction=0", "data.val_fraction is 0"),
         (2, "nonsense", "'nonsense' is neither a flag nor a word"),
         (2, "--workers=0", "--workers 0"),
+        (2, "--workers=2", "--local is one process"),
+        (2, "train.epochs=true", "train.epochs=True"),
+        (2, "seed=9999999999999999999999", "seed=9999999999999999999999"),
+        (2, "data.size=1000000,1000000", "data.size.0=1000000"),
         (2, "--resume", "--resume: "),
     ],
 )
@@ -180,6 +184,13 @@ def test_run_folder_that_cannot_be_made(fails: Fails, file: Path) -> None:
         fails(2, "train", "demo", "--local", *ROOMS, "--out", out, said=(str(out), "Not a directory"))
 
 
+def test_same_command_again_after_a_mistake_in_the_data(fails: Fails, tmp_path: Path, data: Path) -> None:
+    words = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
+    (data / "index.csv").rename(data / "later.csv")
+    for _ in range(2):
+        fails(3, *words, said="index.csv: No such file")
+
+
 def test_run_name_used_before(fails: Fails, trained: Path) -> None:
     fails(2, "train", "demo", "--local", *ROOMS, "--out", trained, said=("already holds a run", "--resume"))
 
@@ -191,11 +202,17 @@ def test_run_name_used_before(fails: Fails, trained: Path) -> None:
         ("model.decoder=linear", "model.decoder was None, is linear"),
         ("train.batch_size=4", "train.batch_size was 8, is 4"),
         ("data.frames=32", "data.frames was 24, is 32"),
-        ("--workers=3", "must divide by --workers 3"),
     ],
 )
 def test_resume_as_another_run(fails: Fails, run: Path, word: str, said: str) -> None:
     fails(2, "train", "--local", "--out", run, "--resume", word, said=said)
+
+
+def test_resume_on_workers_the_batch_cannot_be_dealt_to(
+    fails: Fails, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.train, "train_on_ray", lambda *_: pytest.fail("Ray was started"))
+    fails(2, "train", "--out", run, "--resume", "--workers", "3", said="must divide by --workers 3")
 
 
 def test_resume_on_other_data(fails: Fails, tmp_path: Path, data: Path) -> None:
@@ -203,6 +220,13 @@ def test_resume_on_other_data(fails: Fails, tmp_path: Path, data: Path) -> None:
     assert main([*map(str, words)]) == 0
     write_index(data, read_index(data)[1:])
     fails(3, *words, "--resume", "train.epochs=2", said=(str(data), "fingerprint differs"))
+
+
+def test_links_that_lead_to_themselves(fails: Fails, tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    fails(3, "train", "demo", "--local", *FILES, "--data", loop, "--out", tmp_path / "out", said="Too many levels")
+    fails(2, "train", "demo", "--local", *ROOMS, "--out", loop, said="cannot write the run folder")
 
 
 # Checkpoints
@@ -535,3 +559,10 @@ def test_reader_that_has_gone(words: list[str]) -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_training_on_a_mistaken_unit_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    depth_as(lambda depth: 1000 * depth)(data)
+    words = ["train", "demo", "--local", *FILES, FLOAT, "data.max_depth=1e6", "--data", data, "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 0
+    assert "millimetres read as metres? declare the right data.encoding" in capsys.readouterr().out

@@ -190,9 +190,9 @@ def test_reusing_a_run_without_resume_is_an_error(tmp_path: Path) -> None:
 
 
 def test_resuming_with_another_recipe_names_what_differs(tmp_path: Path) -> None:
-    prepare(tmp_path / "run", small(), resume=False)
-    prepare(tmp_path / "run", small("train.epochs=5"), resume=True)
-    with pytest.raises(UsageError, match="optim.lr was 0.002, is 0.1"):
+    prepare(tmp_path / "run", small("optim.lr=0.2"), resume=False)
+    prepare(tmp_path / "run", small("train.epochs=5", "optim.lr=0.2"), resume=True)
+    with pytest.raises(UsageError, match="optim.lr was 0.2, is 0.1"):
         prepare(tmp_path / "run", small("train.epochs=5", "optim.lr=0.1"), resume=True)
 
 

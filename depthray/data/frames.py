@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from depthray import distributed
 from depthray.batch import Batch
+from depthray.data.check import depth_faults
 from depthray.data.curriculum import cut
 from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.sources import Source, open_source
@@ -69,6 +70,15 @@ class Frames:
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
+
+    def doubts(self) -> list[str]:
+        """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""
+        limit = self.recipe.data.max_depth
+        return [
+            f"frame '{self.source.frames[index].id}': {kind}: {detail}; see `depthray data check`"
+            for index in self.fixed()
+            for kind, detail in depth_faults(self.source.read(index)["depth"], max_depth=limit)
+        ]
 
     def fixed(self, count: int = 4) -> list[int]:
         """Validation frames spread over the set, the same at every epoch, for pictures."""
