@@ -563,6 +563,6 @@ def test_reader_that_has_gone(words: list[str]) -> None:
 
 def test_training_on_a_mistaken_unit_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     depth_as(lambda depth: 1000 * depth)(data)
-    words = ["train", "demo", "--local", *FILES, FLOAT, "data.max_depth=1e6", "--data", data, "--out", tmp_path / "out"]
-    assert main([str(word) for word in words]) == 0
+    words = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 3
     assert "millimetres read as metres? declare the right data.encoding" in capsys.readouterr().out
