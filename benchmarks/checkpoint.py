@@ -30,6 +30,8 @@ def main() -> int:
     one_step(state)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
     writer = Writer(work / "checkpoints", keep_best=1, monitor="abs_rel")
+    writer.reserve(state.contents({}, fingerprint="none"))  # as the training loop does after its first step
+    writer.wait()
     plain, blocked, written = [], [], []
     for round_ in range(args.rounds + 1):
         state.position.step = round_

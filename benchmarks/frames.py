@@ -25,7 +25,7 @@ def folder_and_shards(data: Path | None) -> tuple[Path, Path]:
     folder = data or work / "folder"
     with redirect_stdout(StringIO()):
         if data is None:
-            call("data", "render", str(folder), "--layout", "folder", "--frames", "320", "--size", "240x320")
+            call("data", "render", str(folder), "--layout", "folder", "--frames", "320", "--size", "240", "320")
         call("data", "pack", str(folder), str(work / "shards"), "--source", "folder", "--encoding", "uint16_mm")
     return folder, work / "shards"
 

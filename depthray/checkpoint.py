@@ -69,8 +69,13 @@ class Writer:
         self.root, self.keep_best, self.monitor = root, keep_best, monitor
         self._snapshot = Snapshot()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="depthray-checkpoint")
-        self._pending: Future[Path] | None = None
+        self._pending: Future[Path | None] | None = None
         _prepare(root)
+
+    def reserve(self, contents: Contents) -> None:
+        """Find memory for contents of this shape in the background, which would take longest in the first `save`."""
+        self.wait()
+        self._pending = self._thread.submit(self._reserve, contents)
 
     def save(self, contents: Contents) -> None:
         """Copy the live tensors and write them while training goes on."""
@@ -82,6 +87,10 @@ class Writer:
         """Wait until all is written; the path of what was written since the last call."""
         pending, self._pending = self._pending, None
         return pending.result() if pending else None
+
+    def _reserve(self, contents: Contents) -> None:
+        _copy(contents, self._snapshot)  # of tensors that are changing; never read, and overwritten by the first save
+        self._snapshot.finish()
 
     def _write(self, contents: Contents) -> Path:
         self._snapshot.finish()

@@ -89,7 +89,9 @@ def record(
     board: Board | None = None
     try:
         for event in fit(recipe, state, frames):
-            board = board or _board(recipe, run, first_step=first_step)
+            if board is None:
+                writer.reserve(state.contents({}, fingerprint=frames.fingerprint))
+                board = _board(recipe, run, first_step=first_step)
             if isinstance(event, Interval):
                 log.interval(event)
                 board.scalars(event.step, _curves(event))

@@ -120,3 +120,14 @@ def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
     (path,) = committed(tmp_path)
     assert load(path).metrics == {"abs_rel": 0.2}
     assert latest(tmp_path, pytest.fail) == path
+
+
+def test_reserved_memory_holds_nothing_of_its_own(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel")
+    writer.reserve(contents(step=1, fill=1.0))
+    writer.save(contents(step=2, fill=7.0))
+    path = writer.wait()
+    assert path is not None
+    assert committed(tmp_path) == [path]
+    wanted = contents(step=2, fill=7.0).weights
+    assert all(torch.equal(load(path).weights[key], value) for key, value in wanted.items())
