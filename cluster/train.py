@@ -25,8 +25,8 @@ from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.recipe import Recipe
 
 ERROR = "error.json"
-# Driver and workers read these when Ray is imported. Reports wait for the controller's poll, 2 s unless told; Ray's
-# print patch doubles lines.
+# Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s
+# unless told; Ray's print patch doubles lines.
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -34,6 +34,9 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
+
+# A few workers on this machine can be asked often, and nobody preempts them.
+LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def main(argv: list[str]) -> int:
@@ -162,11 +165,10 @@ def train_on_ray(recipe: Recipe, run: Path, args: argparse.Namespace) -> bool:
 @contextmanager
 def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
     """A connection to the cluster at an address, or a local one that lives as long as the context."""
-    for key, value in RAY_SETTINGS.items():
+    for key, value in {**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
         os.environ.setdefault(key, value)
     if not address:
         _lock()
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody preempts a local cluster
     import ray
 
     if ray.is_initialized():  # by the program that calls us, which will also end it

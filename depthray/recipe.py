@@ -151,7 +151,7 @@ class Train(Section):
     max_bad_steps: Positive = Field(10, description="non-finite losses in a row after which training stops")
     patience: NotNegative = Field(0, description="epochs without a better score after which training stops; 0 = never")
     max_minutes: Amount = Field(0.0, description="wall-clock limit; 0 = none")
-    save_every_steps: NotNegative = Field(0, description="steps between save points inside an epoch; 0 = none")
+    save_every_steps: NotNegative = Field(250, description="steps between save points inside an epoch; 0 = none")
     keep_best: Positive = Field(2, description="best checkpoints kept, besides the last")
     log_seconds: PositiveFloat = Field(10.0, description="seconds between progress lines")
 

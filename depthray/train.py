@@ -88,7 +88,7 @@ def _epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> 
         at.seconds += time.perf_counter() - started
         meter.add(result, lr=lr, waited=waited, took=time.perf_counter() - started)
         last = at.step_in_epoch == frames.steps_per_epoch
-        if meter.due or last:
+        if meter.due or last or at.step == 1:  # the first step is told at once: whoever watches knows that it runs
             yield meter.interval(state, frames.steps_per_epoch)
         if result.stop and not last:
             yield SavePoint(_why_stopped(recipe, state))
