@@ -2,9 +2,9 @@
 
     python benchmarks/ray_overhead.py [--data FOLDER]
 
-Steady state: unet-resnet34, one worker with all cores, against --local; images/s of the median stretch of 2 s after the first,
-checkpoints and validation left out on both sides. First step: from the start of `depthray train` to its first step,
-against a script that calls ray.init and fits a TorchTrainer whose training function does nothing, to its start.
+Steady state: unet-resnet34, one worker with all cores, against --local; images/s of the median stretch of 2 s after the
+first, checkpoints and validation left out on both sides. First step: from the start of `depthray train` to its first
+step, against a script that calls ray.init and fits a TorchTrainer whose function does nothing, to the start of that.
 """
 
 from __future__ import annotations
