@@ -35,7 +35,7 @@ class Meter:
     """Adds steps up to the next progress line."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.every = recipe.train.log_seconds
+        self.every, self.batch_size = recipe.train.log_seconds, recipe.train.batch_size
         self._restart()
 
     def _restart(self) -> None:
@@ -47,7 +47,7 @@ class Meter:
         """Count one step."""
         if math.isfinite(result.loss):
             self.losses.append(result.loss)
-        self.images += result.images
+        self.images += self.batch_size
         self.waited += waited
         self.took += took
         self.lr = lr
@@ -72,7 +72,7 @@ class Meter:
             images_per_second=self.images / self.took,
             wait_share=self.waited / self.took,
             memory_gib=memory_gib(state.device),
-            eta_seconds=(steps - at.step) * self.took * recipe.train.batch_size / self.images,
+            eta_seconds=(steps - at.step) * self.took * self.batch_size / self.images,
             bad_steps=at.bad_steps,
         )
         self._restart()

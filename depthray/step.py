@@ -21,7 +21,6 @@ class StepResult:
     """One optimiser step, agreed by all processes."""
 
     loss: float  # mean over the global batch; NaN when skipped
-    images: int
     stop: bool
 
 
@@ -56,7 +55,7 @@ class Stepper:
                 state.average.update(state.model, progress=(at.epoch + 1) / self.epochs)
         state.scaler.update()
         state.optimiser.zero_grad(set_to_none=True)
-        return StepResult(math.nan if bad else total, self.recipe.train.batch_size, stop)
+        return StepResult(math.nan if bad else total, stop)
 
     def _backward(self, micro_batches: list[Batch]) -> Tensor:
         """Backward through the micro-batches; gradients of the mean loss over the global batch; returns (b,) losses."""
@@ -100,5 +99,6 @@ class Stepper:
 
 
 def wants_stop(recipe: Recipe, state: State) -> bool:
+    """Whether this process would end the run: it was asked to, or the time limit is over."""
     limit = recipe.train.max_minutes * 60
     return state.stop() or (limit > 0 and state.position.seconds >= limit)

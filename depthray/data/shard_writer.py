@@ -30,7 +30,7 @@ class Writers:
         self._open: dict[Any, _Writer] = {}
 
     def __enter__(self) -> Writers:
-        with _writing(self._out):
+        with writing(self._out):
             self._out.mkdir(parents=True, exist_ok=True)
             for stale in self._out.glob(".tmp-*"):  # of a call that was killed
                 stale.unlink()
@@ -102,7 +102,7 @@ class _Writer:
         self._temporary = out / f".tmp-{uuid.uuid4().hex}"
         self._frames: list[Frame] = []
         self._digests: list[str] = []
-        with _writing(out):
+        with writing(out):
             self._disk = _Disk(self._temporary)
         self._file = h5py.File(self._disk, "w")
         for key, array in arrays.items():
@@ -117,7 +117,7 @@ class _Writer:
         """Append a sample."""
         for key, array in arrays.items():
             self._file[key][self.count] = array
-        with _writing(self._out):
+        with writing(self._out):
             self._disk.check()
         self._frames.append(frame)
         self._digests.append(digest(arrays))
@@ -131,7 +131,7 @@ class _Writer:
         index = self._index(provenance)
         self._file.close()
         self._disk.close()
-        with _writing(path):
+        with writing(path):
             self._disk.check()
             _append(self._temporary, index)
             os.rename(self._temporary, path)
@@ -172,7 +172,8 @@ class _Writer:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a ResourceError that names the path."""
     try:
         yield
     except OSError as error:

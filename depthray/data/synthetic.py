@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,8 +23,7 @@ from depthray.data import poses, raycast, rooms, shading
 from depthray.data.raycast import FACES
 from depthray.data.rooms import CLASSES
 from depthray.data.shading import Floats, Light
-from depthray.data.sources import Frame
-from depthray.errors import DataError, ResourceError
+from depthray.errors import DataError
 
 __all__ = ["CLASSES", "POSES", "render_frame", "scene_of", "write"]
 
@@ -94,13 +91,16 @@ def write(
     """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
     if layout == "shards":
         from depthray.data import shards
+        from depthray.data.sources.synthetic import KEYS, Rooms
 
         provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
-        shards.pack(_Rendered(seed, frames, size), out, provenance=provenance, advance=advance)
+        shards.pack(Rooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
         return
+    from depthray.data.shard_writer import writing
+
     if (out / "index.csv").exists():
         raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
-    with _writing(out):
+    with writing(out):
         rows = []
         for index in range(frames):
             rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))
@@ -135,29 +135,6 @@ def _light(seed: int, number: int) -> Light:
     return shading.light_of(rooms.build(seed, number))
 
 
-class _Rendered:
-    """The frames of a seed as a source that can be packed. See `depthray.data.sources.Source`."""
-
-    keys = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
-
-    def __init__(self, seed: int, count: int, size: tuple[int, int]) -> None:
-        self._seed, self._size = seed, size
-        self.frames = [Frame(id_of(index), scene_of(index), "", "synthetic") for index in range(count)]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what decides the frames."""
-        return sha256(repr((__version__, self._seed, len(self.frames), self._size)).encode()).hexdigest()
-
-    def read(self, index: int) -> Sample:
-        """Draw one frame."""
-        return render_frame(self._seed, index, height=self._size[0], width=self._size[1])
-
-    def faults(self, index: int) -> list[str]:
-        """None: there is nothing stored that could be odd."""
-        return []
-
-
 def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
     """Write the files of one frame; its row of the index."""
     stored = {
@@ -186,13 +163,3 @@ def _finish(out: Path, rows: list[dict[str, str]]) -> None:
         table.writeheader()
         table.writerows(rows)
     os.replace(temporary, out / "index.csv")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(
-            f"{out}: cannot be written: {error.strerror or error}; free space or choose another folder"
-        ) from None

@@ -37,20 +37,23 @@ def fits(root: Path) -> bool:
 class Rooms:
     """A data set that is drawn. See `depthray.data.sources.Source`."""
 
-    def __init__(self, count: int, size: tuple[int, int], keys: frozenset[str]) -> None:
-        self._size = size
+    def __init__(self, count: int, size: tuple[int, int], keys: frozenset[str], *, seed: int = SEED) -> None:
+        self._size, self._seed = size, seed
         self.keys = keys & KEYS
-        self.frames = [_frame(index) for index in range(count)]
+        self.frames = [
+            Frame(synthetic.id_of(index), synthetic.scene_of(index), split="", source="synthetic")
+            for index in range(count)
+        ]
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what is drawn: the renderer is a pure function of these."""
-        return sha256(repr((__version__, SEED, len(self.frames), self._size)).encode()).hexdigest()
+        return sha256(repr((__version__, self._seed, len(self.frames), self._size)).encode()).hexdigest()
 
     def read(self, index: int) -> Sample:
         """Draw one frame."""
         height, width = self._size
-        sample = synthetic.render_frame(SEED, index, height=height, width=width)
+        sample = synthetic.render_frame(self._seed, index, height=height, width=width)
         for key in KEYS - self.keys:
             del sample[key]  # type: ignore[misc]
         return sample
@@ -58,8 +61,3 @@ class Rooms:
     def faults(self, index: int) -> list[str]:
         """None: there is nothing stored that could be odd."""
         return []
-
-
-def _frame(index: int) -> Frame:
-    scene = synthetic.scene_of(index)
-    return Frame(id=f"{scene}-{index % synthetic.POSES}", scene=scene, split="", source="synthetic")
