@@ -18,8 +18,8 @@ import cv2
 import frames
 import numpy as np
 
-from depthray import recipe
 from depthray.data.sources import open_source
+from depthray.sections import Data
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     folder, shards = frames.folder_and_shards(args.data)
     with (folder / "index.csv").open(encoding="utf-8") as file:
         files = [(folder / row["rgb"], folder / row["depth"]) for row in csv.DictReader(file)]
-    source = open_source(recipe.Data(source="shards", root=str(shards)))
+    source = open_source(Data(source="shards", root=str(shards)))
     order = np.random.default_rng(0).permutation(len(files)).tolist()
     decoded, packed = [], []
     for _ in range(args.rounds + 1):

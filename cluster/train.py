@@ -22,7 +22,7 @@ from typing import Any
 from depthray import progress
 from depthray import recipe as recipes
 from depthray.errors import DepthrayError, ResourceError, UsageError
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 ERROR = "error.json"
 # Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s

@@ -36,7 +36,8 @@ from depthray import manifest, recipe
 from depthray.durable import explained, sync_folder, write_file
 from depthray.errors import CheckpointError, UsageError
 from depthray.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest, verify
-from depthray.recipe import Recipe
+from depthray.metrics import badness
+from depthray.sections import Recipe
 from depthray.snapshot import Snapshot
 
 __all__ = ["Contents", "Writer", "committed", "latest", "load", "recipe_of", "resolve", "verify", "write"]
@@ -267,8 +268,8 @@ def _free_name(root: Path, contents: Contents) -> Path:
 
 
 def _ranked(paths: list[Path], monitor: str) -> list[Path]:
-    """The scored checkpoints, lowest score first, of equals the latest first."""
-    scored = [(_metrics(path).get(monitor, math.nan), path) for path in reversed(paths)]
+    """The scored checkpoints, best score first, of equals the latest first."""
+    scored = [(badness(monitor, _metrics(path).get(monitor, math.nan)), path) for path in reversed(paths)]
     return [path for _, path in sorted((pair for pair in scored if math.isfinite(pair[0])), key=lambda pair: pair[0])]
 
 

@@ -19,8 +19,8 @@ from depthray.data.sources import Source, open_source
 from depthray.errors import CheckpointError, DataError
 from depthray.protocols import PROTOCOLS, Protocol
 from depthray.protocols import apply as apply_protocol
-from depthray.recipe import Recipe
 from depthray.report import Evaluation, Row
+from depthray.sections import Recipe
 
 Batches = Iterable[tuple[list[int], Batch]]
 

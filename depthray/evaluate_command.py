@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from depthray.errors import UsageError
-from depthray.recipe import Recipe, load
+from depthray.recipe import load
+from depthray.sections import Recipe
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 from depthray.state import State
 from depthray.step import StepResult
 

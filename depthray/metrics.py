@@ -16,10 +16,16 @@ from torch import Tensor
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "delta1", "delta2", "delta3")
 UNITS = {"sq_rel": "m", "rmse": "m", "mae": "m", "silog": "x100"}
 RANGES = ("all", "<1 m", "1-3 m", "3-5 m", ">5 m")  # of the true depth; a limit belongs to the range above it
+HIGHER = ("delta1", "delta2", "delta3", "ssim", "iou", "dice", "boundary_f1")  # better when higher; others when lower
 LIMITS = (1.0, 3.0, 5.0)
 SUMS = ("count", "abs_rel", "sq_rel", "square", "log_square", "log10", "log", "mae", "delta1", "delta2", "delta3")
 
 Rows = NDArray[np.float64]
+
+
+def badness(name: str, value: float) -> float:
+    """A metric's value as a number that is lower when better; NaN stays NaN."""
+    return -value if name in HIGHER else value
 
 
 def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:

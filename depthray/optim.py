@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from depthray.errors import UsageError
-from depthray.recipe import Optim, Schedule
+from depthray.sections import Optim, Schedule
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
@@ -92,7 +92,7 @@ class Plateau:
 
     def update(self, score: float) -> int:
         """Take an epoch's validation score (lower is better; NaN never is); the drops so far."""
-        if score < self.best * (1 - BETTER):
+        if score < self.best - (BETTER * abs(self.best) if math.isfinite(self.best) else 0):
             self.best, self.waited = score, 0
             return self.drops
         self.waited += 1

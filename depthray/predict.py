@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 
     from depthray.export import Camera
     from depthray.photo import Limits
-    from depthray.recipe import Recipe
+    from depthray.sections import Recipe
 
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply"}
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from depthray import recipe as recipes
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 COMMENT_COLUMN = 34
 

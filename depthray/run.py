@@ -21,7 +21,7 @@ from depthray.data.frames import Frames
 from depthray.errors import DataError, UsageError
 from depthray.meter import Interval
 from depthray.metrics import METRICS
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 from depthray.state import State, begin, restore
 from depthray.tensorboard import Board
 from depthray.train import Epoch, fit

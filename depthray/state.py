@@ -18,7 +18,7 @@ from depthray import models, optim
 from depthray.checkpoint import Contents
 from depthray.errors import CheckpointError
 from depthray.precision import Precision
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from depthray import distributed, losses, models, optim
 from depthray.batch import Batch, to_device
 from depthray.errors import DivergedError
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 from depthray.seeding import seed_step
 from depthray.state import State
 

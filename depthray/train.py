@@ -16,7 +16,8 @@ from torch import nn
 from depthray import distributed, optim, picture
 from depthray.data.frames import Frames
 from depthray.meter import Interval, Meter
-from depthray.recipe import Recipe
+from depthray.metrics import badness
+from depthray.sections import Recipe
 from depthray.state import State
 from depthray.step import Stepper, wants_stop
 from depthray.validate import validate
@@ -111,7 +112,7 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     metrics = {**scores, "train_loss": train_loss, "lr": lr, "bad_steps": float(at.bad_steps)}
     at.epoch += 1
     at.step_in_epoch, at.loss_sum, at.good_steps = 0, 0.0, 0
-    score = scores[recipe.eval.monitor]
+    score = badness(recipe.eval.monitor, scores[recipe.eval.monitor])
     state.plateau.update(score)
     if score < at.best:
         at.best, at.best_epoch = score, at.epoch

@@ -7,7 +7,7 @@ from depthray.data.frames import Frames
 from depthray.data.loader import eval_batches
 from depthray.evaluate import evaluate, pictures
 from depthray.protocols import PROTOCOLS
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 from depthray.state import State
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from depthray import manifest
 from depthray.checkpoint import Contents
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 
 def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:

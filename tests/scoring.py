@@ -17,7 +17,7 @@ from depthray.data.loader import eval_batches
 from depthray.data.sources import Frame
 from depthray.evaluate import evaluate
 from depthray.protocols import PLAIN
-from depthray.recipe import Data
+from depthray.sections import Data
 
 COUNT, BATCH, DATA = 11, 2, Data(size=(24, 32))  # 6 batches, the last one short: nothing divides by 2 or 3
 

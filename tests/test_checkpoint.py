@@ -17,7 +17,7 @@ from checkpoints import Hostile, contents, flat, reseal
 from depthray import checkpoint, durable, manifest
 from depthray.checkpoint import Contents, committed, latest, load, resolve, verify, write
 from depthray.errors import CheckpointError
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json", "manifest.json")
 

@@ -15,7 +15,7 @@ from checkpoints import contents, flat
 
 from depthray.checkpoint import Contents, Writer, committed, latest, load, write
 from depthray.errors import CheckpointError
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 NAN = math.nan
 KEPT = [

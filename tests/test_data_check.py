@@ -14,7 +14,7 @@ from depthray.__main__ import main
 from depthray.data.check import check
 from depthray.data.shards import open_shard, pack
 from depthray.data.sources import open_source
-from depthray.recipe import Data
+from depthray.sections import Data
 
 SIZE = (48, 64)
 DEPTH, RGB = "depth/s1-000.png", "rgb/s1-000.jpg"

@@ -12,7 +12,7 @@ from frames import folder_dataset, read_index, write_index
 from depthray.__main__ import main
 from depthray.data.sources import open_source
 from depthray.data.stats import quantile, stats
-from depthray.recipe import Data
+from depthray.sections import Data
 
 SIZE = (8, 10)
 

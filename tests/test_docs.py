@@ -25,6 +25,7 @@ from depthray.data.split import SIDES
 from depthray.errors import UsageError
 from depthray.predict import FORMATS
 from depthray.protocols import PROTOCOLS
+from depthray.sections import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,7 +38,7 @@ CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
-KEY = re.compile(rf"({'|'.join(recipe.Recipe.model_fields)})\.[a-z][a-z0-9_]*(=.+)?")
+KEY = re.compile(rf"({'|'.join(Recipe.model_fields)})\.[a-z][a-z0-9_]*(=.+)?")
 FILE_ENDINGS = (".md", ".py", ".safetensors", ".yaml")  # `model.safetensors` looks like a key and is none
 REPOSITORY = re.compile(r"(\.ci|benchmarks|cluster|depthray|docs|serve|tests|tuning)/\S*|\w+\.(toml|txt)|Makefile")
 

@@ -14,7 +14,7 @@ from depthray.batch import Batch, Sample
 from depthray.data.loader import TrainLoader, ahead, eval_batches
 from depthray.data.sources import Frame
 from depthray.errors import DataError, UsageError
-from depthray.recipe import Augment, Data
+from depthray.sections import Augment, Data
 
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from depthray import losses
-from depthray.recipe import Loss
+from depthray.sections import Loss
 
 NAMES = sorted(losses.TERMS)
 

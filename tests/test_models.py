@@ -14,7 +14,7 @@ from depthray import models
 from depthray.errors import DataError, UsageError
 from depthray.models import _inputs
 from depthray.models._encoders import widen
-from depthray.recipe import Model
+from depthray.sections import Model
 
 EXTRA = [("unet", {"encoder": "tiny"}), ("unet", {"encoder": "resnet18", "decoder": "linear"})]
 CASES = [(name, {}) for name in models.names()] + EXTRA

@@ -10,7 +10,7 @@ from torch import nn
 from depthray.errors import UsageError
 from depthray.models.unet import build
 from depthray.optim import Average, Plateau, build_optimiser, learning_rate, set_learning_rate
-from depthray.recipe import Optim
+from depthray.sections import Optim
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ from depthray.data import shard_writer, shards
 from depthray.data.command import main
 from depthray.data.sources import Frame, open_source
 from depthray.errors import DataError, ResourceError
-from depthray.recipe import Data
+from depthray.sections import Data
 
 EVERYTHING = ("image", "background", "semantics", "instances", "mask")
 

@@ -12,7 +12,7 @@ from frames import folder_dataset
 from depthray.batch import WORDS, collate
 from depthray.data.shards import pack
 from depthray.data.sources import names, open_source, recognise
-from depthray.recipe import Data
+from depthray.sections import Data
 
 
 def folder(path):

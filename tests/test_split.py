@@ -7,7 +7,7 @@ import pytest
 from depthray.data.sources import Frame
 from depthray.data.split import overlaps, side, split
 from depthray.errors import DataError, UsageError
-from depthray.recipe import Data
+from depthray.sections import Data
 
 
 def frames(*scenes):

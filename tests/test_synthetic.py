@@ -7,7 +7,7 @@ import pytest
 from depthray.data import poses, raycast, rooms, sources, synthetic
 from depthray.data.raycast import BOX, CYLINDER, ELLIPSOID, Camera, Hits, Solids
 from depthray.errors import DataError, ResourceError
-from depthray.recipe import Data
+from depthray.sections import Data
 
 SIZE = (48, 64)
 SEED = 7

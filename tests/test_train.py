@@ -13,8 +13,8 @@ from depthray import checkpoint, recipe
 from depthray.data.frames import Frames
 from depthray.errors import DataError, DivergedError, UsageError
 from depthray.meter import Interval
-from depthray.recipe import Recipe
 from depthray.run import STOP, prepare, record
+from depthray.sections import Recipe
 from depthray.state import State, begin
 from depthray.train import Epoch, SavePoint, fit, learning_rate
 

@@ -13,7 +13,7 @@ from torchvision.models import resnet18, resnet34
 from depthray import models
 from depthray.errors import UsageError
 from depthray.models.unet import build
-from depthray.recipe import Model
+from depthray.sections import Model
 
 
 def count(model):

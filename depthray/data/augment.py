@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, MAPS, Sample
 from depthray.data.resize import resize
-from depthray.recipe import Augment
+from depthray.sections import Augment
 
 BLUR_SIGMA = (0.3, 1.5)  # pixels
 NOISE_SIGMA = (0.01, 0.05)  # share of full scale

@@ -16,7 +16,7 @@ from depthray.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from depthray.data.sources import Source
-    from depthray.recipe import Data
+    from depthray.sections import Data
 
 EVERYTHING = ("image", "background", "semantics", "instances", "mask")
 RECIPE = "unet-resnet34"

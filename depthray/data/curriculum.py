@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.sources import Source
-from depthray.recipe import Curriculum
+from depthray.sections import Curriculum
 
 
 def cut(indices: list[int], source: Source, section: Curriculum, *, seed: int) -> list[list[int]]:

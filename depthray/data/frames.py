@@ -12,7 +12,7 @@ from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.sources import Source, open_source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
-from depthray.recipe import Recipe
+from depthray.sections import Recipe
 
 
 class Frames:

@@ -27,7 +27,7 @@ from depthray.data.augment import augment
 from depthray.data.resize import resize
 from depthray.data.sources import Source
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
-from depthray.recipe import Augment, Data
+from depthray.sections import Augment, Data
 
 STEPS_AHEAD = 2
 

@@ -17,7 +17,7 @@ from depthray.data.trivial import trivial_scores
 from depthray.errors import DataError
 from depthray.metrics import METRICS
 from depthray.protocols import PROTOCOLS
-from depthray.recipe import Data
+from depthray.sections import Data
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BINS = 65536  # one a millimetre

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do w
     from torch import Tensor, nn
 
     from depthray.batch import Batch, Prediction
-    from depthray.recipe import Model
+    from depthray.sections import Model
 
 
 def names() -> list[str]:

@@ -17,10 +17,11 @@ from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.recipe import Data
+    from depthray.sections import Data
 
 # batch.py knows these too, but it costs an import of torch, which checking a recipe must not.
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
+TARGETS = ("depth", "mask")
 ALWAYS = ("image", "depth", "intrinsics")
 MADE = ("sparse",)  # derived from depth by the loader, not read
 
@@ -66,14 +67,24 @@ def check(section: Data, *, where: str) -> None:
     if section.source not in names():
         raise UsageError(f"{where}: no data.source='{section.source}'{did_you_mean(section.source, names())}")
     encodings.check(section.encoding, where=where)
-    for key in section.inputs:
-        if key not in INPUTS:
-            raise UsageError(f"{where}: data.inputs has unknown '{key}'{did_you_mean(key, INPUTS)}")
+    for word, keys, known in (("inputs", section.inputs, INPUTS), ("targets", section.targets, TARGETS)):
+        for key in keys:
+            if key not in known:
+                raise UsageError(f"{where}: data.{word} has unknown '{key}'{did_you_mean(key, known)}")
 
 
 def wanted(section: Data) -> frozenset[str]:
-    """The keys to read: what training always needs and the declared inputs. The rest would only cost time."""
-    return frozenset((*ALWAYS, *section.inputs))
+    """The keys to read: what training always needs, the declared inputs and targets. The rest would only cost time."""
+    return frozenset((*ALWAYS, *section.inputs, *section.targets))
+
+
+def refuse_encoding(section: Data) -> None:
+    """For a form that states the unit of its depth itself: a UsageError if the recipe declares one all the same."""
+    default = type(section).model_fields["encoding"].default
+    if section.encoding != default:
+        raise UsageError(
+            f"data.encoding={section.encoding}: data.source={section.source} states its own unit; leave the key out"
+        )
 
 
 def open_source(section: Data, *, verify: bool = True) -> Source:
@@ -105,7 +116,8 @@ def _verify(source: Source, section: Data) -> None:
     double = [name for name, count in Counter(frame.id for frame in source.frames).items() if count > 1]
     if double:
         raise DataError(f"{section.root}: {len(double)} frame ids are used twice, first '{double[0]}'; ids must differ")
-    missing = sorted(set(section.inputs) - source.keys - set(MADE))
-    if missing:
-        raise DataError(f"{section.root}: data.inputs wants '{missing[0]}', which this data set lacks")
+    for word, keys in (("inputs", section.inputs), ("targets", section.targets)):
+        missing = sorted(set(keys) - source.keys - set(MADE))
+        if missing:
+            raise DataError(f"{section.root}: data.{word} wants '{missing[0]}', which this data set lacks")
     _ = source.fingerprint  # touches every file, so that a missing one is found before training, not during it

@@ -24,7 +24,7 @@ from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.recipe import Data
+    from depthray.sections import Data
 
 Pixels = NDArray[Any]
 Row = dict[str, str]

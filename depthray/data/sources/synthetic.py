@@ -13,7 +13,7 @@ from depthray.errors import UsageError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.recipe import Data
+    from depthray.sections import Data
 
 SEED = 0  # of the rooms; which of them are held out is up to data.split_seed
 KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from depthray.batch import Batch, Prediction
-from depthray.recipe import Loss
+from depthray.sections import Loss
 
 NEAREST = 1e-3  # metres; below it the logarithm goes on as its tangent
 FLATTEST = 1e-6  # below it the square root goes on as a straight line to 0
