@@ -273,10 +273,11 @@ def _raise_known(run: Path) -> None:
 
 
 def _farewell(run: Path, finished: bool) -> None:
+    from depthray.progress import TOLD
     from depthray.run import summary
 
     best, scores = summary(run)
-    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in ("abs_rel", "rmse", "delta1") if key in scores)
+    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in TOLD if key in scores)
     here = Path.cwd()
 
     def show(path: Path) -> Path:

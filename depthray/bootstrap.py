@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,29 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 SEED = 0
 
+Values = NDArray[np.float64]
 
-def intervals(table: NDArray[np.float64], scenes: Sequence[str]) -> NDArray[np.float64]:
+
+def intervals(
+    table: Values, scenes: Sequence[str], *, finish: Callable[[Values], Values] = lambda means: means
+) -> Values:
     """(N,M) metrics of N frames and their scenes -> (2,M) ends of the 95 % interval of the mean over frames.
 
     Whole scenes are drawn with replacement; frames, where there is only one scene. Percentiles of 1000 seeded draws.
+    A metric is drawn from the frames that have it, that is where it is not NaN. `finish` makes of each draw's means
+    what the interval is of.
     """
+    names, there = np.asarray(scenes), ~np.isnan(table)
+    drawn = np.full((RESAMPLES, table.shape[1]), np.nan)
+    for kept in np.unique(there, axis=1).T:
+        columns = (there == kept[:, None]).all(axis=0)
+        if kept.any():
+            drawn[:, columns] = means(table[kept][:, columns], names[kept])
+    return np.percentile(finish(drawn), [2.5, 97.5], axis=0)
+
+
+def means(table: Values, scenes: NDArray[np.str_]) -> Values:
+    """(N,M) values of N frames and their scenes -> (1000,M) means over the frames of each draw."""
     names, members = np.unique(scenes, return_inverse=True)
     if len(names) < 2:
         members = np.arange(len(table))
@@ -23,8 +40,8 @@ def intervals(table: NDArray[np.float64], scenes: Sequence[str]) -> NDArray[np.f
     sums = np.stack([np.bincount(members, weights=column, minlength=clusters) for column in table.T], axis=-1)
     counts = np.bincount(members, minlength=clusters)
     rng = np.random.default_rng(SEED)
-    means = np.empty((RESAMPLES, table.shape[1]))
-    for mean in means:
+    found = np.empty((RESAMPLES, table.shape[1]))
+    for mean in found:
         drawn = rng.integers(clusters, size=clusters)
         mean[:] = sums[drawn].sum(axis=0) / counts[drawn].sum()
-    return np.percentile(means, [2.5, 97.5], axis=0)
+    return found

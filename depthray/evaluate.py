@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from depthray import checkpoint, distributed, metrics, models, picture
-from depthray.batch import Batch, to_device
+from depthray.batch import Batch, Prediction, to_device
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.sources import Source, open_source
 from depthray.errors import CheckpointError, DataError
-from depthray.protocols import PROTOCOLS, Protocol
-from depthray.protocols import apply as apply_protocol
+from depthray.mask_metrics import mask_scores, probability
+from depthray.protocols import PROTOCOLS, Depths, Protocol, compare
 from depthray.report import Evaluation, Row
 from depthray.sections import Recipe
 
@@ -30,60 +31,115 @@ class Scored(NamedTuple):
 
     indices: list[int]
     batch: Batch  # on the device
-    depth: Tensor  # (B,1,H,W) float32 metres at the size of the truth
-    valid: Tensor  # (B,1,H,W) bool, the pixels that are scored
-    broken: Tensor  # (B,) predicted pixels that were NaN or infinite
+    prediction: Prediction
+    depth: Depths | None  # None where it is not predicted or not known
+    has_mask: bool  # whether a mask is predicted and known
+
+    @property
+    def broken(self) -> Tensor:
+        """-> (B,) predicted pixels that were NaN or infinite."""
+        maps = [self.prediction[key] for key in ("depth", "mask") if key in self.prediction]
+        return torch.stack([(~torch.isfinite(each)).sum(dim=(1, 2, 3)) for each in maps]).sum(dim=0)
 
 
 @torch.no_grad()
 def predictions(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> Iterator[Scored]:
-    """Batches of frames -> predictions (B,1,H,W) in metres at the truth's size, as the protocol wants them."""
+    """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol wants it."""
     for indices, cpu_batch in batches:
         batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
-        raw = models.run(model, batch)["depth"]
-        depth, valid = apply_protocol(raw, batch["depth"], protocol)
-        yield Scored(indices, batch, depth, valid, (~torch.isfinite(raw)).sum(dim=(1, 2, 3)))
+        prediction = models.run(model, batch)
+        both = {key for key in ("depth", "mask") if key in prediction and key in batch}
+        depth = compare(prediction["depth"], batch["depth"], protocol) if "depth" in both else None
+        yield Scored(indices, batch, prediction, depth, has_mask="mask" in both)
 
 
 def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> Evaluation:
     """Score this process's batches and gather the frames of all processes.
 
     Each frame is scored by itself in float64 and frames are sorted by index, so that the result is bit for bit the same
-    however whole batches are dealt. Raises DataError where not a single pixel can be scored.
+    however whole batches are dealt. Raises DataError where nothing can be scored.
     """
     training = model.training
     model.eval()
     try:
         mine = [
-            row for scored in predictions(model, batches, protocol=protocol, device=device) for row in _rows(scored)
+            row
+            for scored in predictions(model, batches, protocol=protocol, device=device)
+            for row in _rows(scored, protocol)
         ]
     finally:
         model.train(training)
     rows = sorted(distributed.gather(mine), key=lambda row: row.index)
-    if not any(row.sums[0, 0] for row in rows):
+    _check_scored(rows, protocol)
+    return Evaluation(protocol, rows)
+
+
+def _check_scored(rows: Sequence[Row], protocol: Protocol) -> None:
+    if not any(row.sums is not None or row.extra for row in rows):
+        raise DataError(
+            f"{len(rows)} frames have neither depth nor a mask that this network predicts; "
+            "use data with the truth, and name it in data.targets"
+        )
+    compared = [row.sums for row in rows if row.sums is not None]
+    if compared and not any(sums[0, 0] for sums in compared):
         raise DataError(
             f"none of {len(rows)} frames has a pixel that protocol {protocol.name} scores "
             f"({protocol.about}); is data.encoding right?"
         )
-    return Evaluation(protocol, rows)
 
 
-def _rows(scored: Scored) -> Iterator[Row]:
-    indices, batch, depth, valid, broken = scored
-    sums = metrics.image_sums(depth, batch["depth"], valid=valid).cpu().numpy()
-    for place, index in enumerate(indices):
+def _rows(scored: Scored, protocol: Protocol) -> Iterator[Row]:
+    batch, broken = scored.batch, scored.broken.tolist()
+    sums, extra = _sums(scored, protocol), _extra(scored, protocol)
+    for place, index in enumerate(scored.indices):
         names = (batch["id"][place], batch["scene"][place], batch["source"][place])
-        yield Row(index, *names, sums[place], int(broken[place]))
+        own = {name: values[place] for name, values in extra.items()}
+        yield Row(index, *names, sums[place], broken[place], own)
+
+
+def _sums(scored: Scored, protocol: Protocol) -> Sequence[metrics.Rows | None]:
+    """-> of each frame (R,K) float64, see metrics.image_sums; None where depth is not compared."""
+    if scored.depth is None or not protocol.usual:
+        return [None] * len(scored.indices)
+    prediction, truth, valid = scored.depth
+    return list(metrics.image_sums(prediction, truth, valid=valid).cpu().numpy())
+
+
+def _extra(scored: Scored, protocol: Protocol) -> dict[str, list[float]]:
+    """What is scored besides the usual metrics of depth: a value a frame, by metric."""
+    found = protocol.extra(scored.prediction, scored.batch, scored.depth) if protocol.extra else {}
+    if scored.has_mask and protocol.usual:
+        found |= mask_scores(scored.prediction["mask"], scored.batch["mask"])
+    return {name: values.tolist() for name, values in found.items()}
 
 
 def pictures(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> list[picture.Row]:
-    """Frames as rows of a contact sheet; truth that the protocol does not score is left out."""
-    rows = []
+    """Frames as rows of a contact sheet, one for depth and one for the mask; truth that is not scored is left out."""
+    return [row for rows in _drawn(model, batches, protocol=protocol, device=device) for row in rows]
+
+
+def _drawn(
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
+) -> Iterator[list[picture.Row]]:
+    """The rows of each frame."""
     for scored in predictions(model.eval(), batches, protocol=protocol, device=device):
-        truth = torch.where(scored.valid, scored.batch["depth"], 0.0)
         for place, name in enumerate(scored.batch["id"]):
-            rows.append(picture.Row(name, _photo(scored.batch, place), _map(truth, place), _map(scored.depth, place)))
-    return rows
+            photo = _photo(scored.batch, place)
+            yield [
+                picture.Row(name, photo, truth, prediction, kind=kind)
+                for kind, truth, prediction in _maps(scored, place)
+            ]
+
+
+def _maps(scored: Scored, place: int) -> Iterator[tuple[picture.Kind, picture.Metres, picture.Metres]]:
+    """Of a frame: what is scored, its truth (H,W) and its prediction (H,W)."""
+    if scored.depth:
+        prediction, truth, valid = scored.depth
+        yield "depth", _map(torch.where(valid, truth, 0.0), place), _map(prediction, place)
+    if scored.has_mask:
+        truth = scored.batch["mask"]
+        found = probability(scored.prediction["mask"], size=truth.shape[-2:])
+        yield "mask", _map(truth, place), _map(found, place)
 
 
 def _photo(batch: Batch, place: int) -> picture.Colour:
@@ -164,9 +220,15 @@ def _examples(
         return []
     chosen = best_median_worst(found)
     batches = eval_batches(source, [row.index for _, row in chosen], recipe.data, batch_size=1)
-    rows = pictures(model, batches, protocol=found.protocol, device=device)
-    scored = zip(chosen, rows, strict=True)
-    return [row._replace(note=label, abs_rel=frame.abs_rel) for (label, frame), row in scored]
+    drawn = _drawn(model, batches, protocol=found.protocol, device=device)
+    scored = zip(chosen, drawn, strict=True)
+    return [_labelled(row, frame, label) for (label, frame), rows in scored for row in rows]
+
+
+def _labelled(row: picture.Row, frame: Row, label: str) -> picture.Row:
+    """A row with its label and the score that the protocol gave its frame."""
+    score = frame.score("abs_rel" if row.kind == "depth" else "iou")
+    return row._replace(note=label, score=None if math.isnan(score) else score)
 
 
 def _about(contents: checkpoint.Contents, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from pathlib import Path
 
 from depthray.errors import UsageError
+from depthray.protocols import PROTOCOLS
 from depthray.recipe import load
 from depthray.sections import Recipe
 
@@ -21,7 +23,7 @@ def main(argv: list[str]) -> int:
     device = distributed.start()
     try:
         path = checkpoint.resolve(arguments.checkpoint)
-        found = evaluate_checkpoint(path, _recipe(path, arguments), side=arguments.split, device=device)
+        found = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
         if distributed.is_main():
             out = arguments.out or _default_out(path, f"{arguments.split}-{found.evaluation.protocol.name}")
             found.write(out)
@@ -36,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray evaluate",
         description="Score a checkpoint under a named protocol, overall and by range of depth, source and scene.",
-        epilog="Words: eval.protocol=nyu-bts, data.encoding=uint16_mm and whatever else of data.* and eval.* differs.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
     parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
@@ -47,7 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe(path: Path, arguments: argparse.Namespace) -> Recipe:
+def _epilog() -> str:
+    """Which words there are, and every protocol with what it scores."""
+    words = "Words: eval.protocol=nyu-bts, data.encoding=uint16_mm and whatever else of data.* and eval.* differs."
+    width = max(map(len, PROTOCOLS))
+    indent = " " * (width + 4)
+    lines = [
+        textwrap.fill(protocol.about, 110, initial_indent=f"  {name:{width}}  ", subsequent_indent=indent)
+        for name, protocol in PROTOCOLS.items()
+    ]
+    return "\n".join([words, "", "Protocols:", *lines])
+
+
+def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     """The checkpoint's recipe with the words and the place of the frames applied."""
     from depthray import checkpoint
     from depthray.data import sources

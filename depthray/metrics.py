@@ -7,18 +7,28 @@ order of the images or on which process saw them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "delta1", "delta2", "delta3")
-UNITS = {"sq_rel": "m", "rmse": "m", "mae": "m", "silog": "x100"}
+METRICS = (
+    *("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "irmse", "imae"),
+    *("delta1", "delta2", "delta3"),
+)
+UNITS = {"sq_rel": "m", "rmse": "m", "mae": "m", "silog": "x100", "irmse": "1/km", "imae": "1/km"}
 RANGES = ("all", "<1 m", "1-3 m", "3-5 m", ">5 m")  # of the true depth; a limit belongs to the range above it
-HIGHER = ("delta1", "delta2", "delta3", "ssim", "iou", "dice", "boundary_f1")  # better when higher; others when lower
+HIGHER = (  # better when higher; all others when lower
+    *("delta1", "delta2", "delta3", "ssim", "iou", "dice", "boundary_f1"),
+    *("soft_iou", "soft_iou_mask", "soft_iou_depth"),
+)
 LIMITS = (1.0, 3.0, 5.0)
-SUMS = ("count", "abs_rel", "sq_rel", "square", "log_square", "log10", "log", "mae", "delta1", "delta2", "delta3")
+SUMS = (
+    *("count", "abs_rel", "sq_rel", "square", "log_square", "log10", "log", "mae", "inverse_square", "imae"),
+    *("delta1", "delta2", "delta3"),
+)
 
 Rows = NDArray[np.float64]
 
@@ -34,10 +44,8 @@ def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     bounds = torch.tensor(LIMITS, dtype=truth.dtype, device=truth.device)
     span = torch.bucketize(truth, bounds, right=True).flatten(1)
     # Masked sums, not scatter or matmul: their result depends on neither atomics nor the number of threads.
-    rows = [
-        torch.stack([torch.where(span == row, term, 0.0).sum(dim=1) for term in terms], dim=-1)
-        for row in range(len(LIMITS) + 1)
-    ]
+    inside = [span == row for row in range(len(LIMITS) + 1)]
+    rows = [torch.stack([_sum(term, each) for term in terms], dim=-1) for each in inside]
     sums = torch.stack(rows, dim=1)
     return torch.cat([sums.sum(dim=1, keepdim=True), sums], dim=1)
 
@@ -49,31 +57,47 @@ def image_scores(sums: Rows) -> Rows:
     mean = dict(zip(SUMS, np.moveaxis(means, -1, 0), strict=True))
     mean["rmse"] = np.sqrt(mean["square"])
     mean["rmse_log"] = np.sqrt(mean["log_square"])
+    mean["irmse"] = np.sqrt(mean["inverse_square"])
     mean["silog"] = 100 * np.sqrt(np.maximum(mean["log_square"] - mean["log"] ** 2, 0))
     return np.stack([mean[name] for name in METRICS], axis=-1)
 
 
-def scores(sums: Rows | Tensor, range_index: int = 0) -> dict[str, float]:
-    """(N,R,K) sums -> mean over images by metric, in a range of RANGES; images without a pixel in it do not count."""
-    table = image_scores(np.asarray(sums, dtype=np.float64)[:, range_index])
-    return average(table)
+def scores(sums: Rows | Tensor, range_index: int = 0, *, pooled: bool = False) -> dict[str, float]:
+    """(N,R,K) sums -> mean over images by metric, in a range of RANGES; images without a pixel in it do not count.
+
+    Pooled, the metric over the pixels of all images instead, where an image with more pixels weighs more.
+    """
+    chosen = np.asarray(sums, dtype=np.float64)[:, range_index]
+    if pooled:
+        chosen = np.array([[math.fsum(column) for column in chosen.T.tolist()]])
+    return average(image_scores(chosen))
 
 
-def average(table: Rows) -> dict[str, float]:
-    """(N,M) metrics of images -> mean by metric over the images that have one; NaN if none has."""
-    kept = table[~np.isnan(table[:, 0])]
-    if not len(kept):
-        return dict.fromkeys(METRICS, math.nan)
-    return {name: math.fsum(column) / len(kept) for name, column in zip(METRICS, kept.T.tolist(), strict=True)}
+def average(table: Rows, names: Sequence[str] = METRICS) -> dict[str, float]:
+    """(N,M) metrics of images -> mean by name over the images that have the metric; NaN if none has."""
+    return {name: _mean(column[~np.isnan(column)]) for name, column in zip(names, table.T, strict=True)}
+
+
+def _mean(values: Rows) -> float:
+    """(N,) -> their mean, added up without rounding; NaN of none."""
+    return math.fsum(values.tolist()) / len(values) if len(values) else math.nan
+
+
+def _sum(term: Tensor, inside: Tensor) -> Tensor:
+    """(B,N) float64 or bool and (B,N) bool -> (B,) float64 sum of what is inside."""
+    if term.dtype == torch.bool:
+        return (term & inside).sum(dim=1).double()
+    return torch.where(inside, term, 0.0).sum(dim=1)
 
 
 def _terms(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> list[Tensor]:
-    """(B,1,H,W) metres -> one (B,H*W) float64 tensor for each of SUMS, 0 where not valid."""
+    """(B,1,H,W) metres -> one (B,H*W) tensor for each of SUMS, 0 where not valid; those that count are bool."""
     valid = valid.flatten(1)
     p = torch.where(valid, prediction.flatten(1).double(), 1.0)
     d = torch.where(valid, truth.flatten(1).double(), 1.0)
-    error, log = p - d, p.log() - d.log()
+    error, log, inverse = p - d, p.log() - d.log(), 1000 * (1 / p - 1 / d)  # the last in 1/km
     size, square = error.abs(), error.square()
     ratio = torch.where(valid, torch.maximum(d / p, p / d), math.inf)
-    deltas = [(ratio < 1.25**power).double() for power in (1, 2, 3)]
-    return [valid.double(), size / d, square / d, square, log.square(), log.abs() / math.log(10), log, size, *deltas]
+    deltas = [ratio < 1.25**power for power in (1, 2, 3)]
+    logs = [log.square(), log.abs() / math.log(10), log]
+    return [valid, size / d, square / d, square, *logs, size, inverse.square(), inverse.abs(), *deltas]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Colour = NDArray[np.uint8]
 Metres = NDArray[np.float32]
+Kind = Literal["depth", "mask"]
 
 UNMEASURED = (112, 112, 112)
 _GROUND, _FAINT, _PLAIN, _BRIGHT = (20, 22, 26), (72, 76, 84), (160, 166, 176), (240, 242, 246)
@@ -37,10 +38,12 @@ class Row(NamedTuple):
 
     id: str
     image: Colour  # (H,W,3) RGB
-    truth: Metres  # (h,w) metres, 0 = unmeasured or not scored
-    prediction: Metres  # (h',w') metres
+    truth: Metres  # (h,w) metres, 0 = unmeasured or not scored; of a mask 0 or 1
+    prediction: Metres  # (h',w') metres; of a mask its probability
     note: str = ""  # shown before the id: "best", "worst"
-    abs_rel: float | None = None  # as a protocol scored it; otherwise computed where there is truth
+    score: float | None = None  # AbsRel or, of a mask, IoU as a protocol found it; otherwise computed from the maps
+    kind: Kind = "depth"
+    caption: str = ""  # instead of the score
 
 
 def scale(depths: Iterable[Metres]) -> Scale:
@@ -64,12 +67,15 @@ def sheet(rows: Sequence[Row], *, depth: Scale | None = None, error: Scale | Non
     """Frames -> (H,W,3) uint8 RGB: a line of image, truth, prediction and error each, under colour bars in metres.
 
     Truth and prediction share one scale for the whole sheet. By default both scales depend on the truths alone, so that
-    sheets of the same frames compare from epoch to epoch.
+    sheets of the same frames compare from epoch to epoch. Masks are black to white, their errors from 0 to 1; a sheet
+    of nothing but masks has bars of that.
     """
-    depth = depth or scale(row.truth for row in rows)
+    depth = depth or scale(row.truth for row in rows if row.kind == "depth")
     error = error or _rounded(0.0, depth.far / 4, parts=5)
-    width = _tile_width(rows)
-    bands = [_head(width, depth, error), *(_band(row, width, depth, error) for row in rows)]
+    width, depths = _tile_width(rows), _Inks(depth, error, _DEPTH, " m")
+    only_masks = bool(rows) and all(row.kind == "mask" for row in rows)
+    bands = [_head(width, _MASKS if only_masks else depths)]
+    bands += [_band(row, width, _MASKS if row.kind == "mask" else depths) for row in rows]
     return np.concatenate([*bands, _ground(_MARGIN, bands[0].shape[1])])
 
 
@@ -94,6 +100,13 @@ def abs_rel(prediction: Metres, truth: Metres) -> float:
     return float(np.mean(np.abs(prediction[valid] - truth[valid]) / truth[valid], dtype=np.float64))
 
 
+def iou(prediction: Metres, truth: Metres) -> float:
+    """(H,W) probability and (H,W) 0 or 1 -> shared over united foreground, probable above 0.5; 1 of two empty masks."""
+    found, wanted = prediction > 0.5, truth > 0.5
+    union = np.count_nonzero(found | wanted)
+    return np.count_nonzero(found & wanted) / union if union else 1.0
+
+
 def _table(colormap: int) -> Colour:
     """-> (256,3) uint8 RGB, the colours of an OpenCV colour map."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
@@ -102,6 +115,18 @@ def _table(colormap: int) -> Colour:
 
 _DEPTH = _table(cv2.COLORMAP_TURBO)[::-1]
 _ERROR = _table(cv2.COLORMAP_MAGMA)
+
+
+class _Inks(NamedTuple):
+    """How the maps of a row are coloured."""
+
+    values: Scale
+    error: Scale
+    table: Colour
+    unit: str
+
+
+_MASKS = _Inks(Scale(0, 1, 0.2), Scale(0, 1, 0.2), np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1), "")
 
 
 def _measured(depth: Metres) -> NDArray[np.bool_]:
@@ -130,25 +155,33 @@ def _tile_width(rows: Sequence[Row]) -> int:
     return min(width * -(-_LEAST_WIDTH // width), _MOST_WIDTH)
 
 
-def _band(row: Row, width: int, depth: Scale, error: Scale) -> Colour:
+def _band(row: Row, width: int, inks: _Inks) -> Colour:
     """A row -> (h,W,3): a line of text above the four tiles."""
     fitted = _fit(row.prediction, row.truth.shape)
     size = (max(1, round(width * row.truth.shape[0] / row.truth.shape[1])), width)
+    known = _known(row.truth, row.kind)
+    both = known & _known(fitted, row.kind)
     tiles = [
         _photo(row.image, size),
-        _tile(row.truth, _measured(row.truth), size=size, scale=depth, table=_DEPTH),
-        _tile(row.prediction, _measured(row.prediction), size=size, scale=depth, table=_DEPTH),
-        _tile(
-            np.abs(fitted - row.truth), _measured(row.truth) & _measured(fitted), size=size, scale=error, table=_ERROR
-        ),
+        _tile(row.truth, known, size=size, scale=inks.values, table=inks.table),
+        _tile(row.prediction, _known(row.prediction, row.kind), size=size, scale=inks.values, table=inks.table),
+        _tile(np.abs(fitted - row.truth), both, size=size, scale=inks.error, table=_ERROR),
     ]
     return np.concatenate([_caption(row, _score(row, fitted), width), _beside(tiles)])
 
 
+def _known(values: Metres, kind: Kind) -> NDArray[np.bool_]:
+    return _measured(values) if kind == "depth" else np.isfinite(values)
+
+
 def _score(row: Row, fitted: Metres) -> str:
+    if row.caption:
+        return row.caption
+    if row.kind == "mask":
+        return f"mask IoU {iou(fitted, row.truth) if row.score is None else row.score:.3f}"
     if not _measured(row.truth).any():
         return "no truth"
-    return f"AbsRel {abs_rel(fitted, row.truth) if row.abs_rel is None else row.abs_rel:.3f}"
+    return f"AbsRel {abs_rel(fitted, row.truth) if row.score is None else row.score:.3f}"
 
 
 def _fit(prediction: Metres, shape: tuple[int, ...]) -> Metres:
@@ -206,28 +239,28 @@ def _caption(row: Row, score: str, width: int) -> Colour:
     return band
 
 
-def _head(width: int, depth: Scale, error: Scale) -> Colour:
+def _head(width: int, inks: _Inks) -> Colour:
     """-> (h,W,3): names of the columns over the colour bars."""
     head = _ground(74, _left(4, width) - _GAP + _MARGIN)
     for column, name in enumerate(("image", "truth", "prediction", "error")):
         _write(head, name, (_left(column, width), 26), ink=_BRIGHT, bold=True)
     head[38 : 38 + _BAR, _MARGIN : _MARGIN + 2 * _BAR] = _hatch((_BAR, 2 * _BAR))
     _write(head, "not measured", (_MARGIN + 2 * _BAR + 8, 49), ink=_PLAIN)
-    _bar(head, (_left(1, width), 2 * width + _GAP), scale=depth, table=_DEPTH)
-    _bar(head, (_left(3, width), width), scale=error, table=_ERROR)
+    _bar(head, (_left(1, width), 2 * width + _GAP), scale=inks.values, table=inks.table, unit=inks.unit)
+    _bar(head, (_left(3, width), width), scale=inks.error, table=_ERROR, unit=inks.unit)
     return head
 
 
-def _bar(head: Colour, place: tuple[int, int], *, scale: Scale, table: Colour) -> None:
-    """Draw a colour bar at (x, width) with its labels in metres below."""
+def _bar(head: Colour, place: tuple[int, int], *, scale: Scale, table: Colour, unit: str) -> None:
+    """Draw a colour bar at (x, width) with its labels below, the last with the unit."""
     x, width = place
     ramp = np.linspace(scale.near, scale.far, width)[None]
     head[38 : 38 + _BAR, x : x + width] = _paint(ramp, scale, table)
     ticks = np.arange(scale.near, scale.far + scale.step / 2, scale.step)
-    for index, metres in enumerate(ticks):
-        at = x + round((metres - scale.near) / (scale.far - scale.near) * (width - 1))
+    for index, value in enumerate(ticks):
+        at = x + round((value - scale.near) / (scale.far - scale.near) * (width - 1))
         head[38 + _BAR : 42 + _BAR, at] = _PLAIN
-        text = f"{metres:.4g} m" if index == len(ticks) - 1 else f"{metres:.4g}"
+        text = f"{value:.4g}{unit}" if index == len(ticks) - 1 else f"{value:.4g}"
         start = min(max(at - _extent(text) // 2, x), x + width - _extent(text))
         _write(head, text, (start, 67), ink=_PLAIN)
 

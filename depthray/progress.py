@@ -28,6 +28,9 @@ def append(run: Path, record: Record) -> None:
         file.write(json.dumps(clean) + "\n")
 
 
+TOLD = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores, where it has them
+
+
 def line(record: Record) -> str:
     """A record as one plain line."""
     kind = record["kind"]
@@ -40,7 +43,7 @@ def line(record: Record) -> str:
             f"eta {clock(record['eta_seconds'])}{skipped}"
         )
     if kind == "epoch":
-        scores = " ".join(f"{key} {_number(record[key])}" for key in ("abs_rel", "rmse", "delta1") if key in record)
+        scores = " ".join(f"{key} {_number(record[key])}" for key in TOLD if key in record)
         return f"epoch {record['epoch']} done: {scores} train_loss {_number(record['train_loss'])}"
     return str(record["text"])
 

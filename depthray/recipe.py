@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from depthray.errors import UsageError, did_you_mean
-from depthray.sections import Recipe
+from depthray.sections import MASK_MONITORS, Recipe
 from depthray.words import apply_word, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -44,9 +44,20 @@ def parse(tree: dict[str, Any], *, where: str) -> Recipe:
     from depthray.data import sources
 
     models.check(recipe.model, where=where)
+    _check_monitor(recipe, where=where)
     protocols.check(recipe.eval.protocol, where=where)
     sources.check(recipe.data, where=where)
     return recipe
+
+
+def _check_monitor(recipe: Recipe, *, where: str) -> None:
+    """A run is ranked by a score of something it is taught; else that shows only after the first epoch."""
+    wanted = "mask" if recipe.eval.monitor in MASK_MONITORS else "depth"
+    if wanted not in recipe.data.targets:
+        raise UsageError(
+            f"{where}: eval.monitor={recipe.eval.monitor} scores {wanted}, but data.targets is "
+            f"{','.join(recipe.data.targets)}; choose {'iou' if wanted == 'depth' else 'abs_rel'}"
+        )
 
 
 def dump(recipe: Recipe) -> str:

@@ -19,6 +19,7 @@ from depthray import checkpoint, distributed, progress
 from depthray import recipe as recipes
 from depthray.data.frames import Frames
 from depthray.errors import DataError, UsageError
+from depthray.mask_metrics import MASK_METRICS
 from depthray.meter import Interval
 from depthray.metrics import METRICS
 from depthray.sections import Recipe
@@ -27,6 +28,7 @@ from depthray.tensorboard import Board
 from depthray.train import Epoch, fit
 from depthray.words import read_yaml
 
+NAMES = (*METRICS, *MASK_METRICS)
 STOP = "STOP"  # a file of this name in the run's folder ends training after the step under way, saved
 # A run may be lengthened, moved or shown differently when it is taken up again; all else would make it another run.
 FREE_ON_RESUME = {
@@ -165,16 +167,17 @@ def _curves(event: Interval) -> dict[str, float]:
 def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
     """TensorBoard, opened only after the first step: importing its writer takes a second nobody should wait for."""
     board = Board(run / "tensorboard", first_step=first_step)
-    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in METRICS])
+    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in NAMES])
     return board
 
 
 def _draw(board: Board, event: Epoch) -> None:
-    scores = {f"val/{key}": value for key, value in event.metrics.items() if key in METRICS}
+    scores = {f"val/{key}": value for key, value in event.metrics.items() if key in NAMES}
     board.scalars(event.step, {**scores, "train/epoch_loss": event.metrics["train_loss"]})
     board.pictures(event.step, event.frames)
-    for name in ("truth", "prediction"):
-        maps = [getattr(row, name).ravel() for row in event.frames]
+    depths = [row for row in event.frames if row.kind == "depth"]
+    for name in ("truth", "prediction") if depths else ():
+        maps = [getattr(row, name).ravel() for row in depths]
         board.histogram(event.step, f"depth/{name}", np.concatenate([depth[depth > 0] for depth in maps]))
 
 

@@ -20,6 +20,24 @@ LOSS_OPTIONS = (
 Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
 
 
+MASK_MONITORS = ("iou", "dice", "boundary_f1")
+Monitor = Literal[
+    "abs_rel",
+    "rmse",
+    "rmse_log",
+    "mae",
+    "silog",
+    "log10",
+    "sq_rel",
+    "irmse",
+    "imae",
+    "delta1",
+    "iou",
+    "dice",
+    "boundary_f1",
+]
+
+
 class Section(BaseModel):
     """A part of a recipe: frozen, and closed to unknown keys."""
 
@@ -219,10 +237,7 @@ class Eval(Section):
 
     protocol: str = Field("plain", description="named protocol: see depthray/protocols.py")
     batch_size: Positive = Field(16, description="frames per forward pass")
-    monitor: Literal[
-        *("abs_rel", "rmse", "rmse_log", "mae", "silog", "log10", "sq_rel", "irmse", "imae"),
-        *("delta1", "iou", "dice", "boundary_f1"),
-    ] = Field("abs_rel", description="validation metric that ranks checkpoints")
+    monitor: Monitor = Field("abs_rel", description="validation metric that ranks checkpoints")
 
 
 class Recipe(Section):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from depthray import distributed, metrics, picture
+from depthray import distributed, picture
 from depthray.data.frames import Frames
 from depthray.data.loader import eval_batches
+from depthray.errors import UsageError
 from depthray.evaluate import evaluate, pictures
 from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
@@ -19,8 +20,14 @@ def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, fl
         distributed.copy_from_main(buffer)
     protocol = PROTOCOLS[recipe.eval.protocol]
     found = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
+    scores = found.scores()
+    if recipe.eval.monitor not in scores:
+        raise UsageError(
+            f"eval.monitor={recipe.eval.monitor} is not scored here: this network under protocol {protocol.name} has "
+            f"{', '.join(scores)}; set eval.monitor to one of them"
+        )
     rows: list[picture.Row] = []
     if distributed.is_main():
         fixed = eval_batches(frames.source, frames.fixed(), recipe.data, batch_size=1)
         rows = pictures(state.predictor, fixed, protocol=protocol, device=state.device)
-    return metrics.scores(found.sums), rows
+    return scores, rows

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from depthray.data.loader import eval_batches
 from depthray.data.trivial import fit, trivial_scores
 from depthray.errors import CheckpointError, DataError, UsageError
 from depthray.evaluate import best_median_worst, evaluate, pictures
-from depthray.protocols import NYU_BTS, PLAIN
+from depthray.protocols import NYU_BTS, PLAIN, PROTOCOLS
 from depthray.report import Evaluation, Row
 
 CPU = torch.device("cpu")
@@ -169,6 +170,18 @@ def test_interval_of_one_frame_is_its_value():
     assert bootstrap.intervals(np.array([[1.5]]), [""]).tolist() == [[1.5], [1.5]]
 
 
+def test_interval_of_a_metric_is_drawn_from_the_frames_that_have_it():
+    table = np.random.default_rng(0).normal(3, 2, (40, 3))
+    scenes = [f"scene-{i // 4}" for i in range(40)]
+    table[::4, 1] = np.nan
+    table[:, 2] = np.nan
+    kept = [i for i in range(40) if i % 4]
+    expected = bootstrap.intervals(table[kept][:, 1:2], [scenes[i] for i in kept])
+    found = bootstrap.intervals(table, scenes)
+    assert np.array_equal(found[:, 1:2], expected) and np.isnan(found[:, 2]).all()
+    assert np.array_equal(found[:, :1], bootstrap.intervals(table[:, :1], scenes))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
 def test_best_median_worst_are_distinct_frames(count):
     found = score(indices=[i for i in range(COUNT) if i != 3][:count])
@@ -185,6 +198,17 @@ def test_pictures_are_the_scored_pixels_at_the_size_of_the_truth():
     assert row.image.shape == (24, 32, 3) and row.image.dtype == np.uint8
     assert row.truth.shape == row.prediction.shape == (30, 34)
     assert np.all(row.prediction == 10.0) and np.array_equal(row.truth, Rooms().read(1)["depth"])
+
+
+def test_a_pooled_protocol_weighs_pixels_and_not_frames():
+    found = score(protocol=replace(PLAIN, name="pooled", pooled=True))
+    overall = found.summary()["overall"]
+    count = sum(np.count_nonzero(Rooms().read(i)["depth"]) for i in range(COUNT))
+    assert found.summary()["pixels"] == count
+    per_image = {row.index: row.sums[0, 0] * row.score("mae") for row in found.rows if row.sums[0, 0]}
+    assert overall["mae"]["mean"] == pytest.approx(sum(per_image.values()) / count, rel=1e-12)
+    assert overall["mae"]["mean"] != pytest.approx(score().scores()["mae"], rel=1e-4)
+    assert all(each["low"] < each["mean"] < each["high"] for each in overall.values())
 
 
 def test_trivial_predictors_are_the_mean_map_and_the_median():
@@ -244,7 +268,7 @@ def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
     ("words", "error", "message"),
     [
         (["model.encoder=resnet18"], UsageError, "model.encoder=resnet18: an evaluation takes words of data"),
-        (["eval.protocol=nyu"], UsageError, "did you mean 'nyu-bts'"),
+        (["eval.protocol=nyu-bst"], UsageError, "did you mean 'nyu-bts'"),
         (["--split", "vall"], UsageError, "no split 'vall'.*did you mean 'val'"),
         (["--data", "nowhere"], DataError, "nowhere does not exist"),
         (["--source", "foldr"], UsageError, "did you mean 'folder'"),
@@ -268,3 +292,22 @@ def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
 def test_help_does_not_wait_for_torch():
     code = "import sys, depthray.evaluate_command; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_lists_every_protocol(capsys):
+    with pytest.raises(SystemExit):
+        evaluate_command.main(["-h"])
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in PROTOCOLS) and max(map(len, shown.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name not in ("kitti-garg-kb", "legacy-004")])
+def test_every_protocol_evaluates_and_deals_alike(name):
+    protocol = PROTOCOLS[name]
+    whole = score(protocol=protocol)
+    parts = [score(rank=rank, world_size=3, protocol=protocol) for rank in range(3)]
+    rows = sorted((row for part in parts for row in part.rows), key=lambda row: row.index)
+    assert report.as_json(Evaluation(protocol, rows).summary()) == report.as_json(whole.summary())
+    overall = whole.summary()["overall"].values()
+    assert overall and all(each["low"] <= each["mean"] <= each["high"] for each in overall)
+    assert f"protocol {name}" in report.markdown(whole.summary()) and report.as_csv(whole).count("\n") == COUNT + 1

@@ -34,6 +34,8 @@ def oracle(prediction, truth):
         "log10": np.mean(np.abs(np.log10(d) - np.log10(p))),
         "silog": 100 * np.std(log),
         "mae": np.mean(np.abs(d - p)),
+        "irmse": np.sqrt(np.mean((1e3 / d - 1e3 / p) ** 2)),
+        "imae": np.mean(np.abs(1e3 / d - 1e3 / p)),
         "delta1": np.mean(ratio < 1.25),
         "delta2": np.mean(ratio < 1.25**2),
         "delta3": np.mean(ratio < 1.25**3),
@@ -79,12 +81,21 @@ def test_perfect_prediction():
     assert found == {name: float(name.startswith("delta")) for name in metrics.METRICS}
 
 
+def test_inverse_depth_is_in_1_per_km():
+    truth = np.full((1, 1, 2, 2), 2.0, dtype=np.float32)
+    found = metrics.scores(sums(truth * 2, truth, truth > 0))
+    assert found["irmse"] == found["imae"] == 250
+
+
 def test_mean_over_images_not_over_pixels():
     truth = np.full((2, 1, 4, 4), 2.0, dtype=np.float32)
     prediction = truth + np.array([0.5, 1.5], dtype=np.float32).reshape(2, 1, 1, 1)
     valid = np.ones(truth.shape, bool)
     valid[1, :, 1:] = False
-    assert metrics.scores(sums(prediction, truth, valid))["rmse"] == 1.0
+    table = sums(prediction, truth, valid)
+    assert metrics.scores(table)["rmse"] == 1.0
+    assert metrics.scores(table, pooled=True)["mae"] == (16 * 0.5 + 4 * 1.5) / 20
+    assert metrics.scores(table, pooled=True)["rmse"] == pytest.approx(np.sqrt((16 * 0.25 + 4 * 2.25) / 20), rel=1e-12)
 
 
 @pytest.mark.parametrize("row", range(5))
@@ -104,8 +115,9 @@ def test_nothing_valid_is_not_a_number():
 def test_order_does_not_change_a_bit():
     table = sums(*frames(count=40)).numpy()
     rng = np.random.default_rng(1)
-    found = [metrics.scores(table[rng.permutation(40)]) for _ in range(20)]
-    assert all(each == found[0] for each in found)
+    for pooled in (False, True):
+        found = [metrics.scores(table[rng.permutation(40)], pooled=pooled) for _ in range(20)]
+        assert all(each == found[0] for each in found)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

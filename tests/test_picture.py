@@ -98,7 +98,7 @@ def test_prediction_of_another_size_is_scored_at_the_size_of_the_truth():
 
 def test_score_counts_measured_pixels_only_and_a_given_one_wins():
     assert picture.abs_rel(row().prediction, row().truth) == pytest.approx(0.1, abs=1e-6)
-    assert picture._score(row(abs_rel=0.5), row().prediction) == "AbsRel 0.500"
+    assert picture._score(row(score=0.5), row().prediction) == "AbsRel 0.500"
     assert picture._score(row(truth_m=0), row().prediction) == "no truth"
     assert np.isnan(picture.abs_rel(row().prediction, np.zeros((24, 32), np.float32)))
 

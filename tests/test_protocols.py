@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from depthray import metrics, protocols
-from depthray.errors import UsageError
+from depthray.errors import DataError, UsageError
 from depthray.protocols import NYU_BTS, PLAIN, PROTOCOLS
 
 
@@ -69,11 +69,72 @@ def test_plain_has_no_crop():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_depth_limits_are_strict(protocol):
-    truth = torch.full((1, 1, 480, 640), 2.0)
-    around = torch.tensor([0, 1e-3, 10.0, torch.inf, torch.nan, -1.0, 1.1e-3, 9.999])
-    truth[0, 0, 240, 300:308] = around
+    truth = torch.full((1, 1, 480, 1280), 2.0)
+    low, high = protocol.min_depth, protocol.max_depth
+    around = torch.tensor([0, low, high, torch.inf, torch.nan, -1.0, low + 1e-4, high * 0.9999])
+    truth[0, 0, 400, 300:308] = around
     valid = protocols.apply(truth, truth, protocol)[1]
-    assert valid[0, 0, 240, 300:308].tolist() == [False] * 6 + [True] * 2
+    assert valid[0, 0, 400, 300:308].tolist() == [False] * 6 + [True] * 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_perfect_prediction_is_perfect_and_a_broken_one_is_finite(protocol):
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand((2, 1, 375, 1242), generator=generator) * 8 + 0.5
+    for prediction, perfect in ((truth, True), (torch.full_like(truth, torch.nan), False)):
+        found = protocols.compare(prediction, truth, protocol)
+        scores = metrics.scores(metrics.image_sums(found.prediction, found.truth, valid=found.valid))
+        assert all(np.isfinite(list(scores.values())))
+        if perfect and not protocol.size:
+            assert scores["rmse"] < 2e-6 and scores["delta1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("nyu-eigen-filled", (480, 640), (20, 460, 24, 616)),  # 440 x 592
+        ("nyu-s2d", (480, 640), (6, 234, 8, 312)),  # 228 x 304 of 240 x 320
+        ("kitti-garg", (375, 1242), (153, 371, 44, 1197)),
+        ("kitti-garg-kb", (375, 1242), (166, 372, 56, 1185)),
+        ("kitti-garg-kb", (352, 1216), (143, 349, 43, 1172)),
+    ],
+)
+def test_windows(name, size, expected):
+    truth = torch.full((1, 1, *size), 2.0)
+    assert block(protocols.compare(truth, truth, PROTOCOLS[name]).valid) == expected
+
+
+def test_a_truth_smaller_than_the_window_is_an_error():
+    truth = torch.full((1, 1, 300, 1242), 2.0)
+    with pytest.raises(DataError, match="352x1216 pixels and this truth has 300x1242.*kitti-garg"):
+        protocols.compare(truth, truth, PROTOCOLS["kitti-garg-kb"])
+
+
+def test_truth_is_brought_to_240x320_without_averaging():
+    truth = torch.arange(480 * 640).view(1, 1, 480, 640) % 7 + 1.0
+    found = protocols.compare(torch.full_like(truth, 20.0), truth, PROTOCOLS["nyu-s2d"])
+    assert found.truth.shape == (1, 1, 240, 320) and set(found.truth.unique().tolist()) <= set(range(1, 8))
+    assert (found.prediction == 20).all()  # not clamped
+
+
+def test_alignment_takes_a_constant_for_the_mean_and_leaves_a_frame_without_truth():
+    truth = torch.tensor([1.0, 2.0, 6.0, 0.0, 0.0, 0.0]).view(2, 1, 1, 3)
+    flat = torch.full_like(truth, 4.0)
+    assert (
+        protocols.compare(flat, truth, PROTOCOLS["affine-depth"]).prediction.flatten().tolist() == [3.0] * 3 + [4.0] * 3
+    )
+    found = protocols.compare(flat, truth, PROTOCOLS["affine-disparity"]).prediction
+    assert found[0].flatten().tolist() == pytest.approx([1.8] * 3) and (found[1] == 4).all()
+    assert (
+        protocols.compare(flat, truth, PROTOCOLS["median-scaled"]).prediction.flatten().tolist()
+        == [2.0] * 3 + [4.0] * 3
+    )
+
+
+def test_a_disparity_that_would_be_negative_is_the_farthest_depth():
+    truth, prediction = torch.tensor([1.0, 9.0, 9.0, 9.0]), torch.tensor([1.0, 2.0, 2.0, 1e3])
+    found = protocols.compare(prediction.view(1, 1, 1, 4), truth.view(1, 1, 1, 4), PROTOCOLS["affine-disparity"])
+    assert found.prediction[0, 0, 0, 3] == 10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)

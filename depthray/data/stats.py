@@ -40,6 +40,7 @@ class Stats(NamedTuple):
 
 def stats(source: Source, section: Data, *, protocol: str, advance: Callable[[], None] = lambda: None) -> Stats:
     """Count all frames; score the trivial predictors, fitted on the training side, on the validation side."""
+    asked = PROTOCOLS[protocol]
     tally = _Tally(section)
     for index in range(len(source.frames)):
         tally.add(source.read(index)["depth"])
@@ -54,7 +55,7 @@ def stats(source: Source, section: Data, *, protocol: str, advance: Callable[[],
         keys=sorted(source.keys),
         valid_share=tally.counts.sum() / max(tally.pixels, 1),
         depth_percentiles={f"p{share}": quantile(tally.counts, share / 100) for share in PERCENTILES},
-        trivial=trivial_scores(source, sides.train, sides.val, protocol=PROTOCOLS[protocol]) if sides.val else {},
+        trivial=trivial_scores(source, sides.train, sides.val, protocol=asked) if sides.val and asked.usual else {},
         remark=remark,
     )
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from depthray import metrics
 from depthray.data.sources import Source
-from depthray.protocols import Protocol
-from depthray.protocols import apply as apply_protocol
+from depthray.protocols import Protocol, compare
 
 Metres = NDArray[np.float32]
 BINS_PER_METRE = 1000  # of the histogram the median is read from
@@ -28,9 +27,9 @@ def trivial_scores(
     for index in test:
         truth = _tensor(source.read(index)["depth"])
         for name, predicted in predictors.items():
-            depth, valid = apply_protocol(_tensor(predicted), truth, protocol)
-            sums[name].append(metrics.image_sums(depth, truth, valid=valid))
-    return {name: metrics.scores(torch.cat(rows)) for name, rows in sums.items()}
+            found = compare(_tensor(predicted), truth, protocol)
+            sums[name].append(metrics.image_sums(found.prediction, found.truth, valid=found.valid))
+    return {name: metrics.scores(torch.cat(rows), pooled=protocol.pooled) for name, rows in sums.items()}
 
 
 def fit(source: Source, train: Sequence[int], *, protocol: Protocol) -> dict[str, Metres]:
