@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster import train
 from depthray import evaluate_command as evaluate
-from depthray import predict
+from depthray import predict_command
 from depthray.data import command as data
 from depthray.run import summary
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         ["render", str(out / "new"), "--layout", "folder", "--frames", "1", "--size", "240", "320", "--seed", "1"]
     )
     image = next((out / "new").rglob("*.jpg"))
-    predict.main([str(best), str(image), "--out", str(out / "prediction"), "--format", "png,colour"])
+    predict_command.main([str(best), str(image), "--out", str(out / "prediction"), "--format", "png,colour"])
     _farewell(out, best)
     return 0
 

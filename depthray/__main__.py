@@ -12,7 +12,7 @@ from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_me
 WORDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
     "evaluate": ("depthray.evaluate_command:main", "score a checkpoint under a named protocol"),
-    "predict": ("depthray.predict:main", "depth of an image or a folder, as PNG, npy, colour map, point cloud"),
+    "predict": ("depthray.predict_command:main", "depth of an image or a folder, as PNG, npy, colour map, point cloud"),
     "data": ("depthray.data.command:main", "render, pack, check and describe data sets"),
     "recipe": ("depthray.recipe_command:main", "list and show recipes, print their JSON schema"),
     "doctor": ("depthray.doctor:main", "check this machine and say how to mend what is wrong"),

@@ -9,7 +9,7 @@ import io
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -45,29 +45,68 @@ class SizeError(DataError):
 
 def read(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[np.uint8]:
     """A file -> (H,W,3) uint8 RGB, upright."""
-    path = Path(path)
+    return decode(_bytes(Path(path), limits), where=str(path), limits=limits)
+
+
+def read_map(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[Any]:
+    """A one-channel PNG or an .npy file -> (H,W) numbers as stored."""
+    return decode_map(_bytes(Path(path), limits), where=str(path), limits=limits)
+
+
+def _bytes(path: Path, limits: Limits) -> bytes:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         if path.stat().st_size > limits.bytes:
             raise SizeError(f"{path}: larger than {limits.bytes // 2**20} MiB")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return decode(data, where=str(path), limits=limits)
 
 
 def decode(data: bytes, *, where: str = "image", limits: Limits = LIMITS) -> NDArray[np.uint8]:
     """The bytes of a JPEG, PNG or WebP file -> (H,W,3) uint8 RGB, turned as its EXIF orientation says."""
     header = _header(data, where=where)
     width, height = header.size
-    if max(width, height) > limits.side or width * height > limits.pixels:
-        most = f"at most {limits.pixels / 1e6:g} million in all and {limits.side} a side"
-        raise SizeError(f"{where}: {width}x{height} pixels, {most}; make it smaller")
+    _refuse_large(width, height, where=where, limits=limits)
     pixels = _pixels(data)
     if pixels is None or pixels.shape[:2] != (height, width):
         raise DataError(f"{where}: damaged or incomplete {header.format} file; save or copy it again")
     return upright(pixels, _orientation(_exif(header, data)))
+
+
+def decode_map(data: bytes, *, where: str = "map", limits: Limits = LIMITS) -> NDArray[Any]:
+    """The bytes of a one-channel PNG or an .npy file -> (H,W) numbers as stored: ids, or depth in some unit."""
+    if data.startswith(b"\x93NUMPY"):
+        return _npy(data, where=where, limits=limits)
+    width, height = _header(data, where=where).size
+    _refuse_large(width, height, where=where, limits=limits)
+    try:
+        stored: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        stored = None
+    if stored is None:
+        raise DataError(f"{where}: damaged or incomplete file; save or copy it again")
+    if stored.ndim != 2:
+        raise DataError(f"{where}: has {stored.shape[2]} channels, wanted one")
+    return stored
+
+
+def _npy(data: bytes, *, where: str, limits: Limits) -> NDArray[Any]:
+    try:
+        stored: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError) as error:
+        raise DataError(f"{where}: not a NumPy file of numbers: {' '.join(str(error).split())[:120]}") from None
+    if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.dtype.kind not in "fiub" or not stored.size:
+        raise DataError(f"{where}: wanted (H,W) numbers, found {stored.dtype} of shape {stored.shape}")
+    _refuse_large(stored.shape[1], stored.shape[0], where=where, limits=limits)
+    return stored
+
+
+def _refuse_large(width: int, height: int, *, where: str, limits: Limits) -> None:
+    if max(width, height) > limits.side or width * height > limits.pixels:
+        most = f"at most {limits.pixels / 1e6:g} million in all and {limits.side} a side"
+        raise SizeError(f"{where}: {width}x{height} pixels, {most}; make it smaller")
 
 
 def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from depthray.data import sources
 from depthray.data.encodings import ENCODINGS
 from depthray.data.split import SIDES
 from depthray.errors import UsageError
-from depthray.predict import FORMATS
+from depthray.predict_command import FORMATS
 from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from depthray import checkpoint, load, models, predict, recipe
+from depthray import checkpoint, load, models, predict_command, recipe
 from depthray.__main__ import main
 from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
 
 WORDS = ["data.size=64,96", "model.encoder=tiny"]
 
 
-def write_checkpoint(folder, *words):
-    import torch
-
-    made = recipe.load("demo", [*WORDS, *words])
+def write_checkpoint(folder, *words, name="demo"):
+    made = recipe.load(name, [*(WORDS if name == "demo" else WORDS[:1]), *words])
     torch.manual_seed(0)
     weights = models.build_model(made.model, made.data.inputs).state_dict()
     contents = checkpoint.Contents(
@@ -81,10 +80,59 @@ def test_what_is_no_image_is_named(trained, bad):
         load(trained).predict(bad)
 
 
-def test_a_network_of_other_inputs_is_refused(tmp_path):
-    made = write_checkpoint(tmp_path, "data.inputs=image,sparse")
-    with pytest.raises(CheckpointError, match="needs image, sparse"):
-        load(made)
+@pytest.fixture(scope="module")
+def completing(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("completing"), "data.inputs=image,sparse")
+
+
+def test_further_inputs_are_used_and_checked(completing):
+    predictor, rgb = load(completing), photograph()
+    with torch.no_grad():
+        [parameter.add_(torch.randn_like(parameter), alpha=0.05) for parameter in predictor.model.parameters()]
+    near, far = (np.full((50, 70), metres, np.float32) for metres in (1, 9))
+    assert not np.array_equal(predictor.predict(rgb, sparse=near), predictor.predict(rgb, sparse=far))
+    with pytest.raises(UsageError, match="needs sparse too; its inputs are image, sparse"):
+        predictor.predict(rgb)
+    with pytest.raises(UsageError, match="does not take background"):
+        predictor.predict(rgb, sparse=near, background=rgb)
+    with pytest.raises(DataError, match="sparse is 69x50 but the image is 70x50"):
+        predictor.predict(rgb, sparse=near[:, 1:])
+    with pytest.raises(DataError, match=r"sparse is a \(H,W\) array of metres"):
+        predictor.predict(rgb, sparse=rgb)
+
+
+def test_further_inputs_on_the_command_line(completing, image, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out"), "--format", "npy"]
+    with pytest.raises(UsageError, match="needs --sparse as well"):
+        predict_command.main([str(completing), str(image), *out])
+    with pytest.raises(UsageError, match="--background: this network does not take it"):
+        predict_command.main([str(completing), str(image), "--sparse", "x.png", "--background", "y.png", *out])
+    metres = np.full(photograph().shape[:2], 2.0, np.float32)
+    (tmp_path / "sparse").mkdir()
+    cv2.imwrite(str(tmp_path / "sparse" / f"{image.stem}.png"), (metres * 1000).astype(np.uint16))
+    np.save(tmp_path / "sparse.npy", metres)
+    found = []
+    for sparse in ("sparse", "sparse.npy"):
+        assert predict_command.main([str(completing), str(image), "--sparse", str(tmp_path / sparse), *out]) == 0
+        found.append(np.load(tmp_path / "out" / f"{image.stem}.depth.npy"))
+    assert np.array_equal(*found)
+    (tmp_path / "out" / f"{image.stem}.png").touch()
+    assert predict_command.main([str(completing), str(image), "--sparse", str(tmp_path / "out"), *out]) == 3
+    assert "several files for this image" in capsys.readouterr().err
+
+
+def test_a_network_of_masks_writes_a_mask(tmp_path, image, capsys):
+    made = write_checkpoint(tmp_path, name="masknet")
+    with pytest.raises(UsageError, match="was taught mask, not depth"):
+        load(made).predict(photograph(), background=photograph())
+    maps = load(made).maps(photograph(), background=photograph())
+    assert set(maps) == {"mask"}
+    assert 0 <= maps["mask"].min() <= maps["mask"].max() <= 1
+    command = [str(made), str(image), "--background", str(image), "--out", str(tmp_path / "out")]
+    assert predict_command.main(command) == 0
+    written = cv2.imread(str(tmp_path / "out" / f"{image.stem}.mask.png"), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(written)) <= {0, 255}
+    assert "foreground" in capsys.readouterr().out
 
 
 def test_weights_of_another_network_are_refused(trained, tmp_path):
@@ -110,13 +158,16 @@ def test_exif_orientation_gives_the_depth_of_the_upright_image(trained, tmp_path
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored_as(photograph(), orientation)).save(tmp_path / "turned.png", exif=exif)
-    assert predict.main([str(trained), str(tmp_path / "turned.png"), "--out", str(tmp_path), "--format", "npy"]) == 0
+    assert (
+        predict_command.main([str(trained), str(tmp_path / "turned.png"), "--out", str(tmp_path), "--format", "npy"])
+        == 0
+    )
     assert (np.load(tmp_path / "turned.depth.npy") == load(trained).predict(photograph())).all()
 
 
 def test_every_format_is_written_where_it_is_said(trained, image, tmp_path, capsys):
     out = tmp_path / "new" / "out"
-    assert predict.main([str(trained), str(image), "--out", str(out), "--format", "png,npy,colour,ply"]) == 0
+    assert predict_command.main([str(trained), str(image), "--out", str(out), "--format", "png,npy,colour,ply"]) == 0
     said = [line.split("-> ")[1].split("  (red")[0] for line in capsys.readouterr().out.splitlines() if "-> " in line]
     names = ["room.v1.depth.png", "room.v1.depth.npy", "room.v1.colour.png", "room.v1.ply"]
     assert said == [str(out / name) for name in names] and sorted(names) == sorted(path.name for path in out.iterdir())
@@ -127,9 +178,9 @@ def test_every_format_is_written_where_it_is_said(trained, image, tmp_path, caps
 
 def test_an_assumed_camera_is_said_loudly_and_a_given_one_used(trained, image, tmp_path, capsys):
     command = [str(trained), str(image), "--out", str(tmp_path), "--format", "ply"]
-    predict.main(command)
+    predict_command.main(command)
     assert "WARNING: the camera is ASSUMED" in capsys.readouterr().err
-    predict.main([*command, "--intrinsics", "60,61,34.5,24.5"])
+    predict_command.main([*command, "--intrinsics", "60,61,34.5,24.5"])
     assert "ASSUMED" not in capsys.readouterr().err
     head = (tmp_path / "room.v1.ply").read_bytes()[:400]
     assert b"comment fx 60 fy 61 cx 34.5 cy 24.5" in head and b"ASSUMED" not in head
@@ -154,14 +205,14 @@ def test_folders_below_count_only_when_asked_and_keep_their_place(trained, tmp_p
     Image.fromarray(photograph()).save(tmp_path / "in" / "deep" / "a.png")
     command = [str(trained), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
     with pytest.raises(DataError, match="no JPEG, PNG or WebP image in"):
-        predict.main(command)
-    assert predict.main([*command, "--recursive"]) == 0
+        predict_command.main(command)
+    assert predict_command.main([*command, "--recursive"]) == 0
     assert (tmp_path / "out" / "deep" / "a.depth.png").is_file()
 
 
 def test_earlier_outputs_are_no_inputs(trained, image, capsys):
     command = [str(trained), str(image.parent), "--out", str(image.parent)]
-    assert predict.main(command) == predict.main(command) == 0
+    assert predict_command.main(command) == predict_command.main(command) == 0
     assert "1 of 1 images predicted" in capsys.readouterr().out.splitlines()[-1]
 
 
@@ -170,7 +221,9 @@ def test_two_images_never_share_a_place(trained, tmp_path):
         (tmp_path / name).mkdir()
         Image.fromarray(photograph()).save(tmp_path / name / "a.png")
     with pytest.raises(UsageError, match=r"a\.png is in two of the folders"):
-        predict.main([str(trained), str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")])
+        predict_command.main(
+            [str(trained), str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "out")]
+        )
 
 
 @pytest.mark.parametrize(
@@ -185,15 +238,15 @@ def test_two_images_never_share_a_place(trained, tmp_path):
 )
 def test_wrong_flags_are_named_before_anything_is_loaded(image, flag, value, message):
     with pytest.raises(UsageError, match=message):
-        predict.main(["no-such-checkpoint", str(image), flag, value])
+        predict_command.main(["no-such-checkpoint", str(image), flag, value])
 
 
 def test_pixel_limit_of_the_command_line(trained, image, tmp_path, capsys):
-    assert predict.main([str(trained), str(image), "--out", str(tmp_path), "--max-megapixels", "0.001"]) == 3
+    assert predict_command.main([str(trained), str(image), "--out", str(tmp_path), "--max-megapixels", "0.001"]) == 3
     assert "70x50 pixels, at most 0.001 million" in capsys.readouterr().err
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(trained, image, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot be written"):
-        predict.main([str(trained), str(image), "--out", str(tmp_path / "file")])
+        predict_command.main([str(trained), str(image), "--out", str(tmp_path / "file")])
