@@ -105,7 +105,7 @@ def recognise(root: Path) -> str:
     for name in names():
         if _module(name).fits(root):
             return name
-    raise DataError(f"{root}: neither an index.csv nor *.h5 shards in it; name the form with --source")
+    raise DataError(f"{root}: looks like none of {', '.join(names())}; name the form with --source")
 
 
 def _module(name: str) -> ModuleType:

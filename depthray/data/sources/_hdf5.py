@@ -1,0 +1,67 @@
+"""HDF5 files of others: opened in each process for itself, and errors of the library told as what they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from depthray.errors import DataError
+
+
+class Hdf5:
+    """A file that is opened when it is first read in a process, a forked one too, and stays open there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = None
+        self._process = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_file": None, "_process": 0}
+
+    @property
+    def file(self) -> Any:
+        """The open file."""
+        if self._process != os.getpid():  # the library's state does not survive a fork
+            self._file, self._process = open_file(self.path), os.getpid()
+        return self._file
+
+
+def open_file(path: Path) -> Any:
+    """The file, open for reading."""
+    import h5py  # takes a while, and most data sets do without
+
+    return h5py.File(path, "r", locking=False)  # nobody writes, and some file systems have no locks
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the library raises about a bad file into a DataError that names it."""
+    try:
+        yield
+    except DataError:
+        raise
+    except KeyError as error:
+        raise DataError(f"{path}: lacks what this form of data set has: {_words(error)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or f'not a whole HDF5 file: {_words(error)}'}") from None
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(f"{path}: damaged, or not of this form: {_words(error)}") from None
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file opens with HDF5's signature, by itself or behind the 512 bytes that MATLAB puts before it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(520)
+    except OSError:
+        return False
+    return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:])
+
+
+def _words(error: Exception) -> str:
+    """An error's own words, on one line."""
+    return " ".join(str(error).strip("'\"").split())[:160]

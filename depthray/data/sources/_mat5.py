@@ -1,0 +1,67 @@
+"""Arrays of numbers in MATLAB files of version 5, which is all that `splits.mat` has. No damage to one can crash this.
+
+The file is 128 bytes of header, then elements: type and length, four bytes each, the data, filled up to eight.
+Short data shares the first eight with its type and length. A compressed element holds another one. An array is an
+element of elements: flags, shape, name, numbers. All of it is little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.errors import DataError
+
+HEADER, ORDER = 128, b"IM"  # length, and how it ends where numbers are little-endian
+ARRAY, COMPRESSED = 14, 15
+DTYPES = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
+LARGEST = 2**24  # bytes that may come out of a compressed element
+
+
+def arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Name -> numbers, flat, of every array of a file."""
+    try:
+        content = path.read_bytes()
+        if content[HEADER - len(ORDER) : HEADER] != ORDER:
+            raise ValueError("no header of version 5")
+        return dict(_array(data) for kind, data in _flat(content[HEADER:]) if kind == ARRAY)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, StopIteration, struct.error, zlib.error) as error:
+        raise DataError(f"{path}: not a readable MATLAB file of version 5 ({error}); fetch it again") from None
+
+
+def _flat(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Bytes -> type and data of each element, those in compressed ones too."""
+    for kind, part in _elements(data):
+        if kind == COMPRESSED:
+            yield from _elements(zlib.decompressobj().decompress(part, LARGEST))
+        else:
+            yield kind, part
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Bytes -> type and data of each element in them."""
+    place = 0
+    while place < len(data):
+        kind, length = struct.unpack_from("<II", data, place)
+        start = place + 8
+        if kind >> 16:  # the short form
+            kind, length, start = kind & 0xFFFF, kind >> 16, place + 4
+        if start + length > len(data):
+            raise ValueError("cut off")
+        yield kind, data[start : start + length]
+        # Compressed elements are not filled up.
+        place = start + length if kind == COMPRESSED else -(-(start + length) // 8) * 8
+
+
+def _array(data: bytes) -> tuple[str, NDArray[Any]]:
+    """The data of an array -> its name and numbers."""
+    _, _, (_, name), (kind, numbers) = list(_elements(data))[:4]
+    return name.decode("ascii"), np.frombuffer(numbers, DTYPES[kind])

@@ -1,0 +1,120 @@
+"""NYU Depth V2 as BTS hands it out, and whatever else comes with its lists: `rgb depth focal` a line, in a .txt file.
+
+Lists lie in the root and are called as in BTS, `nyudepthv2_train_files_with_gt.txt`, or otherwise: `train`, `val` or
+`test` in the name declares the side. Names are relative to the root or to the folder of that part in it, and may open
+with a slash. Depth is 16-bit millimetres. Scenes are folders; in the official test list those are types of room, not
+rooms. Lines whose depth is `None` are left out.
+
+Of the camera, a list states one focal length. Where it is that of NYU's camera the rest is known too; otherwise pixels
+are taken for square and the optical axis for the middle of the image, which is a guess, if a usual one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.data.sources import Frame, refuse_encoding
+from depthray.data.sources import _kinect as kinect
+from depthray.data.sources._pairs import Pair, Pairs, room_of
+from depthray.data.split import SIDES
+from depthray.errors import DataError
+
+if TYPE_CHECKING:
+    from depthray.sections import Data
+
+ENCODING = "uint16_mm"
+NONE = "None"
+LINE = re.compile(rf"\S+\.(?:jpe?g|png)\s+(?:\S+\.png|{NONE})\s+\d+(?:\.\d*)?\s*", re.IGNORECASE)
+KITTI = "proj_depth/"  # in the depth names of KITTI's lists, whose unit is another
+BASES = ("", "sync", "official_splits/train", "official_splits/test", "train", "test")
+
+
+def open_source(section: Data) -> Bts:
+    """The lists in the folder at `section.root`, or the one that it is."""
+    refuse_encoding(section)
+    if not section.root:
+        raise DataError("data.root is empty: say where the data lies with --data PATH")
+    root = Path(section.root)
+    lists = [root] if root.is_file() else _lists(root)
+    if not lists:
+        raise DataError(f"{root}: no .txt file there with lines `rgb depth focal`; copy BTS's lists to it")
+    return Bts(lists)
+
+
+def fits(root: Path) -> bool:
+    """Whether there is a list of this form, or the path is one."""
+    return bool(_lists(root)) or (root.is_file() and root.suffix == ".txt" and _is_list(root))
+
+
+class Bts(Pairs):
+    """A data set of lists. See `depthray.data.sources.Source`."""
+
+    def __init__(self, lists: list[Path]) -> None:
+        pairs, notes = [], []
+        for path in lists:
+            lines = _read(path)
+            whole = [(number, words) for number, words in lines if words[1] != NONE]
+            base = _base(path.parent, whole[0][1][0]) if whole else ""
+            pairs += [_pair(words, path, number=number, base=base) for number, words in whole]
+            if len(whole) < len(lines):
+                notes.append(f"{path}: {len(lines) - len(whole)} lines left out, whose depth is {NONE}")
+        super().__init__(lists[0].parent, pairs, notes=notes)
+
+    def camera(self, index: int, size: tuple[int, ...]) -> NDArray[np.float32]:
+        """Frame, (H,W) -> (3,3) float32 pinhole matrix."""
+        focal = self.pairs[index].focal
+        if tuple(size) == kinect.NATIVE and math.isclose(focal, kinect.COLOUR.fx, abs_tol=1e-3):
+            return kinect.COLOUR.matrix(size)
+        return np.array([[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1]], np.float32)
+
+
+def _lists(root: Path) -> list[Path]:
+    return [path for path in sorted(root.glob("*.txt")) if _is_list(path)]
+
+
+def _is_list(path: Path) -> bool:
+    """Whether the first line with depth is of this form and not KITTI's."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            line = next((line for line in file if f" {NONE} " not in line and line.strip()), "")
+    except OSError:
+        return False
+    return LINE.fullmatch(line) is not None and KITTI not in line
+
+
+def _read(path: Path) -> list[tuple[int, list[str]]]:
+    """A list -> number and three words of each line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a list in UTF-8: {error}") from None
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    for number, line in lines:
+        if LINE.fullmatch(line) is None or float(line.split()[2]) <= 0:
+            raise DataError(
+                f"{path}: line {number} must be `rgb depth focal`, names of images and pixels, is '{line[:80]}'"
+            )
+        if KITTI in line:
+            raise DataError(f"{path}: line {number} is of a list of KITTI, whose depth is in 1/256 m, not millimetres")
+    return [(number, line.split()) for number, line in lines]
+
+
+def _base(root: Path, name: str) -> str:
+    """The folder in the root the names of a list are relative to: the first in which its first file lies."""
+    return next((base for base in BASES if (root / base / name.lstrip("/")).is_file()), "")
+
+
+def _pair(words: list[str], path: Path, *, number: int, base: str) -> Pair:
+    rgb, depth = (str(PurePosixPath(base) / word.lstrip("/")) for word in words[:2])
+    name = PurePosixPath(words[0].lstrip("/")).with_suffix("")
+    split = next((side for side in SIDES if side in path.name), "")
+    frame = Frame(str(name), room_of(name.parent.name), split=split, source=path.stem)
+    return Pair(rgb, depth, frame, ENCODING, f"{path.name} line {number}", focal=float(words[2]))

@@ -1,0 +1,151 @@
+"""The labelled part of NYU Depth V2, `nyu_depth_v2_labeled.mat`, with depth as it was measured (`rawDepths`).
+
+1449 frames with class and instance ids. MATLAB stores columns first, so everything lies on its side in the file.
+`splits.mat` beside it declares the official 795 training and 654 test frames, counted from 1; without it, no side is
+declared. The white border of the images is kept. For depth with its holes filled, see nyu_mat_filled.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.data import encodings
+from depthray.data.sources import Frame, _mat5, refuse_encoding, wanted
+from depthray.data.sources import _kinect as kinect
+from depthray.data.sources._hdf5 import Hdf5, is_hdf5, open_file, reading
+from depthray.errors import DataError
+
+if TYPE_CHECKING:
+    from depthray.batch import Sample
+    from depthray.sections import Data
+
+NAME = "nyu_depth_v2_labeled.mat"
+SPLITS = "splits.mat"
+SIDES = {"train": "trainNdxs", "test": "testNdxs"}
+MEASURED, FILLED = "rawDepths", "depths"
+ENCODING = "float_m"
+IDS = {"semantics": "labels", "instances": "instances"}
+
+
+def open_source(section: Data) -> Mat:
+    """The .mat file at `section.root`, or in it, with depth as measured."""
+    return open_mat(section, depth=MEASURED)
+
+
+def open_mat(section: Data, *, depth: str) -> Mat:
+    """The .mat file at `section.root`, or in it; `depth` is the variable of the file to take."""
+    refuse_encoding(section)
+    if not section.root:
+        raise DataError("data.root is empty: say where the .mat file lies with --data PATH")
+    root = Path(section.root)
+    return Mat(root / NAME if root.is_dir() else root, depth, wanted(section))
+
+
+def fits(root: Path) -> bool:
+    """Whether the path is the file or a folder with it, and the file is one of MATLAB 7.3."""
+    path = root / NAME if root.is_dir() else root
+    return path.suffix == ".mat" and is_hdf5(path)
+
+
+class Mat:
+    """The labelled part. See `depthray.data.sources.Source`."""
+
+    def __init__(self, path: Path, depth: str, keys: frozenset[str]) -> None:
+        self._mat, self._depth = Hdf5(path), depth
+        with reading(path), open_file(path) as file:
+            self._shapes = {name: file[name].shape for name in ("images", depth, *IDS.values()) if name in file}
+            _check_shapes(self._shapes, path, depth)
+            scenes = _words(file, "scenes")
+        self._ids = {key: name for key, name in IDS.items() if name in self._shapes and key in keys}
+        self.keys = frozenset({"image", "depth", "intrinsics", *self._ids})
+        self.frames = _frames(scenes, self._shapes["images"][0], path)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the frames, of which depth is taken, and of what the file is called and how long it is."""
+        path = self._mat.path
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+        return sha256(repr((path.name, size, self._depth, self._shapes, self.frames)).encode()).hexdigest()
+
+    def read(self, index: int) -> Sample:
+        """Read one frame."""
+        frame = self.frames[index]
+        image = np.ascontiguousarray(self._array("images", index))
+        sample: Sample = {"image": image, "depth": self._metres(index)}
+        for key, name in self._ids.items():
+            sample[key] = self._array(name, index).astype(np.int32, order="C")  # type: ignore[literal-required]
+        sample["intrinsics"] = kinect.COLOUR.matrix(image.shape[:2])
+        return {**sample, "id": frame.id, "scene": frame.scene, "source": frame.source}
+
+    def faults(self, index: int) -> list[str]:
+        """Values of depth that are taken for unmeasured though they are not 0."""
+        odd = encodings.odd_values(self._array(self._depth, index))
+        return [f"{self._where(index)}: {odd} values, read as unmeasured"] if odd else []
+
+    def _metres(self, index: int) -> NDArray[np.float32]:
+        stored = self._array(self._depth, index)
+        return np.ascontiguousarray(encodings.decode(stored, ENCODING, where=self._where(index)))
+
+    def _array(self, name: str, index: int) -> NDArray[Any]:
+        """Variable, frame -> (H,W[,C]) upright."""
+        with reading(self._mat.path):
+            try:
+                stored: NDArray[Any] = self._mat.file[name][index]
+            except (OSError, RuntimeError) as error:
+                words = " ".join(str(error).split())
+                raise DataError(f"{self._where(index)}: {name} cannot be read: {words}; fetch the file again") from None
+        return stored.T
+
+    def _where(self, index: int) -> str:
+        return f"{self._mat.path} frame {index}"
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path, depth: str) -> None:
+    """Refuse a file without images and depth, and variables that do not fit together."""
+    for name in ("images", depth):
+        if name not in shapes:
+            raise DataError(f"{path}: no variable '{name}', so not {NAME}")
+    count, *channels = shapes["images"]
+    if len(channels) != 3 or channels[0] != 3:
+        raise DataError(f"{path}: images have shape {shapes['images']}, wanted (frames, 3, width, height)")
+    for name, shape in shapes.items():
+        if name != "images" and shape != (count, *channels[1:]):
+            raise DataError(f"{path}: {name} have shape {shape}, but images {shapes['images']}")
+
+
+def _words(file: Any, name: str) -> list[str]:
+    """A cell array of words: references to arrays of UTF-16 characters."""
+    return ["".join(map(chr, file[reference][()].ravel())) for reference in file[name][()].ravel()]
+
+
+def _frames(scenes: list[str], count: int, path: Path) -> list[Frame]:
+    if len(scenes) != count:
+        raise DataError(f"{path}: {len(scenes)} scenes for {count} images")
+    sides = _sides(path.parent / SPLITS, count)
+    return [
+        Frame(f"nyu_{number:04d}", scene, split=sides.get(number, ""), source="nyu")
+        for number, scene in enumerate(scenes, 1)
+    ]
+
+
+def _sides(path: Path, count: int) -> dict[int, str]:
+    """splits.mat, if there is one -> side by number of the frame, from 1; each frame has to be on one."""
+    if not path.exists():
+        return {}
+    found = _mat5.arrays(path)
+    missing = [name for name in SIDES.values() if name not in found]
+    if missing:
+        raise DataError(f"{path}: no variable '{missing[0]}'")
+    listed = [(number, side) for side, name in SIDES.items() for number in found[name].tolist()]
+    if sorted(number for number, _ in listed) != list(range(1, count + 1)):
+        raise DataError(f"{path}: {' and '.join(SIDES.values())} must hold each of 1 to {count} once; fetch it again")
+    return {int(number): side for number, side in listed}

@@ -1,0 +1,112 @@
+"""NYU Depth V2 as it was recorded: a folder a recording, with `r-<time>-<tick>.ppm` and `d-<time>-<tick>.pgm`.
+
+Depth is byte-swapped 11-bit disparity, seen by another camera than colour: it is decoded, then moved onto the colour
+image, from which the lens distortion is taken. Each colour image goes with the depth recorded nearest in time; those
+with none within `LAG` are left out. INDEX.txt and the accelerometer's `a-*.dump` are not needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthray.data.sources import Frame, refuse_encoding
+from depthray.data.sources import _kinect as kinect
+from depthray.data.sources._images import refuse_unlike_sizes
+from depthray.data.sources._pairs import Pair, Pairs, room_of
+from depthray.errors import DataError
+
+if TYPE_CHECKING:
+    from depthray.batch import Sample
+    from depthray.sections import Data
+
+ENCODING = "kinect_disparity_be"
+LAG = 0.1  # seconds; a hand-held camera moves on
+NAME = re.compile(r"[rd]-(\d+(?:\.\d+)?)-\d+\.(?:ppm|pgm)")
+
+
+def open_source(section: Data) -> Raw:
+    """The recordings under `section.root`, which may be one of them."""
+    refuse_encoding(section)
+    if not section.root:
+        raise DataError("data.root is empty: say where the recordings lie with --data PATH")
+    return Raw(Path(section.root))
+
+
+def fits(root: Path) -> bool:
+    """Whether there is a recording, at most two folders down."""
+    return any(any(root.glob(f"{level}r-*.ppm")) and any(root.glob(f"{level}d-*.pgm")) for level in ("", "*/", "*/*/"))
+
+
+class Raw(Pairs):
+    """A data set of recordings. See `depthray.data.sources.Source`."""
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; recordings are folders with r-*.ppm and d-*.pgm")
+        pairs, late = [], 0
+        for folder in _recordings(root):
+            own, alone = _pair_up(root, folder)
+            pairs += own
+            late += alone
+        if not pairs:
+            raise DataError(f"{root}: no r-*.ppm with a d-*.pgm recorded within {LAG} s of it, in no folder there")
+        notes = [f"{late} colour images left out: no depth within {LAG} s of them"] if late else []
+        super().__init__(root, pairs, notes=notes)
+
+    def sample(self, index: int) -> Sample:
+        """The arrays of one frame, depth moved onto the colour image."""
+        pair = self.pairs[index]
+        image = self.files.colour(pair.rgb)
+        depth = self.files.fixed_depth(pair.depth, encoding=pair.encoding)
+        refuse_unlike_sizes(image, depth, word="depth", path=self.files.path(pair.depth))
+        return {
+            "image": kinect.undistort(image),
+            "depth": kinect.register(depth),
+            "intrinsics": self.camera(index, image.shape[:2]),
+        }
+
+
+def _recordings(root: Path) -> Iterator[Path]:
+    """The folders under the root that hold colour images, in the order of their names."""
+    for folder, below, names in os.walk(root):
+        below.sort()
+        if any(name.startswith("r-") and name.endswith(".ppm") for name in names):
+            yield Path(folder)
+
+
+def _pair_up(root: Path, folder: Path) -> tuple[list[Pair], int]:
+    """A recording -> its frames in the order of time, and the number of colour images without depth."""
+    colours, depths = _timed(folder, "r-*.ppm"), _timed(folder, "d-*.pgm")
+    times = [time for time, _ in depths]
+    pairs = []
+    for time, rgb in colours:
+        near = range(max(bisect_left(times, time) - 1, 0), min(bisect_left(times, time) + 1, len(times)))
+        best = min(near, key=lambda place: abs(times[place] - time), default=None)
+        if best is not None and abs(times[best] - time) <= LAG:
+            pairs.append(_pair(root, rgb, depths[best][1]))
+    return pairs, len(colours) - len(pairs)
+
+
+def _pair(root: Path, rgb: Path, depth: Path) -> Pair:
+    name = rgb.relative_to(root)
+    # The folder's own name, also where the root is itself a recording.
+    frame = Frame(str(name.with_suffix("")), room_of(rgb.parent.resolve().name), split="", source="nyu")
+    return Pair(str(name), str(depth.relative_to(root)), frame, ENCODING, named=f"recording {rgb.parent.name}")
+
+
+def _timed(folder: Path, pattern: str) -> list[tuple[float, Path]]:
+    """The files of one kind with the second each was recorded, in that order."""
+    timed = []
+    for path in folder.glob(pattern):
+        match = NAME.fullmatch(path.name)
+        if match is None:
+            raise DataError(
+                f"{path}: no time in its name; recorded files are called like r-1294886360.208-2996770081.ppm"
+            )
+        timed.append((float(match[1]), path))
+    return sorted(timed)
