@@ -13,6 +13,11 @@ WORDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
     "evaluate": ("depthray.evaluate_command:main", "score a checkpoint under a named protocol"),
     "predict": ("depthray.predict_command:main", "depth of an image or a folder, as PNG, npy, colour map, point cloud"),
+    "completion": ("depthray.completion:main", "error of a completion network against the number of depth samples"),
+    "view": ("depthray.view_command:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
+    "measure": ("depthray.measure_command:main", "distance in metres between two pixels of a photograph"),
+    "models": ("depthray.models_command:main", "list the architectures and their variants"),
+    "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),
     "data": ("depthray.data.command:main", "render, pack, check and describe data sets"),
     "recipe": ("depthray.recipe_command:main", "list and show recipes, print their JSON schema"),
     "doctor": ("depthray.doctor:main", "check this machine and say how to mend what is wrong"),
@@ -23,7 +28,7 @@ HELP = f"""usage: depthray WORD ...
 
 Depth from images: train, evaluate, predict.
 
-{chr(10).join(f"  {word:<10}{about}" for word, (_, about) in WORDS.items())}
+{chr(10).join(f"  {word:<14}{about}" for word, (_, about) in WORDS.items())}
 
 Dotted words change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
 `depthray WORD --help` says more.
@@ -51,7 +56,8 @@ def _run(words: list[str]) -> int:
         return 0
     _no_calls_out()
     try:
-        return int(_resolve(words[0])(words[1:]))
+        word = " ".join(words[:2]) if " ".join(words[:2]) in WORDS else words[0]
+        return int(_resolve(word)(words[len(word.split()) :]))
     except DepthrayError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:

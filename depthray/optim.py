@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from depthray.adan import Adan
 from depthray.errors import UsageError
 from depthray.sections import Optim, Schedule
 
@@ -29,6 +30,8 @@ def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None
     optimiser: torch.optim.Optimizer
     if section.name == "sgd":
         optimiser = torch.optim.SGD(groups, lr=rate, momentum=section.momentum)
+    elif section.name == "adan":
+        optimiser = Adan(groups, lr=rate)
     else:
         kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
         optimiser = kind(groups, lr=rate, fused=True)  # the same formula in one pass over memory

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from depthray import recipe as recipes
-from depthray.sections import Recipe
+from depthray.sections import Model, Recipe
 
 COMMENT_COLUMN = 34
 
@@ -44,23 +44,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def commented(recipe: Recipe) -> Iterator[str]:
     """The lines of a recipe's YAML, each key with its meaning; `depthray train FILE` reads them back."""
-    for key, field in Recipe.model_fields.items():
-        value = getattr(recipe, key)
+    yield from _section(recipe)
+
+
+def _section(section: BaseModel) -> Iterator[str]:
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
         if isinstance(value, BaseModel):
             yield f"{key}:  # {_first_sentence(type(value))}"
             yield from (f"  {line}" for line in _section(value))
         else:
             yield _line(key, value, field.description or "")
-
-
-def _section(section: BaseModel) -> Iterator[str]:
-    for key, field in type(section).model_fields.items():
-        yield _line(key, getattr(section, key), field.description or "")
-    if isinstance(section, recipes.Model):
+    if isinstance(section, Model):
         yield from _model_options(section)
 
 
-def _model_options(section: recipes.Model) -> Iterator[str]:
+def _model_options(section: Model) -> Iterator[str]:
     build = import_module(f"depthray.models.{section.name}").build
     for key, parameter in inspect.signature(build).parameters.items():
         if key != "inputs":
@@ -69,10 +68,14 @@ def _model_options(section: recipes.Model) -> Iterator[str]:
 
 
 def _line(key: str, value: Any, comment: str) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
-    written = yaml.safe_dump(plain, default_flow_style=True, width=1000, allow_unicode=True)
+    written = yaml.safe_dump(_plain(value), default_flow_style=True, width=1000, allow_unicode=True)
     text = f"{key}: {written.removesuffix('...' + chr(10)).strip()}"
     return f"{text:<{COMMENT_COLUMN}}  # {comment}" if comment else text
+
+
+def _plain(value: Any) -> Any:
+    """A value with lists where it has tuples, which YAML does not know."""
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 
 def _first_sentence(section: type[BaseModel]) -> str:

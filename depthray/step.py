@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from depthray import distributed, losses, models, optim
 from depthray.batch import Batch, to_device
+from depthray.data.curriculum import loss_at
 from depthray.errors import DivergedError
 from depthray.sections import Recipe
 from depthray.seeding import seed_step
@@ -60,13 +61,14 @@ class Stepper:
     def _backward(self, micro_batches: list[Batch]) -> Tensor:
         """Backward through the micro-batches; gradients of the mean loss over the global batch; returns (b,) losses."""
         data, losses_seen = self.recipe.data, []
+        section = loss_at(self.state.position.epoch, self.recipe.curriculum, last=self.recipe.loss)
         images = sum(len(batch["id"]) for batch in micro_batches)
         for number, cpu_batch in enumerate(micro_batches, start=1):
             batch = to_device(cpu_batch, self.state.device, min_depth=data.min_depth, max_depth=data.max_depth)
             with distributed.hold_gradients(self.network, hold=number < len(micro_batches)):
                 with self.state.precision.autocast():
                     prediction = models.run(self.network, batch)
-                per_image, _ = losses.total(prediction, batch, self.recipe.loss)
+                per_image, _ = losses.total(prediction, batch, section)
                 self.state.scaler.scale(per_image.sum() / images).backward()  # type: ignore[no-untyped-call]
             losses_seen.append(per_image.detach())
         return torch.cat(losses_seen)

@@ -139,6 +139,63 @@ def test_background_gets_the_same_draw_as_the_image() -> None:
         assert not np.array_equal(new["image"][:4], new["background"][:4])
 
 
+NAMED = ["brightness_contrast", "hue_saturation_value"]
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_named_colour_changes_come_as_often_as_asked_to_rgb_alone(key: str) -> None:
+    section = Augment(hflip=0, **{key: 0.5})
+    changed = 0
+    for number in range(60):
+        new = augment(sample(str(number)), section, seed=0, epoch=0)
+        changed += not np.array_equal(new["image"], sample()["image"])
+        np.testing.assert_array_equal(new["image"], new["background"])
+        for map_key in ("depth", "semantics", "mask", "intrinsics"):
+            np.testing.assert_array_equal(new[map_key], sample()[map_key])  # type: ignore[literal-required]
+    assert 15 < changed < 45
+    one, again = (augment(sample("x"), section.model_copy(update={key: 1.0}), seed=3, epoch=4) for _ in range(2))
+    assert same(one, again) and not same(one, sample("x"))
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_named_colour_changes_are_one_draw_for_image_and_background(key: str) -> None:
+    for epoch in range(8):
+        given = sample()
+        given["background"][:4] = 0
+        new = augment(given, Augment(hflip=0, **{key: 1.0}), seed=0, epoch=epoch)
+        np.testing.assert_array_equal(new["image"][4:], new["background"][4:])
+
+
+def test_brightness_and_contrast_change_by_a_fifth_at_most() -> None:
+    flat, gains, shifts = sample(), [], []
+    ramp = np.broadcast_to(np.linspace(60, 180, 40).astype(np.uint8)[None, :, None], (24, 40, 3))
+    for number in range(60):
+        flat = {**sample(str(number)), "image": ramp.copy(), "background": ramp.copy()}  # type: ignore[typeddict-item]
+        new = augment(flat, Augment(hflip=0, brightness_contrast=1.0), seed=0, epoch=0)["image"][0, :, 0].astype(float)
+        inner = (new > 0) & (new < 255)
+        gain, shift = np.polyfit(ramp[0, inner, 0].astype(float), new[inner], 1)
+        gains.append(gain)
+        shifts.append(shift)
+    assert 0.79 < min(gains) < 0.85 and 1.15 < max(gains) < 1.21
+    assert -52.5 < min(shifts) < -40 and 40 < max(shifts) < 52.5  # a fifth of 255
+
+
+def test_background_and_mask_go_through_the_same_geometry() -> None:
+    given = sample()
+    given["background"] = given["image"] // 2
+    given["mask"] = (given["image"][..., 0] > 127).astype(np.uint8)
+    section = Augment(hflip=1.0, crop=0.7)
+    for epoch in range(4):
+        new = augment(given, section, seed=0, epoch=epoch)
+        cut = augment(given, section, seed=0, epoch=epoch, size=(11, 17))
+        origin = np.unravel_index(new[PLACE] - 1, (24, 40))
+        np.testing.assert_array_equal(new["mask"], given["mask"][origin])
+        assert np.abs(new["background"].astype(int) - new["image"] // 2).max() <= 1
+        assert cut["background"].shape == cut["image"].shape and cut["mask"].shape == (11, 17)
+        turned = rotate(given, 20)
+        assert np.abs(turned["background"].astype(int) - turned["image"] // 2).max() <= 1
+
+
 def test_blur_and_noise_are_drawn_apart() -> None:
     def changed(**words: float) -> list[bool]:
         section = Augment(hflip=0, **words)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from depthray import recipe
-from depthray.data.curriculum import cut, difficulty
+from depthray.batch import Sample
+from depthray.data.curriculum import cut, difficulty, loss_at, size_at
 from depthray.data.frames import Frames
-from depthray.data.sources import open_source
+from depthray.data.sources import Source, open_source
+from depthray.errors import DataError
+from depthray.sections import Curriculum, Loss
 
 SMALL = [
     "data.size=16,32",
@@ -51,6 +56,53 @@ def test_epochs_go_through_the_chunks_in_turn() -> None:
         trained = {name for step in frames.train_epoch(epoch) for batch in step for name in batch["id"]}
         assert trained <= {names[index] for index in frames.chunks[chunk]}
         assert trained
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, [64, 128, 224, 224, 224]), (2, [64, 64, 128, 128, 224])])
+def test_sizes_come_one_after_the_other_then_the_last(every: int, expected: list[int]) -> None:
+    section = Curriculum(sizes=((64, 65), (128, 129)), epochs_per_size=every)
+    found = [size_at(epoch, section, last=(224, 225)) for epoch in range(5)]
+    assert found == [(side, side + 1) for side in expected]
+    assert size_at(0, Curriculum(), last=(7, 8)) == (7, 8)
+
+
+def test_scale_weights_come_one_after_the_other_then_the_recipes() -> None:
+    section = Curriculum(scale_weights=((0.0, 1.0), (0.5, 0.5)), epochs_per_scale_weights=3)
+    loss = Loss(multiscale=1.0, multiscale_weights=(1.0, 0.1), l1=0.3)
+    stages = [loss_at(epoch, section, last=loss) for epoch in (0, 2, 3, 5, 6, 99)]
+    weights = [(0.0, 1.0), (0.0, 1.0), (0.5, 0.5), (0.5, 0.5), (1.0, 0.1), (1.0, 0.1)]
+    assert [stage.multiscale_weights for stage in stages] == weights
+    assert all(stage.terms == loss.terms for stage in stages)
+    assert loss_at(0, Curriculum(), last=loss) == loss
+
+
+def test_small_epochs_are_small_and_validation_never_is() -> None:
+    frames = Frames.open(
+        recipe.load("demo", [*SMALL, "curriculum.sizes=[[8,8],[16,24]]", "curriculum.epochs_per_size=1"])
+    )
+    shapes = [tuple(next(frames.train_epoch(epoch))[0]["image"].shape[2:]) for epoch in range(4)]
+    assert shapes == [(8, 8), (16, 24), (16, 32), (16, 32)]
+    assert {tuple(batch["image"].shape[2:]) for _, batch in frames.val_batches()} == {(16, 32)}
+
+
+def test_frames_without_depth_have_no_difficulty_but_can_be_trained_on() -> None:
+    class Bare:
+        def __init__(self, source: Source) -> None:
+            self.frames, self.keys, self.fingerprint = source.frames, source.keys, source.fingerprint
+            self.source = source
+
+        def read(self, index: int) -> Sample:
+            sample = self.source.read(index)
+            del sample["depth"]
+            return sample
+
+    made = recipe.load("demo", [*SMALL, "curriculum.order=difficulty"])
+    bare: Any = Bare(open_source(made.data))
+    with pytest.raises(DataError, match="has no depth to rank it by; use curriculum.order=random"):
+        Frames(made, bare)
+    frames = Frames(recipe.load("demo", SMALL), bare)
+    assert frames.doubts() == []
+    assert "depth" not in next(frames.train_epoch(0))[0]
 
 
 def test_difficulty_of_known_maps() -> None:

@@ -14,7 +14,7 @@ from depthray.batch import Batch, Sample
 from depthray.data.loader import TrainLoader, ahead, eval_batches
 from depthray.data.sources import Frame
 from depthray.errors import DataError, UsageError
-from depthray.sections import Augment, Data
+from depthray.sections import Augment, Curriculum, Data, Sparse
 
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
 
@@ -174,6 +174,73 @@ def test_eval_truth_keeps_its_native_size() -> None:
     for (indices, batch), size in zip(batches, [(24, 32), (20, 28)], strict=True):
         assert batch["image"].shape[2:] == (12, 16) and batch["depth"].shape[2:] == size
         np.testing.assert_array_equal(batch["depth"][0, 0].numpy(), source.read(indices[0])["depth"])
+
+
+COMPLETING = Data(size=(12, 16), inputs=("image", "sparse"), sparse=Sparse(samples=20))
+
+
+def completing(workers: int = 0, **words: Any) -> TrainLoader:
+    data = COMPLETING.model_copy(update={"workers": workers})
+    return TrainLoader(Drawn(8), range(8), data, COLOURED, seed=7, batch_size=4, **words)
+
+
+def joined(steps: Iterator[list[Batch]], key: str) -> dict[str, torch.Tensor]:
+    """A map of each frame, by id."""
+    parts = [part for step in steps for part in step]
+    return {name: value for part in parts for name, value in zip(part["id"], part[key], strict=True)}  # type: ignore[literal-required]
+
+
+def test_sparse_depth_is_drawn_from_the_changed_depth_at_the_networks_size() -> None:
+    for part in next(completing().epoch(0)):
+        taken = part["sparse"] > 0
+        assert part["sparse"].shape == (4, 1, 12, 16)
+        assert taken.sum(dim=(1, 2, 3)).tolist() == [20] * 4
+        assert torch.equal(part["sparse"][taken], part["depth"][taken])
+
+
+def test_sparse_depth_is_made_only_where_it_is_an_input() -> None:
+    assert "sparse" not in next(loader(Drawn(8)).epoch(0))[0]
+    assert "sparse" not in next(eval_batches(Drawn(4), range(4), Data(size=(12, 16)), batch_size=4))[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sparse_training_draws_change_with_the_epoch_and_not_with_the_process(workers: int) -> None:
+    plain, parallel = completing(), completing(workers)
+    epochs = [joined(plain.epoch(epoch), "sparse") for epoch in (0, 1)]
+    again = [joined(parallel.epoch(epoch), "sparse") for epoch in (0, 1)]
+    for name in epochs[0]:
+        assert torch.equal(epochs[0][name], again[0][name]) and torch.equal(epochs[1][name], again[1][name])
+        assert not torch.equal(epochs[0][name] > 0, epochs[1][name] > 0)
+
+
+def test_sparse_evaluation_draws_are_always_the_same_and_of_the_networks_size() -> None:
+    once, again = (list(eval_batches(Drawn(4), order, COMPLETING, batch_size=4)) for order in ([0, 1, 2, 3], [3, 1]))
+    first, second = ({n: v for n, v in zip(b["id"], b["sparse"], strict=True)} for [(_, b)] in (once, again))
+    assert all(torch.equal(second[name], first[name]) for name in second) and len(second) == 2
+    sparse, truth = once[0][1]["sparse"], once[0][1]["depth"]
+    assert sparse.shape == (4, 1, 12, 16) and truth.shape == (4, 1, 24, 32)
+    assert (sparse > 0).sum(dim=(1, 2, 3)).tolist() == [20] * 4
+    assert np.isin(sparse[sparse > 0].numpy(), truth.numpy()).all()
+    grid = COMPLETING.model_copy(update={"sparse": Sparse(samples=20, pattern="grid")})
+    other = next(eval_batches(Drawn(4), range(4), grid, batch_size=4))[1]["sparse"]
+    assert not torch.equal(other, sparse)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stored_samples_that_are_not_there_are_one_clear_line(workers: int) -> None:
+    data = COMPLETING.model_copy(update={"sparse": Sparse(pattern="stored"), "workers": workers})
+    made = TrainLoader(Drawn(8), range(8), data, COLOURED, seed=7, batch_size=4)
+    with pytest.raises(DataError, match="^frame 'f.': data.sparse.pattern=stored, but"):
+        list(made.epoch(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_epoch_has_its_size(workers: int) -> None:
+    curriculum = Curriculum(sizes=((4, 6), (8, 10)), epochs_per_size=2)
+    made = completing(workers, curriculum=curriculum)
+    for epoch, size in ((0, (4, 6)), (1, (4, 6)), (3, (8, 10)), (4, (12, 16)), (2, (8, 10)), (9, (12, 16))):
+        part = next(made.epoch(epoch))[0]
+        assert part["image"].shape[2:] == part["depth"].shape[2:] == part["sparse"].shape[2:] == size
 
 
 def test_ahead_keeps_order_and_stays_two_ahead() -> None:

@@ -153,7 +153,7 @@ def test_the_fast_step_is_the_plain_step(name):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "adan", "sgd"])
 def test_state_loaded_in_another_memory_layout_goes_to_the_right_weights(name):
     net, section = Net(), Optim(name=name, lr=0.1)
     optimiser = build_optimiser(net, section)

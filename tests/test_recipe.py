@@ -29,6 +29,15 @@ def test_words_override_the_file_with_typed_values() -> None:
     assert loaded.data.inputs == ("image",)
 
 
+def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
+    words = ["data.sparse.samples=5", "curriculum.sizes=[[64,64],[128, 96]]", "curriculum.scale_weights=[[0,1],[1]]"]
+    loaded = recipe.load("unet-resnet34", [*words, "data.sparse.pattern=grid"])
+    assert (loaded.data.sparse.samples, loaded.data.sparse.pattern) == (5, "grid")
+    assert loaded.curriculum.sizes == ((64, 64), (128, 96))
+    assert loaded.curriculum.scale_weights == ((0.0, 1.0), (1.0,))
+    assert recipe.flatten(loaded)["data.sparse.samples"] == 5
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -44,11 +53,16 @@ def test_words_override_the_file_with_typed_values() -> None:
         ("optim.lr=nan", "optim.lr"),
         ("data.encoding=uint16_m", "uint16_mm"),
         ("data.source=shard", "did you mean 'shards'?"),
-        ("eval.protocol=nyu", "nyu-bts"),
+        ("eval.protocol=nyu-bt", "nyu-bts"),
         ("loss.l1=0 loss.gradient=0", "every loss weight is 0"),
         ("data.min_depth=11", "data.min_depth must be below data.max_depth"),
         ("nonsense", "'nonsense' is neither a flag nor a word"),
         ("seed.x=1", "'seed' is a value, not a section"),
+        ("data.sparse.sample=5", "unknown key 'data.sparse.sample' (did you mean 'samples'?)"),
+        ("data.sparse.pattern=lidar", "did you mean 'lidar"),
+        ("data.sparse=5", "data.sparse=5"),
+        ("curriculum.sizes=[[64,0]]", "curriculum.sizes.0.1=0"),
+        ("curriculum.sizes=64,64", "curriculum.sizes.0=64"),
     ],
 )
 def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
@@ -83,11 +97,14 @@ def test_a_missing_recipe_suggests_the_nearest() -> None:
 
 
 def test_shown_recipe_has_a_comment_on_each_key_and_reads_back(tmp_path: Path) -> None:
-    loaded = recipe.load("unet-resnet34", ["optim.lr=3e-4"])
+    loaded = recipe.load(
+        "unet-resnet34", ["optim.lr=3e-4", "data.sparse.samples=7", "curriculum.sizes=[[64,64],[96,96]]"]
+    )
     lines = list(commented(loaded))
     assert all("#" in line for line in lines), [line for line in lines if "#" not in line]
     path = tmp_path / "shown.yaml"
     path.write_text("\n".join(lines))
+    assert any(line.startswith("    samples: 7 ") for line in lines)
     shown, given = recipe.flatten(recipe.load(str(path))), recipe.flatten(loaded)
     assert given.items() <= shown.items()
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frames import folder_dataset
+from layouts_nyu import MAKERS as NYU
+from layouts_other import MAKERS as OTHERS
 
 from depthray.batch import WORDS, collate
 from depthray.data.shards import pack
@@ -28,7 +30,7 @@ def synthetic(path):
     return Data(source="synthetic", frames=9, size=(24, 32), inputs=("image", "semantics"))
 
 
-MAKERS = {"folder": folder, "shards": shards, "synthetic": synthetic}
+MAKERS = {"folder": folder, "shards": shards, "synthetic": synthetic, **NYU, **OTHERS}
 
 
 @pytest.fixture(params=names())

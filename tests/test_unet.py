@@ -27,6 +27,7 @@ def count(model):
         ("resnet34", "linear", 23_644_737),
         ("resnet18", "fixed", 13_537_537),
         ("resnet18", "linear", 13_536_577),
+        ("resnet50", "fixed", 31_730_433),
         ("tiny", "fixed", 391_217),
     ],
 )

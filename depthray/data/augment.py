@@ -23,12 +23,15 @@ from depthray.sections import Augment
 
 BLUR_SIGMA = (0.3, 1.5)  # pixels
 NOISE_SIGMA = (0.01, 0.05)  # share of full scale
+SHIFT = 0.2  # largest change of brightness and contrast by brightness_contrast
+HUE, SATURATION, VALUE = 20, 30, 20  # largest shifts by hue_saturation_value, of OpenCV's 180, 255, 255
+JITTER = ("brightness", "contrast", "saturation", "hue")
 FALLBACK_FOCAL = 1.0  # image widths, where a sample has no intrinsics to turn about
 
 
 def augment(sample: Sample, section: Augment, *, seed: int, epoch: int, size: tuple[int, int] | None = None) -> Sample:
     """Sample (H,W) -> changed sample of size (h,w) pixels, its own size if None; maps stay in metres and ids."""
-    generator = np.random.default_rng(_words(f"{seed}:{epoch}:{sample['id']}"))
+    generator = generator_of(f"{seed}:{epoch}:{sample['id']}")
     # All are drawn always, so that switching one change on leaves the others as they were.
     flip, share, left, top, turn = generator.random(5)
     target = size or sample["image"].shape[:2]
@@ -41,6 +44,12 @@ def augment(sample: Sample, section: Augment, *, seed: int, epoch: int, size: tu
     if flip < section.hflip:
         sample = mirror(sample)
     return photometry(sample, section, generator)
+
+
+def generator_of(key: str) -> np.random.Generator:
+    """The random numbers of a key: the same in every process, unlike those of any other key."""
+    digest = blake2b(key.encode(), digest_size=16).digest()
+    return np.random.default_rng([int.from_bytes(digest[:8]), int.from_bytes(digest[8:])])
 
 
 def mirror(sample: Sample) -> Sample:
@@ -92,11 +101,11 @@ def photometry(sample: Sample, section: Augment, generator: np.random.Generator)
     """Sample (H,W) -> other brightness, colour, sharpness and noise of its RGB; image and background alike."""
     keys = [key for key in COLOURS if key in sample]
     changed: dict[str, Any] = dict(sample)
-    jitter, sensor = _pipelines(section, threading.get_ident())
-    if jitter is not None:
+    colour, sensor = _pipelines(section, threading.get_ident())
+    if colour is not None:
         # One tall picture: contrast turns about the mean, which has to be the same for image and background.
         tall = np.concatenate([changed[key] for key in keys])
-        changed |= zip(keys, np.split(_apply(jitter, generator, image=tall)["image"], len(keys)), strict=True)
+        changed |= zip(keys, np.split(_apply(colour, generator, image=tall)["image"], len(keys)), strict=True)
     if sensor is not None:
         changed |= _apply(sensor, generator, **{key: changed[key] for key in keys})
     return changed  # type: ignore[return-value]
@@ -105,20 +114,27 @@ def photometry(sample: Sample, section: Augment, generator: np.random.Generator)
 @lru_cache(maxsize=32)
 def _pipelines(section: Augment, thread: int) -> tuple[Any, Any]:
     """The albumentations pipelines for colour and for the sensor, or None where the section asks for nothing."""
-    colour = {key: getattr(section, key) for key in ("brightness", "contrast", "saturation", "hue")}
-    if not (any(colour.values()) or section.blur or section.noise):
+    jitter = {key: getattr(section, key) for key in JITTER}
+    chances = (section.brightness_contrast, section.hue_saturation_value, section.blur, section.noise)
+    if not (any(jitter.values()) or any(chances)):
         return None, None
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package index at import otherwise
     import albumentations as A
 
-    parts: list[Any] = []
+    colour = [A.ColorJitter(**jitter, p=1.0)] if any(jitter.values()) else []
+    sensor: list[Any] = []
+    if chance := section.brightness_contrast:
+        colour.append(A.RandomBrightnessContrast(brightness_limit=SHIFT, contrast_limit=SHIFT, p=chance))
+    if chance := section.hue_saturation_value:
+        colour.append(A.HueSaturationValue(HUE, SATURATION, VALUE, p=chance))
     if section.blur:
-        parts.append(A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=section.blur))
+        sensor.append(A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=section.blur))
     if section.noise:
-        parts.append(A.GaussNoise(std_range=NOISE_SIGMA, p=section.noise))
-    jitter = A.Compose([A.ColorJitter(**colour, p=1.0)]) if any(colour.values()) else None
-    sensor = A.Compose(parts, additional_targets={"background": "image"}) if parts else None
-    return jitter, sensor
+        sensor.append(A.GaussNoise(std_range=NOISE_SIGMA, p=section.noise))
+    return (
+        A.Compose(colour) if colour else None,
+        A.Compose(sensor, additional_targets={"background": "image"}) if sensor else None,
+    )
 
 
 def _apply(pipeline: Any, generator: np.random.Generator, **images: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
@@ -127,11 +143,6 @@ def _apply(pipeline: Any, generator: np.random.Generator, **images: NDArray[np.u
     pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))  # noqa: S311
     changed: dict[str, NDArray[np.uint8]] = pipeline(**images)
     return changed
-
-
-def _words(text: str) -> list[int]:
-    digest = blake2b(text.encode(), digest_size=16).digest()
-    return [int.from_bytes(digest[:8]), int.from_bytes(digest[8:])]
 
 
 def _camera(sample: Sample) -> NDArray[np.float64]:

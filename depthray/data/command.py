@@ -1,24 +1,25 @@
-"""`depthray data pack|check|stats|render`."""
+"""`depthray data pack|convert|check|stats|render`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.errors import DataError, UsageError
+from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from depthray.data.convert import Plan
     from depthray.data.sources import Source
     from depthray.sections import Data
 
-EVERYTHING = ("image", "background", "semantics", "instances", "mask")
+EVERYTHING = ("image", "background", "sparse", "semantics", "instances", "mask")
 RECIPE = "unet-resnet34"
 
 
@@ -43,8 +44,11 @@ def main(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
+    return parsed(_parser(), argv)
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Flags by argparse, which cannot place dotted words between them; these are what it leaves over."""
-    parser = _parser()
     arguments, words = parser.parse_known_args(argv)
     arguments.words = words
     for word in words:
@@ -55,8 +59,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray data", description="Make, look at and pack data sets.")
-    words = parser.add_subparsers(required=True, metavar="pack|check|stats|render")
+    words = parser.add_subparsers(required=True, metavar="pack|convert|check|stats|render")
     _pack_words(words.add_parser("pack", help="pack frames into HDF5 shards, 20 times faster to read"))
+    convert_words(words.add_parser("convert", help="pack a form of data set that is named, on one or many workers"))
     check = words.add_parser("check", help="look at every frame for faults; exit code 3 if there are any")
     _reading_words(check, _check)
     stats = words.add_parser("stats", help="counts, depths, and the scores any model has to beat")
@@ -83,9 +88,28 @@ def _reading_words(parser: argparse.ArgumentParser, run: Callable[[argparse.Name
 
 def _pack_words(parser: argparse.ArgumentParser) -> None:
     _source_words(parser)
+    _shard_words(parser)
+    parser.set_defaults(run=_pack, takes_words=False, recipe=RECIPE, form="")
+
+
+def convert_words(parser: argparse.ArgumentParser) -> None:
+    """The command line of `convert`."""
+    from depthray.data import sources
+
+    parser.add_argument("form", metavar="FORM", help=f"form of the data: {', '.join(sources.names())}")
+    parser.add_argument("root", type=Path, help="where the data lies")
+    _shard_words(parser)
+    parser.add_argument("--encoding", help="unit of stored depth, where the form does not state it")
+    parser.add_argument("--workers", type=int, default=1, help="Ray workers; 1 (the default) does without Ray")
+    parser.add_argument("--address", help="a running Ray cluster that sees ROOT and OUT (default: a local one)")
+    parser.epilog = "Words like data.val_fraction=0.2 matter to the forms that split their frames themselves."
+    parser.set_defaults(run=_convert, takes_words=True, recipe=RECIPE, index=None)
+
+
+def _shard_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder of the shards; a call that was interrupted goes on there")
-    parser.add_argument("--frames-per-shard", type=int, default=512)
-    parser.set_defaults(run=_pack, takes_words=False, recipe=RECIPE)
+    parser.add_argument("--frames-per-shard", type=int, default=512, metavar="N")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out unusable frames and list them at the end")
 
 
 def _render_words(parser: argparse.ArgumentParser) -> None:
@@ -98,12 +122,35 @@ def _render_words(parser: argparse.ArgumentParser) -> None:
 
 
 def _pack(arguments: argparse.Namespace) -> Answer:
-    from depthray.data import shards, sources
+    source, made = planned(_section(arguments), arguments)
+    return made_here(source, made)
+
+
+def _convert(arguments: argparse.Namespace) -> Answer:
+    if arguments.workers != 1:
+        raise UsageError(f"--workers {arguments.workers} needs Ray: `depthray data convert` has it, this call has not")
+    source, made = planned(convert_section(arguments), arguments)
+    return made_here(source, made)
+
+
+def convert_section(arguments: argparse.Namespace) -> Data:
+    """The data section of `convert`: the form is named, and everything the data set has is read."""
+    from depthray.data import sources
+
+    if arguments.form not in sources.names():
+        raise UsageError(f"no form '{arguments.form}'{did_you_mean(arguments.form, sources.names())}")
+    arguments.source = arguments.form
+    return _section(arguments)
+
+
+def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]:
+    """The frames of a section with everything they have, and how they are cut into shards."""
+    from depthray.data import convert, sources
 
     if arguments.frames_per_shard < 1:
         raise UsageError("--frames-per-shard must be at least 1")
-    section = _with_all_keys(_section(arguments))
-    source = sources.open_source(section)
+    section = with_all_keys(section)
+    source = sources.open_source(section, verify=not arguments.skip_bad)
     provenance = {
         "name": arguments.root.resolve().name,
         "form": section.source,
@@ -111,26 +158,43 @@ def _pack(arguments: argparse.Namespace) -> Answer:
         "depthray": version("depthray"),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    with _bar("packing", source) as advance:
-        written = shards.pack(
-            source,
-            arguments.out,
-            provenance=provenance,
-            frames_per_shard=arguments.frames_per_shard,
-            advance=advance,
-        )
-    done = f"{len(source.frames)} frames in {len(written)} shards at {arguments.out}"
-    return Answer([done, f"next: depthray data check {arguments.out}"])
+    made = convert.plan(
+        source,
+        arguments.out,
+        provenance=provenance,
+        frames_per_shard=arguments.frames_per_shard,
+        encoding=convert.stored_unit(section),
+        skip_bad=arguments.skip_bad,
+    )
+    return source, made
+
+
+def made_here(source: Source, made: Plan) -> Answer:
+    """Make the shards in this process."""
+    from depthray.data import convert
+
+    with bar("packing", source) as advance:
+        skipped = convert.convert(source, made, advance=lambda: advance(1))
+    return packed(made, skipped)
+
+
+def packed(made: Plan, skipped: Mapping[str, str]) -> Answer:
+    """What there is to say of finished shards."""
+    from depthray.data import convert
+
+    shards = convert.written(made)
+    done = f"{made.total - len(skipped)} frames in {len(shards)} shards at {made.out}"
+    return Answer([*convert.summary(skipped), done, f"next: depthray data check {made.out}"])
 
 
 def _check(arguments: argparse.Namespace) -> Answer:
     from depthray.data import sources
     from depthray.data.check import check, table
 
-    section = _with_all_keys(_section(arguments))
+    section = with_all_keys(_section(arguments))
     source = sources.open_source(section, verify=False)
-    with _bar("checking", source) as advance:
-        findings = check(source, max_depth=section.max_depth, advance=advance)
+    with bar("checking", source) as advance:
+        findings = check(source, max_depth=section.max_depth, advance=lambda: advance(1))
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         listed = [finding._asdict() for finding in findings]
@@ -149,8 +213,8 @@ def _stats(arguments: argparse.Namespace) -> Answer:
     protocols.check(arguments.protocol, where="--protocol")
     section = _section(arguments)
     source = sources.open_source(section)
-    with _bar("reading", source) as advance:
-        found = stats(source, section, protocol=arguments.protocol, advance=advance)
+    with bar("reading", source) as advance:
+        found = stats(source, section, protocol=arguments.protocol, advance=lambda: advance(1))
     return Answer([json.dumps(found._asdict(), indent=1)] if arguments.json else tables(found))
 
 
@@ -185,21 +249,22 @@ def _section(arguments: argparse.Namespace) -> Data:
     return section
 
 
-def _with_all_keys(section: Data) -> Data:
+def with_all_keys(section: Data) -> Data:
     """The section with everything the data set has as input, so that all of it is read."""
     from depthray.data import sources
 
-    everything = section.model_copy(update={"inputs": EVERYTHING})
+    measured = section.sparse.model_copy(update={"pattern": "stored"})
+    everything = section.model_copy(update={"inputs": EVERYTHING, "sparse": measured})
     has = sources.open_source(everything, verify=False).keys
-    return section.model_copy(update={"inputs": tuple(key for key in EVERYTHING if key in has)})
+    return everything.model_copy(update={"inputs": tuple(key for key in EVERYTHING if key in has)})
 
 
 @contextmanager
-def _bar(label: str, source: Source) -> Iterator[Callable[[], None]]:
+def bar(label: str, source: Source) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(label, total=len(source.frames))
-        yield lambda: progress.advance(task)
+        yield lambda count: progress.advance(task, count)

@@ -1,12 +1,21 @@
-"""Curriculum: the training frames cut into chunks that are trained on one after the other."""
+"""Curriculum: what changes from epoch to epoch, counted over both phases: chunks of the frames, sizes, scale weights.
+
+Each is a pure function of the epoch, so that a resumed run and every loader process agree without being told.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.sources import Source
-from depthray.sections import Curriculum
+from depthray.errors import DataError
+from depthray.sections import Curriculum, Loss
+
+T = TypeVar("T")
 
 
 def cut(indices: list[int], source: Source, section: Curriculum, *, seed: int) -> list[list[int]]:
@@ -16,9 +25,24 @@ def cut(indices: list[int], source: Source, section: Curriculum, *, seed: int) -
     if section.order == "random":
         ordered = np.random.default_rng([seed, section.chunks]).permutation(indices)
     else:
-        scores = [difficulty(source.read(index)["depth"]) for index in indices]
+        scores = [difficulty(_depth(source, index)) for index in indices]
         ordered = np.asarray(indices)[np.argsort(scores, kind="stable")]
     return [chunk.tolist() for chunk in np.array_split(ordered, section.chunks)]
+
+
+def size_at(epoch: int, section: Curriculum, *, last: tuple[int, int]) -> tuple[int, int]:
+    """The height and width in pixels that training samples have in an epoch (from 0); `last` is data.size."""
+    return _stage(section.sizes, epoch // section.epochs_per_size, last=last)
+
+
+def loss_at(epoch: int, section: Curriculum, *, last: Loss) -> Loss:
+    """The loss of an epoch (from 0): `last` is the recipe's, whose multiscale_weights earlier stages replace."""
+    weights = _stage(section.scale_weights, epoch // section.epochs_per_scale_weights, last=last.multiscale_weights)
+    return last.model_copy(update={"multiscale_weights": weights})
+
+
+def _stage(stages: Sequence[T], number: int, *, last: T) -> T:
+    return stages[number] if number < len(stages) else last
 
 
 def difficulty(depth: NDArray[np.float32]) -> float:
@@ -37,3 +61,10 @@ def difficulty(depth: NDArray[np.float32]) -> float:
         total += float(np.abs(np.diff(log_depth, axis=axis))[both].sum())
         pairs += int(both.sum())
     return total / pairs if pairs else float("inf")
+
+
+def _depth(source: Source, index: int) -> NDArray[np.float32]:
+    sample = source.read(index)
+    if "depth" not in sample:
+        raise DataError(f"frame '{sample['id']}' has no depth to rank it by; use curriculum.order=random")
+    return sample["depth"]

@@ -36,6 +36,7 @@ class Frames:
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             accumulate=recipe.train.accumulate,
+            curriculum=recipe.curriculum,
         )
         # All epochs have equally many steps, so that the schedule is a pure function of the step.
         self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
@@ -74,10 +75,12 @@ class Frames:
     def doubts(self) -> list[str]:
         """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""
         limit = self.recipe.data.max_depth
+        samples = [self.source.read(index) for index in self.fixed()]
         return [
-            f"frame '{self.source.frames[index].id}': {kind}: {detail}; see `depthray data check`"
-            for index in self.fixed()
-            for kind, detail in depth_faults(self.source.read(index)["depth"], max_depth=limit)
+            f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"
+            for sample in samples
+            if "depth" in sample
+            for kind, detail in depth_faults(sample["depth"], max_depth=limit)
         ]
 
     def fixed(self, count: int = 4) -> list[int]:

@@ -23,11 +23,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from depthray.batch import Batch, Sample, collate
+from depthray.data import sparse
 from depthray.data.augment import augment
+from depthray.data.curriculum import size_at
 from depthray.data.resize import resize
 from depthray.data.sources import Source
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
-from depthray.sections import Augment, Data
+from depthray.sections import Augment, Curriculum, Data
 
 STEPS_AHEAD = 2
 
@@ -55,12 +57,13 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
+        curriculum: Curriculum | None = None,
     ) -> None:
         _check_batch(batch_size, len(indices), world_size=world_size, accumulate=accumulate)
         self.indices = indices
         self.seed = seed
         self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
-        self._samples = _Samples(source, data, section, seed=seed)
+        self._samples = _Samples(source, data, section, seed=seed, curriculum=curriculum or Curriculum())
         self._keys = _Keys()
         self._processes = _processes(self._samples, self._keys, data.workers) if data.workers else None
         # Held outside as well until this object is gone: were they found dead together by the cycle collector, it would
@@ -134,13 +137,15 @@ def ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD
 class _Samples(Dataset[Loaded]):
     """Training samples by key: read, changed, resized."""
 
-    def __init__(self, source: Source, data: Data, section: Augment, *, seed: int) -> None:
-        self.source, self.size, self.section, self.seed = source, data.size, section, seed
+    def __init__(self, source: Source, data: Data, section: Augment, *, seed: int, curriculum: Curriculum) -> None:
+        self.source, self.data, self.section, self.seed, self.curriculum = source, data, section, seed, curriculum
 
     def load(self, key: Key) -> Sample:
-        """(epoch, index) -> sample (h,w)."""
+        """(epoch, index) -> sample (h,w) of the epoch's size."""
         epoch, index = key
-        return augment(self.source.read(index), self.section, seed=self.seed, epoch=epoch, size=self.size)
+        size = size_at(epoch, self.curriculum, last=self.data.size)
+        sample = augment(self.source.read(index), self.section, seed=self.seed, epoch=epoch, size=size)
+        return _with_made(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
 
     def __getitem__(self, key: Key) -> Loaded:
         try:
@@ -239,10 +244,16 @@ def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[li
     for index in indices:
         native = source.read(index)
         sample = resize(native, data.size)
+        sample = _with_made(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
         if "depth" in native:
             sample["depth"] = native["depth"]
         groups.setdefault(native["depth"].shape if "depth" in native else (), []).append((index, sample))
     return [([i for i, _ in group], _pin(collate([sample for _, sample in group]))) for group in groups.values()]
+
+
+def _with_made(sample: Sample, data: Data, *, key: str) -> Sample:
+    """Sample (h,w) -> the same with the inputs that are made, not read."""
+    return sparse.attach(sample, data.sparse, key=key) if "sparse" in data.inputs else sample
 
 
 def _check_batch(batch_size: int, frames: int, *, world_size: int, accumulate: int) -> None:

@@ -1,4 +1,4 @@
-"""Changing the size of a sample: colour is averaged or interpolated, maps are sampled, the camera follows."""
+"""Changing the size of a sample: colour is averaged or interpolated, maps are looked up, the camera follows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
             resized[key] = colour(resized[key], size)
     for key in MAPS:
         if key in resized:
-            resized[key] = nearest(resized[key], size)
+            resized[key] = (scattered if key == "sparse" else nearest)(resized[key], size)
     if "intrinsics" in resized:
         resized["intrinsics"] = scale_camera(sample["intrinsics"], old=sample["image"].shape[:2], new=size)
     return resized  # type: ignore[return-value]
@@ -40,6 +40,25 @@ def nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         return values
     # NEAREST_EXACT looks up pixel centres; plain NEAREST looks up corners and shifts maps against the image.
     return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def scattered(sparse: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(H,W) metres, mostly 0 -> (h,w) metres, each sample in the pixel that it falls into; of several the nearest.
+
+    Looked up pixel by pixel, most of a few hundred samples would be missed when shrinking.
+    """
+    if sparse.shape == size:
+        return sparse
+    rows, columns = np.nonzero(sparse)
+    metres = sparse[rows, columns]
+    places = [
+        ((at + 0.5) * new / old).astype(np.intp)
+        for at, new, old in zip((rows, columns), size, sparse.shape, strict=True)
+    ]
+    moved = np.full(size, np.inf, np.float32)
+    np.minimum.at(moved, tuple(places), metres)
+    moved[np.isinf(moved)] = 0
+    return moved
 
 
 def scale_camera(intrinsics: NDArray[np.float32], *, old: tuple[int, ...], new: tuple[int, ...]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -21,41 +21,52 @@ from depthray.errors import ResourceError
 
 
 class Writers:
-    """The unfinished shards of a folder, one for each shape of sample; those left over are finished at the end."""
+    """The unfinished shards of a range of frames, one for each shape of sample."""
 
-    def __init__(self, out: Path, provenance: Mapping[str, Any], capacity: int) -> None:
+    def __init__(
+        self, out: Path, number: int, provenance: Mapping[str, Any], capacity: int, *, encoding: str = ENCODING
+    ) -> None:
         self._out = out
+        self._number = number
         self._provenance = provenance
         self._capacity = capacity
+        self._encoding = encoding
         self._open: dict[Any, _Writer] = {}
 
     def __enter__(self) -> Writers:
         with writing(self._out):
-            self._out.mkdir(parents=True, exist_ok=True)
-            for stale in self._out.glob(".tmp-*"):  # of a call that was killed
+            for stale in self._out.glob(f".tmp-{self._number:05d}-*"):  # of a worker that was killed
                 stale.unlink()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            while self._open and kind is None:
-                self._finish(next(iter(self._open)))
-        finally:
-            for writer in self._open.values():
-                writer.abandon()
+        for writer in self._open.values():
+            writer.abandon()
 
     def add(self, frame: Frame, arrays: Arrays) -> None:
         """Append a sample to the shard of its shape."""
         shapes = tuple((key, array.shape) for key, array in arrays.items())
         if shapes not in self._open:
-            self._open[shapes] = _Writer(self._out, arrays, self._capacity)
+            temporary = self._out / f".tmp-{self._number:05d}-{uuid.uuid4().hex}"
+            self._open[shapes] = _Writer(temporary, arrays, self._capacity, encoding=self._encoding)
         self._open[shapes].add(frame, arrays)
-        if self._open[shapes].count == self._capacity:
-            self._finish(shapes)
 
-    def _finish(self, shapes: Any) -> None:
-        self._open[shapes].finish(self._provenance)
-        del self._open[shapes]
+    def finish(self, skipped: Iterable[str]) -> None:
+        """Complete the shards, in the order in which their shapes came, and note the frames that are not in them."""
+        left_out = list(skipped)
+        provenance = {**self._provenance, **({"skipped": left_out} if left_out else {})}
+        for place, shapes in enumerate(list(self._open)):
+            name = f"shard-{self._number:05d}{f'-{place}' if place else ''}.h5"
+            self._open[shapes].finish(self._out / name, provenance)
+            del self._open[shapes]
+
+
+def prepare(out: Path) -> None:
+    """Make the folder of the shards, and remove what a call that was killed left there."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for stale in out.glob(".tmp-*"):
+            stale.unlink()
 
 
 class _Disk(io.FileIO):
@@ -97,9 +108,10 @@ class _Disk(io.FileIO):
 class _Writer:
     """A shard being written under a temporary name."""
 
-    def __init__(self, out: Path, arrays: Arrays, capacity: int) -> None:
-        self._out = out
-        self._temporary = out / f".tmp-{uuid.uuid4().hex}"
+    def __init__(self, temporary: Path, arrays: Arrays, capacity: int, *, encoding: str) -> None:
+        self._temporary = temporary
+        self._out = out = temporary.parent
+        self._encoding = encoding
         self._frames: list[Frame] = []
         self._digests: list[str] = []
         with writing(out):
@@ -122,11 +134,8 @@ class _Writer:
         self._frames.append(frame)
         self._digests.append(digest(arrays))
 
-    def finish(self, provenance: Mapping[str, Any]) -> None:
+    def finish(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Complete the file and give it its name: from then on it counts."""
-        number = 0
-        while (path := self._out / f"shard-{number:05d}.h5").exists():
-            number += 1
         self._write_words(provenance)
         index = self._index(provenance)
         self._file.close()
@@ -152,7 +161,7 @@ class _Writer:
         self._file.attrs.update(
             format=FORMAT,
             version=VERSION,
-            encoding=ENCODING,
+            encoding=self._encoding,
             provenance=json.dumps(dict(provenance), sort_keys=True),
             sha256=content(self._frames, self._digests),
         )
@@ -162,6 +171,7 @@ class _Writer:
         keys = [key for key in CHANNELS if key in self._file]
         return {
             "version": VERSION,
+            "encoding": self._encoding,
             "size": self._file["image"].shape[1:3],
             "frames": self._frames,
             "offsets": {key: _offsets(self._file[key]) for key in keys},

@@ -32,8 +32,11 @@ VERSION = 1
 MAGIC = b"depthray"
 TAIL = struct.Struct("<8sQ32s")  # magic, length of the index before it, SHA-256 of that index
 ENCODING = "uint16_mm"
-CHANNELS = {"image": (3,), "background": (3,), "depth": (), "semantics": (), "instances": (), "mask": ()}
-DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "semantics": "<u2", "instances": "<u2", "mask": "u1"}
+STEPS = {"uint16_mm": 1000, "uint16_256": 256}  # encodings a shard may have, in steps a metre
+CHANNELS = {"image": (3,), "background": (3,), "depth": (), "sparse": (), "semantics": (), "instances": (), "mask": ()}
+DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "sparse": "<u2"}
+DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1"}
+METRES = ("depth", "sparse")
 AGAIN = "pack the data again with `depthray data pack`"
 
 
@@ -43,6 +46,7 @@ class Shard(NamedTuple):
     path: Path
     frames: list[Frame]
     size: tuple[int, int]  # height, width
+    encoding: str  # of what is in metres
     offsets: dict[str, NDArray[np.int64]]  # by key, of each frame, in bytes
     intrinsics: NDArray[np.float32] | None  # (N,3,3)
     digests: list[str]
@@ -59,20 +63,15 @@ def pack(
     advance: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Write all frames as shards into `out`. Whole shards of an interrupted earlier call are kept, not made again."""
-    from depthray.data.shard_writer import Writers  # only packing needs HDF5
+    from depthray.data import convert
 
-    facts = {**provenance, "fingerprint": source.fingerprint}
-    with Writers(out, facts, frames_per_shard) as writers:
-        done = _packed_before(out, source.fingerprint)
-        for index, frame in enumerate(source.frames):
-            if frame.id not in done:
-                writers.add(frame, to_stored(source.read(index), where=f"frame '{frame.id}'"))
-            advance()
-    return sorted(out.glob("*.h5"))
+    made = convert.plan(source, out, provenance=provenance, frames_per_shard=frames_per_shard)
+    convert.convert(source, made, advance=advance)
+    return convert.written(made)
 
 
-def to_stored(sample: Sample, *, where: str) -> Arrays:
-    """A sample -> its arrays as stored: (H,W,3) uint8 colour, (H,W) uint16 mm depth, uint16 ids, uint8 mask."""
+def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:
+    """A sample -> its arrays as stored: (H,W,3) uint8 colour, (H,W) uint16 depth, uint16 ids, uint8 mask."""
     size = sample["image"].shape[:2]
     arrays: Arrays = {}
     for key, channels in CHANNELS.items():
@@ -80,7 +79,8 @@ def to_stored(sample: Sample, *, where: str) -> Arrays:
             array = sample[key]  # type: ignore[literal-required]
             if array.shape != (*size, *channels):
                 raise DataError(f"{where}: {key} has shape {array.shape}, but the image is {size[1]}x{size[0]}")
-            arrays[key] = millimetres(array) if key == "depth" else _whole(array, DTYPES[key], f"{where}: {key}")
+            metres = key in METRES
+            arrays[key] = _steps(array, encoding) if metres else _whole(array, DTYPES[key], f"{where}: {key}")
     if "intrinsics" in sample:
         arrays["intrinsics"] = sample["intrinsics"].astype("<f4")
     return arrays
@@ -88,7 +88,12 @@ def to_stored(sample: Sample, *, where: str) -> Arrays:
 
 def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H,W) float metres -> (H,W) uint16 millimetres; what 16 bits cannot say (beyond 65.535 m) is 0, unmeasured."""
-    rounded = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * 1000)
+    return _steps(depth, ENCODING)
+
+
+def _steps(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
+    """(H,W) float metres -> (H,W) uint16 in the unit of the encoding; what 16 bits cannot say is 0."""
+    rounded = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * STEPS[encoding])
     return np.where((rounded >= 0) & (rounded <= 65535), rounded, 0).astype("<u2")
 
 
@@ -152,6 +157,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int]) -> Shard:
         path=path,
         frames=[Frame(*words) for words in index["frames"]],
         size=(height, width),
+        encoding=index.get("encoding", ENCODING),
         offsets={key: np.array(offsets, np.int64) for key, offsets in index["offsets"].items()},
         intrinsics=np.array(index["intrinsics"], np.float32) if index["intrinsics"] else None,
         digests=index["digests"],
@@ -176,12 +182,3 @@ def _whole(array: NDArray[Any], dtype: str, where: str) -> NDArray[Any]:
         found = f"{array.dtype} {array.min()} to {array.max()}"
         raise DataError(f"{where} has values {found}, but shards hold {limits.min} to {limits.max}")
     return array.astype(dtype)
-
-
-def _packed_before(out: Path, fingerprint: str) -> set[str]:
-    """Ids in the whole shards of an interrupted call."""
-    shards = [open_shard(path) for path in sorted(out.glob("*.h5"))]
-    for shard in shards:
-        if shard.provenance.get("fingerprint") != fingerprint:
-            raise DataError(f"{shard.path}: packed from other, or since changed, data; choose another folder")
-    return {frame.id for shard in shards for frame in shard.frames}

@@ -1,25 +1,27 @@
-"""Encoders: planes in, feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size out."""
+"""Encoders: planes in, feature maps out, finest first."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError  # to be caught; nothing is unpickled here
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from depthray.errors import UsageError
 from depthray.models._blocks import group_norm
-from depthray.models._inputs import image_slice, plane_count
+from depthray.models._inputs import Planes, image_slice, plane_count
+from depthray.models._weights import load_weights
 
-# what torch.load raises on bytes that are no weights, by where in the file it stumbles
-UNREADABLE = (UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError)
-EncoderName = Literal["resnet34", "resnet18", "tiny"]
+Normalise = Literal["imagenet", "none"]
+RESIDUAL = 0.2  # weight of a bottleneck's residual before training
 
 
 class Encoder(nn.Module):
-    """What a decoder may rely on: the channels of the five feature maps, finest first, and their norm."""
+    """What a decoder may rely on: the channels of the feature maps, finest first, and their norm.
+
+    ResNets and `tiny` give five maps, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size; a side is rounded up each time.
+    """
 
     channels: tuple[int, ...]
 
@@ -27,17 +29,22 @@ class Encoder(nn.Module):
         """The kind of norm this encoder uses, for a decoder that goes with it."""
         return nn.BatchNorm2d(channels)
 
+    def widen(self, inputs: tuple[str, ...]) -> None:
+        """Make the first convolution as wide as the inputs."""
+        self.conv1: nn.Conv2d = widen(self.conv1, inputs)
+
 
 class ResNet(Encoder):
     """torchvision's ResNet without its classifier; the weights keep torchvision's names."""
 
-    channels = (64, 64, 128, 256, 512)
-
-    def __init__(self, name: Literal["resnet18", "resnet34"]) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         from torchvision.models import get_model
 
         whole = get_model(name, weights=None)
+        _calm(whole)
+        coarsest = whole.fc.in_features
+        self.channels = (64, coarsest // 8, coarsest // 4, coarsest // 2, coarsest)
         self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
 
@@ -48,6 +55,15 @@ class ResNet(Encoder):
         for layer in (self.layer2, self.layer3, self.layer4):
             features.append(layer(features[-1]))
         return features
+
+
+def _calm(resnet: nn.Module) -> None:
+    """Weaken the residuals of bottleneck blocks; else 33 of them sum to thousands until batch norm knows the data."""
+    from torchvision.models.resnet import Bottleneck
+
+    for block in resnet.modules():
+        if isinstance(block, Bottleneck):
+            nn.init.constant_(block.bn3.weight, RESIDUAL)
 
 
 class Residual(nn.Module):
@@ -94,13 +110,56 @@ class Tiny(Encoder):
         return features
 
 
-def build_encoder(name: EncoderName, inputs: tuple[str, ...], *, pretrained: bool | str = False) -> Encoder:
-    """The encoder with its weights, its first convolution as wide as the inputs."""
-    encoder = Tiny() if name == "tiny" else ResNet(name)
+class EfficientNet(Encoder):
+    """torchvision's EfficientNet-B0 without its classifier; the weights keep torchvision's names.
+
+    Nine maps: at 1/2, 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 and 1/32 of the size.
+    """
+
+    channels = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import get_model
+
+        self.features = get_model("efficientnet_b0", weights=None).features
+
+    def widen(self, inputs: tuple[str, ...]) -> None:
+        """Make the first convolution as wide as the inputs."""
+        self.features[0][0] = widen(self.features[0][0], inputs)
+
+    def forward(self, planes: Tensor) -> list[Tensor]:
+        """(B,C,H,W) planes -> nine maps (B,c,h,w), finest first."""
+        maps = [planes]
+        for stage in self.features:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    **{name: partial(ResNet, name) for name in RESNETS},
+    "efficientnet_b0": EfficientNet,
+    "tiny": Tiny,
+}
+
+
+def build_encoder(name: str, inputs: tuple[str, ...], *, pretrained: bool | str = False) -> Encoder:
+    """The encoder of ENCODERS with its weights, its first convolution as wide as the inputs."""
+    encoder = ENCODERS[name]()
     if pretrained:
-        _load(encoder, _weights(name, pretrained), where=f"model.pretrained={pretrained}")
-    encoder.conv1 = widen(encoder.conv1, inputs)
+        load_weights(encoder, name, pretrained)
+    encoder.widen(inputs)
     return encoder
+
+
+def planes_for(inputs: tuple[str, ...], *, max_depth: float, normalise: Normalise) -> Planes:
+    """The inputs as planes; colour as ImageNet weights expect it, or left in [0,1]."""
+    planes = Planes(inputs, max_depth=max_depth)
+    if normalise == "none":
+        planes.mean.zero_()
+        planes.std.fill_(1.0)
+    return planes
 
 
 def widen(convolution: nn.Conv2d, inputs: tuple[str, ...]) -> nn.Conv2d:
@@ -114,74 +173,12 @@ def widen(convolution: nn.Conv2d, inputs: tuple[str, ...]) -> nn.Conv2d:
         convolution.kernel_size,  # type: ignore[arg-type]
         stride=convolution.stride,  # type: ignore[arg-type]
         padding=convolution.padding,  # type: ignore[arg-type]
-        bias=False,
+        bias=convolution.bias is not None,
     )
+    if wide.bias is not None:
+        wide.bias = convolution.bias
     if image is not None:
         with torch.no_grad():
             wide.weight.zero_()
             wide.weight[:, image] = convolution.weight
     return wide
-
-
-def _weights(name: EncoderName, pretrained: Literal[True] | str) -> dict[str, Tensor]:
-    return _downloaded(name) if pretrained is True else _read(Path(pretrained))
-
-
-def _downloaded(name: EncoderName) -> dict[str, Tensor]:
-    if name == "tiny":
-        raise UsageError("model.pretrained=true: no ImageNet weights for encoder 'tiny'; use resnet18 or resnet34")
-    from torchvision.models import get_model_weights
-
-    try:
-        weights: dict[str, Tensor] = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(
-            progress=False, check_hash=True, weights_only=True
-        )
-    except (OSError, RuntimeError) as error:
-        raise UsageError(
-            f"model.pretrained=true: ImageNet weights of {name} could not be fetched ({_one_line(error)}); "
-            "give a downloaded file instead: model.pretrained=path/to/weights.pth"
-        ) from None
-    return weights
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    where = f"model.pretrained={path}"
-    if not path.is_file():
-        raise UsageError(f"{where}: no such file; give a .pth or .safetensors file of weights")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, where=where)
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise UsageError(f"{where}: not a file of weights only ({_one_line(error)})") from None
-    if not isinstance(loaded, dict):
-        raise UsageError(f"{where}: holds a {type(loaded).__name__}, not weights by name")
-    return loaded
-
-
-def _read_safetensors(path: Path, *, where: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{where}: not a readable safetensors file ({_one_line(error)})") from None
-
-
-def _load(encoder: Encoder, weights: dict[str, Tensor], *, where: str) -> None:
-    """Every weight must be there and fit; only a classifier is dropped."""
-    kept = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-    try:
-        missing, unexpected = encoder.load_state_dict(kept, strict=False)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UsageError(f"{where}: does not fit the encoder ({_one_line(error)})") from None
-    lacking = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if lacking or unexpected:
-        word, key = ("lacks", lacking[0]) if lacking else ("has the unknown", unexpected[0])
-        raise UsageError(f"{where}: {word} weight '{key}'; give weights of the encoder named by model.encoder")
-
-
-def _one_line(error: Exception) -> str:
-    """The first sentence of a message that may run over many lines."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -6,7 +6,6 @@ these steps without calling them, so that its decoder was linear: `decoder: line
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -14,13 +13,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models._blocks import enlarge
-from depthray.models._encoders import Encoder, EncoderName, build_encoder
+from depthray.models._blocks import Metres, enlarge
+from depthray.models._encoders import Encoder, build_encoder
 from depthray.models._inputs import Planes
 
 WIDTHS = {"tiny": (64, 40, 24, 16)}  # of the steps up, coarsest first
 RESNET_WIDTHS = (256, 128, 64, 32)
-START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
+EncoderName = Literal["resnet34", "resnet18", "resnet50", "tiny"]
+VARIANTS = {
+    "unet-resnet18": {"encoder": "resnet18"},
+    "unet-resnet50": {"encoder": "resnet50"},
+    "unet-tiny": {"encoder": "tiny"},
+    "unet-linear": {"encoder": "resnet18", "decoder": "linear"},
+}
 
 
 class Up(nn.Module):
@@ -48,7 +53,6 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = planes.inputs
-        self.max_depth = max_depth
         self.planes = planes
         self.encoder = encoder
         taken = (encoder.channels[-1], *widths[:-1])
@@ -58,7 +62,8 @@ class UNet(nn.Module):
             for below, skip, width in zip(taken, skips, widths, strict=True)
         )
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
-        nn.init.constant_(self.head.bias, math.log(START / (1 - START)))  # type: ignore[arg-type]
+        self.metres = Metres("sigmoid", max_depth=max_depth)
+        self.metres.starts_at(self.head)
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
@@ -67,7 +72,7 @@ class UNet(nn.Module):
         for up, skip in zip(self.decoder, skips, strict=True):
             features = up(features, skip)
         logits = enlarge(self.head(features).float(), (planes.shape[-2], planes.shape[-1]))
-        return {"depth": self.max_depth * torch.sigmoid(logits)}
+        return {"depth": self.metres(logits)}
 
 
 def _bend(encoder: Encoder, width: int) -> nn.Module:

@@ -117,7 +117,8 @@ def _verify(source: Source, section: Data) -> None:
     if double:
         raise DataError(f"{section.root}: {len(double)} frame ids are used twice, first '{double[0]}'; ids must differ")
     for word, keys in (("inputs", section.inputs), ("targets", section.targets)):
-        missing = sorted(set(keys) - source.keys - set(MADE))
+        made = set() if section.sparse.pattern == "stored" else set(MADE)
+        missing = sorted(set(keys) - source.keys - made)
         if missing:
             raise DataError(f"{section.root}: data.{word} wants '{missing[0]}', which this data set lacks")
     _ = source.fingerprint  # touches every file, so that a missing one is found before training, not during it

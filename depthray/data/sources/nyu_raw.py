@@ -39,6 +39,8 @@ def open_source(section: Data) -> Raw:
 
 def fits(root: Path) -> bool:
     """Whether there is a recording, at most two folders down."""
+    if any(root.glob("index*.pkl")):  # the pairs of such a folder are listed: see pickle_index
+        return False
     return any(any(root.glob(f"{level}r-*.ppm")) and any(root.glob(f"{level}d-*.pgm")) for level in ("", "*/", "*/*/"))
 
 

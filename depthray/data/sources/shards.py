@@ -75,7 +75,7 @@ class Shards:
         for key in shard.offsets:
             if key in self.keys:
                 stored = shards.read_stored(shard, handle, row, key=key)
-                sample[key] = _from_stored(key, stored, shard.path)  # type: ignore[literal-required]
+                sample[key] = _from_stored(key, stored, shard)  # type: ignore[literal-required]
         if shard.intrinsics is not None and "intrinsics" in self.keys:
             sample["intrinsics"] = shard.intrinsics[row].copy()
         return sample
@@ -112,8 +112,8 @@ def _keys(shard: shards.Shard) -> frozenset[str]:
     return frozenset((*shard.offsets, *(("intrinsics",) if shard.intrinsics is not None else ())))
 
 
-def _from_stored(key: str, stored: Any, path: Path) -> Any:
+def _from_stored(key: str, stored: Any, shard: shards.Shard) -> Any:
     """A stored array (H,W[,3]) -> as a sample has it: float32 metres, int32 ids, uint8 otherwise."""
-    if key == "depth":
-        return encodings.decode(stored, shards.ENCODING, where=str(path))
+    if key in shards.METRES:
+        return encodings.decode(stored, shard.encoding, where=str(shard.path))
     return stored.astype(np.int32) if key in IDS else stored

@@ -1,0 +1,153 @@
+"""KITTI depth: train|val/DRIVE/proj_depth/groundtruth|velodyne_raw/image_02|03/*.png, or the 1000 selected frames.
+
+Depth is uint16 in 1/256 m. Colour lies as in the raw data (DATE/DRIVE/image_02/data, in the root or in `raw`) or
+beside `proj_depth`. A drive is a scene. The scanner's own points are `sparse`, read where data.sparse.pattern is
+`stored`. The camera is that of calib_cam_to_cam.txt, else the published one of the date. Of the selected frames, in
+depth_selection/val_selection_cropped, all are val.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from depthray.data import encodings
+from depthray.data.sources import Frame, _pixels, refuse_encoding, wanted
+from depthray.errors import DataError
+
+if TYPE_CHECKING:
+    from depthray.sections import Data
+
+ENCODING = "uint16_256"
+STORED = ENCODING  # shards of it keep the unit, and depth beyond 65 m
+SIDES = ("train", "val", "test")
+SELECTED = ("depth_selection/val_selection_cropped", "val_selection_cropped", ".")
+SELECTED_NAME = re.compile(r"(?P<drive>.+_sync)_image_(?P<number>\d+)_(?P<camera>image_0[23])\.png")
+CALIBRATION = "calib_cam_to_cam.txt"
+# fx = fy, cx, cy in pixels of the rectified colour cameras, by date.
+PINHOLES = {
+    "2011_09_26": (721.5377, 609.5593, 172.854),
+    "2011_09_28": (707.0493, 604.0814, 180.5066),
+    "2011_09_29": (718.3351, 600.3891, 181.5122),
+    "2011_09_30": (707.0912, 601.8873, 183.1104),
+    "2011_10_03": (718.856, 607.1928, 185.2157),
+}
+
+
+def open_source(section: Data) -> _pixels.FrameFiles:
+    """The drives, or the selected frames, at `section.root`."""
+    refuse_encoding(section)
+    root = _pixels.folder_of(section.root)
+    keys = wanted(section) & {"image", "depth", "intrinsics", "sparse"}
+    keys -= set() if section.sparse.pattern == "stored" else {"sparse"}
+    selection = _selection(root)
+    source = _open_selection(selection, keys) if selection else _open_drives(root, keys)
+    if not source.frames:
+        raise DataError(f"{root}: neither train|val/DRIVE/proj_depth/groundtruth nor val_selection_cropped there")
+    return source
+
+
+def fits(root: Path) -> bool:
+    """Whether there are drives, or the selected frames."""
+    return _selection(root) is not None or any(any(root.glob(f"{side}/*_sync/proj_depth")) for side in SIDES)
+
+
+def _open_drives(root: Path, keys: frozenset[str]) -> _pixels.FrameFiles:
+    roles = ("image", "depth", *(("sparse",) if "sparse" in keys else ()))
+    rows = list(_drive_rows(root, with_sparse="sparse" in keys))
+    folders = sorted({(root / files[0]).parent for _, files in rows})
+    cameras = [_camera(folder) for folder in folders]
+    if None in cameras:
+        keys -= {"intrinsics"}
+    return _pixels.FrameFiles(root, rows, roles=roles, keys=keys, maps=_maps, facts=f"kitti {cameras}")
+
+
+def _open_selection(root: Path, keys: frozenset[str]) -> _pixels.FrameFiles:
+    roles = ("image", "depth", *(role for role in ("intrinsics", "sparse") if role in keys))
+    rows = list(_selected_rows(root, roles))
+    return _pixels.FrameFiles(root, rows, roles=roles, keys=keys, maps=_maps, facts="kitti selection")
+
+
+def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[_pixels.Row]:
+    for side in SIDES:
+        for truth in sorted(root.glob(f"{side}/*_sync/proj_depth/groundtruth/image_0[23]")):
+            drive, camera = truth.parents[2].name, truth.name
+            colour, ending = _colour(root, side, drive, camera)
+            for depth in sorted(truth.glob("*.png")):
+                sparse = truth.parents[1] / "velodyne_raw" / camera / depth.name
+                files = (colour / f"{depth.stem}{ending}", depth, *((sparse,) if with_sparse else ()))
+                frame = Frame(f"{drive}/{camera}/{depth.stem}", drive, side, "kitti")
+                yield frame, tuple(str(path.relative_to(root)) for path in files)
+
+
+def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:
+    """The folder of the colour images of a drive, and their ending."""
+    places = [root / above / drive / camera / "data" for above in (drive[:10], f"raw/{drive[:10]}", side)]
+    for place in places:
+        for ending in (".png", ".jpg"):
+            if next(place.glob(f"*{ending}"), None):
+                return place, ending
+    raise DataError(f"{places[0]}: no colour images of the drive there, nor in {places[1]} or {places[2]}")
+
+
+def _selection(root: Path) -> Path | None:
+    """The folder of the selected frames, if the root has no drives and they are there."""
+    if any(root.glob("train/*_sync")):
+        return None
+    return next((root / name for name in SELECTED if (root / name / "groundtruth_depth").is_dir()), None)
+
+
+def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[_pixels.Row]:
+    for image in sorted((root / "image").glob("*.png")):
+        parts = SELECTED_NAME.fullmatch(image.name)
+        if not parts:
+            raise DataError(f"{image}: not named DRIVE_sync_image_NUMBER_image_02.png, as the selected frames are")
+        drive, number, camera = parts["drive"], parts["number"], parts["camera"]
+        files = {
+            "image": f"image/{image.name}",
+            "depth": f"groundtruth_depth/{drive}_groundtruth_depth_{number}_{camera}.png",
+            "sparse": f"velodyne_raw/{drive}_velodyne_raw_{number}_{camera}.png",
+            "intrinsics": f"intrinsics/{image.stem}.txt",
+        }
+        yield Frame(f"{drive}/{camera}/{number}", drive, "val", "kitti"), tuple(files[role] for role in roles)
+
+
+def _maps(files: Mapping[str, Path], keys: frozenset[str]) -> dict[str, _pixels.Pixels]:
+    maps: dict[str, _pixels.Pixels] = {"image": _pixels.colour(files["image"])}
+    for key in ("depth", "sparse"):
+        if key in files:
+            maps[key] = encodings.decode(_pixels.stored(files[key]), ENCODING, where=str(files[key]))
+    if "intrinsics" in files:
+        maps["intrinsics"] = _pixels.matrix(files["intrinsics"])
+    elif "intrinsics" in keys:
+        maps["intrinsics"] = _pixels.pinhole(*(_camera(files["image"].parent) or ()))
+    return maps
+
+
+@cache
+def _camera(folder: Path) -> tuple[float, float, float, float] | None:
+    """Folder of a drive's colour, ABOVE/DRIVE/image_02/data -> fx, fy, cx, cy in pixels; None for an unknown date."""
+    drive, camera = folder.parents[1].name, folder.parent.name
+    above = folder.parents[2]
+    for path in (above / CALIBRATION, above.parent / drive[:10] / CALIBRATION):
+        if path.is_file():
+            return _calibrated(path, f"P_rect_{camera[-2:]}")
+    if drive[:10] not in PINHOLES:
+        return None
+    focal, cx, cy = PINHOLES[drive[:10]]
+    return focal, focal, cx, cy
+
+
+def _calibrated(path: Path, name: str) -> tuple[float, float, float, float]:
+    """A line `P_rect_02: ` of 12 numbers -> fx, fy, cx, cy in pixels."""
+    rows = dict(line.split(":", 1) for line in _pixels.read_text(path).splitlines() if ":" in line)
+    try:
+        matrix = np.array(rows[name].split(), float).reshape(3, 4)
+    except (KeyError, ValueError):
+        raise DataError(f"{path}: no line '{name}:' with 12 numbers, as KITTI's calibration has") from None
+    return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])

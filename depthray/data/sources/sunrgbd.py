@@ -1,0 +1,82 @@
+"""SUN RGB-D: a folder a frame with image/*.jpg, depth_bfx/*.png (refined) or depth/*.png, intrinsics.txt, scene.txt.
+
+Depth is millimetres, their bits rotated left by 3. Beyond 8 m it is taken for unmeasured: the sensors do not see that
+far, and a clamp to 8 m would teach a wall that is not there. scene.txt names the kind of room, not the room, so that
+frames of one folder and one kind are kept together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.data import encodings
+from depthray.data.sources import Frame, _pixels, refuse_encoding, wanted
+from depthray.errors import DataError
+
+if TYPE_CHECKING:
+    from depthray.sections import Data
+
+SENSORS = ("kv1", "kv2", "realsense", "xtion")
+DEPTHS = ("depth_bfx", "depth")
+KEYS = frozenset({"image", "depth", "intrinsics"})
+ROLES = ("image", "depth", "intrinsics")
+FAR = 8.0  # metres
+
+
+def open_source(section: Data) -> _pixels.FrameFiles:
+    """The data set, or the folder of some of its sensors, at `section.root`."""
+    refuse_encoding(section)
+    root = _pixels.folder_of(section.root)
+    rows = sorted(_rows(root))
+    if not rows:
+        raise DataError(f"{root}: no folders with image/*.jpg and depth_bfx/ or depth/*.png, as SUN RGB-D has them")
+    return _pixels.FrameFiles(root, rows, roles=ROLES, keys=KEYS & wanted(section), maps=_maps, facts="sunrgbd")
+
+
+def fits(root: Path) -> bool:
+    """Whether there are folders of its sensors."""
+    return any((root / above / sensor).is_dir() for above in ("", "SUNRGBD") for sensor in SENSORS)
+
+
+def _rows(root: Path) -> Iterator[_pixels.Row]:
+    for place, folders, _ in os.walk(root):
+        depth = next((name for name in DEPTHS if name in folders), "")
+        if "image" in folders and depth:
+            folders.clear()  # a frame holds no other frames
+            frame = Path(place)
+            files = (_only(frame / "image"), _only(frame / depth), frame / "intrinsics.txt")
+            name = str(frame.relative_to(root))
+            row = Frame(name, f"{Path(name).parent}/{_kind(frame)}".rstrip("/"), "", "sunrgbd")
+            yield row, tuple(str(path.relative_to(root)) for path in files)
+
+
+def _only(folder: Path) -> Path:
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+    if len(files) != 1:
+        raise DataError(f"{folder}: holds {len(files)} images, wanted 1")
+    return files[0]
+
+
+def _kind(frame: Path) -> str:
+    path = frame / "scene.txt"
+    return _pixels.read_text(path).strip() if path.is_file() else ""
+
+
+def _maps(files: Mapping[str, Path], keys: frozenset[str]) -> dict[str, _pixels.Pixels]:
+    depth = metres(_pixels.stored(files["depth"]), where=str(files["depth"]))
+    maps: dict[str, _pixels.Pixels] = {"image": _pixels.colour(files["image"]), "depth": depth}
+    return {**maps, "intrinsics": _pixels.matrix(files["intrinsics"])} if "intrinsics" in keys else maps
+
+
+def metres(stored: NDArray[Any], *, where: str) -> NDArray[np.float32]:
+    """(H,W) uint16 rotated millimetres -> (H,W) float32 metres, 0 beyond `FAR`."""
+    if stored.dtype == np.uint16:  # else `decode` refuses it
+        stored = (stored >> 3) | (stored << 13)
+    depth = encodings.decode(stored, "uint16_mm", where=where)
+    return np.where(depth <= FAR, depth, np.float32(0))

@@ -1,0 +1,47 @@
+"""Arithmetic over the valid pixels of an image that several terms share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEAREST = 1e-3  # metres; below it the logarithm goes on as its tangent
+FLATTEST = 1e-6  # below it a root goes on as a straight line to 0
+
+
+def error(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,1,H,W) float32 error in metres, 0 where not valid."""
+    # Masked before the arithmetic: a NaN at an invalid pixel would come back through the gradient of a product with 0.
+    return kept(depth, valid) - kept(truth, valid)
+
+
+def log_error(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,1,H,W) float32 error of ln depth, 0 where not valid."""
+    return ln(kept(depth, valid, other=1.0)) - ln(kept(truth, valid, other=1.0))
+
+
+def kept(values: Tensor, valid: Tensor, *, other: float = 0.0) -> Tensor:
+    """(B,1,H,W) any unit -> the same in float32, `other` where not valid."""
+    return torch.where(valid, values.float(), other)
+
+
+def ln(value: Tensor, *, least: float = NEAREST) -> Tensor:
+    """Logarithm that goes on as its tangent below `least`: a prediction of 0 is finite and still has a way back."""
+    near = value.clamp(min=least)
+    return near.log() + (value - near) / least
+
+
+def root(value: Tensor, power: float = 0.5) -> Tensor:
+    """value >= 0 -> value^power, whose slope at 0 is finite: a line below FLATTEST."""
+    steep = value > FLATTEST
+    return torch.where(steep, torch.where(steep, value, 1.0) ** power, value * FLATTEST ** (power - 1))
+
+
+def mean(value: Tensor, counted: Tensor) -> Tensor:
+    """(B,1,H,W) -> (B,) mean over the counted pixels of each image, 0 if there are none."""
+    return total(value, counted) / counted.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def total(value: Tensor, counted: Tensor) -> Tensor:
+    """(B,1,H,W) -> (B,) sum over the counted pixels of each image."""
+    return torch.where(counted, value, 0.0).sum(dim=(1, 2, 3))

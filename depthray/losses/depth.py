@@ -1,0 +1,91 @@
+"""Terms that compare depth pixel by pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from depthray.losses import _masked
+from depthray.losses._masked import error, kept, log_error, mean, root
+
+LEAST_SHARE = 1e-4  # below it, as above 1 minus it, the cross-entropy of a share goes on as its tangent
+
+
+def l1(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean absolute error in metres."""
+    return mean(error(depth, truth, valid=valid).abs(), valid)
+
+
+def l2(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean squared error in square metres."""
+    return mean(error(depth, truth, valid=valid).square(), valid)
+
+
+def rmse(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) root of the image's mean squared error, in metres."""
+    return root(l2(depth, truth, valid=valid))
+
+
+def log_l1(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean absolute error of ln depth."""
+    return mean(log_error(depth, truth, valid=valid).abs(), valid)
+
+
+def log_rmse(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) root of the image's mean squared error of ln depth."""
+    return root(mean(log_error(depth, truth, valid=valid).square(), valid))
+
+
+def berhu(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) reverse Huber in metres: |e| up to c = 0.2 max|e|, else (e^2 + c^2) / 2c.
+
+    The maximum is the image's, not the batch's as first published, and no gradient flows through it.
+    """
+    size = error(depth, truth, valid=valid).abs()
+    threshold = 0.2 * size.detach().amax(dim=(1, 2, 3), keepdim=True)
+    divisor = 2 * threshold.clamp(min=torch.finfo(torch.float32).tiny)
+    far = torch.where(size > threshold, (size.square() + threshold.square()) / divisor, size)
+    return mean(far, valid)
+
+
+def silog(
+    depth: Tensor, truth: Tensor, *, valid: Tensor, silog_lambda: float = 0.85, silog_unbiased: bool = False
+) -> Tensor:
+    """(B,1,H,W) metres -> (B,) sqrt(mean g^2 - lambda (mean g)^2) with g the error of ln depth.
+
+    As BTS has it with lambda 0.85, as AdaBins with the unbiased variance (over n - 1 pixels) besides, as Depth Anything
+    V2 with lambda 0.5. Without the factor 10 of the first two: that is the weight's business.
+    """
+    log = log_error(depth, truth, valid=valid)
+    bias = mean(log, valid)
+    variance = mean((log - bias.view(-1, 1, 1, 1)).square(), valid)  # never below 0, unlike the difference of means
+    if silog_unbiased:
+        count = valid.sum(dim=(1, 2, 3))
+        variance = variance * count / (count - 1).clamp(min=1)
+    return root(variance + (1 - silog_lambda) * bias.square())
+
+
+def depth_bce(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float = 10.0) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean binary cross-entropy of the share depth / depth_range, in nats.
+
+    Its least value is the entropy of the true shares, not 0. Truth beyond the range counts as 1.
+    """
+    share = kept(depth, valid, other=depth_range / 2) / depth_range
+    target = (kept(truth, valid) / depth_range).clamp(0, 1)
+    near, far = (_masked.ln(side, least=LEAST_SHARE) for side in (share, 1 - share))
+    return mean(-target * near - (1 - target) * far, valid)
+
+
+def depth_dice(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float = 10.0) -> Tensor:
+    """(B,1,H,W) metres -> (B,) 1 - (2 sum py + 1) / (sum p + sum y + 1) of the shares p, y = depth / depth_range.
+
+    Shares end at 0 and 1. They are no probabilities, so a perfect prediction does not cost 0 and is not the cheapest:
+    the term belongs beside others.
+    """
+    return dice(*((kept(side, valid) / depth_range).clamp(0, 1) for side in (depth, truth)))
+
+
+def dice(share: Tensor, target: Tensor) -> Tensor:
+    """(B,1,H,W) shares in [0,1] -> (B,) Dice loss of each image, smoothed by 1 above and below."""
+    both, either = (each.sum(dim=(1, 2, 3)) for each in (share * target, share + target))
+    return 1 - (2 * both + 1) / (either + 1)

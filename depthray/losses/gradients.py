@@ -1,0 +1,111 @@
+"""Terms that compare how depth changes from pixel to pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from depthray.losses._masked import NEAREST, error, kept, mean, total
+
+STRIDES = (1, 2, 4, 8)  # of gradient matching
+
+
+def gradient(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean |error of forward differences| in metres a pixel, along x plus along y.
+
+    A difference counts where both of its pixels are valid.
+    """
+    off = error(depth, truth, valid=valid)
+    across, down = pairs(valid)
+    return mean(off.diff(dim=3).abs(), across) + mean(off.diff(dim=2).abs(), down)
+
+
+def sobel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean |error of Sobel derivatives| in eighths of a metre a pixel, along x plus along y.
+
+    The kernels are the usual whole numbers 1, 2, 1; only windows of nine valid pixels count.
+    """
+    off = error(depth, truth, valid=valid)
+    rows = valid[..., :-2, :] & valid[..., 1:-1, :] & valid[..., 2:, :]
+    whole = rows[..., :-2] & rows[..., 1:-1] & rows[..., 2:]
+    return mean(_derivative(off).abs(), whole) + mean(_derivative(off.mT).mT.abs(), whole)
+
+
+def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) sum over 4 scales of (|x differences| + |y differences| of the error) a valid pixel.
+
+    The scales of MiDaS: the error at every pixel, every 2nd, 4th and 8th.
+    """
+    off = error(depth, truth, valid=valid)
+    return torch.stack([_roughness(off[..., ::s, ::s], valid[..., ::s, ::s]) for s in STRIDES]).sum(dim=0)
+
+
+def normals(depth: Tensor, truth: Tensor, *, valid: Tensor, intrinsics: Tensor) -> Tensor:
+    """(B,1,H,W) metres, (B,3,3) camera in its pixels -> (B,) mean 1 - cosine of the angle between surface normals.
+
+    A normal is the cross product of the steps to the right and down, so it needs three valid pixels.
+    """
+    across, down = pairs(valid)
+    corner = across[..., :-1, :] & down[..., :-1]
+    seen, true = (_normals(kept(side, valid), intrinsics.float()) for side in (depth, truth))
+    # For unit vectors this is 1 - cosine, without its rounding error at small angles.
+    return mean((seen - true).square().sum(dim=1, keepdim=True) / 2, corner)
+
+
+def smoothness(depth: Tensor, *, image: Tensor, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres, (B,3,H,W) image in [0,1] -> (B,) mean |change of inverse depth| e^-|change of image|, x plus y.
+
+    Inverse depth is divided by its mean first, so that the term does not reward far predictions.
+    """
+    inverse = 1 / kept(depth, valid, other=1.0).clamp(min=NEAREST)
+    level = mean(inverse, valid).view(-1, 1, 1, 1)
+    inverse = torch.where(valid, inverse / torch.where(level > 0, level, 1.0), 0.0)
+    across, down = pairs(valid)
+    return _bumps(inverse, image, counted=across, axis=3) + _bumps(inverse, image, counted=down, axis=2)
+
+
+def pairs(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,1,H,W) -> (B,1,H,W-1) and (B,1,H-1,W), where a pixel and its right, or its lower, neighbour are both valid."""
+    return valid[..., 1:] & valid[..., :-1], valid[..., 1:, :] & valid[..., :-1, :]
+
+
+def _derivative(values: Tensor) -> Tensor:
+    """(B,1,H,W) -> (B,1,H-2,W-2): weights 1, 2, 1 down and -1, 0, 1 across."""
+    # By slices: autocast would lower a convolution.
+    smooth = values[..., :-2, :] + 2 * values[..., 1:-1, :] + values[..., 2:, :]
+    return smooth[..., 2:] - smooth[..., :-2]
+
+
+def _roughness(off: Tensor, valid: Tensor) -> Tensor:
+    across, down = pairs(valid)
+    changes = total(off.diff(dim=3).abs(), across) + total(off.diff(dim=2).abs(), down)
+    return changes / valid.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def _normals(depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """(B,1,H,W) metres, (B,3,3) -> (B,3,H-1,W-1) unit vectors."""
+    points = _unproject(depth, intrinsics)
+    right = points[..., :-1, 1:] - points[..., :-1, :-1]
+    below = points[..., 1:, :-1] - points[..., :-1, :-1]
+    return _unit(torch.linalg.cross(_unit(right), _unit(below), dim=1))
+
+
+def _unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """(B,1,H,W) metres, (B,3,3) -> (B,3,H,W) points in metres, x right, y down, z forward."""
+    height, width = depth.shape[-2:]
+    x, y = (torch.arange(side, device=depth.device, dtype=depth.dtype) for side in (width, height))
+    fx, fy, cx, cy = (intrinsics[:, row, column].view(-1, 1, 1, 1) for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return torch.cat([(x - cx) / fx * depth, (y.view(-1, 1) - cy) / fy * depth, depth], dim=1)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """(B,3,H,W) -> the same directions with length 1; 0 stays 0, with gradient."""
+    tiny = torch.finfo(vectors.dtype).tiny
+    # Scaled first: squares of steps of a millimetre, or of a kilometre, leave the precision of float32.
+    scaled = vectors / vectors.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-20)
+    return scaled / scaled.square().sum(dim=1, keepdim=True).clamp(min=tiny).sqrt()
+
+
+def _bumps(inverse: Tensor, image: Tensor, *, counted: Tensor, axis: int) -> Tensor:
+    edges = image.float().diff(dim=axis).abs().mean(dim=1, keepdim=True)
+    return mean(inverse.diff(dim=axis).abs() * torch.exp(-edges), counted)

@@ -1,0 +1,96 @@
+"""Brings the truth to the size of a prediction, and says what is missing where a term cannot be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from depthray.batch import Batch, Prediction
+from depthray.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prediction and its batch as one term sees them; each method is named like the argument it gives."""
+
+    prediction: Prediction
+    batch: Batch
+    term: str
+
+    def depth(self) -> Tensor:
+        """(B,1,h,w) metres, as predicted."""
+        return self._said("depth")  # type: ignore[no-any-return]
+
+    def pyramid(self) -> list[Tensor]:
+        """Coarser levels (B,1,h,w) in metres, as predicted."""
+        return self._said("pyramid")  # type: ignore[no-any-return]
+
+    def logits(self) -> Tensor:
+        """(B,1,h,w) of the mask, as predicted."""
+        return self._said("mask")  # type: ignore[no-any-return]
+
+    def truth(self) -> Tensor:
+        """(B,1,h,w) metres at the size of the predicted depth, each pixel a measured one."""
+        return nearest(self._known("depth"), self.depth().shape[-2:])
+
+    def valid(self) -> Tensor:
+        """(B,1,h,w) bool at the size of the predicted depth."""
+        return nearest(self._known("valid"), self.depth().shape[-2:])
+
+    def image(self) -> Tensor:
+        """(B,3,h,w) in [0,1] at the size of the predicted depth."""
+        return area(self._known("image"), self.depth().shape[-2:])
+
+    def intrinsics(self) -> Tensor:
+        """(B,3,3) camera in pixels of the predicted depth."""
+        camera: Tensor = self._known("intrinsics")
+        return scale_camera(camera, old=self._known("depth").shape[-2:], new=self.depth().shape[-2:])
+
+    def mask(self) -> Tensor:
+        """(B,1,h,w) 0 or 1 at the size of the logits: what covers more than half of a pixel."""
+        return (area(self._known("mask"), self.logits().shape[-2:]) > 0.5).float()
+
+    def _said(self, key: str) -> Any:
+        if key not in self.prediction:
+            raise UsageError(
+                f"loss.{self.term} needs '{key}' of the network, which predicts {' and '.join(self.prediction)} only; "
+                f"set loss.{self.term}=0, or choose another model.name (depthray models lists them)"
+            )
+        return self.prediction[key]  # type: ignore[literal-required]
+
+    def _known(self, key: str) -> Any:
+        if key not in self.batch:
+            source = "depth" if key == "valid" else key
+            raise DataError(
+                f"loss.{self.term} needs '{source}', which the frames do not have; use data that has it (with "
+                f"data.targets or data.inputs naming it where it is one of those), or set loss.{self.term}=0"
+            )
+        return self.batch[key]  # type: ignore[literal-required]
+
+
+def nearest(values: Tensor, size: Sequence[int]) -> Tensor:
+    """(B,1,H,W) float or bool -> (B,1,h,w), each pixel the original one nearest to its centre."""
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    resized = functional.interpolate(values.float(), size=tuple(size), mode="nearest-exact")
+    return resized.bool() if values.dtype == torch.bool else resized
+
+
+def area(values: Tensor, size: Sequence[int]) -> Tensor:
+    """(B,C,H,W) -> (B,C,h,w), each pixel the mean of what it covers."""
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    return functional.adaptive_avg_pool2d(values.float(), (size[0], size[1]))
+
+
+def scale_camera(intrinsics: Tensor, *, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """(B,3,3) in pixels of the old (H,W) -> (B,3,3) in pixels of the new; pixel centres lie at whole numbers."""
+    y, x = (after / before for after, before in zip(new, old, strict=True))
+    scale = intrinsics.new_tensor([x, y, 1.0]).view(3, 1)
+    move = intrinsics.new_tensor([[0, 0, (x - 1) / 2], [0, 0, (y - 1) / 2], [0, 0, 0]])
+    return intrinsics * scale + move

@@ -1,0 +1,210 @@
+"""DepthNet of many inputs and five scales (seed system 000): image, sparse depth and classes in, a depth pyramid out.
+
+A contracting and an expanding half joined by skips, with a prediction at 1/32, 1/16, 1/8 and 1/4 of the size and one
+at 1/2 that is enlarged to the input's. The original stacked RGB, one plane of sparse depth and two planes of zeros,
+read no classes, had no norm and left the sign of its depth open: `stacking: original`, `norm: none`, `head: none`
+(or `elu`, its post-processing).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from depthray.batch import Batch, Prediction
+from depthray.errors import UsageError
+from depthray.models._inputs import Planes, plane_count
+
+Norm = Literal["group", "none"]
+Head = Literal["sigmoid", "elu", "none"]
+
+GROUPS = 8
+EMBEDDED = 8  # planes an embedded class is described by
+CLASSES = {"embedding": 1024, "onehot": 41}  # every id of NYU Depth v2; its usual 40 classes and 0 for none
+DOWN = ((32, 1), (64, 1), (128, 2), (256, 2), (256, 2), (512, 2))  # channels and convolutions of each halving
+UP = (256, 128, 64, 32, 32)  # channels of each doubling
+START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "depthnet-no-norm": {"norm": "none"},
+    "depthnet-onehot": {"semantics": "onehot"},
+    "depthnet-original": {"norm": "none", "stacking": "original", "head": "elu"},
+}
+
+
+class Classes(nn.Module):
+    """Class ids as planes. An id outside 0 .. classes - 1 is unknown: a row of its own, or no plane set."""
+
+    def __init__(self, kind: Literal["embedding", "onehot"], classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.embedding = nn.Embedding(classes + 1, EMBEDDED) if kind == "embedding" else None
+        self.planes = EMBEDDED if kind == "embedding" else classes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B,1,H,W) ids -> (B,C,H,W) planes"""
+        known = (ids >= 0) & (ids < self.classes)
+        index = torch.where(known, ids, self.classes)
+        if self.embedding is not None:
+            described: Tensor = self.embedding(index[:, 0]).permute(0, 3, 1, 2)
+            return described
+        numbers = torch.arange(self.classes, device=ids.device).view(1, -1, 1, 1)
+        return (index == numbers).float()
+
+
+class Stack(nn.Module):
+    """All inputs stacked: classes as `Classes` has them, everything else as every model here sees it."""
+
+    def __init__(self, inputs: tuple[str, ...], classes: Classes, *, max_depth: float) -> None:
+        super().__init__()
+        self.inputs = inputs
+        rest = tuple(key for key in inputs if key != "semantics")
+        self.rest = Planes(rest, max_depth=max_depth) if rest else None
+        self.classes = classes if "semantics" in inputs else None
+        self.count = plane_count(rest) + (classes.planes if self.classes else 0)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """inputs of a batch -> (B,C,H,W) planes of about unit size"""
+        planes = [self.rest(batch)] if self.rest is not None else []
+        if self.classes is not None:
+            planes.append(self.classes(batch["semantics"]))
+        return torch.cat(planes, dim=1)
+
+
+class OriginalStack(nn.Module):
+    """The six planes of the original: RGB, sparse depth as a share of max_depth, two of zeros."""
+
+    count = 6
+
+    def __init__(self, inputs: tuple[str, ...], *, max_depth: float) -> None:
+        super().__init__()
+        if "image" not in inputs:
+            raise UsageError("model.stacking=original: needs 'image' among data.inputs")
+        self.inputs = tuple(key for key in inputs if key in ("image", "sparse"))
+        self.max_depth = max_depth
+        self.image = Planes(("image",), max_depth=max_depth)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """inputs of a batch -> (B,6,H,W) planes"""
+        image = self.image(batch)
+        blank = torch.zeros_like(image[:, :1])
+        sparse = batch["sparse"] / self.max_depth if "sparse" in self.inputs else blank
+        return torch.cat([image, sparse, blank, blank], dim=1)
+
+
+def _block(taken: int, given: int, *, norm: Norm, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution, norm and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(taken, given, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, given) if norm == "group" else nn.Identity(),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _down(taken: int, given: int, *, blocks: int, norm: Norm) -> nn.Sequential:
+    """Halve the size, then convolve on."""
+    more = [_block(given, given, norm=norm) for _ in range(blocks - 1)]
+    return nn.Sequential(_block(taken, given, norm=norm, stride=2), *more)
+
+
+class DepthNet(nn.Module):
+    """Six halvings, five doublings joined to the half that came before, five predictions."""
+
+    stride = 64
+
+    def __init__(
+        self, stack: Stack | OriginalStack, *, norm: Norm, head: Head, dropout: float, max_depth: float
+    ) -> None:
+        super().__init__()
+        self.inputs = stack.inputs
+        self.kind = head
+        self.max_depth = max_depth
+        self.stack = stack
+        self.drop = nn.Dropout2d(dropout)
+        widths = [width for width, _ in DOWN]
+        self.down = nn.ModuleList(
+            _down(taken, given, blocks=blocks, norm=norm)
+            for taken, (given, blocks) in zip((stack.count, *widths), DOWN, strict=False)
+        )
+        joined = [given + skip for given, skip in zip(UP, (*widths[-2:0:-1], 0), strict=True)]
+        self.up = nn.ModuleList(
+            _block(taken, given, norm=norm) for taken, given in zip((widths[-1], *joined), UP, strict=False)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(channels, 1, 3, padding=1) for channels in joined)
+        self._start()
+
+    def forward(self, batch: Batch) -> Prediction:
+        """(B,C,H,W) inputs -> (B,1,H,W) depth and a pyramid at 1/4, 1/8, 1/16, 1/32, metres, float32"""
+        planes = self.stack(batch)
+        logits = self._logits(self._features(planes))
+        whole = F.interpolate(logits[-1], size=planes.shape[-2:], mode="bilinear", align_corners=False)
+        return {"depth": self._metres(whole), "pyramid": [self._metres(level) for level in logits[-2::-1]]}
+
+    def _features(self, planes: Tensor) -> list[Tensor]:
+        """(B,C,H,W) planes -> six maps, 1/2 to 1/64 of the size"""
+        features = [self.down[0](planes)]
+        for down in list(self.down)[1:]:
+            features.append(down(self.drop(features[-1])))
+        return features
+
+    def _logits(self, features: list[Tensor]) -> list[Tensor]:
+        """six maps, finest first -> five maps (B,1,h,w) of logits, coarsest first"""
+        *skips, current = features
+        logits = []
+        for up, head, skip in zip(self.up, self.heads, [*skips[:0:-1], None], strict=True):
+            current = up(F.interpolate(self.drop(current), scale_factor=2, mode="bilinear", align_corners=False))
+            current = current if skip is None else torch.cat([current, skip], dim=1)
+            logits.append(head(current).float())
+        return logits
+
+    def _metres(self, logits: Tensor) -> Tensor:
+        """(B,1,h,w) logits -> (B,1,h,w) metres"""
+        if self.kind == "sigmoid":
+            return self.max_depth * torch.sigmoid(logits)
+        return F.elu(logits) + 1 if self.kind == "elu" else logits
+
+    def _start(self) -> None:
+        """Xavier-normal convolutions, and heads that begin at a usual depth."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)
+        for head in self.heads:
+            nn.init.constant_(head.bias, self._first_logit())  # type: ignore[arg-type]
+
+    def _first_logit(self) -> float:
+        """The logit of START * max_depth metres."""
+        metres = START * self.max_depth
+        if self.kind == "sigmoid":
+            return math.log(START / (1 - START))
+        inverse = metres - 1 if metres >= 1 else math.log(metres)
+        return inverse if self.kind == "elu" else metres
+
+
+def build(
+    *,
+    norm: Norm = "group",
+    semantics: Literal["embedding", "onehot"] = "embedding",
+    classes: Annotated[int, Field(gt=0, le=65536)] | None = None,
+    stacking: Literal["inputs", "original"] = "inputs",
+    head: Head = "sigmoid",
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
+    max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
+    inputs: tuple[str, ...] = ("image", "sparse", "semantics"),
+) -> DepthNet:
+    """The network of a recipe's `model` section; any inputs go, e.g. ("image",) or ("image", "sparse").
+
+    `classes`: ids 0 .. classes - 1 are told apart; by default 1024 embedded, 41 as planes.
+    `head`: metres = max_depth * sigmoid, or ELU + 1, or the bare output, which may be negative.
+    """
+    count = CLASSES[semantics] if classes is None else classes
+    stack = (
+        OriginalStack(inputs, max_depth=max_depth)
+        if stacking == "original"
+        else Stack(inputs, Classes(semantics, count), max_depth=max_depth)
+    )
+    return DepthNet(stack, norm=norm, head=head, dropout=dropout, max_depth=max_depth)

@@ -1,0 +1,200 @@
+"""Dense prediction transformer, a present-day anchor beside the seed systems: metres = max_depth * sigmoid.
+
+The encoder is DINOv2's, the decoder that of DPT (Ranftl et al. 2021) as Depth Anything V2 has it, and `pretrained`
+reads the metric checkpoints published for that: `max_depth: 20` for the indoor ones (Hypersim), 80 for the outdoor
+ones (Virtual KITTI). Their preprocessing is the image / 255 normalised as for ImageNet, as `Planes` does, and enlarged
+bicubically with its aspect kept until both sides are multiples of 14 and at least 518: `published_size` says how far.
+Other sizes go too, at a lower score.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from depthray.batch import Batch, Prediction
+from depthray.errors import UsageError
+from depthray.models._blocks import enlarge
+from depthray.models._encoders import widen
+from depthray.models._inputs import Planes
+from depthray.models._vit import PATCH, Shape, ViT
+from depthray.models._weights import load_weights
+
+Size = Literal["tiny", "vits", "vitb", "vitl"]
+
+SHAPES: dict[Size, Shape] = {
+    "tiny": Shape(width=48, blocks=4, heads=3, taps=(0, 1, 2, 3), grid=8),
+    "vits": Shape(width=384, blocks=12, heads=6, taps=(2, 5, 8, 11)),
+    "vitb": Shape(width=768, blocks=12, heads=12, taps=(2, 5, 8, 11)),
+    "vitl": Shape(width=1024, blocks=24, heads=16, taps=(4, 11, 17, 23)),
+}
+LEVELS: dict[Size, tuple[int, int, int, int]] = {  # channels of the four maps a decoder begins with
+    "tiny": (16, 24, 32, 48),
+    "vits": (48, 96, 192, 384),
+    "vitb": (96, 192, 384, 768),
+    "vitl": (256, 512, 1024, 1024),
+}
+FUSED: dict[Size, int] = {"tiny": 16, "vits": 64, "vitb": 128, "vitl": 256}  # channels of the decoder
+LAST = 32  # channels before the logits
+SHORTEST = 518  # pixels of the shorter side in the published preprocessing
+START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
+# Published, though nothing reads them: patches are never masked here, and the coarsest level joins no other.
+IDLE = ("pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1.")
+
+VARIANTS: dict[str, dict[str, Any]] = {f"dpt-{size}": {"size": size} for size in SHAPES if size != "vits"}
+
+
+def published_size(height: int, width: int) -> tuple[int, int]:
+    """height, width in pixels of an image -> those the published weights are meant to see it at"""
+    scale = SHORTEST / min(height, width)
+
+    def fit(side: int) -> int:
+        return max(round(side * scale / PATCH), SHORTEST // PATCH) * PATCH
+
+    return fit(height), fit(width)
+
+
+def rename(key: str) -> str | None:
+    """Name of a published weight -> its name here; None if nothing reads it. Names from here stay as they are."""
+    if key.startswith(IDLE):
+        return None
+    return key.replace("pretrained.", "encoder.", 1) if key.startswith("pretrained.") else key
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the input, each after a ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C,H,W)"""
+        added: Tensor = features + self.conv2(F.relu(self.conv1(F.relu(features))))
+        return added
+
+
+class Fusion(nn.Module):
+    """Join a finer level, convolve, enlarge."""
+
+    def __init__(self, channels: int, *, joins: bool) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(channels, channels, 1)
+        self.resConfUnit1 = Residual(channels) if joins else None
+        self.resConfUnit2 = Residual(channels)
+
+    def forward(self, features: Tensor, finer: Tensor | None, *, size: tuple[int, int]) -> Tensor:
+        """(B,C,h,w) features, the level of that size -> (B,C,H,W) of the given size"""
+        if self.resConfUnit1 is not None and finer is not None:
+            features = features + self.resConfUnit1(finer)
+        given: Tensor = self.out_conv(enlarge(self.resConfUnit2(features), size))
+        return given
+
+
+class Scratch(nn.Module):
+    """Four levels of equal width, fused from the coarsest to the finest, then logits."""
+
+    def __init__(self, levels: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        for number, taken in enumerate(levels, start=1):
+            setattr(self, f"layer{number}_rn", nn.Conv2d(taken, channels, 3, padding=1, bias=False))
+            setattr(self, f"refinenet{number}", Fusion(channels, joins=number < len(levels)))
+        self.output_conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(channels // 2, LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(LAST, 1, 1)
+        )
+
+    def forward(self, levels: list[Tensor], *, size: tuple[int, int]) -> Tensor:
+        """four levels (B,c,h,w), finest first -> (B,1,H,W) logits of the given size"""
+        even = [getattr(self, f"layer{number}_rn")(level) for number, level in enumerate(levels, start=1)]
+        sizes = [
+            (2 * even[0].shape[-2], 2 * even[0].shape[-1]),
+            *((level.shape[-2], level.shape[-1]) for level in even),
+        ]
+        features = even[-1]
+        for number in range(len(even), 0, -1):
+            finer = even[number - 1] if number < len(even) else None
+            features = getattr(self, f"refinenet{number}")(features, finer, size=sizes[number - 1])
+        logits: Tensor = self.output_conv2(enlarge(self.output_conv1(features), size))
+        return logits
+
+
+class Decoder(nn.Module):
+    """Four maps of one size become levels at 4, 2, 1 and 1/2 times that size, then logits."""
+
+    def __init__(self, width: int, levels: tuple[int, int, int, int], channels: int) -> None:
+        super().__init__()
+        self.projects = nn.ModuleList(nn.Conv2d(width, level, 1) for level in levels)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(levels[0], levels[0], 4, stride=4),
+                nn.ConvTranspose2d(levels[1], levels[1], 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(levels[3], levels[3], 3, stride=2, padding=1),
+            ]
+        )
+        self.scratch = Scratch(levels, channels)
+
+    def forward(self, maps: list[Tensor], *, size: tuple[int, int]) -> Tensor:
+        """four maps (B,C,h,w), shallowest first -> (B,1,H,W) logits"""
+        steps = zip(self.projects, self.resize_layers, maps, strict=True)
+        logits: Tensor = self.scratch([resize(project(level)) for project, resize, level in steps], size=size)
+        return logits
+
+
+class DPT(nn.Module):
+    """Transformer, decoder, metres. Published names of weights are understood when a state is loaded."""
+
+    stride = PATCH
+
+    def __init__(self, planes: Planes, size: Size, *, max_depth: float) -> None:
+        super().__init__()
+        self.inputs = planes.inputs
+        self.max_depth = max_depth
+        self.planes = planes
+        self.encoder = ViT(SHAPES[size])
+        self.depth_head = Decoder(SHAPES[size].width, LEVELS[size], FUSED[size])
+        last: Any = self.depth_head.scratch.output_conv2[-1]
+        nn.init.constant_(last.bias, math.log(START / (1 - START)))
+        self.register_load_state_dict_pre_hook(_rename_all)  # type: ignore[no-untyped-call]
+
+    def forward(self, batch: Batch) -> Prediction:
+        """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
+        planes = self.planes(batch)
+        logits = self.depth_head(self.encoder(planes), size=(planes.shape[-2], planes.shape[-1]))
+        return {"depth": self.max_depth * torch.sigmoid(logits.float())}
+
+
+def _rename_all(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Rename in place what was published, below the prefix of the network."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        name = rename(key.removeprefix(prefix))
+        weight = state.pop(key)
+        if name is not None:
+            state[prefix + name] = weight
+
+
+def build(
+    *,
+    size: Size = "vits",
+    pretrained: bool | str = False,
+    max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
+    inputs: tuple[str, ...] = ("image",),
+) -> DPT:
+    """The network of a recipe's `model` section.
+
+    `pretrained`: path of a .pth or .safetensors file of Depth Anything V2, metric, of the same size.
+    """
+    if pretrained is True:
+        raise UsageError("model.pretrained=true: dpt fetches no weights; give the path of a downloaded file instead")
+    network = DPT(Planes(inputs, max_depth=max_depth), size, max_depth=max_depth)
+    if pretrained:
+        load_weights(network, size, pretrained)
+    network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)
+    return network

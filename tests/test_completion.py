@@ -1,0 +1,157 @@
+"""The curve of error against samples: a network that copies what it is given must get better with more of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from depthray import checkpoint, completion, curve, recipe
+from depthray.errors import UsageError
+from depthray.sections import Recipe
+from depthray.state import begin
+
+CPU = torch.device("cpu")
+SMALL = ["data.size=32,64", "data.frames=12", "data.val_fraction=0.5", "train.batch_size=4", "train.precision=fp32"]
+SPARSE = ["data.inputs=[image,sparse]", "data.sparse.samples=50"]
+
+
+def saved(folder: Path, *words: str) -> Path:
+    """A checkpoint of an untrained network."""
+    made = recipe.load("demo", [*SMALL, *words])
+    writer = checkpoint.Writer(folder / "checkpoints", keep_best=1, monitor="abs_rel")
+    writer.save(begin(made, CPU).contents({"abs_rel": 1.0}, fingerprint="f" * 64))
+    writer.wait()
+    return checkpoint.committed(folder / "checkpoints")[-1]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("run"), *SPARSE)
+
+
+class Filling(torch.nn.Module):
+    """Predicts each pixel from the mean of the samples; 2 m without any. Unlike learnt ones, its errors are known."""
+
+    inputs, stride = ("image", "sparse"), 1
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        sparse = batch["sparse"]
+        count = (sparse > 0).sum(dim=(2, 3), keepdim=True)
+        mean = sparse.sum(dim=(2, 3), keepdim=True) / count.clamp(min=1)
+        return {"depth": torch.where(count > 0, mean, 2.0).expand_as(sparse)}
+
+
+def filled(path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *words: str) -> completion.Curve:
+    class Loaded:
+        model = Filling()
+
+    monkeypatch.setattr("depthray.predict.load", lambda *_, **__: Loaded)
+    made = recipe.load(str(path / "recipe.yaml"), words)
+    return completion.completion_curve(path, made, samples, side="val", device=CPU)
+
+
+def test_more_samples_less_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = filled(path, monkeypatch, [500, 0, 5, 5])
+    assert [point.samples for point in found.points] == [0, 5, 500]
+    assert [point.given for point in found.points] == [0.0, 5.0, 500.0]
+    errors = [point.scores["rmse"]["mean"] for point in found.points]
+    assert errors[0] > 1.05 * errors[1] > 1.05 * errors[2] > 0
+    assert all(point.scores["rmse"]["low"] <= point.scores["rmse"]["mean"] for point in found.points)
+
+
+def test_points_are_the_same_whatever_else_is_scored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, among = filled(path, monkeypatch, [5]), filled(path, monkeypatch, [0, 5, 50])
+    assert alone.points[0] == among.points[1]
+
+
+def test_given_is_what_there_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = filled(path, monkeypatch, [100, 10**6], "data.sparse.pattern=grid", "data.sparse.noise=0.1")
+    assert found.points[0].given == pytest.approx(100, rel=0.1)
+    assert found.points[1].given <= 32 * 64
+    assert (found.about["pattern"], found.about["noise"]) == ("grid", 0.1)
+
+
+def test_the_command_writes_a_table_in_three_forms_and_a_plot(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(path), "data.sparse.noise=0.01", "--samples", "0", "5", "50", "--out", str(tmp_path / "out")]
+    assert completion.main(words) == 0
+    lines = list(csv.DictReader((tmp_path / "out" / "completion.csv").read_text().splitlines()))
+    tree = json.loads((tmp_path / "out" / "completion.json").read_text())
+    assert [line["samples"] for line in lines] == ["0", "5", "50"]
+    assert [float(line["given"]) for line in lines] == [0, 5, 50]
+    for line, point in zip(lines, tree["points"], strict=True):
+        assert float(line["rmse"]) == point["scores"]["rmse"]["mean"]
+    shown = (tmp_path / "out" / "completion.md").read_text()
+    assert f"{float(lines[1]['rmse']):.4f}" in shown and shown in capsys.readouterr().out
+    assert tree["noise"] == 0.01 and tree["checkpoint"] == str(path)
+    picture = cv2.imread(str(tmp_path / "out" / "completion.png"))
+    assert picture is not None and picture.shape == (curve.HEIGHT, 3 * curve.WIDTH, 3)
+
+
+def test_without_out_it_lies_in_the_runs_folder(path: Path) -> None:
+    assert completion.main([str(path.parents[1]), "--samples", "5"]) == 0
+    assert (path.parents[1] / "evaluations" / f"{path.name}-val-completion" / "completion.png").is_file()
+
+
+def made(*words: str) -> Recipe:
+    return recipe.load("demo", [*SMALL, *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "its inputs are image; .*'sparse' among data.inputs"),
+        ([*SPARSE, "data.targets=[mask]", "eval.monitor=iou"], "taught mask, not depth"),
+        ([*SPARSE, "data.sparse.pattern=lidar64"], "data.sparse.pattern=lidar64 has no number of samples; .*=exact"),
+        ([*SPARSE, "data.sparse.pattern=stored"], "stored has no number of samples"),
+    ],
+)
+def test_a_recipe_without_a_number_of_samples_is_one_clear_line(words: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        completion.check(made(*words), where="x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_sparse_is_refused_before_its_data_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="its inputs are image"):
+        completion.main([str(saved(tmp_path)), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "many"])
+def test_a_wrong_number_is_refused(path: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        completion.main([str(path), f"--samples={given}"])
+    assert "no number of samples" in capsys.readouterr().err
+
+
+def marks(*values: float) -> list[curve.Mark]:
+    return [curve.Mark(at, value, value, value) for at, value in zip((0, 5, 500), values, strict=False)]
+
+
+def heights(picture: Any) -> list[int]:
+    """(H,W,3) -> rows of the middles of the dots from left to right."""
+    dots = (picture == (94, 190, 255)).all(axis=2).astype(np.uint8)
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(cv2.erode(dots, np.ones((4, 4), np.uint8)))
+    return [round(box[1] + box[3] / 2) for box in sorted(boxes[1:].tolist())]
+
+
+def test_the_plot_has_a_dot_for_each_score_and_lower_is_lower() -> None:
+    first, middle, last = heights(curve.draw([curve.Panel("rmse", marks(1.0, 0.5, 0.25))], below="samples"))
+    assert first < middle < last
+    assert (middle - first) == pytest.approx(2 * (last - middle), abs=3)
+
+
+def test_the_plot_leaves_out_what_could_not_be_scored() -> None:
+    picture = curve.draw([curve.Panel("rmse", marks(1.0, float("nan"), 0.5))], below="samples")
+    assert len(heights(picture)) == 2
+    nothing = curve.draw([curve.Panel("rmse", marks(float("nan")))], below="samples")
+    assert nothing.shape == (curve.HEIGHT, curve.WIDTH, 3) and not heights(nothing)

@@ -1,0 +1,119 @@
+"""Encoders: their sizes and maps, weights from a file, any inputs."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import get_model
+
+from depthray.errors import UsageError
+from depthray.models import _encoders
+from depthray.models._encoders import build_encoder, planes_for, widen
+from depthray.models._inputs import plane_count
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_176_512),
+        ("resnet34", 21_284_672),
+        ("resnet50", 25_557_032 - 2_049_000),
+        ("resnet101", 42_500_160),
+        ("efficientnet_b0", 5_288_548 - 1_281_000),
+    ],
+)
+def test_parameters_without_classifier(name, parameters):
+    with torch.device("meta"):
+        assert count(build_encoder(name, ("image",))) == parameters
+
+
+@pytest.mark.parametrize("name", [name for name in _encoders.ENCODERS if name != "efficientnet_b0"])
+def test_five_maps_each_half_of_the_one_before(name):
+    with torch.device("meta"):
+        encoder = build_encoder(name, ("image",))
+        maps = encoder(torch.empty(1, 3, 45, 64))
+    assert tuple(level.shape[1] for level in maps) == encoder.channels
+    assert [tuple(level.shape[2:]) for level in maps] == [(23, 32), (12, 16), (6, 8), (3, 4), (2, 2)]
+
+
+def test_efficientnet_gives_nine_maps():
+    with torch.device("meta"):
+        encoder = build_encoder("efficientnet_b0", ("image",))
+        maps = encoder(torch.empty(1, 3, 224, 224))
+    assert tuple(level.shape[1] for level in maps) == encoder.channels
+    assert [level.shape[2] for level in maps] == [112, 112, 56, 28, 14, 14, 7, 7, 7]
+
+
+def torchvision_maps(name, network, image):
+    """The last map, by torchvision's own forward up to the pooling."""
+    if name == "efficientnet_b0":
+        return network.features(image)
+    last = {}
+    network.layer4.register_forward_hook(lambda _module, _taken, given: last.update(map=given))
+    network(image)
+    return last["map"]
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("resnet50", "pth"), ("efficientnet_b0", "safetensors")])
+def test_weights_from_a_file_give_torchvision_features(tmp_path, name, suffix):
+    torch.manual_seed(3)
+    whole = get_model(name, weights=None).eval()
+    path = tmp_path / f"weights.{suffix}"
+    (torch.save if suffix == "pth" else save_file)(whole.state_dict(), path)
+    encoder = build_encoder(name, ("image",), pretrained=str(path)).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(encoder(image)[-1], torchvision_maps(name, whole, image))
+
+
+def test_weights_of_another_family_are_refused(tmp_path):
+    torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match=r"lacks weight 'features.0.0.weight'; give weights of the encoder efficient"):
+        build_encoder("efficientnet_b0", ("image",), pretrained=str(tmp_path / "weights.pth"))
+
+
+def test_a_file_with_too_much_is_refused(tmp_path):
+    state = get_model("resnet18", weights=None).state_dict()
+    torch.save(state | {"surplus.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="has the unknown weight 'surplus.weight'"):
+        build_encoder("resnet18", ("image",), pretrained=str(tmp_path / "weights.pth"))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50", "tiny"])
+def test_only_the_image_counts_after_widening(name):
+    inputs = ("sparse", "image", "semantics")
+    torch.manual_seed(0)
+    narrow = build_encoder(name, ("image",)).eval()
+    torch.manual_seed(0)
+    wide = build_encoder(name, inputs).eval()
+    planes = torch.randn(1, plane_count(inputs), 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(wide(planes)[-1], narrow(planes[:, 2:5])[-1], atol=1e-5)
+
+
+def test_widening_without_an_image_starts_anew():
+    convolution = widen(nn.Conv2d(3, 4, 3, stride=2, padding=1), ("sparse",))
+    assert convolution.weight.shape == (4, 2, 3, 3) and convolution.weight.all()
+    assert (convolution.stride, convolution.padding) == ((2, 2), (1, 1))
+
+
+def test_widening_keeps_the_bias():
+    narrow = nn.Conv2d(3, 4, 1)
+    assert torch.equal(widen(narrow, ("image", "mask")).bias, narrow.bias)
+
+
+def test_an_untrained_bottleneck_resnet_stays_calm():
+    """With all residuals at full weight, the maps of 33 blocks reach the thousands."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        assert build_encoder("resnet101", ("image",)).eval()(torch.randn(1, 3, 32, 32))[-1].abs().max() < 50
+
+
+@pytest.mark.parametrize(("normalise", "red"), [("imagenet", 0.515 / 0.229), ("none", 1.0)])
+def test_colours_are_normalised_or_left(normalise, red):
+    planes = planes_for(("image",), max_depth=10.0, normalise=normalise)({"image": torch.ones(1, 3, 1, 1)})
+    assert planes[0, 0].item() == pytest.approx(red)

@@ -1,0 +1,161 @@
+"""How `total` weighs terms, brings the truth to the prediction's size and tells what is missing."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from depthray import losses
+from depthray.batch import MAPS
+from depthray.data import resize
+from depthray.errors import DataError, UsageError
+from depthray.losses import match
+from depthray.sections import Loss
+
+
+def case(height=12, width=16, seed=0):
+    """A prediction of everything at half the size, and frames with everything."""
+    torch.manual_seed(seed)
+    batch = {
+        "image": torch.rand(2, 3, height, width),
+        "depth": torch.rand(2, 1, height, width) * 8 + 1,
+        "mask": (torch.rand(2, 1, height, width) < 0.5).float(),
+        "intrinsics": torch.tensor([[20.0, 0, 7.5], [0, 21.0, 5.5], [0, 0, 1]]).expand(2, 3, 3),
+    }
+    batch["valid"] = torch.rand(2, 1, height, width) < 0.7
+    half = (2, 1, height // 2, width // 2)
+    prediction = {"depth": torch.rand(half) * 8 + 1, "mask": torch.randn(half)}
+    prediction["pyramid"] = [torch.rand(2, 1, height // 4, width // 4) * 8 + 1]
+    return prediction, batch
+
+
+def test_total_weighs_the_terms_and_names_them():
+    prediction, batch = case()
+    prediction["depth"] = torch.rand_like(batch["depth"])
+    value, terms = losses.total(prediction, batch, Loss(l1=2.0, gradient=0.5))
+    wanted = losses.l1(prediction["depth"], batch["depth"], valid=batch["valid"])
+    assert set(terms) == {"l1", "gradient"} and torch.equal(terms["l1"], wanted)
+    torch.testing.assert_close(value, 2.0 * terms["l1"] + 0.5 * terms["gradient"])
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("silog", {"silog_lambda": 0.0}),
+        ("silog", {"silog_unbiased": True}),
+        ("depth_dice", {"depth_range": 20.0}),
+        ("multiscale", {"multiscale_weights": (1.0, 3.0)}),
+        ("multiscale", {"multiscale_weights": (1.0, 1.0), "multiscale_norm": "l2"}),
+        ("multiscale", {"multiscale_weights": (1.0, 1.0), "multiscale_relative": True}),
+    ],
+    ids=str,
+)
+def test_options_of_the_recipe_reach_their_term(name, options):
+    prediction, batch = case()
+    value, _ = losses.total(prediction, batch, Loss(**{name: 1.0, **options}))
+    usual = Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)})
+    size = prediction["depth"].shape[-2:]
+    truth, valid = match.nearest(batch["depth"], size), match.nearest(batch["valid"], size)
+    extra = {"pyramid": prediction["pyramid"]} if name == "multiscale" else {}
+    torch.testing.assert_close(
+        value, losses.TERMS[name](prediction["depth"], truth, valid=valid, **extra, **options), rtol=0, atol=0
+    )
+    assert not torch.equal(value, losses.total(prediction, batch, usual)[0])
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7), (12, 16), (24, 20), (1, 1)])
+def test_truth_at_another_size_is_the_measured_depth_nearest_to_each_centre(size):
+    _, batch = case()
+    depth, valid = batch["depth"], batch["valid"]
+    small = match.nearest(depth, size)
+    rows, columns = (
+        [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in zip((12, 16), size, strict=True)
+    )
+    np.testing.assert_array_equal(small[1, 0].numpy(), depth[1, 0].numpy()[np.ix_(rows, columns)])
+    assert match.nearest(valid, size).dtype == torch.bool
+    assert torch.equal(match.nearest(valid, size), match.nearest(valid.float(), size) == 1)
+
+
+def test_invalid_pixels_stay_invalid_at_a_coarser_size():
+    prediction, batch = case()
+    batch["depth"][~batch["valid"]] = torch.nan
+    prediction["depth"].requires_grad_()
+    value, _ = losses.total(prediction, batch, Loss(l1=1, rmse=1, gradient=1, normals=1, smoothness=1))
+    value.sum().backward()
+    assert torch.isfinite(value).all() and torch.isfinite(prediction["depth"].grad).all()
+
+
+def test_camera_follows_as_it_does_where_frames_are_resized():
+    camera = np.array([[518.0, 0, 325.5], [0, 519.0, 253.7], [0, 0, 1]], np.float32)
+    wanted = resize.scale_camera(camera, old=(480, 640), new=(100, 160))
+    found = match.scale_camera(torch.tensor(camera)[None], old=(480, 640), new=(100, 160))
+    np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-6)
+
+
+def test_image_and_camera_are_brought_to_the_coarse_depth():
+    prediction, batch = case()
+    size = prediction["depth"].shape[-2:]
+    truth, valid = match.nearest(batch["depth"], size), match.nearest(batch["valid"], size)
+    _, terms = losses.total(prediction, batch, Loss(normals=1, smoothness=1))
+    camera = match.scale_camera(batch["intrinsics"], old=(12, 16), new=size)
+    image = functional.avg_pool2d(batch["image"], 2)
+    wanted = losses.normals(prediction["depth"], truth, valid=valid, intrinsics=camera)
+    torch.testing.assert_close(terms["normals"], wanted)
+    torch.testing.assert_close(terms["smoothness"], losses.smoothness(prediction["depth"], image=image, valid=valid))
+    assert camera[0, 0, 0] == 10 and camera[0, 0, 2] == 3.5  # centre of 8 pixels, as 7.5 was of 16
+
+
+def test_mask_of_a_coarse_prediction_is_what_covers_more_than_half():
+    mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 1, 0]])[None, None]
+    logits = torch.tensor([[[[1.5, -0.5]]]])
+    _, terms = losses.total({"mask": logits}, {"mask": mask}, Loss(mask_bce=1))
+    torch.testing.assert_close(terms["mask_bce"], losses.mask_bce(logits, torch.tensor([[[[1.0, 0.0]]]])))
+
+
+def test_mask_alone_needs_no_depth():
+    prediction, batch = case()
+    value, _ = losses.total({"mask": prediction["mask"]}, {"mask": batch["mask"]}, Loss(mask_bce=1, mask_dice=1))
+    assert value.shape == (2,)
+
+
+LACKS = [
+    ("mask_bce", "mask", "depth"),
+    ("mask_ssim", "mask", "depth"),
+    ("multiscale", "pyramid", "depth"),
+    ("l1", "depth", "mask"),
+    ("smoothness", "depth", "mask"),
+]
+
+
+@pytest.mark.parametrize("name, lacking, left", LACKS)
+def test_a_term_of_an_output_the_network_lacks_is_a_usage_error(name, lacking, left):
+    prediction, batch = case()
+    with pytest.raises(UsageError, match=rf"loss\.{name} needs '{lacking}'.* predicts {left} only"):
+        losses.total({left: prediction[left]}, batch, Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)}))
+
+
+@pytest.mark.parametrize("name, key", [("normals", "intrinsics"), ("mask_dice", "mask"), ("l2", "depth")])
+def test_a_term_of_truth_the_frames_lack_is_a_data_error(name, key):
+    prediction, batch = case()
+    assert key in (*MAPS, "intrinsics")
+    del batch[key]
+    with pytest.raises(DataError, match=rf"loss\.{name} needs '{key}'"):
+        losses.total(prediction, batch, Loss(**{name: 1.0}))
+
+
+def test_micro_batches_add_up():
+    prediction, batch = case(height=24, width=24)
+    section = Loss(l1=1, berhu=1, silog=1, ssim=1, mask_dice=1, mask_bce=1, multiscale=1, multiscale_weights=(1.0, 1.0))
+    prediction["depth"] = torch.rand_like(batch["depth"]) * 9
+    whole, _ = losses.total(prediction, batch, section)
+
+    def part(values, i):
+        return [level[i : i + 1] for level in values] if isinstance(values, list) else values[i : i + 1]
+
+    halves = [
+        losses.total(*({key: part(value, i) for key, value in side.items()} for side in (prediction, batch)), section)[
+            0
+        ]
+        for i in range(2)
+    ]
+    torch.testing.assert_close(whole, torch.cat(halves), rtol=1e-6, atol=0)

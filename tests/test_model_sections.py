@@ -1,0 +1,187 @@
+"""How a recipe's model section becomes a network, what `run` does to a batch, and how inputs become planes."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from depthray import models
+from depthray.errors import DataError, UsageError
+from depthray.models import _inputs
+from depthray.models._encoders import widen
+from depthray.sections import Model
+
+ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
+
+
+def make(name, options, inputs=("image",)):
+    torch.manual_seed(0)
+    return models.build_model(Model(name=name, **options), inputs)
+
+
+def some(inputs, count=2, height=64, width=64):
+    generator = torch.Generator().manual_seed(1)
+    values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
+    values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
+    values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
+    ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
+    ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
+    return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
+
+
+ARCHITECTURE = """
+import torch
+from torch import nn
+
+class Flat(nn.Module):
+    stride = 1
+
+    def __init__(self, inputs, gain):
+        super().__init__()
+        self.inputs = inputs
+        self.head = nn.Conv2d(3, 1, 1)
+        self.gain = gain
+
+    def forward(self, batch):
+        return {"depth": self.gain * torch.sigmoid(self.head(batch["image"]).float())}
+
+def build(*, gain: float = 10.0, inputs: tuple[str, ...] = ("image",)) -> Flat:
+    return Flat(inputs, gain)
+"""
+RECIPE = """
+data: {source: synthetic, size: [32, 32], frames: 12, val_fraction: 0.25}
+model: {name: flat, gain: 8.0}
+train: {epochs: 1, batch_size: 4}
+"""
+
+
+def test_an_architecture_is_one_file_and_a_recipe_another(tmp_path):
+    checkout = Path(models.__file__).parents[2]
+    for package in ("depthray", "cluster"):
+        shutil.copytree(checkout / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "depthray/models/flat.py").write_text(ARCHITECTURE)
+    (tmp_path / "depthray/recipes/flat.yaml").write_text(RECIPE)
+
+    def depthray(*words):
+        command = [sys.executable, "-m", "depthray", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    depthray("train", "flat", "--local", "--out", str(tmp_path / "run"))
+    [weights] = (tmp_path / "run").rglob("model.safetensors")
+    assert {key: tuple(value.shape) for key, value in load_file(weights).items()} == {
+        "head.weight": (1, 3, 1, 1),
+        "head.bias": (1,),
+    }
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tiny"])
+def test_widening_keeps_what_the_image_gave(encoder):
+    narrow, wide = (make("unet", {"encoder": encoder}, inputs).eval() for inputs in (("image",), ALL_INPUTS))
+    first = widen(narrow.encoder.conv1, ALL_INPUTS).weight
+    wide.load_state_dict(narrow.state_dict() | {"encoder.conv1.weight": first})
+    batch = some(ALL_INPUTS)
+    with torch.no_grad():
+        assert torch.allclose(models.run(wide, batch)["depth"], models.run(narrow, batch)["depth"], atol=1e-5)
+
+
+class Echo(nn.Module):
+    """Gives back what it was given, and checks that it was padded."""
+
+    inputs = ("sparse", "instances")
+    stride = 32
+
+    def forward(self, batch):
+        assert all(batch[key].shape[-2:] == (96, 64) for key in self.inputs)
+        assert batch["sparse"][0, 0, -1, -1] == batch["sparse"][0, 0, 69, 40]
+        return {"depth": batch["sparse"], "mask": batch["instances"], "pyramid": [batch["sparse"][..., ::4, ::4]]}
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, nn.DataParallel])
+def test_run_pads_to_the_stride_and_cuts_back(wrap):
+    batch = some(Echo.inputs, 1, 70, 41)
+    prediction = models.run(wrap(Echo()), batch)
+    assert torch.equal(prediction["depth"], batch["sparse"])
+    assert torch.equal(prediction["mask"], batch["instances"])
+    assert prediction["pyramid"][0].shape[-2:] == (math.ceil(70 / 4), math.ceil(41 / 4))
+
+
+class Coarse(nn.Module):
+    """Its depth is a quarter of the padded size."""
+
+    inputs = ("sparse",)
+    stride = 32
+    reduction = 4
+
+    def forward(self, batch):
+        return {"depth": batch["sparse"][..., ::4, ::4]}
+
+
+@pytest.mark.parametrize("size", [(32, 64), (33, 47), (70, 41), (1, 1)])
+def test_run_cuts_coarse_maps_by_share(size):
+    batch = some(Coarse.inputs, 1, *size)
+    assert torch.equal(models.run(Coarse(), batch)["depth"], batch["sparse"][..., ::4, ::4])
+
+
+def test_planes_of_each_input():
+    planes = _inputs.Planes(("sparse", "semantics", "instances"), max_depth=10.0)
+    ids = torch.tensor([[[[5, 5], [5, 6]]]])
+    out = planes({"sparse": torch.tensor([[[[0.0, 2.5], [5.0, 10.0]]]]), "semantics": ids, "instances": ids})
+    assert out.shape == (1, 13, 2, 2)
+    assert out[0, :2].tolist() == [[[0, 0.25], [0.5, 1]], [[0, 1], [1, 1]]]
+    assert out[0, 2:12, 0, 0].tolist() == [1, -1, 1, -1, -1, -1, -1, -1, -1, -1]
+    assert out[0, 12].tolist() == [[0, 1], [1, 0]]
+
+
+def test_image_is_normalised_as_imagenet_was():
+    white = _inputs.Planes(("image",), max_depth=10.0)({"image": torch.ones(1, 3, 1, 1)})
+    assert white.flatten().tolist() == pytest.approx([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225])
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"name": "unett"}, "model.name: no architecture 'unett' (did you mean 'unet'?)"),
+        ({"encodr": "tiny"}, "unknown key 'model.encodr' (did you mean 'encoder'?)"),
+        ({"inputs": ["image"]}, "unknown key 'model.inputs'"),
+        ({"encoder": "resnet43"}, "model.encoder='resnet43': input should be"),
+        ({"encoder": "resnet43"}, "(did you mean 'resnet34'?)"),
+        ({"max_depth": "far"}, "model.max_depth='far': input should be a valid number"),
+        ({"max_depth": -1.0}, "model.max_depth=-1.0: input should be greater than 0"),
+        ({"pretrained": 3}, "model.pretrained=3: input should be a valid boolean"),
+    ],
+)
+def test_wrong_sections_are_refused(section, message):
+    with pytest.raises(UsageError) as refused:
+        models.check(Model(**section), where="my.yaml")
+    assert message in str(refused.value)
+    assert str(refused.value).startswith("my.yaml: ")
+
+
+@pytest.mark.parametrize("options", [{}, {"encoder": "tiny", "max_depth": 80}, {"pretrained": "w.pth"}])
+def test_right_sections_pass(options):
+    models.check(Model(**options), where="my.yaml")
+
+
+def test_data_without_an_input_is_refused():
+    model = make("unet", {"encoder": "tiny"}, inputs=("image", "sparse"))
+    with pytest.raises(DataError, match=r"needs 'sparse' \(data.inputs\)"):
+        models.run(model, some(("image",)))
+
+
+def test_unknown_input_is_refused():
+    with pytest.raises(UsageError, match=r"data.inputs: no model takes 'sparce' \(did you mean 'sparse'\?\)"):
+        make("unet", {"encoder": "tiny"}, inputs=("image", "sparce"))
+
+
+def test_names_lists_the_folder_without_private_files():
+    assert "unet" in models.names()
+    assert not [name for name in models.names() if name.startswith("_")]
