@@ -40,11 +40,9 @@ class Row(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Print the table, or the same as JSON."""
-    parser = argparse.ArgumentParser(prog="depthray models", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    args = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     found = rows()
-    if args.json:
+    if arguments.json:
         print(json.dumps([row._asdict() for row in found], indent=2))
     else:
         from rich.console import Console
@@ -52,6 +50,12 @@ def main(argv: list[str]) -> int:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
         console.print(table(found))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray models", description="Architectures and their named variants.")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    return parser
 
 
 def rows() -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import re
 import runpy
 import shlex
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from depthray import recipe
+from depthray import models, recipe
 from depthray.__main__ import WORDS, main
 from depthray.data import sources
 from depthray.data.encodings import ENCODINGS
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
 
-INTERMIXED = ("train", "evaluate")  # words whose main lets flags stand between positionals
+INTERMIXED = ("train", "evaluate", "view", "completion")  # words whose main lets flags stand between positionals
 NESTED = ("data", "recipe")  # words with words of their own
 CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
 
@@ -215,8 +216,17 @@ def test_recipe_keys_in_running_text_are_real() -> None:
                 seen += 1
                 key, _, value = word.partition("=")
                 assert value or key in known, f"{page.name}: no recipe key {key}"
-                recipe.load(RECIPE, [word] if value else [])
+                assert not value or any(loads(name, word) for name in (RECIPE, *recipe.names())), f"{page.name}: {word}"
     assert seen > 20
+
+
+def loads(name: str, word: str) -> bool:
+    """Whether a recipe takes the word, alone or, of another architecture's options, after its name."""
+    for words in ([word], *([f"model={{name: {other}}}", word] for other in models.names())):
+        with contextlib.suppress(UsageError):
+            recipe.load(name, words)
+            return True
+    return False
 
 
 def test_files_in_running_text_exist() -> None:
