@@ -11,16 +11,19 @@ from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_me
 
 WORDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
-    "evaluate": ("depthray.evaluate_command:main", "score a checkpoint under a named protocol"),
-    "predict": ("depthray.predict_command:main", "depth of an image or a folder, as PNG, npy, colour map, point cloud"),
+    "evaluate": ("depthray.commands.evaluate:main", "score a checkpoint under a named protocol"),
+    "predict": (
+        "depthray.commands.predict:main",
+        "depth of images or folders, as PNG, npy, colour map, point cloud",
+    ),
     "completion": ("depthray.completion:main", "error of a completion network against the number of depth samples"),
-    "view": ("depthray.view_command:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
-    "measure": ("depthray.measure_command:main", "distance in metres between two pixels of a photograph"),
-    "models": ("depthray.models_command:main", "list the architectures and their variants"),
+    "view": ("depthray.commands.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
+    "measure": ("depthray.commands.measure:main", "distance in metres between two pixels of a photograph"),
+    "models": ("depthray.commands.models:main", "list the architectures and their variants"),
     "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),
     "data": ("depthray.data.command:main", "render, pack, check and describe data sets"),
-    "recipe": ("depthray.recipe_command:main", "list and show recipes, print their JSON schema"),
-    "doctor": ("depthray.doctor:main", "check this machine and say how to mend what is wrong"),
+    "recipe": ("depthray.commands.recipe:main", "list and show recipes, print their JSON schema"),
+    "doctor": ("depthray.commands.doctor:main", "check this machine and say how to mend what is wrong"),
     "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),
 }
 

@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import checkpoint, distributed
-    from depthray.evaluate_command import recipe_of
+    from depthray.commands.evaluate import recipe_of
 
     path = checkpoint.resolve(arguments.checkpoint)
     recipe = recipe_of(path, arguments)

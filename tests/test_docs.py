@@ -20,11 +20,11 @@ import pytest
 
 from depthray import models, recipe
 from depthray.__main__ import WORDS, main
+from depthray.commands.predict import FORMATS
 from depthray.data import sources
 from depthray.data.encodings import ENCODINGS
 from depthray.data.split import SIDES
 from depthray.errors import UsageError
-from depthray.predict_command import FORMATS
 from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
 

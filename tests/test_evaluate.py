@@ -18,7 +18,8 @@ import torch
 from frames import folder_dataset
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
-from depthray import bootstrap, checkpoint, evaluate_command, metrics, models, recipe, report
+from depthray import bootstrap, checkpoint, metrics, models, recipe, report
+from depthray.commands import evaluate as evaluate_command
 from depthray.data.loader import eval_batches
 from depthray.data.trivial import fit, trivial_scores
 from depthray.errors import CheckpointError, DataError, UsageError
@@ -290,7 +291,7 @@ def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys, depthray.evaluate_command; sys.exit('torch' in sys.modules)"
+    code = "import sys, depthray.commands.evaluate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

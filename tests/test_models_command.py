@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from depthray import models, models_command
+from depthray import models
 from depthray import recipe as recipes
+from depthray.commands import models as models_command
 from depthray.sections import Model
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from depthray import checkpoint, load, models, predict_command, recipe
+from depthray import checkpoint, load, models, recipe
 from depthray.__main__ import main
+from depthray.commands import predict as predict_command
 from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
 
 WORDS = ["data.size=64,96", "model.encoder=tiny"]

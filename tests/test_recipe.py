@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from depthray import losses, recipe
+from depthray.commands.recipe import commented
 from depthray.errors import UsageError
-from depthray.recipe_command import commented
 from depthray.sections import LOSS_OPTIONS, Loss
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from test_predict import write_checkpoint
 
-from depthray import edges, export, measure_command, view_command
+from depthray import edges, export
+from depthray.commands import measure as measure_command
+from depthray.commands import view as view_command
 from depthray.errors import UsageError
 from depthray.predict import load
 

@@ -1,4 +1,4 @@
-"""Every recipe that is shipped trains on two Ray workers, on rendered rooms of its kind, and gives a scored checkpoint."""
+"""Every recipe that is shipped trains on two Ray workers, on rendered rooms, and gives a scored checkpoint."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ def main(argv: list[str]) -> int:
     """Predict some frames of a split and write everything there is to see of them."""
     arguments = _parser().parse_intermixed_args(argv)
     from depthray import checkpoint, predict
+    from depthray.commands.evaluate import recipe_of
     from depthray.data import split
     from depthray.data.sources import open_source
-    from depthray.evaluate_command import recipe_of
 
     path = checkpoint.resolve(arguments.checkpoint)
     recipe = recipe_of(path, arguments)
