@@ -6,6 +6,7 @@ whole numbers.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.resize import scale_camera
+from depthray.data.sources._files import pinhole
 
 Floats = NDArray[np.floating[Any]]
 
@@ -32,8 +34,7 @@ class Camera(NamedTuple):
 
     def matrix(self, size: tuple[int, ...]) -> NDArray[np.float32]:
         """(H,W) -> (3,3) float32 pinhole matrix of the whole view at that size."""
-        native = np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float32)
-        return scale_camera(native, old=NATIVE, new=size)
+        return scale_camera(pinhole(self.fx, self.fy, self.cx, self.cy), old=NATIVE, new=size)
 
 
 COLOUR = Camera(
@@ -59,6 +60,14 @@ TURN = np.array(
     ]
 )
 MOVE = -np.array([2.5031875059141302e-02, -2.9342312935846411e-04, 6.6238747008330102e-04])  # metres
+
+
+def room_of(folder: str) -> str:
+    """Name of a recording -> its room: 'cafe_0001b' is the second part of a recording of 'cafe_0001'.
+
+    Parts go to the same side of a split.
+    """
+    return re.sub(r"(?<=_\d{4})[a-z]$", "", folder)
 
 
 def undistort(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,14 +14,15 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.sources import Frame, refuse_encoding
 from depthray.data.sources import _kinect as kinect
-from depthray.data.sources._pairs import Pair, Pairs, room_of
+from depthray.data.sources._files import pinhole, read_text, root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.data.split import SIDES
 from depthray.errors import DataError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from depthray.sections import Data
 
 ENCODING = "uint16_mm"
+KEYS = frozenset({"image", "depth", "intrinsics"})
 NONE = "None"
 LINE = re.compile(rf"\S+\.(?:jpe?g|png)\s+(?:\S+\.png|{NONE})\s+\d+(?:\.\d*)?\s*", re.IGNORECASE)
 KITTI = "proj_depth/"  # in the depth names of KITTI's lists, whose unit is another
@@ -38,9 +40,7 @@ BASES = ("", "sync", "official_splits/train", "official_splits/test", "train", "
 def open_source(section: Data) -> Bts:
     """The lists in the folder at `section.root`, or the one that it is."""
     refuse_encoding(section)
-    if not section.root:
-        raise DataError("data.root is empty: say where the data lies with --data PATH")
-    root = Path(section.root)
+    root = root_of(section)
     lists = [root] if root.is_file() else _lists(root)
     if not lists:
         raise DataError(f"{root}: no .txt file there with lines `rgb depth focal`; copy BTS's lists to it")
@@ -52,26 +52,32 @@ def fits(root: Path) -> bool:
     return bool(_lists(root)) or (root.is_file() and root.suffix == ".txt" and _is_list(root))
 
 
-class Bts(Pairs):
+class Bts(FrameFiles):
     """A data set of lists. See `depthray.data.sources.Source`."""
 
     def __init__(self, lists: list[Path]) -> None:
-        pairs, notes = [], []
+        rows, notes = [], []
         for path in lists:
             lines = _read(path)
             whole = [(number, words) for number, words in lines if words[1] != NONE]
             base = _base(path.parent, whole[0][1][0]) if whole else ""
-            pairs += [_pair(words, path, number=number, base=base) for number, words in whole]
+            rows += [_row(words, path, number=number, base=base) for number, words in whole]
             if len(whole) < len(lines):
                 notes.append(f"{path}: {len(lines) - len(whole)} lines left out, whose depth is {NONE}")
-        super().__init__(lists[0].parent, pairs, notes=notes)
+        super().__init__(lists[0].parent, rows, keys=KEYS, encoding=ENCODING, notes=notes)
 
-    def camera(self, index: int, size: tuple[int, ...]) -> NDArray[np.float32]:
-        """Frame, (H,W) -> (3,3) float32 pinhole matrix."""
-        focal = self.pairs[index].focal
-        if tuple(size) == kinect.NATIVE and math.isclose(focal, kinect.COLOUR.fx, abs_tol=1e-3):
-            return kinect.COLOUR.matrix(size)
-        return np.array([[focal, 0, (size[1] - 1) / 2], [0, focal, (size[0] - 1) / 2], [0, 0, 1]], np.float32)
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        (focal,) = self.rows[index].camera
+        return {**arrays, "intrinsics": _camera(float(focal), arrays["image"].shape[:2])}
+
+
+def _camera(focal: float, size: tuple[int, ...]) -> NDArray[np.float32]:
+    """Focal length in pixels, (H,W) -> (3,3) float32 pinhole matrix."""
+    if tuple(size) == kinect.NATIVE and math.isclose(focal, kinect.COLOUR.fx, abs_tol=1e-3):
+        return kinect.COLOUR.matrix(size)
+    return pinhole(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
 
 
 def _lists(root: Path) -> list[Path]:
@@ -90,12 +96,7 @@ def _is_list(path: Path) -> bool:
 
 def _read(path: Path) -> list[tuple[int, list[str]]]:
     """A list -> number and three words of each line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a list in UTF-8: {error}") from None
+    text = read_text(path, kind="list")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     for number, line in lines:
         if LINE.fullmatch(line) is None or float(line.split()[2]) <= 0:
@@ -112,9 +113,9 @@ def _base(root: Path, name: str) -> str:
     return next((base for base in BASES if (root / base / name.lstrip("/")).is_file()), "")
 
 
-def _pair(words: list[str], path: Path, *, number: int, base: str) -> Pair:
+def _row(words: list[str], path: Path, *, number: int, base: str) -> Row:
     rgb, depth = (str(PurePosixPath(base) / word.lstrip("/")) for word in words[:2])
     name = PurePosixPath(words[0].lstrip("/")).with_suffix("")
     split = next((side for side in SIDES if side in path.name), "")
-    frame = Frame(str(name), room_of(name.parent.name), split=split, source=path.stem)
-    return Pair(rgb, depth, frame, ENCODING, f"{path.name} line {number}", focal=float(words[2]))
+    frame = Frame(str(name), kinect.room_of(name.parent.name), split=split, source=path.stem)
+    return Row(frame, (rgb, depth), named=f"{path.name} line {number}", camera=(words[2],))

@@ -7,24 +7,23 @@ depth belongs to the pixels as they are stored.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import io
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data import encodings
 from depthray.data.sources import Frame, wanted
-from depthray.data.sources._images import Files, Pixels, refuse_unlike_sizes
+from depthray.data.sources._files import HINT, Pixels, checked_camera, pinhole, read_text, root_of
+from depthray.data.sources._frame_files import PAIR, FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.batch import Sample
     from depthray.sections import Data
 
-Row = dict[str, str]
+Line = dict[str, str]
 
 INDEX = "index.csv"
 REQUIRED = ("rgb", "depth", "scene")
@@ -36,9 +35,7 @@ LOSSY = (".jpg", ".jpeg", ".webp")
 
 def open_source(section: Data) -> Folder:
     """The folder, or the index itself, at `section.root`."""
-    if not section.root:
-        raise DataError("data.root is empty: say where the data lies with --data PATH")
-    root = Path(section.root)
+    root = root_of(section)
     return Folder(root if root.is_file() else root / INDEX, section.encoding, wanted(section))
 
 
@@ -47,116 +44,102 @@ def fits(root: Path) -> bool:
     return root.suffix == ".csv" or (root / INDEX).is_file()
 
 
-class Folder:
+class Folder(FrameFiles):
     """A data set of single files. See `depthray.data.sources.Source`."""
+
+    called = {**FrameFiles.called, **{key: column for column, key in MAPS.items()}}
+    declared = True
 
     def __init__(self, index: Path, encoding: str, keys: frozenset[str]) -> None:
         self._index = index
-        self._encoding = encoding
-        self._rows = _read_index(index)
-        self._columns = _filled_columns(self._rows, index)
-        self._maps = {column: key for column, key in MAPS.items() if column in self._columns and key in keys}
-        self._files = Files(
+        self._lines = _read_index(index)
+        columns = _filled_columns(self._lines, index)
+        maps = {column: key for column, key in MAPS.items() if column in columns and key in keys}
+        pinhole_columns = PINHOLE if columns.issuperset(PINHOLE) else ()
+        files = ("rgb", "depth", *maps)
+        super().__init__(
             index.parent,
-            hint=f"paths in {index.name} are relative to its folder, `depthray data check` lists every bad file",
+            [
+                Row(_frame(line), tuple(line[name] for name in files), camera=tuple(line[n] for n in pinhole_columns))
+                for line in self._lines
+            ],
+            roles=(*PAIR, *maps.values()),
+            keys=frozenset({*PAIR, *maps.values(), *(("intrinsics",) if pinhole_columns else ())}),
+            encoding=encoding,
+            hint=f"paths in {index.name} are relative to its folder, {HINT}",
         )
-        self.frames = [_frame(row) for row in self._rows]
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys every sample has."""
-        pinhole = {"intrinsics"} if set(PINHOLE) <= self._columns else set()
-        return frozenset({"image", "depth", *self._maps.values(), *pinhole})
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the index, the encoding and the size of every file."""
         digest = sha256(self._encoding.encode())
-        for row in self._rows:
-            digest.update(repr(sorted(row.items())).encode())
-        for name in self._names():
-            digest.update(f"{name}:{self._files.size(name)}".encode())
+        for line in self._lines:
+            digest.update(repr(sorted(line.items())).encode())
+        for row in self.rows:
+            for name in row.files:
+                digest.update(f"{name}:{self.files.size(name)}".encode())
         return digest.hexdigest()
-
-    def read(self, index: int) -> Sample:
-        """Read the files of one frame."""
-        row, frame = self._rows[index], self.frames[index]
-        sample: Sample = {
-            "image": self._files.colour(row["rgb"]),
-            "depth": self._files.depth(row["depth"], encoding=self._encoding),
-        }
-        for column, key in self._maps.items():
-            sample[key] = self._map(key, row[column])  # type: ignore[literal-required]
-        if "intrinsics" in self.keys:
-            sample["intrinsics"] = _matrix(row, f"{self._index}: frame '{frame.id}'")
-        self._refuse_unlike_sizes(sample, row)
-        return {**sample, "id": frame.id, "scene": frame.scene, "source": frame.source}
 
     def faults(self, index: int) -> list[str]:
         """Values of the depth file that are taken for unmeasured though they are not 0."""
-        name = self._rows[index]["depth"]
-        odd = encodings.odd_values(self._files.load(name))
-        return [f"{self._files.path(name)}: {odd} values, read as unmeasured"] if odd else []
+        return self.odd_depth(index)
 
-    def _names(self) -> Iterator[str]:
-        for row in self._rows:
-            yield from (row[column] for column in ("rgb", "depth", *self._maps))
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        for key in self.roles[len(PAIR) :]:
+            arrays[key] = self._map(key, self.file(index, key))
+        if "intrinsics" in self.keys:
+            where = f"{self._index}: frame '{self.frames[index].id}'"
+            arrays["intrinsics"] = _matrix(self.rows[index].camera, where)
+        return arrays
 
     def _map(self, key: str, name: str) -> Pixels:
         """Name of a file -> (H,W) int32 ids, (H,W) uint8 mask of 0 and 1, or (H,W,3) uint8 RGB."""
         if key == "background":
-            return self._files.colour(name)
-        pixels = self._files.ids(name, key=key)
+            return self.files.colour(name)
+        pixels = self.files.ids(name, key=key)
         if key == "mask":
             # Lossy files smear a mask of 0 and 255; lossless ones may as well hold 0 and 1.
             return (pixels > (127 if name.lower().endswith(LOSSY) else 0)).astype(np.uint8)
         return pixels.astype(np.int32)
 
-    def _refuse_unlike_sizes(self, sample: Sample, row: Row) -> None:
-        for column, key in {"depth": "depth", **self._maps}.items():
-            path, other = self._files.path(row[column]), sample[key]  # type: ignore[literal-required]
-            refuse_unlike_sizes(sample["image"], other, word=column, path=path)
 
-
-def _read_index(index: Path) -> list[Row]:
+def _read_index(index: Path) -> list[Line]:
+    hint = f"a data set of files needs an index with {', '.join(REQUIRED)}"
+    text = read_text(index, kind="CSV file", hint=hint)
     try:
-        with index.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = [{key: value or "" for key, value in row.items() if key} for row in reader]
-            columns = reader.fieldnames or []
-    except OSError as error:
-        columns = ", ".join(REQUIRED)
-        raise DataError(f"{index}: {error.strerror}; a data set of files needs an index with {columns}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        lines = [{key: value or "" for key, value in line.items() if key} for line in reader]
+        columns = reader.fieldnames or []
+    except csv.Error as error:
         raise DataError(f"{index}: not a CSV file in UTF-8: {error}") from None
     for column in REQUIRED:
         if column not in columns:
             raise DataError(f"{index}: no column '{column}' in its first line, which is '{','.join(columns)[:80]}'")
-    return rows
+    return lines
 
 
-def _filled_columns(rows: list[Row], index: Path) -> frozenset[str]:
+def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:
     """The columns with a value in every row; one with some values and some gaps is a mistake."""
-    filled = {column for row in rows for column, value in row.items() if value}
+    filled = {column for line in lines for column, value in line.items() if value}
     needed = (*REQUIRED, *sorted(filled.intersection((*MAPS, *PINHOLE))))
-    for number, row in enumerate(rows):
+    for number, line in enumerate(lines):
         for column in needed:
-            if not row.get(column):
+            if not line.get(column):
                 raise DataError(f"{index}: frame {number} (line {number + 2}) has no {column}; give it for every frame")
     return frozenset(filled)
 
 
-def _frame(row: Row) -> Frame:
-    name = row.get("id") or str(Path(row["rgb"]).with_suffix(""))
-    return Frame(id=name, scene=row["scene"], split=row.get("split", ""), source=row.get("source", ""))
+def _frame(line: Line) -> Frame:
+    name = line.get("id") or str(Path(line["rgb"]).with_suffix(""))
+    return Frame(id=name, scene=line["scene"], split=line.get("split", ""), source=line.get("source", ""))
 
 
-def _matrix(row: Row, where: str) -> NDArray[np.float32]:
-    """fx, fy, cx, cy in pixels -> (3,3) float32 pinhole matrix."""
+def _matrix(words: tuple[str, ...], where: str) -> NDArray[np.float32]:
+    """fx, fy, cx, cy in pixels, as written -> (3,3) float32 pinhole matrix."""
     try:
-        fx, fy, cx, cy = (float(row[name]) for name in PINHOLE)
+        matrix = pinhole(*(float(word) for word in words))
     except ValueError:
-        raise DataError(f"{where}: fx, fy, cx, cy must be numbers, are {[row[name] for name in PINHOLE]}") from None
-    if not (0 < fx < np.inf and 0 < fy < np.inf and np.isfinite(cx) and np.isfinite(cy)):
-        raise DataError(f"{where}: focal lengths must be positive and all of fx, fy, cx, cy finite")
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
+        raise DataError(f"{where}: {', '.join(PINHOLE)} must be numbers, are {list(words)}") from None
+    return checked_camera(matrix, where=where)

@@ -18,25 +18,35 @@ from depthray.errors import DataError
 if TYPE_CHECKING:
     from depthray.sections import Data
 
-PARTS = {"nyu2_train.csv": ("train", "uint8_10m"), "nyu2_test.csv": ("test", "uint16_mm")}  # split, encoding
+PARTS = {"nyu2_train.csv": "train", "nyu2_test.csv": "test"}  # list: side
+ENCODINGS = {"train": "uint8_10m", "test": "uint16_mm"}  # by side
 PREFIX = "data/"
 
 
-def open_source(section: Data) -> Pairs:
+def open_source(section: Data) -> Kaggle:
     """The parts there are at `section.root`, the folder `data` or the one around it; or one part's CSV."""
     refuse_encoding(section)
-    if not section.root:
-        raise DataError("data.root is empty: say where the data lies with --data PATH")
-    root = Path(section.root)
+    root = root_of(section)
     lists = [root] if root.is_file() else _lists(root)
     if not lists or not set(PARTS).issuperset(path.name for path in lists):
         raise DataError(f"{root}: neither {' nor '.join(PARTS)} there, nor in a folder data in it")
-    return Pairs(lists[0].parent, [pair for path in lists for pair in _read(path)])
+    return Kaggle(lists[0].parent, [row for path in lists for row in _read(path)])
 
 
 def fits(root: Path) -> bool:
     """Whether one of the two lists is there."""
     return bool(_lists(root))
+
+
+class Kaggle(kinect.Seen):
+    """A data set of two parts with a unit each. See `depthray.data.sources.Source`."""
+
+    def __init__(self, root: Path, rows: list[Row]) -> None:
+        super().__init__(root, rows, encoding="")
+
+    def encoding(self, index: int) -> str:
+        """Frame -> how its depth is stored."""
+        return ENCODINGS[self.frames[index].split]
 
 
 def _lists(root: Path) -> list[Path]:
