@@ -16,6 +16,7 @@ WORDS = {
         "depthray.commands.predict:main",
         "depth of images or folders, as PNG, npy, colour map, point cloud",
     ),
+    "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, take it back"),
     "completion": ("depthray.completion:main", "error of a completion network against the number of depth samples"),
     "view": ("depthray.commands.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
     "measure": ("depthray.commands.measure:main", "distance in metres between two pixels of a photograph"),

@@ -98,6 +98,11 @@ def point_cloud(
     path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
 ) -> Path:
     """(H,W) metres and (H,W,3) colours -> a binary PLY file of one coloured point a pixel, in metres."""
+    return _write(path, encode_ply(depth, rgb, camera=camera, note=note))
+
+
+def encode_ply(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
+    """(H,W) metres and (H,W,3) colours -> the bytes of the file `point_cloud` writes."""
     cloud = points(depth, rgb, camera=camera)
     header = [
         "ply",
@@ -110,13 +115,18 @@ def point_cloud(
         *(f"property uchar {name}" for name in ("red", "green", "blue")),
         "end_header\n",
     ]
-    return _write(path, "\n".join(header).encode("ascii") + cloud.tobytes())
+    return "\n".join(header).encode("ascii") + cloud.tobytes()
 
 
 def point_cloud_glb(
     path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
 ) -> Path:
     """(H,W) metres and (H,W,3) colours -> a binary glTF 2.0 file of points in metres, x right, y up, z backward."""
+    return _write(path, encode_glb(depth, rgb, camera=camera, note=note))
+
+
+def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
+    """(H,W) metres and (H,W,3) colours -> the bytes of the file `point_cloud_glb` writes."""
     cloud = points(depth, rgb, camera=camera)
     places = (cloud["xyz"] * np.array([1, -1, -1], np.float32)).astype("<f4")
     colours = np.concatenate([cloud["rgb"], np.full((cloud.size, 1), 255, np.uint8)], axis=1)  # 4 bytes keep alignment
@@ -140,7 +150,7 @@ def point_cloud_glb(
         ],
         "buffers": [{"byteLength": places.nbytes + colours.nbytes}],
     }
-    return _write(path, _glb(tree, places.tobytes() + colours.tobytes()))
+    return _glb(tree, places.tobytes() + colours.tobytes())
 
 
 def _glb(tree: dict[str, Any], data: bytes) -> bytes:

@@ -6,6 +6,7 @@ Format is told by content, not by name. Alpha is dropped, grey and palette becom
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -25,11 +27,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Limits(NamedTuple):
-    """The largest photograph that is decoded. A file of 400 kB can hold a picture of 400 MB."""
+    """The photographs that are decoded. A file of 400 kB can hold a picture of 400 MB."""
 
     pixels: int = 64_000_000
     side: int = 16_384
     bytes: int = 256 * 2**20
+    shortest: int = 1  # pixels of the shorter side, at least
+    aspect: float = math.inf  # longer side over shorter side
 
 
 LIMITS = Limits()
@@ -40,7 +44,7 @@ class FormatError(DataError):
 
 
 class SizeError(DataError):
-    """More pixels or bytes than the limits allow."""
+    """More or fewer pixels or bytes than the limits allow."""
 
 
 def read(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[np.uint8]:
@@ -68,7 +72,7 @@ def decode(data: bytes, *, where: str = "image", limits: Limits = LIMITS) -> NDA
     """The bytes of a JPEG, PNG or WebP file -> (H,W,3) uint8 RGB, turned as its EXIF orientation says."""
     header = _header(data, where=where)
     width, height = header.size
-    _refuse_large(width, height, where=where, limits=limits)
+    check_size(width, height, where=where, limits=limits)
     pixels = _pixels(data)
     if pixels is None or pixels.shape[:2] != (height, width):
         raise DataError(f"{where}: damaged or incomplete {header.format} file; save or copy it again")
@@ -80,7 +84,7 @@ def decode_map(data: bytes, *, where: str = "map", limits: Limits = LIMITS) -> N
     if data.startswith(b"\x93NUMPY"):
         return _npy(data, where=where, limits=limits)
     width, height = _header(data, where=where).size
-    _refuse_large(width, height, where=where, limits=limits)
+    check_size(width, height, where=where, limits=limits)
     try:
         stored: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -99,14 +103,19 @@ def _npy(data: bytes, *, where: str, limits: Limits) -> NDArray[Any]:
         raise DataError(f"{where}: not a NumPy file of numbers: {' '.join(str(error).split())[:120]}") from None
     if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.dtype.kind not in "fiub" or not stored.size:
         raise DataError(f"{where}: wanted (H,W) numbers, found {stored.dtype} of shape {stored.shape}")
-    _refuse_large(stored.shape[1], stored.shape[0], where=where, limits=limits)
+    check_size(stored.shape[1], stored.shape[0], where=where, limits=limits)
     return stored
 
 
-def _refuse_large(width: int, height: int, *, where: str, limits: Limits) -> None:
+def check_size(width: int, height: int, *, where: str, limits: Limits) -> None:
+    """A SizeError if a picture of so many pixels is not to be decoded."""
     if max(width, height) > limits.side or width * height > limits.pixels:
         most = f"at most {limits.pixels / 1e6:g} million in all and {limits.side} a side"
         raise SizeError(f"{where}: {width}x{height} pixels, {most}; make it smaller")
+    short, long = sorted((width, height))
+    if short < limits.shortest or long > limits.aspect * short:
+        least = f"at least {limits.shortest} a side and at most {limits.aspect:g} times as long as wide"
+        raise SizeError(f"{where}: {width}x{height} pixels, {least}; crop it")
 
 
 def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -127,6 +136,8 @@ def _header(data: bytes, *, where: str) -> ImageFile:
         raise FormatError(f"{where}: not a JPEG, PNG or WebP file")
     try:
         header = opener(io.BytesIO(data))
+    except DecompressionBombError:  # of WebP, which Pillow judges itself
+        raise SizeError(f"{where}: far more pixels than are read; make it smaller") from None
     except (OSError, SyntaxError, ValueError, OverflowError, MemoryError) as error:
         raise DataError(f"{where}: damaged header: {error}") from None
     if getattr(header, "n_frames", 1) > 1:

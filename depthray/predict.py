@@ -7,7 +7,7 @@ depth = load("runs/x").predict(rgb)     # (H,W,3) uint8 -> (H,W) float32 metres
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,24 +46,46 @@ class Predictor:
         `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and `instances` (H,W) whole numbers.
         The network sees all of them at the size it was trained and evaluated at; its answer is brought back bilinearly.
         """
+        data = self.recipe.data
+        sample = prepare(rgb, others, inputs=data.inputs, size=data.size)
+        return restore(self.run([sample])[0], (rgb.shape[0], rgb.shape[1]))
+
+    def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
+        """Prepared samples of one size -> of each the maps (h,w) as the network gives them, computed in one pass."""
         import torch
-        from torch.nn import functional as F
 
         from depthray import models
         from depthray.batch import collate, to_device
-        from depthray.data.resize import resize
 
-        sample = _sample(rgb, others, self.recipe.data.inputs)
         data = self.recipe.data
-        batch = collate([resize(sample, data.size)])
-        batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
+        batch = to_device(collate(samples), self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
             answer = models.run(self.model, batch)
             maps = {key: answer[key].float() for key in data.targets}  # type: ignore[literal-required]
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
-            full = {key: F.interpolate(value, rgb.shape[:2], mode="bilinear") for key, value in maps.items()}
-        return {key: value[0, 0].cpu().numpy() for key, value in full.items()}
+        arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}
+        return [{key: value[place] for key, value in arrays.items()} for place in range(len(samples))]
+
+
+def prepare(
+    rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], *, inputs: tuple[str, ...], size: tuple[int, int]
+) -> Sample:
+    """(H,W,3) uint8 RGB and further inputs (H,W) -> what a network of these inputs sees, at its (h,w) pixels."""
+    from depthray.data.resize import resize
+
+    return resize(_sample(rgb, others, inputs), size)
+
+
+def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
+    """Maps (h,w) of a network -> (H,W) of the photograph, bilinearly."""
+    import torch
+    from torch.nn import functional as F
+
+    full = {
+        key: F.interpolate(torch.from_numpy(value)[None, None], size, mode="bilinear") for key, value in maps.items()
+    }
+    return {key: value[0, 0].numpy() for key, value in full.items()}
 
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Predictor:

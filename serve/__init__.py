@@ -1,0 +1,1 @@
+"""Ray Serve around depthray: a checkpoint answers HTTP."""

@@ -1,0 +1,136 @@
+"""The Ray Serve application: `Ingress` speaks HTTP, `Depth` computes; each is multiplied on its own.
+
+depthray serve runs/x
+serve run serve.app:build checkpoint=runs/x
+serve deploy serve/config.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.handle import DeploymentHandle
+
+from depthray.errors import UsageError
+from depthray.words import apply_word
+from serve import settings as settings_of
+from serve.exposed import refuse_open
+from serve.model import Depth
+from serve.settings import Replicas, Settings
+from serve.store import Store
+
+DEPTH, INGRESS = "Depth", "Ingress"
+SPARE = 256  # requests beyond those in work: still arriving, being refused, or asking for health and pages
+DRAIN = 30.0  # seconds for requests under way when a replica is stopped
+
+
+class Ingress:
+    """What a replica of the ingress is besides its ASGI application."""
+
+    def __init__(self, depth: DeploymentHandle[Any]) -> None:
+        self.depth = depth
+
+
+def build(args: Mapping[str, Any]) -> Application:
+    """The application of settings, given as a tree or as dotted words; `checkpoint` is promoted first if given."""
+    tree: dict[str, Any] = {}
+    for key, value in args.items():
+        if isinstance(value, str):
+            apply_word(tree, f"{key}={value}")
+        else:
+            tree[key] = value
+    checkpoint, name = tree.pop("checkpoint", None), tree.pop("name", "depth")
+    settings = settings_of.parse(tree, where="arguments of serve.app:build")
+    if checkpoint:
+        from serve.promotion import promote
+
+        promote(Store(settings.store), str(name), Path(checkpoint))
+    return bind(settings)
+
+
+def bind(settings: Settings) -> Application:
+    """The application of checked settings."""
+    settings = settings.model_copy(update={"store": settings.store.resolve()})
+    if not Store(settings.store).names():
+        raise UsageError(f"{settings.store}: no model to serve; put one there with depthray serve promote RUN")
+    return _ingress(settings, _depth(settings))
+
+
+def _depth(settings: Settings) -> Application:
+    model, replicas = settings.model, settings.model_replicas
+    deploy = serve.deployment(
+        name=DEPTH,
+        max_ongoing_requests=max(2 * model.max_batch, replicas.ongoing),
+        max_queued_requests=settings.queued,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=DRAIN,
+        max_constructor_retry_count=3,
+        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": model.gpus},
+        **_copies(replicas),
+    )
+    return deploy(Depth).bind(settings.model_dump(mode="json"))
+
+
+def _ingress(settings: Settings, depth: Application) -> Application:
+    replicas = settings.ingress_replicas
+    deploy = serve.deployment(
+        name=INGRESS,
+        max_ongoing_requests=settings.queued + SPARE,
+        max_queued_requests=SPARE,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=DRAIN,
+        max_constructor_retry_count=3,
+        ray_actor_options={"num_cpus": replicas.cpus},
+        **_copies(replicas),
+    )
+    wrapped = serve.ingress(_application(settings.model_dump(mode="json")))(Ingress)
+    return deploy(wrapped).bind(depth)
+
+
+def _copies(replicas: Replicas) -> dict[str, Any]:
+    if replicas.min == replicas.max:
+        return {"num_replicas": replicas.max}
+    scaling = AutoscalingConfig(
+        min_replicas=replicas.min,
+        max_replicas=replicas.max,
+        target_ongoing_requests=replicas.ongoing,
+        upscale_delay_s=replicas.upscale_seconds,
+        downscale_delay_s=replicas.downscale_seconds,
+        look_back_period_s=max(11.0, replicas.upscale_seconds),
+    )
+    return {"autoscaling_config": scaling}
+
+
+def _application(tree: dict[str, Any]) -> Callable[[], Any]:
+    """The maker of the ASGI application, called in each replica of the ingress."""
+
+    def application() -> Any:
+        import torch
+
+        from serve import api
+        from serve.gate import Gate
+        from serve.relay import Relay
+
+        torch.set_num_threads(1)  # the networks need the cores
+        settings = settings_of.parse(tree)
+        _refuse_open(settings)
+        app = api.create(Relay(serve.get_deployment_handle(DEPTH), settings), settings)
+        return Gate(app, most=settings.queued)
+
+    return application
+
+
+def _refuse_open(settings: Settings) -> None:
+    """Whatever started Serve: without keys it answers on this machine alone, unless told otherwise."""
+    from ray.serve.context import _get_global_client
+
+    client: Any = _get_global_client()
+    refuse_open(settings, client.http_config.host)

@@ -1,0 +1,103 @@
+"""What answers a request once it is decoded: the line between HTTP (api.py) and the networks (app.py, model.py).
+
+`api.py` knows this protocol alone, so that it is tested without Ray, and networks without HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BackendError(Exception):
+    """An answer there cannot be. The text is for the client: it names no file and no address."""
+
+
+class UnknownModel(BackendError):
+    """No model of that name, or not in that version (404)."""
+
+
+class Busy(BackendError):
+    """The queue is full (429)."""
+
+    def __init__(self, text: str = "too many requests are waiting", *, retry_after: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class NotReady(Busy):
+    """No replica holds the model yet (503)."""
+
+
+class TimedOut(BackendError):
+    """The deadline passed before there was an answer (504; 408 is Serve's own)."""
+
+
+class Broken(BackendError):
+    """The network failed on this input or returned something that is no depth (500); the log knows more."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a client must know of a model to use it."""
+
+    name: str  # what URLs say: [a-z0-9][a-z0-9._-]{0,63}
+    version: str  # 12 hex digits, the beginning of its manifest's SHA-256
+    architecture: str
+    inputs: tuple[str, ...]  # "image" and what else each request must bring
+    targets: tuple[str, ...]  # "depth", "mask" or both: the maps of an answer
+    size: tuple[int, int]  # (H,W) pixels the network sees
+    min_depth: float  # metres
+    max_depth: float  # metres
+    default: bool = False  # whether it answers where no name is given
+    versions: tuple[str, ...] = ()  # those that answer as name@version, newest first
+    metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores of training
+    about: str = ""
+
+    @property
+    def id(self) -> str:
+        """name@version, as in the header X-Model."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network made of one image."""
+
+    maps: dict[str, NDArray[np.float32]]  # (H,W) by target: `depth` metres, `mask` probability
+    model_id: str  # name@version that computed it
+    input_size: tuple[int, int]  # (H,W) pixels the network saw
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage: resize, queue, model
+
+
+class Backend(Protocol):
+    """The models behind the API."""
+
+    async def predict(
+        self,
+        model: str,
+        rgb: NDArray[np.uint8],
+        others: Mapping[str, NDArray[Any]],
+        deadline: float,
+        *,
+        native: bool = False,
+    ) -> Answer:
+        """(H,W,3) uint8 RGB, upright, and further inputs of its size -> maps (H,W), or the network's (h,w) if `native`.
+
+        `model` is "" for the default, a name, or name@version. `deadline` is a `time.monotonic()`.
+        `others` are as for `depthray.predict.Predictor.maps`. Raises a BackendError, or UsageError and DataError of
+        depthray.errors for a missing, unknown or misfit input (these texts are for the client too).
+        """
+        ...
+
+    async def models(self) -> list[ModelCard]:
+        """The models that answer, the default first."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether a request sent now would be answered."""
+        ...

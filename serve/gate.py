@@ -1,0 +1,46 @@
+"""No more requests at a time than can be answered soon; others are told at once to come again."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.problems import Problem
+
+RETRY = {"Retry-After": "1"}
+
+
+class Gate:
+    """ASGI middleware around the API: lets in so many requests with a body, counted from when it has arrived in whole.
+
+    What still arrives takes no place, so that slow senders keep nobody out.
+    """
+
+    def __init__(self, app: ASGIApp, *, most: int) -> None:
+        self._app, self._most = app, most
+        self._inside = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return await self._app(scope, receive, send)
+        entered = False
+
+        async def receive_on() -> Message:
+            nonlocal entered
+            if not entered:
+                self._refuse_when_full()
+            message = await receive()
+            if not entered and message["type"] == "http.request" and not message.get("more_body"):
+                self._refuse_when_full()
+                entered = True
+                self._inside += 1
+            return message
+
+        try:
+            await self._app(scope, receive_on, send)
+        finally:
+            self._inside -= entered
+
+    def _refuse_when_full(self) -> None:
+        """A Problem (429), which the API answers as it does its own."""
+        if self._inside >= self._most:
+            raise Problem(429, "too many requests are being answered; come again", headers=RETRY)

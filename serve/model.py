@@ -1,0 +1,223 @@
+"""The networks of one replica: the versions the store says are served, and requests to them in batches.
+
+`Depth` is what Ray Serve multiplies (app.py); nothing here knows Ray, so that all of it runs in a test.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.errors import CheckpointError, DepthrayError
+from serve import golden
+from serve.batches import Batches, Late, OutOfMemory
+from serve.settings import Model, Settings
+from serve.store import Pointer, Store
+
+if TYPE_CHECKING:
+    from depthray.batch import Sample
+    from depthray.predict import Predictor
+
+log = logging.getLogger("ray.serve")
+Fault = Literal["", "elsewhere", "late", "memory", "broken"]
+STUCK = 120.0  # seconds of one forward pass after which the replica is given up
+AGAIN = 60.0  # seconds until a version that could not be loaded is tried again
+FRESH = 10.0  # seconds for which a good answer proves the network's health
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a replica says to one request; a fault is a value, since exceptions change on their way through Ray."""
+
+    version: str
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (h,w) as the network gives them
+    timings: Mapping[str, float] = field(default_factory=dict)
+    fault: Fault = ""
+
+
+class Network:
+    """A loaded version: warm, and found to say what it said when it was promoted."""
+
+    def __init__(self, predictor: Predictor, settings: Model) -> None:
+        from depthray.precision import Precision
+
+        self.predictor = predictor
+        self._precision = Precision.of(settings.precision, predictor.device)
+        self._compiled = settings.compile
+        if settings.compile:
+            import torch
+
+            predictor.model = torch.compile(predictor.model)  # type: ignore[assignment]  # it acts as the module it wraps
+        data = predictor.recipe.data
+        self._golden = golden.samples(data.inputs, data.size)
+        self._warm(settings.max_batch)
+
+    def run(self, samples: Sequence[Sample]) -> list[golden.Maps]:
+        """Prepared samples of one size -> of each the maps (h,w), in one pass."""
+        padded = [*samples, *[samples[-1]] * (_power(len(samples)) - len(samples))] if self._compiled else samples
+        with self._precision.autocast():
+            return self.predictor.run(padded)[: len(samples)]
+
+    def compare(self, wanted: Sequence[Mapping[str, Any]], most: float) -> None:
+        """CheckpointError if the golden images look otherwise than when this version was promoted."""
+        found = golden.difference([self.run([sample])[0] for sample in self._golden], wanted).relative
+        if not found <= most:
+            raise CheckpointError(f"its depth of golden images is off by {found:.1%} (model.deviation={most:.1%})")
+
+    def probe(self) -> None:
+        """RuntimeError if the network no longer says anything sensible."""
+        for key, values in self.run(self._golden[:1])[0].items():
+            if fault := golden.fault_of(key, values):
+                raise RuntimeError(f"{key} of a golden image is {fault}")
+
+    def _warm(self, most: int) -> None:
+        """Compute once in every batch size that costs time at first."""
+        sizes = {1, most}
+        if self._compiled:
+            sizes = {1 << power for power in range(_power(most).bit_length())}
+        for size in sorted(sizes):
+            self.run([self._golden[0]] * size)
+
+
+class Depth:
+    """The models of the store: each in the version served and the one before, followed while they change."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        import torch
+
+        self._settings = Settings.model_validate(settings)
+        model, replicas = self._settings.model, self._settings.model_replicas
+        if not torch.cuda.is_available() or model.device.startswith("cpu"):
+            share = max(1, int(replicas.cpus), (os.cpu_count() or 1) // max(1, replicas.max))
+            torch.set_num_threads(model.threads or share)
+        self._store = Store(self._settings.store)
+        self._networks: dict[tuple[str, str], Network] = {}
+        self._pointers: dict[str, Pointer] = {}
+        self._refused: dict[tuple[str, str], float] = {}
+        self._proven = 0.0
+        self._batches: Batches[Sample, golden.Maps] = Batches(
+            self._run, most=model.max_batch, linger=model.linger_ms / 1000, memory=(torch.OutOfMemoryError,)
+        )
+        self._load_all()
+        self._ended = threading.Event()
+        threading.Thread(target=self._follow, name="depthray-store", daemon=True).start()
+
+    async def predict(self, name: str, version: str, sample: Sample, seconds: float) -> Reply:
+        """A prepared sample for name@version -> the network's maps, if this replica holds it and in so many seconds."""
+        if (name, version) not in self._networks:
+            held = self._pointers.get(name)
+            return Reply(held.current if held else "", fault="elsewhere")
+        kind = (name, version, tuple((key, np.asarray(value).shape) for key, value in sorted(sample.items())))
+        try:
+            timed = await self._batches(kind, sample, deadline=time.monotonic() + seconds)
+        except Late:
+            return Reply(version, fault="late")
+        except OutOfMemory:
+            log.error("%s@%s: too little memory for one picture", name, version)
+            return Reply(version, fault="memory")
+        except Exception:
+            log.exception("%s@%s failed on a picture", name, version)
+            return Reply(version, fault="broken")
+        if not all(np.isfinite(values).all() for values in timed.result.values()):
+            log.error("%s@%s: its answer is not a number everywhere", name, version)
+            self._proven = 0.0  # the next health check asks the network itself
+            return Reply(version, fault="broken")
+        self._proven = time.monotonic()
+        return Reply(version, timed.result, {"queue": timed.queue, "model": timed.model})
+
+    async def hello(self) -> bool:
+        """Answers, which is all that is asked."""
+        return True
+
+    async def check_health(self) -> None:
+        """Raises if a forward pass hangs or the networks no longer give depth; Ray then replaces the replica."""
+        since = self._batches.busy_since
+        if since is not None:
+            if time.monotonic() - since > STUCK:
+                raise RuntimeError("a forward pass hangs")
+            return
+        if time.monotonic() - self._proven > FRESH:
+            await self._batches.aside(self._probe)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_ended"):
+            self._ended.set()
+            self._batches.close()
+
+    def _run(self, kind: tuple[str, str, Any], samples: Sequence[Sample]) -> list[golden.Maps]:
+        network = self._networks.get(kind[:2])
+        if network is None:
+            raise DepthrayError("the version was withdrawn while the request waited")
+        return network.run(samples)
+
+    def _probe(self) -> None:
+        for network in list(self._networks.values()):
+            network.probe()
+        self._proven = time.monotonic()
+
+    def _follow(self) -> None:
+        """Look at the store until the replica ends."""
+        while not self._ended.wait(self._settings.model.poll_seconds):
+            try:
+                self._load_all()
+            except Exception:  # whatever the store looks like, what is loaded goes on answering
+                log.exception("the store cannot be followed")
+
+    def _load_all(self) -> None:
+        """Hold what the store says; a version that cannot be loaded leaves the one before in its place."""
+        for name in self._store.names():
+            try:
+                pointer = self._store.pointer(name)
+                if pointer != self._pointers.get(name):
+                    self._take(name, pointer)
+            except DepthrayError as error:
+                log.error("%s: %s", name, error)
+        if not self._networks:
+            raise CheckpointError(f"{self._store.root}: no model that can be served; promote one")
+
+    def _take(self, name: str, pointer: Pointer) -> None:
+        """Load what is new of a pointer, then swap, then let go of what is no longer in it."""
+        loaded = [version for version in pointer.versions if self._ensure(name, version)]
+        if pointer.current not in loaded:
+            if name in self._pointers or not loaded:
+                return
+            pointer = Pointer(loaded[0])
+        self._pointers[name] = pointer
+        keep = {(name, version) for version in pointer.versions}
+        self._networks = {key: one for key, one in self._networks.items() if key[0] != name or key in keep}
+
+    def _ensure(self, name: str, version: str) -> bool:
+        """Whether a version is loaded, after trying to; one found bad is tried again only after a while."""
+        key = (name, version)
+        if key in self._networks or time.monotonic() < self._refused.get(key, 0):
+            return key in self._networks
+        try:
+            network = self._load(name, version)
+        except Exception as error:
+            self._refused[key] = time.monotonic() + AGAIN
+            log.error("%s@%s cannot be served: %s", name, version, error)
+            return False
+        self._networks = {**self._networks, key: network}
+        log.info("%s@%s is loaded and warm", name, version)
+        return True
+
+    def _load(self, name: str, version: str) -> Network:
+        from depthray.predict import load
+
+        settings = self._settings.model
+        network = Network(load(self._store.verified(name, version), device=settings.device or None), settings)
+        network.compare(self._store.golden(name, version), settings.deviation)
+        return network
+
+
+def _power(number: int) -> int:
+    """The least power of two that is not smaller."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,630 @@
+// The page of a depth server: a picture goes out, float32 metres come back, and everything shown is made from those here.
+// Camera frame as in the downloads: x right, y down, z forward; WebGL's y and z point the other way.
+
+const $ = (id) => document.getElementById(id);
+const LARGEST = 2048; // pixels a side; a larger picture is made smaller before it is sent
+const TRIES = 4;
+const MOST_POINTS = 1_500_000;
+const FILES = { png: ".depth.png", npy: ".depth.npy", colour: ".colour", ply: ".ply", glb: ".glb" };
+const UNMEASURED = [112, 112, 112];
+const TURBO =
+  "30123b 3f3e9c 4666dd 458cfd 2fb2f4 1ad4d0 22ebaa 52fa7a 8bff4b b7f735 dbe236 f5c53a fea130 f9751d e84b0c ce2d04 a91601 7a0403";
+
+// What is shown: the bytes sent, the upright picture, (height, width) metres, and the marks and cross of the reader.
+const now = { blob: null, name: "", bitmap: null, depth: null, width: 0, height: 0, marks: [], cross: null };
+let wanted = null; // the picture last opened: {blob, name, bitmap}; shown once its depth has come
+let cards = []; // models of the server
+let waiting = null; // aborts the request under way
+
+// ---- Talking to the server -------------------------------------------------------------------------------------------
+
+/** A request with the key if one is known; asks for a key when refused, waits and tries again when the queue is full. */
+async function ask(path, options = {}) {
+  for (let attempt = 1; ; attempt++) {
+    const key = sessionStorage.getItem("key");
+    const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+    const answer = await fetch(path, { ...options, headers });
+    if (answer.ok) return answer;
+    const full = answer.status === 429 || answer.status === 503;
+    if (full && attempt < TRIES) {
+      say(`The server is busy; trying again (${attempt + 1} of ${TRIES}) ...`);
+      await pause(Math.max(Number(answer.headers.get("Retry-After")) || 0, 0.5 * 2 ** attempt), options.signal);
+    } else if ((answer.status === 401 || answer.status === 403) && attempt < TRIES && (await askKey())) {
+      continue;
+    } else {
+      throw new Error(await problem(answer));
+    }
+  }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, Math.min(seconds, 30) * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(new DOMException("given up", "AbortError"));
+    });
+  });
+}
+
+/** What a problem document says; Ray's own errors are plain text. */
+async function problem(answer) {
+  const text = (await answer.text()).slice(0, 2000);
+  try {
+    const { title, detail } = JSON.parse(text);
+    return String(detail || title || `error ${answer.status}`);
+  } catch {
+    return `error ${answer.status}${text && !text.startsWith("<") ? `: ${text.slice(0, 200)}` : ""}`;
+  }
+}
+
+function askKey() {
+  return new Promise((resolve) => {
+    const given = () => {
+      if ($("key").value) sessionStorage.setItem("key", $("key").value);
+      resolve(Boolean($("key").value) && $("gate").returnValue !== "cancel");
+      $("key").value = "";
+    };
+    $("gate").addEventListener("close", given, { once: true });
+    $("gate").showModal();
+  });
+}
+
+async function listModels() {
+  try {
+    const tree = await (await ask("v1/models")).json();
+    cards = (Array.isArray(tree) ? tree : tree.models).map((card) => (typeof card === "string" ? { name: card } : card));
+  } catch (error) {
+    return fail(`The models cannot be listed: ${error.message}`);
+  }
+  const options = cards.map((card) => new Option(card.name, card.name, Boolean(card.default), Boolean(card.default)));
+  for (const [index, card] of cards.entries()) options[index].disabled = Boolean(card.targets && !card.targets.includes("depth"));
+  $("model").replaceChildren(...options);
+  $("model").disabled = cards.length < 2;
+  showOthers();
+}
+
+const card = () => cards.find((one) => one.name === $("model").value) ?? {};
+const place = () => (card().name ? `v1/models/${encodeURIComponent(card().name)}/depth` : "v1/depth");
+
+/** A picture, with the model's further inputs if it has any -> its depth in a format. */
+function estimate({ blob, name }, format, { signal } = {}) {
+  const query = new URLSearchParams({ format });
+  if (format === "ply" || format === "glb") query.set("fov", $("fov").value);
+  const files = [...$("others").querySelectorAll("input")];
+  let [body, headers] = [blob, { "Content-Type": blob.type }];
+  if (files.length) {
+    [body, headers] = [new FormData(), {}];
+    body.append("image", blob, name);
+    for (const input of files) body.append(input.name, input.files[0]);
+  }
+  return ask(`${place()}?${query}`, { method: "POST", body, headers, signal });
+}
+
+/** Bytes of a NumPy file of (H,W) float32 -> {width, height, depth}. */
+function readNpy(buffer) {
+  const view = new DataView(buffer);
+  const wide = view.getUint8(6) > 1;
+  const start = wide ? 12 : 10;
+  const length = wide ? view.getUint32(8, true) : view.getUint16(8, true);
+  const header = new TextDecoder("latin1").decode(new Uint8Array(buffer, start, length));
+  const shape = /'shape': *\((\d+), *(\d+)\)/.exec(header);
+  if (!shape || !header.includes("'<f4'") || header.includes("'fortran_order': True")) throw new Error("the answer is no depth map");
+  const [height, width] = [Number(shape[1]), Number(shape[2])];
+  return { width, height, depth: new Float32Array(buffer.slice(start + length), 0, width * height) };
+}
+
+// ---- From a file to a result -----------------------------------------------------------------------------------------
+
+async function openPicture(file, name = file.name || "picture") {
+  fail("");
+  try {
+    const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    wanted = { name, bitmap, blob: await fitting(file, bitmap) };
+  } catch {
+    return fail(`${name} is not a picture this browser can read.`);
+  }
+  await run();
+}
+
+/** The file itself if the server takes it as it is, else the picture made smaller or of another format as JPEG. */
+async function fitting(file, bitmap) {
+  const side = Math.max(bitmap.width, bitmap.height);
+  const known = ["image/jpeg", "image/png", "image/webp"].includes(file.type);
+  const alone = inputsBeyondImage().length === 0; // further inputs have the picture's own size
+  if (known && (side <= LARGEST || !alone)) return file;
+  const scale = alone ? Math.min(1, LARGEST / side) : 1;
+  const canvas = new OffscreenCanvas(Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
+}
+
+async function run() {
+  const missing = [...$("others").querySelectorAll("input")].filter((input) => !input.files.length);
+  if (!wanted || missing.length) return say(wanted ? `Still needed: ${missing.map((input) => input.name).join(", ")}` : "");
+  waiting?.abort();
+  const mine = (waiting = new AbortController());
+  document.body.classList.add("busy");
+  say("Estimating depth ...");
+  fail("");
+  try {
+    const started = performance.now();
+    const picture = wanted;
+    const answer = await estimate(picture, "npy", mine);
+    if (answer.headers.get("X-Plane") === "mask") throw new Error("This model finds the foreground and gives no depth; choose another.");
+    Object.assign(now, picture, readNpy(await answer.arrayBuffer()), { marks: [], cross: null });
+    show(answer, performance.now() - started);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    say("");
+    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+  } finally {
+    if (mine === waiting) document.body.classList.remove("busy");
+  }
+}
+
+function show(answer, took) {
+  $("empty").hidden = true;
+  $("result").hidden = false;
+  const model = answer.headers.get("X-Model");
+  const seen = answer.headers.get("X-Model-Input-Size");
+  say(`${now.name}: ${now.width} \u00d7 ${now.height}, ${(took / 1000).toFixed(2)} s`);
+  $("facts").textContent = [
+    model && `Model ${model}`,
+    seen && `which saw the picture at ${seen}`,
+    now.bitmap.width !== now.width && `picture of ${now.bitmap.width} \u00d7 ${now.bitmap.height} sent smaller`,
+  ].filter(Boolean).join(", ");
+  paint();
+  measure();
+  cloud.fill();
+}
+
+// ---- Picture beside colours ------------------------------------------------------------------------------------------
+
+const measured = (metres) => Number.isFinite(metres) && metres > 0;
+
+/** 256 colours, near red to far blue as in every picture depthray makes. */
+const LUT = (() => {
+  const stops = TURBO.split(" ").reverse().map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return Array.from({ length: 256 }, (_, index) => {
+    const spot = (index / 255) * (stops.length - 1);
+    const low = Math.min(Math.floor(spot), stops.length - 2);
+    return stops[low].map((value, channel) => value + (stops[low + 1][channel] - value) * (spot - low));
+  });
+})();
+
+/** Ends of the colours: all but the nearest and farthest 1 %. */
+function range() {
+  const step = Math.max(1, Math.floor(now.depth.length / 100_000));
+  const some = Float32Array.from({ length: Math.ceil(now.depth.length / step) }, (_, index) => now.depth[index * step]).filter(measured).sort();
+  if (!some.length) return [0, 1];
+  const [near, far] = [some[Math.floor(some.length * 0.01)], some[Math.ceil(some.length * 0.99) - 1]];
+  return far > near ? [near, far] : [near, near + 0.001];
+}
+
+let colours = null; // the painted depth, a canvas of the depth's size
+
+function paint() {
+  const [near, far] = range();
+  colours = new OffscreenCanvas(now.width, now.height);
+  const context = colours.getContext("2d");
+  const pixels = context.createImageData(now.width, now.height);
+  const packed = new Uint32Array(pixels.data.buffer); // a pixel at a time: millions of small writes take seconds
+  const words = new Uint32Array(Uint8Array.from([...LUT, UNMEASURED].flatMap((rgb) => [...rgb.map(Math.round), 255])).buffer);
+  const steps = 255 / (far - near);
+  for (let index = 0; index < packed.length; index++) {
+    const metres = now.depth[index];
+    packed[index] = words[measured(metres) ? Math.min(Math.max(Math.round((metres - near) * steps), 0), 255) : 256];
+  }
+  context.putImageData(pixels, 0, 0);
+  $("near").textContent = `${near.toFixed(2)} m`;
+  $("far").textContent = `${far.toFixed(2)} m`;
+  $("flat").width = now.width;
+  $("flat").height = now.height;
+  $("flat").parentElement.style.setProperty("--ratio", now.width / now.height);
+  $("marks").setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
+  slide();
+}
+
+const split = () => Math.round(($("divider").value / 1000) * now.width);
+
+function slide() {
+  if (!colours) return;
+  const context = $("flat").getContext("2d");
+  const at = split();
+  context.drawImage(now.bitmap, 0, 0, now.width, now.height);
+  if (at < now.width) context.drawImage(colours, at, 0, now.width - at, now.height, at, 0, now.width - at, now.height);
+  drawMarks();
+}
+
+function paintBar() {
+  const context = $("bar").getContext("2d");
+  LUT.forEach((rgb, index) => {
+    context.fillStyle = `rgb(${rgb.map(Math.round)})`;
+    context.fillRect(index, 0, 1, 1);
+  });
+}
+
+// ---- Metres under the pointer, distances -----------------------------------------------------------------------------
+
+const metresAt = ({ u, v }) => now.depth[v * now.width + u];
+const focal = () => now.width / 2 / Math.tan((Number($("fov").value) * Math.PI) / 360);
+
+/** A pixel -> its point in metres: x right, y down, z forward. */
+function point({ u, v }) {
+  const z = metresAt({ u, v });
+  return [((u - (now.width - 1) / 2) / focal()) * z, ((v - (now.height - 1) / 2) / focal()) * z, z];
+}
+
+function pixel(event) {
+  const box = $("flat").getBoundingClientRect();
+  const clamp = (value, most) => Math.min(Math.max(Math.floor(value), 0), most - 1);
+  return {
+    u: clamp(((event.clientX - box.left) / box.width) * now.width, now.width),
+    v: clamp(((event.clientY - box.top) / box.height) * now.height, now.height),
+  };
+}
+
+function read(spot) {
+  const metres = metresAt(spot);
+  $("reading").textContent = `${measured(metres) ? `${metres.toFixed(3)} m` : "not measured"} at ${spot.u}, ${spot.v}`;
+}
+
+function mark(spot) {
+  if (!measured(metresAt(spot))) return;
+  now.marks = [...(now.marks.length === 2 ? [] : now.marks), { ...spot }];
+  measure();
+}
+
+function measure() {
+  const [one, two] = now.marks;
+  $("distance").textContent = !one
+    ? "Click two points for the distance between them."
+    : !two
+      ? `First point: ${metresAt(one).toFixed(3)} m away. Click the second.`
+      : `${Math.hypot(...point(one).map((value, axis) => value - point(two)[axis])).toFixed(3)} m apart ` +
+        `(${metresAt(one).toFixed(3)} m and ${metresAt(two).toFixed(3)} m away, angle of view ${$("fov").value}\u00b0)`;
+  drawMarks();
+}
+
+function drawMarks() {
+  const shape = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const line = (x1, y1, x2, y2, kind) => ["halo", kind].map((name) => shape("line", { x1, y1, x2, y2, class: name }));
+  const spot = (x, y, kind) => [`halo ${kind}`, kind].map((name) => shape("path", { d: `M${x} ${y}h0`, class: name }));
+  const [one, two] = now.marks;
+  const arm = now.width / 40;
+  $("marks").replaceChildren(
+    ...line(split(), 0, split(), now.height, "edge"),
+    ...spot(split(), now.height / 2, "grip"),
+    ...(two ? line(one.u + 0.5, one.v + 0.5, two.u + 0.5, two.v + 0.5, "span") : []),
+    ...now.marks.flatMap(({ u, v }) => spot(u + 0.5, v + 0.5, "dot")),
+    ...(now.cross ? line(now.cross.u - arm, now.cross.v + 0.5, now.cross.u + arm, now.cross.v + 0.5, "span") : []),
+    ...(now.cross ? line(now.cross.u + 0.5, now.cross.v - arm, now.cross.u + 0.5, now.cross.v + arm, "span") : []),
+  );
+}
+
+function watchFlat() {
+  const canvas = $("flat");
+  let dragging = false;
+  const nearDivider = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return Math.abs(event.clientX - box.left - (split() / now.width) * box.width) < (event.pointerType === "mouse" ? 6 : 16);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    dragging = nearDivider(event);
+    if (dragging) canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    canvas.style.cursor = nearDivider(event) ? "ew-resize" : "crosshair";
+    if (dragging) {
+      $("divider").value = (1000 * (pixel(event).u + 0.5)) / now.width;
+      slide();
+    } else read(pixel(event));
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    if (dragging) dragging = false;
+    else if (event.button === 0) [read, mark].forEach((act) => act(pixel(event)));
+  });
+  canvas.addEventListener("pointercancel", () => (dragging = false));
+  canvas.addEventListener("keydown", flatKey);
+  canvas.addEventListener("blur", () => {
+    now.cross = null;
+    drawMarks();
+  });
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+function flatKey(event) {
+  now.cross ??= ARROWS[event.key] || event.key === "Enter" ? { u: now.width >> 1, v: now.height >> 1 } : null;
+  if (ARROWS[event.key]) {
+    const stride = event.shiftKey ? 20 : 2;
+    const [u, v] = ARROWS[event.key].map((way) => way * stride);
+    now.cross.u = Math.min(Math.max(now.cross.u + u, 0), now.width - 1);
+    now.cross.v = Math.min(Math.max(now.cross.v + v, 0), now.height - 1);
+  } else if (event.key === "Enter" || (event.key === " " && now.cross)) mark(now.cross);
+  else if (event.key === "Escape") {
+    now.marks = [];
+    measure();
+  } else return;
+  event.preventDefault();
+  if (now.cross) read(now.cross);
+  drawMarks();
+}
+
+// ---- Points in space -------------------------------------------------------------------------------------------------
+
+const VERTEX = `
+attribute vec2 at; attribute float metres; attribute vec3 rgb;
+uniform mat3 turn; uniform vec3 centre; uniform vec2 lens; uniform float away, focal, dot;
+varying vec3 colour;
+void main() {
+  vec3 here = vec3(at / focal, -1.0) * metres;
+  vec3 seen = turn * (here - centre) - vec3(0.0, 0.0, away);
+  float near = 0.02, far = 1000.0;
+  gl_Position = vec4(seen.xy * lens, ((far + near) * -seen.z - 2.0 * far * near) / (far - near), -seen.z);
+  gl_PointSize = clamp(dot * metres / max(-seen.z, near), 1.0, 24.0);
+  colour = rgb;
+}`;
+const FRAGMENT = `
+precision mediump float;
+varying vec3 colour;
+void main() { gl_FragColor = vec4(colour, 1.0); }`;
+
+class Cloud {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.count = 0;
+    this.front();
+    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => (this.prepare(), this.fill()));
+    this.prepare();
+    this.watch();
+  }
+
+  prepare() {
+    const gl = (this.gl = this.canvas.getContext("webgl", { antialias: false }));
+    if (!gl) return;
+    const program = gl.createProgram();
+    for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+      const shader = gl.createShader(kind);
+      gl.shaderSource(shader, source);
+      gl.compileShader(shader);
+      gl.attachShader(program, shader);
+    }
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program) ?? "no shader");
+    gl.useProgram(program);
+    gl.enable(gl.DEPTH_TEST);
+    this.slot = (name) => gl.getUniformLocation(program, name);
+    this.feeds = { at: [2, gl.FLOAT], metres: [1, gl.FLOAT], rgb: [3, gl.UNSIGNED_BYTE] };
+    for (const [name, feed] of Object.entries(this.feeds)) {
+      const place = gl.getAttribLocation(program, name);
+      feed.push(gl.createBuffer());
+      gl.enableVertexAttribArray(place);
+      gl.bindBuffer(gl.ARRAY_BUFFER, feed[2]);
+      gl.vertexAttribPointer(place, feed[0], feed[1], feed[1] === gl.UNSIGNED_BYTE, feed[0] === 3 ? 4 : 0, 0);
+    }
+  }
+
+  /** One coloured point a measured pixel; every second or third row and column of a very large map. */
+  fill() {
+    const { gl } = this;
+    if (!now.depth) return;
+    if (!gl) return ($("camera").textContent = "This browser has no WebGL, so the points cannot be shown; they can be downloaded.");
+    this.step = Math.ceil(Math.sqrt((now.width * now.height) / MOST_POINTS));
+    const size = Math.ceil(now.width / this.step) * Math.ceil(now.height / this.step);
+    const [at, metres, rgb] = [new Float32Array(2 * size), new Float32Array(size), new Uint32Array(size)];
+    const seen = new Uint32Array(pixelsOfPicture().buffer);
+    let count = 0;
+    for (let v = 0; v < now.height; v += this.step) {
+      for (let u = 0; u < now.width; u += this.step) {
+        const index = v * now.width + u;
+        if (!measured(now.depth[index])) continue;
+        at[2 * count] = u - (now.width - 1) / 2;
+        at[2 * count + 1] = (now.height - 1) / 2 - v;
+        metres[count] = now.depth[index];
+        rgb[count++] = seen[index];
+      }
+    }
+    for (const [name, values] of Object.entries({ at, metres, rgb })) {
+      gl.bindBuffer(gl.ARRAY_BUFFER, this.feeds[name][2]);
+      gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
+    }
+    this.count = count;
+    this.middle = count ? metres.slice(0, count).sort()[count >> 1] : 1;
+    this.front();
+  }
+
+  front() {
+    Object.assign(this, { yaw: 0, pitch: 0, zoom: 1 });
+    this.draw();
+  }
+
+  draw() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.paint();
+    });
+  }
+
+  paint() {
+    const { gl, canvas, count, middle, zoom, yaw, pitch } = this;
+    if (!gl || !count || gl.isContextLost()) return;
+    const dense = Math.min(devicePixelRatio, 2);
+    [canvas.width, canvas.height] = [Math.round(canvas.clientWidth * dense), Math.round(canvas.clientHeight * dense)];
+    gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    const [wide, tall] = [canvas.width / now.width, canvas.height / now.height];
+    const fit = Math.min(wide, tall); // screen pixels a picture pixel, seen from where the picture was taken
+    const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
+    gl.uniformMatrix3fv(this.slot("turn"), false, [cy, sp * sy, -cp * sy, 0, cp, sp, sy, -sp * cy, cp * cy]);
+    gl.uniform3f(this.slot("centre"), 0, 0, -middle);
+    gl.uniform2f(this.slot("lens"), (2 * focal() * fit) / canvas.width, (2 * focal() * fit) / canvas.height);
+    gl.uniform1f(this.slot("away"), middle / zoom);
+    gl.uniform1f(this.slot("focal"), focal());
+    gl.uniform1f(this.slot("dot"), 2 * fit * this.step);
+    gl.drawArrays(gl.POINTS, 0, count);
+  }
+
+  turn(yaw, pitch) {
+    this.yaw += yaw;
+    this.pitch = Math.min(Math.max(this.pitch + pitch, -1.55), 1.55);
+    this.draw();
+  }
+
+  near(factor) {
+    this.zoom = Math.min(Math.max(this.zoom * factor, 0.1), 20);
+    this.draw();
+  }
+
+  watch() {
+    const { canvas } = this;
+    const fingers = new Map();
+    const span = () => {
+      const [one, two] = [...fingers.values()];
+      return Math.hypot(one.x - two.x, one.y - two.y);
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      const before = fingers.get(event.pointerId);
+      if (!before) return;
+      const apart = fingers.size === 2 ? span() : 0;
+      fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+      if (apart) this.near(span() / apart);
+      else this.turn((event.clientX - before.x) / 150, (event.clientY - before.y) / 150);
+    });
+    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => fingers.delete(event.pointerId));
+    canvas.addEventListener("wheel", (event) => (event.preventDefault(), this.near(Math.exp(-event.deltaY / 600))), { passive: false });
+    canvas.addEventListener("keydown", (event) => {
+      if (ARROWS[event.key]) this.turn(...ARROWS[event.key].map((way) => way * 0.1));
+      else if (event.key === "+" || event.key === "=") this.near(1.2);
+      else if (event.key === "-") this.near(1 / 1.2);
+      else if (event.key === "0") this.front();
+      else return;
+      event.preventDefault();
+    });
+    new ResizeObserver(() => this.draw()).observe(canvas);
+  }
+}
+
+function pixelsOfPicture() {
+  const canvas = new OffscreenCanvas(now.width, now.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(now.bitmap, 0, 0, now.width, now.height);
+  return context.getImageData(0, 0, now.width, now.height).data;
+}
+
+// ---- Downloads, further inputs, camera -------------------------------------------------------------------------------
+
+async function download(button) {
+  button.disabled = true;
+  fail("");
+  try {
+    const answer = await estimate(now, button.dataset.format);
+    const kind = (answer.headers.get("Content-Type") ?? "").replace(/^image\/(\w+).*/, ".$1").replace("jpeg", "jpg");
+    const blob = await answer.blob();
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = now.name.replace(/\.\w+$/, "") + FILES[button.dataset.format] + (button.dataset.format === "colour" ? kind : "");
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    say(`Saved ${link.download}`);
+  } catch (error) {
+    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+const inputsBeyondImage = () => (card().inputs ?? []).filter((name) => name !== "image");
+
+function showOthers() {
+  const rows = inputsBeyondImage().map((name) => {
+    const [label, input] = [document.createElement("label"), document.createElement("input")];
+    Object.assign(input, { type: "file", name, accept: name === "background" ? "image/*" : "image/png,.npy" });
+    input.addEventListener("change", run);
+    label.append(name, input);
+    return label;
+  });
+  $("others").hidden = !rows.length;
+  $("others").replaceChildren($("others").firstElementChild, ...rows);
+}
+
+async function takePicture() {
+  if (!navigator.mediaDevices?.getUserMedia || matchMedia("(pointer: coarse)").matches) return $("snap").click();
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
+    $("video").srcObject = stream;
+    $("booth").showModal();
+    $("booth").addEventListener("close", () => stream.getTracks().forEach((track) => track.stop()), { once: true });
+  } catch {
+    fail("No camera can be used here; open a picture instead.");
+  }
+}
+
+async function shoot() {
+  const video = $("video");
+  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  $("booth").close();
+  await openPicture(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 }), "camera.jpg");
+}
+
+function turnFov() {
+  $("degrees").textContent = `${$("fov").value}\u00b0`;
+  $("camera").textContent = "Assumed from left to right, unless you set it. Depths do not depend on it; widths, heights and distances do.";
+  if (!now.depth) return;
+  measure();
+  cloud.draw();
+}
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function fail(text) {
+  $("trouble").textContent = text;
+  $("trouble").hidden = !text;
+}
+
+function watchFiles() {
+  for (const id of ["file", "snap"]) {
+    $(id).addEventListener("change", () => {
+      if ($(id).files.length) openPicture($(id).files[0]);
+      $(id).value = ""; // so that the same picture can be opened again
+    });
+  }
+  for (const id of ["open", "empty"]) $(id).addEventListener("click", () => $("file").click());
+  $("take").addEventListener("click", takePicture);
+  $("shoot").addEventListener("click", shoot);
+  $("leave").addEventListener("click", () => $("booth").close());
+  addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("over")));
+  addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("over"));
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("over");
+    if (event.dataTransfer.files.length) openPicture(event.dataTransfer.files[0]);
+    else fail("Drop a file, not a link: this server fetches nothing.");
+  });
+  addEventListener("paste", (event) => event.clipboardData.files.length && openPicture(event.clipboardData.files[0]));
+}
+
+const cloud = new Cloud($("cloud"));
+paintBar();
+watchFiles();
+watchFlat();
+turnFov();
+$("divider").addEventListener("input", slide);
+$("fov").addEventListener("input", turnFov);
+$("front").addEventListener("click", () => cloud.front());
+$("model").addEventListener("change", () => (showOthers(), run()));
+for (const button of $("downloads").children) button.addEventListener("click", () => download(button));
+listModels();

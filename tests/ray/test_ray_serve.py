@@ -1,0 +1,224 @@
+"""Ray Serve over real HTTP: answers equal the predictor's, promotions and deaths of replicas fail nobody."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+from serve_networks import broken, photograph, write_checkpoint
+
+from depthray.errors import CheckpointError
+from depthray.predict import load
+from serve.promotion import promote
+from serve.settings import parse
+from serve.store import Store
+
+
+class Service(NamedTuple):
+    """A running service."""
+
+    port: int
+    store: Store
+    runs: list[Path]
+
+    def ask(self, path: str = "/v1/depth", body: bytes = b"", method: str = "POST", kind: str = "image/png") -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body=body or None, headers={"Content-Type": kind} if body else {})
+            response = connection.getresponse()
+            return Reply(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
+        finally:
+            connection.close()
+
+
+class Reply(NamedTuple):
+    """What came back."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+def png(picture: Any) -> bytes:
+    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return data.tobytes()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def service(cluster_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    runs = [
+        write_checkpoint(tmp_path_factory.mktemp("run"), "data.size=64,96", seed=0).parents[1],
+        write_checkpoint(tmp_path_factory.mktemp("run"), "data.size=48,64", seed=1).parents[1],
+    ]
+    store = Store(tmp_path_factory.mktemp("served"))
+    promote(store, "depth", runs[0])
+    settings = {
+        "store": str(store.root),
+        "timeout_seconds": 20,
+        "queued": 8,
+        "model": {"poll_seconds": 0.1, "max_batch": 4},
+        "ingress_replicas": {"cpus": 0.5},
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray import serve
+
+        from serve.app import bind
+
+        port = free_port()
+        quiet = {"enable_access_log": False, "log_level": "WARNING"}
+        serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 60}, logging_config=quiet)
+        serve.run(bind(parse(settings)), name="depth", route_prefix="/", logging_config=quiet)
+        try:
+            yield Service(port, store, runs)
+        finally:
+            serve.shutdown()
+
+
+@dataclass
+class Load:
+    """Requests from several threads until told to stop; what came back is counted."""
+
+    service: Service
+    replies: list[Reply] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._go) for _ in range(3)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _go(self) -> None:
+        body = png(photograph())
+        while not self._ended.is_set():
+            try:
+                reply = self.service.ask("/v1/depth?format=npy", body)
+            except OSError as error:
+                self.failures.append(repr(error))
+                continue
+            (self.replies if reply.status == 200 else self.failures).append(reply)  # type: ignore[arg-type]
+
+
+def eventually(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_png_equals_the_predictor_to_the_millimetre(service: Service) -> None:
+    reply = service.ask(body=png(photograph(120, 90)))
+    assert reply.status == 200 and reply.headers["content-type"] == "image/png"
+    found = cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found is not None and found.dtype == np.uint16 and found.shape == (120, 90)
+    expected = load(service.runs[0]).predict(photograph(120, 90))
+    assert np.abs(found - expected * 1000.0).max() <= 1
+    assert reply.headers["x-model"] == f"depth@{service.store.pointer('depth').current}"
+    assert reply.headers["x-model-input-size"] == "96x64"
+
+
+def test_models_and_health_are_told(service: Service) -> None:
+    assert service.ask("/v2/health/live", method="GET").status == 200
+    assert service.ask("/v2/health/ready", method="GET").status == 200
+    (model,) = json.loads(service.ask("/v1/models", method="GET").body)["models"]
+    assert model["id"] == f"depth@{service.store.pointer('depth').current}" and model["inputs"] == ["image"]
+    assert service.ask("/v1/models/none/depth", png(photograph())).status == 404
+
+
+def test_a_bad_picture_beside_good_ones_fails_alone(service: Service) -> None:
+    bodies = [png(photograph(40 + place, 60)) for place in range(5)]
+    bodies.insert(2, bodies[0][: len(bodies[0]) // 2])
+    replies: dict[int, Reply] = {}
+
+    def ask(place: int) -> None:
+        replies[place] = service.ask(body=bodies[place])
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [replies[place].status for place in range(len(bodies))] == [200, 200, 400, 200, 200, 200]
+
+
+def test_overload_is_refused_with_a_time_to_come_again(service: Service) -> None:
+    body = png(photograph(1500, 2000))
+    replies: list[Reply] = []
+    threads = [threading.Thread(target=lambda: replies.append(service.ask(body=body))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [reply for reply in replies if reply.status != 200]
+    assert refused and {reply.status for reply in refused} == {429}
+    assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+    assert {reply.headers["content-type"] for reply in refused} == {"application/problem+json"}
+    assert len(replies) - len(refused) >= 8
+    assert service.ask(body=png(photograph())).status == 200
+
+
+def test_promotions_good_and_bad_under_load_fail_nobody(service: Service, tmp_path: Path) -> None:
+    old = service.store.pointer("depth").current
+    bad = broken(write_checkpoint(tmp_path / "bad", seed=3), "flipped")
+
+    def answering(version: str) -> bool:
+        return service.ask("/v1/depth", png(photograph())).headers["x-model"] == f"depth@{version}"
+
+    with Load(service) as requests:
+        new = promote(service.store, "depth", service.runs[1]).pointer.current
+        eventually(lambda: answering(new))
+        with pytest.raises(CheckpointError):
+            promote(service.store, "depth", bad)
+        service.store.rollback("depth")
+        eventually(lambda: answering(old))
+    assert not requests.failures and len(requests.replies) > 20
+    assert {reply.headers["x-model"] for reply in requests.replies} == {f"depth@{old}", f"depth@{new}"}
+
+
+def test_a_killed_replica_is_replaced_and_nobody_fails(service: Service) -> None:
+    with Load(service) as requests:
+        eventually(lambda: len(requests.replies) > 5)
+        killed = _pid_of("Depth")
+        os.kill(killed, signal.SIGKILL)
+        before = len(requests.replies)
+        eventually(lambda: len(requests.replies) > before + 10)
+    assert not requests.failures
+    assert _pid_of("Depth") != killed
+
+
+def _pid_of(deployment: str) -> int:
+    """The process of a replica, by its title."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(f"ray::ServeReplica:depth:{deployment}".encode()):
+            return int(folder.name)
+    raise AssertionError(f"no replica of {deployment}")

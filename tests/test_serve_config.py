@@ -1,0 +1,78 @@
+"""The production file and the command line: what they name exists, and mistakes are found before a cluster starts."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+from serve_networks import write_checkpoint
+
+from depthray.__main__ import main
+from depthray.errors import UsageError
+from depthray.words import read_yaml
+from serve import settings
+from serve.store import Store
+
+CONFIG = Path(settings.__file__).parent / "config.yaml"
+
+
+def test_the_production_file_is_understood_by_ray_and_by_us() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.serve.schema import ServeDeploySchema
+
+    tree = read_yaml(CONFIG)
+    ServeDeploySchema.model_validate(tree)
+    (application,) = tree["applications"]
+    found = settings.parse(application["args"])
+    assert found.keys_file and application["import_path"] == "serve.app:build"
+    assert tree["http_options"]["request_timeout_s"] >= found.timeout_seconds + found.limits.upload_seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--host", "0.0.0.0"], "can be reached by others, and there are no API keys"),
+        ([], "serve what?"),
+        (["nowhere"], "nowhere: neither a checkpoint nor a run"),
+        (["model.max_bach=3"], "did you mean 'max_batch'?"),
+        (["--max-replicas", "0"], "model_replicas.max"),
+        (["--port", "70000"], "choose another --port"),
+        (["rollback"], "no model 'depth'"),
+        (["promote", "nowhere"], "nowhere: neither a checkpoint nor a run"),
+    ],
+)
+def test_a_mistake_is_one_line_and_starts_nothing(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", *words]) != 0
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+
+
+def test_promote_list_and_rollback_say_what_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_checkpoint(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    store = ["--store", str(tmp_path / "served")]
+    for run in runs:
+        assert main(["serve", "promote", str(run), "--name", "rooms", *store]) == 0
+    assert "x apart from the one before" in capsys.readouterr().out
+    assert main(["serve", "rollback", "--name", "rooms", *store]) == 0
+    back = capsys.readouterr().out
+    assert main(["serve", "list", *store]) == 0
+    line = capsys.readouterr().out
+    assert line.split()[0] == back.split()[1] and "96x64 image -> depth" in line
+
+
+def test_the_builder_takes_trees_and_words(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from serve.app import build
+    store, run = tmp_path / "served", str(write_checkpoint(tmp_path / "run"))
+    build({"checkpoint": run, "name": "rooms", "store": str(store), "model.max_batch": "2", "limits": {"pixels": 9}})
+    assert Store(store).names() == ["rooms"]
+    with pytest.raises(UsageError, match="no model to serve"):
+        build({"store": str(tmp_path / "empty")})
+    with pytest.raises(UsageError, match="did you mean 'max_batch'"):
+        build({"store": str(store), "model.max_bach": "2"})

@@ -1,0 +1,85 @@
+"""The commands and the Python of docs/serving.md do what they say, against the true API with a network of our own."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shlex
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from serve_fake import Wall, running
+from test_docs import Block, blocks, commands
+
+from serve import api, auth
+from serve.settings import Limits, Settings
+
+BLOCKS = [block for block in blocks("console", "python") if block.page.name == "serving.md"]
+STARTS = {".png": b"\x89PNG", ".npy": b"\x93NUMPY", ".ply": b"ply\n", ".glb": b"glTF", ".zip": b"PK", ".webp": b"RIFF"}
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running(api.create(Wall(), Settings(), keys=auth.Keys())) as address:
+        yield address
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    rgb = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    for name in ("room.jpg", "hall.jpg"):
+        cv2.imwrite(str(tmp_path / name), rgb)
+    cv2.imwrite(str(tmp_path / "measured.png"), np.full((48, 64), 1500, np.uint16))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+LINES = [words for block in BLOCKS if block.language == "console" for words in commands(block.text)]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl: apt-get install curl")
+@pytest.mark.parametrize("words", LINES, ids=shlex.join)
+def test_a_command_gets_what_it_says(words: list[str], url: str, folder: Path) -> None:
+    asked = [word.replace("http://localhost:8000", url) for word in words]
+    assert asked[0] == "curl"
+    request, _, target = shlex.join(asked).partition(" '>' ")
+    done = subprocess.run(
+        [*shlex.split(request), "--silent", "--show-error", "--fail"], capture_output=True, timeout=30, check=True
+    )
+    if target:
+        assert done.stdout.startswith(STARTS[Path(target).suffix])
+    else:
+        assert json.loads(done.stdout)["models"][0]["name"] == "room"
+    if target.endswith(".zip"):
+        (folder / target).write_bytes(done.stdout)
+        with zipfile.ZipFile(target) as archive:
+            assert archive.namelist() == ["0000.npy", "0001.npy", "index.json"]
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=["client"])
+def test_the_python_runs(block: Block, url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("httpx")
+    (folder / "tour.py").write_text(block.text.replace("http://localhost:8000", url), encoding="utf-8")
+    names = runpy.run_path("tour.py")
+    assert len(names["cloud"]) == 48 * 64 and names["glb"].startswith(b"glTF")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("(48, 64) room@0123456789ab") and len(said) == 3
+
+
+def test_every_format_and_limit_of_the_page_is_as_the_code_has_it() -> None:
+    from serve.options import COLOURED, MEDIA
+
+    text = (Path(__file__).resolve().parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `") and line.count("|") == 4]
+    told = {row[1].strip(" `"): {media.strip(" `") for media in row[2].split(",")} for row in rows if "/" in row[2]}
+    known = {form: {media for media, each in MEDIA.items() if each == form} for form in MEDIA.values()}
+    assert told == known | {"colour": set(COLOURED)}
+    limits = Limits()
+    for number in (limits.body_bytes // 2**20, limits.pixels // 10**6, limits.side, limits.shortest_side):
+        assert str(number) in text.split("**Limits**")[1].split("\n\n")[0]

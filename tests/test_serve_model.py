@@ -1,0 +1,148 @@
+"""What one replica does, without Ray: it follows the store, answers in batches, and knows when it is ill."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from serve_networks import broken, photograph, write_checkpoint
+
+from depthray.errors import CheckpointError
+from depthray.predict import load, prepare, restore
+from serve.model import Depth, Reply
+from serve.promotion import promote
+from serve.store import Store
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [write_checkpoint(tmp_path_factory.mktemp("run"), seed=seed).parents[1] for seed in (0, 1)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, runs: list[Path]) -> Store:
+    store = Store(tmp_path / "served")
+    promote(store, "rooms", runs[0])
+    return store
+
+
+@pytest.fixture
+def depth(store: Store) -> Iterator[Depth]:
+    replica = Depth({"store": str(store.root), "model": {"poll_seconds": 0.05, "max_batch": 4}})
+    yield replica
+    replica.__del__()
+
+
+def ask(depth: Depth, version: str, *pictures: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
+    """The replies to pictures asked about at once."""
+    samples = [prepare(picture, {}, inputs=("image",), size=(64, 96)) for picture in pictures]
+
+    async def gather() -> list[Reply]:
+        return await asyncio.gather(*[depth.predict(name, version, sample, seconds) for sample in samples])
+
+    return asyncio.run(gather())
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_batch_answers_as_the_predictor_does(depth: Depth, store: Store, runs: list[Path]) -> None:
+    pictures = [photograph(50 + 7 * place, 70) for place in range(6)]
+    replies = ask(depth, store.pointer("rooms").current, *pictures)
+    predictor = load(runs[0])
+    for picture, reply in zip(pictures, replies, strict=True):
+        assert not reply.fault and reply.timings["model"] > 0
+        found = restore(reply.maps, (picture.shape[0], picture.shape[1]))["depth"]
+        assert np.abs(found - predictor.predict(picture)).max() < 1e-4
+
+
+def test_a_promotion_is_followed_and_the_version_before_still_answers(
+    depth: Depth, store: Store, runs: list[Path]
+) -> None:
+    old = store.pointer("rooms").current
+    new = promote(store, "rooms", runs[1]).pointer.current
+    eventually(lambda: not ask(depth, new, photograph())[0].fault)
+    assert not ask(depth, old, photograph())[0].fault
+    found = restore(ask(depth, new, photograph())[0].maps, (50, 70))["depth"]
+    assert np.abs(found - load(runs[1]).predict(photograph())).max() < 1e-4
+
+
+def test_a_version_not_held_is_told_with_the_one_that_is(depth: Depth, store: Store) -> None:
+    assert ask(depth, "0" * 12, photograph()) == [Reply(store.pointer("rooms").current, fault="elsewhere")]
+    assert ask(depth, "0" * 12, photograph(), name="none") == [Reply("", fault="elsewhere")]
+
+
+@pytest.mark.parametrize("how", ["flipped", "nan", "other"])
+def test_what_is_broken_in_the_store_never_replaces_what_answers(
+    depth: Depth, store: Store, runs: list[Path], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = store.pointer("rooms").current
+    new = store.add("rooms", next((runs[1] / "checkpoints").iterdir()))
+    store.keep_golden("rooms", new, store.golden("rooms", old))
+    broken(store.path("rooms", new), how)
+    store.point("rooms", new)
+    eventually(lambda: f"{new} cannot be served" in caplog.text)
+    assert not ask(depth, old, photograph())[0].fault
+    assert ask(depth, new, photograph()) == [Reply(old, fault="elsewhere")]
+
+
+def test_weights_that_answer_otherwise_than_when_promoted_are_not_served(
+    store: Store, runs: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    old = store.pointer("rooms").current
+    new = promote(store, "rooms", runs[1]).pointer.current
+    store.keep_golden("rooms", new, store.golden("rooms", old))
+    replica = Depth({"store": str(store.root)})  # a new replica falls back to the version before
+    assert "golden images is off" in caplog.text
+    assert ask(replica, new, photograph())[0] == Reply(old, fault="elsewhere")
+    assert not ask(replica, old, photograph())[0].fault
+
+
+def test_a_replica_without_any_good_model_does_not_start(store: Store) -> None:
+    broken(store.path("rooms", store.pointer("rooms").current), "flipped")
+    with pytest.raises(CheckpointError, match="no model that can be served"):
+        Depth({"store": str(store.root)})
+
+
+def test_answers_that_are_no_numbers_are_broken_and_make_the_replica_ill(depth: Depth, store: Store) -> None:
+    version = store.pointer("rooms").current
+    asyncio.run(depth.check_health())
+    network = depth._networks["rooms", version]
+    weights = next(iter(network.predictor.model.parameters()))
+    weights.data.fill_(float("nan"))
+    assert ask(depth, version, photograph())[0].fault == "broken"
+    with pytest.raises(RuntimeError, match="not a number"):
+        asyncio.run(depth.check_health())
+
+
+def test_black_white_and_noise_are_answered(depth: Depth, store: Store) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    pictures = [np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 255, np.uint8), noise]
+    for reply in ask(depth, store.pointer("rooms").current, *pictures):
+        assert not reply.fault and np.isfinite(reply.maps["depth"]).all()
+
+
+def test_a_bad_item_fails_alone(depth: Depth, store: Store) -> None:
+    version = store.pointer("rooms").current
+    good = prepare(photograph(), {}, inputs=("image",), size=(64, 96))
+    bad: Any = {"image": np.array([["x"]], dtype=object)}
+
+    async def gather() -> list[Reply]:
+        calls = [depth.predict("rooms", version, sample, 30.0) for sample in [*[good] * 7, bad, *[good] * 8]]
+        return await asyncio.gather(*calls)
+
+    faults = [reply.fault for reply in asyncio.run(gather())]
+    assert faults == [*[""] * 7, "broken", *[""] * 8]
+
+
+def test_a_request_whose_time_is_over_is_late(depth: Depth, store: Store) -> None:
+    assert ask(depth, store.pointer("rooms").current, photograph(), seconds=-1.0)[0].fault == "late"

@@ -1,0 +1,110 @@
+"""The store: versions, promotion and rollback; whatever is wrong with a checkpoint, what is served stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serve_networks import broken, write_checkpoint
+
+from depthray.errors import CheckpointError, DepthrayError, UsageError
+from serve import golden
+from serve.promotion import promote
+from serve.store import Pointer, Store
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [write_checkpoint(tmp_path_factory.mktemp("run"), seed=seed).parents[1] for seed in (0, 1)]
+
+
+@pytest.fixture
+def store(tmp_path: Path, runs: list[Path]) -> Store:
+    store = Store(tmp_path / "served")
+    promote(store, "rooms", runs[0])
+    return store
+
+
+def test_promotion_and_rollback_move_the_pointer(store: Store, runs: list[Path]) -> None:
+    first = store.pointer("rooms")
+    assert first == Pointer(store.versions("rooms")[0])
+    done = promote(store, "rooms", runs[1])
+    assert done.pointer.previous == first.current and done.typical is not None and 1 < done.typical < golden.APART
+    assert store.rollback("rooms") == Pointer(first.current, done.pointer.current)
+    assert store.rollback("rooms") == done.pointer
+    assert promote(store, "rooms", runs[1]).pointer == done.pointer  # again: nothing changes
+    assert len(store.versions("rooms")) == 2
+
+
+def test_a_card_tells_what_a_client_must_know(store: Store) -> None:
+    card = store.card("rooms")
+    assert card.id == f"rooms@{store.pointer('rooms').current}" and card.default
+    assert (card.architecture, card.inputs, card.targets, card.size) == ("unet", ("image",), ("depth",), (64, 96))
+    assert card.metrics == {"abs_rel": 0.1}
+
+
+def test_the_first_model_answers_where_no_name_is_given(store: Store, runs: list[Path]) -> None:
+    promote(store, "aisles", runs[1])
+    assert store.names() == ["rooms", "aisles"] and not store.card("aisles").default
+    store.make_default("aisles")
+    assert store.names() == ["aisles", "rooms"]
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing", "nan", "other"])
+def test_a_bad_checkpoint_changes_nothing(store: Store, tmp_path: Path, how: str) -> None:
+    before, versions = store.pointer("rooms"), store.versions("rooms")
+    bad = broken(write_checkpoint(tmp_path / "run", seed=2), how)
+    with pytest.raises(CheckpointError) as error:
+        promote(store, "rooms", bad)
+    assert "\n" not in str(error.value)
+    assert store.pointer("rooms") == before and store.versions("rooms") == versions
+    assert not [path for path in store.root.rglob(".tmp-*")]
+
+
+def test_a_network_far_from_the_one_before_needs_force(store: Store, tmp_path: Path) -> None:
+    before = store.pointer("rooms")
+    far = write_checkpoint(tmp_path / "run", "data.max_depth=80", "model.max_depth=80", seed=0)
+    with pytest.raises(CheckpointError, match="times apart"):
+        promote(store, "rooms", far)
+    assert store.pointer("rooms") == before
+    assert promote(store, "rooms", far, force=True).pointer.previous == before.current
+
+
+def test_a_damaged_copy_is_mended_by_promoting_again(store: Store, runs: list[Path]) -> None:
+    version = store.pointer("rooms").current
+    broken(store.path("rooms", version), "flipped")
+    promote(store, "rooms", runs[0])
+    assert store.card("rooms").version == version
+    store.add("rooms", next((runs[0] / "checkpoints").iterdir()))
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "A", "x" * 65, ".hidden", "ü", "a\x00b"])
+def test_a_name_is_no_path(store: Store, runs: list[Path], name: str) -> None:
+    with pytest.raises(UsageError):
+        promote(store, name, runs[0])
+    with pytest.raises(DepthrayError):
+        store.path("rooms", name)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"current": "../../x"}', json.dumps({"current": 1}), '{"now": "a"}'])
+def test_a_damaged_pointer_is_said_and_mended(store: Store, runs: list[Path], text: str) -> None:
+    (store.root / "rooms" / "current.json").write_text(text)
+    with pytest.raises(CheckpointError, match="damaged"):
+        store.pointer("rooms")
+    promote(store, "rooms", runs[1])
+    assert store.pointer("rooms").current
+
+
+def test_nothing_to_go_back_to_and_no_such_model_are_said(store: Store) -> None:
+    with pytest.raises(UsageError, match="no version before"):
+        store.rollback("rooms")
+    with pytest.raises(CheckpointError, match="did you mean 'rooms'"):
+        store.pointer("room")
+
+
+def test_an_answer_that_is_no_number_is_never_near() -> None:
+    good, bad = {"depth": np.ones((4, 4), np.float32)}, {"depth": np.full((4, 4), np.nan, np.float32)}
+    found = golden.difference([bad, good], [good, good])
+    assert not found.relative <= 1e9 and not found.typical <= 1e9
