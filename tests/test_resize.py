@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from depthray.batch import Sample
-from depthray.data.resize import colour, nearest, resize
+from depthray.data.resize import colour, nearest, resize, scattered
 
 SIZES = [(12, 20), (5, 7), (48, 80), (36, 30), (7, 40)]
 
@@ -61,3 +61,47 @@ def test_own_size_keeps_everything() -> None:
     old, new = sample(), resize(sample(), (24, 40))
     for key in old:
         np.testing.assert_array_equal(new[key], old[key])  # type: ignore[literal-required]
+
+
+def scanned(height: int = 24, width: int = 40, *, count: int = 30) -> np.ndarray:
+    """Metres at a few pixels, all of them different, 0 elsewhere."""
+    random = np.random.default_rng(3)
+    sparse = np.zeros(height * width, np.float32)
+    sparse[random.permutation(sparse.size)[:count]] = 1 + random.permutation(count)
+    return sparse.reshape(height, width)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_sample_falls_into_one_pixel_and_the_nearest_wins(size: tuple[int, int]) -> None:
+    sparse, expected = scanned(), np.zeros(size, np.float32)
+    for row, column in zip(*np.nonzero(sparse), strict=True):
+        place = (int((row + 0.5) * size[0] // 24), int((column + 0.5) * size[1] // 40))
+        expected[place] = min(expected[place] or np.inf, sparse[row, column])
+    found = resize({**sample(), "sparse": sparse}, size)["sparse"]
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("size", [(24, 40), (48, 80), (25, 41), (240, 400)])
+def test_enlarging_keeps_each_sample_once(size: tuple[int, int]) -> None:
+    found = scattered(scanned(), size)
+    assert sorted(found[found > 0].tolist()) == list(range(1, 31))
+
+
+def test_shrinking_keeps_samples_that_a_look_up_would_miss() -> None:
+    sparse = np.zeros((24, 40), np.float32)
+    sparse[::8, ::8] = np.arange(1, 16).reshape(3, 5)
+    for size in ((12, 20), (6, 10), (3, 5)):
+        found = scattered(sparse, size)
+        assert sorted(found[found > 0].tolist()) == list(range(1, 16))
+        assert (nearest(sparse, size) > 0).sum() < 15
+
+
+def test_of_samples_that_meet_the_nearest_stays() -> None:
+    sparse = np.zeros((4, 4), np.float32)
+    sparse[:2, :2] = [[7, 3], [0, 9]]
+    assert scattered(sparse, (2, 2)).tolist() == [[3, 0], [0, 0]]
+
+
+def test_nothing_scanned_stays_nothing() -> None:
+    assert not scattered(np.zeros((24, 40), np.float32), (5, 7)).any()

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from depthray.data import encodings
 from depthray.errors import DataError, UsageError, did_you_mean
@@ -55,6 +57,22 @@ class Source(Protocol):
 
     def faults(self, index: int) -> list[str]:
         """What is odd about a stored frame though `read` accepts it, one sentence each."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """What a source can tell besides whose depth lies in files as numbers of some unit."""
+
+    def encoding(self, index: int) -> str:
+        """How a frame's depth is stored: a name of `encodings.ENCODINGS`, or words where the form has its own unit."""
+
+    def stored_depth(self, index: int) -> NDArray[Any]:
+        """(H,W) or (H,W,1) depth of a frame in the numbers its file holds; a DataError as from `Source.read`."""
+
+
+def notes(source: Source) -> tuple[str, ...]:
+    """What a source has left out, and why, one sentence each, where it can tell."""
+    return tuple(getattr(source, "notes", ()))
 
 
 def names() -> list[str]:
