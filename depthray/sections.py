@@ -61,6 +61,10 @@ class Data(Section):
     root: str = Field("", description="where the data lies; `--data PATH` sets it")
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
     size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels the network is trained at")
+    fit: Literal["exact", "aspect"] = Field(
+        "exact",
+        description="size outside of training; exact: data.size; aspect: that of its shorter side, bicubic, aspect kept",
+    )
     inputs: tuple[str, ...] = Field(("image",), description="batch keys the network is given", min_length=1)
     targets: tuple[str, ...] = Field(("depth",), description="batch keys the network is taught", min_length=1)
     sparse: Sparse = Sparse()
@@ -178,7 +182,7 @@ class Optim(Section):
         2, description="plateau: epochs without a better validation score before a drop"
     )
     average: Literal["none", "ema", "swa"] = Field(
-        "none", description="weights used for validation and saved: raw or averaged"
+        "none", description="weights used for validation and saved: raw or averaged, batch-norm statistics with them"
     )
     ema_decay: Fraction = Field(0.999, description="decay of the exponential moving average per step")
     swa_start: Fraction = Field(0.75, description="share of all epochs after which weights are averaged equally")
@@ -187,7 +191,7 @@ class Optim(Section):
 class Train(Section):
     """How long and how training runs."""
 
-    epochs: Positive = Field(20, description="passes over the training frames in the first phase")
+    epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
     accumulate: Positive = Field(1, description="parts a worker's share of the batch is run in, to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

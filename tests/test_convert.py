@@ -12,8 +12,8 @@ from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS, kitti
 
 from cluster.convert import main as convert
+from depthray.commands.data import main
 from depthray.data import shards
-from depthray.data.command import main
 from depthray.data.convert import convert_range, original_units, plan, stored_unit
 from depthray.data.sources import Frame, open_source
 from depthray.errors import DataError, DepthrayError, UsageError

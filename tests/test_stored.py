@@ -12,7 +12,7 @@ from frames import folder_dataset, read_index, write_index
 from layouts_nyu import bts, nyu_csv, nyu_raw
 from layouts_other import MAKERS, sunrgbd
 
-from depthray.data.command import main
+from depthray.commands.data import main
 from depthray.data.sources import open_source
 from depthray.data.sources.folder import Folder
 from depthray.data.stored import FRAMES, inspect

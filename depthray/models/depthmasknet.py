@@ -62,6 +62,7 @@ class DepthMaskNet8(nn.Module):
     """Two branches, a common way down, one way up to the mask and a deeper one to the depth."""
 
     stride = 32
+    gives = ("depth", "mask")
 
     def __init__(self, inputs: tuple[str, ...], *, wiring: Wiring, max_depth: float) -> None:
         super().__init__()

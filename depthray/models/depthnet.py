@@ -116,6 +116,7 @@ class DepthNet(nn.Module):
     """Six halvings, five doublings joined to the half that came before, five predictions."""
 
     stride = 64
+    gives = ("depth", "pyramid")
 
     def __init__(
         self, stack: Stack | OriginalStack, *, norm: Norm, head: Head, dropout: float, max_depth: float

@@ -24,7 +24,7 @@ VARIANTS = {
     "unet-resnet18": {"encoder": "resnet18"},
     "unet-resnet50": {"encoder": "resnet50"},
     "unet-tiny": {"encoder": "tiny"},
-    "unet-linear": {"encoder": "resnet18", "decoder": "linear"},
+    "unet-linear": {"decoder": "linear"},
 }
 
 
