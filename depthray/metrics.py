@@ -30,6 +30,8 @@ SUMS = (
     *("delta1", "delta2", "delta3"),
 )
 
+WORST = np.array([0.0 if name in HIGHER else math.inf for name in METRICS])
+
 Rows = NDArray[np.float64]
 
 
@@ -51,7 +53,10 @@ def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
 
 
 def image_scores(sums: Rows) -> Rows:
-    """(...,K) sums -> (...,M) float64 metrics in the order of METRICS; NaN where no pixel was counted."""
+    """(...,K) sums -> (...,M) float64 metrics in the order of METRICS; NaN where no pixel was counted, and only there.
+
+    Of counted pixels a metric that is no number is the worst there is, so that no average leaves it out.
+    """
     count = sums[..., :1]
     means = np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
     mean = dict(zip(SUMS, np.moveaxis(means, -1, 0), strict=True))
@@ -59,7 +64,8 @@ def image_scores(sums: Rows) -> Rows:
     mean["rmse_log"] = np.sqrt(mean["log_square"])
     mean["irmse"] = np.sqrt(mean["inverse_square"])
     mean["silog"] = 100 * np.sqrt(np.maximum(mean["log_square"] - mean["log"] ** 2, 0))
-    return np.stack([mean[name] for name in METRICS], axis=-1)
+    table = np.stack([mean[name] for name in METRICS], axis=-1)
+    return np.where(np.isnan(table) & (count > 0), WORST, table)
 
 
 def scores(sums: Rows | Tensor, range_index: int = 0, *, pooled: bool = False) -> dict[str, float]:
@@ -74,7 +80,7 @@ def scores(sums: Rows | Tensor, range_index: int = 0, *, pooled: bool = False) -
 
 
 def average(table: Rows, names: Sequence[str] = METRICS) -> dict[str, float]:
-    """(N,M) metrics of images -> mean by name over the images that have the metric; NaN if none has."""
+    """(N,M) metrics of images -> mean by name over the images that have the metric, not NaN; NaN if none has."""
     return {name: _mean(column[~np.isnan(column)]) for name, column in zip(names, table.T, strict=True)}
 
 
