@@ -25,8 +25,8 @@ def affine_disparity(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tup
 def median_scaled(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,1,H,W) metres, each frame times median(truth) / median(depth) of valid pixels.
 
-    Of an even number of pixels the median is the mean of the middle two. A prediction whose median is not above 0 has no
-    scale: all of it becomes 0, the nearest there is.
+    Of an even number of pixels the median is the mean of the middle two. A prediction whose median is not above 0 has
+    no scale: all of it becomes 0, the nearest there is.
     """
     factors = [
         _ratio(d[v], p[v]) if v.any() else d.new_ones((), dtype=torch.float64)

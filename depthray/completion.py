@@ -190,7 +190,7 @@ def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[s
         "data": f"{data.root} ({data.source})" if data.root else data.source,
         "data_fingerprint": fingerprint,
         "split": side,
-        "network_size": f"{height}x{width}",
+        "network_size": f"{height}x{width}" if data.fit == "exact" else f"shorter side {min(data.size)}",
         "pattern": data.sparse.pattern,
         "noise": data.sparse.noise,
     }

@@ -107,16 +107,15 @@ class Taught(nn.Module):
 def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unread: Collection[str] = ()) -> nn.Module:
     """The model with gradients averaged over processes; the model itself when alone.
 
-    `unread` are the maps of its prediction that no loss reads. Parameters that only these need, or no map (a model
-    says so with `idle`), get no gradient, as alone; looking for them in each step costs time, so it is done only then.
+    `unread` are the maps of its prediction that no loss reads. What only these need gets no gradient, as alone; looking
+    for it in each step costs time, so it is done only where there are such maps.
     """
     if world_size() == 1:
         return model
     if sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    seek = bool(unread or getattr(model, "idle", ()))
     network = Taught(model, unread) if unread else model
-    return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=seek)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=bool(unread))
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:

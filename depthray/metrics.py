@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # recipes are checked by the names of metrics, without waiting for torch
+    from torch import Tensor
 
 METRICS = (
     *("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "irmse", "imae"),
@@ -43,6 +45,8 @@ def badness(name: str, value: float) -> float:
 def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,R,K) float64 sums over the valid pixels, by range (RANGES) and kind (SUMS)."""
     terms = _terms(prediction, truth, valid=valid)
+    import torch
+
     bounds = torch.tensor(LIMITS, dtype=truth.dtype, device=truth.device)
     span = torch.bucketize(truth, bounds, right=True).flatten(1)
     # Masked sums, not scatter or matmul: their result depends on neither atomics nor the number of threads.
@@ -91,13 +95,15 @@ def _mean(values: Rows) -> float:
 
 def _sum(term: Tensor, inside: Tensor) -> Tensor:
     """(B,N) float64 or bool and (B,N) bool -> (B,) float64 sum of what is inside."""
-    if term.dtype == torch.bool:
+    if not term.is_floating_point():
         return (term & inside).sum(dim=1).double()
-    return torch.where(inside, term, 0.0).sum(dim=1)
+    return term.where(inside, 0.0).sum(dim=1)
 
 
 def _terms(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> list[Tensor]:
     """(B,1,H,W) metres -> one (B,H*W) tensor for each of SUMS, 0 where not valid; those that count are bool."""
+    import torch
+
     valid = valid.flatten(1)
     p = torch.where(valid, prediction.flatten(1).double(), 1.0)
     d = torch.where(valid, truth.flatten(1).double(), 1.0)

@@ -37,29 +37,36 @@ class Predictor:
         """(H,W,3) uint8 RGB, upright -> (H,W) float32 metres along the optical axis. `others` as for `maps`."""
         if "depth" not in self.recipe.data.targets:
             raise UsageError(f"this network was taught {', '.join(self.recipe.data.targets)}, not depth; use maps()")
-        return self.maps(rgb, **others)["depth"]
+        maps = self.maps(rgb, **others)
+        if "depth" not in maps:
+            raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
+        return maps["depth"]
 
     def maps(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """(H,W,3) uint8 RGB, upright -> what the network was taught, (H,W) float32: `depth` metres, `mask` in [0,1].
 
         `others` are the further inputs it was trained with, of the image's size: `background` (H,W,3) uint8 RGB,
         `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and `instances` (H,W) whole numbers.
-        The network sees all of them at the size it was trained and evaluated at; its answer is brought back bilinearly.
+        A target that the network has no map for is left out.
+        The network sees all of them at the size it was evaluated at; its answer is brought back bilinearly.
         """
         import torch
         from torch.nn import functional as F
 
         from depthray import models
         from depthray.batch import collate, to_device
-        from depthray.data.resize import resize
+        from depthray.data.resize import shown
 
         sample = _sample(rgb, others, self.recipe.data.inputs)
         data = self.recipe.data
-        batch = collate([resize(sample, data.size)])
+        batch = collate([shown(sample, data)])
+        models.check_ids(self.model, batch)
         batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
             answer = models.run(self.model, batch)
-            maps = {key: answer[key].float() for key in data.targets}  # type: ignore[literal-required]
+            maps = {key: answer[key].float() for key in data.targets if key in answer}  # type: ignore[literal-required]
+            if not maps:
+                raise UsageError(f"this network predicts {', '.join(answer)}, none of {', '.join(data.targets)}")
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
             full = {key: F.interpolate(value, rgb.shape[:2], mode="bilinear") for key, value in maps.items()}

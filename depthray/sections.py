@@ -68,7 +68,7 @@ class Data(Section):
     size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels the network is trained at")
     fit: Literal["exact", "aspect"] = Field(
         "exact",
-        description="size outside of training; exact: data.size; aspect: that of its shorter side, bicubic, aspect kept",
+        description="size outside of training: data.size, or that of its shorter side, the aspect kept, bicubically",
     )
     inputs: tuple[str, ...] = Field(("image",), description="batch keys the network is given", min_length=1)
     targets: tuple[str, ...] = Field(("depth",), description="batch keys the network is taught", min_length=1)
@@ -150,9 +150,7 @@ class Loss(Section):
     mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
     silog_lambda: Fraction = Field(0.85, description="how much of the common scale error silog forgives")
     silog_unbiased: bool = Field(False, description="silog: variance over n - 1 pixels, as AdaBins has it")
-    depth_range: PositiveFloat = Field(
-        10.0, description="metres that ssim, ms_ssim, depth_bce, depth_dice take as 1"
-    )
+    depth_range: PositiveFloat = Field(10.0, description="metres that ssim, ms_ssim, depth_bce, depth_dice take as 1")
     multiscale_weights: tuple[Amount, ...] = Field((1.0, 0.7, 0.5, 0.3, 0.2), description="weights, finest first")
     multiscale_norm: Literal["l1", "l2"] = Field("l1", description="error of a scale")
     multiscale_relative: bool = Field(False, description="error of a scale as a share of the true depth")

@@ -64,6 +64,7 @@ class Stepper:
         section = loss_at(self.state.position.epoch, self.recipe.curriculum, last=self.recipe.loss)
         images = sum(len(batch["id"]) for batch in micro_batches)
         for number, cpu_batch in enumerate(micro_batches, start=1):
+            models.check_ids(self.state.model, cpu_batch)
             batch = to_device(cpu_batch, self.state.device, min_depth=data.min_depth, max_depth=data.max_depth)
             with distributed.hold_gradients(self.network, hold=number < len(micro_batches)):
                 with self.state.precision.autocast():

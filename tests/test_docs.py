@@ -105,7 +105,7 @@ def check_depthray(words: list[str]) -> None:
     if words[0] in ("--help", "--version"):
         return
     arguments = parsed(*words)
-    check_recipe_words(arguments)
+    check_recipe_words(arguments, training=words[0] in ("train", "recipe"))
     for flag, known in CHOICES.items():
         assert getattr(arguments, flag, None) in (None, *known), f"--{flag}: no such value"
     for name in getattr(arguments, "format", "png").split(","):
@@ -130,12 +130,12 @@ def module_of(word: str):
     return import_module(WORDS[word][0].partition(":")[0])
 
 
-def check_recipe_words(arguments: argparse.Namespace) -> None:
+def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None:
     name = getattr(arguments, "recipe", "") or getattr(arguments, "name", "") or RECIPE
     words = list(getattr(arguments, "words", []))
     if "=" in name:
         name, words = RECIPE, [name, *words]
-    recipe.load(name, words)
+    recipe.load(name, words, training=training)
 
 
 def flags() -> set[str]:
@@ -224,7 +224,7 @@ def loads(name: str, word: str) -> bool:
     """Whether a recipe takes the word, alone or, of another architecture's options, after its name."""
     for words in ([word], *([f"model={{name: {other}}}", word] for other in models.names())):
         with contextlib.suppress(UsageError):
-            recipe.load(name, words)
+            recipe.load(name, words, training=False)  # of a word alone; those beside it may be what it needs
             return True
     return False
 

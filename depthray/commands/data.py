@@ -254,7 +254,7 @@ def _section(arguments: argparse.Namespace) -> Data:
     form = arguments.source or sources.recognise(root)
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
-    section = recipe.load(arguments.recipe, arguments.words).data.model_copy(update=chosen)
+    section = recipe.load(arguments.recipe, arguments.words, training=False).data.model_copy(update=chosen)
     sources.check(section, where="command line")
     return section
 

@@ -81,7 +81,7 @@ def names() -> list[str]:
 
 
 def check(section: Data, *, where: str) -> None:
-    """Refuse an unknown source, encoding or input."""
+    """Refuse an unknown source or encoding, and keys of the batch that are unknown, named twice or input and target."""
     if section.source not in names():
         raise UsageError(f"{where}: no data.source='{section.source}'{did_you_mean(section.source, names())}")
     encodings.check(section.encoding, where=where)
@@ -89,6 +89,10 @@ def check(section: Data, *, where: str) -> None:
         for key in keys:
             if key not in known:
                 raise UsageError(f"{where}: data.{word} has unknown '{key}'{did_you_mean(key, known)}")
+        if double := [key for key, count in Counter(keys).items() if count > 1]:
+            raise UsageError(f"{where}: data.{word} names '{double[0]}' twice; once is enough")
+    if both := [key for key in section.inputs if key in section.targets]:
+        raise UsageError(f"{where}: '{both[0]}' is in data.inputs and data.targets; no network is taught its input")
 
 
 def wanted(section: Data) -> frozenset[str]:
