@@ -17,11 +17,18 @@ SHARES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "relu6": F.relu6,
 }
+
+
+def _softplus_inverse(share: Tensor) -> Tensor:
+    """Shares above 0 -> the logits that softplus takes to them."""
+    return share.expm1().log()
+
+
 INVERSES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.logit,
-    "softplus": lambda share: share.expm1().log(),
-    "relu": lambda share: share,
-    "relu6": lambda share: share,
+    "softplus": _softplus_inverse,
+    "relu": torch.positive,  # itself
+    "relu6": torch.positive,
 }
 BIASES = {  # the logit at which each answers START
     "sigmoid": math.log(START / (1 - START)),
