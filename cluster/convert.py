@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.train import ray_cluster
-from depthray.data import command
+from depthray.commands import data as command
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 if TYPE_CHECKING:

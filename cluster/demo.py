@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from cluster import train
-from depthray.commands import evaluate
+from depthray.commands import data, evaluate
 from depthray.commands import predict as predict_command
-from depthray.data import command as data
 from depthray.run import summary
 
 FRAMES = 1600

@@ -86,7 +86,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     if args.resume and not (args.out / "recipe.yaml").is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no recipe.yaml there)")
     words = [*args.words, *([f"data.root={os.path.realpath(args.data)}"] if args.data else [])]
-    recipe = recipes.load(args.recipe or str(args.out / "recipe.yaml"), words)
+    recipe = recipes.absolute(recipes.load(args.recipe or str(args.out / "recipe.yaml"), words))
     if recipe.train.batch_size % (args.workers * recipe.train.accumulate):
         raise UsageError(
             f"train.batch_size={recipe.train.batch_size} is the global batch and must divide by "
@@ -124,27 +124,30 @@ def train_local(recipe: Recipe, run: Path, *, gpu: bool | None, resume: bool) ->
 def _prepare_once(run: Path, recipe: Recipe, *, resume: bool) -> None:
     """Prepare the run's folder on rank 0; a mistake found there is raised on every rank, so that none waits."""
     from depthray import distributed
-    from depthray.data.frames import Frames
-    from depthray.run import prepare
 
     mistake: DepthrayError | None = None
     if distributed.is_main():
         try:
-            Frames.open(recipe)  # first: after a mistake in the data the same command can be given again
-            prepare(run, recipe, resume=resume)
+            _prepare(run, recipe, resume=resume)
         except DepthrayError as error:
             mistake = error
     if mistake := distributed.broadcast(mistake):
         raise mistake
 
 
+def _prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
+    from depthray.data.frames import Frames
+    from depthray.run import check_model, prepare
+
+    check_model(recipe, pretrained=not resume)
+    Frames.open(recipe)
+    prepare(run, recipe, resume=resume)
+
+
 def _preflight(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
     """Find the user's mistakes before a cluster is started."""
-    from depthray.data.frames import Frames
-    from depthray.run import prepare
-
-    Frames.open(recipe)
-    prepare(run, recipe, resume=args.resume)
+    _prepare(run, recipe, resume=args.resume)
     (run / ERROR).unlink(missing_ok=True)
 
 
@@ -274,10 +277,12 @@ def _raise_known(run: Path) -> None:
 
 def _farewell(run: Path, finished: bool) -> None:
     from depthray.progress import TOLD
-    from depthray.run import summary
+    from depthray.run import scores_of, summary
 
-    best, scores = summary(run)
-    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in TOLD if key in scores)
+    best, found = summary(run)
+    scores = scores_of(found)
+    told = [key for key in TOLD if key in scores] or list(scores)  # some protocols have scores of their own only
+    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in told)
     here = Path.cwd()
 
     def show(path: Path) -> Path:

@@ -22,7 +22,7 @@ WORDS = {
     "measure": ("depthray.commands.measure:main", "distance in metres between two pixels of a photograph"),
     "models": ("depthray.commands.models:main", "list the architectures and their variants"),
     "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),
-    "data": ("depthray.data.command:main", "render, pack, check and describe data sets"),
+    "data": ("depthray.commands.data:main", "render, pack, check and describe data sets"),
     "recipe": ("depthray.commands.recipe:main", "list and show recipes, print their JSON schema"),
     "doctor": ("depthray.commands.doctor:main", "check this machine and say how to mend what is wrong"),
     "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),

@@ -25,10 +25,11 @@ def affine_disparity(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tup
 def median_scaled(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,1,H,W) metres, each frame times median(truth) / median(depth) of valid pixels.
 
-    Of an even number of pixels the median is the mean of the middle two.
+    Of an even number of pixels the median is the mean of the middle two. A prediction whose median is not above 0 has
+    no scale: all of it becomes 0, the nearest there is.
     """
     factors = [
-        _median(d[v]) / _median(p[v]) if v.any() else d.new_ones((), dtype=torch.float64)
+        _ratio(d[v], p[v]) if v.any() else d.new_ones((), dtype=torch.float64)
         for p, d, v in zip(depth, truth, valid, strict=True)
     ]
     return (depth.double() * torch.stack(factors).view(-1, 1, 1, 1)).to(depth.dtype)
@@ -54,6 +55,12 @@ def _mean(values: Tensor, valid: Tensor, count: Tensor) -> Tensor:
     """(B,1,H,W) and (B,) pixels -> (B,1,1,1) mean over the valid ones; 0 of none."""
     total = torch.where(valid, values, 0.0).flatten(1).sum(dim=1)
     return (total / count.clamp(min=1)).view(-1, 1, 1, 1)
+
+
+def _ratio(truth: Tensor, depth: Tensor) -> Tensor:
+    """(n,) and (n,) metres -> () float64 ratio of their medians; 0 where the second is not above 0."""
+    middle = _median(depth)
+    return torch.where(middle > 0, _median(truth) / middle, 0.0)
 
 
 def _median(values: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Sample(TypedDict, total=False):
 
 
 class Batch(TypedDict, total=False):
-    """Samples stacked. Colour is uint8 until `to_device` makes it float32 in [0,1]."""
+    """Samples stacked. Colour is 0 to 255 until `to_device` makes it float32 in [0,1]."""
 
     image: Tensor  # (B,3,H,W)
     depth: Tensor  # (B,1,H,W) float32 metres
@@ -89,7 +89,7 @@ def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth
             moved[key] = value.to(device, non_blocking=True)  # type: ignore[literal-required]
     for key in COLOURS:
         if key in moved:
-            moved[key] = moved[key].float().div_(255.0)  # type: ignore[literal-required]
+            moved[key] = moved[key].float() / 255.0  # type: ignore[literal-required]
     if "depth" in moved:
         moved["valid"] = (moved["depth"] > min_depth) & (moved["depth"] < max_depth)
     return moved

@@ -228,7 +228,7 @@ def recipe_of(path: Path) -> Recipe:
     """The recipe of a checkpoint, its file verified."""
     manifest.check_file(path / RECIPE, manifest.read(path).files[RECIPE])
     try:
-        return recipe.load(str(path / RECIPE))
+        return recipe.load(str(path / RECIPE), training=False)
     except UsageError as error:
         raise CheckpointError(f"{path}: its recipe does not fit this version of depthray: {error}") from None
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 SAMPLES = (0, 5, 50, 200, 500, 5000)
 COUNTED = ("exact", "bernoulli", "grid", "features")  # patterns in which data.sparse.samples says how many
 SHOWN = ("rmse", "mae", "abs_rel", "imae", "delta1")  # in the table people read; the files hold all
+SPREAD = ("rmse", "abs_rel")
+NOTE = "In brackets: 95 % intervals. Spread: the samples alone, spread over the map, which a network has to beat."
 DRAWN = ("rmse", "abs_rel", "delta1")
 
 
@@ -36,6 +38,7 @@ class Point:
     given: float  # mean number a frame had; fewer where less is measured
     frames: int
     scores: dict[str, dict[str, float]]  # metric -> mean, low, high
+    spread: dict[str, float]  # metric -> mean of the samples spread over the map, without any network
 
 
 @dataclass(frozen=True)
@@ -53,28 +56,37 @@ class Curve:
     def markdown(self) -> str:
         """A table for people, which lines up in a terminal too."""
         names = [name for name in SHOWN if name in self.names] or self.names
-        head = ["samples", "given", *(_headed(name) for name in names)]
+        head = ["samples", "given", *(_headed(name) for name in names), *(f"spread {_headed(name)}" for name in SPREAD)]
         lines = [
-            [str(p.samples), f"{p.given:.1f}", *(_interval(**p.scores[name]) for name in names)] for p in self.points
+            [
+                *(str(p.samples), f"{p.given:.1f}"),
+                *(_interval(**p.scores[name]) for name in names),
+                *(f"{p.spread[name]:.4f}" if p.given and name in p.spread else "-" for name in SPREAD),
+            ]
+            for p in self.points
         ]
         facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in self.about.items()]
         title = "# Error against the number of samples"
-        return "\n".join([title, "", *facts, "", *_table(head, lines), "", "In brackets: 95 % intervals.", ""])
+        return "\n".join([title, "", *facts, "", *_table(head, lines), "", NOTE, ""])
 
     def csv(self) -> str:
         """A line a point: samples, given, frames and the mean of every metric at full precision."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["samples", "given", "frames", *self.names])
+        writer.writerow(["samples", "given", "frames", *self.names, *(f"spread_{name}" for name in self.names)])
         for point in self.points:
             means = [point.scores[name]["mean"] for name in self.names]
-            writer.writerow([point.samples, point.given, point.frames, *means])
+            spread = [point.spread.get(name) for name in self.names]
+            writer.writerow([point.samples, point.given, point.frames, *means, *spread])
         return text.getvalue()
 
     def json(self) -> str:
         """All of it, with null for what could not be scored."""
         points = [
-            {"samples": p.samples, "given": p.given, "frames": p.frames, "scores": _nulled(p.scores)}
+            {
+                **{"samples": p.samples, "given": p.given, "frames": p.frames},
+                **{"scores": _nulled(p.scores), "spread": _nulled({"mean": p.spread})["mean"]},
+            }
             for p in self.points
         ]
         return json.dumps({**self.about, "points": points}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -164,15 +176,36 @@ def _point(model: nn.Module, recipe: Recipe, source: Source, chosen: Sequence[in
     from depthray.evaluate import evaluate
     from depthray.protocols import PROTOCOLS
 
-    place = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-    batches = eval_batches(source, chosen, recipe.data, batch_size=recipe.eval.batch_size, **place)
+    def batches() -> Batches:
+        place = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+        return eval_batches(source, chosen, recipe.data, batch_size=recipe.eval.batch_size, **place)
+
     counts: dict[int, float] = {}
     protocol = PROTOCOLS[recipe.eval.protocol]
-    found = evaluate(model, _counting(batches, counts), protocol=protocol, device=device)
+    found = evaluate(model, _counting(batches(), counts), protocol=protocol, device=device)
+    spread = evaluate(_spread(), batches(), protocol=protocol, device=device)
     # One pair a frame, added up in the order of the frames: the same for any number of processes.
     given = dict(sorted(distributed.gather(list(counts.items()))))
     mean = math.fsum(given.values()) / len(given)
-    return Point(recipe.data.sparse.samples, mean, len(found.rows), found.summary()["overall"])
+    return Point(recipe.data.sparse.samples, mean, len(found.rows), found.summary()["overall"], spread.scores())
+
+
+def _spread() -> nn.Module:
+    """What any completion network has to beat: the samples, and between them what they say of their neighbourhood."""
+    from torch import nn
+
+    from depthray.batch import Batch, Prediction
+    from depthray.models._inputs import filled
+
+    class Spread(nn.Module):
+        inputs = ("sparse",)
+        stride = 1
+
+        def forward(self, batch: Batch) -> Prediction:
+            """(B,1,H,W) sparse depth -> (B,1,H,W) depth, metres"""
+            return {"depth": filled(batch["sparse"])}
+
+    return Spread()
 
 
 def _counting(batches: Batches, counts: dict[int, float]) -> Iterator[Any]:
@@ -190,7 +223,7 @@ def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[s
         "data": f"{data.root} ({data.source})" if data.root else data.source,
         "data_fingerprint": fingerprint,
         "split": side,
-        "network_size": f"{height}x{width}",
+        "network_size": f"{height}x{width}" if data.fit == "exact" else f"shorter side {min(data.size)}",
         "pattern": data.sparse.pattern,
         "noise": data.sparse.noise,
     }

@@ -7,7 +7,7 @@ Alone, every function here does the obvious thing for one process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from depthray.batch import Batch, Prediction
 from depthray.errors import ResourceError
 
 # A rank that died must become an error of the others, not an endless wait; the longest honest one is a validation.
@@ -89,13 +90,32 @@ def broadcast(value: T) -> T:
     return box[0]
 
 
-def wrap(model: nn.Module, *, sync_batchnorm: bool = False) -> nn.Module:
-    """The model with gradients averaged over processes; the model itself when alone."""
+class Taught(nn.Module):
+    """A network without the maps that no loss reads, so that what only they need is not waited for."""
+
+    def __init__(self, module: nn.Module, unread: Collection[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.unread = frozenset(unread)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """A batch -> the prediction less the maps that are not read"""
+        prediction = self.module(batch)
+        return {key: value for key, value in prediction.items() if key not in self.unread}  # type: ignore[return-value]
+
+
+def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unread: Collection[str] = ()) -> nn.Module:
+    """The model with gradients averaged over processes; the model itself when alone.
+
+    `unread` are the maps of its prediction that no loss reads. What only these need gets no gradient, as alone; looking
+    for it in each step costs time, so it is done only where there are such maps.
+    """
     if world_size() == 1:
         return model
     if sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    network = Taught(model, unread) if unread else model
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=bool(unread))
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:

@@ -46,6 +46,7 @@ class Scored(NamedTuple):
 def predictions(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> Iterator[Scored]:
     """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol wants it."""
     for indices, cpu_batch in batches:
+        models.check_ids(model, cpu_batch)
         batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
         prediction = models.run(model, batch)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
@@ -144,7 +145,8 @@ def _maps(scored: Scored, place: int) -> Iterator[tuple[picture.Kind, picture.Me
 
 def _photo(batch: Batch, place: int) -> picture.Colour:
     """(B,3,H,W) in [0,1] -> (H,W,3) uint8."""
-    return np.asarray((batch["image"][place] * 255).round().byte().permute(1, 2, 0).cpu().numpy(), np.uint8)
+    colour = (batch["image"][place] * 255).round().clamp(0, 255).byte()  # bicubic goes a little beyond
+    return np.asarray(colour.permute(1, 2, 0).cpu().numpy(), np.uint8)
 
 
 def _map(maps: Tensor, place: int) -> picture.Metres:
@@ -239,5 +241,5 @@ def _about(contents: checkpoint.Contents, path: Path, *, recipe: Recipe, side: s
         "data": f"{data.root} ({data.source}, {data.encoding})" if data.root else data.source,
         "data_fingerprint": fingerprint,
         "split": side,
-        "network_size": f"{height}x{width}",
+        "network_size": f"{height}x{width}" if data.fit == "exact" else f"shorter side {min(data.size)}",
     }

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # recipes are checked by the names of metrics, without waiting for torch
+    from torch import Tensor
 
 METRICS = (
     *("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "irmse", "imae"),
@@ -30,6 +32,8 @@ SUMS = (
     *("delta1", "delta2", "delta3"),
 )
 
+WORST = np.array([0.0 if name in HIGHER else math.inf for name in METRICS])
+
 Rows = NDArray[np.float64]
 
 
@@ -41,6 +45,8 @@ def badness(name: str, value: float) -> float:
 def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,R,K) float64 sums over the valid pixels, by range (RANGES) and kind (SUMS)."""
     terms = _terms(prediction, truth, valid=valid)
+    import torch
+
     bounds = torch.tensor(LIMITS, dtype=truth.dtype, device=truth.device)
     span = torch.bucketize(truth, bounds, right=True).flatten(1)
     # Masked sums, not scatter or matmul: their result depends on neither atomics nor the number of threads.
@@ -51,7 +57,10 @@ def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
 
 
 def image_scores(sums: Rows) -> Rows:
-    """(...,K) sums -> (...,M) float64 metrics in the order of METRICS; NaN where no pixel was counted."""
+    """(...,K) sums -> (...,M) float64 metrics in the order of METRICS; NaN where no pixel was counted, and only there.
+
+    Of counted pixels a metric that is no number is the worst there is, so that no average leaves it out.
+    """
     count = sums[..., :1]
     means = np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
     mean = dict(zip(SUMS, np.moveaxis(means, -1, 0), strict=True))
@@ -59,7 +68,8 @@ def image_scores(sums: Rows) -> Rows:
     mean["rmse_log"] = np.sqrt(mean["log_square"])
     mean["irmse"] = np.sqrt(mean["inverse_square"])
     mean["silog"] = 100 * np.sqrt(np.maximum(mean["log_square"] - mean["log"] ** 2, 0))
-    return np.stack([mean[name] for name in METRICS], axis=-1)
+    table = np.stack([mean[name] for name in METRICS], axis=-1)
+    return np.where(np.isnan(table) & (count > 0), WORST, table)
 
 
 def scores(sums: Rows | Tensor, range_index: int = 0, *, pooled: bool = False) -> dict[str, float]:
@@ -74,7 +84,7 @@ def scores(sums: Rows | Tensor, range_index: int = 0, *, pooled: bool = False) -
 
 
 def average(table: Rows, names: Sequence[str] = METRICS) -> dict[str, float]:
-    """(N,M) metrics of images -> mean by name over the images that have the metric; NaN if none has."""
+    """(N,M) metrics of images -> mean by name over the images that have the metric, not NaN; NaN if none has."""
     return {name: _mean(column[~np.isnan(column)]) for name, column in zip(names, table.T, strict=True)}
 
 
@@ -85,13 +95,15 @@ def _mean(values: Rows) -> float:
 
 def _sum(term: Tensor, inside: Tensor) -> Tensor:
     """(B,N) float64 or bool and (B,N) bool -> (B,) float64 sum of what is inside."""
-    if term.dtype == torch.bool:
+    if not term.is_floating_point():
         return (term & inside).sum(dim=1).double()
-    return torch.where(inside, term, 0.0).sum(dim=1)
+    return term.where(inside, 0.0).sum(dim=1)
 
 
 def _terms(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> list[Tensor]:
     """(B,1,H,W) metres -> one (B,H*W) tensor for each of SUMS, 0 where not valid; those that count are bool."""
+    import torch
+
     valid = valid.flatten(1)
     p = torch.where(valid, prediction.flatten(1).double(), 1.0)
     d = torch.where(valid, truth.flatten(1).double(), 1.0)

@@ -130,7 +130,7 @@ class Average:
         return int(self.averaged.n_averaged)
 
     def update(self, model: nn.Module, *, progress: float) -> None:
-        """Take in the weights after a step; `progress` is the share of all epochs done. SWA waits for its start."""
+        """Take in the weights after a step; `progress` is the share of all steps before it. SWA waits for its start."""
         if progress >= self.swa_start:
             self.averaged.update_parameters(model)
 

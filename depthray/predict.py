@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from torch import nn
 
     from depthray.batch import Sample
-    from depthray.sections import Recipe
+    from depthray.sections import Data, Recipe
 
 
 class Predictor:
@@ -37,17 +37,21 @@ class Predictor:
         """(H,W,3) uint8 RGB, upright -> (H,W) float32 metres along the optical axis. `others` as for `maps`."""
         if "depth" not in self.recipe.data.targets:
             raise UsageError(f"this network was taught {', '.join(self.recipe.data.targets)}, not depth; use maps()")
-        return self.maps(rgb, **others)["depth"]
+        maps = self.maps(rgb, **others)
+        if "depth" not in maps:
+            raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
+        return maps["depth"]
 
     def maps(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """(H,W,3) uint8 RGB, upright -> what the network was taught, (H,W) float32: `depth` metres, `mask` in [0,1].
 
         `others` are the further inputs it was trained with, of the image's size: `background` (H,W,3) uint8 RGB,
         `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and `instances` (H,W) whole numbers.
-        The network sees all of them at the size it was trained and evaluated at; its answer is brought back bilinearly.
+        A target that the network has no map for is left out.
+        The network sees all of them at the size it was evaluated at; its answer is brought back bilinearly.
         """
         data = self.recipe.data
-        sample = prepare(rgb, others, inputs=data.inputs, size=data.size)
+        sample = prepare(rgb, others, data)
         return restore(self.run([sample])[0], (rgb.shape[0], rgb.shape[1]))
 
     def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
@@ -58,23 +62,25 @@ class Predictor:
         from depthray.batch import collate, to_device
 
         data = self.recipe.data
-        batch = to_device(collate(samples), self.device, min_depth=data.min_depth, max_depth=data.max_depth)
+        batch = collate(samples)
+        models.check_ids(self.model, batch)
+        batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
             answer = models.run(self.model, batch)
-            maps = {key: answer[key].float() for key in data.targets}  # type: ignore[literal-required]
+            maps = {key: answer[key].float() for key in data.targets if key in answer}  # type: ignore[literal-required]
+            if not maps:
+                raise UsageError(f"this network predicts {', '.join(answer)}, none of {', '.join(data.targets)}")
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}
         return [{key: value[place] for key, value in arrays.items()} for place in range(len(samples))]
 
 
-def prepare(
-    rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], *, inputs: tuple[str, ...], size: tuple[int, int]
-) -> Sample:
-    """(H,W,3) uint8 RGB and further inputs (H,W) -> what a network of these inputs sees, at its (h,w) pixels."""
-    from depthray.data.resize import resize
+def prepare(rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], section: Data) -> Sample:
+    """(H,W,3) uint8 RGB and further inputs (H,W) -> what a network of this section sees, at its (h,w) pixels."""
+    from depthray.data.resize import shown
 
-    return resize(_sample(rgb, others, inputs), size)
+    return shown(_sample(rgb, others, section.inputs), section)
 
 
 def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:

@@ -5,7 +5,7 @@ A protocol is named in every table, since the same weights score differently und
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from depthray import protocol_metrics
 from depthray.crops import Crop, Share
 from depthray.errors import UsageError, did_you_mean
+from depthray.metrics import METRICS
+from depthray.sections import MASK_MONITORS
 
 if TYPE_CHECKING:
     from torch import Tensor  # recipes are checked without waiting for torch
@@ -36,12 +38,20 @@ class Protocol:
     align: Literal["none", "depth", "disparity", "median"] = "none"  # what is fitted to each frame's truth
     pooled: bool = False  # a score is over the pixels of all frames, not the mean over frames
     extra: Extra | None = None  # scores of the protocol's own, (B,) by name
-    usual: bool = True  # whether METRICS are scored
+    own: tuple[str, ...] = ()  # the names of those
+    needs: tuple[str, ...] = ("depth",)  # what the network must predict for them
+    usual: bool = True  # whether METRICS and MASK_MONITORS are scored
 
     @property
     def limits(self) -> tuple[float, float]:
         """The metres that predictions are clamped to."""
         return self.clamp or (self.min_depth, self.max_depth)
+
+    def scores(self, targets: Collection[str]) -> tuple[str, ...]:
+        """The names that are scored of a network that predicts these batch keys."""
+        own = self.own if set(self.needs) <= set(targets) else ()
+        usual = METRICS if self.usual and "depth" in targets else ()
+        return (*usual, *own, *(MASK_MONITORS if self.usual and "mask" in targets else ()))
 
 
 class Depths(NamedTuple):
@@ -110,33 +120,61 @@ MEDIAN_SCALED = Protocol(
     "then clamped to that range",
     align="median",
 )
+AFFINE_DEPTH_NYU = replace(
+    AFFINE_DEPTH,
+    name="affine-depth-nyu",
+    about="the pixels of nyu-bts, scale and shift of depth fitted to each frame's truth there by least squares, then "
+    "clamped to 1 mm-10 m",
+    crop=NYU_BTS.crop,
+)
+AFFINE_DISPARITY_NYU = replace(
+    AFFINE_DISPARITY,
+    name="affine-disparity-nyu",
+    about="the pixels of nyu-bts, scale and shift of 1/depth fitted to each frame's truth there by least squares, "
+    "then inverted and clamped to 1 mm-10 m",
+    crop=NYU_BTS.crop,
+)
+MEDIAN_SCALED_KITTI = replace(
+    MEDIAN_SCALED,
+    name="median-scaled-kitti",
+    about="the pixels of kitti-garg, each frame multiplied by the ratio of the medians of truth and prediction there, "
+    "then clamped to 1 mm-80 m",
+    max_depth=KITTI_GARG.max_depth,
+    crop=GARG,
+)
 PLAIN_SSIM = replace(
     PLAIN,
     name="plain-ssim",
     about=f"{PLAIN.about}; also SSIM of depth, 10 m as 1, over the windows that are measured throughout",
     extra=partial(protocol_metrics.depth_ssim, data_range=10.0),
+    own=("ssim",),
 )
 LEGACY_001 = Protocol(
     "legacy-001",
     "mae over all pixels, unmeasured ones too, of the truth squashed to 320x320 and clamped at 10 m",
     extra=protocol_metrics.mae_of_squashed,
+    own=("mae",),
     usual=False,
 )
 LEGACY_003 = Protocol(
     "legacy-003",
     "ssim and mse over all pixels at 56x56, truth and prediction each as a share of its own largest depth",
     extra=protocol_metrics.relative_at_56,
+    own=("ssim", "mse"),
     usual=False,
 )
 LEGACY_004 = Protocol(
     "legacy-004",
     "soft_iou: the mean of the soft IoU of the mask's probability and that of depth as a share of 10 m",
     extra=protocol_metrics.mixed_soft_iou,
+    own=("soft_iou", "soft_iou_mask", "soft_iou_depth"),
+    needs=("depth", "mask"),
     usual=False,
 )
 _ALL = (
     *(PLAIN, NYU_BTS, NYU_EIGEN_FILLED, NYU_S2D, KITTI_GARG, KITTI_GARG_KB),
-    *(AFFINE_DEPTH, AFFINE_DISPARITY, MEDIAN_SCALED, PLAIN_SSIM, LEGACY_001, LEGACY_003, LEGACY_004),
+    *(AFFINE_DEPTH, AFFINE_DEPTH_NYU, AFFINE_DISPARITY, AFFINE_DISPARITY_NYU, MEDIAN_SCALED, MEDIAN_SCALED_KITTI),
+    *(PLAIN_SSIM, LEGACY_001, LEGACY_003, LEGACY_004),
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 

@@ -6,15 +6,18 @@ and returns a frozen `Recipe`. Whatever is unknown or out of range is a `UsageEr
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from depthray.errors import UsageError, did_you_mean
-from depthray.sections import MASK_MONITORS, Recipe
+from depthray.sections import Data, Monitor, Recipe
 from depthray.words import apply_word, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -25,39 +28,117 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load(name: str, words: Sequence[str] = ()) -> Recipe:
-    """The recipe of a name or YAML path with dotted words (`optim.lr=3e-4`) applied in order."""
+def load(name: str, words: Sequence[str] = (), *, training: bool = True) -> Recipe:
+    """The recipe of a name or YAML path with dotted words (`optim.lr=3e-4`) applied in order; see `parse`."""
     path = _find(name)
     tree = read_yaml(path)
     for word in words:
         apply_word(tree, word)
-    return parse(tree, where=name)
+    return parse(tree, where=name, training=training)
 
 
-def parse(tree: dict[str, Any], *, where: str) -> Recipe:
-    """Check a tree of plain values; the first fault is raised as a `UsageError` naming its key."""
+def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
+    """Check a tree of plain values; the first fault is raised as a `UsageError` naming its key.
+
+    Keys that only training relates to each other may disagree where a recipe is read for its data or to be scored.
+    """
     try:
-        recipe = Recipe.model_validate(tree)
+        recipe = Recipe.model_validate(_as_lists(tree, Recipe))
     except ValidationError as error:
         raise UsageError(f"{where}: {_first_fault(error)}") from None
     from depthray import models, protocols
     from depthray.data import sources
 
     models.check(recipe.model, where=where)
-    _check_monitor(recipe, where=where)
     protocols.check(recipe.eval.protocol, where=where)
     sources.check(recipe.data, where=where)
+    if training:
+        for check in (_check_monitor, _check_range, _check_stages):
+            check(recipe, where=where)
     return recipe
 
 
 def _check_monitor(recipe: Recipe, *, where: str) -> None:
     """A run is ranked by a score of something it is taught; else that shows only after the first epoch."""
-    wanted = "mask" if recipe.eval.monitor in MASK_MONITORS else "depth"
-    if wanted not in recipe.data.targets:
+    from depthray.protocols import PROTOCOLS
+
+    section, targets = recipe.eval, ",".join(recipe.data.targets)
+    protocol = PROTOCOLS[section.protocol]
+    scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
+    if not scored:
         raise UsageError(
-            f"{where}: eval.monitor={recipe.eval.monitor} scores {wanted}, but data.targets is "
-            f"{','.join(recipe.data.targets)}; choose {'iou' if wanted == 'depth' else 'abs_rel'}"
+            f"{where}: eval.protocol={section.protocol} scores {' and '.join(protocol.needs)}, but data.targets is "
+            f"{targets}; choose another protocol, e.g. plain"
         )
+    if section.monitor not in scored:
+        raise UsageError(
+            f"{where}: eval.monitor={section.monitor} is not scored by eval.protocol={section.protocol} with "
+            f"data.targets={targets}; choose from: {', '.join(scored)}"
+        )
+
+
+def _check_range(recipe: Recipe, *, where: str) -> None:
+    """A network is not taught depths beyond those it is made for."""
+    farthest = _farthest(recipe)
+    if "depth" in recipe.data.targets and farthest is not None and recipe.data.max_depth > farthest:
+        raise UsageError(
+            f"{where}: data.max_depth={recipe.data.max_depth:g} is beyond model.max_depth={farthest:g}, the farthest "
+            f"that {recipe.model.name} is made for; give model.max_depth={recipe.data.max_depth:g} too, and an "
+            f"eval.protocol of that range (now {recipe.eval.protocol})"
+        )
+
+
+def _farthest(recipe: Recipe) -> float | None:
+    """Metres of model.max_depth, given or by default; None where the architecture has no such option.
+
+    The default is looked up only where the data differ from theirs: the look costs an import of torch.
+    """
+    given: float | None = recipe.model.options.get("max_depth")
+    if given is not None or recipe.data.max_depth <= Data.model_fields["max_depth"].default:
+        return given
+    build = import_module(f"depthray.models.{recipe.model.name}").build
+    option = inspect.signature(build).parameters.get("max_depth")
+    return None if option is None else float(option.default)
+
+
+def _check_stages(recipe: Recipe, *, where: str) -> None:
+    """Every stage of the weights of scales must be one that loss.multiscale can take."""
+    wanted, stages = len(recipe.loss.multiscale_weights), recipe.curriculum.scale_weights
+    if stages and not recipe.loss.multiscale:
+        raise UsageError(f"{where}: curriculum.scale_weights are weights of loss.multiscale, which is 0; set it too")
+    for number, weights in enumerate(stages):
+        if len(weights) != wanted or not sum(weights):
+            fault = "are all 0" if len(weights) == wanted else f"are {len(weights)} weights"
+            raise UsageError(
+                f"{where}: curriculum.scale_weights.{number} {fault}; give {wanted}, as many as "
+                "loss.multiscale_weights has, one of them above 0"
+            )
+
+
+def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
+    """The tree with a lone value as a list of one, where its key takes any number of them."""
+    if not isinstance(tree, dict):
+        return tree
+    found = dict(tree)
+    for key, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and key in tree:
+            found[key] = _as_lists(tree[key], kind)
+        elif get_args(kind)[1:] == (...,) and isinstance(tree.get(key), str | int | float):
+            found[key] = [tree[key]]
+    return found
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """The recipe with the paths in it from the root: processes that train it may run in other folders."""
+    data = {"root": os.path.realpath(recipe.data.root)} if recipe.data.root else {}
+    options = {
+        key: os.path.realpath(value)
+        for key, value in recipe.model.options.items()
+        if isinstance(value, str) and Path(value).suffix and os.path.isfile(value)
+    }
+    sections = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=options)}
+    return recipe.model_copy(update=sections)
 
 
 def dump(recipe: Recipe) -> str:

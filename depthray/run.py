@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -15,20 +16,19 @@ from types import FrameType
 import numpy as np
 import torch
 
-from depthray import checkpoint, distributed, progress
+from depthray import checkpoint, distributed, models, progress
 from depthray import recipe as recipes
 from depthray.data.frames import Frames
 from depthray.errors import DataError, UsageError
-from depthray.mask_metrics import MASK_METRICS
 from depthray.meter import Interval
-from depthray.metrics import METRICS
+from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
 from depthray.state import State, begin, restore
 from depthray.tensorboard import Board
 from depthray.train import Epoch, fit
 from depthray.words import read_yaml
 
-NAMES = (*METRICS, *MASK_METRICS)
+OF_TRAINING = ("train_loss", "lr", "bad_steps", "seconds")  # the numbers of an epoch that are no scores
 STOP = "STOP"  # a file of this name in the run's folder ends training after the step under way, saved
 # A run may be lengthened, moved or shown differently when it is taken up again; all else would make it another run.
 FREE_ON_RESUME = {
@@ -45,6 +45,27 @@ FREE_ON_RESUME = {
 }
 
 
+def check_model(recipe: Recipe, *, pretrained: bool) -> None:
+    """Build the network without memory for its weights, to meet what is wrong with its section in a moment.
+
+    With `pretrained`, the weights it begins with are read (and fetched) as well, and must fit.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+        network = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained)
+    check_targets(network, recipe)
+
+
+def check_targets(network: torch.nn.Module, recipe: Recipe) -> None:
+    """Raise UsageError for a target that the network does not predict."""
+    gives = getattr(network, "gives", ("depth",))
+    if missing := [key for key in recipe.data.targets if key not in gives]:
+        raise UsageError(
+            f"model.name={recipe.model.name} predicts {' and '.join(key for key in gives if key != 'pyramid')}, and "
+            f"data.targets wants {missing[0]}; give another model.name, or data.targets of what it predicts"
+        )
+
+
 def prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
     """Make the run's folder, or check that this recipe may go on in it.
 
@@ -54,7 +75,7 @@ def prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
-        _same(recipes.parse(read_yaml(saved), where=str(saved)), recipe, run)
+        _same(recipes.parse(read_yaml(saved), where=str(saved), training=False), recipe, run)
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         saved.write_text(recipes.dump(recipe), encoding="utf-8")
@@ -80,6 +101,7 @@ def record(
     frames = Frames.open(recipe)
     log = _Log(run, show)
     state = _start(recipe, run, device, frames, log)
+    check_targets(state.model, recipe)
     state.stop = (run / STOP).exists
     if not distributed.is_main():
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
@@ -167,18 +189,24 @@ def _curves(event: Interval) -> dict[str, float]:
 def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
     """TensorBoard, opened only after the first step: importing its writer takes a second nobody should wait for."""
     board = Board(run / "tensorboard", first_step=first_step)
-    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in NAMES])
+    scored = PROTOCOLS[recipe.eval.protocol].scores(recipe.data.targets)
+    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
     return board
 
 
 def _draw(board: Board, event: Epoch) -> None:
-    scores = {f"val/{key}": value for key, value in event.metrics.items() if key in NAMES}
-    board.scalars(event.step, {**scores, "train/epoch_loss": event.metrics["train_loss"]})
+    curves = {f"val/{key}": value for key, value in scores_of(event.metrics).items()}
+    board.scalars(event.step, {**curves, "train/epoch_loss": event.metrics["train_loss"]})
     board.pictures(event.step, event.frames)
     depths = [row for row in event.frames if row.kind == "depth"]
     for name in ("truth", "prediction") if depths else ():
         maps = [getattr(row, name).ravel() for row in depths]
         board.histogram(event.step, f"depth/{name}", np.concatenate([depth[depth > 0] for depth in maps]))
+
+
+def scores_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch's numbers say of the validation frames."""
+    return {key: value for key, value in metrics.items() if key not in OF_TRAINING}
 
 
 def stop_on_signals(run: Path, say: Callable[[str], None]) -> None:

@@ -32,6 +32,11 @@ Monitor = Literal[
     "irmse",
     "imae",
     "delta1",
+    "delta2",
+    "delta3",
+    "ssim",
+    "mse",
+    "soft_iou",
     "iou",
     "dice",
     "boundary_f1",
@@ -61,6 +66,10 @@ class Data(Section):
     root: str = Field("", description="where the data lies; `--data PATH` sets it")
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
     size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels the network is trained at")
+    fit: Literal["exact", "aspect"] = Field(
+        "exact",
+        description="size outside of training: data.size, or that of its shorter side, the aspect kept, bicubically",
+    )
     inputs: tuple[str, ...] = Field(("image",), description="batch keys the network is given", min_length=1)
     targets: tuple[str, ...] = Field(("depth",), description="batch keys the network is taught", min_length=1)
     sparse: Sparse = Sparse()
@@ -141,9 +150,7 @@ class Loss(Section):
     mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
     silog_lambda: Fraction = Field(0.85, description="how much of the common scale error silog forgives")
     silog_unbiased: bool = Field(False, description="silog: variance over n - 1 pixels, as AdaBins has it")
-    depth_range: PositiveFloat = Field(
-        10.0, description="metres that ssim, ms_ssim, depth_bce, depth_dice take as 1"
-    )
+    depth_range: PositiveFloat = Field(10.0, description="metres that ssim, ms_ssim, depth_bce, depth_dice take as 1")
     multiscale_weights: tuple[Amount, ...] = Field((1.0, 0.7, 0.5, 0.3, 0.2), description="weights, finest first")
     multiscale_norm: Literal["l1", "l2"] = Field("l1", description="error of a scale")
     multiscale_relative: bool = Field(False, description="error of a scale as a share of the true depth")
@@ -178,7 +185,7 @@ class Optim(Section):
         2, description="plateau: epochs without a better validation score before a drop"
     )
     average: Literal["none", "ema", "swa"] = Field(
-        "none", description="weights used for validation and saved: raw or averaged"
+        "none", description="weights used for validation and saved: raw or averaged, batch-norm statistics with them"
     )
     ema_decay: Fraction = Field(0.999, description="decay of the exponential moving average per step")
     swa_start: Fraction = Field(0.75, description="share of all epochs after which weights are averaged equally")
@@ -187,7 +194,7 @@ class Optim(Section):
 class Train(Section):
     """How long and how training runs."""
 
-    epochs: Positive = Field(20, description="passes over the training frames in the first phase")
+    epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
     accumulate: Positive = Field(1, description="parts a worker's share of the batch is run in, to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

@@ -28,11 +28,11 @@ class StepResult:
 class Stepper:
     """Runs optimiser steps; a step whose loss or gradient is not finite is skipped and leaves no trace."""
 
-    def __init__(self, recipe: Recipe, state: State, network: nn.Module) -> None:
+    def __init__(self, recipe: Recipe, state: State, network: nn.Module, *, steps_per_epoch: int) -> None:
         self.recipe, self.state, self.network = recipe, state, network
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
         self.buffers = [b for b in state.model.buffers() if b.is_floating_point()]
-        self.epochs = recipe.train.epochs + recipe.finetune.epochs
+        self.steps = (recipe.train.epochs + recipe.finetune.epochs) * steps_per_epoch
 
     def step(self, micro_batches: list[Batch], lr: float) -> StepResult:
         """One optimiser step on this process's share of a global batch."""
@@ -53,7 +53,7 @@ class Stepper:
             state.scaler.step(state.optimiser)
             at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + total, at.good_steps + 1, 0
             if state.average is not None:
-                state.average.update(state.model, progress=(at.epoch + 1) / self.epochs)
+                state.average.update(state.model, progress=at.step / self.steps)
         state.scaler.update()
         state.optimiser.zero_grad(set_to_none=True)
         return StepResult(math.nan if bad else total, stop)
@@ -64,6 +64,7 @@ class Stepper:
         section = loss_at(self.state.position.epoch, self.recipe.curriculum, last=self.recipe.loss)
         images = sum(len(batch["id"]) for batch in micro_batches)
         for number, cpu_batch in enumerate(micro_batches, start=1):
+            models.check_ids(self.state.model, cpu_batch)
             batch = to_device(cpu_batch, self.state.device, min_depth=data.min_depth, max_depth=data.max_depth)
             with distributed.hold_gradients(self.network, hold=number < len(micro_batches)):
                 with self.state.precision.autocast():

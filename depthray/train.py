@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from depthray import distributed, optim, picture
+from depthray import distributed, losses, optim, picture
 from depthray.data.frames import Frames
 from depthray.meter import Interval, Meter
 from depthray.metrics import badness
@@ -49,8 +49,11 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
     Raises DivergedError after `train.max_bad_steps` non-finite losses in a row, naming the samples of the last batch.
     """
-    network = _network(recipe, state)
     epochs = recipe.train.epochs + recipe.finetune.epochs
+    if not epochs:
+        yield _untrained(recipe, state, frames)
+        return
+    network = _network(recipe, state)
     while state.position.epoch < epochs:
         _enter_phase(recipe, state)
         yield from _epoch(recipe, state, frames, network)
@@ -62,7 +65,9 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
 
 def _network(recipe: Recipe, state: State) -> nn.Module:
-    network = distributed.wrap(state.model, sync_batchnorm=recipe.train.sync_batchnorm)
+    given: tuple[str, ...] = getattr(state.model, "gives", ("depth",))
+    unread = losses.unread(given, recipe.loss)
+    network = distributed.wrap(state.model, sync_batchnorm=recipe.train.sync_batchnorm, unread=unread)
     return torch.compile(network) if recipe.train.compile else network  # type: ignore[return-value]
 
 
@@ -76,7 +81,7 @@ def _epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> 
     """The steps of one epoch from where the state stands."""
     at = state.position
     meter = Meter(recipe)
-    stepper = Stepper(recipe, state, network)
+    stepper = Stepper(recipe, state, network, steps_per_epoch=frames.steps_per_epoch)
     batches = frames.train_epoch(at.epoch, first_step=at.step_in_epoch)
     for _ in range(at.step_in_epoch, frames.steps_per_epoch):
         started = time.perf_counter()
@@ -112,13 +117,29 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     metrics = {**scores, "train_loss": train_loss, "lr": lr, "bad_steps": float(at.bad_steps)}
     at.epoch += 1
     at.step_in_epoch, at.loss_sum, at.good_steps = 0, 0.0, 0
-    score = badness(recipe.eval.monitor, scores[recipe.eval.monitor])
-    state.plateau.update(score)
-    if score < at.best:
-        at.best, at.best_epoch = score, at.epoch
+    state.plateau.update(_rank(recipe, state, scores))
     at.seconds += time.perf_counter() - started
     metrics["seconds"] = at.seconds
     return Epoch(at.epoch, at.step, metrics, pictures, ended=_why_ended(recipe, state))
+
+
+def _untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
+    """Epoch 0, of a run without any other: the weights as they came, scored, to be predicted with or trained on."""
+    started = time.perf_counter()
+    scores, pictures = validate(recipe, state, frames)
+    _rank(recipe, state, scores)
+    state.position.seconds += time.perf_counter() - started
+    rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
+    return Epoch(0, 0, {**scores, **rest}, pictures, ended="no epochs asked for")
+
+
+def _rank(recipe: Recipe, state: State, scores: dict[str, float]) -> float:
+    """The badness of the position's scores, kept if it is the best so far."""
+    at = state.position
+    score = badness(recipe.eval.monitor, scores[recipe.eval.monitor])
+    if score < at.best:
+        at.best, at.best_epoch = score, at.epoch
+    return score
 
 
 def _why_ended(recipe: Recipe, state: State) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from depthray import distributed, picture
 from depthray.data.frames import Frames
 from depthray.data.loader import eval_batches
 from depthray.errors import UsageError
 from depthray.evaluate import evaluate, pictures
 from depthray.protocols import PROTOCOLS
-from depthray.sections import Recipe
+from depthray.sections import Monitor, Recipe
 from depthray.state import State
 
 
@@ -21,10 +23,11 @@ def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, fl
     protocol = PROTOCOLS[recipe.eval.protocol]
     found = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
     scores = found.scores()
+    known = [name for name in scores if name in get_args(Monitor)]
     if recipe.eval.monitor not in scores:
         raise UsageError(
-            f"eval.monitor={recipe.eval.monitor} is not scored here: this network under protocol {protocol.name} has "
-            f"{', '.join(scores)}; set eval.monitor to one of them"
+            f"eval.monitor={recipe.eval.monitor} is not scored here: these frames and this network under protocol "
+            f"{protocol.name} have {', '.join(known)}; set eval.monitor to one of them"
         )
     rows: list[picture.Row] = []
     if distributed.is_main():

@@ -152,14 +152,14 @@ class _Api:
         kind = request.headers.get("content-type", "")
         uploads = await self._decode(codec.read_batch, data, kind, self._settings.limits)
         deadline = time.monotonic() + self._settings.timeout_seconds
-        budget = batch.Budget(self._settings.limits)
+        pictures = await self._in_thread(batch.read, uploads, self._settings.limits)
 
-        async def one(upload: codec.Upload) -> _Done:
-            clock = _Clock()
-            given = await self._decode(budget.read, upload.files)
-            return await self._answer(given, model, wanted, deadline=deadline, clock=clock)
+        async def one(given: Picture | Problem) -> _Done:
+            if isinstance(given, Problem):
+                raise given
+            return await self._answer(given, model, wanted, deadline=deadline, clock=_Clock())
 
-        outcomes = await asyncio.gather(*(batch.settle(one(upload)) for upload in uploads))
+        outcomes = await asyncio.gather(*(batch.settle(one(given)) for given in pictures))
         batch.refuse_if_all_failed(outcomes)
         entries = [
             batch.Entry(upload.name, *((done.encoded, done.headers) if isinstance(done, _Done) else (done, {})))
@@ -205,6 +205,7 @@ class _Api:
         clock.lap("upload")
         kind = request.headers.get("content-type", "")
         given = await self._decode(codec.read, data, kind, self._settings.limits)
+        clock.lap("decode")
         done = await self._answer(given, model, wanted, deadline=deadline, clock=clock)
         return Response(done.encoded.data, headers=done.headers, media_type=done.encoded.media)
 
@@ -219,7 +220,6 @@ class _Api:
 
     async def _answer(self, given: Picture, model: str, wanted: Options, *, deadline: float, clock: _Clock) -> _Done:
         """A picture -> the answer to it, encoded."""
-        clock.lap("decode")
         call = self._backend.predict(model, given.rgb, given.others, deadline, native=wanted.native)
         answer = await self._ask(call, deadline=deadline)
         if not all(np.isfinite(values).all() for values in answer.maps.values()):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ class ModelCard:
     size: tuple[int, int]  # (H,W) pixels the network sees
     min_depth: float  # metres
     max_depth: float  # metres
+    fit: Literal["exact", "aspect"] = "exact"  # whether the network sees that size or one of the picture's aspect
     default: bool = False  # whether it answers where no name is given
     versions: tuple[str, ...] = ()  # those that answer as name@version, newest first
     metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores of training

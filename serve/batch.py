@@ -1,15 +1,15 @@
-"""Several pictures in one request: read one after the other within a budget, answered side by side, packed as a zip."""
+"""Several pictures in one request: read one after the other, answered side by side, packed as a zip."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
-import threading
 import zipfile
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from depthray.errors import DataError
 from serve import codec, problems
 from serve.codec import Encoded, Picture
 from serve.problems import Problem
@@ -29,22 +29,19 @@ _SUFFIXES = {
 _OF_THE_WHOLE = (404, 429, 503, 504)
 
 
-class Budget:
-    """The pixels all pictures of a request may have together."""
-
-    def __init__(self, bounds: Limits) -> None:
-        self._bounds, self._left = bounds, bounds.batch_pixels
-        self._turn = threading.Lock()
-
-    def read(self, files: Mapping[str, bytes]) -> Picture:
-        """The next picture, in as many pixels as are left."""
-        with self._turn:
-            most = min(self._bounds.pixels, self._left)
-            if most <= 0:
-                raise Problem(422, f"all pictures of a batch have at most {self._bounds.batch_pixels} pixels")
-            given = codec.read_files(files, self._bounds.model_copy(update={"pixels": most}))
-            self._left -= given.rgb.shape[0] * given.rgb.shape[1]
-            return given
+def read(uploads: Sequence[codec.Upload], bounds: Limits) -> list[Picture | Problem]:
+    """Pictures in their order, or what is wrong with them; all together have so many pixels at most."""
+    left, found = bounds.batch_pixels, list[Picture | Problem]()
+    for upload in uploads:
+        try:
+            given = codec.read_files(upload.files, bounds.model_copy(update={"pixels": min(bounds.pixels, left)}))
+            left -= given.rgb.shape[0] * given.rgb.shape[1]
+            found.append(given)
+        except DataError as error:
+            found.append(problems.of_upload(error))
+        except Problem as problem:
+            found.append(problem)
+    return found
 
 
 class Entry(NamedTuple):

@@ -147,7 +147,7 @@ def _serve(settings: Settings, args: argparse.Namespace) -> int:
             _wait()
         finally:
             with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):  # Ray warns that what we end has ended
-                serve.shutdown()  # type: ignore[no-untyped-call]
+                serve.shutdown()
     return 0
 
 
@@ -221,6 +221,13 @@ def _cluster(address: str | None, settings: Settings) -> Iterator[None]:
 
 def _promote(argv: list[str]) -> int:
     """`depthray serve promote`: another checkpoint is served, by a running server too."""
+    args = _promote_parser().parse_args(argv)
+    settings = settings_of.load(None, [f"store={args.store}"] if args.store else [])
+    _put(settings, args.name, args.checkpoint, force=args.force)
+    return 0
+
+
+def _promote_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray serve promote",
         description="Serve a checkpoint from now on: copied, verified, loaded, compared with the one before on golden "
@@ -230,29 +237,28 @@ def _promote(argv: list[str]) -> int:
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     parser.add_argument("--force", action="store_true", help="though its depths are far from those of the one before")
     _add_store(parser)
-    args = parser.parse_args(argv)
-    settings = settings_of.load(None, [f"store={args.store}"] if args.store else [])
-    _put(settings, args.name, args.checkpoint, force=args.force)
-    return 0
+    return parser
 
 
 def _rollback(argv: list[str]) -> int:
     """`depthray serve rollback`: the version before is served again."""
-    parser = argparse.ArgumentParser(prog="depthray serve rollback", description="Serve the version before again.")
-    parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
-    _add_store(parser)
-    args = parser.parse_args(argv)
+    args = _rollback_parser().parse_args(argv)
     settings = settings_of.load(None, [f"store={args.store}"] if args.store else [])
     pointer = Store(settings.store).rollback(args.name)
     print(f"model       {args.name}@{pointer.current}  (before: {pointer.previous})")
     return 0
 
 
+def _rollback_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray serve rollback", description="Serve the version before again.")
+    parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
+    _add_store(parser)
+    return parser
+
+
 def _list(argv: list[str]) -> int:
     """`depthray serve list`: the models of the store."""
-    parser = argparse.ArgumentParser(prog="depthray serve list", description="The models of a store.")
-    _add_store(parser)
-    args = parser.parse_args(argv)
+    args = _list_parser().parse_args(argv)
     store = Store(settings_of.load(None, [f"store={args.store}"] if args.store else []).store)
     for name in store.names():
         card = store.card(name)
@@ -260,3 +266,9 @@ def _list(argv: list[str]) -> int:
         maps = f"{card.size[1]}x{card.size[0]} {','.join(card.inputs)} -> {','.join(card.targets)}"
         print(f"{card.id:<24} {card.architecture:<12} {maps}{before}")
     return 0
+
+
+def _list_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray serve list", description="The models of a store.")
+    _add_store(parser)
+    return parser

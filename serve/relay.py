@@ -20,6 +20,7 @@ from ray.serve.handle import DeploymentHandle
 
 from depthray.errors import DepthrayError
 from depthray.predict import prepare, restore
+from depthray.sections import Data
 from serve.backend import Answer, Broken, Busy, ModelCard, NotReady, TimedOut, UnknownModel
 from serve.model import Reply
 from serve.settings import Settings
@@ -62,7 +63,8 @@ class Relay:
         card = await self._card(model)
         pinned = "@" in model
         for again in range(TRIES):
-            sample = await asyncio.to_thread(prepare, rgb, others, inputs=card.inputs, size=card.size)
+            section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
+            sample = await asyncio.to_thread(prepare, rgb, others, section)
             prepared = time.monotonic()
             reply = await self._ask(card, sample, deadline)
             if reply.fault != "elsewhere":

@@ -106,6 +106,7 @@ class Store:
             inputs=tuple(data.inputs),
             targets=tuple(data.targets),
             size=(data.size[0], data.size[1]),
+            fit=data.fit,
             min_depth=data.min_depth,
             max_depth=data.max_depth,
             default=name == self._default(),

@@ -133,7 +133,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").mkdir()
     fails(2, "train", tmp_path / "mine.yaml", "--local", said="mine.yaml is not a file")
     fails(2, "recipe", "show", "deno", said="did you mean 'demo'?")
-    fails(2, "train", "--local", said="which recipe? choose from: demo")
+    fails(2, "train", "--local", said=("which recipe? choose from: ", "demo, "))
 
 
 @pytest.mark.parametrize(
@@ -145,10 +145,10 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (2, "data.size=32", "data.size=32"),
         (2, "data.size=32,[", "data.size.1='['"),
         (2, "data.inputs=image,imge", "'imge'"),
-        (2, "model.encoder=resnet35", "did you mean 'resnet34'?"),
+        (2, "model.encoder=resnet344", "did you mean 'resnet34'?"),
         (2, "model.pretrained=true", "no ImageNet weights for encoder 'tiny'"),
         (2, "data.encoding=cm", "no depth encoding data.encoding='cm'"),
-        (2, "eval.protocol=nyu", "did you mean 'nyu-bts'?"),
+        (2, "eval.protocol=nyu", "did you mean 'nyu-s2d'?"),
         (2, "train.accumulate=3", "train.batch_size=8 is the global batch and must divide by"),
         (3, "train.batch_size=100", "20 training frames do not fill one batch of 100"),
         (3, "curriculum.chunks=9", "lower train.batch_size or curriculum.chunks"),
@@ -353,7 +353,7 @@ UNUSABLE: list[tuple[Harm, str, str]] = [
     (write_depth(SIZE, np.uint8), "stored as uint8, but encoding 'uint16_mm' is uint16", ""),
     (write_depth((40, 64), np.uint16), "size mismatch, depth is 64x40 but rgb is 64x48", ""),
     (write_depth((*SIZE, 3), np.uint16), "depth has shape (48, 64, 3), but one channel", ""),
-    (depth_as(lambda depth: depth.astype(object)), ".npy: not a readable image", FLOAT),
+    (depth_as(lambda depth: depth.astype(object)), ".npy: not a readable .npy file", FLOAT),
     (depth_as(lambda depth: depth.astype(np.int32)), "stored as int32, but encoding 'float_m'", FLOAT),
     (lambda root: break_row(root, 4, rgb="rgb/s0-000.jpg"), "1 frame ids are used twice, first 'rgb/s0-000'", ""),
     (lambda root: add_column(root, "split", lambda i: "val" if i % 2 else ""), "is declared train and val", ""),
@@ -452,7 +452,7 @@ def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Pa
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     (tmp_path / "empty").mkdir()
-    nothing = "neither an index.csv nor *.h5 shards"
+    nothing = "looks like none of bts, "
     places = {
         tmp_path / "nowhere": "nowhere does not exist",
         loop: "loop is a link that leads nowhere",
@@ -535,7 +535,7 @@ def test_one_bad_image_of_two(fails: Fails, trained: Path, tmp_path: Path, image
         (2, ["pack", "DATA", "OUT", "--frames-per-shard", "0"], "--frames-per-shard must be at least 1"),
         (3, ["pack", "DATA", "OUT", "--index", "other.csv"], "other.csv does not exist"),
         (2, ["check", "DATA", "data.max_dept=3"], "did you mean 'max_depth'?"),
-        (2, ["stats", "DATA", "--protocol", "nyu"], "did you mean 'nyu-bts'?"),
+        (2, ["stats", "DATA", "--protocol", "nyu"], "did you mean 'nyu-s2d'?"),
         (5, ["render", "FILE", "--frames", "1", "--size", "16", "16"], "file: cannot be written: Not a directory;"),
         (3, ["render", "DATA", "--frames", "1"], "index.csv exists"),
         (2, ["render", "OUT", "--frames", "0"], "--frames 0: must be at least 1"),

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frames import folder_dataset
+from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS, kitti
 
 from cluster.convert import main as convert
+from depthray.commands.data import main
 from depthray.data import shards
-from depthray.data.command import main
-from depthray.data.convert import convert_range, plan, stored_unit
+from depthray.data.convert import convert_range, original_units, plan, stored_unit
 from depthray.data.sources import Frame, open_source
 from depthray.errors import DataError, DepthrayError, UsageError
 from depthray.sections import Data, Sparse
@@ -165,6 +166,34 @@ def test_kitti_keeps_its_unit_and_its_points(tmp_path, capsys):
     for index in (0, 7):
         for key in ("depth", "sparse"):
             np.testing.assert_array_equal(before.read(index)[key], after.read(index)[key])
+
+
+@pytest.mark.parametrize(
+    ("form", "unit"),
+    [
+        ("kitti", "uint16_256"),
+        ("modest", "uint8_10m"),
+        ("diode", "float_m"),
+        ("sunrgbd", "uint16_mm, bits rotated left by 3"),
+        ("nyu_csv", "uint16_mm, uint8_10m"),
+        ("nyu_raw", "kinect_disparity_be"),
+    ],
+)
+def test_provenance_states_the_unit_of_the_files(form, unit, tmp_path):
+    {**MAKERS, **NYU}[form](tmp_path / "files")
+    assert convert([form, str(tmp_path / "files"), str(tmp_path / "out")]) == 0
+    assert shards.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == unit
+    assert convert(["shards", str(tmp_path / "out"), str(tmp_path / "again")]) == 0
+    (again,) = [shards.open_shard(path) for path in (tmp_path / "again").iterdir()]
+    assert again.provenance["encoding"] == shards.open_shard(tmp_path / "out/shard-00000.h5").encoding
+
+
+def test_provenance_of_what_is_declared_and_of_what_is_drawn(tmp_path):
+    root = folder_dataset(tmp_path / "files", scenes=1, per_scene=1)
+    words = ["folder", str(root), str(tmp_path / "out"), "--encoding", "uint16_5000"]
+    assert convert(words) == 0
+    assert shards.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == "uint16_5000"
+    assert original_units(open_source(Data(source="synthetic", frames=1, size=(24, 32)))) == {}
 
 
 def test_depth_beyond_65_m_survives_in_its_own_unit(tmp_path):

@@ -227,7 +227,7 @@ def test_further_inputs_widen_the_image_branch_only():
     first = torch.zeros(16, 15, 3, 3)
     first[:, 2:5] = model.image[0].weight.detach()
     wide.load_state_dict(model.state_dict() | {"image.0.weight": first})
-    batch = pair() | {"sparse": torch.ones(2, 1, 32, 32), "semantics": torch.ones(2, 1, 32, 32, dtype=torch.int64)}
+    batch = pair() | {"sparse": torch.zeros(2, 1, 32, 32), "semantics": torch.ones(2, 1, 32, 32, dtype=torch.int64)}
     with torch.no_grad():
         assert torch.allclose(wide(batch)["depth"], model(batch)["depth"], atol=1e-5)
 

@@ -105,7 +105,9 @@ def check_depthray(words: list[str]) -> None:
     if words[0] in ("--help", "--version"):
         return
     arguments = parsed(*words)
-    check_recipe_words(arguments)
+    if words[0] == "serve":
+        return
+    check_recipe_words(arguments, training=words[0] in ("train", "recipe"))
     for flag, known in CHOICES.items():
         assert getattr(arguments, flag, None) in (None, *known), f"--{flag}: no such value"
     for name in getattr(arguments, "format", "png").split(","):
@@ -118,6 +120,8 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
     try:
         if word == "data":
             return module._parse(list(rest))
+        if word == "serve":
+            return parsed_serve(module, list(rest))
         parser = module._parser()
         return parser.parse_intermixed_args(rest) if word in INTERMIXED else parser.parse_args(rest)
     except SystemExit as refused:
@@ -125,23 +129,34 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
         return argparse.Namespace()  # --help
 
 
+def parsed_serve(module, words: list[str]) -> argparse.Namespace:
+    """What `depthray serve`, or the word after it, makes of the rest."""
+    nested = {"promote": module._promote_parser, "rollback": module._rollback_parser, "list": module._list_parser}
+    if words and words[0] in nested:
+        return nested[words[0]]().parse_args(words[1:])
+    arguments = module._parser().parse_intermixed_args(words)
+    module._settings(arguments)
+    return arguments
+
+
 def module_of(word: str):
     assert word in WORDS, f"no command '{word}'"
     return import_module(WORDS[word][0].partition(":")[0])
 
 
-def check_recipe_words(arguments: argparse.Namespace) -> None:
+def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None:
     name = getattr(arguments, "recipe", "") or getattr(arguments, "name", "") or RECIPE
     words = list(getattr(arguments, "words", []))
     if "=" in name:
         name, words = RECIPE, [name, *words]
-    recipe.load(name, words)
+    recipe.load(name, words, training=training)
 
 
 def flags() -> set[str]:
     """Every flag of every word, nested ones too."""
     found: set[str] = set()
     parsers = [module_of(word)._parser() for word in WORDS]
+    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in ("promote", "rollback", "list")]
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
@@ -224,7 +239,7 @@ def loads(name: str, word: str) -> bool:
     """Whether a recipe takes the word, alone or, of another architecture's options, after its name."""
     for words in ([word], *([f"model={{name: {other}}}", word] for other in models.names())):
         with contextlib.suppress(UsageError):
-            recipe.load(name, words)
+            recipe.load(name, words, training=False)  # of a word alone; those beside it may be what it needs
             return True
     return False
 

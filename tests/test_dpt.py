@@ -10,7 +10,7 @@ from torch import nn
 from depthray.errors import UsageError
 from depthray.models import dpt
 from depthray.models._vit import Shape, ViT
-from depthray.models.dpt import build, published_size, rename
+from depthray.models.dpt import build, rename
 
 # Published metric checkpoints: encoder width, blocks, channels of the decoder and of its levels, parameters.
 PUBLISHED = {
@@ -138,19 +138,6 @@ def test_a_state_inside_another_module_is_renamed_too(weights):
     outer = nn.Sequential(build(size="tiny"))
     outer.load_state_dict({f"0.{key}": value for key, value in weights.items()})
     assert torch.equal(outer[0].encoder.cls_token, weights["pretrained.cls_token"])
-
-
-@pytest.mark.parametrize(
-    ("image", "size"),
-    [
-        ((480, 640), (518, 686)),  # NYU Depth v2
-        ((375, 1242), (518, 1722)),  # KITTI
-        ((518, 518), (518, 518)),
-        ((2000, 1000), (1036, 518)),
-    ],
-)
-def test_published_preprocessing_enlarges_to_518(image, size):
-    assert published_size(*image) == size
 
 
 def test_depth_is_a_share_of_max_depth():

@@ -128,7 +128,7 @@ def test_truncated_image_names_the_file(root, name):
 def test_pickled_npy_is_refused(root):
     np.save(root / "bad.npy", np.array([{}], dtype=object), allow_pickle=True)
     add_columns(root, depth="bad.npy")
-    with pytest.raises(DataError, match=r"bad\.npy: not a readable image"):
+    with pytest.raises(DataError, match=r"bad\.npy: not a readable \.npy file"):
         open_source(section(root, encoding="float_m")).read(0)
 
 

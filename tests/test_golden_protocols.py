@@ -179,8 +179,14 @@ def test_densedepth_as_it_calls_itself_divides_by_the_prediction():
     agree(ours("nyu-eigen-filled", truth, prediction.clip(0.1, 10)), published)  # truth and prediction exchanged
 
 
-def marigold_frame(pred, gt):
-    kept = (gt > 1e-3) & (gt < 10)
+def scored_pixels(gt, crop, most=10.0):
+    inside = np.zeros(gt.shape, bool)
+    inside[crop if crop is not None else ...] = True
+    return inside & (gt > 1e-3) & (gt < most)
+
+
+def marigold_frame(pred, gt, *, crop=None):
+    kept = scored_pixels(gt, crop)
     columns = np.stack([pred[kept], np.ones(kept.sum())], axis=1)
     scale, shift = np.linalg.lstsq(columns, gt[kept], rcond=None)[0]
     aligned = np.clip(np.clip(pred * scale + shift, 1e-3, 10), 1e-6, None)
@@ -208,9 +214,21 @@ def test_marigold_aligns_depth():
     agree(ours("affine-depth", affine(prediction), truth), mean_over_frames(marigold_frame, affine(prediction), truth))
 
 
-def midas_frame(pred, gt):
+EIGEN = np.s_[45:471, 41:601]
+
+
+def test_marigold_aligns_depth_on_the_eigen_crop_of_nyu():
+    prediction, truth = fixture(NYU, 2)
+    lost = affine(prediction)
+    lost[:, :40] *= 3  # what lies outside of the crop is neither fitted nor scored
+    found = ours("affine-depth-nyu", lost, truth)
+    agree(found, mean_over_frames(lambda p, d: marigold_frame(p, d, crop=EIGEN), lost, truth))
+    assert found["rmse"] < 0.95 * ours("affine-depth", lost, truth)["rmse"]
+
+
+def midas_frame(pred, gt, *, crop=None):
     """MiDaS: the 2x2 normal equations in disparity, disparity capped at that of 10 m, then inverted."""
-    kept = (gt > 1e-3) & (gt < 10)
+    kept = scored_pixels(gt, crop)
     disparity, wanted = 1 / pred[kept], 1 / gt[kept]
     a00, a01, a11 = np.sum(disparity**2), np.sum(disparity), kept.sum()
     b0, b1 = np.sum(disparity * wanted), np.sum(wanted)
@@ -229,10 +247,19 @@ def test_midas_and_depth_anything_align_disparity():
     assert found["abs_rel"] != pytest.approx(ours("affine-depth", lost, truth)["abs_rel"], rel=0.01)
 
 
-def monodepth2_frame(pred, gt):
-    kept = (gt > 1e-3) & (gt < 10)
+def test_midas_aligns_disparity_on_the_eigen_crop_of_nyu():
+    prediction, truth = fixture(NYU, 2)
+    lost = (1 / (3 / prediction + 1.5)).astype(np.float32)
+    lost[:, :40] *= 3
+    found = ours("affine-disparity-nyu", lost, truth)
+    agree(found, mean_over_frames(lambda p, d: midas_frame(p, d, crop=EIGEN), lost, truth))
+    assert found["rmse"] < 0.95 * ours("affine-disparity", lost, truth)["rmse"]
+
+
+def monodepth2_frame(pred, gt, *, crop=None, most=10.0):
+    kept = scored_pixels(gt, crop, most)
     scaled = pred[kept] * (np.median(gt[kept]) / np.median(pred[kept]))
-    return bts_errors(gt[kept], scaled.clip(1e-3, 10))
+    return bts_errors(gt[kept], scaled.clip(1e-3, most))
 
 
 def test_monodepth2_scales_by_the_median():
@@ -241,6 +268,17 @@ def test_monodepth2_scales_by_the_median():
     assert {count % 2 for count in pixels} == {0, 1}  # an even number has two in the middle
     found = ours("median-scaled", prediction / 7, truth)
     agree(found, mean_over_frames(monodepth2_frame, prediction / 7, truth))
+
+
+def test_monodepth2_on_kitti_takes_the_medians_of_the_crop_up_to_80_m():
+    prediction, truth = fixture(KITTI, 2, holes=0.4, median=9.0)
+    prediction, truth = prediction / 5.4, truth * 7
+    prediction[:, :150] *= 3
+    assert truth.max() > 60
+    expected = mean_over_frames(lambda p, d: monodepth2_frame(p, d, crop=garg(*KITTI), most=80.0), prediction, truth)
+    found = ours("median-scaled-kitti", prediction, truth)
+    agree(found, expected)
+    assert found["abs_rel"] != pytest.approx(ours("median-scaled", prediction, truth)["abs_rel"], rel=0.01)
 
 
 def dav2_frame(pred, gt):

@@ -123,6 +123,16 @@ def test_legacy_004_without_a_mask_is_an_error():
         scored("legacy-004", depth=maps()["depth"])
 
 
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "kitti-garg-kb"])
+@pytest.mark.parametrize("targets", [("depth",), ("mask",), ("depth", "mask")])
+def test_a_protocol_states_the_names_it_scores(name, targets):
+    stated = PROTOCOLS[name].scores(targets)
+    if set(PROTOCOLS[name].needs) <= set(targets) or PROTOCOLS[name].usual:
+        assert scored(name, count=1, **{key: maps()[key] for key in targets}).names == stated != ()
+    else:
+        assert stated == ()
+
+
 def test_ssim_is_scored_where_a_protocol_asks_for_it():
     p = maps()
     assert scored("plain", **p).names == (*METRICS, *MASK_METRICS)

@@ -227,7 +227,7 @@ def place_of(words):
 
 
 def test_validation_by_iou():
-    scores, rows = validate(*place_of(["eval.monitor=iou"]))
+    scores, rows = validate(*place_of(["eval.monitor=iou", "data.targets=mask"]))
     assert tuple(scores) == MASK_METRICS and [row.kind for row in rows] == ["mask", "mask"]
 
 

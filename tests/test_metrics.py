@@ -112,6 +112,22 @@ def test_nothing_valid_is_not_a_number():
     assert all(math.isnan(value) for value in metrics.scores(sums(prediction, truth, np.zeros_like(valid))).values())
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_counted_frame_whose_metric_is_no_number_is_the_worst_and_not_left_out(pooled):
+    prediction, truth, valid = frames()
+    prediction[1, 0, 0] = np.nan
+    valid[1, 0, 0] = True
+    found = metrics.scores(sums(prediction, truth, valid), pooled=pooled)
+    for name in ("abs_rel", "rmse", "rmse_log", "log10", "silog", "irmse"):
+        assert found[name] == math.inf, name
+    assert 0 < found["delta1"] < 1  # a pixel that is no number is no hit
+    broken = np.full((1, len(metrics.SUMS)), math.nan)
+    broken[:, 0] = 5
+    assert all(
+        metrics.badness(*pair) in (0, math.inf) for pair in metrics.average(metrics.image_scores(broken)).items()
+    )
+
+
 def test_order_does_not_change_a_bit():
     table = sums(*frames(count=40)).numpy()
     rng = np.random.default_rng(1)

@@ -1,10 +1,12 @@
 """How a recipe's model section becomes a network, what `run` does to a batch, and how inputs become planes."""
 
+import inspect
 import math
 import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -88,7 +90,7 @@ def test_widening_keeps_what_the_image_gave(encoder):
     narrow, wide = (make("unet", {"encoder": encoder}, inputs).eval() for inputs in (("image",), ALL_INPUTS))
     first = widen(narrow.encoder.conv1, ALL_INPUTS).weight
     wide.load_state_dict(narrow.state_dict() | {"encoder.conv1.weight": first})
-    batch = some(ALL_INPUTS)
+    batch = some(ALL_INPUTS) | {"sparse": torch.zeros(2, 1, 64, 64)}  # samples would be what the answer starts from
     with torch.no_grad():
         assert torch.allclose(models.run(wide, batch)["depth"], models.run(narrow, batch)["depth"], atol=1e-5)
 
@@ -136,9 +138,35 @@ def test_planes_of_each_input():
     ids = torch.tensor([[[[5, 5], [5, 6]]]])
     out = planes({"sparse": torch.tensor([[[[0.0, 2.5], [5.0, 10.0]]]]), "semantics": ids, "instances": ids})
     assert out.shape == (1, 13, 2, 2)
-    assert out[0, :2].tolist() == [[[0, 0.25], [0.5, 1]], [[0, 1], [1, 1]]]
+    mean = (0.25 + 0.5 + 1) / 3  # where there is no sample
+    assert out[0, 0].flatten().tolist() == pytest.approx([mean, 0.25, 0.5, 1])
+    assert out[0, 1].tolist() == [[0, 1], [1, 1]]
     assert out[0, 2:12, 0, 0].tolist() == [1, -1, 1, -1, -1, -1, -1, -1, -1, -1]
     assert out[0, 12].tolist() == [[0, 1], [1, 0]]
+
+
+def test_samples_are_kept_and_spread_over_the_map():
+    slope = (2 + torch.arange(40) / 20).expand(1, 1, 33, 40).clone()
+    sparse = torch.zeros_like(slope)
+    places = torch.randperm(33 * 40, generator=torch.Generator().manual_seed(0))[:80]
+    sparse.view(-1)[places] = slope.view(-1)[places]
+    whole = _inputs.filled(torch.cat([sparse, torch.zeros_like(sparse)]))
+    assert torch.equal(whole[0].view(-1)[places], slope.view(-1)[places])
+    assert (whole[:1] - slope).abs().mean() < 0.1
+    assert whole[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(models.names()) - {"masknet"}))
+def test_an_untrained_network_starts_from_the_samples(name):
+    torch.manual_seed(0)
+    natural = inspect.signature(import_module(f"depthray.models.{name}").build).parameters["inputs"].default
+    inputs = tuple(dict.fromkeys((*natural, "sparse")))
+    model = make(name, {"size": "tiny"} if name == "dpt" else {}, inputs).train()
+    batch = some(inputs) | {"sparse": torch.full((2, 1, 64, 64), 4.0)}
+    with torch.no_grad():
+        guided = models.run(model, batch)["depth"].median()
+        alone = models.run(model, batch | {"sparse": torch.zeros(2, 1, 64, 64)})["depth"].median()
+    assert guided > alone + 0.8
 
 
 def test_image_is_normalised_as_imagenet_was():

@@ -189,8 +189,7 @@ def real(tmp_path_factory):
     shutil.copy(REAL / "NYU_color.ppm", folder / "r-1294886360.020000-1.ppm")
     shutil.copy(REAL / "NYU_depth.pgm", folder / "d-1294886360.000000-1.pgm")
     source = open_source(Data(source="nyu_raw", root=str(folder)))
-    pair = source.pairs[0]
-    recorded = source.files.colour(pair.rgb), source.files.fixed_depth(pair.depth, encoding=pair.encoding)
+    recorded = source.files.colour(source.file(0, "image")), source.depth(0)
     return source.read(0), recorded
 
 

@@ -50,6 +50,22 @@ def test_depth_has_the_size_of_the_image_and_is_metres(trained, size):
     assert np.isfinite(depth).all() and (depth > 0).all() and (depth <= 10).all()
 
 
+def test_prediction_may_keep_the_aspect_of_the_image_as_depth_anything_wants_it(tmp_path):
+    words = ["data.fit=aspect", "data.size=42,56", "model={name: dpt, size: tiny}"]
+    predictor, seen = load(write_checkpoint(tmp_path, *words)), []
+    predictor.model.register_forward_pre_hook(lambda _, given: seen.append(given[0]["image"]))
+    rgb = photograph(50, 100)
+    assert predictor.predict(rgb).shape == (50, 100)
+    published = cv2.resize(rgb / 255.0, (84, 42), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(seen[0][0].permute(1, 2, 0).numpy() - published).max() < 1e-5
+
+
+def test_prediction_refuses_class_ids_that_look_alike(tmp_path):
+    predictor = load(write_checkpoint(tmp_path, "data.inputs=[image,semantics]"))
+    with pytest.raises(DataError, match="class id 1023, but this network tells 0 to 1022 apart"):
+        predictor.predict(photograph(), semantics=np.full((50, 70), 1023))
+
+
 def test_prediction_is_the_network_at_its_own_size_brought_back_bilinearly(trained):
     import torch
 
@@ -134,6 +150,22 @@ def test_a_network_of_masks_writes_a_mask(tmp_path, image, capsys):
     written = cv2.imread(str(tmp_path / "out" / f"{image.stem}.mask.png"), cv2.IMREAD_UNCHANGED)
     assert set(np.unique(written)) <= {0, 255}
     assert "foreground" in capsys.readouterr().out
+
+
+def test_a_target_that_the_network_lacks_is_left_out_or_named(tmp_path, image, capsys):
+    both = write_checkpoint(tmp_path / "both", "data.targets=depth,mask")
+    assert set(load(both).maps(photograph())) == {"depth"}
+    assert load(both).predict(photograph()).shape == (50, 70)
+    assert predict_command.main([str(both), str(image), "--out", str(tmp_path / "out")]) == 0
+    only = write_checkpoint(tmp_path / "only", "data.targets=mask", "eval.monitor=iou")
+    with pytest.raises(UsageError, match="this network predicts depth, none of mask"):
+        load(only).maps(photograph())
+    masks = write_checkpoint(tmp_path / "masks", "data.targets=mask,depth", name="masknet")
+    with pytest.raises(UsageError, match="this network predicts mask, not depth"):
+        load(masks).predict(photograph(), background=photograph())
+    words = [str(image), "--background", str(image), "--out", str(tmp_path / "out")]
+    assert predict_command.main([str(masks), *words]) == 0
+    assert f"{image.stem}.mask.png" in capsys.readouterr().out
 
 
 def test_weights_of_another_network_are_refused(trained, tmp_path):

@@ -131,6 +131,38 @@ def test_alignment_takes_a_constant_for_the_mean_and_leaves_a_frame_without_trut
     )
 
 
+@pytest.mark.parametrize("name", ["median-scaled", "median-scaled-kitti", "affine-depth", "affine-disparity"])
+@pytest.mark.parametrize("metres", [0.0, -3.0, 1e-40])
+def test_a_dead_prediction_is_scored_and_badly(name, metres):
+    truth = torch.linspace(1, 9, 40 * 60).view(1, 1, 40, 60)
+    dead = torch.full_like(truth, metres)
+    dead[..., 30:] *= 2 if metres < 1e-30 else 1
+    found = protocols.compare(dead, truth, PROTOCOLS[name])
+    sums = metrics.image_sums(found.prediction, found.truth, valid=found.valid)
+    assert torch.isfinite(found.prediction).all() and sums[0, 0, 0] > 0
+    scores = metrics.scores(sums)
+    assert all(np.isfinite(list(scores.values()))) and scores["abs_rel"] > 0.2 and scores["delta1"] < 0.6
+
+
+def test_a_dead_frame_does_not_raise_the_mean_of_the_others():
+    truth = torch.linspace(1, 9, 400).view(1, 1, 20, 20).repeat(2, 1, 1, 1)
+    prediction = truth.clone()
+    prediction[1] = 0
+    found = protocols.compare(prediction, truth, PROTOCOLS["median-scaled"])
+    scores = metrics.scores(metrics.image_sums(found.prediction, found.truth, valid=found.valid))
+    assert scores["abs_rel"] == pytest.approx(0.5, abs=1e-3) and scores["delta1"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [("affine-depth-nyu", "nyu-bts"), ("affine-disparity-nyu", "nyu-bts"), ("median-scaled-kitti", "kitti-garg")],
+)
+def test_an_aligned_protocol_of_a_data_set_scores_the_pixels_of_its_plain_one(name, like):
+    truth = torch.rand((1, 1, 375, 1242), generator=torch.Generator().manual_seed(0)) * 100
+    first, second = (protocols.compare(truth, truth, PROTOCOLS[each]).valid for each in (name, like))
+    assert torch.equal(first, second) and 0 < first.sum() < first.numel()
+
+
 def test_a_disparity_that_would_be_negative_is_the_farthest_depth():
     truth, prediction = torch.tensor([1.0, 9.0, 9.0, 9.0]), torch.tensor([1.0, 2.0, 2.0, 1e3])
     found = protocols.compare(prediction.view(1, 1, 1, 4), truth.view(1, 1, 1, 4), PROTOCOLS["affine-disparity"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -10,7 +14,10 @@ import yaml
 from depthray import losses, recipe
 from depthray.commands.recipe import commented
 from depthray.errors import UsageError
-from depthray.sections import LOSS_OPTIONS, Loss
+from depthray.mask_metrics import MASK_METRICS
+from depthray.metrics import METRICS
+from depthray.protocols import PROTOCOLS
+from depthray.sections import LOSS_OPTIONS, MASK_MONITORS, Loss, Monitor, Recipe
 
 
 @pytest.mark.parametrize("name", recipe.names())
@@ -30,11 +37,12 @@ def test_words_override_the_file_with_typed_values() -> None:
 
 
 def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
-    words = ["data.sparse.samples=5", "curriculum.sizes=[[64,64],[128, 96]]", "curriculum.scale_weights=[[0,1],[1]]"]
-    loaded = recipe.load("unet-resnet34", [*words, "data.sparse.pattern=grid"])
+    words = ["data.sparse.samples=5", "curriculum.sizes=[[64,64],[128, 96]]", "curriculum.scale_weights=[[0,1],[1,1]]"]
+    scales = ["loss.multiscale=1", "loss.multiscale_weights=1,1"]
+    loaded = recipe.load("unet-resnet34", [*words, *scales, "data.sparse.pattern=grid"])
     assert (loaded.data.sparse.samples, loaded.data.sparse.pattern) == (5, "grid")
     assert loaded.curriculum.sizes == ((64, 64), (128, 96))
-    assert loaded.curriculum.scale_weights == ((0.0, 1.0), (1.0,))
+    assert loaded.curriculum.scale_weights == ((0.0, 1.0), (1.0, 1.0))
     assert recipe.flatten(loaded)["data.sparse.samples"] == 5
 
 
@@ -63,6 +71,25 @@ def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
         ("data.sparse=5", "data.sparse=5"),
         ("curriculum.sizes=[[64,0]]", "curriculum.sizes.0.1=0"),
         ("curriculum.sizes=64,64", "curriculum.sizes.0=64"),
+        ("curriculum.sizes=64", "curriculum.sizes.0=64"),
+        ("data.size=64", "data.size=64: input should be a valid tuple"),
+        ("data.inputs=depht", "data.inputs has unknown 'depht'"),
+        ("data.inputs=image,image", "data.inputs names 'image' twice"),
+        ("data.targets=depth,depth", "data.targets names 'depth' twice"),
+        ("data.inputs=image,mask data.targets=depth,mask", "'mask' is in data.inputs and data.targets"),
+        ("eval.protocol=legacy-003", "with data.targets=depth; choose from: ssim, mse"),
+        ("eval.protocol=legacy-001", "choose from: mae"),
+        ("eval.protocol=legacy-004", "scores depth and mask, but data.targets is depth; choose another protocol"),
+        ("eval.protocol=legacy-004 data.targets=depth,mask", "choose from: soft_iou"),
+        ("eval.monitor=ssim", "eval.monitor=ssim is not scored by eval.protocol=plain with data.targets=depth"),
+        ("eval.monitor=iou", "choose from: abs_rel"),
+        ("data.targets=mask", "choose from: iou, dice, boundary_f1"),
+        ("data.max_depth=80", "data.max_depth=80 is beyond model.max_depth=10"),
+        ("data.max_depth=80", "model.max_depth=80 too, and an eval.protocol of that range (now plain)"),
+        ("model.max_depth=8", "data.max_depth=10 is beyond model.max_depth=8"),
+        ("curriculum.scale_weights=[[1,1,1,1,1]]", "weights of loss.multiscale, which is 0"),
+        ("loss.multiscale=1 curriculum.scale_weights=[[1,1,1,1,1],[1,1]]", "scale_weights.1 are 2 weights; give 5"),
+        ("loss.multiscale=1 curriculum.scale_weights=[[0,0,0,0,0]]", "scale_weights.0 are all 0; give 5"),
     ],
 )
 def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
@@ -70,6 +97,54 @@ def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
         recipe.load("unet-resnet34", ["seed=1", *word.split()])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.max_depth=80 model.max_depth=80 eval.protocol=kitti-garg",
+        "data.max_depth=5",
+        "data.max_depth=80 data.targets=mask eval.monitor=iou",
+        "eval.protocol=legacy-003 eval.monitor=mse",
+        "eval.protocol=plain-ssim eval.monitor=ssim",
+        "eval.protocol=legacy-004 data.targets=depth,mask eval.monitor=soft_iou",
+        "data.targets=depth,mask eval.monitor=delta3",
+        "loss.multiscale=1 curriculum.scale_weights=[[0,0,0,0,1]]",
+    ],
+)
+def test_keys_that_fit_each_other_are_taken(word: str) -> None:
+    assert recipe.load("unet-resnet34", word.split()).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("data.inputs=sparse", lambda loaded: loaded.data.inputs == ("sparse",)),
+        ("data.targets=depth", lambda loaded: loaded.data.targets == ("depth",)),
+        ("loss.multiscale_weights=1", lambda loaded: loaded.loss.multiscale_weights == (1.0,)),
+    ],
+)
+def test_a_lone_value_is_a_list_of_one(tmp_path: Path, word: str, found: Callable[[Recipe], bool]) -> None:
+    assert found(recipe.load("unet-resnet34", [word]))
+    key, value = word.split("=")
+    section, name = key.split(".")
+    (tmp_path / "mine.yaml").write_text(f"{section}: {{{name}: {value}, {'l1: 1' if section == 'loss' else ''}}}\n")
+    assert found(recipe.load(str(tmp_path / "mine.yaml")))
+
+
+@pytest.mark.parametrize("word", ["data.max_depth=80", "eval.protocol=legacy-003", "data.targets=mask"])
+def test_what_only_training_relates_may_disagree_to_score_or_to_read(word: str) -> None:
+    assert recipe.load("unet-resnet34", [word], training=False) != recipe.load("unet-resnet34")
+
+
+def test_checking_a_recipe_does_not_wait_for_torch() -> None:
+    code = "import sys; from depthray import recipe; recipe.load('masknet'); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_depth_score_can_be_monitored_and_the_names_of_masks_are_those_scored() -> None:
+    assert set(METRICS) < set(get_args(Monitor)) and MASK_MONITORS == MASK_METRICS
+    assert {name for protocol in PROTOCOLS.values() for name in protocol.own} >= {"ssim", "mse", "soft_iou"}
 
 
 @pytest.mark.parametrize(

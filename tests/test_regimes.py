@@ -61,16 +61,17 @@ def test_the_loss_of_each_epoch_has_its_scale_weights(monkeypatch: pytest.Monkey
 
     def watched(prediction: object, batch: object, section: Loss) -> object:
         seen.append(section.multiscale_weights)
-        return total(prediction, batch, section)  # type: ignore[arg-type]
+        single = section.model_copy(update={"multiscale": 0.0})  # this network has one scale
+        return total(prediction, batch, single)  # type: ignore[arg-type]
 
     monkeypatch.setattr(losses, "total", watched)
-    stages = "curriculum.scale_weights=[[0,1],[0.5,0.5]]"
-    words = [stages, "curriculum.epochs_per_scale_weights=1", "train.epochs=2", "finetune.epochs=1"]
+    stages = ["loss.multiscale=1", "loss.multiscale_weights=3", "curriculum.scale_weights=[[1],[2]]"]
+    words = [*stages, "curriculum.epochs_per_scale_weights=1", "train.epochs=2", "finetune.epochs=1"]
     made = small(*words)
     frames = Frames.open(made)
     list(fit(made, begin(made, CPU), frames))
     steps = frames.steps_per_epoch
-    assert seen == [(0.0, 1.0)] * steps + [(0.5, 0.5)] * steps + [made.loss.multiscale_weights] * steps
+    assert seen == [(1.0,)] * steps + [(2.0,)] * steps + [(3.0,)] * steps
 
 
 LEARNING = [

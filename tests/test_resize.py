@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from depthray.batch import Sample
-from depthray.data.resize import colour, nearest, resize
+from depthray.data.resize import aspect_size, colour, cubic, nearest, resize, scattered, shown
+from depthray.sections import Data
 
 SIZES = [(12, 20), (5, 7), (48, 80), (36, 30), (7, 40)]
 
@@ -61,3 +63,86 @@ def test_own_size_keeps_everything() -> None:
     old, new = sample(), resize(sample(), (24, 40))
     for key in old:
         np.testing.assert_array_equal(new[key], old[key])  # type: ignore[literal-required]
+
+
+def scanned(height: int = 24, width: int = 40, *, count: int = 30) -> np.ndarray:
+    """Metres at a few pixels, all of them different, 0 elsewhere."""
+    random = np.random.default_rng(3)
+    sparse = np.zeros(height * width, np.float32)
+    sparse[random.permutation(sparse.size)[:count]] = 1 + random.permutation(count)
+    return sparse.reshape(height, width)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_sample_falls_into_one_pixel_and_the_nearest_wins(size: tuple[int, int]) -> None:
+    sparse, expected = scanned(), np.zeros(size, np.float32)
+    for row, column in zip(*np.nonzero(sparse), strict=True):
+        place = (int((row + 0.5) * size[0] // 24), int((column + 0.5) * size[1] // 40))
+        expected[place] = min(expected[place] or np.inf, sparse[row, column])
+    found = resize({**sample(), "sparse": sparse}, size)["sparse"]
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("size", [(24, 40), (48, 80), (25, 41), (240, 400)])
+def test_enlarging_keeps_each_sample_once(size: tuple[int, int]) -> None:
+    found = scattered(scanned(), size)
+    assert sorted(found[found > 0].tolist()) == list(range(1, 31))
+
+
+def test_shrinking_keeps_samples_that_a_look_up_would_miss() -> None:
+    sparse = np.zeros((24, 40), np.float32)
+    sparse[::8, ::8] = np.arange(1, 16).reshape(3, 5)
+    for size in ((12, 20), (6, 10), (3, 5)):
+        found = scattered(sparse, size)
+        assert sorted(found[found > 0].tolist()) == list(range(1, 16))
+        assert (nearest(sparse, size) > 0).sum() < 15
+
+
+def test_of_samples_that_meet_the_nearest_stays() -> None:
+    sparse = np.zeros((4, 4), np.float32)
+    sparse[:2, :2] = [[7, 3], [0, 9]]
+    assert scattered(sparse, (2, 2)).tolist() == [[3, 0], [0, 0]]
+
+
+def test_nothing_scanned_stays_nothing() -> None:
+    assert not scattered(np.zeros((24, 40), np.float32), (5, 7)).any()
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [
+        ((480, 640), (518, 686)),  # NYU Depth v2
+        ((375, 1242), (518, 1722)),  # KITTI
+        ((518, 518), (518, 518)),
+        ((2000, 1000), (1036, 518)),
+    ],
+)
+def test_aspect_is_kept_as_published_for_depth_anything(image, size):
+    assert aspect_size(*image, shorter=518) == size
+
+
+def test_the_shorter_side_never_falls_below_the_wanted_one() -> None:
+    assert aspect_size(30, 40, shorter=64) == (70, 84)
+
+
+def test_shown_is_training_size_unless_the_aspect_is_kept() -> None:
+    given: Sample = {**sample(), "background": sample()["image"]}
+    exact = shown(given, Data(size=(12, 20)))
+    assert exact["image"].shape == (12, 20, 3) and exact["image"].dtype == np.uint8
+    kept = shown(given, Data(size=(28, 30), fit="aspect"))
+    assert kept["image"].shape == kept["background"].shape == (28, 42, 3)
+    assert kept["depth"].shape == (28, 42)
+    assert np.isin(kept["depth"], given["depth"]).all()
+    assert kept["intrinsics"][0, 0] == pytest.approx(30 * 42 / 40)
+
+
+def test_bicubic_is_neither_rounded_nor_cut_off() -> None:
+    edge = np.zeros((8, 8, 3), np.uint8)
+    edge[:, 4:] = 255
+    large = cubic(edge, (16, 16))
+    assert large.dtype == np.float32
+    assert large.min() < 0 and large.max() > 255
+    assert np.abs(large - large.round()).max() > 0.1
+    unit = cv2.resize(edge / 255.0, (16, 16), interpolation=cv2.INTER_CUBIC)  # the published order
+    assert np.abs(large / 255 - unit).max() < 1e-5

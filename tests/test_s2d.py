@@ -65,9 +65,9 @@ def test_shards_are_another_form(root, tmp_path):
 def test_missing_file(section, root):
     source = open_source(section)
     (root / FIRST).unlink()
-    with pytest.raises(DataError, match=rf"{FIRST}: .*\(frame 0\)"):
+    with pytest.raises(DataError, match=rf"{FIRST}: "):
         source.read(0)
-    with pytest.raises(DataError, match=rf"{FIRST}: No such file.*\(frame 0\)"):
+    with pytest.raises(DataError, match=rf"{FIRST}: No such file"):
         _ = source.fingerprint
 
 
@@ -75,7 +75,7 @@ def test_missing_file(section, root):
 def test_truncated_file(section, root, share):
     content = (root / FIRST).read_bytes()
     (root / FIRST).write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DataError, match=rf"{FIRST}: not a whole HDF5 file.*\(frame 0\)"):
+    with pytest.raises(DataError, match=rf"{FIRST}: not a whole HDF5 file"):
         open_source(section).read(0)
 
 
@@ -93,7 +93,7 @@ def test_truncated_file(section, root, share):
 )
 def test_bad_file(section, root, arrays, message):
     change(root / FIRST, **arrays)
-    with pytest.raises(DataError, match=rf"{FIRST}: {message}.*\(frame 0\)"):
+    with pytest.raises(DataError, match=rf"{FIRST}: {message}"):
         open_source(section).read(0)
 
 

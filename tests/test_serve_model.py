@@ -14,6 +14,7 @@ from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.errors import CheckpointError
 from depthray.predict import load, prepare, restore
+from depthray.sections import Data
 from serve.model import Depth, Reply
 from serve.promotion import promote
 from serve.store import Store
@@ -40,7 +41,7 @@ def depth(store: Store) -> Iterator[Depth]:
 
 def ask(depth: Depth, version: str, *pictures: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
     """The replies to pictures asked about at once."""
-    samples = [prepare(picture, {}, inputs=("image",), size=(64, 96)) for picture in pictures]
+    samples = [prepare(picture, {}, Data(size=(64, 96))) for picture in pictures]
 
     async def gather() -> list[Reply]:
         return await asyncio.gather(*[depth.predict(name, version, sample, seconds) for sample in samples])
@@ -133,7 +134,7 @@ def test_black_white_and_noise_are_answered(depth: Depth, store: Store) -> None:
 
 def test_a_bad_item_fails_alone(depth: Depth, store: Store) -> None:
     version = store.pointer("rooms").current
-    good = prepare(photograph(), {}, inputs=("image",), size=(64, 96))
+    good = prepare(photograph(), {}, Data(size=(64, 96)))
     bad: Any = {"image": np.array([["x"]], dtype=object)}
 
     async def gather() -> list[Reply]:

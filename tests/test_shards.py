@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from frames import folder_dataset
 
+from depthray.commands.data import main
 from depthray.data import shard_writer, shards
-from depthray.data.command import main
 from depthray.data.sources import Frame, open_source
 from depthray.errors import DataError, ResourceError
 from depthray.sections import Data

@@ -30,6 +30,7 @@ def synthetic(path):
     return Data(source="synthetic", frames=9, size=(24, 32), inputs=("image", "semantics"))
 
 
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 MAKERS = {"folder": folder, "shards": shards, "synthetic": synthetic, **NYU, **OTHERS}
 
 
@@ -85,3 +86,8 @@ def test_nothing_is_odd_about_good_frames(section):
 def test_form_is_recognised_by_its_path(make, tmp_path):
     made = make(tmp_path)
     assert recognise(Path(made.root)) == made.source
+
+
+@pytest.mark.parametrize("form", names())
+def test_every_form_is_described(form):
+    assert f"`{form}`" in PAGE.read_text() or f"### {form}" in PAGE.read_text()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from depthray import checkpoint, recipe
+from depthray import checkpoint, progress, recipe
 from depthray.data.frames import Frames
 from depthray.errors import DataError, DivergedError, UsageError
 from depthray.meter import Interval
-from depthray.run import STOP, prepare, record
+from depthray.run import STOP, prepare, record, summary
 from depthray.sections import Recipe
 from depthray.state import State, begin
 from depthray.train import Epoch, SavePoint, fit, learning_rate
@@ -222,3 +222,63 @@ def test_training_lowers_the_loss(frames: Frames) -> None:
     made = small("train.epochs=6")
     losses = [event.metrics["train_loss"] for event in fit(made, begin(made, CPU), frames) if isinstance(event, Epoch)]
     assert losses[-1] < 0.8 * losses[0], losses
+
+
+def test_a_run_of_no_epochs_is_a_scored_checkpoint_of_the_weights_as_they_came(tmp_path: Path) -> None:
+    made, run = small("train.epochs=0", "optim.average=ema"), tmp_path / "run"
+    lines: list[dict[str, object]] = []
+    prepare(run, made, resume=False)
+    [epoch] = record(made, run, CPU, show=lines.append)
+    assert epoch.number == epoch.step == 0 and epoch.ended == "no epochs asked for"
+    best, scores = summary(run)
+    assert best.name == "epoch-0000-step-00000000"
+    assert math.isfinite(scores["abs_rel"]) and scores["abs_rel"] == epoch.metrics["abs_rel"]
+    assert_equal(checkpoint.load(best).weights, dict(begin(made, CPU).model.state_dict()))
+    assert "epoch 0 done: abs_rel" in "\n".join(progress.line(line) for line in lines)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "plateau"])
+def test_a_run_of_no_epochs_is_trained_on_as_if_it_had_not_been(tmp_path: Path, schedule: str) -> None:
+    words = (f"optim.schedule={schedule}", "optim.average=swa", "optim.swa_start=0.4", "data.frames=20")
+    straight = weights_after(small(*words), tmp_path / "straight")
+    weights_after(small(*words, "train.epochs=0"), tmp_path / "later")
+    assert_equal(weights_after(small(*words), tmp_path / "later"), straight)
+
+
+def test_the_second_phase_may_come_without_the_first(frames: Frames) -> None:
+    made = small("train.epochs=0", "finetune.epochs=1", "finetune.lr=1e-5", "curriculum.sizes=[[32,32]]")
+    events = list(fit(made, begin(made, CPU), frames))
+    rates = [event.lr for event in events if isinstance(event, Interval)]
+    assert len(rates) == frames.steps_per_epoch and rates[0] == max(rates) == 1e-5
+    assert isinstance(events[-1], Epoch) and events[-1].number == 1 and events[-1].ended == "all epochs done"
+
+
+@pytest.mark.parametrize(
+    ("start", "epochs", "expected"), [(0.5, 2, 0.5), (0.75, 1, 0.25), (0.0, 1, 1.0), (1.0, 1, 0.0)]
+)
+def test_swa_averages_only_what_follows_its_start(frames: Frames, start: float, epochs: int, expected: float) -> None:
+    made = small(f"train.epochs={epochs}", "optim.average=swa", f"optim.swa_start={start}", "train.batch_size=4")
+    state, few = begin(made, CPU), Frames(made, frames.source)
+    list(fit(made, state, few))
+    assert state.average is not None
+    assert state.average.count == round(expected * epochs * few.steps_per_epoch)
+
+
+def test_a_compiled_network_trains_to_the_same_weights(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def eager(network: torch.nn.Module) -> object:
+        compiled.append(network)
+        return real(network, backend="eager")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    ends = []
+    for word in ("train.compile=true", "train.compile=false"):
+        made = small("train.epochs=1", word)
+        state = begin(made, CPU)
+        list(fit(made, state, frames))
+        ends.append(state.model.state_dict())
+    torch._dynamo.reset()
+    assert len(compiled) == 1
+    assert_equal(ends[0], ends[1])

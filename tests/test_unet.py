@@ -12,7 +12,7 @@ from torchvision.models import resnet18, resnet34
 
 from depthray import models
 from depthray.errors import UsageError
-from depthray.models.unet import build
+from depthray.models.unet import VARIANTS, build
 from depthray.sections import Model
 
 
@@ -167,3 +167,9 @@ def test_failed_download_says_what_to_do(monkeypatch):
 def test_tiny_has_no_imagenet_weights():
     with pytest.raises(UsageError, match="no ImageNet weights for encoder 'tiny'"):
         build(encoder="tiny", pretrained=True)
+
+
+def test_the_linear_variant_is_the_published_network():
+    assert VARIANTS["unet-linear"] == {"decoder": "linear"}
+    with torch.device("meta"):
+        assert count(build(**VARIANTS["unet-linear"])) == 23_644_737

@@ -69,6 +69,41 @@ def test_view_writes_everything(trained, tmp_path, capsys):
     assert rerun.__version__
 
 
+def test_without_rerun_nothing_is_predicted_and_the_flag_is_named(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(view_command, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'depthray\[viz\]', or give --no-recording"):
+        view_command.main([str(trained), "--frames", "1", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    assert view_command.main([str(trained), "--frames", "1", "--no-recording", "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "recording.rrd").exists() and "errors.png" in capsys.readouterr().out
+
+
+def test_a_network_without_depth_is_named(tmp_path):
+    made = write_checkpoint(
+        tmp_path, "data.source=synthetic", "data.frames=12", "data.targets=mask,depth", name="masknet"
+    )
+    with pytest.raises(UsageError, match="this network predicts mask, no depth"):
+        view_command.main([str(made), "--frames", "1", "--no-recording", "--out", str(tmp_path / "out")])
+
+
+def test_a_distance_is_measured_with_the_further_inputs_of_the_network(tmp_path, capsys):
+    made = write_checkpoint(tmp_path, "data.inputs=image,sparse", "data.size=48,64")
+    photo = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "x.png"), photo[..., ::-1])
+    sparse = np.full(SIZE, 2.0, np.float32)
+    (tmp_path / "sparse").mkdir()
+    np.save(tmp_path / "sparse" / "x.npy", sparse)
+    words = [str(made), str(tmp_path / "x.png"), "5", "6", "50", "40", "--intrinsics", "60,60,31.5,23.5"]
+    depth = load(made).predict(photo, sparse=sparse)
+    for given in ("sparse", "sparse/x.npy"):
+        assert measure_command.main([*words, "--sparse", str(tmp_path / given)]) == 0
+        assert f"(5, 6)  depth {depth[6, 5]:.3f} m" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="this network needs --sparse as well; its inputs are image, sparse"):
+        measure_command.main(words)
+    with pytest.raises(UsageError, match="--background: this network does not take it"):
+        measure_command.main([*words, "--sparse", "x.npy", "--background", "y.png"])
+
+
 def test_frames_must_be_asked_for(trained, tmp_path):
     with pytest.raises(UsageError, match="--frames 0"):
         view_command.main([str(trained), "--frames", "0", "--out", str(tmp_path)])

@@ -73,7 +73,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
             f"{fixed[0]}: an evaluation takes words of data.* and eval.* only; the rest is the checkpoint's"
         )
     checkpoint.recipe_of(path)  # a damaged one is the checkpoint's fault, not that of the words
-    recipe = load(str(path / "recipe.yaml"), arguments.words)
+    recipe = load(str(path / "recipe.yaml"), arguments.words, training=False)
     place = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depthray.commands import further_inputs
 from depthray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,10 +23,14 @@ def main(argv: list[str]) -> int:
     from depthray.predict import load
 
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
-    rgb = photo.read(arguments.image)
+    given, rgb = further_inputs.given(arguments), photo.read(arguments.image)
     pixels = [(arguments.x1, arguments.y1), (arguments.x2, arguments.y2)]
     _refuse_outside(pixels, rgb)
-    depth = load(arguments.checkpoint, device=arguments.device).predict(rgb)
+    predictor = load(arguments.checkpoint, device=arguments.device)
+    further_inputs.check(given, predictor.recipe.data.inputs)
+    beside = {key: further_inputs.beside(path, Path(arguments.image.stem)) for key, path in given.items()}
+    others = {key: further_inputs.read(key, path, limits=photo.LIMITS) for key, path in beside.items()}
+    depth = predictor.predict(rgb, **others)
     if camera is None:
         print("WARNING: the camera is ASSUMED to see 60 degrees from left to right; give --intrinsics", file=sys.stderr)
         camera = assumed_camera(*depth.shape)
@@ -45,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, about in (("x1", "column"), ("y1", "row"), ("x2", "column"), ("y2", "row")):
         parser.add_argument(name, type=int, help=f"{about} of the {'first' if name[1] == '1' else 'second'} pixel")
     parser.add_argument("--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image")
+    further_inputs.add_flags(parser, metavar="FILE|FOLDER")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     return parser
 

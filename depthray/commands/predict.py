@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from depthray.commands import further_inputs
 from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
 from depthray.predict import Predictor, load
 
@@ -22,12 +22,6 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
 MASK = ".mask.png"
-OTHERS = {
-    "background": "the scene without its foreground object, for networks that take it",
-    "sparse": "measured depth: 16-bit PNG in millimetres or .npy in metres, 0 = unmeasured",
-    "semantics": "class ids as PNG or .npy",
-    "instances": "instance ids as PNG or .npy",
-}
 
 
 class _Wish(NamedTuple):
@@ -46,13 +40,13 @@ def main(argv: list[str]) -> int:
 
     arguments = _parser().parse_args(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
-    others = {key: path for key in OTHERS if (path := getattr(arguments, key))}
-    wish = _Wish(arguments.out, _formats(arguments.format), camera, _limits(arguments.max_megapixels), others)
+    others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
+    wish = _Wish(arguments.out, _formats(arguments.format), camera, limits, others)
     images = list(_targets(arguments.images, recursive=arguments.recursive))
     if {"ply", "glb"} & {*wish.formats} and camera is None:
         print(_ASSUMED, file=sys.stderr)
     predictor = load(arguments.checkpoint, device=arguments.device)
-    _refuse_missing(wish, predictor.recipe.data.inputs)
+    further_inputs.check(others, predictor.recipe.data.inputs)
     failed = []
     for image, place in images:
         try:
@@ -85,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image, for ply and glb"
     )
-    for key, about in OTHERS.items():
-        parser.add_argument(f"--{key}", type=Path, metavar="FILE|FOLDER", help=about)
+    further_inputs.add_flags(parser, metavar="FILE|FOLDER")
     parser.add_argument("--recursive", action="store_true", help="folders with all below them")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     parser.add_argument(
@@ -148,50 +141,18 @@ def _predict(predictor: Predictor, image: Path, place: Path, *, wish: _Wish) -> 
 
     rgb = photo.read(image, limits=wish.limits)
     beside = place.parent / image.stem
-    others = {key: _read_other(key, _beside(path, beside), wish.limits) for key, path in wish.others.items()}
+    files = {key: further_inputs.beside(path, beside) for key, path in wish.others.items()}
+    others = {key: further_inputs.read(key, path, limits=wish.limits) for key, path in files.items()}
     maps = predictor.maps(rgb, **others)
     stem = wish.out / place
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        files = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
+        written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
         if "depth" in maps:
-            files += [_write(name, stem, maps["depth"], rgb=rgb, camera=wish.camera) for name in wish.formats]
+            written += [_write(name, stem, maps["depth"], rgb=rgb, camera=wish.camera) for name in wish.formats]
     except OSError as error:
         raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
-    return _line(image, maps, files)
-
-
-def _refuse_missing(wish: _Wish, inputs: tuple[str, ...]) -> None:
-    for key in inputs:
-        if key != "image" and key not in wish.others:
-            raise UsageError(f"this network needs --{key} as well; its inputs are {', '.join(inputs)}")
-    for key in wish.others:
-        if key not in inputs:
-            raise UsageError(f"--{key}: this network does not take it; its inputs are {', '.join(inputs)}")
-
-
-def _beside(path: Path, place: Path) -> Path:
-    """The file of a further input that belongs to an image: in a folder the one of its name, whatever the suffix."""
-    if not path.is_dir():
-        return path
-    stem = path / place
-    found = sorted(file for file in stem.parent.glob(f"{glob.escape(stem.name)}.*") if file.is_file())
-    if len(found) != 1:
-        raise DataError(f"{stem}.*: {'several files' if found else 'no file'} for this image; one is needed")
-    return found[0]
-
-
-def _read_other(key: str, path: Path, limits: Limits) -> NDArray[Any]:
-    """A file of a further input -> its array; sparse depth as 16-bit PNG in millimetres or float .npy in metres."""
-    from depthray import photo
-    from depthray.data import encodings
-
-    if key == "background":
-        return photo.read(path, limits=limits)
-    stored = photo.read_map(path, limits=limits)
-    if key != "sparse":
-        return stored
-    return encodings.decode(stored, "float_m" if stored.dtype.kind == "f" else "uint16_mm", where=str(path))
+    return _line(image, maps, written)
 
 
 def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:

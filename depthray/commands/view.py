@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Predict some frames of a split and write everything there is to see of them."""
     arguments = _parser().parse_intermixed_args(argv)
+    if not arguments.no_recording:
+        _need_rerun()
     from depthray import checkpoint, predict
     from depthray.commands.evaluate import recipe_of
     from depthray.data import split
@@ -34,7 +37,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{path}: this network predicts no depth; `depthray evaluate` draws its masks")
     source = open_source(recipe.data)
     indices = _spread(split.side(source.frames, recipe.data, arguments.split), arguments.frames)
-    predictor = predict.Predictor(predict.load(path).model, recipe, device=predict.load(path).device)
+    loaded = predict.load(path)
+    predictor = predict.Predictor(loaded.model, recipe, device=loaded.device)
     views = [_view(predictor, source, index) for index in indices]
     for file in _write(arguments.out, views, recording=not arguments.no_recording):
         print(f"-> {file}")
@@ -56,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("view"), metavar="DIR", help="where to write; default: view")
     parser.add_argument("--no-recording", action="store_true", help="sheets and point clouds only, without Rerun")
     return parser
+
+
+def _need_rerun() -> None:
+    if find_spec("rerun") is None:
+        raise UsageError("a recording needs Rerun: pip install 'depthray[viz]', or give --no-recording to do without")
 
 
 def _spread(indices: list[int], count: int) -> list[int]:
@@ -81,8 +90,10 @@ def _view(predictor: Predictor, source: Source, index: int) -> View:
     ((_, batch),) = eval_batches(source, [index], data, batch_size=1)
     batch = to_device(batch, predictor.device, min_depth=data.min_depth, max_depth=data.max_depth)
     with torch.inference_mode():
-        depth = models.run(predictor.model, batch)["depth"].float()
-        depth = F.interpolate(depth, native["depth"].shape, mode="bilinear", align_corners=False)
+        answer = models.run(predictor.model, batch)
+        if "depth" not in answer:
+            raise UsageError(f"this network predicts {', '.join(answer)}, no depth; `depthray evaluate` draws masks")
+        depth = F.interpolate(answer["depth"].float(), native["depth"].shape, mode="bilinear", align_corners=False)
     return View(native["id"], native["image"], native["depth"], depth[0, 0].cpu().numpy(), _camera(native))
 
 

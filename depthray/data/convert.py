@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.data import shards
-from depthray.data.sources import Frame, Source
+from depthray.data.sources import Frame, Source, Stored, notes
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Plan(NamedTuple):
     encoding: str  # of depth in the shards
     provenance: Mapping[str, Any]
     skip_bad: bool
+    notes: tuple[str, ...] = ()  # of the source
 
     @property
     def ranges(self) -> list[int]:
@@ -52,6 +53,13 @@ def stored_unit(section: Data) -> str:
     return unit if unit in shards.STEPS else shards.ENCODING
 
 
+def original_units(source: Source) -> dict[str, str]:
+    """How the data set itself stores depth, for the provenance of its shards; nothing where none is stored."""
+    if not isinstance(source, Stored):
+        return {}
+    return {"encoding": ", ".join(sorted({source.encoding(index) for index in range(len(source.frames))}))}
+
+
 def plan(
     source: Source,
     out: Path,
@@ -65,7 +73,7 @@ def plan(
     from depthray.data.shard_writer import prepare
 
     facts = {**provenance, "fingerprint": _fingerprint(source, skip_bad=skip_bad)}
-    made = Plan(out, len(source.frames), frames_per_shard, encoding, facts, skip_bad)
+    made = Plan(out, len(source.frames), frames_per_shard, encoding, facts, skip_bad, notes(source))
     prepare(out)
     for path in sorted(out.glob("*.h5")):
         _refuse_other(path, source.frames, made)

@@ -26,7 +26,7 @@ from depthray.batch import Batch, Sample, collate
 from depthray.data import sparse
 from depthray.data.augment import augment
 from depthray.data.curriculum import size_at
-from depthray.data.resize import resize
+from depthray.data.resize import shown
 from depthray.data.sources import Source
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
 from depthray.sections import Augment, Curriculum, Data
@@ -109,9 +109,9 @@ class TrainLoader:
 def eval_batches(
     source: Source, indices: Sequence[int], data: Data, *, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[list[int], Batch]]:
-    """This rank's whole batches in order: indices, batch with inputs of data.size and truth (B,1,H,W) of native size.
+    """This rank's whole batches in order: indices, batch with inputs as `shown` and truth (B,1,H,W) of native size.
 
-    What a batch holds never depends on the world size. Frames of unlike native size come as separate batches.
+    What a batch holds never depends on the world size. Frames of unlike size come as separate batches.
     """
     starts = range(rank * batch_size, len(indices), world_size * batch_size)
     groups = [list(indices[start : start + batch_size]) for start in starts]
@@ -239,15 +239,16 @@ def _pin(batch: Batch) -> Batch:
 
 
 def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[list[int], Batch]]:
-    """Frames -> a batch for each native size among them, in order of first appearance."""
-    groups: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
+    """Frames -> a batch for each pair of native and shown size among them, in order of first appearance."""
+    groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Sample]]] = {}
     for index in indices:
         native = source.read(index)
-        sample = resize(native, data.size)
+        sample = shown(native, data)
+        sizes = (native["depth"].shape if "depth" in native else (), sample["image"].shape[:2])
         sample = _with_made(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
         if "depth" in native:
             sample["depth"] = native["depth"]
-        groups.setdefault(native["depth"].shape if "depth" in native else (), []).append((index, sample))
+        groups.setdefault(sizes, []).append((index, sample))
     return [([i for i, _ in group], _pin(collate([sample for _, sample in group]))) for group in groups.values()]
 
 

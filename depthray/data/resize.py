@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -9,14 +10,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, MAPS, Sample
+from depthray.sections import Data
+
+MULTIPLE = 14  # of which both sides are a multiple with data.fit=aspect: the pixels of a transformer's patch
 
 
-def resize(sample: Sample, size: tuple[int, int]) -> Sample:
-    """Sample (H,W) -> sample of size (h,w) pixels; depth and ids are values of the original, never in-betweens."""
+def shown(sample: Sample, data: Data) -> Sample:
+    """Sample (H,W) -> the sample of the size that a network is shown outside of training, as data.fit says."""
+    if data.fit == "exact":
+        return resize(sample, data.size)
+    height, width = sample["image"].shape[:2]
+    return resize(sample, aspect_size(height, width, shorter=min(data.size)), bicubic=True)
+
+
+def aspect_size(height: int, width: int, *, shorter: int) -> tuple[int, int]:
+    """height, width in pixels -> those of the same aspect, both sides multiples of 14 and no side below `shorter`."""
+    scale = shorter / min(height, width)
+    least = math.ceil(shorter / MULTIPLE)
+    rows, columns = (max(round(side * scale / MULTIPLE), least) * MULTIPLE for side in (height, width))
+    return rows, columns
+
+
+def resize(sample: Sample, size: tuple[int, int], *, bicubic: bool = False) -> Sample:
+    """Sample (H,W) -> sample of size (h,w) pixels; depth and ids are values of the original, never in-betweens.
+
+    Colour stays uint8 of 0 to 255; `bicubic` makes it float32, which may go a little beyond.
+    """
     resized: dict[str, Any] = dict(sample)
     for key in COLOURS:
         if key in resized:
-            resized[key] = colour(resized[key], size)
+            resized[key] = (cubic if bicubic else colour)(resized[key], size)
     for key in MAPS:
         if key in resized:
             resized[key] = (scattered if key == "sparse" else nearest)(resized[key], size)
@@ -32,6 +55,11 @@ def colour(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(image, size[::-1], interpolation=method)  # type: ignore[return-value]
+
+
+def cubic(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(H,W,3) uint8 -> (h,w,3) float32 on the same scale, bicubic, neither rounded nor cut off."""
+    return cv2.resize(image.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
 def nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

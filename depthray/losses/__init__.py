@@ -10,7 +10,7 @@ the recipe's keys.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 
 import torch
@@ -30,6 +30,7 @@ PIXELWISE: tuple[Term, ...] = (l1, l2, rmse, log_l1, log_rmse, berhu, silog, dep
 SPATIAL: tuple[Term, ...] = (gradient, sobel, gradient_matching, normals, smoothness, ssim, ms_ssim, multiscale)
 OF_MASKS: tuple[Term, ...] = (mask_bce, mask_dice, mask_rmse, mask_ssim)
 TERMS: dict[str, Term] = {term.__name__: term for term in (*PIXELWISE, *SPATIAL, *OF_MASKS)}
+MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # name of a term's parameter: map of a prediction
 
 
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:
@@ -37,6 +38,12 @@ def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, 
     terms = {name: _term(name, Case(prediction, batch, name), section) for name in section.terms}
     weighted = torch.stack([weight * terms[name] for name, weight in section.terms.items()])
     return weighted.sum(dim=0), terms
+
+
+def unread(maps: Collection[str], section: Loss) -> tuple[str, ...]:
+    """Of the maps of a prediction those that no term of the section reads."""
+    read = {MAPS[key] for name in section.terms for key in _parameters(name) if key in MAPS}
+    return tuple(key for key in maps if key not in read)
 
 
 def _term(name: str, case: Case, section: Loss) -> Tensor:

@@ -1,7 +1,8 @@
 """Architectures: one file each, found by its name. `build(**options)` in it makes the network.
 
 A network takes a batch and returns a prediction; it states `inputs`, the batch keys it reads, and `stride`, of which
-height and width must be multiples. `run` pads for that, so callers never do.
+height and width must be multiples. `run` pads for that, so callers never do. One whose prediction is not depth alone
+states its maps as `gives`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,22 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
         return prediction
     values.update({key: _pad(values[key], padded) for key in network.inputs})
     return _crop(model(values), share=(height / padded[0], width / padded[1]))
+
+
+def check_ids(model: nn.Module, batch: Batch) -> None:
+    """Refuse class ids that the network would take for others. Meant for a batch on the CPU, where looking is cheap."""
+    parts: list[Any] = list(model.modules())
+    told = [part.told_apart for part in parts if hasattr(part, "told_apart")]
+    if not told or "semantics" not in batch:
+        return
+    largest = batch["semantics"].amax(dim=(1, 2, 3)).tolist()
+    for place, number in enumerate(largest):
+        if number >= min(told):
+            where = f"sample '{batch['id'][place]}'" if "id" in batch else "semantics"
+            raise DataError(
+                f"{where}: class id {number}, but this network tells 0 to {min(told) - 1} apart; give data of fewer "
+                "classes, more of them to the network (model.classes, if it has that), or no semantics in data.inputs"
+            )
 
 
 def _pad(values: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthray.batch import COLOURS, Batch
@@ -10,7 +11,8 @@ from depthray.errors import UsageError, did_you_mean
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-ID_BITS = 10  # ids below 1024 stay apart: NYU Depth v2 has 894 classes
+ID_BITS = 10  # NYU Depth v2 has 894 classes
+UNKNOWN = 2**ID_BITS - 1  # stands for ids below 0; all below this one stay apart
 
 PLANES = {"image": 3, "background": 3, "sparse": 2, "mask": 1, "semantics": ID_BITS, "instances": 1}
 
@@ -34,6 +36,7 @@ def image_slice(inputs: tuple[str, ...]) -> slice | None:
 class Planes(nn.Module):
     """Normalise and stack the inputs of a batch. Holds no weights."""
 
+    told_apart: int  # class ids below it; only with semantics among the inputs
     mean: Tensor
     std: Tensor
 
@@ -42,6 +45,8 @@ class Planes(nn.Module):
         plane_count(inputs)
         self.inputs = inputs
         self.max_depth = max_depth
+        if "semantics" in inputs:
+            self.told_apart = UNKNOWN
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
@@ -55,16 +60,39 @@ class Planes(nn.Module):
         if key in COLOURS:
             return (values - self.mean) / self.std
         if key == "sparse":
-            return torch.cat([values / self.max_depth, (values > 0).to(values.dtype)], dim=1)
+            return torch.cat([filled(values) / self.max_depth, (values > 0).to(values.dtype)], dim=1)
         if key == "semantics":
             return _bits(values)
         return _borders(values) if key == "instances" else values
 
 
+def filled(sparse: Tensor) -> Tensor:
+    """(B,1,H,W) metres, 0 where not sampled -> (B,1,H,W) metres everywhere; 0 for an image without samples.
+
+    Samples are averaged over blocks of 2, 4, 8 ... pixels until all blocks have one; from there back to the full size
+    each pixel that has no sample takes the coarser map's value, bilinearly.
+    """
+    maps = [sparse]
+    while max(maps[-1].shape[-2:]) > 1:
+        known = (maps[-1] > 0).to(sparse.dtype)
+        total, count = (F.avg_pool2d(values, 2, ceil_mode=True) for values in (maps[-1], known))
+        maps.append(torch.where(count > 0, total / count.clamp(min=0.25), 0.0))
+    whole = maps.pop()
+    for level in reversed(maps):
+        size = (level.shape[-2], level.shape[-1])
+        whole = torch.where(level > 0, level, F.interpolate(whole, size=size, mode="bilinear", align_corners=False))
+    return whole
+
+
+def guide(batch: Batch, inputs: tuple[str, ...]) -> Tensor | None:
+    """inputs of a batch -> (B,1,H,W) metres that the answer may start from; None without sparse depth among them"""
+    return filled(batch["sparse"]) if "sparse" in inputs else None
+
+
 def _bits(ids: Tensor) -> Tensor:
     """(B,1,H,W) ids -> (B,10,H,W) binary digits as -1 and 1; as intensities, neighbouring ids would look alike."""
     digits = torch.arange(ID_BITS, device=ids.device).view(1, ID_BITS, 1, 1)
-    return ((ids >> digits) & 1).float() * 2 - 1
+    return ((torch.where(ids < 0, UNKNOWN, ids) >> digits) & 1).float() * 2 - 1
 
 
 def _borders(ids: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.models._blocks import Metres
 from depthray.models._encoders import Encoder, Normalise, build_encoder, planes_for, widen
-from depthray.models._inputs import Planes
+from depthray.models._inputs import Planes, guide
 
 WIDTH = 64
 BLOCKS = 3
@@ -186,7 +186,7 @@ class EfficientBiFPN(nn.Module):
         levels = [maps[level] for level in LEVELS]
         features = torch.cat([block(levels) for block in self.blocks], dim=1)
         features = features + F.max_pool2d(self.shortcut(planes), 4)
-        return {"depth": self.metres(self.head(self.inception(features)))}
+        return {"depth": self.metres(self.head(self.inception(features)), guide(batch, self.inputs))}
 
 
 def _fuse(name: str, *, fusion: Fusion) -> nn.Module:

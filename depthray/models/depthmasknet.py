@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.models._blocks import Metres, enlarge
 from depthray.models._encoders import widen
+from depthray.models._inputs import guide
 from depthray.models.masknet import branch_planes, layers, mask_head
 
 STEM = 16  # channels at full size and, of each branch, at half size
@@ -62,6 +63,7 @@ class DepthMaskNet8(nn.Module):
     """Two branches, a common way down, one way up to the mask and a deeper one to the depth."""
 
     stride = 32
+    gives = ("depth", "mask")
 
     def __init__(self, inputs: tuple[str, ...], *, wiring: Wiring, max_depth: float) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class DepthMaskNet8(nn.Module):
         mask = self.mask_head(found[-1]).float()
         deep = self.encoders[-1](coarse)
         features = _up(self.depth_decoders, deep, [*laterals, coarse], extras=self._extras(found, laterals))[-1]
-        return {"depth": self.metres(self.depth_head(features)), "mask": mask}
+        return {"depth": self.metres(self.depth_head(features), guide(batch, self.inputs)), "mask": mask}
 
     def _down(self, batch: Batch) -> list[Tensor]:
         """(B,C,H,W) inputs -> five maps (B,c,h,w), of the image at full size, then joined at 1/2 to 1/16."""

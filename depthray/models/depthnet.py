@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models._inputs import Planes, plane_count
+from depthray.models._blocks import Metres
+from depthray.models._inputs import Planes, guide, plane_count
 
 Norm = Literal["group", "none"]
 Head = Literal["sigmoid", "elu", "none"]
@@ -38,11 +39,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Classes(nn.Module):
-    """Class ids as planes. An id outside 0 .. classes - 1 is unknown: a row of its own, or no plane set."""
+    """Class ids as planes. An id outside 0 .. classes - 1 is unknown: a row of its own, or no plane set.
+
+    Only those below 0 should come here: `models.check_ids` refuses frames with others.
+    """
 
     def __init__(self, kind: Literal["embedding", "onehot"], classes: int) -> None:
         super().__init__()
-        self.classes = classes
+        self.classes = self.told_apart = classes
         self.embedding = nn.Embedding(classes + 1, EMBEDDED) if kind == "embedding" else None
         self.planes = EMBEDDED if kind == "embedding" else classes
 
@@ -116,6 +120,7 @@ class DepthNet(nn.Module):
     """Six halvings, five doublings joined to the half that came before, five predictions."""
 
     stride = 64
+    gives = ("depth", "pyramid")
 
     def __init__(
         self, stack: Stack | OriginalStack, *, norm: Norm, head: Head, dropout: float, max_depth: float
@@ -124,6 +129,8 @@ class DepthNet(nn.Module):
         self.inputs = stack.inputs
         self.kind = head
         self.max_depth = max_depth
+        self.share = Metres("sigmoid", max_depth=max_depth)
+        self.guided = head == "sigmoid" and isinstance(stack, Stack)  # the original knew nothing of it
         self.stack = stack
         self.drop = nn.Dropout2d(dropout)
         widths = [width for width, _ in DOWN]
@@ -143,7 +150,9 @@ class DepthNet(nn.Module):
         planes = self.stack(batch)
         logits = self._logits(self._features(planes))
         whole = F.interpolate(logits[-1], size=planes.shape[-2:], mode="bilinear", align_corners=False)
-        return {"depth": self._metres(whole), "pyramid": [self._metres(level) for level in logits[-2::-1]]}
+        start = guide(batch, self.inputs) if self.guided else None
+        depth, *pyramid = (self._metres(level, start) for level in (whole, *logits[-2::-1]))
+        return {"depth": depth, "pyramid": pyramid}
 
     def _features(self, planes: Tensor) -> list[Tensor]:
         """(B,C,H,W) planes -> six maps, 1/2 to 1/64 of the size"""
@@ -162,10 +171,11 @@ class DepthNet(nn.Module):
             logits.append(head(current).float())
         return logits
 
-    def _metres(self, logits: Tensor) -> Tensor:
-        """(B,1,h,w) logits -> (B,1,h,w) metres"""
+    def _metres(self, logits: Tensor, start: Tensor | None) -> Tensor:
+        """(B,1,h,w) logits, (B,1,H,W) metres to start from -> (B,1,h,w) metres"""
         if self.kind == "sigmoid":
-            return self.max_depth * torch.sigmoid(logits)
+            metres: Tensor = self.share(logits, start)
+            return metres
         return F.elu(logits) + 1 if self.kind == "elu" else logits
 
     def _start(self) -> None:

@@ -2,26 +2,24 @@
 
 The encoder is DINOv2's, the decoder that of DPT (Ranftl et al. 2021) as Depth Anything V2 has it, and `pretrained`
 reads the metric checkpoints published for that: `max_depth: 20` for the indoor ones (Hypersim), 80 for the outdoor
-ones (Virtual KITTI). Their preprocessing is the image / 255 normalised as for ImageNet, as `Planes` does, and enlarged
-bicubically with its aspect kept until both sides are multiples of 14 and at least 518: `published_size` says how far.
-Other sizes go too, at a lower score.
+ones (Virtual KITTI). Their preprocessing is the image / 255 normalised as for ImageNet, as `Planes` does, and resized
+bicubically with its aspect kept to 518 pixels of the shorter side and a multiple of 14 of the longer: `data.fit=aspect`
+with a `data.size` whose shorter side is 518. Other sizes go too, at a lower score.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models._blocks import enlarge
+from depthray.models._blocks import Metres, enlarge
 from depthray.models._encoders import widen
-from depthray.models._inputs import Planes
+from depthray.models._inputs import Planes, guide
 from depthray.models._vit import PATCH, Shape, ViT
 from depthray.models._weights import load_weights
 
@@ -41,22 +39,10 @@ LEVELS: dict[Size, tuple[int, int, int, int]] = {  # channels of the four maps a
 }
 FUSED: dict[Size, int] = {"tiny": 16, "vits": 64, "vitb": 128, "vitl": 256}  # channels of the decoder
 LAST = 32  # channels before the logits
-SHORTEST = 518  # pixels of the shorter side in the published preprocessing
-START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
 # Published, though nothing reads them: patches are never masked here, and the coarsest level joins no other.
 IDLE = ("pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1.")
 
 VARIANTS: dict[str, dict[str, Any]] = {f"dpt-{size}": {"size": size} for size in SHAPES if size != "vits"}
-
-
-def published_size(height: int, width: int) -> tuple[int, int]:
-    """height, width in pixels of an image -> those the published weights are meant to see it at"""
-    scale = SHORTEST / min(height, width)
-
-    def fit(side: int) -> int:
-        return max(round(side * scale / PATCH), SHORTEST // PATCH) * PATCH
-
-    return fit(height), fit(width)
 
 
 def rename(key: str) -> str | None:
@@ -161,14 +147,15 @@ class DPT(nn.Module):
         self.encoder = ViT(SHAPES[size])
         self.depth_head = Decoder(SHAPES[size].width, LEVELS[size], FUSED[size])
         last: Any = self.depth_head.scratch.output_conv2[-1]
-        nn.init.constant_(last.bias, math.log(START / (1 - START)))
+        self.metres = Metres("sigmoid", max_depth=max_depth)
+        self.metres.starts_at(last)
         self.register_load_state_dict_pre_hook(_rename_all)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
         planes = self.planes(batch)
         logits = self.depth_head(self.encoder(planes), size=(planes.shape[-2], planes.shape[-1]))
-        return {"depth": self.max_depth * torch.sigmoid(logits.float())}
+        return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 
 def _rename_all(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

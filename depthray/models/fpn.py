@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.models._blocks import Metres, enlarge
 from depthray.models._encoders import Encoder, Normalise, build_encoder, planes_for
-from depthray.models._inputs import Planes
+from depthray.models._inputs import Planes, guide
 
 WIDTH = 256
 HEAD_WIDTH = 64
@@ -51,7 +51,7 @@ class FPN(nn.Module):
         *finer, features = (lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
         for smooth, level in zip(reversed(self.smooth), reversed(finer), strict=True):
             features = smooth(_onto(features, level))
-        return {"depth": self.metres(self.head(features))}
+        return {"depth": self.metres(self.head(features), guide(batch, self.inputs))}
 
 
 def _onto(coarse: Tensor, fine: Tensor) -> Tensor:

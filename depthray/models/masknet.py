@@ -26,6 +26,7 @@ class MaskNet3(nn.Module):
     """A branch for the background, one for the image, three convolutions over both to logits."""
 
     stride = 1  # everything happens at full size
+    gives = ("mask",)
 
     def __init__(self, inputs: tuple[str, ...], *, max_depth: float) -> None:
         super().__init__()

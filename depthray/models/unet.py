@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.models._blocks import Metres, enlarge
 from depthray.models._encoders import Encoder, build_encoder
-from depthray.models._inputs import Planes
+from depthray.models._inputs import Planes, guide
 
 WIDTHS = {"tiny": (64, 40, 24, 16)}  # of the steps up, coarsest first
 RESNET_WIDTHS = (256, 128, 64, 32)
@@ -24,7 +24,7 @@ VARIANTS = {
     "unet-resnet18": {"encoder": "resnet18"},
     "unet-resnet50": {"encoder": "resnet50"},
     "unet-tiny": {"encoder": "tiny"},
-    "unet-linear": {"encoder": "resnet18", "decoder": "linear"},
+    "unet-linear": {"decoder": "linear"},
 }
 
 
@@ -72,7 +72,7 @@ class UNet(nn.Module):
         for up, skip in zip(self.decoder, skips, strict=True):
             features = up(features, skip)
         logits = enlarge(self.head(features).float(), (planes.shape[-2], planes.shape[-1]))
-        return {"depth": self.metres(logits)}
+        return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 
 def _bend(encoder: Encoder, width: int) -> nn.Module:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
 
 from depthray.data import encodings
 from depthray.errors import DataError, UsageError, did_you_mean
@@ -57,13 +59,29 @@ class Source(Protocol):
         """What is odd about a stored frame though `read` accepts it, one sentence each."""
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """What a source can tell besides whose depth lies in files as numbers of some unit."""
+
+    def encoding(self, index: int) -> str:
+        """How a frame's depth is stored: a name of `encodings.ENCODINGS`, or words where the form has its own unit."""
+
+    def stored_depth(self, index: int) -> NDArray[Any]:
+        """(H,W) or (H,W,1) depth of a frame in the numbers its file holds; a DataError as from `Source.read`."""
+
+
+def notes(source: Source) -> tuple[str, ...]:
+    """What a source has left out, and why, one sentence each, where it can tell."""
+    return tuple(getattr(source, "notes", ()))
+
+
 def names() -> list[str]:
     """The forms there are."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
 def check(section: Data, *, where: str) -> None:
-    """Refuse an unknown source, encoding or input."""
+    """Refuse an unknown source or encoding, and keys of the batch that are unknown, named twice or input and target."""
     if section.source not in names():
         raise UsageError(f"{where}: no data.source='{section.source}'{did_you_mean(section.source, names())}")
     encodings.check(section.encoding, where=where)
@@ -71,6 +89,10 @@ def check(section: Data, *, where: str) -> None:
         for key in keys:
             if key not in known:
                 raise UsageError(f"{where}: data.{word} has unknown '{key}'{did_you_mean(key, known)}")
+        if double := [key for key, count in Counter(keys).items() if count > 1]:
+            raise UsageError(f"{where}: data.{word} names '{double[0]}' twice; once is enough")
+    if both := [key for key in section.inputs if key in section.targets]:
+        raise UsageError(f"{where}: '{both[0]}' is in data.inputs and data.targets; no network is taught its input")
 
 
 def wanted(section: Data) -> frozenset[str]:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from depthray.errors import DataError
 
 
@@ -50,6 +53,12 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {error.strerror or f'not a whole HDF5 file: {_words(error)}'}") from None
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise DataError(f"{path}: damaged, or not of this form: {_words(error)}") from None
+
+
+def datasets(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Some arrays of a small file, that is opened for them and closed again."""
+    with reading(path), open_file(path) as file:
+        return [np.asarray(file[name][()]) for name in names]
 
 
 def is_hdf5(path: Path) -> bool:

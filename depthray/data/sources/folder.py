@@ -47,7 +47,7 @@ def fits(root: Path) -> bool:
 class Folder(FrameFiles):
     """A data set of single files. See `depthray.data.sources.Source`."""
 
-    called = {**FrameFiles.called, **{key: column for column, key in MAPS.items()}}
+    called = {"image": "rgb", **{key: column for column, key in MAPS.items()}}
     declared = True
 
     def __init__(self, index: Path, encoding: str, keys: frozenset[str]) -> None:
@@ -55,16 +55,12 @@ class Folder(FrameFiles):
         self._lines = _read_index(index)
         columns = _filled_columns(self._lines, index)
         maps = {column: key for column, key in MAPS.items() if column in columns and key in keys}
-        pinhole_columns = PINHOLE if columns.issuperset(PINHOLE) else ()
-        files = ("rgb", "depth", *maps)
+        camera = PINHOLE if columns.issuperset(PINHOLE) else ()
         super().__init__(
             index.parent,
-            [
-                Row(_frame(line), tuple(line[name] for name in files), camera=tuple(line[n] for n in pinhole_columns))
-                for line in self._lines
-            ],
+            [_row(line, ("rgb", "depth", *maps), camera) for line in self._lines],
             roles=(*PAIR, *maps.values()),
-            keys=frozenset({*PAIR, *maps.values(), *(("intrinsics",) if pinhole_columns else ())}),
+            keys=frozenset({*PAIR, *maps.values(), *(("intrinsics",) if camera else ())}),
             encoding=encoding,
             hint=f"paths in {index.name} are relative to its folder, {HINT}",
         )
@@ -131,9 +127,10 @@ def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:
     return frozenset(filled)
 
 
-def _frame(line: Line) -> Frame:
+def _row(line: Line, files: tuple[str, ...], camera: tuple[str, ...]) -> Row:
     name = line.get("id") or str(Path(line["rgb"]).with_suffix(""))
-    return Frame(id=name, scene=line["scene"], split=line.get("split", ""), source=line.get("source", ""))
+    frame = Frame(name, line["scene"], split=line.get("split", ""), source=line.get("source", ""))
+    return Row(frame, tuple(line[column] for column in files), camera=tuple(line[column] for column in camera))
 
 
 def _matrix(words: tuple[str, ...], where: str) -> NDArray[np.float32]:

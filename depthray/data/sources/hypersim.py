@@ -8,29 +8,32 @@ metadata_images_split_scene_v1.csv lies in the root; the frames it leaves out ar
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data import encodings
-from depthray.data.sources import Frame, _pixels, refuse_encoding, wanted
+from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.sources._files import Pixels, pinhole, read_text, root_of
+from depthray.data.sources._frame_files import PAIR, FrameFiles, Row
+from depthray.data.sources._hdf5 import datasets
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.sections import Data
 
+ENCODING = "float_m"
 FOCAL, WIDTH = 886.81, 1024  # pixels
 SPLIT = "metadata_images_split_scene_v1.csv"
 IDS = {"semantics": "semantic", "instances": "semantic_instance"}  # key: part of the file's name
 
 
-def open_source(section: Data) -> _pixels.FrameFiles:
+def open_source(section: Data) -> Hypersim:
     """The scenes at `section.root`."""
     refuse_encoding(section)
-    root = _pixels.folder_of(section.root)
+    root = root_of(section)
     images = sorted(root.glob("ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg"))
     if not images:
         raise DataError(f"{root}: no ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg, as Hypersim has them")
@@ -38,7 +41,9 @@ def open_source(section: Data) -> _pixels.FrameFiles:
     ids = tuple(key for key in IDS if key in wants and _geometry(images[0], IDS[key]).is_file())
     rows = list(_rows(root, images, ids))
     keys = wants & {"image", "depth", "intrinsics", *ids}
-    return _pixels.FrameFiles(root, rows, roles=("image", "depth", *ids), keys=keys, maps=_maps, facts="hypersim")
+    left = len(images) - len(rows)
+    notes = [f"{left} frames left out: not part of the published split"] if left else []
+    return Hypersim(root, rows, roles=(*PAIR, *ids), keys=keys, encoding=ENCODING, notes=notes)
 
 
 def fits(root: Path) -> bool:
@@ -46,7 +51,41 @@ def fits(root: Path) -> bool:
     return any(root.glob("ai_[0-9]*_[0-9]*/images"))
 
 
-def _rows(root: Path, images: list[Path], ids: tuple[str, ...]) -> Iterator[_pixels.Row]:
+class Hypersim(FrameFiles):
+    """A data set of rendered scenes. See `depthray.data.sources.Source`."""
+
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        for key in self.roles[len(PAIR) :]:
+            arrays[key] = self._ids(index, key)
+        if "intrinsics" in self.keys:
+            height, width = arrays["image"].shape[:2]
+            arrays["intrinsics"] = pinhole(_focal(width), _focal(width), (width - 1) / 2, (height - 1) / 2)
+        return arrays
+
+    def stored_depth(self, index: int) -> Pixels:
+        """Frame -> depth in the numbers its file holds."""
+        return self._dataset(index, "depth")
+
+    def metres(self, index: int, stored: Pixels) -> NDArray[np.float32]:
+        """Frame, its depth as stored -> (H,W) float32 metres."""
+        return along_axis(super().metres(index, stored))
+
+    def _ids(self, index: int, key: str) -> NDArray[np.int32]:
+        """(H,W) ids, -1 where there is none -> (H,W) int32, 0 there."""
+        ids = self._dataset(index, key)
+        if ids.ndim != 2 or ids.dtype.kind not in "ui":
+            where = self.path(index, key)
+            raise DataError(f"{where}: ids are {ids.dtype} {ids.shape}, wanted (H, W) whole numbers")
+        return np.maximum(ids, 0).astype(np.int32)
+
+    def _dataset(self, index: int, role: str) -> Pixels:
+        (array,) = datasets(self.files.unchanged(self.file(index, role)), "dataset")
+        return array
+
+
+def _rows(root: Path, images: list[Path], ids: tuple[str, ...]) -> Iterator[Row]:
     sides = _sides(root / SPLIT)
     for image in images:
         scene, camera, number = _names(image)
@@ -54,7 +93,7 @@ def _rows(root: Path, images: list[Path], ids: tuple[str, ...]) -> Iterator[_pix
         if sides is None or (scene, camera, number) in sides:
             split = sides[scene, camera, number] if sides else ""
             frame = Frame(f"{scene}/{camera}/{number:04d}", scene, split, "hypersim")
-            yield frame, tuple(str(path.relative_to(root)) for path in files)
+            yield Row(frame, tuple(str(path.relative_to(root)) for path in files))
 
 
 def _names(image: Path) -> tuple[str, str, int]:
@@ -76,7 +115,7 @@ def _sides(path: Path) -> dict[tuple[str, str, int], str] | None:
     """Side by scene, camera and number of the frames that are part of the published split, if it is there."""
     if not path.is_file():
         return None
-    rows = csv.DictReader(_pixels.read_text(path).splitlines())
+    rows = csv.DictReader(read_text(path).splitlines())
     try:
         return {
             (row["scene_name"], row["camera_name"], int(row["frame_id"])): row["split_partition_name"]
@@ -87,25 +126,8 @@ def _sides(path: Path) -> dict[tuple[str, str, int], str] | None:
         raise DataError(f"{path}: not the table of the published split ({error}); mend or remove it") from None
 
 
-def _maps(files: Mapping[str, Path], keys: frozenset[str]) -> dict[str, _pixels.Pixels]:
-    image = _pixels.colour(files["image"])
-    maps: dict[str, _pixels.Pixels] = {"image": image, "depth": _depth(files["depth"])}
-    for key in IDS:
-        if key in keys:
-            maps[key] = _ids(files[key])
-    if "intrinsics" in keys:
-        height, width = image.shape[:2]
-        maps["intrinsics"] = _pixels.pinhole(_focal(width), _focal(width), (width - 1) / 2, (height - 1) / 2)
-    return maps
-
-
 def _focal(width: int) -> float:
     return FOCAL * width / WIDTH
-
-
-def _depth(path: Path) -> NDArray[np.float32]:
-    distance = encodings.decode(_dataset(path), "float_m", where=str(path))
-    return along_axis(distance)
 
 
 def along_axis(distance: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,22 +137,3 @@ def along_axis(distance: NDArray[np.float32]) -> NDArray[np.float32]:
     down = np.arange(height)[:, None] - (height - 1) / 2
     focal = _focal(width)
     return np.asarray(distance * (focal / np.sqrt(across**2 + down**2 + focal**2)), np.float32)
-
-
-def _ids(path: Path) -> NDArray[np.int32]:
-    """(H,W) ids, -1 where there is none -> (H,W) int32, 0 there."""
-    ids = _dataset(path)
-    if ids.ndim != 2 or ids.dtype.kind not in "ui":
-        raise DataError(f"{path}: ids are {ids.dtype} {ids.shape}, wanted (H, W) whole numbers")
-    return np.maximum(ids, 0).astype(np.int32)
-
-
-def _dataset(path: Path) -> _pixels.Pixels:
-    import h5py  # slow to import, and every form is imported to recognise one
-
-    try:
-        with h5py.File(path) as file:
-            return np.asarray(file["dataset"])
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: no readable HDF5 file with a 'dataset' ({reason}); mend it") from None

@@ -9,15 +9,17 @@ depth_selection/val_selection_cropped, all are val.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from depthray.data import encodings
-from depthray.data.sources import Frame, _pixels, refuse_encoding, wanted
+from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.sources._files import pinhole, read_text, root_of
+from depthray.data.sources._frame_files import PAIR, FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,10 +41,10 @@ PINHOLES = {
 }
 
 
-def open_source(section: Data) -> _pixels.FrameFiles:
+def open_source(section: Data) -> Kitti:
     """The drives, or the selected frames, at `section.root`."""
     refuse_encoding(section)
-    root = _pixels.folder_of(section.root)
+    root = root_of(section)
     keys = wanted(section) & {"image", "depth", "intrinsics", "sparse"}
     keys -= set() if section.sparse.pattern == "stored" else {"sparse"}
     selection = _selection(root)
@@ -57,23 +59,39 @@ def fits(root: Path) -> bool:
     return _selection(root) is not None or any(any(root.glob(f"{side}/*_sync/proj_depth")) for side in SIDES)
 
 
-def _open_drives(root: Path, keys: frozenset[str]) -> _pixels.FrameFiles:
-    roles = ("image", "depth", *(("sparse",) if "sparse" in keys else ()))
+class Kitti(FrameFiles):
+    """A data set of drives, or of selected frames. See `depthray.data.sources.Source`."""
+
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        if "sparse" in self.roles:
+            points = self.files.load(self.file(index, "sparse"))
+            arrays["sparse"] = encodings.decode(points, ENCODING, where=str(self.path(index, "sparse")))
+        if "intrinsics" in self.roles:
+            arrays["intrinsics"] = self.files.camera(self.file(index, "intrinsics"))
+        elif "intrinsics" in self.keys:
+            arrays["intrinsics"] = pinhole(*(_camera(self.path(index, "image").parent) or ()))
+        return arrays
+
+
+def _open_drives(root: Path, keys: frozenset[str]) -> Kitti:
+    roles = (*PAIR, *(("sparse",) if "sparse" in keys else ()))
     rows = list(_drive_rows(root, with_sparse="sparse" in keys))
-    folders = sorted({(root / files[0]).parent for _, files in rows})
+    folders = sorted({(root / row.files[0]).parent for row in rows})
     cameras = [_camera(folder) for folder in folders]
     if None in cameras:
         keys -= {"intrinsics"}
-    return _pixels.FrameFiles(root, rows, roles=roles, keys=keys, maps=_maps, facts=f"kitti {cameras}")
+    return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING, facts=f"{cameras}")
 
 
-def _open_selection(root: Path, keys: frozenset[str]) -> _pixels.FrameFiles:
-    roles = ("image", "depth", *(role for role in ("intrinsics", "sparse") if role in keys))
+def _open_selection(root: Path, keys: frozenset[str]) -> Kitti:
+    roles = (*PAIR, *(role for role in ("intrinsics", "sparse") if role in keys))
     rows = list(_selected_rows(root, roles))
-    return _pixels.FrameFiles(root, rows, roles=roles, keys=keys, maps=_maps, facts="kitti selection")
+    return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING)
 
 
-def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[_pixels.Row]:
+def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[Row]:
     for side in SIDES:
         for truth in sorted(root.glob(f"{side}/*_sync/proj_depth/groundtruth/image_0[23]")):
             drive, camera = truth.parents[2].name, truth.name
@@ -82,7 +100,7 @@ def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[_pixels.Row]:
                 sparse = truth.parents[1] / "velodyne_raw" / camera / depth.name
                 files = (colour / f"{depth.stem}{ending}", depth, *((sparse,) if with_sparse else ()))
                 frame = Frame(f"{drive}/{camera}/{depth.stem}", drive, side, "kitti")
-                yield frame, tuple(str(path.relative_to(root)) for path in files)
+                yield Row(frame, tuple(str(path.relative_to(root)) for path in files))
 
 
 def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:
@@ -102,7 +120,7 @@ def _selection(root: Path) -> Path | None:
     return next((root / name for name in SELECTED if (root / name / "groundtruth_depth").is_dir()), None)
 
 
-def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[_pixels.Row]:
+def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[Row]:
     for image in sorted((root / "image").glob("*.png")):
         parts = SELECTED_NAME.fullmatch(image.name)
         if not parts:
@@ -114,19 +132,8 @@ def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[_pixels.Row]:
             "sparse": f"velodyne_raw/{drive}_velodyne_raw_{number}_{camera}.png",
             "intrinsics": f"intrinsics/{image.stem}.txt",
         }
-        yield Frame(f"{drive}/{camera}/{number}", drive, "val", "kitti"), tuple(files[role] for role in roles)
-
-
-def _maps(files: Mapping[str, Path], keys: frozenset[str]) -> dict[str, _pixels.Pixels]:
-    maps: dict[str, _pixels.Pixels] = {"image": _pixels.colour(files["image"])}
-    for key in ("depth", "sparse"):
-        if key in files:
-            maps[key] = encodings.decode(_pixels.stored(files[key]), ENCODING, where=str(files[key]))
-    if "intrinsics" in files:
-        maps["intrinsics"] = _pixels.matrix(files["intrinsics"])
-    elif "intrinsics" in keys:
-        maps["intrinsics"] = _pixels.pinhole(*(_camera(files["image"].parent) or ()))
-    return maps
+        frame = Frame(f"{drive}/{camera}/{number}", drive, "val", "kitti")
+        yield Row(frame, tuple(files[role] for role in roles))
 
 
 @cache
@@ -145,7 +152,7 @@ def _camera(folder: Path) -> tuple[float, float, float, float] | None:
 
 def _calibrated(path: Path, name: str) -> tuple[float, float, float, float]:
     """A line `P_rect_02: ` of 12 numbers -> fx, fy, cx, cy in pixels."""
-    rows = dict(line.split(":", 1) for line in _pixels.read_text(path).splitlines() if ":" in line)
+    rows = dict(line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
     try:
         matrix = np.array(rows[name].split(), float).reshape(3, 4)
     except (KeyError, ValueError):

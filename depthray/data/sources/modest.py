@@ -11,15 +11,16 @@ Depth is 8 bits over 10 m, made by another network. Masks are JPEG and cut at ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthray.data import encodings
-from depthray.data.sources import Frame, _pixels, refuse_encoding, wanted
+from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.sources._files import GREY, Pixels, read_text, root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,18 +32,20 @@ SUFFIX = ".jpeg"
 ENCODING = "uint8_10m"
 
 
-def open_source(section: Data) -> _pixels.FrameFiles:
+def open_source(section: Data) -> Museum:
     """The pictures at `section.root` that are on a side of the split."""
     refuse_encoding(section)
-    root = _pixels.folder_of(section.root)
+    root = root_of(section)
     lines = list(_lines(root / MAP))
     held = [
         held_out({_identities(line[1])[part] for line in lines}, section.val_fraction, f"{section.split_seed}/{word}")
         for part, word in enumerate(("background", "person"))
     ]
     roles = tuple(key for key in FOLDERS if key in ("image", "depth") or key in wanted(section))
-    keys = frozenset(roles)
-    return _pixels.FrameFiles(root, list(_rows(lines, roles, held)), roles=roles, keys=keys, maps=_maps, facts="modest")
+    rows = list(_rows(lines, roles, held))
+    left = len(lines) - len(rows)
+    notes = [f"{left} pictures left out: either their background or their person is held out, not both"] if left else []
+    return Museum(root, rows, roles=roles, keys=frozenset(roles), encoding=ENCODING, notes=notes)
 
 
 def fits(root: Path) -> bool:
@@ -58,7 +61,24 @@ def held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
     return set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
 
 
-def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) -> Iterator[_pixels.Row]:
+class Museum(FrameFiles):
+    """The pictures. See `depthray.data.sources.Source`."""
+
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        if "background" in self.roles:
+            arrays["background"] = self.files.colour(self.file(index, "background"))
+        if "mask" in self.roles:
+            arrays["mask"] = (self.files.load(self.file(index, "mask"), GREY) > 127).astype(np.uint8)
+        return arrays
+
+    def stored_depth(self, index: int) -> Pixels:
+        """Frame -> depth in the numbers its file holds."""
+        return self.files.load(self.file(index, "depth"), GREY)
+
+
+def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) -> Iterator[Row]:
     for line in lines:
         background, person = _identities(line[1])
         unseen = {background in held[0], person in held[1]}
@@ -66,11 +86,11 @@ def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) 
             split = "val" if unseen == {True} else "train"
             stems = dict(zip(FOLDERS, line, strict=True))
             files = tuple(f"{FOLDERS[role]}/{stems[role]}{SUFFIX}" for role in roles)
-            yield Frame(stems["image"], background, split, "modest"), files
+            yield Row(Frame(stems["image"], background, split, "modest"), files)
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
-    for number, line in enumerate(_pixels.read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         stems = line.split("\t")
         if line and (len(stems) != len(FOLDERS) or len(stems[1].split("_")) < 3):
             raise DataError(f"{path}: line {number} is not 4 names by tab, as bg001 bg001_fg001_01 ...: '{line[:80]}'")
@@ -82,13 +102,3 @@ def _identities(stem: str) -> tuple[str, str]:
     """bg001_fg001_01 -> bg001, fg001."""
     background, person, *_ = stem.split("_")
     return background, person
-
-
-def _maps(files: Mapping[str, Path], keys: frozenset[str]) -> dict[str, _pixels.Pixels]:
-    depth = encodings.decode(_pixels.grey(files["depth"]), ENCODING, where=str(files["depth"]))
-    maps: dict[str, _pixels.Pixels] = {"image": _pixels.colour(files["image"]), "depth": depth}
-    if "background" in keys:
-        maps["background"] = _pixels.colour(files["background"])
-    if "mask" in keys:
-        maps["mask"] = (_pixels.grey(files["mask"]) > 127).astype(np.uint8)
-    return maps

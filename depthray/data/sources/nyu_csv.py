@@ -8,11 +8,14 @@ the folder of a recording without its `_out`; the test files carry no scene, the
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from depthray.data.sources import Frame, refuse_encoding
-from depthray.data.sources._pairs import Pair, Pairs, room_of
+from depthray.data.sources import _kinect as kinect
+from depthray.data.sources._files import read_text, root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 PARTS = {"nyu2_train.csv": "train", "nyu2_test.csv": "test"}  # list: side
 ENCODINGS = {"train": "uint8_10m", "test": "uint16_mm"}  # by side
 PREFIX = "data/"
+KEYS = frozenset({"image", "depth", "intrinsics"})
 
 
 def open_source(section: Data) -> Kaggle:
@@ -30,7 +34,8 @@ def open_source(section: Data) -> Kaggle:
     lists = [root] if root.is_file() else _lists(root)
     if not lists or not set(PARTS).issuperset(path.name for path in lists):
         raise DataError(f"{root}: neither {' nor '.join(PARTS)} there, nor in a folder data in it")
-    return Kaggle(lists[0].parent, [row for path in lists for row in _read(path)])
+    rows = [row for path in lists for row in _read(path)]
+    return Kaggle(lists[0].parent, rows, keys=KEYS, encoding=" or ".join(ENCODINGS.values()))
 
 
 def fits(root: Path) -> bool:
@@ -38,15 +43,17 @@ def fits(root: Path) -> bool:
     return bool(_lists(root))
 
 
-class Kaggle(kinect.Seen):
+class Kaggle(FrameFiles):
     """A data set of two parts with a unit each. See `depthray.data.sources.Source`."""
-
-    def __init__(self, root: Path, rows: list[Row]) -> None:
-        super().__init__(root, rows, encoding="")
 
     def encoding(self, index: int) -> str:
         """Frame -> how its depth is stored."""
         return ENCODINGS[self.frames[index].split]
+
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        return {**arrays, "intrinsics": kinect.COLOUR.matrix(arrays["image"].shape[:2])}
 
 
 def _lists(root: Path) -> list[Path]:
@@ -57,26 +64,21 @@ def _lists(root: Path) -> list[Path]:
     return []
 
 
-def _read(path: Path) -> list[Pair]:
+def _read(path: Path) -> list[Row]:
+    lines = csv.reader(io.StringIO(read_text(path, kind="CSV file"), newline=""))
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [
-                _pair(row, f"{path.name} line {number}", path) for number, row in enumerate(csv.reader(file), 1) if row
-            ]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+        return [_row(line, f"{path.name} line {number}", path) for number, line in enumerate(lines, 1) if line]
+    except csv.Error as error:
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
 
 
-def _pair(row: list[str], named: str, path: Path) -> Pair:
-    if len(row) != 2 or not all(word.strip() for word in row):
-        line = named.removeprefix(path.name).strip()
+def _row(line: list[str], named: str, path: Path) -> Row:
+    if len(line) != 2 or not all(word.strip() for word in line):
+        number = named.removeprefix(path.name).strip()
         raise DataError(
-            f"{path}: {line} must name a colour and a depth file, 'rgb,depth', but is '{','.join(row)[:80]}'"
+            f"{path}: {number} must name a colour and a depth file, 'rgb,depth', but is '{','.join(line)[:80]}'"
         )
-    rgb, depth = (word.strip().replace("\\", "/").removeprefix(PREFIX) for word in row)
-    split, encoding = PARTS[path.name]
+    rgb, depth = (word.strip().replace("\\", "/").removeprefix(PREFIX) for word in line)
     name = str(PurePosixPath(rgb).with_suffix("")).removesuffix("_colors")
-    frame = Frame(name, room_of(PurePosixPath(rgb).parent.name.removesuffix("_out")), split=split, source="nyu")
-    return Pair(rgb, depth, frame, encoding, named)
+    scene = kinect.room_of(PurePosixPath(rgb).parent.name.removesuffix("_out"))
+    return Row(Frame(name, scene, split=PARTS[path.name], source="nyu"), (rgb, depth), named=named)

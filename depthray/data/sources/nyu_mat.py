@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from depthray.data import encodings
 from depthray.data.sources import Frame, _mat5, refuse_encoding, wanted
 from depthray.data.sources import _kinect as kinect
+from depthray.data.sources._files import root_of
 from depthray.data.sources._hdf5 import Hdf5, is_hdf5, open_file, reading
 from depthray.errors import DataError
 
@@ -41,9 +42,7 @@ def open_source(section: Data) -> Mat:
 def open_mat(section: Data, *, depth: str) -> Mat:
     """The .mat file at `section.root`, or in it; `depth` is the variable of the file to take."""
     refuse_encoding(section)
-    if not section.root:
-        raise DataError("data.root is empty: say where the .mat file lies with --data PATH")
-    root = Path(section.root)
+    root = root_of(section)
     return Mat(root / NAME if root.is_dir() else root, depth, wanted(section))
 
 
@@ -88,11 +87,19 @@ class Mat:
 
     def faults(self, index: int) -> list[str]:
         """Values of depth that are taken for unmeasured though they are not 0."""
-        odd = encodings.odd_values(self._array(self._depth, index))
+        odd = encodings.odd_values(self.stored_depth(index))
         return [f"{self._where(index)}: {odd} values, read as unmeasured"] if odd else []
 
+    def encoding(self, index: int) -> str:
+        """How the depth of a frame is stored."""
+        return ENCODING
+
+    def stored_depth(self, index: int) -> NDArray[Any]:
+        """(H,W) depth of a frame in the numbers the file holds."""
+        return self._array(self._depth, index)
+
     def _metres(self, index: int) -> NDArray[np.float32]:
-        stored = self._array(self._depth, index)
+        stored = self.stored_depth(index)
         return np.ascontiguousarray(encodings.decode(stored, ENCODING, where=self._where(index)))
 
     def _array(self, name: str, index: int) -> NDArray[Any]:

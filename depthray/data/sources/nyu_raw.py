@@ -12,19 +12,19 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from depthray.data.sources import Frame, refuse_encoding
 from depthray.data.sources import _kinect as kinect
-from depthray.data.sources._images import refuse_unlike_sizes
-from depthray.data.sources._pairs import Pair, Pairs, room_of
+from depthray.data.sources._files import root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.batch import Sample
     from depthray.sections import Data
 
 ENCODING = "kinect_disparity_be"
+KEYS = frozenset({"image", "depth", "intrinsics"})
 LAG = 0.1  # seconds; a hand-held camera moves on
 NAME = re.compile(r"[rd]-(\d+(?:\.\d+)?)-\d+\.(?:ppm|pgm)")
 
@@ -32,9 +32,7 @@ NAME = re.compile(r"[rd]-(\d+(?:\.\d+)?)-\d+\.(?:ppm|pgm)")
 def open_source(section: Data) -> Raw:
     """The recordings under `section.root`, which may be one of them."""
     refuse_encoding(section)
-    if not section.root:
-        raise DataError("data.root is empty: say where the recordings lie with --data PATH")
-    return Raw(Path(section.root))
+    return Raw(root_of(section))
 
 
 def fits(root: Path) -> bool:
@@ -44,32 +42,30 @@ def fits(root: Path) -> bool:
     return any(any(root.glob(f"{level}r-*.ppm")) and any(root.glob(f"{level}d-*.pgm")) for level in ("", "*/", "*/*/"))
 
 
-class Raw(Pairs):
+class Raw(FrameFiles):
     """A data set of recordings. See `depthray.data.sources.Source`."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; recordings are folders with r-*.ppm and d-*.pgm")
-        pairs, late = [], 0
+        rows, late = [], 0
         for folder in _recordings(root):
             own, alone = _pair_up(root, folder)
-            pairs += own
+            rows += own
             late += alone
-        if not pairs:
+        if not rows:
             raise DataError(f"{root}: no r-*.ppm with a d-*.pgm recorded within {LAG} s of it, in no folder there")
         notes = [f"{late} colour images left out: no depth within {LAG} s of them"] if late else []
-        super().__init__(root, pairs, notes=notes)
+        super().__init__(root, rows, keys=KEYS, encoding=ENCODING, notes=notes)
 
-    def sample(self, index: int) -> Sample:
-        """The arrays of one frame, depth moved onto the colour image."""
-        pair = self.pairs[index]
-        image = self.files.colour(pair.rgb)
-        depth = self.files.fixed_depth(pair.depth, encoding=pair.encoding)
-        refuse_unlike_sizes(image, depth, word="depth", path=self.files.path(pair.depth))
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key: depth moved onto colour."""
+        arrays = super().arrays(index)
+        self.refuse_unlike_sizes(index, arrays)
         return {
-            "image": kinect.undistort(image),
-            "depth": kinect.register(depth),
-            "intrinsics": self.camera(index, image.shape[:2]),
+            "image": kinect.undistort(arrays["image"]),
+            "depth": kinect.register(arrays["depth"]),
+            "intrinsics": kinect.COLOUR.matrix(arrays["image"].shape[:2]),
         }
 
 
@@ -81,24 +77,24 @@ def _recordings(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _pair_up(root: Path, folder: Path) -> tuple[list[Pair], int]:
+def _pair_up(root: Path, folder: Path) -> tuple[list[Row], int]:
     """A recording -> its frames in the order of time, and the number of colour images without depth."""
     colours, depths = _timed(folder, "r-*.ppm"), _timed(folder, "d-*.pgm")
     times = [time for time, _ in depths]
-    pairs = []
+    rows = []
     for time, rgb in colours:
         near = range(max(bisect_left(times, time) - 1, 0), min(bisect_left(times, time) + 1, len(times)))
         best = min(near, key=lambda place: abs(times[place] - time), default=None)
         if best is not None and abs(times[best] - time) <= LAG:
-            pairs.append(_pair(root, rgb, depths[best][1]))
-    return pairs, len(colours) - len(pairs)
+            rows.append(_row(root, rgb, depths[best][1]))
+    return rows, len(colours) - len(rows)
 
 
-def _pair(root: Path, rgb: Path, depth: Path) -> Pair:
+def _row(root: Path, rgb: Path, depth: Path) -> Row:
     name = rgb.relative_to(root)
     # The folder's own name, also where the root is itself a recording.
-    frame = Frame(str(name.with_suffix("")), room_of(rgb.parent.resolve().name), split="", source="nyu")
-    return Pair(str(name), str(depth.relative_to(root)), frame, ENCODING, named=f"recording {rgb.parent.name}")
+    frame = Frame(str(name.with_suffix("")), kinect.room_of(rgb.parent.resolve().name), split="", source="nyu")
+    return Row(frame, (str(name), str(depth.relative_to(root))), named=f"recording {rgb.parent.name}")
 
 
 def _timed(folder: Path, pattern: str) -> list[tuple[float, Path]]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import pickle
 import re
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from depthray.data import encodings
-from depthray.data.sources import Frame, _pixels, wanted
+from depthray.data.sources import Frame, wanted
+from depthray.data.sources._files import root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,20 +32,16 @@ PAUSE = 10.0  # seconds
 BLOCK = 100  # frames
 
 
-def open_source(section: Data) -> _pixels.FrameFiles:
+def open_source(section: Data) -> Indexed:
     """The index, or the folder of one, at `section.root`."""
-    index = _index(_pixels.folder_of(section.root))
+    index = _index(root_of(section))
     names = read_names(index)
     pairs = zip(_placed(index, names, COLOURS), _placed(index, names.values(), DEPTHS), strict=True)
     rows = [
-        (Frame(str(Path(name).with_suffix("")), scene, "", ""), pair)
+        Row(Frame(str(Path(name).with_suffix("")), scene, "", ""), pair)
         for name, scene, pair in zip(names, _scenes(list(names)), pairs, strict=True)
     ]
-    maps = partial(_maps, encoding=section.encoding)
-    keys = KEYS & wanted(section)
-    return _pixels.FrameFiles(
-        index.parent, rows, roles=("image", "depth"), keys=keys, maps=maps, facts=section.encoding
-    )
+    return Indexed(index.parent, rows, keys=KEYS & wanted(section), encoding=section.encoding)
 
 
 def fits(root: Path) -> bool:
@@ -56,14 +52,22 @@ def fits(root: Path) -> bool:
 def read_names(path: Path) -> dict[str, str]:
     """A pickled dict of strings; whatever else a pickle may hold is a DataError and is not run."""
     try:
-        names = _OnlyText(io.BytesIO(_pixels.read_bytes(path))).load()
+        names = _OnlyText(io.BytesIO(path.read_bytes())).load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - damaged pickles raise nearly anything
         raise DataError(f"{path}: not a readable pickle ({' '.join(str(error).split())[:80]})") from None
     if type(names) is not dict or not all(type(word) is str for pair in names.items() for word in pair):
         raise DataError(f"{path}: holds no dict of colour name -> depth name, both strings")
     return names
+
+
+class Indexed(FrameFiles):
+    """A data set of pairs, whose unit the recipe declares. See `depthray.data.sources.Source`."""
+
+    declared = True
 
 
 class _OnlyText(pickle.Unpickler):
@@ -115,8 +119,3 @@ def _stretches(times: list[float]) -> list[str]:
         before = times[place]
         stretches[place] = f"stretch-{scene:04d}"
     return stretches
-
-
-def _maps(files: Mapping[str, Path], keys: frozenset[str], *, encoding: str) -> dict[str, _pixels.Pixels]:
-    depth = encodings.decode(_pixels.stored(files["depth"]), encoding, where=str(files["depth"]))
-    return {"image": _pixels.colour(files["image"]), "depth": depth}

@@ -6,22 +6,19 @@
 
 from __future__ import annotations
 
-import os
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthray.data import encodings
 from depthray.data.sources import Frame, refuse_encoding
-from depthray.data.sources._hdf5 import open_file, reading
-from depthray.data.sources._images import refuse_unlike_sizes
-from depthray.data.sources._pairs import HINT, room_of
+from depthray.data.sources._files import Pixels, root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
+from depthray.data.sources._hdf5 import datasets
+from depthray.data.sources._kinect import room_of
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.batch import Sample
     from depthray.sections import Data
 
 ENCODING = "float_m"
@@ -33,9 +30,12 @@ OFFICIAL = "official"
 def open_source(section: Data) -> S2d:
     """The folders `train` and `val` at `section.root`."""
     refuse_encoding(section)
-    if not section.root:
-        raise DataError("data.root is empty: say where the data lies with --data PATH")
-    return S2d(Path(section.root))
+    root = root_of(section)
+    names = [path.relative_to(root) for part in PARTS for path in sorted((root / part).glob(FILES))]
+    if not names:
+        raise DataError(f"{root}: no train/<recording>/00001.h5 there, nor val/official/00001.h5")
+    rows = [Row(_frame(name), (str(name),)) for name in names]
+    return S2d(root, rows, roles=("depth",), keys=frozenset({"image", "depth"}), encoding=ENCODING)
 
 
 def fits(root: Path) -> bool:
@@ -43,55 +43,26 @@ def fits(root: Path) -> bool:
     return any(any((root / part).glob(FILES)) for part in PARTS)
 
 
-class S2d:
-    """A data set of one file a frame. See `depthray.data.sources.Source`."""
+class S2d(FrameFiles):
+    """A data set of one file a frame, with colour beside its depth. See `depthray.data.sources.Source`."""
 
-    keys = frozenset({"image", "depth"})
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        rgb, stored = self._datasets(index, "rgb", "depth")
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != 3:
+            raise DataError(f"{self.path(index, 'depth')}: rgb is {rgb.dtype} {rgb.shape}, wanted uint8 (3, H, W)")
+        return {"image": np.ascontiguousarray(rgb.transpose(1, 2, 0)), "depth": self.metres(index, stored)}
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._names = [str(path.relative_to(root)) for part in PARTS for path in sorted((root / part).glob(FILES))]
-        if not self._names:
-            raise DataError(f"{root}: no train/<recording>/00001.h5 there, nor val/official/00001.h5")
-        self.frames = [_frame(Path(name)) for name in self._names]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the files are called and how long they are."""
-        digest = sha256(ENCODING.encode())
-        for index, name in enumerate(self._names):
-            try:
-                digest.update(f"{name}:{os.stat(self._root / name).st_size}".encode())
-            except OSError as error:
-                raise DataError(f"{self._root / name}: {error.strerror}; {HINT} (frame {index})") from None
-        return digest.hexdigest()
-
-    def read(self, index: int) -> Sample:
-        """Read one frame."""
-        frame, path = self.frames[index], self._root / self._names[index]
-        try:
-            rgb, stored = _arrays(path)
-            depth = encodings.decode(stored, ENCODING, where=str(path))
-            image = np.ascontiguousarray(rgb.transpose(1, 2, 0))
-            refuse_unlike_sizes(image, depth, word="depth", path=path)
-        except DataError as error:
-            raise DataError(f"{error} (frame {index})") from None
-        return {"image": image, "depth": depth, "id": frame.id, "scene": frame.scene, "source": frame.source}
+    def stored_depth(self, index: int) -> Pixels:
+        """Frame -> depth in the numbers its file holds."""
+        return self._datasets(index, "depth")[0]
 
     def faults(self, index: int) -> list[str]:
         """Values of depth that are taken for unmeasured though they are not 0."""
-        path = self._root / self._names[index]
-        odd = encodings.odd_values(_arrays(path)[1])
-        return [f"{path}: {odd} values, read as unmeasured"] if odd else []
+        return self.odd_depth(index)
 
-
-def _arrays(path: Path) -> tuple[Any, Any]:
-    """The file of a frame -> (3,H,W) uint8 colour, depth as stored."""
-    with reading(path), open_file(path) as file:
-        rgb, depth = (np.asarray(file[name][()]) for name in ("rgb", "depth"))
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != 3:
-        raise DataError(f"{path}: rgb is {rgb.dtype} {rgb.shape}, wanted uint8 (3, H, W)")
-    return rgb, depth
+    def _datasets(self, index: int, *names: str) -> list[Pixels]:
+        return datasets(self.files.unchanged(self.file(index, "depth")), *names)
 
 
 def _frame(name: Path) -> Frame:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from depthray.data import encodings, shards
 from depthray.data.sources import wanted
+from depthray.data.sources._files import root_of
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,9 +26,7 @@ IDS = ("semantics", "instances")
 
 def open_source(section: Data) -> Shards:
     """The shards at `section.root`, a folder or one file."""
-    if not section.root:
-        raise DataError("data.root is empty: say where the shards lie with --data PATH")
-    return Shards(Path(section.root), wanted(section))
+    return Shards(root_of(section), wanted(section))
 
 
 def fits(root: Path) -> bool:
@@ -79,6 +79,15 @@ class Shards:
         if shard.intrinsics is not None and "intrinsics" in self.keys:
             sample["intrinsics"] = shard.intrinsics[row].copy()
         return sample
+
+    def encoding(self, index: int) -> str:
+        """How the depth of a frame is stored."""
+        return self._shards[self._place(index)[0]].encoding
+
+    def stored_depth(self, index: int) -> NDArray[Any]:
+        """(H,W) depth of a frame in the numbers its shard holds."""
+        number, row = self._place(index)
+        return shards.read_stored(self._shards[number], self._open(number), row, key="depth")
 
     def faults(self, index: int) -> list[str]:
         """Whether the bytes are still those that were packed."""

@@ -8,7 +8,7 @@ frames of one folder and one kind are kept together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
-from depthray.data.sources import Frame, _pixels, refuse_encoding, wanted
+from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.sources._files import Pixels, read_text, root_of
+from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.sections import Data
 
+ENCODING = "uint16_mm, bits rotated left by 3"  # of this form alone
 SENSORS = ("kv1", "kv2", "realsense", "xtion")
 DEPTHS = ("depth_bfx", "depth")
 KEYS = frozenset({"image", "depth", "intrinsics"})
@@ -29,14 +32,14 @@ ROLES = ("image", "depth", "intrinsics")
 FAR = 8.0  # metres
 
 
-def open_source(section: Data) -> _pixels.FrameFiles:
+def open_source(section: Data) -> SunRgbd:
     """The data set, or the folder of some of its sensors, at `section.root`."""
     refuse_encoding(section)
-    root = _pixels.folder_of(section.root)
+    root = root_of(section)
     rows = sorted(_rows(root))
     if not rows:
         raise DataError(f"{root}: no folders with image/*.jpg and depth_bfx/ or depth/*.png, as SUN RGB-D has them")
-    return _pixels.FrameFiles(root, rows, roles=ROLES, keys=KEYS & wanted(section), maps=_maps, facts="sunrgbd")
+    return SunRgbd(root, rows, roles=ROLES, keys=KEYS & wanted(section), encoding=ENCODING)
 
 
 def fits(root: Path) -> bool:
@@ -44,7 +47,22 @@ def fits(root: Path) -> bool:
     return any((root / above / sensor).is_dir() for above in ("", "SUNRGBD") for sensor in SENSORS)
 
 
-def _rows(root: Path) -> Iterator[_pixels.Row]:
+class SunRgbd(FrameFiles):
+    """A data set of a folder a frame. See `depthray.data.sources.Source`."""
+
+    def arrays(self, index: int) -> dict[str, Any]:
+        """The arrays of one frame, by key."""
+        arrays = super().arrays(index)
+        if "intrinsics" in self.keys:
+            arrays["intrinsics"] = self.files.camera(self.file(index, "intrinsics"))
+        return arrays
+
+    def metres(self, index: int, stored: Pixels) -> NDArray[np.float32]:
+        """Frame, its depth as stored -> (H,W) float32 metres."""
+        return metres(stored, where=str(self.path(index, "depth")))
+
+
+def _rows(root: Path) -> Iterator[Row]:
     for place, folders, _ in os.walk(root):
         depth = next((name for name in DEPTHS if name in folders), "")
         if "image" in folders and depth:
@@ -52,8 +70,8 @@ def _rows(root: Path) -> Iterator[_pixels.Row]:
             frame = Path(place)
             files = (_only(frame / "image"), _only(frame / depth), frame / "intrinsics.txt")
             name = str(frame.relative_to(root))
-            row = Frame(name, f"{Path(name).parent}/{_kind(frame)}".rstrip("/"), "", "sunrgbd")
-            yield row, tuple(str(path.relative_to(root)) for path in files)
+            scene = f"{Path(name).parent}/{_kind(frame)}".rstrip("/")
+            yield Row(Frame(name, scene, "", "sunrgbd"), tuple(str(path.relative_to(root)) for path in files))
 
 
 def _only(folder: Path) -> Path:
@@ -65,13 +83,7 @@ def _only(folder: Path) -> Path:
 
 def _kind(frame: Path) -> str:
     path = frame / "scene.txt"
-    return _pixels.read_text(path).strip() if path.is_file() else ""
-
-
-def _maps(files: Mapping[str, Path], keys: frozenset[str]) -> dict[str, _pixels.Pixels]:
-    depth = metres(_pixels.stored(files["depth"]), where=str(files["depth"]))
-    maps: dict[str, _pixels.Pixels] = {"image": _pixels.colour(files["image"]), "depth": depth}
-    return {**maps, "intrinsics": _pixels.matrix(files["intrinsics"])} if "intrinsics" in keys else maps
+    return read_text(path).strip() if path.is_file() else ""
 
 
 def metres(stored: NDArray[Any], *, where: str) -> NDArray[np.float32]:

@@ -154,9 +154,9 @@ def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]
     provenance = {
         "name": arguments.root.resolve().name,
         "form": section.source,
-        "encoding": section.encoding,
         "depthray": version("depthray"),
         "date": datetime.now(UTC).date().isoformat(),
+        **convert.original_units(source),
     }
     made = convert.plan(
         source,
@@ -184,25 +184,35 @@ def packed(made: Plan, skipped: Mapping[str, str]) -> Answer:
 
     shards = convert.written(made)
     done = f"{made.total - len(skipped)} frames in {len(shards)} shards at {made.out}"
-    return Answer([*convert.summary(skipped), done, f"next: depthray data check {made.out}"])
+    return Answer([*convert.summary(skipped), done, *_noted(made.notes), f"next: depthray data check {made.out}"])
 
 
 def _check(arguments: argparse.Namespace) -> Answer:
     from depthray.data import sources
     from depthray.data.check import check, table
+    from depthray.data.stored import inspect
+    from depthray.data.stored import table as stored_table
 
     section = with_all_keys(_section(arguments))
     source = sources.open_source(section, verify=False)
     with bar("checking", source) as advance:
         findings = check(source, max_depth=section.max_depth, advance=lambda: advance(1))
+    stored, notes = inspect(source), sources.notes(source)
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         listed = [finding._asdict() for finding in findings]
-        lines: list[Any] = [json.dumps({"frames": count, "scenes": scenes, "findings": listed}, indent=1)]
+        looks = [each._asdict() for each in stored]
+        told = {"frames": count, "scenes": scenes, "findings": listed, "notes": notes, "stored": looks}
+        lines: list[Any] = [json.dumps(told, indent=1)]
     else:
         summary = f"{count} frames of {scenes} scenes: {len(findings) or 'no'} findings"
-        lines = [*([table(findings)] if findings else []), summary]
+        tables = [*([table(findings)] if findings else []), *([stored_table(stored)] if stored else [])]
+        lines = [*tables, summary, *_noted(notes)]
     return Answer(lines, DataError.exit_code if findings else 0)
+
+
+def _noted(notes: Sequence[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]
 
 
 def _stats(arguments: argparse.Namespace) -> Answer:
@@ -244,7 +254,7 @@ def _section(arguments: argparse.Namespace) -> Data:
     form = arguments.source or sources.recognise(root)
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
-    section = recipe.load(arguments.recipe, arguments.words).data.model_copy(update=chosen)
+    section = recipe.load(arguments.recipe, arguments.words, training=False).data.model_copy(update=chosen)
     sources.check(section, where="command line")
     return section
 

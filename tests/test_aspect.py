@@ -1,0 +1,73 @@
+"""data.fit=aspect: what a network is shown outside of training has the aspect of the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scoring import Net, Rooms
+from test_loader import Drawn
+
+from depthray.batch import Sample, to_device
+from depthray.data.loader import TrainLoader, eval_batches
+from depthray.evaluate import pictures
+from depthray.protocols import PLAIN
+from depthray.sections import Augment, Data, Sparse
+
+CPU = torch.device("cpu")
+
+
+def test_eval_batches_may_keep_the_aspect() -> None:
+    data = Data(size=(14, 28), fit="aspect")
+    batches = list(eval_batches(Drawn(4, odd=(2,)), range(4), data, batch_size=4))
+    assert [indices for indices, _ in batches] == [[0, 1, 3], [2]]
+    first, second = (batch for _, batch in batches)
+    assert first["image"].shape == (3, 3, 14, 14) and first["image"].dtype == torch.float32  # 14 x 18.7
+    assert second["image"].shape == (1, 3, 14, 14)
+    assert first["depth"].shape == (3, 1, 24, 32)  # the truth as it is
+    loader = TrainLoader(Drawn(4), range(4), data, Augment(), seed=0, batch_size=4)
+    training = next(loader.epoch(0))[0]["image"]
+    assert training.shape[-2:] == data.size and training.dtype == torch.uint8
+
+
+def test_frames_without_depth_but_of_unlike_shown_size_come_apart() -> None:
+    class Bare(Drawn):
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            del sample["depth"]
+            sample["image"] = sample["image"].repeat(1 + 2 * (index == 1), axis=1)
+            return sample
+
+    found = list(eval_batches(Bare(3), range(3), Data(size=(14, 28), fit="aspect"), batch_size=3))
+    assert [(indices, tuple(batch["image"].shape[-2:])) for indices, batch in found] == [
+        ([0, 2], (14, 14)),
+        ([1], (14, 56)),
+    ]
+
+
+def test_moving_a_batch_leaves_it_as_it_was() -> None:
+    [(_, batch)] = eval_batches(Drawn(2), range(2), Data(size=(14, 28), fit="aspect"), batch_size=2)
+    before = batch["image"].clone()
+    moved = to_device(batch, torch.device("cpu"), min_depth=0, max_depth=10)
+    assert torch.equal(batch["image"], before)
+    assert torch.equal(moved["image"], before / 255)
+
+
+def test_pictures_of_bicubic_colour_do_not_wrap_around() -> None:
+    step = np.zeros((24, 32, 3), np.uint8)
+    step[:, 16:] = 255
+
+    class Step(Rooms):
+        def read(self, index: int) -> Sample:
+            return {**super().read(0), "image": step}
+
+    batches = eval_batches(Step(), [0], Data(size=(42, 56), fit="aspect"), batch_size=1)
+    [drawn] = pictures(Net(), batches, protocol=PLAIN, device=CPU)
+    assert (np.diff(drawn.image[:, :, 0].astype(int), axis=1) >= 0).all()
+
+
+def test_sparse_samples_at_corners_are_found_in_bicubic_colour() -> None:
+    sparse = Sparse(pattern="features", samples=9)
+    data = Data(size=(42, 56), fit="aspect", inputs=("image", "sparse"), sparse=sparse)
+    [(_, batch)] = eval_batches(Rooms(), [0], data, batch_size=1)
+    assert batch["sparse"].shape[-2:] == (42, 56)
+    assert 0 < int((batch["sparse"] > 0).sum()) <= 9

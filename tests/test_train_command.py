@@ -1,0 +1,139 @@
+"""What `depthray train` makes of its words, and what it says before any worker is started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cluster.train
+from cluster.train import main
+from depthray import checkpoint, recipe
+from depthray.errors import UsageError
+from depthray.run import check_model, prepare, record, summary
+from depthray.sections import Recipe
+from depthray.state import begin
+from depthray.words import read_yaml
+
+CPU = torch.device("cpu")
+SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=1", "train.precision=fp32"]
+
+
+def small(*words: str) -> Recipe:
+    return recipe.load("demo", [*SMALL, *words])
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Recipe]:
+    """The recipes that would have been given to Ray, instead of Ray; the working directory is a fresh one."""
+    recipes: list[Recipe] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster.train, "train_on_ray", lambda made, run, args: recipes.append(made))
+    monkeypatch.setattr(cluster.train, "_farewell", lambda run, finished: None)
+    return recipes
+
+
+def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
+    weights = begin(small(), CPU).model.encoder.state_dict()  # type: ignore[operator, union-attr]
+    torch.save(weights, tmp_path / "tiny.pth")
+    (tmp_path / "tiny").touch()  # a word that happens to be a file stays a word
+    main(["demo", *SMALL, "model.pretrained=tiny.pth", "--out", "run"])
+    (made,) = started
+    assert made.model.options == {"encoder": "tiny", "pretrained": os.path.realpath(tmp_path / "tiny.pth")}
+    assert recipe.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
+
+
+def test_data_given_as_a_word_are_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
+    from frames import folder_dataset
+
+    folder_dataset(tmp_path / "frames")
+    words = ["data.source=folder", "data.val_fraction=0.34", "train.batch_size=4"]
+    for root in (["data.root=frames"], ["--data", "frames"]):
+        main(["demo", *SMALL, *words, *root, "--out", root[0].strip("-")[:6]])
+    assert [made.data.root for made in started] == 2 * [os.path.realpath(tmp_path / "frames")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.pretrained=other.npy"], "not a file of weights only"),
+        (["model.pretrained=none.pth"], "model.pretrained=none.pth: no such file"),
+        (["model={name: masknet}", "data.targets=mask", "eval.monitor=iou"], "compares image and background"),
+        (["data.targets=depth,mask"], "model.name=unet predicts depth, and data.targets wants mask"),
+        (["eval.protocol=legacy-003"], "eval.monitor=abs_rel is not scored by eval.protocol=legacy-003"),
+    ],
+)
+def test_a_mistake_in_the_model_is_said_before_ray_and_can_be_mended(
+    started: list[Recipe], tmp_path: Path, words: list[str], said: str
+) -> None:
+    np.save(tmp_path / "other.npy", np.zeros(3))
+    with pytest.raises(UsageError, match=said):
+        main(["demo", *SMALL, *words, "--out", "run"])
+    assert not started and not (tmp_path / "run").exists()
+    main(["demo", *SMALL, "--out", "run"])
+    assert len(started) == 1
+
+
+def test_a_run_of_other_scores_is_told_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval.protocol=legacy-003", "eval.monitor=mse", "--local", "--out", str(tmp_path / "run")]
+    assert main(["demo", *SMALL, *words]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("checkpoint"))
+    assert "(ssim " in line and ", mse " in line and "not validated" not in line and "lr" not in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.targets=depth,mask"], "model.name=unet predicts depth, and data.targets wants mask"),
+        (["data.targets=mask", "eval.monitor=iou"], "model.name=unet predicts depth, and data.targets wants mask"),
+        (
+            ["model={name: masknet}", "data.inputs=background,image"],
+            "masknet predicts mask, and data.targets wants depth",
+        ),
+        (["model={name: masknet}"], "compares image and background"),
+        (["model.pretrained=no-such-file.pth"], "no such file"),
+        (["model.pretrained=true"], "no ImageNet weights for encoder 'tiny'"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_so_is_said_without_building_it(words: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_model(small(*words), pretrained=True)
+
+
+def test_a_model_is_looked_at_without_memory_and_its_file_is_read_unless_it_goes_on(tmp_path: Path) -> None:
+    weights = begin(small(), CPU).model.encoder.state_dict()  # type: ignore[operator, union-attr]
+    torch.save(weights, tmp_path / "tiny.pth")
+    check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=True)
+    weights.popitem()
+    torch.save(weights, tmp_path / "tiny.pth")
+    with pytest.raises(UsageError, match="lacks weight"):
+        check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=True)
+    check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=False)
+    state = torch.get_rng_state()
+    check_model(small(), pretrained=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_target_the_network_lacks_is_said_before_the_first_step(tmp_path: Path) -> None:
+    made = small("data.targets=depth,mask")
+    prepare(tmp_path / "run", made, resume=False)
+    with pytest.raises(UsageError, match="predicts depth, and data.targets wants mask"):
+        next(record(made, tmp_path / "run", CPU))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    made = small("train.epochs=1", "eval.protocol=legacy-003", "eval.monitor=mse")
+    prepare(tmp_path / "run", made, resume=False)
+    (epoch,) = record(made, tmp_path / "run", CPU)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    curves = {tag for tag in events.Tags()["scalars"] if tag.startswith("val/")}
+    assert curves == {"val/ssim", "val/mse"}
+    assert events.Scalars("val/mse")[0].value == pytest.approx(epoch.metrics["mse"])
+    (best,) = checkpoint.committed(tmp_path / "run" / "checkpoints")
+    assert summary(tmp_path / "run") == (best, pytest.approx(epoch.metrics))
