@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from inputs import pair, summary_rows
 from torch import nn
 
 from depthray import models
@@ -64,28 +65,6 @@ ROWS = [
 ]
 
 
-def pair(height=32, width=32, count=2):
-    generator = torch.Generator().manual_seed(1)
-    return {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
-
-
-def rows(model, batch):
-    """Kind, shape of one answer and own parameters of every layer, block and of the network, as they finish."""
-    found = []
-
-    def note(module, _taken, given):
-        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        shape = tuple((given["depth"] if isinstance(given, dict) else given).shape[1:])
-        found.append((type(module).__name__, shape, own))
-
-    for module in model.modules():
-        if type(module).__name__ not in WITHOUT_ROW:
-            module.register_forward_hook(note)
-    with torch.no_grad():
-        model(batch)
-    return found
-
-
 @pytest.fixture(params=BOTH)
 def model(request):
     torch.manual_seed(0)
@@ -93,7 +72,7 @@ def model(request):
 
 
 def test_layers_are_the_originals(model):
-    found = rows(model.eval(), pair(224, 224, 1))
+    found = summary_rows(model.eval(), pair(224, 224, 1), shown="depth", without=WITHOUT_ROW)
     assert found == ROWS
     assert len(found) == 147
     assert sum(own for *_, own in found) == sum(value.numel() for value in model.parameters()) == 7_083_874

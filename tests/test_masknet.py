@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from inputs import pair, summary_rows
 from torch import nn
 
 from depthray import models
@@ -28,28 +29,6 @@ ROWS = [
 ]
 
 
-def pair(height=32, width=32, count=2):
-    generator = torch.Generator().manual_seed(1)
-    return {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
-
-
-def rows(model, batch):
-    """Kind, shape of one answer and own parameters of every layer and of the network, as they finish."""
-    found = []
-
-    def note(module, _taken, given):
-        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        shape = tuple((given["mask"] if isinstance(given, dict) else given).shape[1:])
-        found.append((type(module).__name__, shape, own))
-
-    for module in model.modules():
-        if type(module).__name__ not in WITHOUT_ROW:
-            module.register_forward_hook(note)
-    with torch.no_grad():
-        model(batch)
-    return found
-
-
 @pytest.fixture
 def model():
     torch.manual_seed(0)
@@ -57,7 +36,7 @@ def model():
 
 
 def test_layers_are_the_originals(model):
-    found = rows(model, pair(224, 224, 1))
+    found = summary_rows(model, pair(224, 224, 1), shown="mask", without=WITHOUT_ROW)
     assert found == [(kind, (channels, 224, 224), own) for kind, channels, own in ROWS]
     assert len(found) == 14
     assert sum(own for *_, own in found) == sum(value.numel() for value in model.parameters()) == 76_097

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from inputs import some
 from safetensors.torch import load_file
 from torch import nn
 
@@ -26,16 +27,6 @@ ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
 def make(name, options, inputs=("image",)):
     torch.manual_seed(0)
     return models.build_model(Model(name=name, **options), inputs)
-
-
-def some(inputs, count=2, height=64, width=64):
-    generator = torch.Generator().manual_seed(1)
-    values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
-    values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
-    values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
-    ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
-    ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
-    return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
 
 
 ARCHITECTURE = """

@@ -10,6 +10,7 @@ from multiprocessing.reduction import ForkingPickler
 import pytest
 import torch
 import torch.nn.functional as F
+from inputs import some
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -50,16 +51,6 @@ COMPACT = [
     )
     for name in models.names()
 ]
-
-
-def some(inputs, count=2, height=64, width=64):
-    generator = torch.Generator().manual_seed(1)
-    values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
-    values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
-    values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
-    ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
-    ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
-    return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
 
 
 def maps(prediction):

@@ -1,0 +1,36 @@
+"""What networks are given in tests, and how their layers are listed."""
+
+import torch
+
+
+def some(inputs, count=2, height=64, width=64):
+    """A batch of these inputs, random but always the same."""
+    generator = torch.Generator().manual_seed(1)
+    values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
+    values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
+    values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
+    ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
+    ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
+    return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
+
+
+def pair(height=32, width=32, count=2):
+    """A scene with and without its foreground object."""
+    return some(("image", "background"), count, height, width)
+
+
+def summary_rows(model, batch, *, shown, without):
+    """Kind, shape and own parameters of every layer, block and of the network, as they finish; `shown` names the map."""
+    found = []
+
+    def note(module, _taken, given):
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        shape = tuple((given[shown] if isinstance(given, dict) else given).shape[1:])
+        found.append((type(module).__name__, shape, own))
+
+    for module in model.modules():
+        if type(module).__name__ not in without:
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        model(batch)
+    return found
