@@ -20,7 +20,7 @@ def pair(height=32, width=32, count=2):
 
 
 def summary_rows(model, batch, *, shown, without):
-    """Kind, shape and own parameters of every layer, block and of the network, as they finish; `shown` names the map."""
+    """Kind, shape and own parameters of every layer, block and the network, as they finish; `shown` names the map."""
     found = []
 
     def note(module, _taken, given):
