@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,8 +108,7 @@ class Depth:
             self._run, most=model.max_batch, linger=model.linger_ms / 1000, memory=(torch.OutOfMemoryError,)
         )
         self._load_all()
-        self._ended = threading.Event()
-        threading.Thread(target=self._follow, name="depthray-store", daemon=True).start()
+        _follow(self, self._settings.model.poll_seconds)
 
     async def predict(self, name: str, version: str, sample: Sample, seconds: float) -> Reply:
         """A prepared sample for name@version -> the network's maps, if this replica holds it and in so many seconds."""
@@ -148,8 +148,7 @@ class Depth:
             await self._batches.aside(self._probe)
 
     def __del__(self) -> None:
-        if hasattr(self, "_ended"):
-            self._ended.set()
+        if hasattr(self, "_batches"):
             self._batches.close()
 
     def _run(self, kind: tuple[str, str, Any], samples: Sequence[Sample]) -> list[golden.Maps]:
@@ -163,13 +162,12 @@ class Depth:
             network.probe()
         self._proven = time.monotonic()
 
-    def _follow(self) -> None:
-        """Look at the store until the replica ends."""
-        while not self._ended.wait(self._settings.model.poll_seconds):
-            try:
-                self._load_all()
-            except Exception:  # whatever the store looks like, what is loaded goes on answering
-                log.exception("the store cannot be followed")
+    def look(self) -> None:
+        """Take up what the store says now."""
+        try:
+            self._load_all()
+        except Exception:  # whatever the store looks like, what is loaded goes on answering
+            log.exception("the store cannot be followed")
 
     def _load_all(self) -> None:
         """Hold what the store says; a version that cannot be loaded leaves the one before in its place."""
@@ -221,3 +219,25 @@ class Depth:
 def _power(number: int) -> int:
     """The least power of two that is not smaller."""
     return 1 << (number - 1).bit_length()
+
+
+def _follow(depth: Depth, seconds: float) -> None:
+    """Have the store looked at every so many seconds, until the models are gone or the process ends."""
+    ended, models = threading.Event(), weakref.ref(depth)
+
+    def watch() -> None:
+        while not ended.wait(seconds):
+            held = models()
+            if held is None:
+                return
+            held.look()
+            del held  # else nobody could let go of the models while this waits
+
+    def end() -> None:
+        ended.set()
+        if threading.current_thread() is not thread:
+            thread.join()  # a thread that loads weights while the interpreter is taken down brings the process down
+
+    thread = threading.Thread(target=watch, name="depthray-store", daemon=True)
+    thread.start()
+    weakref.finalize(depth, end)

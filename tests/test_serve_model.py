@@ -147,3 +147,20 @@ def test_a_bad_item_fails_alone(depth: Depth, store: Store) -> None:
 
 def test_a_request_whose_time_is_over_is_late(depth: Depth, store: Store) -> None:
     assert ask(depth, store.pointer("rooms").current, photograph(), seconds=-1.0)[0].fault == "late"
+
+
+def test_nobody_looks_at_the_store_once_the_models_are_gone(store: Store) -> None:
+    import gc
+    import threading
+
+    def watching() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if thread.name == "depthray-store"}
+
+    depth = Depth({"store": str(store.root), "model": {"poll_seconds": 0.05}})
+    assert watching()
+    del depth
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "depthray-store":
+            thread.join(5)
+    assert not watching()
