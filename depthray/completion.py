@@ -230,17 +230,15 @@ def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[s
 
 
 def _parser() -> argparse.ArgumentParser:
+    from depthray.commands.evaluate import add_frames
+
     parser = argparse.ArgumentParser(
         prog="depthray completion",
         description="Error of a checkpoint that takes sparse depth, against the number of samples a frame.",
         epilog="Words: data.sparse.pattern=grid, data.sparse.noise=0.02, eval.protocol=nyu-s2d and the like.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
-    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
+    add_frames(parser)
     parser.add_argument("--samples", type=_number, nargs="+", default=SAMPLES, help=f"default: {_listed(SAMPLES)}")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="the frames; default: those the recipe names")
-    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
-    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
     return parser
 

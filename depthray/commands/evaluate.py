@@ -41,11 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
-    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="the frames; default: those the recipe names")
-    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
-    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
+    add_frames(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
     return parser
 
@@ -60,6 +56,15 @@ def _epilog() -> str:
         for name, protocol in PROTOCOLS.items()
     ]
     return "\n".join([words, "", "Protocols:", *lines])
+
+
+def add_frames(parser: argparse.ArgumentParser) -> None:
+    """What says which checkpoint is asked and on which frames, for every word that `recipe_of` serves."""
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
+    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="the frames; default: those the recipe names")
+    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
+    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
 
 
 def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:

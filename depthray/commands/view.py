@@ -46,16 +46,14 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from depthray.commands.evaluate import add_frames
+
     parser = argparse.ArgumentParser(
         prog="depthray view",
         description="Frames of a data set as a checkpoint sees them: recording for Rerun, sheets, point clouds.",
         epilog="The recording needs `pip install 'depthray[viz]'` and is opened with `rerun DIR/recording.rrd`.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
-    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="the frames; default: those the recipe names")
-    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
-    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
+    add_frames(parser)
     parser.add_argument("--frames", type=int, default=6, metavar="N", help="frames, spread over the split; default: 6")
     parser.add_argument("--out", type=Path, default=Path("view"), metavar="DIR", help="where to write; default: view")
     parser.add_argument("--no-recording", action="store_true", help="sheets and point clouds only, without Rerun")
