@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ RAY_SETTINGS = {
 LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
+@dataclass(frozen=True)
+class Workers:
+    """What training runs on: equal workers, replaced when they are lost."""
+
+    count: int = 1
+    cpus: int | None = None  # a worker; None = an equal share of the cluster
+    gpus: float = 0.0  # a worker
+    max_failures: int = 8
+
+
 def main(argv: list[str]) -> int:
     """Train a recipe and say where its checkpoint lies."""
     args = _parser().parse_intermixed_args(argv)
@@ -47,7 +58,7 @@ def main(argv: list[str]) -> int:
     if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
         finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
     else:
-        _preflight(recipe, run, args)
+        _prepare(run, recipe, resume=args.resume)  # the user's mistakes show before a cluster is started
         finished = train_on_ray(recipe, run, args)
     if int(os.environ.get("RANK", "0")) == 0:
         _farewell(run, finished)
@@ -145,12 +156,6 @@ def _prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
     prepare(run, recipe, resume=resume)
 
 
-def _preflight(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
-    """Find the user's mistakes before a cluster is started."""
-    _prepare(run, recipe, resume=args.resume)
-    (run / ERROR).unlink(missing_ok=True)
-
-
 def train_on_ray(recipe: Recipe, run: Path, args: argparse.Namespace) -> bool:
     """Train on Ray workers, lost ones replaced; whether it ran to its end."""
     from depthray.run import STOP, stop_on_signals
@@ -159,14 +164,14 @@ def train_on_ray(recipe: Recipe, run: Path, args: argparse.Namespace) -> bool:
     display = progress.Display()
     try:
         with ray_cluster(args.address, workers=args.workers), progress.Follower(run, display.show):
-            _fit(recipe, run, args)
+            fit_on_workers(recipe, run, Workers(args.workers, args.cpus_per_worker, float(args.gpu), args.max_failures))
     finally:
         display.close()
     return not (run / STOP).exists()
 
 
 @contextmanager
-def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
+def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -> Iterator[None]:
     """A connection to the cluster at an address, or a local one that lives as long as the context."""
     for key, value in {**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
         os.environ.setdefault(key, value)
@@ -181,7 +186,7 @@ def ray_cluster(address: str | None, *, workers: int) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
         cpus = max(os.cpu_count() or 1, workers)
-        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init("local", num_cpus=cpus, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.WARNING)
     try:
         yield
     finally:
@@ -195,7 +200,11 @@ def _lock() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
+def fit_on_workers(recipe: Recipe, run: Path, workers: Workers) -> None:
+    """Train into a prepared run on workers of the cluster this process is connected to.
+
+    Raises the DepthrayError that ended training, ResourceError where the cluster has too few CPUs or GPUs.
+    """
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -207,16 +216,19 @@ def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
         def _register_sigint_handler(self, controller: Any) -> None:
             pass
 
-    cpus = _cpus_per_worker(ray.cluster_resources(), args)
+    (run / ERROR).unlink(missing_ok=True)
+    resources = _resources_per_worker(ray.cluster_resources(), workers)
     trainer = Trainer(
         work,
-        train_loop_config={"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": args.gpu},
-        scaling_config=ScalingConfig(num_workers=args.workers, use_gpu=args.gpu, resources_per_worker=cpus),
+        train_loop_config={"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": workers.gpus > 0},
+        scaling_config=ScalingConfig(
+            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+        ),
         run_config=RunConfig(  # type: ignore[call-arg]  # mypy sees the class of the older API
             # A new name each time: Ray silently takes up its own record of a name used before; ours is the safe one.
             name=f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=str(run / "ray"),
-            failure_config=FailureConfig(max_failures=args.max_failures),
+            failure_config=FailureConfig(max_failures=workers.max_failures),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -231,15 +243,15 @@ def _fit(recipe: Recipe, run: Path, args: argparse.Namespace) -> None:
     _raise_known(run)
 
 
-def _cpus_per_worker(have: dict[str, float], args: argparse.Namespace) -> dict[str, float]:
+def _resources_per_worker(have: dict[str, float], workers: Workers) -> dict[str, float]:
     """CPUs and GPUs each worker gets. Raises ResourceError where the cluster has too few."""
-    cpus, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
-    each = args.cpus_per_worker or max(1, cpus // args.workers)
-    if each * args.workers > cpus:
-        raise ResourceError(f"{args.workers} workers x {each} CPUs were asked for, the cluster has {cpus} CPUs")
-    if args.gpu and args.workers > gpus:
-        raise ResourceError(f"--gpu with --workers {args.workers} needs {args.workers} GPUs, the cluster has {gpus}")
-    return {"CPU": each, **({"GPU": 1} if args.gpu else {})}
+    cpus, gpus, count = int(have.get("CPU", 0)), int(have.get("GPU", 0)), workers.count
+    each = workers.cpus or max(1, cpus // count)
+    if each * count > cpus:
+        raise ResourceError(f"{count} workers x {each} CPUs were asked for, the cluster has {cpus} CPUs")
+    if workers.gpus * count > gpus:
+        raise ResourceError(f"{count} workers x {workers.gpus:g} GPUs were asked for, the cluster has {gpus} GPUs")
+    return {"CPU": each, **({"GPU": workers.gpus} if workers.gpus else {})}
 
 
 def work(config: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_me
 
 WORDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
+    "tune": ("tuning.command:main", "search learning rates, augmentations, loss weights with Ray Tune"),
+    "report": ("tuning.report:main", "the report of a search, made again, also while it runs"),
     "evaluate": ("depthray.commands.evaluate:main", "score a checkpoint under a named protocol"),
     "predict": (
         "depthray.commands.predict:main",

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from depthray.errors import CheckpointError
 from depthray.manifest import File
 
+UNFINISHED = ".writing-"  # how the names of files begin that are not whole yet
 _FULL, _CLOSED = "free some space there", "give a folder that can be written to"
 _REMEDIES = {
     errno.ENOSPC: _FULL,
@@ -55,6 +57,16 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> File:
         file.flush()
         os.fsync(file.fileno())
     return File(hashed.size, hashed.digest.hexdigest())
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file that readers see in whole, old or new."""
+    temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
+    with temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def sync_folder(path: Path) -> None:

@@ -15,8 +15,9 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -25,14 +26,15 @@ from uuid import uuid4
 
 import numpy as np
 
-from depthray import manifest
+from depthray import durable, manifest
 from depthray.errors import CheckpointError, UsageError, did_you_mean
 from serve.backend import ModelCard
 from serve.settings import NAME
 
 DIGITS = 12
+QUIET = 600.0  # seconds after which no replica still loads or holds a version that is not served any more
 _NAME, _VERSION = re.compile(NAME), re.compile(rf"[0-9a-f]{{{DIGITS}}}")
-_TEMPORARY = ".tmp-"
+
 _SCORES = ("abs_rel", "rmse", "mae", "silog", "delta1", "delta2", "delta3", "iou", "dice", "boundary_f1")
 
 
@@ -124,7 +126,7 @@ class Store:
             if _intact(place, version):
                 os.utime(place)
                 return version
-            copy = place.with_name(f"{_TEMPORARY}{uuid4().hex}")
+            copy = place.with_name(f"{durable.UNFINISHED}{uuid4().hex}")
             try:
                 shutil.copytree(checkpoint, copy)
                 manifest.verify(copy)
@@ -141,12 +143,32 @@ class Store:
                 shutil.rmtree(self.path(name, version), ignore_errors=True)
                 self._golden(name, version).unlink(missing_ok=True)
 
+    def prune(self, name: str, keep: int) -> list[str]:
+        """Delete all but the versions that are served, the `keep` newest, and those served or added just now.
+
+        A replica may be loading one of the last kind, or still hold it. Returns the versions deleted.
+        """
+        with self._changing(name):
+            served = self._served(name)
+            if not served:
+                return []  # none yet, or unknown which
+            old = [version for version in self.versions(name)[keep:] if version not in served]
+            gone = [version for version in old if time.time() - self.path(name, version).stat().st_mtime > QUIET]
+            for left in (self._folder(name) / "versions").glob(f"{durable.UNFINISHED}*"):  # by one that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            for version in gone:
+                away = self.path(name, version).with_name(f"{durable.UNFINISHED}{uuid4().hex}")
+                os.rename(self.path(name, version), away)  # nobody finds half of it
+                shutil.rmtree(away, ignore_errors=True)
+                self._golden(name, version).unlink(missing_ok=True)
+            return gone
+
     def keep_golden(self, name: str, version: str, answers: Sequence[dict[str, Any]]) -> None:
         """Remember what a version says of the golden images."""
         arrays = {f"{place}-{key}": values for place, maps in enumerate(answers) for key, values in maps.items()}
         place = self._golden(name, version)
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f"{_TEMPORARY}{uuid4().hex}.npz")
+        temporary = place.with_name(f"{durable.UNFINISHED}{uuid4().hex}.npz")
         np.savez(temporary, **arrays)
         os.replace(temporary, place)
 
@@ -181,7 +203,7 @@ class Store:
     def make_default(self, name: str) -> None:
         """Let a model answer where no name is given."""
         self.pointer(name)
-        _replace(self.root / "default", f"{name}\n".encode())
+        durable.replace(self.root / "default", f"{name}\n".encode())
 
     def _default(self) -> str:
         try:
@@ -204,7 +226,10 @@ class Store:
         return self._folder(name) / "golden" / f"{version}.npz"
 
     def _write(self, name: str, pointer: Pointer) -> Pointer:
-        _replace(self._folder(name) / "current.json", json.dumps(asdict(pointer)).encode() + b"\n")
+        for version in {*self._served(name), *pointer.versions}:  # served just now, see prune
+            with suppress(OSError):
+                os.utime(self.path(name, version))
+        durable.replace(self._folder(name) / "current.json", json.dumps(asdict(pointer)).encode() + b"\n")
         if not self._default():
             self.make_default(name)
         return pointer
@@ -238,16 +263,6 @@ def _parse(data: bytes) -> Pointer:
     if not all(_VERSION.fullmatch(version) for version in pointer.versions):
         raise ValueError("version")
     return pointer
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file that readers see in whole, old or new."""
-    temporary = path.with_name(f"{_TEMPORARY}{uuid4().hex}")
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _metrics(path: Path) -> dict[str, float]:

@@ -1,0 +1,154 @@
+"""What of a space is refused before the first trial, and that all else is taken."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from depthray import recipe
+from depthray.errors import UsageError
+from tuning import space
+from tuning.space import Dimension, Space
+
+
+def parsed(text: str) -> Space:
+    return space.parse(yaml.safe_load(text), where="mine")
+
+
+def refusal(text: str, name: str = "demo", words: str = "") -> str:
+    """What is said of a space that does not fit a recipe; one line."""
+    with pytest.raises(UsageError) as caught:
+        space.check(parsed(text), recipe.load(name, words.split()), where="mine")
+    assert str(caught.value).startswith("mine: ") and "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optim.lrr: {uniform: [1, 2]}", "unknown key 'optim.lrr' (did you mean 'optim.lr'?)"),
+        ("optm.lr: {uniform: [1, 2]}", "did you mean 'optim.lr'?"),
+        ("lr: {uniform: [1, 2]}", "did you mean 'optim.lr'?"),
+        ("nothing: {uniform: [1, 2]}", "unknown key 'nothing'"),
+        ("points: [{optim.lrr: 1}]", "unknown key 'optim.lrr'"),
+        ("optim: {uniform: [1, 2]}", "optim is a section; name a key of it, e.g. optim.name"),
+        ("augment.hue: {uniform: [0, 0.7]}", "mine: augment.hue=0.7: input should be less than or equal to 0.5"),
+        ("augment.hue: {choice: [0, 0.7, 0.1]}", "mine: augment.hue=0.7: input should be less than"),
+        ("optim.lr: {uniform: [0, 1]}", "mine: optim.lr=0.0: input should be greater than 0"),
+        ("augment.hue: {uniform: [0.1, 0.1]}", "augment.hue: the range 0.1 to 0.1 is empty"),
+        ("augment.hue: {uniform: [0.2, 0.1]}", "the range 0.2 to 0.1 is empty; give the low end first"),
+        ("loss.l1: {loguniform: [0, 1]}", "loguniform from 0.0 is impossible"),
+        ("optim.warmup_steps: {logint: [0, 10]}", "logint from 0 is impossible"),
+        ("augment.hue: {choice: []}", "the choice is empty"),
+        ("augment.hue: {choice: [0.1]}", "one value is no choice; give two or more, or augment.hue=0.1 as a word"),
+        ("augment.hue: {choice: [0, 0.1, 0.0]}", "the choice has 0.0 twice"),
+        ("optim.schedule: {choice: [constant, cosin]}", "did you mean 'cosine'?"),
+        ("train.batch_size: {uniform: [8, 16]}", "write integer instead of uniform"),
+        ("train.batch_size: {loguniform: [8, 16]}", "write logint instead of loguniform"),
+        ("model.width: {integer: [8, 64]}", "unknown key 'model.width' (choose from: decoder, encoder"),
+        ("model.encodr: {choice: [tiny, resnet18]}", "did you mean 'encoder'?"),
+        ("model.encoder: {choice: [tiny, resnet19]}", "model.encoder='resnet19'"),
+        ("model.pretrained: {choice: [false, no/such.pth]}", "model.pretrained=no/such.pth: no such file"),
+        ("model.pretrained: {choice: [false, true]}", "no ImageNet weights for encoder 'tiny'"),
+        ("model.name: {choice: [unet, bifpn]}", "model.name=bifpn: unknown key 'model.encoder'"),
+        ("loss.mask_bce: {uniform: [0, 1]}", "loss.mask_bce needs 'mask' of the network, which predicts depth only"),
+        ("loss.multiscale: {uniform: [0, 1]}", "loss.multiscale needs 'pyramid' of the network"),
+        ("points: [{optim.lr: 1e-4}, {optim.lr: -1}]", "point 2 (optim.lr=-1) is refused: optim.lr=-1: input should"),
+        ("points: [{optim.lr: 1e-4}, {}, {optim.lr: 0.0001}]", "point 3 is point 1 again"),
+    ],
+)
+def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(text: str, said: str) -> None:
+    assert said in refusal(text)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("about", "seed", "eval", "eval.protocol", "eval.monitor", "eval.batch_size", "data.split"),
+        *("data.source", "data.root", "data.encoding", "data.targets", "data.min_depth", "data.max_depth"),
+        *("data.val_fraction", "data.split_seed", "data.frames", "data.workers", "data.sparse", "data.sparse.samples"),
+        *("train.epochs", "train.patience", "train.max_minutes", "train.max_bad_steps", "train.save_every_steps"),
+        *("train.keep_best", "train.log_seconds", "finetune.epochs"),
+    ],
+)
+def test_what_decides_frames_score_or_budget_is_not_searched(key: str) -> None:
+    found = Space((Dimension(key, "integer", 1, 2),))
+    with pytest.raises(UsageError, match=rf"^mine: {re.escape(key)} cannot be searched, since it ") as caught:
+        space.check(found, recipe.load("demo"), where="mine")
+    known = key in recipe.flatten(recipe.load("demo"))
+    assert (f"give {key}=... as a word of the command" in str(caught.value)) == known
+    with pytest.raises(UsageError, match="cannot be searched"):
+        space.check(Space(points=({key: 1},)), recipe.load("demo"), where="mine")
+
+
+def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
+    searched = {"data": {"size", "inputs", "fit"}, "finetune": {"lr", "schedule"}, "eval": set(), "": set()}
+    searched["train"] = {"batch_size", "accumulate", "precision", "channels_last", "compile", "sync_batchnorm"}
+    for key in recipe.flatten(recipe.load("demo")):
+        section, _, name = key.rpartition(".")
+        free = name in searched.get(section, {name}) and not section.startswith("data.")
+        try:
+            space.check(Space((Dimension(key, "choice", values=()),)), recipe.load("demo"), where="mine")
+        except UsageError as error:
+            assert ("the choice is empty" in str(error)) == free, key
+            assert ("cannot be searched" in str(error)) != free, key
+
+
+def test_loss_weights_that_may_all_be_0_are_found_with_how_to_mend_it() -> None:
+    both = "loss.l1: {choice: [0, 1]}\nloss.gradient: {choice: [0, 1]}"
+    said = refusal(both)
+    assert "its configuration loss.l1=0 loss.gradient=0 is refused: every loss weight is 0" in said
+    assert "keep one of those above 0" in said
+    assert "loss.l1=0.0: every loss weight is 0" in refusal("loss.l1: {uniform: [0, 1]}", words="loss.gradient=0")
+    space.check(parsed(both), recipe.load("demo", ["loss.silog=0.1"]), where="mine")
+
+
+def test_an_end_that_only_the_recipe_alone_refuses_is_taken() -> None:
+    alone = recipe.load("demo", ["loss.gradient=0"])
+    space.check(parsed("loss.l1: {uniform: [0, 1]}\nloss.silog: {uniform: [0.1, 1]}"), alone, where="mine")
+
+
+def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
+    text = "model.stacking: {choice: [inputs, original]}\ndata.inputs: {choice: [[image, sparse], [sparse]]}"
+    said = refusal(text, "depthnet")
+    assert "its configuration model.stacking=original data.inputs=[sparse] is refused: model.stacking=original" in said
+    assert "narrow the range" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("model.encoder: {choice: [tiny, resnet18]}\nmodel.max_depth: {choice: [10, 20]}", "demo"),
+        ("model.decoder: {choice: [fixed, linear]}\noptim.average: {choice: [none, ema, swa]}", "unet-resnet34"),
+        ("model.dropout: {choice: [0, 0.2]}\nloss.multiscale_norm: {choice: [l1, l2]}", "depthnet"),
+        ("data.size: {choice: [[64, 64], [96, 128]]}\ntrain.batch_size: {logint: [8, 32]}", "demo"),
+        ("curriculum.sizes: {choice: [[], [[64, 64]], [[32, 32], [64, 64]]]}", "demo"),
+        ("data.inputs: {choice: [[image], [image, sparse]]}\nfinetune.lr: {loguniform: [1e-6, 1e-4]}", "demo"),
+        ("loss.mask_dice: {uniform: [0, 1]}\nloss.mask_ssim: {uniform: [0, 1]}", "masknet"),
+        ("points: [{}, {model.encoder: resnet18, optim.lr: 1e-3}, {optim.lr: 1e-3}]", "demo"),
+    ],
+)
+def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str) -> None:
+    space.check(parsed(text), recipe.load(name), where="mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "said"),
+    [
+        ("dpt-vits", "optim.encoder_lr=1 model.pretrained=no.pth", ""),
+        ("masknet", "optim.encoder_lr=0.1", "optim.encoder_lr=0.1: this architecture has no encoder"),
+        ("demo", "model.name=masknet data.inputs=image", "unknown key 'model.encoder'"),
+        ("unet-resnet34", "loss.mask_bce=1", "the recipe cannot be trained as it is: loss.mask_bce needs 'mask'"),
+        ("depthnet", "loss.multiscale_weights=1,1 curriculum.scale_weights=[]", "the network predicts 5 scales"),
+    ],
+)
+def test_a_recipe_that_would_end_at_its_first_step_is_found(name: str, words: str, said: str) -> None:
+    text = "optim.lr: {loguniform: [1e-4, 1e-3]}"
+    try:
+        space.check(parsed(text), recipe.load(name, words.split()), where="mine")
+        found = ""
+    except UsageError as error:
+        found = str(error)
+    assert said in found and bool(said) == bool(found)

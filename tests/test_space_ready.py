@@ -1,0 +1,96 @@
+"""The spaces that come with depthray: each fits the recipes it is for, and is what its comment says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from depthray import recipe
+from depthray.errors import UsageError
+from depthray.sections import Augment
+from tuning import space
+from tuning.command import _parser
+
+OF_DEPTH = [name for name in recipe.names() if "depth" in recipe.load(name).data.targets]
+OF_BIFPN = ["bifpn-efficientnet-b0"]
+FITS = {"learning-rate": recipe.names(), "augmentation": recipe.names(), "loss-weights": OF_DEPTH, "all": OF_DEPTH}
+READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("seed-003", each) for each in OF_BIFPN)]
+
+
+@pytest.mark.parametrize(("name", "of"), READY)
+def test_a_ready_space_fits_the_recipes_it_is_for(name: str, of: str) -> None:
+    space.check(space.read(name), recipe.load(of), where=name)
+
+
+@pytest.mark.parametrize("name", ["loss-weights", "all"])
+def test_a_space_of_depth_losses_is_refused_where_masks_alone_are_taught(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{name}: loss.l1 needs 'depth' of the network"):
+        space.check(space.read(name), recipe.load("masknet"), where=name)
+
+
+def test_all_is_the_other_three_together() -> None:
+    parts = (space.read(name).dimensions for name in ("learning-rate", "augmentation", "loss-weights"))
+    assert space.read("all").dimensions == tuple(dimension for part in parts for dimension in part)
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_the_learning_rates_reach_well_beyond_each_recipes_own(name: str) -> None:
+    (rates,) = space.read("learning-rate").dimensions
+    own = recipe.load(name).optim.lr
+    assert 3 * rates.low < own < rates.high / 3
+
+
+def test_each_augmentation_can_be_switched_off_and_each_recipes_strength_is_within() -> None:
+    choices = {
+        dimension.key.removeprefix("augment."): dimension.values for dimension in space.read("augmentation").dimensions
+    }
+    off = Augment(hflip=0)
+    for key, values in choices.items():
+        assert getattr(off, key) in values, key
+        for name in recipe.names():
+            assert min(values) <= getattr(recipe.load(name).augment, key) <= max(values), (key, name)
+
+
+def test_loss_weights_never_are_all_0_whatever_the_recipe() -> None:
+    ranges = {dimension.key: dimension for dimension in space.read("loss-weights").dimensions}
+    assert ranges["loss.l1"].low > 0
+    assert all(each.low == 0 for key, each in ranges.items() if key != "loss.l1")
+
+
+def test_seed_003_is_its_published_sweep() -> None:
+    found = space.read("seed-003")
+    made = [recipe.load(OF_BIFPN[0], space.words(point)) for point in found.points]
+    assert [(each.optim.lr, each.augment.hflip) for each in made] == [(2e-4, 0.5), (2e-3, 0.5), (8e-3, 0.5), (2e-3, 0)]
+    assert {each.augment.model_copy(update={"hflip": 0}) for each in made} == {Augment(hflip=0)}
+    scores = {remark["name"]: (remark["reference"]["mse"], remark["reference"]["ssim"]) for remark in found.remarks}
+    assert scores == {
+        "low": (0.014762, 0.74564),
+        "mid": (0.014269, 0.77537),
+        "high": (0.016139, 0.75254),
+        "no augmentation": (0.015202, 0.76762),
+    }
+
+
+@pytest.mark.parametrize("name", space.names())
+def test_a_ready_space_opens_with_commands_that_it_fits_and_its_number_of_trials(name: str) -> None:
+    lines = (space.SPACES / f"{name}.yaml").read_text().splitlines()
+    comment = [line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[0] != "#")]]
+    commands = [shlex.split(line) for line in comment if line.startswith("depthray tune ")]
+    assert commands and re.search(r"\d+ (to \d+ )?trials", " ".join(comment))
+    for _, _, *rest in commands:
+        asked = _parser().parse_intermixed_args(rest)
+        assert asked.space == name
+        loaded = recipe.load(asked.recipe, asked.words)
+        assert (asked.grace or 0) <= loaded.train.epochs + loaded.finetune.epochs
+        space.check(space.read(name), loaded, where=name)
+
+
+def test_seed_003_is_scored_as_its_references_are_and_fits_its_own_regime() -> None:
+    text = (space.SPACES / "seed-003.yaml").read_text()
+    words = re.findall(r"[a-z]+\.[a-z0-9_]+=\S+", text)
+    loaded = recipe.load(OF_BIFPN[0], [word for word in words if word != "model.pretrained=true"])
+    assert (loaded.eval.protocol, loaded.eval.monitor) == ("legacy-003", "mse")
+    assert (loaded.loss.terms, loaded.data.size, loaded.model.options["head"]) == ({"l2": 1.0}, (224, 224), "relu6")
+    space.check(space.read("seed-003"), loaded, where="seed-003")

@@ -1,0 +1,1 @@
+"""Ray Tune over recipes: spaces, trials, searchers and the report."""

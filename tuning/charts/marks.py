@@ -1,0 +1,158 @@
+"""The parts charts are made of: escaped elements, and the group that stands for one trial in every chart.
+
+Whatever comes in as text may be hostile or broken: it is escaped, and what XML forbids is replaced.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Literal, NamedTuple
+
+Point = tuple[float, float]
+Role = Literal["", "best", "default"]
+SHADES = 8  # classes q0 (best) to q7 (worst) that a page colours
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Mark(NamedTuple):
+    """What a chart must know of a trial, wherever it stands."""
+
+    trial: str
+    title: str  # what the tooltip says
+    state: str = "done"
+    shade: int | None = None  # 0 best ... SHADES - 1 worst; None without a score
+    role: Role = ""
+
+
+def clean(text: str) -> str:
+    """The text without what XML and UTF-8 cannot hold: control characters and halves of surrogate pairs."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def element(tag: str, *children: str, **attributes: str | float | None) -> str:
+    """An SVG element; children are markup, attributes are escaped. `cls` is class, `a_b` is a-b, None is left out."""
+    words = [
+        f' {"class" if name == "cls" else name.replace("_", "-")}="{_attribute(value)}"'
+        for name, value in attributes.items()
+        if value is not None and value != ""
+    ]
+    head = f"<{tag}{''.join(words)}"
+    return f"{head}>{''.join(children)}</{tag}>" if children else f"{head}/>"
+
+
+def title(text: str) -> str:
+    """A tooltip."""
+    return element("title", escape(clean(text)))
+
+
+def text(content: str, at: Point, *, cls: str = "", anchor: str = "", **more: str | float | None) -> str:
+    """A line of text whose baseline starts, or by its anchor ends or has its middle, at (x, y)."""
+    return element("text", escape(clean(content)), x=at[0], y=at[1], cls=cls, text_anchor=anchor, **more)
+
+
+def span(content: str, *, cls: str = "") -> str:
+    """A piece of a line of text."""
+    return element("tspan", escape(clean(content)), cls=cls)
+
+
+def line(start: Point, end: Point, *, cls: str = "") -> str:
+    """A straight line."""
+    return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], cls=cls)
+
+
+def path(points: Iterable[Point], *, cls: str = "") -> str:
+    """A line through points in order; nothing for fewer than two."""
+    places = [f"{short(x)} {short(y)}" for x, y in points]
+    return element("path", d="M" + "L".join(places), cls=cls) if len(places) > 1 else ""
+
+
+def steps(points: Sequence[Point], *, cls: str = "") -> str:
+    """A line that keeps its height until the next point."""
+    corners = [(x, before[1]) for before, (x, _) in zip(points, points[1:], strict=False)]
+    both = [point for pair in zip(points, [*corners, points[-1]], strict=True) for point in pair] if points else []
+    return path(both, cls=cls)
+
+
+def svg(size: tuple[float, float], *children: str, label: str, cls: str = "") -> str:
+    """A chart of (width, height) units with a name for those who cannot see it."""
+    return element(
+        "svg",
+        *children,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {short(size[0])} {short(size[1])}",
+        role="img",
+        aria_label=label,
+        cls=f"chart {cls}".strip(),
+    )
+
+
+def trial(mark: Mark, *children: str, lines: bool = False, **more: str) -> str:
+    """All that one chart shows of a trial, with its tooltip; a page highlights it by data-trial."""
+    shade = "" if mark.shade is None else f" q{mark.shade}"
+    words = f"t {'l ' if lines else ''}{mark.state}{shade} {mark.role}".strip()
+    return element("g", title(mark.title), *children, cls=words, data_trial=mark.trial, **more)
+
+
+def dot(mark: Mark, at: Point, *, radius: float = 5.0) -> str:
+    """A trial as a point whose form says its state: disc, ring (stopped), dashed ring (running), cross (failed)."""
+    return trial(mark, shape(mark, at, radius=radius))
+
+
+def shape(mark: Mark, at: Point, *, radius: float = 5.0) -> str:
+    """The form of a trial at (x, y): the best is a star, the default a diamond."""
+    x, y = at
+    if mark.role == "best":
+        return polygon(star(at, radius * 1.9), cls="m")
+    if mark.role == "default":
+        r = radius * 1.35
+        return polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], cls="m")
+    if mark.state == "failed":
+        r = radius * 0.8
+        return element(
+            "path",
+            d=f"M{short(x - r)} {short(y - r)}l{short(2 * r)} {short(2 * r)}m0 {short(-2 * r)}"
+            f"l{short(-2 * r)} {short(2 * r)}",
+            cls="m x",
+        )
+    return element("circle", cx=x, cy=y, r=radius, cls="m")
+
+
+def star(at: Point, radius: float) -> list[Point]:
+    """The corners of a five-pointed star around (x, y)."""
+    x, y = at
+    turns = [(radius if number % 2 == 0 else radius * 0.45, math.pi * number / 5) for number in range(10)]
+    return [(x + r * math.sin(turn), y - r * math.cos(turn)) for r, turn in turns]
+
+
+def polygon(points: Iterable[Point], *, cls: str = "") -> str:
+    """A closed form."""
+    return element("polygon", points=" ".join(f"{short(x)},{short(y)}" for x, y in points), cls=cls)
+
+
+def short(value: float) -> str:
+    """A coordinate to a tenth of a unit."""
+    found = f"{value:.1f}".removesuffix(".0")
+    return "0" if found == "-0" else found
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A value for people: 0.1432, 12.5, 3.2e-4, 1,400,000; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e9:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        return f"{mantissa}e{int(exponent)}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    rounded = f"{value:,.{decimals}f}"
+    return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
+
+
+def _attribute(value: str | float) -> str:
+    return escape(clean(value)) if isinstance(value, str) else short(value)

@@ -1,0 +1,140 @@
+"""Writes down what becomes of each trial, as Tune tells it, and says it to whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from depthray.metrics import badness
+from tuning.limits import Limits
+from tuning.records import ENDED, Trial, curve, write_trial
+from tuning.space import words
+from tuning.trial import FAILED, FINISHED
+
+
+class LimitsReached(tune.Stopper):
+    """Ends a search that has used what it may."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """No trial by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether all are to end."""
+        return self.limits.reached
+
+
+class Recorder(tune.Callback):
+    """Keeps trial.json of every trial true. `template` has what all trials share."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trials: Mapping[str, Trial],
+        *,
+        template: Trial,
+        metric: str,
+        limits: Limits,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.trials, self.template, self.metric, self.say = folder, dict(trials), template, metric, say
+        self.limits = limits
+        self._spend()
+        self._since: dict[str, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note where it runs; a paused trial starts again."""
+        name, now = trial.storage.trial_dir_name, time.time()
+        task = trial.config["trial"]
+        known = self.trials.get(name) or replace(self.template, name=name, of=name, words=task["words"])
+        self._since[name] = now
+        self._keep(
+            replace(
+                known,
+                state="running",
+                started=known.started or now,
+                attempts=known.attempts or 1,
+                node=trial.get_ray_actor_ip() or "",
+                error="",
+            )
+        )
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any) -> None:
+        """Note the time it took, what the network costs, and words that were changed under way."""
+        known, task = self._timed(trial), trial.config["trial"]
+        if FINISHED in result:
+            known = replace(known, latency_ms=result["latency_ms"], parameters=int(result["parameters"]))
+        if task["words"] != (known.history[-1]["words"] if known.history else known.words):
+            change = {"epoch": int(result["epoch"]), "words": task["words"], "from": task["name"]}
+            known = replace(known, history=(*known.history, change))
+        self._keep(known)
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note that it is tried again."""
+        known = self._timed(trial)
+        self._keep(replace(known, attempts=known.attempts + 1))
+        self.say(f"{known.name}  lost ({_last_line(trial)}); tried again from its last checkpoint")
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note whether it came to its end; one that only the budget ended may go on when there is more of it."""
+        result, known = trial.last_result, self._timed(trial)
+        if FAILED in result:
+            self._end(replace(known, state="failed", error=str(result[FAILED])))
+        elif FINISHED in result:
+            self._end(replace(known, state="done"))
+        elif self.limits.reached:
+            self._keep(replace(known, state="waiting"))
+        else:
+            self._end(replace(known, state="stopped"))
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note the last line of what ended it."""
+        self._end(replace(self._timed(trial), state="failed", error=_last_line(trial)))
+
+    def _timed(self, trial: Any) -> Trial:
+        name, now = trial.storage.trial_dir_name, time.time()
+        known = self.trials[name]
+        spent = now - self._since.get(name, now)
+        self._since[name] = now
+        return replace(known, busy_seconds=known.busy_seconds + spent)
+
+    def _end(self, known: Trial) -> None:
+        if self.trials[known.name].state in ENDED:
+            return  # told twice
+        self._keep(replace(known, ended=time.time()))
+        self.say(self._line(known))
+
+    def _line(self, known: Trial) -> str:
+        """An ended trial as one line."""
+        ended = sum(trial.state in ENDED for trial in self.trials.values())
+        told = known.error or f"{self.metric} {_score(self.folder, known, self.metric)}"
+        what = " ".join(words(known.words)) or "the recipe as it is"
+        return f"{known.name}  {known.state:<8}{told}  {what}  [{ended} ended]"
+
+    def _spend(self) -> None:
+        self.limits.gpu_seconds_used = sum(
+            each.busy_seconds * each.gpus * each.workers for each in self.trials.values()
+        )
+
+    def _keep(self, known: Trial) -> None:
+        self.trials[known.name] = known
+        self._spend()
+        write_trial(self.folder, known)
+
+
+def _score(folder: Path, trial: Trial, metric: str) -> str:
+    told = [epoch[metric] for epoch in curve(folder / "trials" / trial.name) if epoch.get(metric) is not None]
+    return f"{min(told, key=lambda score: badness(metric, score)):.4f} in {len(told)} epochs" if told else "not scored"
+
+
+def _last_line(trial: Any) -> str:
+    lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else "no reason was given"

@@ -1,0 +1,132 @@
+"""What a search keeps on disk: one folder that any part of depthray can read without Ray and without unpickling.
+
+SEARCH/search.json  recipe.yaml  space.yaml        what was asked, written first
+SEARCH/trials/0007/                                a run like any other (recipe.yaml, progress.jsonl, tensorboard/,
+                                                   checkpoints/) with trial.json beside its recipe
+SEARCH/trials/0007-seed1/  default/                the words of 0007 again under seed 1; the recipe as it was given
+SEARCH/report.html  report.md  trials.csv  best.yaml  study.json     what came out, made again by `depthray report`
+SEARCH/ray/                                        Tune's own files, never read back
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from depthray import durable
+from depthray.errors import UsageError
+from depthray.progress import FILE as PROGRESS
+
+State = Literal["waiting", "running", "done", "stopped", "failed"]
+ENDED: tuple[State, ...] = ("done", "stopped", "failed")
+REWOUND = "rewound"  # a line of progress: the run goes on from an earlier epoch, and what came after it is void
+SEARCH, TRIAL = "search.json", "trial.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: what it changes in the recipe, and how far it came."""
+
+    name: str  # its folder below trials/
+    kind: Literal["search", "repeat", "default"]
+    of: str  # the trial whose words it repeats under another seed; otherwise its own name
+    words: Mapping[str, Any]  # dotted key -> value, wherever it differs from the recipe; a repeat's `seed` among them
+    state: State = "waiting"  # stopped: by the scheduler, before its last epoch
+    error: str = ""  # last line of what ended it, where it failed
+    attempts: int = 0
+    started: float = 0.0  # seconds since 1970, of the first attempt
+    ended: float = 0.0
+    busy_seconds: float = 0.0  # that its resources were taken, over all attempts
+    workers: int = 1
+    cpus: float = 1.0  # a worker
+    gpus: float = 0.0  # a worker
+    node: str = ""
+    latency_ms: float | None = None  # of one image through the best checkpoint, median
+    parameters: int | None = None
+    history: tuple[
+        Mapping[str, Any], ...
+    ] = ()  # population based training: {"epoch": 3, "words": {...}, "from": "0001"}
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was asked of a search."""
+
+    recipe: str  # its name, for people
+    space: Mapping[str, Any]  # as the YAML file has it
+    epochs: int  # budget of a trial
+    metric: str  # eval.monitor of the recipe
+    objectives: tuple[str, ...]  # the metric, then any of latency_ms, parameters
+    searcher: str
+    scheduler: str
+    trials: int
+    seed: int  # of the searcher
+    top: int  # configurations repeated under other seeds,
+    repeats: int  # and how often
+    workers: int  # a trial
+    cpus: float  # a worker
+    gpus: float
+    concurrent: int
+    first_seed: int = 0  # of the recipe; repeats take those after it
+    grace: int = 1  # epochs before a scheduler may stop a trial, or exchange it
+    reduction: int = 3  # asha: one in so many goes on from each rung
+    retries: int = 1  # of a trial that was lost
+    hours: float = 0.0  # wall-clock budget; 0 = none
+    gpu_hours: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0  # 0 while it runs, and after it was killed
+    about: Mapping[str, str] = field(default_factory=dict)  # provenance: commit, versions, data fingerprint, hardware
+
+
+def read_search(folder: Path) -> Search:
+    """The search of a folder. Raises UsageError where there is none."""
+    return Search(**_read(folder / SEARCH))
+
+
+def write_search(folder: Path, search: Search) -> None:
+    """Keep what was asked."""
+    _write(folder / SEARCH, asdict(search))
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """All trials of a search, by name."""
+    return [Trial(**_read(path)) for path in sorted((folder / "trials").glob(f"*/{TRIAL}"))]
+
+
+def write_trial(folder: Path, trial: Trial) -> None:
+    """Keep how far a trial came."""
+    (folder / "trials" / trial.name).mkdir(parents=True, exist_ok=True)
+    _write(folder / "trials" / trial.name / TRIAL, asdict(trial))
+
+
+def curve(run: Path) -> list[dict[str, Any]]:
+    """The epochs that a run has told of, in order: {"epoch", "step", "time", metrics...}; a lost score is None."""
+    epochs: dict[int, dict[str, Any]] = {}
+    path = run / PROGRESS
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line a kill cut short
+        if record.get("kind") == REWOUND:
+            epochs = {number: told for number, told in epochs.items() if number <= record["epoch"]}
+        elif record.get("kind") == "epoch":
+            epochs[record["epoch"]] = record
+    return [epochs[number] for number in sorted(epochs)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path.parent} holds no search ({path.name} is missing)") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not readable: {error}") from None
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    durable.replace(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -1,0 +1,237 @@
+"""A search: trials of a recipe on Ray Tune, written down so that it can be taken up where it was left.
+
+First the recipe as it is and the searched configurations, under a scheduler that stops the hopeless; then the best of
+them again under other seeds, to their end, so that luck shows.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.train import Workers
+from tuning.limits import Limits
+from tuning.records import ENDED, Search, Trial, curve, read_trials, write_trial
+from tuning.space import Space
+
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has all that they would write
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # trials that no scheduler may stop report no objective
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the recorder says what happens
+}
+# Of a trial that trains on workers of its own: no CPU, which those would miss, and a node that is not taken away.
+DRIVER = {"cpu": 0.0, "node:__internal_head__": 0.0001}
+PATIENCE_SECONDS = 120  # for the step under way and its checkpoint
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where Tune takes trials from: a grid of tasks gone through once, or a searcher asked so many times."""
+
+    space: dict[str, Any]
+    searcher: Any
+    samples: int
+
+
+def explore(folder: Path, search: Search, space: Space, *, limits: Limits, say: Say) -> None:
+    """Run what has not ended of the recipe as it is and of the configurations, within the limits."""
+    from tuning import schedulers
+
+    trials = _planned(folder, search, space)
+    ended = [known for known in trials.values() if known.kind == "search" and known.state in ENDED]
+    left = [known for known in trials.values() if known.kind != "repeat" and known.state not in ENDED]
+    scheduler = schedulers.SCHEDULERS[search.scheduler](search, space)
+    schedulers.remind(scheduler, folder, search.metric, ended)
+    learns = search.searcher == "tpe"
+    source = _proposals(folder, search, space, left=left, ended=ended) if learns else _listed(left)
+    _run(folder, search, trials, source, scheduler=scheduler, limits=limits, say=say)
+
+
+def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: Limits, say: Say) -> None:
+    """Run the chosen trials again, each under `search.repeats` other seeds, every one to its end."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    trials = {known.name: known for known in read_trials(folder)}
+    for known in chosen:
+        for seed in range(search.first_seed + 1, search.first_seed + 1 + search.repeats):
+            name = f"{known.name}-seed{seed}"
+            if name not in trials:
+                words = {**known.words, "seed": seed}
+                trials[name] = replace(template_of(search), name=name, kind="repeat", of=known.name, words=words)
+                write_trial(folder, trials[name])
+    left = [known for known in trials.values() if known.kind == "repeat" and known.state not in ENDED]
+    _run(folder, search, trials, _listed(left), scheduler=FIFOScheduler(), limits=limits, say=say)
+
+
+def points(search: Search, space: Space) -> list[dict[str, Any]]:
+    """The configurations that are chosen without knowing any score; none for a searcher that learns."""
+    if space.points:
+        return [dict(point) for point in space.points]
+    if search.searcher == "grid":
+        return space.grid()
+    rng = np.random.default_rng(search.seed)
+    return [space.sample(rng) for _ in range(search.trials)] if search.searcher == "random" else []
+
+
+def slots(nodes: Sequence[Mapping[str, float]], workers: Workers) -> int:
+    """How many workers the nodes have room for at once. `nodes`: the resources of each."""
+    gpus = workers.gpus or 1.0
+    found = 0
+    for node in nodes:
+        by_cpu = int(node.get("CPU", 0) // (workers.cpus or 1))
+        by_gpu = int(node.get("GPU", 0) / gpus + 1e-9) if workers.gpus else by_cpu
+        found += min(by_cpu, by_gpu)
+    return found
+
+
+def template_of(search: Search) -> Trial:
+    """What the trials of a search share."""
+    return Trial(name="", kind="search", of="", words={}, workers=search.workers, cpus=search.cpus, gpus=search.gpus)
+
+
+def workers_of(search: Search) -> Workers:
+    """What each trial trains on."""
+    return Workers(count=search.workers, cpus=int(search.cpus), gpus=search.gpus)
+
+
+def _planned(folder: Path, search: Search, space: Space) -> dict[str, Trial]:
+    """All trials by name, those that are known before any has run among them."""
+    trials = {known.name: known for known in read_trials(folder)}
+    template = template_of(search)
+    planned = [replace(template, name="default", of="default", kind="default")]
+    for number, point in enumerate(points(search, space)):
+        planned.append(replace(template, name=_name(number), of=_name(number), words=point))
+    for known in planned:
+        if known.name not in trials:
+            trials[known.name] = known
+            write_trial(folder, known)
+    return trials
+
+
+def _name(number: int) -> str:
+    return f"{number:04d}"
+
+
+def _task(known: Trial) -> dict[str, Any]:
+    return {"name": known.name, "words": dict(known.words), "judged": known.kind == "search"}
+
+
+def _listed(left: Sequence[Trial]) -> Source:
+    """Tasks known from the start."""
+    from ray import tune
+
+    return Source({"trial": tune.grid_search([_task(known) for known in left])}, None, 1 if left else 0)
+
+
+def _proposals(folder: Path, search: Search, space: Space, *, left: Sequence[Trial], ended: Sequence[Trial]) -> Source:
+    """Tasks that are waiting, then what TPE proposes, told of the trials that ended."""
+    from tuning.proposals import Proposals
+    from tuning.schedulers import objective
+    from tuning.trial import OBJECTIVE
+
+    taken = {known.name for known in (*left, *ended) if known.kind == "search"}
+    numbers = [number for number in range(search.trials) if _name(number) not in taken]
+    # What was proposed before must not be proposed again by the same dice.
+    seed = int(np.random.SeedSequence([search.seed, len(taken)]).generate_state(1)[0])
+    objectives = [OBJECTIVE, *search.objectives[1:]]
+    waiting = [_task(known) for known in left]
+    found = Proposals(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
+    for known in ended:
+        told = [(epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(folder / "trials" / known.name)]
+        if told:
+            found.add(known.words, told, _values(known, search, told) if known.state == "done" else None)
+    return Source({}, found, len(waiting) + len(numbers))
+
+
+def _values(known: Trial, search: Search, told: Sequence[tuple[int, float]]) -> list[float]:
+    """The objectives of a trial that came to its end, in the order of the search."""
+    from tuning.trial import WORST
+
+    costs = {"latency_ms": known.latency_ms, "parameters": known.parameters}
+    rest = [costs[key] for key in search.objectives[1:]]
+    return [min(value for _, value in told), *(WORST if value is None else float(value) for value in rest)]
+
+
+def _run(
+    folder: Path,
+    search: Search,
+    trials: Mapping[str, Trial],
+    source: Source,
+    *,
+    scheduler: Any,
+    limits: Limits,
+    say: Say,
+) -> None:
+    """Let Tune run the trials of a source."""
+    if not source.samples or limits.reached:
+        return
+    os.environ.update(SETTINGS)
+    from ray import tune
+
+    # A trial's own errors are told by the recorder; Tune's are of checkpoints that it has deleted already.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+    from tuning.recorder import LimitsReached, Recorder
+    from tuning.trial import Plan, trial
+
+    workers = workers_of(search)
+    plan = Plan(folder, workers, carries=search.scheduler == "pbt")
+    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, say=say)
+    tuner = tune.Tuner(
+        tune.with_resources(_patient(partial(trial, plan=plan)), _resources(workers)),
+        param_space=source.space,
+        tune_config=tune.TuneConfig(
+            num_samples=source.samples,
+            search_alg=source.searcher,
+            scheduler=scheduler,
+            max_concurrent_trials=search.concurrent,
+            reuse_actors=workers.count == 1,  # saves the import of torch
+            trial_dirname_creator=lambda known: str(known.config["trial"]["name"]),
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(folder / "ray"),
+            failure_config=tune.FailureConfig(max_failures=search.retries),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2 if plan.carries else None),
+            callbacks=[recorder],
+            stop=LimitsReached(limits),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _patient(function: Callable[..., None]) -> Any:
+    """A function for Tune whose process, when a scheduler stops it, lives until the workers it started have left.
+
+    Otherwise Tune ends it at once, and what Ray Train holds for the workers is not given back.
+    """
+    from ray.train._internal.session import get_session
+    from ray.tune.trainable import wrap_function
+
+    class Trainable(wrap_function(function)):  # type: ignore[misc]
+        def cleanup(self) -> None:
+            session = get_session()
+            if session is not None and session.training_started:
+                session.finish(timeout=PATIENCE_SECONDS)
+            super().cleanup()
+
+    return Trainable
+
+
+def _resources(workers: Workers) -> dict[str, float]:
+    """What Tune holds for a trial's own process."""
+    if workers.count > 1:
+        return DRIVER
+    return {"cpu": float(workers.cpus or 1), **({"gpu": workers.gpus} if workers.gpus else {})}
