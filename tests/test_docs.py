@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
 
-INTERMIXED = ("train", "evaluate", "view", "completion")  # words whose main lets flags stand between positionals
+INTERMIXED = ("train", "tune", "evaluate", "view", "completion")  # words whose main lets flags stand between positionals
 NESTED = ("data", "recipe")  # words with words of their own
 CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
 
@@ -149,6 +149,8 @@ def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None
     words = list(getattr(arguments, "words", []))
     if "=" in name:
         name, words = RECIPE, [name, *words]
+    if name.startswith("runs/"):  # a recipe that a command of the page has written
+        name = RECIPE
     recipe.load(name, words, training=training)
 
 

@@ -92,7 +92,12 @@ def fitted(search: Search, *, concurrent: int | None, cpus: int | None) -> Searc
     if concurrent and concurrent > room:
         raise ResourceError(f"--concurrent {concurrent}: the cluster has room for {room} such trials at a time")
     about = {**search.about, "cluster": f"{len(nodes)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"}
-    return replace(search, cpus=float(each), concurrent=concurrent or min(room, search.trials + 1), about=about)
+    return replace(
+        search,
+        cpus=float(each),
+        concurrent=concurrent or min(room, search.concurrent or search.trials + 1),
+        about=about,
+    )
 
 
 def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -> int:

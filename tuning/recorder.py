@@ -136,5 +136,10 @@ def _score(folder: Path, trial: Trial, metric: str) -> str:
 
 
 def _last_line(trial: Any) -> str:
-    lines = [line for line in str(trial.get_error() or "").splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "no reason was given"
+    """Of the last error of a trial, as Tune keeps it beside the driver."""
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):  # there is no file
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason was given"

@@ -77,7 +77,9 @@ def remind(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) ->
         past = _Past(known.name)
         scheduler.on_trial_add(None, past)
         for told in curve(folder / "trials" / known.name):
-            scheduler.on_trial_result(None, past, {"epoch": told["epoch"], OBJECTIVE: objective(metric, told)})
+            result = {"epoch": told["epoch"], OBJECTIVE: objective(metric, told)}
+            if scheduler.on_trial_result(None, past, result) == TrialScheduler.STOP:
+                break  # what is stopped may not be told of again
 
 
 def objective(metric: str, told: Mapping[str, Any]) -> float:

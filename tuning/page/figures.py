@@ -97,7 +97,7 @@ def population(view: View) -> Section:
 
 def tradeoffs(view: View) -> Section:
     """Scores against speed and size, where these were measured."""
-    charts = [_tradeoff(view, name) for name in view.study.objectives()[1:]]
+    charts = [_tradeoff(view, name) for name in view.costs]
     note = "The line joins the trials that no other beats in score and cost at once." if charts else ""
     return Section("tradeoffs", "Accuracy against cost", "Trade-off", tuple(charts), note)
 
@@ -191,13 +191,13 @@ def _importance(view: View) -> Chart:
 
 
 def _pair(view: View, one: Parameter, other: Parameter) -> Chart:
-    svg = parameters.pair(one, other, _tried(view, view.searched, (one, other)))
+    svg = parameters.pair(one, other, _tried(view, view.drawn, (one, other)))
     note = "The two keys that count most; stronger is better, red crosses failed, dashed is the recipe as it was given."
     return Chart("Where the good ones lie", Markup(svg), note)
 
 
 def _slice(view: View, parameter: Parameter, place: int, keys: Sequence[Parameter]) -> Chart:
-    tried = _tried(view, view.searched, keys)
+    tried = _tried(view, view.drawn, keys)
     return Chart("", Markup(parameters.slice_chart(parameter, place, tried, score=view.axis)))
 
 

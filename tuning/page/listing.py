@@ -79,7 +79,7 @@ def columns(view: View) -> list[Column]:
         Column("curve", "score by epoch", kind=""),
     ]
     keys = [Column(short[key], f"{key}: {meaning(key)}".rstrip(": ")) for key in keys_shown(view)]
-    costs = [Column(phrases.NAMES[name]) for name in view.study.objectives()[1:]]
+    costs = [Column(phrases.NAMES[name]) for name in view.costs]
     spent = [Column("time", "that its resources were taken"), Column(f"{unit}-hours")]
     return [*head, *keys, *costs, Column("best epoch"), Column("epochs"), *spent]
 
@@ -88,7 +88,11 @@ def rows(view: View) -> list[Row]:
     """Every trial, the ranked ones first, then those that run, then those without a score."""
     ends = [value for each in view.study.trials for _, value in each.scores if value is not None]
     limit = axes.scores(ends, higher=view.higher)
-    return [_row(view, each, limit) for each in sorted(view.study.trials, key=lambda each: _order(view, each))]
+    small = {each.name for each in view.searched} - {each.name for each in view.drawn}
+    return [
+        _row(view, each, None if each.name in small else limit)
+        for each in sorted(view.study.trials, key=lambda each: _order(view, each))
+    ]
 
 
 def states(view: View) -> list[tuple[str, int]]:
@@ -143,10 +147,8 @@ def _order(view: View, each: Outcome) -> tuple[Any, ...]:
     return known is None, known or 0, each.trial.kind == "search", states.index(each.trial.state), each.name
 
 
-def _row(view: View, each: Outcome, limit: Axis) -> Row:
+def _row(view: View, each: Outcome, limit: Axis | None) -> Row:
     trial = each.trial
-    points = [(epoch, value) for epoch, value in each.scores if value is not None]
-    spark = progress.sparkline(points, epochs=view.study.search.epochs, low=limit.low, high=limit.high)
     return Row(
         trial=each.name,
         rank=view.ranks.get(each.name),
@@ -154,10 +156,17 @@ def _row(view: View, each: Outcome, limit: Axis) -> Row:
         state=trial.state,
         role=view.role(each),
         score=_number(each.score),
-        curve=Markup(spark) if len(points) > 1 else Markup(""),
+        curve=Markup(_spark(view, each, limit) if limit else ""),
         cells=tuple(_cells(view, each)),
         error=trial.error,
     )
+
+
+def _spark(view: View, each: Outcome, limit: Axis) -> str:
+    points = [(epoch, value) for epoch, value in each.scores if value is not None]
+    if len(points) < 2:
+        return ""
+    return progress.sparkline(points, epochs=view.study.search.epochs, low=limit.low, high=limit.high)
 
 
 def _cells(view: View, each: Outcome) -> list[Cell]:
@@ -166,7 +175,7 @@ def _cells(view: View, each: Outcome) -> list[Cell]:
     asked = view.study.search.epochs
     return [
         *(_value(view, each, key) for key in keys_shown(view)),
-        *(_cost(getattr(trial, name)) for name in view.study.objectives()[1:]),
+        *(_cost(getattr(trial, name)) for name in view.costs),
         _number(each.best_epoch),
         Cell(f"{each.epochs} / {asked}", str(each.epochs)),
         Cell(phrases.span(each.busy_seconds), f"{each.busy_seconds:.0f}"),

@@ -60,7 +60,7 @@ def sheets(folder: Path, view: View, *, data: Path | None = None) -> Sheets:
 
 def chosen(view: View) -> list[tuple[str, Outcome]]:
     """The winner, the next best ones, and the recipe as it was given, each with its label."""
-    ranking = [each.outcome for each in view.study.ranking()]
+    ranking = [each.outcome for each in view.ranking]
     first = [view.winner.outcome] if view.winner else []
     others = [each for each in ranking if not first or each.name != first[0].name]
     best = [*first, *others][:TOP]

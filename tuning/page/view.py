@@ -16,7 +16,7 @@ from tuning.outcome import Configuration, Outcome
 from tuning.page import phrases
 from tuning.study import Study
 
-MOST = 400  # trials drawn as lines
+MOST = 400  # trials drawn wherever each takes much room
 STATES = {"done": "ran to its end", "stopped": "stopped early", "failed": "failed", "running": "running"}
 
 
@@ -54,7 +54,17 @@ class View:
     @cached_property
     def ranks(self) -> dict[str, int]:
         """Place by the name of a searched trial, from 1."""
-        return {each.name: place for place, each in enumerate(self.study.ranking(), 1)}
+        return {each.name: place for place, each in enumerate(self.ranking, 1)}
+
+    @cached_property
+    def ranking(self) -> list[Configuration]:
+        """The searched configurations that have a score, best first."""
+        return self.study.ranking()
+
+    @cached_property
+    def costs(self) -> tuple[str, ...]:
+        """What was measured besides the score: latency_ms, parameters."""
+        return self.study.objectives()[1:]
 
     @cached_property
     def searched(self) -> list[Outcome]:
@@ -64,7 +74,7 @@ class View:
 
     @cached_property
     def drawn(self) -> list[Outcome]:
-        """Those of them that are drawn as lines: all, or of very many the best half and an even choice of the rest."""
+        """Those of them that are drawn everywhere: all, or of very many the best and an even choice of the rest."""
         if len(self.searched) <= MOST:
             return self.searched
         order = sorted(self.searched, key=lambda each: self.ranks.get(each.name, len(self.searched)))
@@ -104,7 +114,14 @@ class View:
 
     def mark(self, each: Outcome) -> Mark:
         """How a trial is drawn."""
-        return Mark(each.name, self.title(each), each.trial.state, self._shade(each), self.role(each))
+        return self._marks[each.name]
+
+    @cached_property
+    def _marks(self) -> dict[str, Mark]:
+        return {
+            each.name: Mark(each.name, self.title(each), each.trial.state, self._shade(each), self.role(each))
+            for each in self.study.trials
+        }
 
     def role(self, each: Outcome) -> Role:
         """Whether it is the best or the default."""
@@ -118,7 +135,8 @@ class View:
         head = f"{each.name}  {metric} {phrases.score(each.score)}"
         rank = f", place {self.ranks[each.name]} of {len(self.ranks)}" if each.name in self.ranks else ""
         how = f"{STATES.get(trial.state, trial.state)} after {phrases.many(each.epochs, 'epoch')}{rank}"
-        words = [f"{key} = {shown(value)}" for key, value in each.words.items()][:12]
+        few = len(self.searched) <= MOST  # of very many trials, only the table has their words
+        words = [f"{key} = {shown(value)}" for key, value in each.words.items()][: 12 if few else 0]
         role = {"best": ["the best configuration"], "default": ["the recipe as it was given"]}.get(self.role(each), [])
         return "\n".join([head, *role, how, *words, *([trial.error[:200]] if trial.error else [])])
 
@@ -130,7 +148,7 @@ class View:
         return min(SHADES - 1, (place - 1) * SHADES // len(self.ranks))
 
     def _place_among(self, value: float) -> int:
-        scores = [each.outcome.score for each in self.study.ranking()]
+        scores = [each.outcome.score for each in self.ranking]
         return 1 + sum((found > value) == self.higher for found in scores if found is not None and found != value)
 
 

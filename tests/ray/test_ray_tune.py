@@ -1,0 +1,137 @@
+"""Searches on a real Ray cluster: failing trials, killed drivers, trials of several workers, populations."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import train
+from depthray.run import summary
+from tuning import command
+from tuning.records import Trial, curve, read_search, read_trials
+from tuning.study import Study
+
+WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def asked(tmp_path: Path, space: str, address: str, *more: str) -> list[str]:
+    """A command line of `depthray tune` for a space given as YAML."""
+    (tmp_path / "space.yaml").write_text(space, encoding="utf-8")
+    flags = ["--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "search"), "--address", address]
+    return [*WORDS, *flags, "--cpus-per-worker", "1", "--concurrent", "2", *more]
+
+
+def by_name(folder: Path) -> dict[str, Trial]:
+    return {trial.name: trial for trial in read_trials(folder)}
+
+
+def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
+    tmp_path: Path, cluster_address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "optim.lr: {choice: [1.0e-3, 3.0e-3, 1.0e+30]}\n"
+    argv = asked(tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", "--top", "1", "--repeats", "1")
+    assert command.main([*argv, "--scheduler", "none", "train.max_bad_steps=2"]) == 0
+    folder = tmp_path / "search"
+    trials = by_name(folder)
+    assert [trials[name].state for name in ("default", "0000", "0001", "0002")] == ["done", "done", "done", "failed"]
+    assert "non-finite" in trials["0002"].error or "finite" in trials["0002"].error
+    assert trials["0000"].parameters and trials["0000"].latency_ms
+    study = Study.read(folder)
+    winner = study.winner()
+    assert winner is not None and len(winner.seeds) == 2
+    for name in ("report.html", "report.md", "trials.csv", "best.yaml", "study.json"):
+        assert (folder / name).stat().st_size, name
+    told = capsys.readouterr().out
+    assert "failed" in told and str(folder / "report.html") in told
+    assert list((folder / "trials").glob("*/tensorboard/events*")), "one tree of curves and HParams"
+
+    run = tmp_path / "again"
+    assert train.main([str(folder / "best.yaml"), "--local", "--out", str(run)]) == 0
+    assert summary(run)[1]["abs_rel"] == pytest.approx(winner.outcome.score, abs=1e-6)
+
+
+def test_a_search_whose_driver_is_killed_is_taken_up_without_repeating_what_ended(
+    tmp_path: Path, cluster_address: str
+) -> None:
+    space = "optim.lr: {loguniform: [1e-4, 1e-2]}\nloss.gradient: {uniform: [0, 1]}\n"
+    argv = asked(tmp_path, space, cluster_address, "train.epochs=3", "--trials", "4", "--repeats", "0")
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "depthray", "tune", *argv], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+        )
+    folder = tmp_path / "search"
+    try:
+        _wait_for(lambda: sum(trial.state == "done" for trial in read_trials(folder)) >= 1, driver, tmp_path / "log")
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    time.sleep(2)  # the cluster ends what the driver left behind
+    before = {trial.name: trial for trial in read_trials(folder) if trial.state in ("done", "stopped")}
+    assert before and len(before) < 5
+    told = {name: (folder / "trials" / name / "progress.jsonl").read_bytes() for name in before}
+    assert read_search(folder).ended == 0
+
+    assert command.main(["--resume", str(folder), "--address", cluster_address]) == 0
+    after = by_name(folder)
+    assert sorted(after) == ["0000", "0001", "0002", "0003", "default"]
+    assert all(trial.state in ("done", "stopped") for trial in after.values())
+    assert {name: after[name] for name in before} == before
+    assert {name: (folder / "trials" / name / "progress.jsonl").read_bytes() for name in before} == told
+    words = [json.dumps(trial.words) for trial in after.values()]
+    assert len(set(words)) == len(words), "no configuration is proposed twice"
+    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 6
+
+
+def test_trials_of_two_workers_give_back_what_they_held_when_they_are_stopped(
+    tmp_path: Path, cluster_address: str
+) -> None:
+    import ray
+
+    space = "optim.lr: {choice: [3.0e-3, 1.0e-7, 2.0e-7]}\n"
+    argv = asked(tmp_path, space, cluster_address, "train.epochs=4", "--search", "grid", "--repeats", "0")
+    assert command.main([*argv, "--workers-per-trial", "2", "--grace", "1", "--reduction", "2"]) == 0
+    trials = by_name(tmp_path / "search")
+    assert trials["0000"].state == "done" and "stopped" in {trials["0001"].state, trials["0002"].state}
+    assert len(curve(tmp_path / "search" / "trials" / "0000")) == 4
+    deadline = time.time() + 20
+    while ray.available_resources().get("CPU", 0) < 4 and time.time() < deadline:
+        time.sleep(0.5)
+    assert ray.available_resources()["CPU"] == 4
+
+
+def test_a_population_goes_on_from_the_checkpoints_of_its_best(tmp_path: Path, cluster_address: str) -> None:
+    space = "optim.lr: {loguniform: [1e-6, 1e-2]}\n"
+    argv = asked(tmp_path, space, cluster_address, "train.epochs=6", "--search", "random", "--trials", "3")
+    assert command.main([*argv, "--scheduler", "pbt", "--grace", "1", "--seed", "3"]) == 0
+    trials = read_trials(tmp_path / "search")
+    assert all(trial.state == "done" for trial in trials)
+    exchanged = [trial for trial in trials if trial.history]
+    assert exchanged, "nobody went on from another"
+    for trial in exchanged:
+        epochs = [told["epoch"] for told in curve(tmp_path / "search" / "trials" / trial.name)]
+        assert epochs == sorted(set(epochs)) and epochs[-1] == 6
+        assert trial.history[0]["from"] != trial.name
+
+
+def test_a_trial_for_which_no_cluster_has_room_is_refused_at_once(tmp_path: Path, cluster_address: str) -> None:
+    from depthray.errors import ResourceError
+
+    argv = asked(tmp_path, "optim.lr: {choice: [1.0e-3, 2.0e-3]}\n", cluster_address)
+    with pytest.raises(ResourceError, match=r"8 workers x 1 CPUs .* no room .* lower --workers-per-trial"):
+        command.main([*argv, "--workers-per-trial", "8"])
+    with pytest.raises(ResourceError, match="--concurrent 9: the cluster has room for 4"):
+        command.main([*argv, "--concurrent", "9", "--out", str(tmp_path / "other")])
+
+
+def _wait_for(done, driver: subprocess.Popen[bytes], log: Path, seconds: float = 150) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.time() + seconds
+    while not done():
+        assert driver.poll() is None and time.time() < deadline, log.read_text()
+        time.sleep(0.1)

@@ -1,0 +1,269 @@
+"""A search without a cluster: what is refused, what a searcher and a scheduler are told, what is kept on disk."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import searches
+
+from cluster.train import Workers
+from depthray import progress
+from depthray.__main__ import main
+from tuning import begin, command, schedulers
+from tuning.limits import Limits
+from tuning.proposals import Proposals
+from tuning.recorder import Recorder
+from tuning.records import REWOUND, Trial, curve, read_search, read_trials
+from tuning.search import points, slots
+from tuning.space import parse
+from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
+
+SPACE = parse({"optim.lr": {"loguniform": [1e-4, 1e-2]}, "augment.hue": {"choice": [0, 0.05]}}, where="here")
+WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8"]
+
+
+def proposals(**changes: Any) -> Proposals:
+    given: dict[str, Any] = {
+        "waiting": [],
+        "numbers": range(20),
+        "objectives": [OBJECTIVE],
+        "seed": 0,
+        "name": lambda number: f"{number:04d}",
+    }
+    given |= changes
+    return Proposals(SPACE, given.pop("waiting"), **given)
+
+
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--space", "learning-rates"], "did you mean 'learning-rate'"),
+        (["--trials", "0"], "--trials 0 is too few"),
+        (["--repeats", "-1"], "--repeats -1: below 0"),
+        (["--objectives", "parameters"], "--objectives needs --search tpe and --scheduler none"),
+        (["--workers-per-trial", "3"], "train.batch_size=8 .* --workers-per-trial 3"),
+        (["--workers-per-trial", "2", "--gpus-per-worker", "0.5"], "part of a GPU is for trials of one worker"),
+        (["--search", "grid", "--space", "learning-rate"], "optim.lr: a grid needs single values"),
+        (["--scheduler", "pbt"], "--search random"),
+        (["--scheduler", "pbt", "--search", "random", "--space", "SIZES"], "which data.size does not bear"),
+        (["--space", "WRONG"], "unknown key 'optim.rl'"),
+        (["--space", "EMPTY"], "optim.lr"),
+        (["--space", "SEED"], "seed"),
+        (["--space", "SPLIT"], "data.split"),
+        (["--space", "EVAL"], "eval.protocol"),
+        (["train.batch_size=64"], "do not fill one batch"),
+        (["train.epohcs=3"], "did you mean 'epochs'"),
+    ],
+)
+def test_what_is_mistaken_is_said_before_anything_starts(
+    flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        "SIZES": "data.size: {choice: [[32, 64], [64, 64]]}",
+        "WRONG": "optim.rl: {uniform: [0, 1]}",
+        "EMPTY": "optim.lr: {uniform: [1, 1]}",
+        "SEED": "seed: {choice: [1, 2]}",
+        "SPLIT": "data.split: {choice: [a, b]}",
+        "EVAL": "eval.protocol: {choice: [plain, nyu-bts]}",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    flags = [str(tmp_path / f"{flag}.yaml") if flag in files else flag for flag in flags]
+    out = tmp_path / "search"
+    assert main(["tune", *WORDS, "--out", str(out), *flags]) in (2, 3)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(told, error), error
+    assert not out.exists()
+
+
+def test_a_folder_with_a_search_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = searches.make(tmp_path / "search")
+    assert main(["tune", *WORDS, "--out", str(folder)]) == 2
+    assert f"go on with --resume {folder}" in capsys.readouterr().err
+    assert main(["tune", "--resume", str(tmp_path)]) == 2
+    assert "holds no search" in capsys.readouterr().err
+    assert main(["tune", "demo", "--resume", str(folder)]) == 2
+    assert "leave out the others" in capsys.readouterr().err
+
+
+def test_budgets_may_change_when_a_search_is_taken_up_and_nothing_else(tmp_path: Path) -> None:
+    folder = searches.make(tmp_path / "search", trials=4)
+    (folder / "space.yaml").write_text("optim.lr: {loguniform: [1e-4, 1e-2]}\n", encoding="utf-8")
+    (folder / "recipe.yaml").write_text("data: {source: synthetic, size: [32, 64], frames: 48}\n", encoding="utf-8")
+    before = read_search(folder)
+    argv = ["--resume", str(folder), "--trials", "40", "--hours", "2", "--search", "grid", "--seed", "9"]
+    found = begin.resumed(command._parser().parse_args(argv)).search
+    assert (found.trials, found.hours, found.ended) == (40, 2.0, 0.0)
+    assert replace(found, trials=before.trials, hours=before.hours, ended=before.ended) == before
+
+
+@pytest.mark.parametrize(
+    "nodes, workers, room",
+    [
+        ([{"CPU": 4}], Workers(1, 1), 4),
+        ([{"CPU": 3}, {"CPU": 1}], Workers(1, 2), 1),
+        ([{"CPU": 8, "GPU": 1}], Workers(1, 1, 0.5), 2),
+        ([{"CPU": 8, "GPU": 1}], Workers(1, 1, 0.3), 3),
+        ([{"CPU": 8}, {"CPU": 2, "GPU": 4}], Workers(1, 1, 1), 2),
+        ([{"CPU": 1}], Workers(1, 2), 0),
+        ([], Workers(1, 1), 0),
+    ],
+)
+def test_room_is_counted_node_by_node(nodes: list[dict[str, float]], workers: Workers, room: int) -> None:
+    assert slots(nodes, workers) == room
+
+
+def test_points_by_chance_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    asked = replace(read_search(searches.make(tmp_path / "search")), searcher="random", trials=5, seed=3)
+    assert points(asked, SPACE) == points(asked, SPACE)
+    assert points(asked, SPACE) != points(replace(asked, seed=4), SPACE)
+    assert points(replace(asked, trials=8), SPACE)[:5] == points(asked, SPACE), (
+        "more trials leave the first as they are"
+    )
+    assert points(replace(asked, searcher="tpe"), SPACE) == []
+
+
+def test_tpe_is_told_of_ends_stops_failures_and_of_what_was_before() -> None:
+    found = proposals(numbers=range(4))
+    found.add({"optim.lr": 1e-3, "augment.hue": 0.05}, [(1, 0.5), (2, 0.3)], [0.3])
+    found.add({"optim.lr": 9e-3, "augment.hue": 0}, [(1, 0.9)], None)
+    tasks = [found.suggest(f"t{number}")["trial"] for number in range(4)]
+    assert [task["name"] for task in tasks] == ["0000", "0001", "0002", "0003"]
+    assert all(
+        1e-4 <= task["words"]["optim.lr"] <= 1e-2 and task["words"]["augment.hue"] in (0, 0.05) for task in tasks
+    )
+    assert found.suggest("more") == Proposals.FINISHED
+    for epoch, score in ((1, 0.4), (2, 0.2), (3, 0.25)):
+        found.on_trial_result("t0", {"epoch": epoch, OBJECTIVE: score})
+    found.on_trial_complete("t0", {"epoch": 3, OBJECTIVE: 0.25, FINISHED: True})
+    found.on_trial_result("t1", {"epoch": 1, OBJECTIVE: 0.8})
+    found.on_trial_complete("t1", {"epoch": 1, OBJECTIVE: 0.8})
+    found.on_trial_complete("t2", {FAILED: "it diverged"})
+    found.on_trial_complete("t3", None, error=True)
+    told = found.study.get_trials()
+    assert [trial.state.name for trial in told] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    assert told[2].value == 0.2, "a trial is worth its best epoch, whose checkpoint it ends with"
+
+
+def test_waiting_tasks_come_first_and_the_recipe_as_it_is_teaches_nothing() -> None:
+    waiting = [
+        {"name": "default", "words": {}, "judged": False},
+        {"name": "0007", "words": {"optim.lr": 2e-3, "augment.hue": 0.05}, "judged": True},
+    ]
+    found = proposals(waiting=waiting, numbers=[8])
+    assert [found.suggest(f"t{number}")["trial"]["name"] for number in range(3)] == ["default", "0007", "0008"]
+    found.on_trial_complete("t0", {"epoch": 1, FINISHED: True})
+    params = [trial.params for trial in found.study.get_trials()]
+    assert len(params) == 2 and params[0] == {"optim.lr": 2e-3, "augment.hue": "0.05"}
+
+
+def test_a_score_that_is_not_finite_is_the_worst() -> None:
+    assert schedulers.objective("abs_rel", {"abs_rel": math.nan}) == WORST
+    assert schedulers.objective("abs_rel", {"abs_rel": None}) == WORST
+    assert schedulers.objective("abs_rel", {}) == WORST
+    assert schedulers.objective("delta1", {"delta1": 0.9}) == -0.9
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_a_scheduler_that_begins_anew_stops_what_the_old_one_would_have(kind: str, tmp_path: Path) -> None:
+    scores = [0.3 + 0.001 * number for number in range(6)]
+    folder = searches.make(tmp_path / "search", trials=6, scores=scores, stopped=0, repeats=0)
+    ended = [trial for trial in read_trials(folder) if trial.kind == "search"]
+    asked = replace(read_search(folder), grace=1)
+    scheduler = schedulers.SCHEDULERS[kind](asked, SPACE)
+    schedulers.remind(scheduler, folder, "abs_rel", ended)
+    hopeless = SimpleNamespace(trial_id="new") if kind == "asha" else schedulers._Past("new")
+    scheduler.on_trial_add(None, hopeless)
+    assert scheduler.on_trial_result(None, hopeless, {"epoch": 1, OBJECTIVE: 0.9}) == "STOP"
+    good = schedulers._Past("good")
+    scheduler.on_trial_add(None, good)
+    assert scheduler.on_trial_result(None, good, {"epoch": 1, OBJECTIVE: 0.1}) == "CONTINUE"
+
+
+def test_words_of_a_population_stay_within_the_space() -> None:
+    config = {"trial": {"words": {"optim.lr": 0.5, "augment.hue": 0.05}, "name": "0000", "judged": True}}
+    assert schedulers._within(config, space=SPACE)["trial"]["words"] == {"optim.lr": 1e-2, "augment.hue": 0.05}
+
+
+def test_a_curve_leaves_out_what_a_rewind_made_void_and_a_line_cut_short(tmp_path: Path) -> None:
+    for epoch, score in ((1, 0.5), (2, 0.4), (3, 0.3)):
+        progress.append(tmp_path, {"kind": "epoch", "epoch": epoch, "abs_rel": score})
+    progress.append(tmp_path, {"kind": REWOUND, "epoch": 1, "text": "goes on from epoch 1 of another trial"})
+    progress.append(tmp_path, {"kind": "epoch", "epoch": 2, "abs_rel": math.nan})
+    with (tmp_path / progress.FILE).open("a") as file:
+        file.write('{"kind": "epo')
+    assert [(told["epoch"], told["abs_rel"]) for told in curve(tmp_path)] == [(1, 0.5), (2, None)]
+    assert curve(tmp_path / "nothing") == []
+
+
+class Told:
+    """A trial as Tune shows it to callbacks."""
+
+    def __init__(self, name: str, words: dict[str, Any], error: Path | None = None) -> None:
+        self.config = {"trial": {"name": name, "words": words, "judged": True}}
+        self.storage = SimpleNamespace(trial_dir_name=name)
+        self.last_result: dict[str, Any] = {}
+        self.error_file = str(error) if error else None
+
+    def get_ray_actor_ip(self) -> str:
+        return "127.0.0.1"
+
+
+def recorder(folder: Path, said: list[str], limits: Limits | None = None) -> Recorder:
+    template = Trial(name="", kind="search", of="", words={}, gpus=1.0)
+    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or Limits(), say=said.append)
+
+
+def test_what_becomes_of_a_trial_is_written_down(tmp_path: Path) -> None:
+    said: list[str] = []
+    keeps = recorder(tmp_path, said)
+    (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\nValueError: no such thing\n\n", encoding="utf-8")
+    done, stopped, failed, lost = (Told(name, {"optim.lr": 1e-3}, tmp_path / "error.txt") for name in "abcd")
+    for trial in (done, stopped, failed, lost):
+        keeps.on_trial_start(0, [], trial)
+        keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
+    last = {"epoch": 2, FINISHED: True, "latency_ms": 1.5, "parameters": 100}
+    keeps.on_trial_result(0, [], done, last)
+    done.last_result, failed.last_result = last, {FAILED: "it diverged"}
+    keeps.on_trial_recover(0, [], lost)
+    keeps.on_trial_error(0, [], lost)
+    for trial in (done, stopped, failed):
+        keeps.on_trial_complete(0, [], trial)
+        keeps.on_trial_complete(0, [], trial)  # Tune may say it twice
+    kept = {trial.name: trial for trial in read_trials(tmp_path)}
+    assert [kept[name].state for name in "abcd"] == ["done", "stopped", "failed", "failed"]
+    assert (kept["a"].latency_ms, kept["a"].parameters) == (1.5, 100)
+    assert kept["c"].error == "it diverged" and kept["d"].error == "ValueError: no such thing"
+    assert kept["d"].attempts == 2
+    assert all(trial.ended >= trial.started > 0 for trial in kept.values())
+    assert len(said) == 5
+
+
+def test_trials_that_only_a_limit_ended_wait_to_be_taken_up(tmp_path: Path) -> None:
+    limits = Limits(gpu_seconds=1e-9)
+    keeps = recorder(tmp_path, [], limits)
+    trial = Told("a", {"optim.lr": 1e-3})
+    keeps.on_trial_start(0, [], trial)
+    keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
+    assert limits.reached
+    keeps.on_trial_complete(0, [], trial)
+    assert read_trials(tmp_path)[0].state == "waiting"
+
+
+def test_words_changed_under_way_become_a_history(tmp_path: Path) -> None:
+    keeps = recorder(tmp_path, [])
+    trial = Told("a", {"optim.lr": 1e-3})
+    keeps.on_trial_start(0, [], trial)
+    keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
+    trial.config = {"trial": {"name": "b", "words": {"optim.lr": 5e-3}, "judged": True}}
+    for epoch in (3, 4):
+        keeps.on_trial_result(0, [], trial, {"epoch": epoch, OBJECTIVE: 0.4})
+    kept = read_trials(tmp_path)[0]
+    assert kept.words == {"optim.lr": 1e-3}
+    assert [dict(step) for step in kept.history] == [{"epoch": 3, "words": {"optim.lr": 5e-3}, "from": "b"}]
