@@ -311,7 +311,7 @@ def test_a_score_beyond_the_axis_is_an_arrow_with_its_own_tooltip() -> None:
 def test_a_strip_shows_every_score_once_and_the_far_ones_beside() -> None:
     scores: Sequence[float | None] = [0.1 + 0.001 * n for n in range(20)] + [9.0] * 7
     axis = axes.scores(scores[:20], higher=False, title="AbsRel")
-    tree = parsed(progress.strip(marked(scores), [Spread("best", 0.1, 0.002, "best")], score=axis))
+    tree = parsed(progress.strip(marked(scores), [Spread("best 0.1 ± 0.002", 0.1, 0.002, "best")], score=axis))
     assert len(trials(tree)) == len(set(trials(tree))) == 27
     assert "7 worse" in labels(tree) and "best 0.1 ± 0.002" in labels(tree)
 

@@ -32,7 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
 
-INTERMIXED = ("train", "tune", "evaluate", "view", "completion")  # words whose main lets flags stand between positionals
+INTERMIXED = (
+    "train",
+    "tune",
+    "evaluate",
+    "view",
+    "completion",
+)  # words whose main lets flags stand between positionals
 NESTED = ("data", "recipe")  # words with words of their own
 CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
 
@@ -118,7 +124,7 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
     """What the word's own parser makes of the rest; UsageError or AssertionError if it refuses."""
     module = module_of(word)
     try:
-        if word == "data":
+        if word in ("data", "predict"):
             return module._parse(list(rest))
         if word == "serve":
             return parsed_serve(module, list(rest))
@@ -131,7 +137,7 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
 
 def parsed_serve(module, words: list[str]) -> argparse.Namespace:
     """What `depthray serve`, or the word after it, makes of the rest."""
-    nested = {"promote": module._promote_parser, "rollback": module._rollback_parser, "list": module._list_parser}
+    nested = {word: getattr(module, f"_{word}_parser") for word in module.WORDS}
     if words and words[0] in nested:
         return nested[words[0]]().parse_args(words[1:])
     arguments = module._parser().parse_intermixed_args(words)
@@ -190,6 +196,8 @@ def test_a_command_is_understood(page: str, words: list[str]) -> None:
         "depthray evaluate run eval.protocol=nyu-btz",
         "depthray predict run",
         "depthray predict run photo.jpg --format pgn",
+        "depthray predict --url http://localhost:8000 photo.jpg --device cpu",
+        "depthray predict run photo.jpg --model room",
         "depthray data chekc folder",
         "depthray data check folder --encoding uint16_cm",
         "depthray data check folder data.max_dept=80",

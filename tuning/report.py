@@ -10,6 +10,7 @@ import argparse
 import base64
 import hashlib
 import json
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def _content(view: View, best: Best, pictures: Sheets, now: float) -> dict[str, 
         "strip": figures.strip(view),
         "running": any(each.trial.state == "running" for each in study.trials),
         "changes": headline.changes(view),
-        "command": best.command,
+        "command": _wrapped(best.command),
         "python": _python(winner.name if winner else ""),
         "best_name": winner.name if winner else "",
         "best_score": phrases.score(winner.outcome.score) if winner else "",
@@ -151,6 +152,17 @@ def _best(folder: Path, study: Study) -> Best:
     said = f"Best of the search over {study.search.recipe}: trial {winner.name}, {study.search.metric} {score}."
     head = "\n#   ".join(" ".join(line.split()) for line in (said, command))
     return Best(yaml=clean(f"# {head}\n{recipes.dump(recipe)}"), command=command)
+
+
+def _wrapped(command: str, width: int = 58) -> str:
+    """A command line over several lines, each but the last ending in a backslash."""
+    lines = [""]
+    for word in shlex.split(command):
+        quoted = shlex.quote(word)
+        if lines[-1] and len(lines[-1]) + len(quoted) >= width:
+            lines.append("   ")
+        lines[-1] += f" {quoted}" if lines[-1] else quoted
+    return " \\\n".join(lines)
 
 
 def _python(name: str) -> str:

@@ -203,7 +203,7 @@ def _run(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(folder / "ray"),
             failure_config=tune.FailureConfig(max_failures=search.retries),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2 if plan.carries else None),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if plan.carries else None),
             callbacks=[recorder],
             stop=LimitsReached(limits),
             verbose=0,
@@ -213,18 +213,29 @@ def _run(
 
 
 def _patient(function: Callable[..., None]) -> Any:
-    """A function for Tune whose process, when a scheduler stops it, lives until the workers it started have left.
+    """A function for Tune whose trial, when a scheduler stops it, has time to leave.
 
-    Otherwise Tune ends it at once, and what Ray Train holds for the workers is not given back.
+    Tune waits 2 s for the thread of a trial before it lets another use the process, and loses the other one for good
+    where a checkpoint takes longer. It does not wait at all before it ends a process, and then what Ray Train holds for
+    workers that were started from it is not given back.
     """
     from ray.train._internal.session import get_session
     from ray.tune.trainable import wrap_function
 
+    def wait() -> None:
+        session = get_session()
+        if session is not None and session.training_started:
+            session.finish(timeout=PATIENCE_SECONDS)
+
     class Trainable(wrap_function(function)):  # type: ignore[misc]
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            wait()
+            if not super().reset_config(new_config):
+                raise RuntimeError(f"the trial before it did not end within {PATIENCE_SECONDS} s")
+            return True
+
         def cleanup(self) -> None:
-            session = get_session()
-            if session is not None and session.training_started:
-                session.finish(timeout=PATIENCE_SECONDS)
+            wait()
             super().cleanup()
 
     return Trainable

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tuning.charts import axes
 from tuning.charts.axes import Axis, Box
-from tuning.charts.marks import Mark, Point, dot, element, line, number, path, shape, short, steps, svg, text, trial
+from tuning.charts.marks import Mark, Point, dot, element, line, path, shape, short, steps, svg, text, trial
 
 WIDTH, HEIGHT = 560, 340
 LEFT, TOP, RIGHT, FOOT = 64, 44, 18, 50
@@ -31,7 +31,7 @@ class Curve(NamedTuple):
 class Spread(NamedTuple):
     """A configuration's mean score and how far other seeds are from it, None where there is one seed."""
 
-    label: str
+    label: str  # with its numbers
     mean: float
     spread: float | None
     role: str  # best or default
@@ -132,14 +132,13 @@ def _band(each: Spread, box: Box, row: int) -> str:
     y = 24 + 30 * row
     low, high = (box.left + box.x.share(end) * box.width for end in _ends(each))
     middle = (low + high) / 2
-    words = f"{each.label} {number(each.mean)}" + (f" ± {number(each.spread, 2)}" if each.spread is not None else "")
     right = middle < box.left + box.width / 2
     place = (max(high, middle) + 12, y + 4) if right else (min(low, middle) - 12, y + 4)
     parts = [
         line((middle, y), (middle, box.bottom), cls="stem"),
         element("rect", x=low, y=y - 4, width=max(high - low, 1), height=8, rx=4, cls="band"),
         element("circle", cx=middle, cy=y, r=4.5, cls="m"),
-        text(words, place, cls="label", anchor="start" if right else "end"),
+        text(each.label, place, cls="label", anchor="start" if right else "end"),
     ]
     return element("g", *parts, cls=each.role)
 

@@ -63,8 +63,10 @@ def strip(view: View) -> Markup | str:
 
 def course(view: View) -> Section:
     """How the search went: scores in order, and curves."""
-    charts = (_history(view), _curves(view)) if view.searched else ()
-    return Section("course", "How the search went", "Course", charts)
+    trials = [*view.searched, *view.own_default]
+    history = [_history(view)] if any(view.score(each) is not None for each in view.searched) else []
+    curves = [_curves(view)] if any(each.score is not None for each in trials) else []
+    return Section("course", "How the search went", "Course", (*history, *curves))
 
 
 def keys(view: View) -> list[Section]:
@@ -73,11 +75,11 @@ def keys(view: View) -> list[Section]:
     if not view.varied or not known:
         return []
     shared = [_parameter(view, key) for key in view.varied[:TOP_KEYS]]
-    bars = [_importance(view)] if view.importance.shares else []
+    bars = [_importance(view)] if any(view.importance.shares.values()) else []
     pairs = [_pair(view, shared[0], shared[1])] if len(shared) > 1 else []
     slices = [_slice(view, parameter, place, shared) for place, parameter in enumerate(shared[:SLICES])]
     charts = (*bars, *pairs, _parallel(view, shared))
-    first = Section("keys", "What mattered", "Keys", charts, doubt=_capital(view.importance.doubt))
+    first = Section("keys", "What mattered", "Keys", charts, doubt=_capital(view.importance.doubt) if bars else "")
     note = "The score along one key each; a dashed line is the value the recipe had, an arrow a score beyond the axis."
     return [first, Section("slices", "Key by key", "Key by key", tuple(slices), note, kind="slices")]
 
@@ -129,7 +131,9 @@ def _capital(text: str) -> str:
 
 
 def _spread(found: Configuration | None, label: str, role: str) -> Spread | None:
-    return None if found is None or found.mean is None else Spread(label, found.mean, found.spread, role)
+    if found is None or found.mean is None:
+        return None
+    return Spread(f"{label} {phrases.score(found.mean, found.spread)}", found.mean, found.spread, role)
 
 
 def _history(view: View) -> Chart:
@@ -185,7 +189,8 @@ def _parallel(view: View, keys: Sequence[Parameter]) -> Chart:
 
 def _importance(view: View) -> Chart:
     found = view.importance
-    svg = parameters.importance(dict(list(found.shares.items())[:12]), doubtful=bool(found.doubt))
+    shares = {key: found.shares[key] for key in view.varied[:12] if key in found.shares}
+    svg = parameters.importance(shares, doubtful=bool(found.doubt))
     note = f"{found.method}, from {phrases.many(found.trials, 'finished trial')}."
     return Chart("How much each key counts", Markup(svg), note)
 
@@ -225,7 +230,8 @@ def _moves(view: View, each: Outcome, key: str) -> Schedule:
     changes = [Change(0, value)]
     for step in each.trial.history:
         value = step["words"].get(key, value)
-        changes.append(Change(int(step["epoch"]), value, str(step.get("from", ""))))
+        # A change is told with the first epoch that was trained with it.
+        changes.append(Change(max(0, int(step["epoch"]) - 1), value, str(step.get("from", ""))))
     return Schedule(view.mark(each), tuple(changes), max(each.epochs, changes[-1].epoch))
 
 
@@ -277,10 +283,8 @@ def _timeline(view: View) -> Chart:
     rows = cost.slots(busy)
     whole = len(rows) * (latest - min((each.start for each in busy), default=latest))
     share = sum(each.end - each.start for each in busy) / whole if whole > 0 else 1.0
-    note = (
-        "A bar a trial, a row for each that ran at the same time; hollow ones were stopped early, red ones failed, the "
-    )
-    note += f"black one is the recipe as it was given. The rows were busy {share:.0%} of the time."
+    note = "A bar a trial, a row for each that ran at the same time; hollow ones were stopped early, red ones failed. "
+    note += f"The rows were busy {share:.0%} of the time."
     return Chart("When each trial ran", Markup(cost.timeline(busy)), note, wide=True, scrolls=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tuning.cautions import Caution
 from tuning.charts.axes import shown
 from tuning.charts.marks import number
 from tuning.importance import spelled
@@ -84,11 +85,12 @@ def headline(view: View) -> Headline:
     """The best configuration, in words."""
     best = view.winner
     if best is None or best.mean is None:
-        return Headline("No configuration has a score yet", "", "", "", "", (_waiting(view),))
+        yet = "" if view.study.search.ended else " yet"
+        return Headline(f"No configuration has a score{yet}", "", "", "", "", (_waiting(view),))
     note = f"mean of {len(best.seeds)} seeds ± their standard deviation" if len(best.seeds) > 1 else "one seed"
-    spread = "" if best.spread is None else number(best.spread, 2)
+    spread = "" if best.spread is None else phrases.scatter(best.mean, best.spread)
     title = f"Best {'configuration' if view.study.search.ended else 'so far'}: trial {best.name}"
-    return Headline(title, view.named, number(best.mean), spread, note, tuple(_sentences(view, best)))
+    return Headline(title, view.named, phrases.score(best.mean), spread, note, tuple(_sentences(view, best)))
 
 
 def status(view: View, now: float) -> Status:
@@ -145,7 +147,12 @@ def tiles(view: View) -> list[Tile]:
 
 def warnings(view: View) -> list[Caveat]:
     """What to know before believing the result."""
-    return [Caveat(each.kind, HEADS[each.kind], _capital(each.text)) for each in view.study.cautions()]
+    found = view.study.cautions()
+    unused = [each.key for each in found if each.kind == "unused"]
+    if len(unused) > 1:  # one line for all of them
+        text = f"{phrases.listed(unused)} had the same value in all finished trials: nothing is known of them"
+        found = [*(each for each in found if each.kind != "unused"), Caution("unused", text)]
+    return [Caveat(each.kind, HEADS[each.kind], _capital(each.text)) for each in found]
 
 
 def _capital(text: str) -> str:

@@ -133,7 +133,7 @@ def published(view: View) -> Table | None:
         places = (_places(told, metric), _places(own, metric))
         head += [f"{phrases.NAMES.get(metric, metric)}, published", "its place", "ours", "its place"]
         for line, one, other, place, mine in zip(found, told, own, *places, strict=True):
-            line += [number(one), place, number(other), mine]
+            line += [phrases.score(one), place, phrases.score(other), mine]
     lines = [
         Line(each.name if each else "", str(said.get("name") or _spelled(point)), tuple(cells))
         for (point, said), each, cells in zip(pairs, ours, found, strict=True)
@@ -155,7 +155,7 @@ def _row(view: View, each: Outcome, limit: Axis | None) -> Row:
         kind={"default": "as given"}.get(trial.kind, ""),
         state=trial.state,
         role=view.role(each),
-        score=_number(each.score),
+        score=Cell(phrases.score(each.score), "" if each.score is None else repr(each.score)),
         curve=Markup(_spark(view, each, limit) if limit else ""),
         cells=tuple(_cells(view, each)),
         error=trial.error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from depthray.metrics import HIGHER, UNITS
@@ -37,8 +38,28 @@ def meaning(metric: str, value: float) -> str:
 
 
 def score(value: float | None, spread: float | None = None) -> str:
-    """A score with four digits, or one digit more than its spread has zeros."""
-    return number(value) if spread is None else f"{number(value)} ± {number(spread, 2)}"
+    """A score with four digits, zeros among them, so that scores line up; with its spread: 0.1320 ± 0.0031."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    decimals = _decimals(value)
+    alone = number(value) if decimals is None else f"{value:.{decimals}f}"
+    return alone if spread is None else f"{alone} ± {scatter(value, spread)}"
+
+
+def scatter(value: float, spread: float) -> str:
+    """A spread with the decimals of its score, or where that leaves nothing of it with a digit of its own."""
+    decimals = _decimals(value)
+    if decimals is None:
+        return number(spread, 2)
+    text = f"{spread:.{decimals}f}"
+    return text if float(text) else number(spread, 1)
+
+
+def _decimals(value: float) -> int | None:
+    """How many a score is shown with; None where it is shown as number() does."""
+    if value == 0 or not 1e-3 <= abs(value) < 1e6:
+        return None
+    return max(0, 3 - math.floor(math.log10(abs(value))))
 
 
 def better(metric: str) -> str:

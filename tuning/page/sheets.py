@@ -54,7 +54,7 @@ def sheets(folder: Path, view: View, *, data: Path | None = None) -> Sheets:
         try:
             found.append(_sheet(folder / "trials" / each.name, label, each, view, data))
         except (DepthrayError, OSError, RuntimeError, ValueError, MemoryError) as error:
-            reasons.setdefault(" ".join(str(error).split())[:300])
+            reasons.setdefault(" ".join(str(error).replace(f"{folder}/", "").split())[:300])
     return Sheets(tuple(found), "; ".join(list(reasons)[:2]))
 
 

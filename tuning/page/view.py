@@ -132,7 +132,7 @@ class View:
     def title(self, each: Outcome) -> str:
         """What the tooltip of a trial says."""
         trial, metric = each.trial, phrases.NAMES.get(self.metric, self.metric)
-        head = f"{each.name}  {metric} {phrases.score(each.score)}"
+        head = f"{each.name} · {metric} {phrases.score(each.score)}"
         rank = f", place {self.ranks[each.name]} of {len(self.ranks)}" if each.name in self.ranks else ""
         how = f"{STATES.get(trial.state, trial.state)} after {phrases.many(each.epochs, 'epoch')}{rank}"
         few = len(self.searched) <= MOST  # of very many trials, only the table has their words
