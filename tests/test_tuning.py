@@ -141,7 +141,7 @@ def test_tpe_is_told_of_ends_stops_failures_and_of_what_was_before() -> None:
     assert found.suggest("more") == Proposals.FINISHED
     for epoch, score in ((1, 0.4), (2, 0.2), (3, 0.25)):
         found.on_trial_result("t0", {"epoch": epoch, OBJECTIVE: score})
-    found.on_trial_complete("t0", {"epoch": 3, OBJECTIVE: 0.25, FINISHED: True})
+    found.on_trial_complete("t0", {"epoch": 4, OBJECTIVE: 0.3, FINISHED: True})
     found.on_trial_result("t1", {"epoch": 1, OBJECTIVE: 0.8})
     found.on_trial_complete("t1", {"epoch": 1, OBJECTIVE: 0.8})
     found.on_trial_complete("t2", {FAILED: "it diverged"})
@@ -149,6 +149,13 @@ def test_tpe_is_told_of_ends_stops_failures_and_of_what_was_before() -> None:
     told = found.study.get_trials()
     assert [trial.state.name for trial in told] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "FAIL"]
     assert told[2].value == 0.2, "a trial is worth its best epoch, whose checkpoint it ends with"
+
+
+def test_a_trial_that_tells_of_one_epoch_only_is_worth_that_epoch() -> None:
+    found = proposals(numbers=range(1))
+    found.suggest("t0")
+    found.on_trial_complete("t0", {"epoch": 3, OBJECTIVE: 0.25, FINISHED: True})
+    assert found.study.get_trials()[0].value == 0.25
 
 
 def test_waiting_tasks_come_first_and_the_recipe_as_it_is_teaches_nothing() -> None:

@@ -27,9 +27,9 @@ def main(argv: list[str]) -> int:
         _leave_on_sigterm()
         _greet(folder, found, asked.space)
         search.explore(folder, found, asked.space, limits=limits, say=_say)
-        if not _left(folder):
+        if not _left(folder, "default", "search"):
             search.confirm(folder, found, _chosen(folder, found), limits=limits, say=_say)
-    left = _left(folder)
+    left = _left(folder, "default", "search", "repeat")
     write_search(folder, replace(found, ended=0.0 if left else time.time()))
     _say("")
     report.main([str(folder)])
@@ -89,9 +89,9 @@ def _leave_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
-def _left(folder: Path) -> int:
-    """How many trials have not ended."""
-    return sum(known.state not in ENDED for known in read_trials(folder))
+def _left(folder: Path, *kinds: str) -> int:
+    """How many trials of these kinds have not ended."""
+    return sum(known.state not in ENDED for known in read_trials(folder) if known.kind in kinds)
 
 
 def _say(text: str) -> None:

@@ -85,7 +85,8 @@ class Proposals(Searcher):
         elif FINISHED not in result:
             self.study.tell(asked, state=TrialState.PRUNED)
         else:
-            told = {**result, OBJECTIVE: self.best[trial_id]}
+            # Tune tells of the last epoch only here.
+            told = {**result, OBJECTIVE: min(self.best.get(trial_id, WORST), result.get(OBJECTIVE, WORST))}
             self.study.tell(asked, [float(told.get(key, WORST)) for key in self.objectives])
 
     def save(self, checkpoint_path: str) -> None:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cluster import train
 from depthray.run import summary
-from tuning import command
+from tuning import command, search
 from tuning.records import Trial, curve, read_search, read_trials
 from tuning.study import Study
 
@@ -61,32 +62,55 @@ def test_a_search_whose_driver_is_killed_is_taken_up_without_repeating_what_ende
     tmp_path: Path, cluster_address: str
 ) -> None:
     space = "optim.lr: {loguniform: [1e-4, 1e-2]}\nloss.gradient: {uniform: [0, 1]}\n"
-    argv = asked(tmp_path, space, cluster_address, "train.epochs=3", "--trials", "4", "--repeats", "0")
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "depthray", "tune", *argv], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
-        )
+    flags = ["train.epochs=3", "--trials", "4", "--top", "1", "--repeats", "1"]
     folder = tmp_path / "search"
+    words = asked(tmp_path, space, cluster_address, *flags)
+    points: list[Callable[[], bool]] = [
+        lambda: any(curve(run) for run in (folder / "trials").glob("*")),  # while the first trials run
+        lambda: len(ended(folder)) >= 2,
+        lambda: any(trial.kind == "repeat" and trial.state == "running" for trial in read_trials(folder)),
+    ]
+    before: dict[str, tuple[Trial, bytes]] = {}
+    for point in points:
+        kill_at(point, words, tmp_path / "log")
+        assert {name: ended(folder)[name] for name in before} == before, "what ended was run again"
+        before = ended(folder)
+        words = ["--resume", str(folder), "--address", cluster_address]
+    assert before and read_search(folder).ended == 0
+
+    assert command.main(words) == 0
+    after = ended(folder)
+    assert {name: after[name] for name in before} == before
+    names = ["0000", "0001", "0002", "0003", "default", "default-seed1"]
+    assert [name for name in after if name in names] == names and len(after) == 7
+    assert all(trial.state in ("done", "stopped") for trial, _ in after.values())
+    proposed = [json.dumps(trial.words) for trial, _ in after.values() if trial.kind == "search"]
+    assert len(set(proposed)) == 4, "no configuration is proposed twice"
+    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 8
+    assert read_search(folder).ended > 0
+
+
+def ended(folder: Path) -> dict[str, tuple[Trial, bytes]]:
+    """The trials that have ended, and all that their runs said."""
+    known = [trial for trial in read_trials(folder) if trial.state in ("done", "stopped")]
+    return {trial.name: (trial, (folder / "trials" / trial.name / "progress.jsonl").read_bytes()) for trial in known}
+
+
+def kill_at(point: Callable[[], bool], words: list[str], log: Path) -> None:
+    """Start `depthray tune`, and kill it when a point is reached."""
+    with log.open("a") as file:
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "depthray", "tune", *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+        )
+    deadline = time.time() + 150
     try:
-        _wait_for(lambda: sum(trial.state == "done" for trial in read_trials(folder)) >= 1, driver, tmp_path / "log")
+        while not point():
+            assert driver.poll() is None and time.time() < deadline, log.read_text()
+            time.sleep(0.05)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     time.sleep(2)  # the cluster ends what the driver left behind
-    before = {trial.name: trial for trial in read_trials(folder) if trial.state in ("done", "stopped")}
-    assert before and len(before) < 5
-    told = {name: (folder / "trials" / name / "progress.jsonl").read_bytes() for name in before}
-    assert read_search(folder).ended == 0
-
-    assert command.main(["--resume", str(folder), "--address", cluster_address]) == 0
-    after = by_name(folder)
-    assert sorted(after) == ["0000", "0001", "0002", "0003", "default"]
-    assert all(trial.state in ("done", "stopped") for trial in after.values())
-    assert {name: after[name] for name in before} == before
-    assert {name: (folder / "trials" / name / "progress.jsonl").read_bytes() for name in before} == told
-    words = [json.dumps(trial.words) for trial in after.values()]
-    assert len(set(words)) == len(words), "no configuration is proposed twice"
-    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 6
 
 
 def test_trials_of_two_workers_give_back_what_they_held_when_they_are_stopped(
@@ -130,8 +154,24 @@ def test_a_trial_for_which_no_cluster_has_room_is_refused_at_once(tmp_path: Path
         command.main([*argv, "--concurrent", "9", "--out", str(tmp_path / "other")])
 
 
-def _wait_for(done, driver: subprocess.Popen[bytes], log: Path, seconds: float = 150) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.time() + seconds
-    while not done():
-        assert driver.poll() is None and time.time() < deadline, log.read_text()
-        time.sleep(0.1)
+def test_a_trial_that_leaves_slowly_does_not_take_the_next_one_with_it(tmp_path: Path, cluster_address: str) -> None:
+    import ray
+    from ray import tune
+
+    def slow(config: dict[str, int]) -> None:
+        try:
+            for _ in range(9):
+                tune.report({"score": config["number"]})
+        finally:
+            time.sleep(3)  # as a checkpoint under way does; Tune alone waits 2 s
+
+    with train.ray_cluster(cluster_address, workers=1):
+        tuner = tune.Tuner(
+            tune.with_resources(search._patient(slow), {"cpu": 1}),
+            param_space={"number": tune.grid_search([1, 2, 3])},
+            tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+            run_config=tune.RunConfig(storage_path=str(tmp_path), stop={"training_iteration": 1}, verbose=0),
+        )
+        results = tuner.fit()
+    assert not results.errors and sorted(result.metrics["score"] for result in results) == [1, 2, 3]
+    assert ray.is_initialized()
