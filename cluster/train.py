@@ -182,11 +182,12 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
     if ray.is_initialized():  # by the program that calls us, which will also end it
         yield
         return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(address=address, **quiet)
     else:
         cpus = max(os.cpu_count() or 1, workers)
-        ray.init("local", num_cpus=cpus, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
     try:
         yield
     finally:
