@@ -41,8 +41,15 @@ _JSON = "application/json"
 T = TypeVar("T")
 
 
-def create(backend: Backend, settings: Settings, *, keys: auth.Keys | None = None, name_ids: bool = False) -> FastAPI:
-    """The ASGI application of a backend. `name_ids`: see Envelope."""
+def create(
+    backend: Backend,
+    settings: Settings,
+    *,
+    keys: auth.Keys | None = None,
+    name_ids: bool = False,
+    scrape: Callable[[], Awaitable[bytes]] | None = None,
+) -> FastAPI:
+    """The ASGI application of a backend. `name_ids`: see Envelope. `scrape` gives the page at /metrics."""
     api = _Api(backend, settings, auth.load(settings.keys_file) if keys is None else keys)
     app = FastAPI(
         title="depthray",
@@ -57,6 +64,8 @@ def create(backend: Backend, settings: Settings, *, keys: auth.Keys | None = Non
     app.add_exception_handler(HTTPException, _answer_http)
     _add_routes(app, api)
     _add_pages(app, settings)
+    if scrape:
+        app.add_api_route("/metrics", api.metrics(scrape), include_in_schema=False)
     return app
 
 
@@ -194,6 +203,15 @@ class _Api:
         except problems.EXPECTED:
             ready = False
         return _json({"ready": ready}, 200 if ready else 503)
+
+    def metrics(self, scrape: Callable[[], Awaitable[bytes]]) -> Callable[[Request], Awaitable[Response]]:
+        """The route of the page for Prometheus, which needs a key as the rest does."""
+
+        async def metrics(request: Request) -> Response:
+            self._keys.check(request.headers)
+            return Response(await scrape(), media_type="text/plain; version=0.0.4")
+
+        return metrics
 
     async def _estimate(self, request: Request, model: str) -> Response:
         clock = _Clock()

@@ -74,7 +74,7 @@ class _Wire:
                     break
                 yield wait
             outcome = yield self._request(call)
-            if isinstance(outcome, httpx.Response) and outcome.status_code not in RETRIED:
+            if isinstance(outcome, httpx.Response) and not _passing(outcome):
                 return call.read(estimate.good(outcome))
         raise self._exhausted(outcome)
 
@@ -255,6 +255,12 @@ class AsyncDepthClient(_Wire):
             return await self._http.send(request)
         except httpx.RequestError as error:
             return error
+
+
+def _passing(response: httpx.Response) -> bool:
+    """Whether it may be otherwise when tried again. A plain 500 is Ray's proxy whose request's ingress has died."""
+    ours = "json" in response.headers.get("Content-Type", "")
+    return response.status_code in RETRIED or (response.status_code == 500 and not ours)
 
 
 def _is_ready(outcome: _Outcome) -> bool:

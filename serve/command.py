@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import io
-import logging
 import os
 import re
-import secrets
-import signal
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
-from depthray.errors import DepthrayError, ResourceError, UsageError
+from depthray.errors import ResourceError, UsageError
+from serve import lifetime
 from serve import settings as settings_of
 from serve.settings import NAME, Settings
 from serve.store import Store
 
-DEFAULT_NAME = APPLICATION = "depth"
-WORDS = ("promote", "rollback", "list")
-# Read when Ray is imported; a line for each request costs more than answering it.
-RAY_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_LOG_TO_STDERR": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}
-GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
+DEFAULT_NAME = "depth"
+WORDS = ("promote", "rollback", "list", "prune")
+KEEP = 5  # versions that prune leaves
 
 
 def main(argv: list[str]) -> int:
     """Serve, or change what is served."""
     if argv and argv[0] in WORDS:
-        return {"promote": _promote, "rollback": _rollback, "list": _list}[argv[0]](argv[1:])
+        return {"promote": _promote, "rollback": _rollback, "list": _list, "prune": _prune}[argv[0]](argv[1:])
     args = _parser().parse_intermixed_args(argv)
     settings = _settings(args)
     _refuse_open(settings, args.host, args.address)
@@ -41,14 +31,14 @@ def main(argv: list[str]) -> int:
         _put(settings, name, checkpoint, force=args.force)
     if not Store(settings.store).names():
         raise UsageError(f"serve what? Give a checkpoint or a run; {settings.store} holds no model")
-    return _serve(settings, args)
+    return lifetime.run(settings, args.host, args.port, address=args.address)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray serve",
         description="Checkpoints answer HTTP. Dotted words change settings: model.max_batch=16 limits.pixels=50000000",
-        epilog="depthray serve promote RUN | rollback | list change what a running server serves; see --help of each.",
+        epilog="depthray serve promote RUN | rollback | list | prune look after what is served; see --help of each.",
     )
     parser.add_argument("words", nargs="*", metavar="[NAME=]CHECKPOINT|RUN | section.key=value")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
@@ -134,97 +124,19 @@ def _refuse_taken(host: str, port: int) -> None:
             raise ResourceError(f"cannot listen at {host}:{port}: {reason}; choose another --port") from None
 
 
-def _serve(settings: Settings, args: argparse.Namespace) -> int:
-    """Serve until SIGTERM or Ctrl-C, then answer what was asked before and go."""
-    with _cluster(args.address, settings):
-        from ray import serve
-
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # once Ray is up, as it takes SIGTERM for itself
-        try:
-            _start(settings, args)
-            _tell(args.host, args.port)
-            _wait()
-        finally:
-            with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):  # Ray warns that what we end has ended
-                serve.shutdown()
-    return 0
-
-
-def _wait() -> None:
-    """Until a signal comes; another one while requests are answered ends at once."""
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        print("stopping    requests under way are answered first; Ctrl-C again ends at once", file=sys.stderr)
-
-
-def _start(settings: Settings, args: argparse.Namespace) -> None:
-    """Run the application; a replica that cannot start is said in one line."""
-    from ray import serve
-
-    from serve.app import bind
-
-    patience = settings.timeout_seconds + settings.limits.upload_seconds + GRACE
-    quiet: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
-    serve.start(
-        http_options={"host": args.host, "port": args.port, "request_timeout_s": patience, "keep_alive_timeout_s": 90},
-        logging_config=quiet,
-    )
-    try:
-        serve.run(bind(settings), name=APPLICATION, route_prefix="/", logging_config=quiet)
-    except RuntimeError as error:
-        reason = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given")
-        raise DepthrayError(f"the service did not start: {reason.strip()}") from None
-
-
-def _tell(host: str, port: int) -> None:
-    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
-    url = f"http://{shown}:{port}"
-    print(f"page        {url}/")
-    print(f"try         curl --data-binary @PHOTO.jpg {url}/v1/depth > depth.png")
-    print(f"next        depthray serve promote RUN; {url}/docs tells the rest; Ctrl-C ends", flush=True)
-
-
-def _set_environment(address: str | None) -> None:
-    """What Ray reads when it is imported."""
-    for key, value in RAY_SETTINGS.items():
-        os.environ.setdefault(key, value)
-    if not address and "RAY_AUTH_MODE" not in os.environ:
-        # Only this process tree may talk to the local cluster; Ray would leave a token in the home folder.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-@contextmanager
-def _cluster(address: str | None, settings: Settings) -> Iterator[None]:
-    """A connection to the cluster at an address, or a local one that lives as long as the context."""
-    _set_environment(address)
-    import ray
-
-    if ray.is_initialized():  # by the program that calls us, which will also end it
-        yield
-        return
-    if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        replicas = (settings.model_replicas, settings.ingress_replicas)
-        wanted = sum(each.max * each.cpus for each in replicas) + 1
-        cpus = max(os.cpu_count() or 1, int(wanted + 0.999))
-        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _promote(argv: list[str]) -> int:
     """`depthray serve promote`: another checkpoint is served, by a running server too."""
     args = _promote_parser().parse_args(argv)
-    settings = settings_of.load(None, [f"store={args.store}"] if args.store else [])
+    settings = _stored(args)
     _put(settings, args.name, args.checkpoint, force=args.force)
+    if args.keep is not None:
+        _tell_pruned(settings, args.name, args.keep)
     return 0
+
+
+def _stored(args: argparse.Namespace) -> Settings:
+    """The settings of a command that only needs the store."""
+    return settings_of.load(None, [f"store={args.store}"] if args.store else [])
 
 
 def _promote_parser() -> argparse.ArgumentParser:
@@ -236,6 +148,7 @@ def _promote_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|RUN")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     parser.add_argument("--force", action="store_true", help="though its depths are far from those of the one before")
+    parser.add_argument("--keep", type=_number, metavar="N", help="afterwards prune all but the N newest versions")
     _add_store(parser)
     return parser
 
@@ -243,8 +156,7 @@ def _promote_parser() -> argparse.ArgumentParser:
 def _rollback(argv: list[str]) -> int:
     """`depthray serve rollback`: the version before is served again."""
     args = _rollback_parser().parse_args(argv)
-    settings = settings_of.load(None, [f"store={args.store}"] if args.store else [])
-    pointer = Store(settings.store).rollback(args.name)
+    pointer = Store(_stored(args).store).rollback(args.name)
     print(f"model       {args.name}@{pointer.current}  (before: {pointer.previous})")
     return 0
 
@@ -259,7 +171,7 @@ def _rollback_parser() -> argparse.ArgumentParser:
 def _list(argv: list[str]) -> int:
     """`depthray serve list`: the models of the store."""
     args = _list_parser().parse_args(argv)
-    store = Store(settings_of.load(None, [f"store={args.store}"] if args.store else []).store)
+    store = Store(_stored(args).store)
     for name in store.names():
         card = store.card(name)
         before = f"  before: {', '.join(card.versions[1:])}" if card.versions[1:] else ""
@@ -272,3 +184,38 @@ def _list_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray serve list", description="The models of a store.")
     _add_store(parser)
     return parser
+
+
+def _prune(argv: list[str]) -> int:
+    """`depthray serve prune`: old versions are deleted."""
+    args = _prune_parser().parse_args(argv)
+    settings = _stored(args)
+    for name in [args.name] if args.name else Store(settings.store).names():
+        _tell_pruned(settings, name, args.keep)
+    return 0
+
+
+def _prune_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthray serve prune",
+        description="Delete old versions. Those that are served and those a replica may still hold stay in any case.",
+    )
+    parser.add_argument("--name", help="name of the model (default: all)")
+    parser.add_argument(
+        "--keep", type=_number, default=KEEP, metavar="N", help=f"newest versions kept (default: {KEEP})"
+    )
+    _add_store(parser)
+    return parser
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number, 0 or more")
+    return int(text)
+
+
+def _tell_pruned(settings: Settings, name: str, keep: int) -> None:
+    store = Store(settings.store)
+    store.pointer(name)  # says so where there is no such model
+    gone = store.prune(name, keep)
+    print(f"pruned      {name}: {len(gone)} deleted, {len(store.versions(name))} kept")

@@ -12,20 +12,28 @@ RETRY = {"Retry-After": "1"}
 class Gate:
     """ASGI middleware around the API: lets in so many requests with a body, counted from when it has arrived in whole.
 
-    What still arrives takes no place, so that slow senders keep nobody out.
+    What still arrives takes no place, so that slow senders keep nobody out. A closed gate lets nobody in.
     """
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
         self._app, self._most = app, most
-        self._inside = 0
+        self._inside = self._unanswered = 0
+        self._closed = False
+
+    def close(self) -> int:
+        """Take nothing new. Returns how many requests that came before are still to be answered."""
+        self._closed = True
+        return self._unanswered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
-        entered = False
+        entered, admitted = False, not self._closed
 
         async def receive_on() -> Message:
             nonlocal entered
+            if not admitted:
+                raise Problem(503, "this server is shutting down; come again", headers=RETRY)
             if not entered:
                 self._refuse_when_full()
             message = await receive()
@@ -35,9 +43,11 @@ class Gate:
                 self._inside += 1
             return message
 
+        self._unanswered += admitted
         try:
             await self._app(scope, receive_on, send)
         finally:
+            self._unanswered -= admitted
             self._inside -= entered
 
     def _refuse_when_full(self) -> None:

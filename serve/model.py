@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.errors import CheckpointError, DepthrayError
+from depthray.errors import CheckpointError, DataError, DepthrayError
 from serve import golden
 from serve.batches import Batches, Late, OutOfMemory
 from serve.settings import Model, Settings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from depthray.predict import Predictor
 
 log = logging.getLogger("ray.serve")
-Fault = Literal["", "elsewhere", "late", "memory", "broken"]
+Fault = Literal["", "elsewhere", "late", "memory", "broken", "nan", "input"]
 STUCK = 120.0  # seconds of one forward pass after which the replica is given up
 AGAIN = 60.0  # seconds until a version that could not be loaded is tried again
 FRESH = 10.0  # seconds for which a good answer proves the network's health
@@ -42,6 +43,11 @@ class Reply:
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)  # (h,w) as the network gives them
     timings: Mapping[str, float] = field(default_factory=dict)
     fault: Fault = ""
+    detail: str = ""  # of "input": what is wrong with it, for the client
+
+
+class Withdrawn(DepthrayError):
+    """A version was let go of while a request for it waited."""
 
 
 class Network:
@@ -59,6 +65,10 @@ class Network:
             predictor.model = torch.compile(predictor.model)  # type: ignore[assignment]  # it acts as the module it wraps
         data = predictor.recipe.data
         self._golden = golden.samples(data.inputs, data.size)
+        if predictor.device.type == "cpu" and settings.precision == "fp32" and not settings.compile:
+            from serve import packed
+
+            packed.pack(predictor.model, lambda: self.run([self._golden[0]] * settings.max_batch))
         self._warm(settings.max_batch)
 
     def run(self, samples: Sequence[Sample]) -> list[golden.Maps]:
@@ -104,6 +114,8 @@ class Depth:
         self._pointers: dict[str, Pointer] = {}
         self._refused: dict[tuple[str, str], float] = {}
         self._proven = 0.0
+        self._ill = ""  # why nothing sensible can be expected from here any more
+        self._examination: asyncio.Task[None] | None = None
         self._batches: Batches[Sample, golden.Maps] = Batches(
             self._run, most=model.max_batch, linger=model.linger_ms / 1000, memory=(torch.OutOfMemoryError,)
         )
@@ -113,23 +125,25 @@ class Depth:
     async def predict(self, name: str, version: str, sample: Sample, seconds: float) -> Reply:
         """A prepared sample for name@version -> the network's maps, if this replica holds it and in so many seconds."""
         if (name, version) not in self._networks:
-            held = self._pointers.get(name)
-            return Reply(held.current if held else "", fault="elsewhere")
+            return self._elsewhere(name)
         kind = (name, version, tuple((key, np.asarray(value).shape) for key, value in sorted(sample.items())))
         try:
             timed = await self._batches(kind, sample, deadline=time.monotonic() + seconds)
         except Late:
             return Reply(version, fault="late")
+        except Withdrawn:
+            return self._elsewhere(name)
+        except DataError as error:  # what only the network can tell, such as class ids it does not know
+            return Reply(version, fault="input", detail=str(error))
         except OutOfMemory:
             log.error("%s@%s: too little memory for one picture", name, version)
-            return Reply(version, fault="memory")
+            return await self._failed(version, "memory")
         except Exception:
             log.exception("%s@%s failed on a picture", name, version)
-            return Reply(version, fault="broken")
+            return await self._failed(version, "broken")
         if not all(np.isfinite(values).all() for values in timed.result.values()):
             log.error("%s@%s: its answer is not a number everywhere", name, version)
-            self._proven = 0.0  # the next health check asks the network itself
-            return Reply(version, fault="broken")
+            return await self._failed(version, "nan")
         self._proven = time.monotonic()
         return Reply(version, timed.result, {"queue": timed.queue, "model": timed.model})
 
@@ -139,6 +153,8 @@ class Depth:
 
     async def check_health(self) -> None:
         """Raises if a forward pass hangs or the networks no longer give depth; Ray then replaces the replica."""
+        if self._ill:
+            raise RuntimeError(self._ill)
         since = self._batches.busy_since
         if since is not None:
             if time.monotonic() - since > STUCK:
@@ -147,6 +163,29 @@ class Depth:
         if time.monotonic() - self._proven > FRESH:
             await self._batches.aside(self._probe)
 
+    def give_up(self) -> None:
+        """Called once nothing sensible can be expected from this process any more."""
+
+    def _elsewhere(self, name: str) -> Reply:
+        held = self._pointers.get(name)
+        return Reply(held.current if held else "", fault="elsewhere")
+
+    async def _failed(self, version: str, fault: Fault) -> Reply:
+        """The reply to a picture that failed, when it is known whether the picture or the replica is to blame."""
+        if self._examination is None or self._examination.done():
+            self._examination = asyncio.create_task(self._examine())
+        await asyncio.shield(self._examination)
+        return Reply(version, fault=fault)
+
+    async def _examine(self) -> None:
+        """Ask the networks about a golden image; if that fails too, no other picture will fare better here."""
+        try:
+            await self._batches.aside(self._probe)
+        except Exception as error:
+            self._ill = str(error) or type(error).__name__
+            log.critical("this replica gives up: %s", self._ill)
+            self.give_up()
+
     def __del__(self) -> None:
         if hasattr(self, "_batches"):
             self._batches.close()
@@ -154,7 +193,7 @@ class Depth:
     def _run(self, kind: tuple[str, str, Any], samples: Sequence[Sample]) -> list[golden.Maps]:
         network = self._networks.get(kind[:2])
         if network is None:
-            raise DepthrayError("the version was withdrawn while the request waited")
+            raise Withdrawn
         return network.run(samples)
 
     def _probe(self) -> None:

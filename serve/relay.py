@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from depthray.errors import DepthrayError
+from depthray.errors import DataError, DepthrayError
 from depthray.predict import prepare, restore
 from depthray.sections import Data
 from serve.backend import Answer, Broken, Busy, ModelCard, NotReady, TimedOut, UnknownModel
@@ -27,6 +27,7 @@ from serve.settings import Settings
 from serve.store import Pointer, Store
 
 TRIES = 4  # replicas asked before a version counts as not there
+DEATHS = 3  # replicas that may die at a request until it is held to be the cause
 PAUSE = 0.25  # seconds between them, as the store may have changed just now
 HELLO = 2.0  # seconds a replica may take to say that it is there
 
@@ -101,6 +102,7 @@ class Relay:
 
     async def _ask(self, card: ModelCard, sample: Any, deadline: float) -> Reply:
         """One replica's reply, of another one if it dies meanwhile."""
+        deaths = 0
         while (left := deadline - time.monotonic()) > 0:
             response = self._handle.predict.remote(card.name, card.version, sample, left)
             try:
@@ -108,6 +110,9 @@ class Relay:
                     reply: Reply = await response
                     return reply
             except RayActorError:
+                deaths += 1
+                if deaths == DEATHS:
+                    raise Broken(f"{deaths} replicas died while they computed this request") from None
                 await asyncio.sleep(PAUSE)
             except BackPressureError as error:
                 raise Busy(retry_after=getattr(error, "retry_after_s", None) or 1.0) from None
@@ -174,8 +179,10 @@ def _raise(reply: Reply, card: ModelCard) -> Never:
     """The exception that a faulty reply means for the client."""
     if reply.fault == "late":
         raise TimedOut("the answer took too long")
+    if reply.fault == "input":
+        raise DataError(reply.detail)
     if reply.fault == "memory":
-        raise Busy("too little memory for this request now")
+        raise NotReady("too little memory for this request now")
     if reply.fault == "elsewhere":
         raise NotReady(f"{card.id} is not loaded yet")
     raise Broken(f"{card.id} failed on this input")

@@ -65,7 +65,9 @@ class Model(Section):
     """How networks compute."""
 
     device: str = Field("", description="cpu, cuda or cuda:N; empty: the GPU a replica was given, else the CPU")
-    gpus: Share = Field(0.0, description="GPUs reserved for each replica, fractions allowed")
+    gpus: Share | None = Field(
+        None, description="GPUs reserved for each replica, fractions allowed; unset: what the cluster has, in parts"
+    )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="of the forward pass; only fp32 equals `depthray predict` to the millimetre"
     )

@@ -27,6 +27,7 @@ from depthray.data.split import SIDES
 from depthray.errors import UsageError
 from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
+from serve import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -164,7 +165,7 @@ def flags() -> set[str]:
     """Every flag of every word, nested ones too."""
     found: set[str] = set()
     parsers = [module_of(word)._parser() for word in WORDS]
-    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in ("promote", "rollback", "list")]
+    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").WORDS]
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
@@ -241,8 +242,17 @@ def test_recipe_keys_in_running_text_are_real() -> None:
                 seen += 1
                 key, _, value = word.partition("=")
                 assert value or key in known, f"{page.name}: no recipe key {key}"
-                assert not value or any(loads(name, word) for name in (RECIPE, *recipe.names())), f"{page.name}: {word}"
+                assert (
+                    not value or serves(page, word) or any(loads(name, word) for name in (RECIPE, *recipe.names()))
+                ), f"{page.name}: {word}"
     assert seen > 20
+
+
+def serves(page: Path, word: str) -> bool:
+    """Whether the word is one of `depthray serve`, on its page."""
+    with contextlib.suppress(UsageError):
+        return page.name == "serving.md" and bool(settings.load(None, [word]))
+    return False
 
 
 def loads(name: str, word: str) -> bool:

@@ -160,6 +160,8 @@ def test_a_busy_server_is_tried_again(client: DepthClient, fake: Fake) -> None:
     fake.faults = [busy(), problem(503, "loading"), PlainTextResponse("timed out", 408)]
     assert client.predict(RGB).metres.shape == (12, 20)
     assert len(fake.seen) == 4
+    fake.faults = [PlainTextResponse("Internal Server Error", 500)]  # of Ray's proxy when an ingress dies
+    assert client.predict(RGB).metres.shape == (12, 20)
 
 
 def test_the_wait_is_what_the_server_asks_for(client: DepthClient, fake: Fake) -> None:

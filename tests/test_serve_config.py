@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from serve_networks import write_checkpoint
@@ -65,6 +69,26 @@ def test_promote_list_and_rollback_say_what_is_served(tmp_path: Path, capsys: py
     assert line.split()[0] == back.split()[1] and "96x64 image -> depth" in line
 
 
+def test_old_versions_are_pruned_by_a_word_or_after_a_promotion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "served")]
+    versions = tmp_path / "served" / "rooms" / "versions"
+    for seed in range(4):
+        run = write_checkpoint(tmp_path / f"run{seed}", seed=seed)
+        assert main(["serve", "promote", str(run), "--name", "rooms", "--keep", "0", *store]) == 0
+        for path in versions.iterdir():
+            os.utime(path, (1, 1))
+    assert "rooms: 1 deleted, 3 kept" in capsys.readouterr().out  # two, but one was served until just now
+    assert main(["serve", "prune", *store]) == 0
+    assert "rooms: 0 deleted, 3 kept" in capsys.readouterr().out
+    assert main(["serve", "prune", "--keep", "0", *store]) == 0
+    assert "rooms: 1 deleted, 2 kept" in capsys.readouterr().out
+    assert main(["serve", "prune", "--name", "room", *store]) == 3
+    with pytest.raises(SystemExit):
+        main(["serve", "prune", "--keep", "-1", *store])
+
+
 def test_the_builder_takes_trees_and_words(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -76,3 +100,48 @@ def test_the_builder_takes_trees_and_words(tmp_path: Path) -> None:
         build({"store": str(tmp_path / "empty")})
     with pytest.raises(UsageError, match="did you mean 'max_batch'"):
         build({"store": str(store), "model.max_bach": "2"})
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "each"),
+    [
+        ({}, 0, 0.0),
+        ({}, 1, 1.0),
+        ({"model_replicas": {"max": 3}}, 1, 0.333),
+        ({"model_replicas": {"max": 2}}, 8, 1.0),
+        ({"model": {"device": "cpu"}}, 1, 0.0),
+        ({"model": {"gpus": 0.5}}, 0, 0.5),
+        ({"model": {"gpus": 0}}, 4, 0.0),
+    ],
+)
+def test_replicas_share_the_gpus_there_are(
+    words: dict[str, Any], there: int, each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from serve import app
+
+    monkeypatch.setattr(app.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(app.ray, "cluster_resources", lambda: {"CPU": 4.0} | ({"GPU": float(there)} if there else {}))
+    assert app._gpus(settings.parse(words)) == each
+
+
+def test_decoders_are_bounded_by_the_limits() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from serve.app import _decoders
+
+    code = """
+import sys, cv2, numpy as np
+for width in (100, 101):
+    data = cv2.imencode(sys.argv[1], np.zeros((100, width), np.uint8))[1]
+    try:
+        print(cv2.imdecode(data, cv2.IMREAD_UNCHANGED) is not None)
+    except cv2.error:
+        print(False)
+"""
+    bounds = _decoders(settings.Limits(pixels=10_000, side=200))
+    for suffix in (".png", ".jpg", ".webp"):
+        command = [sys.executable, "-c", code, suffix]
+        done = subprocess.run(command, env=os.environ | bounds, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["True", "False"], suffix

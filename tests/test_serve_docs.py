@@ -20,13 +20,26 @@ from test_docs import Block, blocks, commands
 from serve import api, auth
 from serve.settings import Limits, Settings
 
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 BLOCKS = [block for block in blocks("console", "python") if block.page.name == "serving.md"]
-STARTS = {".png": b"\x89PNG", ".npy": b"\x93NUMPY", ".ply": b"ply\n", ".glb": b"glTF", ".zip": b"PK", ".webp": b"RIFF"}
+STARTS = {
+    ".txt": b"# HELP",
+    ".png": b"\x89PNG",
+    ".npy": b"\x93NUMPY",
+    ".ply": b"ply\n",
+    ".glb": b"glTF",
+    ".zip": b"PK",
+    ".webp": b"RIFF",
+}
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running(api.create(Wall(), Settings(), keys=auth.Keys())) as address:
+    async def page() -> bytes:
+        return b"# HELP a What.\n"
+
+    with running(api.create(Wall(), Settings(), keys=auth.Keys(), scrape=page)) as address:
         yield address
 
 
@@ -72,14 +85,43 @@ def test_the_python_runs(block: Block, url: str, folder: Path, capsys: pytest.Ca
     assert said[0].startswith("(48, 64) room@0123456789ab") and len(said) == 3
 
 
+SH = [words for block in blocks("sh") if block.page.name == "serving.md" for words in commands(block.text)]
+
+
+@pytest.mark.parametrize("words", SH, ids=shlex.join)
+def test_a_command_of_ray_is_understood_by_it(words: list[str]) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.scripts.scripts import cli as ray
+        from ray.serve.scripts import cli as serve
+    if words[0] == "export":
+        return
+    command = {"ray": ray, "serve": serve}[words[0]].commands[words[1]]
+    command.make_context(words[1], words[2:])
+    assert all((ROOT / word).is_file() for word in words if word.endswith(".yaml"))
+
+
+def test_every_metric_of_the_page_is_told_and_none_is_left_out() -> None:
+    from serve.telemetry import METRICS
+
+    told = {}
+    for line in TEXT.splitlines():
+        if line.startswith("| `ray_depthray"):
+            names, labels, _ = line.strip("| ").split(" | ")
+            told |= {name.strip("`"): {label.strip("`") for label in labels.split(", ")} for name in names.split(", ")}
+    endings = {"counter": "_total", "gauge": "", "histogram": ""}
+    assert told == {f"ray_{name}{endings[one.kind]}": {*one.labels} for name, one in METRICS.items()}
+
+
 def test_every_format_and_limit_of_the_page_is_as_the_code_has_it() -> None:
     from serve.options import COLOURED, MEDIA
 
-    text = (Path(__file__).resolve().parents[1] / "docs" / "serving.md").read_text(encoding="utf-8")
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `") and line.count("|") == 4]
+    rows = [line.split("|") for line in TEXT.splitlines() if line.startswith("| `") and line.count("|") == 4]
     told = {row[1].strip(" `"): {media.strip(" `") for media in row[2].split(",")} for row in rows if "/" in row[2]}
     known = {form: {media for media, each in MEDIA.items() if each == form} for form in MEDIA.values()}
     assert told == known | {"colour": set(COLOURED)}
     limits = Limits()
     for number in (limits.body_bytes // 2**20, limits.pixels // 10**6, limits.side, limits.shortest_side):
-        assert str(number) in text.split("**Limits**")[1].split("\n\n")[0]
+        assert str(number) in TEXT.split("**Limits**")[1].split("\n\n")[0]

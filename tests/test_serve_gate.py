@@ -78,3 +78,27 @@ def test_a_request_that_breaks_off_leaves_its_place() -> None:
                 await gate(SCOPE, body(), send)
 
     asyncio.run(ask())
+
+
+def test_a_closed_gate_answers_who_came_before_and_nobody_else() -> None:
+    async def ask() -> None:
+        inner = Inner()
+        gate = Gate(inner, most=2)
+        arriving = asyncio.Event()
+
+        async def rest() -> dict[str, Any]:
+            await arriving.wait()
+            return {"type": "http.request", "body": b"x"}
+
+        before = [asyncio.create_task(gate(SCOPE, each, send)) for each in (body(), rest)]
+        await asyncio.sleep(0.01)
+        assert gate.close() == 2
+        with pytest.raises(Problem) as problem:
+            await gate(SCOPE, body(), send)
+        assert problem.value.status == 503 and problem.value.headers["Retry-After"] == "1"
+        arriving.set()
+        inner.go.set()
+        await asyncio.gather(*before)
+        assert gate.close() == 0
+
+    asyncio.run(ask())

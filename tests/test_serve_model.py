@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from serve_networks import broken, photograph, write_checkpoint
 
-from depthray.errors import CheckpointError
+from depthray.errors import CheckpointError, DataError
 from depthray.predict import load, prepare, restore
 from depthray.sections import Data
 from serve.model import Depth, Reply
@@ -114,15 +114,20 @@ def test_a_replica_without_any_good_model_does_not_start(store: Store) -> None:
         Depth({"store": str(store.root)})
 
 
-def test_answers_that_are_no_numbers_are_broken_and_make_the_replica_ill(depth: Depth, store: Store) -> None:
+def test_answers_that_are_no_numbers_are_broken_and_make_the_replica_ill(
+    depth: Depth, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = store.pointer("rooms").current
     asyncio.run(depth.check_health())
     network = depth._networks["rooms", version]
     weights = next(iter(network.predictor.model.parameters()))
     weights.data.fill_(float("nan"))
-    assert ask(depth, version, photograph())[0].fault == "broken"
+    given_up: list[bool] = []
+    monkeypatch.setattr(depth, "give_up", lambda: given_up.append(True))
+    assert ask(depth, version, photograph())[0].fault == "nan"
     with pytest.raises(RuntimeError, match="not a number"):
         asyncio.run(depth.check_health())
+    assert given_up == [True]
 
 
 def test_black_white_and_noise_are_answered(depth: Depth, store: Store) -> None:
@@ -132,7 +137,8 @@ def test_black_white_and_noise_are_answered(depth: Depth, store: Store) -> None:
         assert not reply.fault and np.isfinite(reply.maps["depth"]).all()
 
 
-def test_a_bad_item_fails_alone(depth: Depth, store: Store) -> None:
+def test_a_bad_item_fails_alone(depth: Depth, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depth, "give_up", pytest.fail)
     version = store.pointer("rooms").current
     good = prepare(photograph(), {}, Data(size=(64, 96)))
     bad: Any = {"image": np.array([["x"]], dtype=object)}
@@ -143,6 +149,27 @@ def test_a_bad_item_fails_alone(depth: Depth, store: Store) -> None:
 
     faults = [reply.fault for reply in asyncio.run(gather())]
     assert faults == [*[""] * 7, "broken", *[""] * 8]
+
+
+def test_what_only_the_network_can_refuse_is_told(
+    depth: Depth, store: Store, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise DataError("semantics: class id 900")
+
+    version = store.pointer("rooms").current
+    with monkeypatch.context() as patch:
+        patch.setattr("depthray.models.check_ids", refuse)
+        assert ask(depth, version, photograph()) == [Reply(version, fault="input", detail="semantics: class id 900")]
+    monkeypatch.setattr(depth, "_networks", _Vanishing(depth._networks))
+    assert ask(depth, version, photograph()) == [Reply(version, fault="elsewhere")]
+
+
+class _Vanishing(dict[Any, Any]):
+    """Networks that are there when one looks and gone when one asks."""
+
+    def get(self, *_: Any) -> None:
+        return None
 
 
 def test_a_request_whose_time_is_over_is_late(depth: Depth, store: Store) -> None:

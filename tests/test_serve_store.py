@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from serve_networks import broken, write_checkpoint
 
+from depthray import durable
 from depthray.errors import CheckpointError, DepthrayError, UsageError
 from serve import golden
 from serve.promotion import promote
@@ -60,7 +62,7 @@ def test_a_bad_checkpoint_changes_nothing(store: Store, tmp_path: Path, how: str
         promote(store, "rooms", bad)
     assert "\n" not in str(error.value)
     assert store.pointer("rooms") == before and store.versions("rooms") == versions
-    assert not [path for path in store.root.rglob(".tmp-*")]
+    assert not [path for path in store.root.rglob(f"{durable.UNFINISHED}*")]
 
 
 def test_a_network_far_from_the_one_before_needs_force(store: Store, tmp_path: Path) -> None:
@@ -108,3 +110,40 @@ def test_an_answer_that_is_no_number_is_never_near() -> None:
     good, bad = {"depth": np.ones((4, 4), np.float32)}, {"depth": np.full((4, 4), np.nan, np.float32)}
     found = golden.difference([bad, good], [good, good])
     assert not found.relative <= 1e9 and not found.typical <= 1e9
+
+
+def aged(store: Store, *versions: str) -> None:
+    """These were last served or added long ago."""
+    for version in versions:
+        os.utime(store.path("rooms", version), (1, 1))
+
+
+def test_pruning_keeps_what_is_served_what_is_new_and_what_may_still_be_loaded(store: Store, tmp_path: Path) -> None:
+    first = store.pointer("rooms").current
+    rest = [promote(store, "rooms", write_checkpoint(tmp_path / f"{seed}", seed=seed)) for seed in (2, 3, 4)]
+    second, third, fourth = (done.pointer.current for done in rest)
+    assert store.prune("rooms", 0) == []  # all of them were served just now
+    aged(store, first, second, third, fourth)
+    (store.root / "rooms" / "versions" / ".writing-killed").mkdir()
+    assert store.prune("rooms", 4) == []
+    os.utime(store.path("rooms", second))
+    assert store.prune("rooms", 1) == [first]
+    assert {*store.versions("rooms")} == {second, third, fourth}
+    assert {path.stem for path in (store.root / "rooms" / "golden").iterdir()} == {second, third, fourth}
+    assert not list(store.root.rglob(".writing-*"))
+    aged(store, second)
+    assert store.prune("rooms", 0) == [second]
+    assert store.rollback("rooms").current == third and store.golden("rooms", third)
+    assert store.prune("none", 0) == []
+
+
+def test_a_version_that_was_served_until_now_is_not_pruned(store: Store, runs: list[Path], tmp_path: Path) -> None:
+    first = store.pointer("rooms").current
+    promote(store, "rooms", runs[1])
+    aged(store, *store.versions("rooms"))
+    promote(store, "rooms", write_checkpoint(tmp_path / "run", seed=2))  # the first leaves the pointer
+    assert first not in store.pointer("rooms").versions
+    assert store.prune("rooms", 0) == []
+    (store.root / "rooms" / "current.json").write_text("{")
+    aged(store, *store.versions("rooms"))
+    assert store.prune("rooms", 0) == []  # nobody knows which are served

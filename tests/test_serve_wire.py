@@ -1,4 +1,4 @@
-"""The API behind a real HTTP server, spoken to over a bare socket: what an HTTP library would never send."""
+"""The API behind the HTTP server that Serve's proxy uses, spoken to over a bare socket: what no library would send."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ import pytest
 import uvicorn
 from serve_backend import app, encoded, scene
 
+from serve import heads
+
 PHOTO = encoded(scene())
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The API on a free port of the loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "PATIENCE", 1.0)
+        patch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
+        assert heads.bounded() == []
         api = app(limits={"body_bytes": 100_000, "upload_seconds": 0.5})
-        server = uvicorn.Server(uvicorn.Config(api, log_level="critical", lifespan="off", ws="none", http="h11"))
+        server = uvicorn.Server(uvicorn.Config(api, log_level="critical", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
@@ -72,6 +77,21 @@ def test_a_client_that_asks_before_it_sends(port: int) -> None:
     assert heard.startswith(b"HTTP/1.1 100") and b"HTTP/1.1 200" in heard
     # Too large: refused at once, so that nothing is sent.
     assert talk(port, head("Content-Length: 9999999", "Expect: 100-continue")).startswith(b"HTTP/1.1 413")
+
+
+def test_heads_without_end(port: int) -> None:
+    begun = b"POST /v1/depth HTTP/1.1\r\nHost: x\r\n"
+    for piece in (b"X: " + b"y" * 20_000, (b"X: " + b"y" * 96 + b"\r\n") * 200):
+        assert talk(port, begun, *[piece] * 10).startswith(b"HTTP/1.1 400")
+    assert talk(port, *[head(f"Content-Length: {len(PHOTO)}") + PHOTO] * 20, answers=20).count(b"HTTP/1.1 200") == 20
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/depth HTTP/1.1\r\nX:"])
+def test_heads_that_never_come(port: int, sent: bytes) -> None:
+    start = time.perf_counter()
+    assert talk(port, sent) == b""
+    assert 0.5 < time.perf_counter() - start < 5
+    assert talk(port, head(f"Content-Length: {len(PHOTO)}"), PHOTO).startswith(b"HTTP/1.1 200")
 
 
 def test_several_requests_on_a_line(port: int) -> None:

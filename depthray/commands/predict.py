@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.commands import further_inputs
 from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
-from depthray.predict import Predictor, load
+from depthray.predict import load
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     import numpy as np
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
 MASK = ".mask.png"
+KEY = "DEPTHRAY_API_KEY"
 
 
 class _Wish(NamedTuple):
@@ -34,25 +38,32 @@ class _Wish(NamedTuple):
     others: dict[str, Path]
 
 
+class _Network(NamedTuple):
+    """What turns an image into maps, here or on a server."""
+
+    inputs: tuple[str, ...]
+    maps: Callable[[Path, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+
+
 def main(argv: list[str]) -> int:
     """`depthray predict`: every image of the command line to files; those that fail are listed at the end."""
     from depthray.export import read_camera
 
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
     wish = _Wish(arguments.out, _formats(arguments.format), camera, limits, others)
     images = list(_targets(arguments.images, recursive=arguments.recursive))
     if {"ply", "glb"} & {*wish.formats} and camera is None:
         print(_ASSUMED, file=sys.stderr)
-    predictor = load(arguments.checkpoint, device=arguments.device)
-    further_inputs.check(others, predictor.recipe.data.inputs)
     failed = []
-    for image, place in images:
-        try:
-            print(_predict(predictor, image, place, wish=wish))
-        except DataError as error:
-            failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
+    with _network(arguments) as network:
+        further_inputs.check(others, network.inputs)
+        for image, place in images:
+            try:
+                print(_predict(network, image, place, wish=wish))
+            except DataError as error:
+                failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
     return _farewell(failed, len(images), arguments.out)
 
 
@@ -62,11 +73,41 @@ _ASSUMED = (
 )
 
 
+@contextmanager
+def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
+    """The network of a checkpoint, or the model of a server, which is asked at once whether it is there."""
+    if not arguments.url:
+        predictor = load(arguments.checkpoint, device=arguments.device)
+        yield _Network(predictor.recipe.data.inputs, lambda image, rgb, others: predictor.maps(rgb, **others))
+        return
+    # By name, as words of the command line are: serving is built upon the library, and the library knows nothing of it.
+    connected = resolve_name("serve.remote:connected")
+    key = arguments.key or os.environ.get(KEY, "")
+    with connected(arguments.url, model=arguments.model or "", key=key) as remote:
+        yield _Network(remote.inputs, lambda image, rgb, others: remote.maps(image, **others))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """The command line; with a server all that is no flag is an image."""
+    arguments = _parser().parse_intermixed_args(argv)
+    for flag in ("device",) if arguments.url else ("model", "key"):
+        if getattr(arguments, flag):
+            raise UsageError(f"--{flag} goes {'without' if arguments.url else 'with'} --url")
+    if arguments.url:
+        arguments.images = [*filter(None, [arguments.checkpoint]), *arguments.images]
+    elif not arguments.checkpoint:
+        raise UsageError("predict what? Give a checkpoint or a run, and images after it")
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
+    images = "IMAGE|FOLDER [IMAGE|FOLDER ...] [options]"
     parser = argparse.ArgumentParser(
-        prog="depthray predict", description="Depth of photographs, in metres, at their own size."
+        prog="depthray predict",
+        usage=f"depthray predict CHECKPOINT|RUN {images}\n       depthray predict --url http://HOST:8000 {images}",
+        description="Depth of photographs, in metres, at their own size.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder (its best checkpoint)")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="a checkpoint, or a run folder (its best checkpoint)")
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="JPEG, PNG or WebP; EXIF is obeyed"
     )
@@ -80,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         "--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image, for ply and glb"
     )
     further_inputs.add_flags(parser, metavar="FILE|FOLDER")
+    parser.add_argument("--url", help="a server of `depthray serve` instead of a checkpoint")
+    parser.add_argument(
+        "--model", metavar="NAME", help="with --url: another than the server's default, or NAME@VERSION"
+    )
+    parser.add_argument("--key", help=f"with --url: the server's API key (default: {KEY} of the environment)")
     parser.add_argument("--recursive", action="store_true", help="folders with all below them")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
     parser.add_argument(
@@ -135,7 +181,7 @@ def _listed(path: Path, *, recursive: bool) -> Iterable[tuple[Path, Path]]:
     ]
 
 
-def _predict(predictor: Predictor, image: Path, place: Path, *, wish: _Wish) -> str:
+def _predict(network: _Network, image: Path, place: Path, *, wish: _Wish) -> str:
     """Predict one image and write its files; returns a line that says what was found and where it lies."""
     from depthray import photo
 
@@ -143,7 +189,7 @@ def _predict(predictor: Predictor, image: Path, place: Path, *, wish: _Wish) -> 
     beside = place.parent / image.stem
     files = {key: further_inputs.beside(path, beside) for key, path in wish.others.items()}
     others = {key: further_inputs.read(key, path, limits=wish.limits) for key, path in files.items()}
-    maps = predictor.maps(rgb, **others)
+    maps = network.maps(image, rgb, others)
     stem = wish.out / place
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,81 @@
+"""The least that JPEG photographs cost a network: decoded, resized, stacked, one batched forward pass after the other.
+
+    python benchmarks/bare_pass.py CHECKPOINT FOLDER --threads 2 --batch 8 --seconds 10
+
+Prints images/s twice: decoding in turn with the passes, and decoding the next batch in a thread meanwhile. The network
+is the one `depthray.load` gives, in float32 and inference mode, and its answer is maps at the network's own size as
+NumPy arrays. Included: reading EXIF, decoding with OpenCV, resizing, collating, the forward pass. Not included: the
+files' reading, bringing maps back to the photograph's size, encoding, HTTP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import depthray
+from depthray import photo
+from depthray.predict import Predictor, prepare
+
+
+def batches(folder: Path, predictor: Predictor, size: int) -> Iterator[Callable[[], list[Any]]]:
+    """Makers of batches of prepared samples, the files of a folder in turn for ever."""
+    files = itertools.cycle([path.read_bytes() for path in sorted(folder.glob("*.jpg"))])
+    data = predictor.recipe.data
+    while True:
+        chosen = list(itertools.islice(files, size))
+        yield lambda chosen=chosen: [prepare(photo.decode(each), {}, data) for each in chosen]  # type: ignore[misc]
+
+
+def in_turn(predictor: Predictor, makers: Iterator[Callable[[], list[Any]]], seconds: float) -> float:
+    """Images/s, decoding and computing one after the other."""
+    began, images = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        images += len(predictor.run(next(makers)()))
+    return images / (time.perf_counter() - began)
+
+
+def overlapped(predictor: Predictor, makers: Iterator[Callable[[], list[Any]]], seconds: float) -> float:
+    """Images/s, decoding the next batch while one is computed."""
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next(makers))
+        began, images = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            ready, ahead = ahead.result(), thread.submit(next(makers))
+            images += len(predictor.run(ready))
+        return images / (time.perf_counter() - began)
+
+
+def main() -> int:
+    """Print both rates and the CPU seconds of each image as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    predictor = depthray.load(args.checkpoint, device="cpu")
+    makers = batches(args.folder, predictor, args.batch)
+    in_turn(predictor, makers, 1.0)
+    told = {}
+    for way in (in_turn, overlapped):
+        before = time.process_time()
+        rate = way(predictor, makers, args.seconds)
+        told[way.__name__] = {"rate": rate, "cpu": (time.process_time() - before) / (rate * args.seconds)}
+    json.dump(told, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

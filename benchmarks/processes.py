@@ -1,0 +1,115 @@
+"""Servers under measurement: started, waited for, ended, and what they and everybody else take of the processor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+START = 240.0  # seconds a server may take until it answers
+END = 60.0  # seconds it may take to go
+
+
+def free_port() -> int:
+    """A port nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[str], url: str, picture: bytes, *, log: Path, **environment: str) -> Iterator[int]:
+    """The pid of a server that answers; ended with SIGTERM, which both servers take as the wish to stop."""
+    with log.open("ab") as out:
+        server = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})
+    try:
+        _wait(server, url, picture, log)
+        yield server.pid
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(END)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _wait(server: subprocess.Popen[bytes], url: str, picture: bytes, log: Path) -> None:
+    deadline = time.monotonic() + START
+    request = urllib.request.Request(url, data=picture, headers={"Content-Type": "image/jpeg"})  # noqa: S310  # ours
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise SystemExit(f"{' '.join(server.args[:4])} does not answer; see {log}")  # type: ignore[index]
+
+
+class Usage(NamedTuple):
+    """Seconds of processor time since something."""
+
+    by_title: dict[str, float]  # of the processes of a tree
+    machine: float  # of everything, the kernel included
+
+    @property
+    def tree(self) -> float:
+        """Of the tree as a whole."""
+        return sum(self.by_title.values())
+
+    def since(self, before: Usage) -> Usage:
+        """What was added."""
+        added = {title: seconds - before.by_title.get(title, 0.0) for title, seconds in self.by_title.items()}
+        return Usage(added, self.machine - before.machine)
+
+
+def usage(pid: int) -> Usage:
+    """What a process and all it has started have used, by their titles."""
+    found: dict[str, float] = {}
+    for each in _tree(pid):
+        try:
+            title = Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")[0].decode()
+            key = title if title.startswith("ray::") else Path(title).name
+            found[_plain(key)] = found.get(_plain(key), 0.0) + _seconds(each)
+        except OSError:
+            continue
+    fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+    busy = sum(map(int, (*fields[:3], *fields[5:8]))) / os.sysconf("SC_CLK_TCK")
+    return Usage(found, busy)
+
+
+def _plain(title: str) -> str:
+    """Without the method an actor happens to run."""
+    return title.removeprefix("ray::").partition(".")[0].removeprefix("ServeReplica:depth:")
+
+
+def _seconds(pid: int) -> float:
+    """Of the threads of a process, from the scheduler, which counts finer than the clock ticks of stat."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            continue
+    return total / 1e9
+
+
+def _tree(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found, left = [], [pid]
+    while left:
+        found.append(left.pop())
+        left += children.get(found[-1], [])
+    return found

@@ -1,0 +1,69 @@
+"""A service is ended, or replaced by one with other settings, while everybody asks: what was asked is answered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from chaos_load import Load, Outcome, failed, tally
+from chaos_report import Finding, Sizes
+from chaos_service import Service, eventually, picture
+
+SENT = 0.1  # seconds before the signal by which a request has certainly left its client
+SLOW = 7.0  # seconds of a forward pass; more than the 5 s that Ray gives a proxy to end
+
+
+def ends(sizes: Sizes) -> Iterator[Finding]:
+    """SIGTERM while everybody goes on asking: what was asked before is answered, quick passes or slow."""
+    for pause, clients in ((0.3, 24), (SLOW, 6)):
+        code, took, at, outcomes = _terminated(sizes.port, pause, clients)
+        asked = [each for each in outcomes if each.began < at - SENT < each.ended]
+        later = [each for each in outcomes if each.began >= at - SENT]
+        found = f"{len(failed(asked))} of {len(asked)} ({tally(asked)}), later ones {tally(later) or 'none'}"
+        what = f"requests under way at SIGTERM, passes of {pause:g} s"
+        yield Finding(what, "0 dropped", found, not failed(asked) and bool(asked))
+        yield Finding("exit", "0 within 40 s", f"{code} after {took:.1f} s", code == 0 and took < 40)
+
+
+def _terminated(port: int, pause: float, clients: int) -> tuple[int, float, float, list[Outcome]]:
+    """Exit code, seconds it took, when it was told to, and all requests."""
+    with (
+        Service(port, "model.max_batch=2", faults={"pause": 0.0}) as service,
+        Load(port, picture(), clients=clients) as load,
+    ):
+        load.wait(20)
+        service.order(pause=pause)
+        time.sleep(max(2.0, pause / 2))
+        at = time.monotonic()
+        service.terminate()
+        assert service.process
+        code = service.process.wait(120)
+        return code, time.monotonic() - at, at, load.outcomes
+
+
+def update(sizes: Sizes) -> Iterator[Finding]:
+    """Other settings are deployed to the running service, which replaces all replicas one by one."""
+    with Service(sizes.port) as service, service.driver():
+        with Load(service.port, picture()) as load:
+            load.wait(100)
+            before = {role: set(service.pids(role)) for role in ("model", "ingress")}
+            at = time.monotonic()
+            _deploy(service)
+            eventually(lambda: all(before[role].isdisjoint(service.pids(role)) for role in before), 120, "all are new")
+            seconds = time.monotonic() - at
+            load.wait(200)
+        wrong = failed(load.outcomes)
+        found = f"{len(wrong)} of {len(load.outcomes)} ({tally(load.outcomes)}), all new after {seconds:.0f} s, "
+        found += f"longest answer {max(each.seconds for each in load.outcomes):.1f} s"
+        yield Finding("requests failed during a rolling update", "0", found, not wrong)
+
+
+def _deploy(service: Service) -> None:
+    from ray import serve
+
+    from serve.app import bind
+    from serve.settings import parse
+
+    model = {"threads": 1, "poll_seconds": 0.2, "max_batch": 4}
+    application = bind(parse({"store": str(service.store), "model": model, "limits": {"pixels": 1_000_000}}))
+    serve._run(application, name="depth", route_prefix="/", _blocking=False)

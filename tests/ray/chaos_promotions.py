@@ -1,0 +1,102 @@
+"""Promotions good and bad while everybody asks: the good are served, the bad never, and nobody notices."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from chaos_load import Load, failed, good, tally
+from chaos_report import Finding, Sizes
+from chaos_service import ROOT, Service, checkpoint, eventually, picture
+
+from serve.store import Store
+
+KINDS = ("good", "flipped", "good", "other", "good", "missing", "good", "gone", "good", "nan")
+ROUNDS = 2
+
+
+def promotions(sizes: Sizes) -> Iterator[Finding]:
+    """Twenty promotions by command, a version that rots in the store, a rollback; at least so many requests."""
+    with Service(sizes.port) as service:
+        store = Store(service.store)
+        made = [
+            checkpoint(service.folder / f"good{seed}", f"data.size={48 + 16 * seed},96", seed=seed) for seed in (0, 1)
+        ]
+        with Load(service.port, picture()) as load:
+            load.wait(20)
+            outcomes = [_promoted(service, store, load, kind, made) for kind in KINDS * ROUNDS]
+            yield _summary("good promotions are served", [o for kind, o in outcomes if kind == "good"])
+            yield _summary("bad promotions change nothing", [o for kind, o in outcomes if kind != "good"])
+            yield _back(store, load)
+            yield _rotten(service, store, load)
+            load.wait(max(1, sizes.requests - len(load.outcomes)), seconds=1200)
+        served = {each.model for each in good(load.outcomes)}
+        wrong = failed(load.outcomes)
+        found = f"{len(wrong)} of {len(load.outcomes)} ({tally(load.outcomes)}), {len(served)} versions"
+        yield Finding("requests failed meanwhile", f"0 of at least {sizes.requests}", found, not wrong)
+
+
+def _promoted(service: Service, store: Store, load: Load, kind: str, made: list[Path]) -> tuple[str, bool]:
+    """Whether a promotion did what it should."""
+    before = store.pointer("depth").current
+    if kind == "good":
+        made.append(made.pop(0))
+    run = made[0] if kind == "good" else _harmed(service.folder / "bad", made[0], kind)
+    command = [sys.executable, "-m", "depthray", "serve", "promote", str(run), "--store", str(service.store)]
+    code = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300).returncode
+    now = store.pointer("depth").current
+    if kind == "good":
+        return kind, code == 0 and now != before and _served(load, f"depth@{now}")
+    return kind, code != 0 and now == before
+
+
+def _harmed(folder: Path, run: Path, kind: str) -> Path:
+    """A copy of a run whose checkpoint is harmed, or the path of none at all."""
+    from serve_networks import broken
+
+    shutil.rmtree(folder, ignore_errors=True)
+    if kind != "gone":
+        shutil.copytree(run, folder)
+        broken(next((folder / "checkpoints").iterdir()), kind)
+    return folder
+
+
+def _served(load: Load, version: str) -> bool:
+    """Whether answers come from a version within a minute."""
+    try:
+        eventually(lambda: load.outcomes[-1].model == version, 60, version)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _rotten(service: Service, store: Store, load: Load) -> Finding:
+    """The store says a version whose bytes changed after it was put there."""
+    from serve_networks import broken
+
+    before = store.pointer("depth")
+    run = checkpoint(service.folder / "rotten", seed=7)
+    version = store.add("depth", next((run / "checkpoints").iterdir()))
+    store.keep_golden("depth", version, store.golden("depth", before.current))
+    broken(store.path("depth", version), "flipped")
+    store.point("depth", version)
+    load.wait(200)
+    kept = {each.model for each in load.outcomes[-100:]} == {f"depth@{before.current}"}
+    store.rollback("depth")
+    return Finding("a version that rots in the store", "the one before answers", "so" if kept else "not so", kept)
+
+
+def _back(store: Store, load: Load) -> Finding:
+    began = time.monotonic()
+    pointer = store.rollback("depth")
+    good_one = _served(load, f"depth@{pointer.current}")
+    found = f"{time.monotonic() - began:.1f} s"
+    return Finding("rollback to the version before", "answers", found, good_one)
+
+
+def _summary(what: str, outcomes: list[bool]) -> Finding:
+    return Finding(what, f"{len(outcomes)} of {len(outcomes)}", f"{sum(outcomes)} of {len(outcomes)}", all(outcomes))

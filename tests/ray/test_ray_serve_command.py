@@ -1,0 +1,194 @@
+"""Two commands from nothing to depth over HTTP: `depthray train`, `depthray serve`; what it tells, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from serve_networks import photograph
+
+import serve
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["data.size=64,96", "data.frames=24", "model.encoder=tiny", "train.batch_size=8", "train.epochs=1"]
+# What shows only once something has gone wrong or been swapped.
+RARE = {"ray_depthray_faults_total", "ray_depthray_swaps_total"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of a user, without what Ray has set in this process."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | more
+
+
+def depthray(*words: str) -> None:
+    """Run a command to its good end."""
+    command = [sys.executable, "-m", "depthray", *words]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@dataclass
+class Served:
+    """A running `depthray serve`."""
+
+    process: subprocess.Popen[str]
+    port: int
+    folder: Path  # of Ray's files
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def end(self, *signals: int) -> float:
+        """Send signals, SIGINT as Ctrl-C does to the whole group. Returns the seconds from the last until the end."""
+        for place, number in enumerate(signals):
+            time.sleep(1.0 if place else 0.0)
+            (os.killpg if number == signal.SIGINT else os.kill)(self.process.pid, number)
+        began = time.monotonic()
+        self.process.wait(120)
+        return time.monotonic() - began
+
+    def left(self) -> list[str]:
+        """The processes of its cluster that are still there."""
+        mark = f"RAY_TMPDIR={self.folder}".encode()
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (place / "environ").read_bytes().split(b"\0"):
+                    found.append((place / "cmdline").read_bytes().decode(errors="replace")[:80])
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    depthray("train", "demo", *SMALL, "--local", "--out", str(folder))
+    cv2.imwrite(str(folder / "room.jpg"), cv2.cvtColor(photograph(120, 90), cv2.COLOR_RGB2BGR))
+    return folder
+
+
+@contextmanager
+def serving(run: Path, place: Path) -> Iterator[Served]:
+    """`depthray serve RUN` from when it says that it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: socket names are limited to 107 bytes
+    words = ["serve", str(run), "--port", str(port), "--store", str(place / "served"), "model.poll_seconds=0.2"]
+    with (
+        (place / "stderr").open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "depthray", *words],
+            env=environment(RAY_TMPDIR=str(folder)),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever runs these tests
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            told = any(line.startswith("next") for line in iter(process.stdout.readline, ""))
+            assert told, (place / "stderr").read_text()
+            yield Served(process, port, folder)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(120)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Slow(threading.Thread):
+    """A request whose body takes its time to arrive; `reply` is what came of it."""
+
+    def __init__(self, port: int, body: bytes, *, seconds: float) -> None:
+        super().__init__()
+        self._port, self._body, self._seconds = port, body, seconds
+        self.reply = b""
+        self.start()
+        time.sleep(1.0)  # it has arrived in part
+
+    def run(self) -> None:
+        head = f"POST /v1/depth HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(self._body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self._port)) as connection:
+            connection.sendall(head.encode() + self._body[:100])
+            time.sleep(self._seconds)
+            try:
+                connection.sendall(self._body[100:])
+                while piece := connection.recv(65536):
+                    self.reply += piece
+            except OSError:
+                pass
+
+
+def millimetres(path: Path) -> np.ndarray:
+    """A 16-bit PNG -> its whole numbers."""
+    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert stored is not None and stored.dtype == np.uint16 and stored.shape == (120, 90)
+    return stored.astype(int)
+
+
+def metrics(served: Served) -> set[str]:
+    with urllib.request.urlopen(f"{served.url}/metrics", timeout=30) as answer:
+        return set(re.findall(r"^(ray_\w+)\{", answer.read().decode(), re.MULTILINE))
+
+
+def on_the_dashboard() -> set[str]:
+    text = (Path(serve.__file__).parent / "grafana.json").read_text()
+    asked = {target["expr"] for panel in json.loads(text)["panels"] for target in panel.get("targets", [])}
+    return set(re.findall(r"\bray_\w+", " ".join(asked)))
+
+
+def test_from_training_to_depth_in_two_commands(run: Path, tmp_path: Path) -> None:
+    room, depth = run / "room.jpg", tmp_path / "depth.png"
+    depthray("predict", str(run), str(room), "--out", str(tmp_path / "here"), "--format", "png")
+    expected = millimetres(tmp_path / "here" / "room.depth.png")
+    with serving(run, tmp_path) as served:
+        curl = f"curl --silent --show-error --fail --data-binary @{room} {served.url}/v1/depth > {depth}"
+        subprocess.run(["sh", "-c", curl], check=True, timeout=60)
+        assert np.abs(millimetres(depth) - expected).max() <= 1
+        depthray("predict", "--url", served.url, str(room), "--out", str(tmp_path / "there"), "--format", "png")
+        assert np.abs(millimetres(tmp_path / "there" / "room.depth.png") - expected).max() <= 1
+
+        wanted = on_the_dashboard() - RARE
+        deadline = time.monotonic() + 60
+        while missing := wanted - metrics(served):  # Ray's agent learns of them every few seconds
+            assert time.monotonic() < deadline, missing
+            time.sleep(1)
+
+        slow = Slow(served.port, room.read_bytes(), seconds=4.0)
+        took = served.end(signal.SIGTERM)
+        slow.join()
+        assert slow.reply.startswith(b"HTTP/1.1 200") and b"\x89PNG" in slow.reply
+        assert served.process.returncode == 0 and took < 30 and not served.left()
+    assert (tmp_path / "stderr").read_text().startswith("stopping")
+
+
+def test_a_second_ctrl_c_ends_at_once(run: Path, tmp_path: Path) -> None:
+    with serving(run, tmp_path) as served:
+        slow = Slow(served.port, (run / "room.jpg").read_bytes(), seconds=10.0)
+        took = served.end(signal.SIGINT, signal.SIGINT)
+        assert took < 8 and not served.left()
+        slow.join()
+        assert not slow.reply.startswith(b"HTTP/1.1 200")
