@@ -27,6 +27,7 @@ import uvloop
 
 PATIENCE = 30.0  # seconds after the last request until the rest counts as lost
 LOST = 0  # the status of a request without an answer
+FULL, AGAIN = 429, 1.0  # a client that was refused comes again after as many seconds as Retry-After says
 
 
 @dataclass
@@ -142,23 +143,27 @@ class Driver:
 
 
 async def closed(driver: Driver, tally: Tally, *, clients: int, seconds: float) -> None:
-    """Each of so many clients sends its next request when the one before is answered."""
+    """Each of so many clients sends its next request when the one before is answered, or in a second if refused."""
     over = asyncio.Event()
     running = clients
     end = tally.began + seconds
 
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        driver.ask(time.perf_counter(), again)
+
     def again() -> None:
         nonlocal running
-        now = time.perf_counter()
-        if now < end:
-            driver.ask(now, again)
+        if time.perf_counter() < end:
+            loop.call_later(AGAIN if tally.answers[-1][0] == FULL else 0.0, ask)
         else:
             running -= 1
             if not running:
                 over.set()
 
     for _ in range(clients):
-        driver.ask(time.perf_counter(), again)
+        ask()
     await asyncio.wait_for(over.wait(), seconds + PATIENCE)
 
 

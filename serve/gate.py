@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.problems import Problem
+from serve.problems import RETRY, Problem
 
-RETRY = {"Retry-After": "1"}
+BUSY = "too many requests are being answered; come again"
 
 
 class Gate:
@@ -53,4 +53,4 @@ class Gate:
     def _refuse_when_full(self) -> None:
         """A Problem (429), which the API answers as it does its own."""
         if self._inside >= self._most:
-            raise Problem(429, "too many requests are being answered; come again", headers=RETRY)
+            raise Problem(429, BUSY, headers=RETRY)

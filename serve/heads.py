@@ -8,19 +8,22 @@ RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.heads:bounded.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import uvicorn.config
+from starlette.middleware import Middleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve import door
 
 MOST = 64 * 2**10  # bytes of a head beyond which nothing more of it is read
 PATIENCE = 30.0  # seconds for a head to arrive, the first of a connection or one that has begun
 
 
-def bounded() -> list[Any]:
-    """Have the server that is about to start read heads by these bounds. Adds no middleware."""
+def bounded() -> list[Middleware]:
+    """Have the server that is about to start read heads by these bounds, behind a door if one is asked for."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
-    return []
+    room = door.heard()
+    return [Middleware(door.Door, room=room)] if room else []
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -52,11 +55,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head >= 0 and not self.transport.is_closing():
             self._head += len(data)
             if self._head > MOST:
-                self.send_400_response(f"The head of the request is longer than {MOST} bytes.")
+                self._refuse()
 
     def _expect_head(self) -> None:
         self._head = 0
         self._clock = self.loop.call_later(PATIENCE, self._give_up)
+
+    def _refuse(self) -> None:
+        said = f"The head of the request is longer than {MOST} bytes.".encode()
+        lines = ["HTTP/1.1 431 Request Header Fields Too Large", "content-type: text/plain; charset=utf-8"]
+        lines += [f"content-length: {len(said)}", "connection: close", "", ""]
+        self.transport.write("\r\n".join(lines).encode() + said)
+        self.transport.close()
 
     def _give_up(self) -> None:
         self.transport.close()

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
-from depthray.errors import DepthrayError, ResourceError
+from depthray.errors import DepthrayError, ResourceError, UsageError
+from serve import door
 from serve.settings import Settings
 
 APPLICATION = "depth"
@@ -29,11 +30,13 @@ RAY_SETTINGS = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.heads:bounded",
 }
 GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
+LOOK, MISSES = 2.0, 3  # seconds between looks at whether Ray is there, and how often it may be missed
 FLUSH = 0.3  # seconds for the last answers on their way through Serve's proxy
 
 
 def run(settings: Settings, host: str, port: int, *, address: str | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C, then answer what was asked before and go."""
+    os.environ[door.VARIABLE] = door.told(settings)
     with _signals_given_back(), _cluster(address, settings) as ours:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # once Ray is up, as it takes SIGTERM for itself
@@ -41,9 +44,11 @@ def run(settings: Settings, host: str, port: int, *, address: str | None = None)
         try:
             if ours:
                 _refuse_lack(settings)
+            else:
+                _refuse_another()
             ingress = _start(settings, host, port)
             _tell(host, port)
-            _wait()
+            _watch()
         finally:
             with suppress(KeyboardInterrupt), redirect_stderr(io.StringIO()):  # Ray warns that what we end has ended
                 _drain(ingress)
@@ -77,13 +82,38 @@ def _refuse_lack(settings: Settings) -> None:
         )
 
 
-def _wait() -> None:
-    """Until a signal comes; another one while requests are answered ends at once."""
+def _refuse_another() -> None:
+    """Another service of the name would be replaced, and ended with this one."""
+    from ray import serve
+
+    if APPLICATION in serve.status().applications:
+        raise UsageError(
+            f"this cluster serves '{APPLICATION}' already; change it with depthray serve promote or serve deploy, "
+            "or end it first"
+        )
+
+
+def _watch() -> None:
+    """Until a signal comes; another one while requests are answered ends at once. ResourceError if Ray is lost."""
+    missed = 0
     try:
-        while True:
-            time.sleep(3600)
+        while missed < MISSES:
+            time.sleep(LOOK)
+            missed = 0 if _alive() else missed + 1
     except KeyboardInterrupt:
         print("stopping    answering what is under way; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        return
+    raise ResourceError("Ray is gone from under the service (a process of its head has died); start it again")
+
+
+def _alive() -> bool:
+    """Whether the cluster answers and has a node left."""
+    import ray
+
+    try:
+        return any(node["Alive"] for node in ray.nodes())
+    except Exception:  # whatever a client says whose server has died
+        return False
 
 
 def _drain(ingress: Any) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from depthray.errors import CheckpointError, DataError, DepthrayError
 from serve import golden
 from serve.batches import Batches, Late, OutOfMemory
-from serve.settings import Model, Settings
+from serve.settings import Model, Replicas, Settings
 from serve.store import Pointer, Store
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ log = logging.getLogger("ray.serve")
 Fault = Literal["", "elsewhere", "late", "memory", "broken", "nan", "input"]
 STUCK = 120.0  # seconds of one forward pass after which the replica is given up
 AGAIN = 60.0  # seconds until a version that could not be loaded is tried again
+# Threads of one pass wait for each other at every layer, and whoever takes a core from one of them stops all; two
+# passes side by side, each on half of the threads, do not.
+PASSES = 2
 FRESH = 10.0  # seconds for which a good answer proves the network's health
 
 
@@ -105,10 +108,10 @@ class Depth:
         import torch
 
         self._settings = Settings.model_validate(settings)
-        model, replicas = self._settings.model, self._settings.model_replicas
-        if not torch.cuda.is_available() or model.device.startswith("cpu"):
-            share = max(1, int(replicas.cpus), (os.cpu_count() or 1) // max(1, replicas.max))
-            torch.set_num_threads(model.threads or share)
+        model = self._settings.model
+        self._threads = 0 if _on_gpu(model) else model.threads or _share(self._settings.model_replicas)
+        if self._threads:
+            torch.set_num_threads(self._threads)
         self._store = Store(self._settings.store)
         self._networks: dict[tuple[str, str], Network] = {}
         self._pointers: dict[str, Pointer] = {}
@@ -117,7 +120,11 @@ class Depth:
         self._ill = ""  # why nothing sensible can be expected from here any more
         self._examination: asyncio.Task[None] | None = None
         self._batches: Batches[Sample, golden.Maps] = Batches(
-            self._run, most=model.max_batch, linger=model.linger_ms / 1000, memory=(torch.OutOfMemoryError,)
+            self._run,
+            most=model.max_batch,
+            passes=PASSES if self._threads > 1 and not model.compile else 1,
+            linger=model.linger_ms / 1000,
+            memory=(torch.OutOfMemoryError,),
         )
         self._load_all()
         _follow(self, self._settings.model.poll_seconds)
@@ -194,6 +201,10 @@ class Depth:
         network = self._networks.get(kind[:2])
         if network is None:
             raise Withdrawn
+        if self._batches.passes > 1:
+            import torch
+
+            torch.set_num_threads(self._threads if self._batches.alone else self._threads // PASSES)  # of this one
         return network.run(samples)
 
     def _probe(self) -> None:
@@ -253,6 +264,17 @@ class Depth:
         network = Network(load(self._store.verified(name, version), device=settings.device or None), settings)
         network.compare(self._store.golden(name, version), settings.deviation)
         return network
+
+
+def _on_gpu(model: Model) -> bool:
+    import torch
+
+    return torch.cuda.is_available() and not model.device.startswith("cpu")
+
+
+def _share(replicas: Replicas) -> int:
+    """CPU threads of one replica, if nobody says how many."""
+    return max(1, int(replicas.cpus), (os.cpu_count() or 1) // max(1, replicas.max))
 
 
 def _power(number: int) -> int:

@@ -17,6 +17,7 @@ from depthray.photo import FormatError, SizeError
 from serve.backend import BackendError, Busy, NotReady, TimedOut, UnknownModel
 
 MEDIA = "application/problem+json"
+RETRY = {"Retry-After": "1"}
 
 
 class Problem(Exception):

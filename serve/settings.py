@@ -72,7 +72,9 @@ class Model(Section):
         "fp32", description="of the forward pass; only fp32 equals `depthray predict` to the millimetre"
     )
     compile: bool = Field(False, description="compile networks with torch.compile, which takes minutes at the start")
-    threads: int = Field(0, ge=0, le=4096, description="of one forward pass on CPUs; 0: as many as reserved CPUs")
+    threads: int = Field(
+        0, ge=0, le=4096, description="of forward passes on CPUs; 0: this machine's share of a replica"
+    )
     max_batch: int = Field(8, ge=1, le=1024, description="pictures of one forward pass at most")
     linger_ms: float = Field(0.0, ge=0, le=1000, description="a first request waits for others to share its pass")
     poll_seconds: float = Field(1.0, ge=0.05, le=3600, description="between looks at which versions are served")
@@ -87,6 +89,9 @@ class Settings(Section):
     store: Path = Field(Path("served"), description="folder of the models")
     default: str = Field("", pattern=rf"{NAME}|^$", description="model that answers without a name; empty: the first")
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(30.0, description="until a request is given up")
+    answer_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        0.5, description="wanted for an answer; more requests than fit into it are refused with 429 (by depthray serve)"
+    )
     queued: Count = Field(32, description="requests in work at each ingress replica before more are refused with 429")
     keys_file: Path | None = Field(None, description="API keys, one a line; or give DEPTHRAY_API_KEYS")
     allow_anonymous: bool = Field(False, description="answer without keys on an address others can reach")

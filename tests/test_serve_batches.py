@@ -105,3 +105,51 @@ def test_late_and_cancelled_items_are_not_computed() -> None:
 
     asyncio.run(ask())
     assert computed == [1, 4]
+
+
+def test_who_comes_when_the_last_pass_ends_is_not_forgotten() -> None:
+    """A drain that has looked for the last time is not counted on any more."""
+
+    async def ask() -> None:
+        batches: Batches[Any, Any] = Batches(doubled, most=4)
+        deadline = time.monotonic() + SOON
+
+        async def again(left: int) -> None:
+            await batches("a", 1, deadline=deadline)
+            if left:
+                await again(left - 1)
+
+        await asyncio.wait_for(again(20), 10)
+        batches.close()
+
+    asyncio.run(ask())
+
+
+def test_passes_side_by_side_share_what_waits() -> None:
+    sizes, together, running = [], [], 0
+
+    def run(kind: Any, items: Any) -> list[Any]:
+        nonlocal running
+        running += 1
+        sizes.append(len(items))
+        together.append(running)
+        time.sleep(0.05)
+        running -= 1
+        return doubled(kind, items)
+
+    batches: Batches[Any, Any] = Batches(run, most=4, passes=2)
+    found = gather(batches, list(range(12)))
+    assert [timed.result for timed in found] == [item * 2 for item in range(12)]
+    assert sizes[:2] == [4, 4] and max(together) == 2 and batches.busy_since is None
+
+
+def test_a_few_are_split_among_passes_that_are_free() -> None:
+    sizes: list[int] = []
+
+    def run(kind: Any, items: Any) -> list[Any]:
+        sizes.append(len(items))
+        time.sleep(0.02)
+        return doubled(kind, items)
+
+    gather(Batches(run, most=8, passes=2), [1, 2, 3, 4])
+    assert sizes == [2, 2]
