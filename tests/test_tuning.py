@@ -274,3 +274,12 @@ def test_words_changed_under_way_become_a_history(tmp_path: Path) -> None:
     kept = read_trials(tmp_path)[0]
     assert kept.words == {"optim.lr": 1e-3}
     assert [dict(step) for step in kept.history] == [{"epoch": 3, "words": {"optim.lr": 5e-3}, "from": "b"}]
+
+
+def test_who_goes_on_from_a_trial_names_that_trial_even_if_it_went_on_from_another_itself(tmp_path: Path) -> None:
+    folder = searches.make(tmp_path / "search", trials=2, repeats=0)
+    scheduler: Any = schedulers.SCHEDULERS["pbt"](replace(read_search(folder), grace=1), SPACE)
+    config = {"trial": {"name": "0000", "words": {"optim.lr": 1e-3, "augment.hue": 0}}}
+    other = SimpleNamespace(config=config, storage=SimpleNamespace(trial_dir_name="0001"), trial_id="b")
+    found, _ = scheduler._get_new_config(SimpleNamespace(trial_id="a"), other)
+    assert found["trial"]["name"] == "0001" and config["trial"]["name"] == "0000"

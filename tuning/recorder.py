@@ -75,7 +75,6 @@ class Recorder(tune.Callback):
         if task["words"] != (known.history[-1]["words"] if known.history else known.words):
             change = {"epoch": int(result["epoch"]), "words": task["words"], "from": task["name"]}
             known = replace(known, history=(*known.history, change))
-            task["name"] = known.name  # Tune copied the other's; whoever goes on from this one shall find its own
         self._keep(known)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:

@@ -34,6 +34,15 @@ class _MedianStopping(MedianStoppingRule):
         return str(TrialScheduler.CONTINUE)
 
 
+class _Population(PopulationBasedTraining):
+    """Ray's scheduler, with the name of whom a trial goes on from in its configuration."""
+
+    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        config, operations = super()._get_new_config(trial, trial_to_clone)
+        # The other's own may still hold the name of a third one.
+        return {**config, "trial": {**config["trial"], "name": trial_to_clone.storage.trial_dir_name}}, operations
+
+
 def asha(search: Search, space: Space) -> TrialScheduler:
     """Successive halving, asynchronous (Li et al. 2020)."""
     grace = min(search.grace, search.epochs)
@@ -53,7 +62,7 @@ def none(search: Search, space: Space) -> TrialScheduler:
 def pbt(search: Search, space: Space) -> TrialScheduler:
     """Population based training (Jaderberg et al. 2017): the worst quarter goes on from the best, words changed."""
     mutations = {dimension.key: _mutation(dimension) for dimension in space.dimensions}
-    return PopulationBasedTraining(
+    return _Population(
         **JUDGED_BY,
         perturbation_interval=search.grace,
         hyperparam_mutations={"trial": {"words": mutations}},
