@@ -15,8 +15,10 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/depthray demo
 
+# What needs no Ray runs side by side; what does shares one cluster.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray
+	$(BIN)/python -m pytest tests/ray
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -50,7 +50,7 @@ def _say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def _farewell(out: Path, best: Path) -> None:
+def _farewell(out: Path, best: Path | str) -> None:
     print()
     print(f"checkpoint     {best}")
     print(f"tensorboard    {out / 'run' / 'tensorboard'}")

@@ -7,6 +7,7 @@ import sys
 from pkgutil import resolve_name
 
 from depthray import __version__
+from depthray.commands import submit
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
 
 WORDS = {
@@ -25,6 +26,7 @@ WORDS = {
     "models": ("depthray.commands.models:main", "list the architectures and their variants"),
     "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),
     "data": ("depthray.commands.data:main", "render, pack, check and describe data sets"),
+    "runs": ("depthray.commands.runs:main", "list, show, stop, resume and clean runs, here or on an object store"),
     "recipe": ("depthray.commands.recipe:main", "list and show recipes, print their JSON schema"),
     "doctor": ("depthray.commands.doctor:main", "check this machine and say how to mend what is wrong"),
     "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),
@@ -37,6 +39,7 @@ Depth from images: train, evaluate, predict.
 {chr(10).join(f"  {word:<14}{about}" for word, (_, about) in WORDS.items())}
 
 Dotted words change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
+train, tune, evaluate and data convert run as a job of a Ray cluster with --submit [ADDRESS].
 `depthray WORD --help` says more.
 Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 interrupted."""
 
@@ -63,7 +66,7 @@ def _run(words: list[str]) -> int:
     _no_calls_out()
     try:
         word = " ".join(words[:2]) if " ".join(words[:2]) in WORDS else words[0]
-        return int(_resolve(word)(words[len(word.split()) :]))
+        return _run_word(word, words[len(word.split()) :])
     except DepthrayError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -74,6 +77,14 @@ def _run(words: list[str]) -> int:
         if not error.filename:
             raise
         return _say(f"{error.filename}: {error.strerror}", ResourceError.exit_code)
+
+
+def _run_word(word: str, rest: list[str]) -> int:
+    if word in submit.WORDS and submit.asked(rest):
+        return int(resolve_name("cluster.jobs:main")(word, rest))
+    if word in submit.WORDS and submit.inside():
+        rest = resolve_name("cluster.jobs:settled")(word, rest)
+    return int(_resolve(word)(rest))
 
 
 def _say(text: str, code: int) -> int:

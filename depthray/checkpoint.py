@@ -10,35 +10,33 @@ It is written under a temporary name, synced to disk, and renamed. `root` is the
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import platform
 import re
 import shutil
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError  # the name of an error only; nothing here unpickles code
 from typing import IO, Any, cast
 from uuid import uuid4
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+import depthray
 from depthray import manifest, recipe
-from depthray.durable import explained, sync_folder, write_file
+from depthray.durable import Trials, explained, sync_folder, write_file
 from depthray.errors import CheckpointError, UsageError
 from depthray.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest, verify
 from depthray.metrics import badness
+from depthray.payload import read_state, read_weights, spell_weights
 from depthray.sections import Recipe
 from depthray.snapshot import Snapshot
+from depthray.storage import address, is_remote
 
 __all__ = ["Contents", "Writer", "committed", "latest", "load", "recipe_of", "resolve", "verify", "write"]
 
@@ -63,11 +61,21 @@ class Contents:
 class Writer:
     """Saves checkpoints of a run in the background and keeps the best and the last.
 
-    `save` returns when the tensors are copied; what goes wrong later is raised by the next `save` or `wait`.
+    `save` returns when the tensors are copied; what goes wrong later is raised by the next `save` or `wait`. A disk or
+    file server that fails is tried again for `patience` seconds, each time said, while training goes on.
     """
 
-    def __init__(self, root: Path, *, keep_best: int, monitor: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        keep_best: int,
+        monitor: str,
+        patience: float = 0.0,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.root, self.keep_best, self.monitor = root, keep_best, monitor
+        self._trials = Trials(patience, say)
         self._snapshot = Snapshot()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="depthray-checkpoint")
         self._pending: Future[Path | None] | None = None
@@ -89,14 +97,18 @@ class Writer:
         pending, self._pending = self._pending, None
         return pending.result() if pending else None
 
+    def hurry(self) -> None:
+        """Wait no longer for a disk that fails."""
+        self._trials.patience = 0.0
+
     def _reserve(self, contents: Contents) -> None:
         _copy(contents, self._snapshot)  # of tensors that are changing; never read, and overwritten by the first save
         self._snapshot.finish()
 
     def _write(self, contents: Contents) -> Path:
         self._snapshot.finish()
-        path = _commit(self.root, contents)
-        _prune(self.root, keep_best=self.keep_best, monitor=self.monitor)
+        path = self._trials.run(lambda: _commit(self.root, contents))
+        self._trials.run(lambda: _prune(self.root, keep_best=self.keep_best, monitor=self.monitor))
         return path
 
 
@@ -133,14 +145,31 @@ def latest(root: Path, say: Callable[[str], None]) -> Path | None:
 
 
 def resolve(path: Path) -> Path:
-    """The checkpoint meant by a path: itself, or of a run folder the best, or the last if none is scored."""
+    """The checkpoint meant by a path: itself, or of a run folder the best, or the last if none is scored.
+
+    One that lies remote is fetched into the cache of this machine.
+    """
+    if is_remote(path):
+        from depthray import fetch
+
+        return fetch.fetched(address(path))
     if _NAME.fullmatch(path.name) or (path / manifest.NAME).is_file():
         return path
     root = path / FOLDER if (path / FOLDER).is_dir() else path
     paths = committed(root)
     if not paths:
         raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {FOLDER}/")
-    return (_ranked(paths, recipe_of(paths[-1]).eval.monitor) or paths[::-1])[0]
+    return best(paths, recipe_of(paths[-1]).eval.monitor)
+
+
+def best(paths: list[Path], monitor: str) -> Path:
+    """Of checkpoints by step the best, or the last if none is scored."""
+    return (_ranked(paths, monitor) or paths[::-1])[0]
+
+
+def place(name: str) -> tuple[int, int, int] | None:
+    """Step, epoch and how many times that step was saved, from the name of a checkpoint; None for other names."""
+    return _place(Path(name)) if _NAME.fullmatch(name) else None
 
 
 def load(path: Path, *, state: bool = False) -> Contents:
@@ -150,8 +179,8 @@ def load(path: Path, *, state: bool = False) -> Contents:
         name: manifest.read_file(path / name, file) for name, file in record.files.items() if state or name != STATE
     }
     return Contents(
-        weights=_read_weights(data[WEIGHTS], where=path / WEIGHTS),
-        state=_read_state(data[STATE], where=path / STATE) if state else {},
+        weights=read_weights(data[WEIGHTS], where=path / WEIGHTS),
+        state=read_state(data[STATE], where=path / STATE) if state else {},
         recipe=recipe_of(path),
         metrics=_metrics(path),
         epoch=record.epoch,
@@ -185,43 +214,15 @@ def _commit(root: Path, contents: Contents) -> Path:
 
 def _write_files(folder: Path, contents: Contents) -> None:
     files = {
-        WEIGHTS: write_file(folder / WEIGHTS, lambda file: file.write(_spell_weights(contents.weights))),
+        WEIGHTS: write_file(folder / WEIGHTS, lambda file: file.write(spell_weights(contents.weights))),
         STATE: write_file(folder / STATE, lambda file: torch.save(contents.state, cast(IO[bytes], file))),
         RECIPE: write_file(folder / RECIPE, lambda file: file.write(recipe.dump(contents.recipe).encode())),
         METRICS: write_file(folder / METRICS, lambda file: file.write(_spell_metrics(contents.metrics))),
     }
-    versions = {name: version(name) for name in ("depthray", "torch", "numpy")} | {"python": platform.python_version()}
+    versions = {name: version(name) for name in ("torch", "numpy")}
+    versions |= {"depthray": depthray.__version__, "python": platform.python_version()}
     record = Manifest(contents.epoch, contents.step, contents.fingerprint, versions, files)
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
-
-
-def _spell_weights(weights: dict[str, Tensor]) -> bytes:
-    """Tensors by name -> safetensors bytes, each contiguous and, if tied to another, stored again."""
-    own: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in weights.items():
-        dense = tensor.contiguous()
-        storage = dense.untyped_storage().data_ptr()
-        own[name] = dense.clone() if storage in storages else dense
-        storages.add(storage)
-    return safetensors.torch.save(own, metadata={"format": "pt"})
-
-
-def _read_weights(data: bytes, *, where: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise CheckpointError(f"{where}: not a safetensors file ({error}); use another checkpoint") from None
-
-
-def _read_state(data: bytes, *, where: Path) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle that is not ours, which is about to be refused
-            state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, ValueError, KeyError, EOFError):
-        raise CheckpointError(f"{where}: holds something else than tensors and plain values; do not trust it") from None
-    return state
 
 
 def recipe_of(path: Path) -> Recipe:

@@ -177,8 +177,8 @@ def _point(model: nn.Module, recipe: Recipe, source: Source, chosen: Sequence[in
     from depthray.protocols import PROTOCOLS
 
     def batches() -> Batches:
-        place = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-        return eval_batches(source, chosen, recipe.data, batch_size=recipe.eval.batch_size, **place)
+        rank, world_size, size = distributed.rank(), distributed.world_size(), recipe.eval.batch_size
+        return eval_batches(source, chosen, recipe.data, batch_size=size, rank=rank, world_size=world_size)
 
     counts: dict[int, float] = {}
     protocol = PROTOCOLS[recipe.eval.protocol]

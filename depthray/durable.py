@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import io
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 from depthray.errors import CheckpointError
 from depthray.manifest import File
 
+T = TypeVar("T")
+PAUSE = 0.5  # seconds after the first failure of a file system; up to ten times that later
 UNFINISHED = ".writing-"  # how the names of files begin that are not whole yet
 _FULL, _CLOSED = "free some space there", "give a folder that can be written to"
 _REMEDIES = {
@@ -26,6 +29,11 @@ _REMEDIES = {
     errno.ENOTDIR: _CLOSED,
     errno.EEXIST: _CLOSED,
 }
+
+# What may pass without anybody starting training again: a server that is away, a disk that somebody makes room on.
+_NAMES = """EAGAIN EBUSY EINTR EIO ENOSPC EDQUOT EROFS ESTALE ETIMEDOUT ENODEV ENXIO ENOTCONN ECONNRESET ECONNREFUSED
+ECONNABORTED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENOLCK ESHUTDOWN"""
+_PASSING = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}
 
 
 class Hashed(io.RawIOBase):
@@ -62,11 +70,16 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> File:
 def replace(path: Path, data: bytes) -> None:
     """Write a file that readers see in whole, old or new."""
     temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(path: Path) -> None:
@@ -78,12 +91,48 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def remedy(error: OSError) -> str:
+    """What the user can do about an error of the file system; "" where nothing is known."""
+    return _REMEDIES.get(error.errno or 0, "")
+
+
+def passing(error: OSError) -> bool:
+    """Whether an error of the file system may go away by itself, as when a file server is away for a while."""
+    return error.errno in _PASSING
+
+
+class Trials:
+    """Does things on a file system that may be away for a while: again and again, until `patience` seconds are over."""
+
+    def __init__(self, patience: float, say: Callable[[str], None]) -> None:
+        self.patience, self.say = patience, say
+
+    def run(self, action: Callable[[], T]) -> T:
+        """What an action gives that raises an error `explained`; the first failure is said, and the end of failing."""
+        started, failures = time.monotonic(), 0
+        while True:
+            try:
+                done = action()
+            except CheckpointError as error:
+                left = started + self.patience - time.monotonic()
+                if not (isinstance(error.__cause__, OSError) and passing(error.__cause__)) or left <= 0:
+                    raise
+                failures += 1
+                if failures == 1:
+                    self.say(f"storage: {error}; trying again for {left:.0f} s")
+                time.sleep(min(left, PAUSE * min(failures, 10)))
+            else:
+                if failures:
+                    waited = time.monotonic() - started
+                    self.say(f"storage: works again after {failures} failures in {waited:.0f} s")
+                return done
+
+
 @contextmanager
 def explained(root: Path) -> Iterator[None]:
     """Turn an error of the file system into a CheckpointError that says what the user can do about it."""
     try:
         yield
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "look at that disk")
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"{root}: cannot write checkpoints: {reason}; {remedy}") from error
+        reason, advice = error.strerror or str(error), remedy(error) or "look at that disk"
+        raise CheckpointError(f"{root}: cannot write checkpoints: {reason}; {advice}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -14,18 +15,93 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from depthray.durable import explained, passing
+from depthray.errors import CheckpointError
+from depthray.storage import Folder, StorageError, is_remote
+
 FILE = "progress.jsonl"
+_LONGEST = 1 << 20  # bytes of a line
 Record = dict[str, Any]
 
 
 def append(run: Path, record: Record) -> None:
     """Add a record, with the time of day in seconds, to the run's progress file."""
+    with (run / FILE).open("a", encoding="utf-8") as file:
+        file.write(_spell(record))
+
+
+def _spell(record: Record) -> str:
     record = {**record, "time": time.time()}
     clean = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
     }
-    with (run / FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(clean) + "\n")
+    return json.dumps(clean) + "\n"
+
+
+def sync(file: IO[bytes], data: bytes) -> None:
+    """Write bytes through to the file system, which refuses them here or not at all."""
+    file.write(data)
+    file.flush()
+
+
+class Appender:
+    """Adds records to the run's progress file, from any thread; what a failing disk refuses is added later.
+
+    Raises CheckpointError when the disk has failed for `patience` seconds.
+    """
+
+    def __init__(self, run: Path, *, patience: float) -> None:
+        self.path, self.patience = run / FILE, patience
+        self._lock = threading.Lock()
+        self._waiting: list[str] = []
+        self._first = True
+        self._whole: int | None = None  # bytes of the file before what was perhaps half written
+        self._failing_since: float | None = None
+
+    def append(self, record: Record) -> None:
+        """Add a record after those that still wait."""
+        with self._lock:
+            self._waiting.append(_spell(record))
+            self._flush()
+
+    def flush(self) -> None:
+        """Add what waits."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            with explained(self.path.parent):
+                self._write()
+        except CheckpointError as error:
+            now = time.monotonic()
+            since = self._failing_since = self._failing_since or now
+            if not (isinstance(error.__cause__, OSError) and passing(error.__cause__)) or now - since >= self.patience:
+                raise
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        if self._first:
+            self._whole = _whole(self.path)
+        with self.path.open("ab") as file:
+            if self._whole is not None and file.tell() > self._whole:
+                file.truncate(self._whole)
+            self._whole = file.seek(0, os.SEEK_END)
+            sync(file, "".join(self._waiting).encode())
+        self._waiting.clear()
+        self._first, self._whole = False, None
+        self._failing_since = None
+
+
+def _whole(path: Path) -> int:
+    """Bytes of a progress file up to the end of its last whole line: a writer before may have been cut off."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - _LONGEST)
+        file.seek(start)
+        return start + file.read().rfind(b"\n") + 1
 
 
 TOLD = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores, where it has them
@@ -93,11 +169,15 @@ class Display:
 
 
 class Follower:
-    """Shows what another process appends to a run's progress file, from where it stood at the start."""
+    """Shows what another process appends to a run's progress file, from where it stood at the start.
 
-    def __init__(self, run: Path, show: Callable[[Record], None], *, every: float = 0.5) -> None:
-        self.path, self.show, self.every = run / FILE, show, every
-        self.offset = self.path.stat().st_size if self.path.exists() else 0
+    Of a run that lies remote it reads what is mirrored there; a store that does not answer is asked again later.
+    """
+
+    def __init__(self, run: Path | str, show: Callable[[Record], None], *, every: float | None = None) -> None:
+        self._read: Callable[[int], bytes] = _remote(run) if is_remote(run) else _local(Path(run) / FILE)
+        self.show, self.every = show, every or (2.0 if is_remote(run) else 0.5)
+        self.offset = len(self._read(0))
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -119,12 +199,32 @@ class Follower:
             self.show(record)
 
     def _new(self) -> Iterator[Record]:
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            for raw in file:
-                if not raw.endswith(b"\n"):
-                    return  # half written
-                self.offset += len(raw)
-                yield json.loads(raw)
+        for raw in self._read(self.offset).splitlines(keepends=True):
+            if not raw.endswith(b"\n"):
+                return  # half written
+            self.offset += len(raw)
+            yield json.loads(raw)
+
+
+def _local(path: Path) -> Callable[[int], bytes]:
+    def read(start: int) -> bytes:
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                return file.read()
+        except OSError:  # not there yet, or on a file server that is away
+            return b""
+
+    return read
+
+
+def _remote(run: Path | str) -> Callable[[int], bytes]:
+    folder = Folder(run, patience=0)
+
+    def read(start: int) -> bytes:
+        try:
+            return folder.read(FILE, start=start)
+        except (StorageError, FileNotFoundError):
+            return b""
+
+    return read

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from depthray import storage
 from depthray.errors import UsageError, did_you_mean
 from depthray.sections import Data, Monitor, Recipe
 from depthray.words import apply_word, read_yaml
@@ -131,7 +132,7 @@ def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
 
 def absolute(recipe: Recipe) -> Recipe:
     """The recipe with the paths in it from the root: processes that train it may run in other folders."""
-    data = {"root": os.path.realpath(recipe.data.root)} if recipe.data.root else {}
+    data = {"root": located(recipe.data.root)} if recipe.data.root else {}
     options = {
         key: os.path.realpath(value)
         for key, value in recipe.model.options.items()
@@ -139,6 +140,11 @@ def absolute(recipe: Recipe) -> Recipe:
     }
     sections = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=options)}
     return recipe.model_copy(update=sections)
+
+
+def located(where: str | Path) -> str:
+    """A place of data as a process in any other folder finds it: a path from the root, or the address it is."""
+    return storage.address(where) if storage.is_remote(where) else os.path.realpath(where)
 
 
 def dump(recipe: Recipe) -> str:

@@ -6,30 +6,35 @@ RUN/recipe.yaml  progress.jsonl  tensorboard/  checkpoints/epoch-0003-step-00000
 from __future__ import annotations
 
 import json
-import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from uuid import uuid4
 
-import numpy as np
 import torch
 
-from depthray import checkpoint, distributed, models, progress
+from depthray import checkpoint, distributed, fetch, models, progress
 from depthray import recipe as recipes
 from depthray.data.frames import Frames
+from depthray.durable import explained, replace, sync_folder
 from depthray.errors import DataError, UsageError
+from depthray.journal import Curves, Log
+from depthray.journal import scores_of as scores_of
 from depthray.meter import Interval
-from depthray.protocols import PROTOCOLS
+from depthray.mirror import Mirror, send
+from depthray.outside import Outside
 from depthray.sections import Recipe
 from depthray.state import State, begin, restore
-from depthray.tensorboard import Board
+from depthray.stop import STOP as STOP
+from depthray.stop import asked_to_stop
+from depthray.stop import stop_on_signals as stop_on_signals
+from depthray.stop import stopped as stopped
+from depthray.storage import Folder, StorageError, address, is_remote, patience
 from depthray.train import Epoch, fit
 from depthray.words import read_yaml
 
-OF_TRAINING = ("train_loss", "lr", "bad_steps", "seconds")  # the numbers of an epoch that are no scores
-STOP = "STOP"  # a file of this name in the run's folder ends training after the step under way, saved
+PREPARING = 30.0  # seconds to wait for a store before a run: whoever starts it is there to see to it
 # A run may be lengthened, moved or shown differently when it is taken up again; all else would make it another run.
 FREE_ON_RESUME = {
     "about",
@@ -66,11 +71,15 @@ def check_targets(network: torch.nn.Module, recipe: Recipe) -> None:
         )
 
 
-def prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
+def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     """Make the run's folder, or check that this recipe may go on in it.
 
     Raises UsageError for a folder that holds a run when `resume` is not asked, and for a recipe that differs.
     """
+    if is_remote(run):
+        _prepare_remote(Folder(run, patience=PREPARING), recipe, resume=resume)
+        return
+    run = Path(run)
     saved = run / "recipe.yaml"
     if saved.exists():
         if not resume:
@@ -78,13 +87,27 @@ def prepare(run: Path, recipe: Recipe, *, resume: bool) -> None:
         _same(recipes.parse(read_yaml(saved), where=str(saved), training=False), recipe, run)
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        saved.write_text(recipes.dump(recipe), encoding="utf-8")
+        replace(saved, recipes.dump(recipe).encode())  # in whole: without it the checkpoints cannot be gone on with
+        sync_folder(run)
     except OSError as error:
         raise UsageError(f"cannot write the run folder {run}: {error.strerror}") from None
     (run / STOP).unlink(missing_ok=True)
 
 
-def _same(old: Recipe, new: Recipe, run: Path) -> None:
+def _prepare_remote(run: Folder, recipe: Recipe, *, resume: bool) -> None:
+    if run.size(fetch.RECIPE) is not None:
+        if not resume:
+            raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
+        where = f"{run}/{fetch.RECIPE}"
+        _same(recipes.parse(read_yaml(fetch.recipe_file(run.url)), where=where, training=False), recipe, run)
+    if run.size(fetch.IDENTITY) is None or not resume:
+        run.write(fetch.IDENTITY, uuid4().hex.encode())
+    run.write(fetch.RECIPE, recipes.dump(recipe).encode())
+    run.remove(STOP)
+    (fetch.working_folder(run.url) / STOP).unlink(missing_ok=True)
+
+
+def _same(old: Recipe, new: Recipe, run: Path | Folder) -> None:
     changed = {key: pair for key, pair in recipes.difference(old, new).items() if key not in FREE_ON_RESUME}
     if changed:
         what = ", ".join(f"{key} was {before}, is {after}" for key, (before, after) in changed.items())
@@ -92,53 +115,117 @@ def _same(old: Recipe, new: Recipe, run: Path) -> None:
 
 
 def record(
-    recipe: Recipe, run: Path, device: torch.device, *, show: Callable[[progress.Record], None] = lambda _: None
+    recipe: Recipe,
+    run: Path | str,
+    device: torch.device,
+    *,
+    show: Callable[[progress.Record], None] = lambda _: None,
+    outside: Outside | None = None,
 ) -> Iterator[Epoch]:
     """Train a recipe into a prepared run folder, from its newest good checkpoint if it has one; yields each epoch.
 
-    Every process calls it; rank 0 writes. `show` is given each progress record on rank 0.
+    Every process calls it; rank 0 writes. `show` is given each progress record on rank 0; `outside` is who started it.
+    A run that lies remote is written into the working folder of rank 0's machine, and from there copied to its place
+    while training goes on.
     """
     frames = Frames.open(recipe)
-    log = _Log(run, show)
-    state = _start(recipe, run, device, frames, log)
+    remote = Folder(run, patience=patience()) if is_remote(run) else None
+    run = fetch.working_folder(run) if remote else Path(run)
+    log = Log(run, show)
+    state = _start(recipe, run, device, frames, log, remote)
     check_targets(state.model, recipe)
-    state.stop = (run / STOP).exists
+    state.stop = lambda: asked_to_stop(run)
+    state.outside = outside or state.outside
     if not distributed.is_main():
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         return
     for doubt in frames.doubts():
         log.note(doubt)
-    first_step = state.position.step
-    writer = checkpoint.Writer(run / "checkpoints", keep_best=recipe.train.keep_best, monitor=recipe.eval.monitor)
-    board: Board | None = None
+    with _mirrored(remote, run, state, log):
+        yield from _main(recipe, run, state, frames, log)
+
+
+def _main(recipe: Recipe, run: Path, state: State, frames: Frames, log: Log) -> Iterator[Epoch]:
+    """The run on rank 0: trained, saved, logged and drawn."""
+    section, first_step = recipe.train, state.position.step
+    writer = checkpoint.Writer(
+        run / checkpoint.FOLDER,
+        keep_best=section.keep_best,
+        monitor=recipe.eval.monitor,
+        patience=patience(),
+        say=log.note,
+    )
+    curves = Curves(recipe, run, log.note)
+    begun = False
     try:
         for event in fit(recipe, state, frames):
-            if board is None:
+            if not begun:
+                begun = True
                 writer.reserve(state.contents({}, fingerprint=frames.fingerprint))
-                board = _board(recipe, run, first_step=first_step)
+                curves.open(first_step=first_step)
             if isinstance(event, Interval):
                 log.interval(event)
-                board.scalars(event.step, _curves(event))
+                curves.interval(event)
                 continue
             metrics = event.metrics if isinstance(event, Epoch) else {}
+            state.outside.check()
             writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
                 log.epoch(event)
-                _draw(board, event)
+                curves.epoch(event)
                 yield event
+            elif event.asked:
+                writer.wait()
+                log.note(f"saved at step {state.position.step}, as workers are about to change")
+                state.outside.saved()
             elif event.reason:
                 log.note(f"stopped at step {state.position.step}: {event.reason}; go on with --resume")
+    except KeyboardInterrupt:
+        writer.hurry()
+        raise
     finally:
-        writer.wait()
-        if board:
-            board.close()
+        try:
+            writer.wait()
+        finally:
+            curves.close()
+        log.flush()
 
 
-def _start(recipe: Recipe, run: Path, device: torch.device, frames: Frames, log: _Log) -> State:
+@contextmanager
+def _mirrored(remote: Folder | None, run: Path, state: State, log: Log) -> Iterator[None]:
+    """Copy a run to where it lies remote while the body trains; when that fails for good, training stops, saved."""
+    if remote is None:
+        yield
+        return
+    mirror = Mirror(remote, run, log.note, patience=patience())
+    state.stop = lambda: mirror.error is not None or asked_to_stop(run)
+    try:
+        yield
+    except GeneratorExit:  # the caller wants no more epochs
+        mirror.close()
+        raise
+    except Exception as error:
+        with suppress(StorageError):  # what ended training is said, not what followed
+            mirror.close()
+        raise error
+    except BaseException:
+        mirror.close(wait=False)
+        raise
+    mirror.close()
+
+
+def _start(
+    recipe: Recipe, run: Path, device: torch.device, frames: Frames, log: Log, remote: Folder | None = None
+) -> State:
     """The state to begin with; rank 0 chooses the checkpoint for all."""
-    found = checkpoint.latest(run / "checkpoints", log.note) if distributed.is_main() else None
+    found = _choose(run, log, remote) if distributed.is_main() else None
     found = distributed.broadcast(found)
+    if found and remote and not distributed.is_main():
+        with explained(run):
+            found = fetch.ensure(remote, run, found.name)
     if found is None:
+        if distributed.is_main() and _has_trained(run):
+            log.note("begins again at step 0: no checkpoint had been saved yet")
         return begin(recipe, device)
     contents = checkpoint.load(found, state=True)
     if contents.fingerprint != frames.fingerprint:
@@ -148,81 +235,33 @@ def _start(recipe: Recipe, run: Path, device: torch.device, frames: Frames, log:
         )
     state = restore(contents, recipe, device)
     if distributed.is_main():
-        log.note(f"resumed from {found.name} (epoch {state.position.epoch}, step {state.position.step})")
+        workers = f"{count} workers" if (count := distributed.world_size()) > 1 else "1 worker"
+        at = state.position
+        log.note(f"resumed from {found.name} (epoch {at.epoch}, step {at.step}) on {workers}")
     return state
 
 
-class _Log:
-    """Progress records to the run's file and to whoever watches; only rank 0 has something to say."""
-
-    def __init__(self, run: Path, show: Callable[[progress.Record], None]) -> None:
-        self.run, self.show = run, show
-
-    def _write(self, record: progress.Record) -> None:
-        if distributed.is_main():
-            progress.append(self.run, record)
-            self.show(record)
-
-    def interval(self, event: Interval) -> None:
-        self._write({"kind": "interval", **asdict(event)})
-
-    def epoch(self, event: Epoch) -> None:
-        self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
-        if event.ended:
-            self.note(f"training ended: {event.ended}")
-
-    def note(self, text: str) -> None:
-        self._write({"kind": "note", "text": text})
+def _has_trained(run: Path) -> bool:
+    path = run / progress.FILE
+    return path.exists() and b'"kind": "interval"' in path.read_bytes()
 
 
-def _curves(event: Interval) -> dict[str, float]:
-    return {
-        "train/loss": event.loss,
-        "train/lr": event.lr,
-        "speed/images_per_second": event.images_per_second,
-        "speed/data_wait_share": event.wait_share,
-        "speed/memory_gib": event.memory_gib,
-        "train/skipped_steps": float(event.bad_steps),
-    }
+def _choose(run: Path, log: Log, remote: Folder | None) -> Path | None:
+    """The newest good checkpoint of a run; where other machines need it too, it lies remote as well."""
+    if remote:
+        with explained(run):
+            fetch.take_up(remote, run, log.note)
+    found = checkpoint.latest(run / checkpoint.FOLDER, log.note)
+    if found and remote and distributed.world_size() > 1 and found.name not in fetch.complete(remote):
+        send(remote, found)
+    return found
 
 
-def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
-    """TensorBoard, opened only after the first step: importing its writer takes a second nobody should wait for."""
-    board = Board(run / "tensorboard", first_step=first_step)
-    scored = PROTOCOLS[recipe.eval.protocol].scores(recipe.data.targets)
-    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
-    return board
-
-
-def _draw(board: Board, event: Epoch) -> None:
-    curves = {f"val/{key}": value for key, value in scores_of(event.metrics).items()}
-    board.scalars(event.step, {**curves, "train/epoch_loss": event.metrics["train_loss"]})
-    board.pictures(event.step, event.frames)
-    depths = [row for row in event.frames if row.kind == "depth"]
-    for name in ("truth", "prediction") if depths else ():
-        maps = [getattr(row, name).ravel() for row in depths]
-        board.histogram(event.step, f"depth/{name}", np.concatenate([depth[depth > 0] for depth in maps]))
-
-
-def scores_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What an epoch's numbers say of the validation frames."""
-    return {key: value for key, value in metrics.items() if key not in OF_TRAINING}
-
-
-def stop_on_signals(run: Path, say: Callable[[str], None]) -> None:
-    """On SIGTERM or the first Ctrl-C, ask the run to save and stop; a second Ctrl-C ends at once."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        (run / STOP).touch()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping after the step under way, with a checkpoint; Ctrl-C again ends at once")
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-
-
-def summary(run: Path) -> tuple[Path, dict[str, float]]:
+def summary(run: Path | str) -> tuple[Path | str, dict[str, float]]:
     """The best checkpoint of a run and its metrics. Raises CheckpointError where there is none yet."""
-    best = checkpoint.resolve(run)
-    scores: dict[str, float] = json.loads((best / "metrics.json").read_text(encoding="utf-8"))
+    if is_remote(run):
+        name, scores = fetch.best(address(run))
+        return f"{address(run)}/{checkpoint.FOLDER}/{name}", scores
+    best = checkpoint.resolve(Path(run))
+    scores = json.loads((best / "metrics.json").read_text(encoding="utf-8"))
     return best, scores

@@ -78,6 +78,10 @@ class Data(Section):
     val_fraction: Fraction = Field(0.1, description="share of frames held out, whole scenes; a split in the index wins")
     split_seed: NotNegative = Field(0, description="which scenes are held out")
     frames: Positive = Field(480, description="synthetic source only: number of frames rendered")
+    order: Literal["frames", "shards"] = Field(
+        "frames",
+        description="frames: a shuffle of all, the same for any number of workers; shards: dealt to workers by shard",
+    )
     workers: NotNegative = Field(0, description="loader processes per training worker; 0 = a background thread")
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from torch import nn
 from depthray import models, optim
 from depthray.checkpoint import Contents
 from depthray.errors import CheckpointError
+from depthray.outside import Outside
 from depthray.precision import Precision
 from depthray.sections import Recipe
 
@@ -51,6 +52,7 @@ class State:
     precision: Precision
     position: Position = field(default_factory=Position)
     stop: Callable[[], bool] = lambda: False  # asked after each step whether to end
+    outside: Outside = field(default_factory=Outside)
 
     @property
     def predictor(self) -> nn.Module:

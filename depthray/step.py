@@ -23,6 +23,7 @@ class StepResult:
 
     loss: float  # mean over the global batch; NaN when skipped
     stop: bool
+    save: bool = False  # somebody outside asks for a save point
 
 
 class Stepper:
@@ -45,7 +46,7 @@ class Stepper:
         norm = nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
         if self.recipe.optim.clip_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.optim.clip_norm, norm)
-        total, bad, stop = self._agree(per_image, norm)
+        total, bad, stop, save = self._agree(per_image, norm)
         if bad:
             self._skip(micro_batches, per_image, before)
         else:
@@ -56,7 +57,7 @@ class Stepper:
                 state.average.update(state.model, progress=at.step / self.steps)
         state.scaler.update()
         state.optimiser.zero_grad(set_to_none=True)
-        return StepResult(math.nan if bad else total, stop)
+        return StepResult(math.nan if bad else total, stop, save)
 
     def _backward(self, micro_batches: list[Batch]) -> Tensor:
         """Backward through the micro-batches; gradients of the mean loss over the global batch; returns (b,) losses."""
@@ -74,16 +75,18 @@ class Stepper:
             losses_seen.append(per_image.detach())
         return torch.cat(losses_seen)
 
-    def _agree(self, per_image: Tensor, norm: Tensor) -> tuple[float, bool, bool]:
-        """Mean loss over all processes, whether to skip, whether to stop: one small sum for all three."""
+    def _agree(self, per_image: Tensor, norm: Tensor) -> tuple[float, bool, bool, bool]:
+        """Mean loss over all processes, whether to skip, to stop, to save: one small sum for all four."""
         stopping = distributed.is_main() and wants_stop(self.recipe, self.state)
-        control = torch.stack([per_image.double().sum(), per_image.new_tensor(float(stopping)).double()])
+        wishes = per_image.new_tensor([float(stopping), float(self.state.outside.save())], dtype=torch.float64)
+        control = torch.cat([per_image.double().sum()[None], wishes])
         distributed.sum_(control)
-        total, stop = (control / torch.tensor([self.recipe.train.batch_size, 1.0], device=control.device)).tolist()
+        total, stop, save = control.tolist()
+        total /= self.recipe.train.batch_size
         # After the average over processes the norm is the same everywhere, so all skip together. With a scaled loss an
         # overflow of the gradient alone is part of finding the scale, which the scaler handles.
         bad = not math.isfinite(total) or not (self.state.precision.scaled or bool(torch.isfinite(norm)))
-        return total, bad, stop > 0
+        return total, bad, stop > 0, save > 0
 
     def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor]) -> None:
         at = self.state.position

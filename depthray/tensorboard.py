@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +29,7 @@ class Board:
     def __init__(self, directory: str | os.PathLike[str], *, first_step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        _leave_errors_to_the_caller()
         self._writer = SummaryWriter(os.fspath(directory), purge_step=first_step + 1, flush_secs=_FLUSH_SECONDS)
         self._first_step = first_step
 
@@ -83,6 +86,17 @@ class Board:
 
     def _summary(self, proto: Any, step: int) -> None:
         self._writer._get_file_writer().add_summary(proto, step)  # type: ignore[no-untyped-call]
+
+
+def _leave_errors_to_the_caller() -> None:
+    """Print no traceback of what a disk refuses TensorBoard's thread: it is raised again where the writer is used."""
+    if getattr(threading.excepthook, "func", None) is not _unless_raised_again:
+        threading.excepthook = partial(_unless_raised_again, threading.excepthook)
+
+
+def _unless_raised_again(hook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs) -> None:
+    if not (type(args.thread).__name__ == "_AsyncWriterThread" and issubclass(args.exc_type, OSError)):
+        hook(args)
 
 
 def _plain(value: Any) -> str | float | None:

@@ -28,6 +28,7 @@ class SavePoint:
     """A moment inside an epoch worth saving."""
 
     reason: str  # "" = a regular one
+    asked: bool = False  # from outside, which waits for it
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def _epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> 
         if result.stop and not last:
             yield SavePoint(_why_stopped(recipe, state))
             return
-        if _save_due(recipe, at.step_in_epoch) and not last:
-            yield SavePoint("")
+        if (result.save or _save_due(recipe, at.step_in_epoch)) and not last:
+            yield SavePoint("", asked=result.save)
 
 
 def _save_due(recipe: Recipe, step_in_epoch: int) -> bool:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from cluster import one_host
 from depthray import models, recipe
 from depthray.__main__ import WORDS, main
 from depthray.commands.predict import FORMATS
@@ -40,7 +41,7 @@ INTERMIXED = (
     "view",
     "completion",
 )  # words whose main lets flags stand between positionals
-NESTED = ("data", "recipe")  # words with words of their own
+NESTED = ("data", "recipe", "runs")  # words with words of their own
 CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -164,7 +165,7 @@ def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None
 def flags() -> set[str]:
     """Every flag of every word, nested ones too."""
     found: set[str] = set()
-    parsers = [module_of(word)._parser() for word in WORDS]
+    parsers = [module_of(word)._parser() for word in WORDS] + [one_host._parser()]
     parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").WORDS]
     while parsers:
         for action in parsers.pop()._actions:

@@ -602,9 +602,9 @@ def test_data_that_is_not_there_leaves_a_report_that_says_so(folder: Path, train
 def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, tmp_path: Path) -> None:
     searches.make(folder, trials=1, default=False, repeats=0)
     with_checkpoints(folder, trained, ["0001"])
-    seen: list[Path | None] = []
+    seen: list[Path | str | None] = []
 
-    def drawn(path: Path, data: Path | None) -> Any:
+    def drawn(path: Path, data: Path | str | None) -> Any:
         import numpy as np
 
         seen.append(data)
@@ -613,7 +613,7 @@ def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sheets, "_drawn", drawn)
         report.main([str(folder), "--data", str(tmp_path)])
-    assert seen == [tmp_path]
+    assert seen == [str(tmp_path)]
     assert checked(folder).named("img")[0]["width"] == str(sheets.WIDEST)
 
 

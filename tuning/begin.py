@@ -43,10 +43,7 @@ class Asked:
 
 def begun(args: argparse.Namespace) -> Asked:
     """A new search, its folder made. Raises UsageError or DataError for what the user may have mistaken."""
-    recipe = _recipe(args)
-    space = spaces.read(args.space)
-    spaces.check(space, recipe, where=args.space)
-    _check(args, recipe, space)
+    recipe, space = planned(args)
     search = _search(args, recipe, space)
     folder = _folder(args)
     try:
@@ -56,6 +53,15 @@ def begun(args: argparse.Namespace) -> Asked:
     except OSError as error:
         raise UsageError(f"cannot write the folder {folder}: {error.strerror}; give another --out") from None
     return Asked(folder, search, space)
+
+
+def planned(args: argparse.Namespace) -> tuple[Recipe, Space]:
+    """The recipe and the space of a new search, checked against each other and the settings; data are not looked at."""
+    recipe = _recipe(args)
+    space = spaces.read(args.space)
+    spaces.check(space, recipe, where=args.space)
+    _check(args, recipe, space)
+    return recipe, space
 
 
 def resumed(args: argparse.Namespace) -> Asked:
@@ -112,7 +118,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         args.words, args.recipe = [args.recipe, *args.words], ""
     if not args.recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
-    words = [*args.words, *([f"data.root={os.path.realpath(args.data)}"] if args.data else [])]
+    words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
     return recipes.absolute(recipes.load(args.recipe, words))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.train import ray_cluster
+from depthray.commands import submit
 from tuning import begin, report, search, space
 from tuning.limits import Limits
 from tuning.records import ENDED, Search, Trial, read_trials, write_search
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpu-hours", type=float, metavar="H", help="budget of GPU-hours over all trials; 0 = none")
     add("--retries", type=int, metavar="N", help="of a trial that was lost (default: 1)")
     add("--address", help="a running Ray cluster (default: a local one, started and stopped)")
+    submit.add_flags(parser)
     return parser
 
 

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def write(folder: Path, *, images: bool = True, data: Path | None = None) -> Path:
+def write(folder: Path, *, images: bool = True, data: Path | str | None = None) -> Path:
     """Write the report of a search into its folder; returns the page. `data` is where the frames lie now.
 
     Raises UsageError for a folder without a search, or one that cannot be written to.
@@ -212,5 +212,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("search", type=Path, metavar="SEARCH", help="the folder of a search")
     parser.add_argument("--no-images", action="store_true", help="without validation frames of the best trials")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="where the data lies now (data.root)")
+    parser.add_argument("--data", metavar="PATH", help="where the data lies now (data.root)")
     return parser

@@ -33,6 +33,7 @@ UNSEARCHABLE = (
     (("data.source", "data.root", "data.encoding", "data.targets", "data.frames"), FRAMES),
     (("data.min_depth", "data.max_depth"), FRAMES),
     (("data.val_fraction", "data.split_seed", "data.sparse", "data.sparse.*"), FRAMES),
+    (("data.order",), "is chosen by where the data lie and how many nodes read them, not by what trains well"),
     (("eval", "eval.*"), SCORE),
     (("train.epochs", "train.patience", "train.max_minutes", "finetune.epochs"), BUDGET),
     (("about", "data.workers", "train.max_bad_steps", "train.save_every_steps"), NOTHING),

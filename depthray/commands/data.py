@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import depthray
+from depthray import storage
+from depthray.commands import submit
 from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -71,8 +74,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _place(text: str) -> Path | str:
+    """Where data lies: a path, or the address of shards on an object store."""
+    return storage.address(text) if storage.is_remote(text) else Path(text)
+
+
 def _source_words(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="where the data lies")
+    parser.add_argument(
+        "root", type=_place, metavar="ROOT", help="where the data lies; shards also at s3://BUCKET/PATH"
+    )
     parser.add_argument("--source", help="form of the data, e.g. folder or shards (default: as it looks)")
     parser.add_argument("--encoding", help="unit of stored depth, e.g. uint16_mm (the default)")
     parser.add_argument("--index", type=Path, help="index in ROOT with another name than index.csv")
@@ -103,6 +113,7 @@ def convert_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="Ray workers; 1 (the default) does without Ray")
     parser.add_argument("--address", help="a running Ray cluster that sees ROOT and OUT (default: a local one)")
     parser.epilog = "Words like data.val_fraction=0.2 matter to the forms that split their frames themselves."
+    submit.add_flags(parser)
     parser.set_defaults(run=_convert, takes_words=True, recipe=RECIPE, index=None)
 
 
@@ -152,9 +163,9 @@ def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]
     section = with_all_keys(section)
     source = sources.open_source(section, verify=not arguments.skip_bad)
     provenance = {
-        "name": arguments.root.resolve().name,
+        "name": os.path.basename(os.path.realpath(arguments.root)),
         "form": section.source,
-        "depthray": version("depthray"),
+        "depthray": depthray.__version__,
         "date": datetime.now(UTC).date().isoformat(),
         **convert.original_units(source),
     }
@@ -250,7 +261,7 @@ def _section(arguments: argparse.Namespace) -> Data:
     from depthray import recipe
     from depthray.data import sources
 
-    root = arguments.root / arguments.index if arguments.index else arguments.root
+    root = os.path.join(arguments.root, arguments.index) if arguments.index else arguments.root
     form = arguments.source or sources.recognise(root)
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}

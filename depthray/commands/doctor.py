@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
-from depthray.errors import ResourceError
+from depthray.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class Finding:
 def main(argv: list[str]) -> int:
     """Look at everything, print it, and return 5 if something stops training."""
     arguments = _parser().parse_args(argv)
-    findings = list(examine(arguments.out))
+    findings = list(_examination(arguments))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -48,10 +49,23 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="depthray doctor", description="Check this machine and say how to mend it.")
+    parser = argparse.ArgumentParser(
+        prog="depthray doctor", description="Check this machine, or a cluster, and say how to mend it."
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--address", help="look at this Ray cluster instead, HOST:PORT of its head or auto")
+    parser.add_argument("--storage", metavar="PATH", help="with --address: write and read there on every node")
     return parser
+
+
+def _examination(arguments: argparse.Namespace) -> Iterator[Finding]:
+    if arguments.address:  # by name: the library imports no Ray
+        found: Iterator[Finding] = resolve_name("cluster.doctor:examine")(arguments.address, arguments.storage)
+        return found
+    if arguments.storage:
+        raise UsageError("--storage is tried from the nodes of a cluster: give --address too, such as --address auto")
+    return examine(arguments.out)
 
 
 def examine(out: Path) -> Iterator[Finding]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import textwrap
 from pathlib import Path
 
+from depthray.commands import submit
 from depthray.errors import UsageError
 from depthray.protocols import PROTOCOLS
-from depthray.recipe import load
+from depthray.recipe import load, located
 from depthray.sections import Recipe
+from depthray.storage import is_remote
 
 
 def main(argv: list[str]) -> int:
@@ -25,7 +26,8 @@ def main(argv: list[str]) -> int:
         path = checkpoint.resolve(arguments.checkpoint)
         found = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
         if distributed.is_main():
-            out = arguments.out or _default_out(path, f"{arguments.split}-{found.evaluation.protocol.name}")
+            name = f"{arguments.split}-{found.evaluation.protocol.name}"
+            out = arguments.out or _default_out(path, name, remote=is_remote(arguments.checkpoint))
             found.write(out)
             print(report.markdown(found.evaluation.summary(), scenes=5))
             print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_frames(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
+    submit.add_flags(parser)
     return parser
 
 
@@ -62,7 +65,7 @@ def add_frames(parser: argparse.ArgumentParser) -> None:
     """What says which checkpoint is asked and on which frames, for every word that `recipe_of` serves."""
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
     parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="the frames; default: those the recipe names")
+    parser.add_argument("--data", metavar="PATH", help="the frames; default: those the recipe names")
     parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
     parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
 
@@ -82,7 +85,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     place = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)
-        place = {"root": os.path.realpath(arguments.data), "source": form}
+        place = {"root": located(arguments.data), "source": form}
     elif arguments.source:
         place = {"source": arguments.source}
     data = recipe.data.model_copy(update=place)
@@ -90,8 +93,8 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def _default_out(path: Path, name: str) -> Path:
-    """RUN/evaluations/CHECKPOINT-NAME; in the working directory for a checkpoint that lies outside a run."""
+def _default_out(path: Path, name: str, *, remote: bool = False) -> Path:
+    """RUN/evaluations/CHECKPOINT-NAME; in the working directory for a checkpoint that lies remote or outside a run."""
     path = path.resolve()
-    run = path.parents[1] if path.parent.name == "checkpoints" else Path()
+    run = path.parents[1] if path.parent.name == "checkpoints" and not remote else Path()
     return run / "evaluations" / f"{path.name}-{name}"

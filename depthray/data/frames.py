@@ -9,7 +9,8 @@ from depthray.batch import Batch
 from depthray.data.check import depth_faults
 from depthray.data.curriculum import cut
 from depthray.data.loader import TrainLoader, eval_batches
-from depthray.data.sources import Source, open_source
+from depthray.data.order import line_of
+from depthray.data.sources import Sharded, Source, open_source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
 from depthray.sections import Recipe
@@ -25,6 +26,7 @@ class Frames:
         self.recipe = recipe
         self.source = source
         self.split: Split = split(source.frames, recipe.data)
+        self.line = line_of(source, recipe.data, seed=recipe.seed)
         self.chunks = cut(self.split.train, source, recipe.curriculum, seed=recipe.seed)
         self.loader = TrainLoader(
             source,
@@ -37,6 +39,7 @@ class Frames:
             world_size=distributed.world_size(),
             accumulate=recipe.train.accumulate,
             curriculum=recipe.curriculum,
+            line=self.line,
         )
         # All epochs have equally many steps, so that the schedule is a pure function of the step.
         self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
@@ -58,8 +61,15 @@ class Frames:
 
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch for this rank: each a list of micro-batches, uint8 colour, on the CPU."""
+        self._refuse_misfit()
         chunk = self.chunks[epoch // self.recipe.curriculum.epochs_per_chunk % len(self.chunks)]
         return self.loader.epoch(epoch, order=chunk, first_step=first_step)
+
+    def _refuse_misfit(self) -> None:
+        """In a shuffle of all frames every shard is in use all the time: better refused than fetched without end."""
+        if self.line is None and isinstance(self.source, Sharded) and self.source.remote:
+            used = self.source.shard_numbers[[*self.split.train, *self.split.val]]
+            self.source.refuse_misfit(sorted(set(used.tolist())))
 
     def val_batches(self) -> Iterator[tuple[list[int], Batch]]:
         """This rank's batches of the validation frames, truth at native size."""
@@ -70,6 +80,7 @@ class Frames:
             batch_size=self.recipe.eval.batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
+            line=self.line,
         )
 
     def doubts(self) -> list[str]:
@@ -85,5 +96,6 @@ class Frames:
 
     def fixed(self, count: int = 4) -> list[int]:
         """Validation frames spread over the set, the same at every epoch, for pictures."""
-        val = self.split.val
+        # Dealt by shard, the first in line are rank 0's, who draws the pictures.
+        val = self.split.val if self.line is None else self.line.first(self.split.val)
         return [val[i * len(val) // min(count, len(val))] for i in range(min(count, len(val)))]

@@ -2,6 +2,7 @@
 
 Step s of an epoch takes entries s*G to (s+1)*G of the epoch's permutation, G being the global batch; rank r of W takes
 the r-th of W equal parts of them. Nothing else decides what a batch holds: 1 or 8 processes train on the same numbers.
+With data.order=shards each rank has a permutation of its own part of the frames instead: see order.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import cv2
@@ -26,8 +28,10 @@ from depthray.batch import Batch, Sample, collate
 from depthray.data import sparse
 from depthray.data.augment import augment
 from depthray.data.curriculum import size_at
+from depthray.data.order import Line
 from depthray.data.resize import shown
 from depthray.data.sources import Source
+from depthray.data.upcoming import fetched
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
 from depthray.sections import Augment, Curriculum, Data
 
@@ -58,13 +62,16 @@ class TrainLoader:
         world_size: int = 1,
         accumulate: int = 1,
         curriculum: Curriculum | None = None,
+        line: Line | None = None,
     ) -> None:
         _check_batch(batch_size, len(indices), world_size=world_size, accumulate=accumulate)
         self.indices = indices
         self.seed = seed
         self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
+        self._line = line
+        self._fetched = partial(fetched, source)
         self._samples = _Samples(source, data, section, seed=seed, curriculum=curriculum or Curriculum())
-        self._keys = _Keys()
+        self._keys = _Keys(self._fetched)
         self._processes = _processes(self._samples, self._keys, data.workers) if data.workers else None
         # Held outside as well until this object is gone: were they found dead together by the cycle collector, it would
         # close the queues before the processes are told to end, and those are then waited for in vain, 5 s each.
@@ -81,19 +88,23 @@ class TrainLoader:
         """
         steps = self.plan(epoch, order)[first_step:]
         if self._processes is None:
-            return ahead(self._load_step, steps)
+            return ahead(self._load_step, self._fetched(steps, hold=False))
         self._keys.batches = [part for step in steps for part in step]
         return self._from_processes(self._processes, len(steps))
 
     def plan(self, epoch: int, order: Sequence[int] | None = None) -> list[list[list[Key]]]:
         """Keys by step, micro-batch and place, of this rank."""
         frames = np.asarray(self.indices if order is None else order)
-        shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
         _check_batch(self.batch_size, len(frames), world_size=self.world_size, accumulate=self.accumulate)
         share = self.batch_size // self.world_size
         steps = self.steps_per_epoch(len(frames))
-        shape = (steps, self.world_size, self.accumulate, share // self.accumulate)
-        mine = shuffled[: steps * self.batch_size].reshape(shape)[:, self.rank]
+        parts = (self.accumulate, share // self.accumulate)
+        if self._line is None:
+            shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
+            mine = shuffled[: steps * self.batch_size].reshape(steps, self.world_size, *parts)[:, self.rank]
+        else:
+            part = self._line.part(frames, rank=self.rank, world_size=self.world_size)
+            mine = self._line.shuffled(part, epoch=epoch, rank=self.rank)[: steps * share].reshape(steps, *parts)
         return [[[(epoch, index) for index in part] for part in step] for step in mine.tolist()]
 
     def _load_step(self, parts: list[list[Key]]) -> list[Batch]:
@@ -107,14 +118,25 @@ class TrainLoader:
 
 
 def eval_batches(
-    source: Source, indices: Sequence[int], data: Data, *, batch_size: int, rank: int = 0, world_size: int = 1
+    source: Source,
+    indices: Sequence[int],
+    data: Data,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    line: Line | None = None,
 ) -> Iterator[tuple[list[int], Batch]]:
     """This rank's whole batches in order: indices, batch with inputs as `shown` and truth (B,1,H,W) of native size.
 
-    What a batch holds never depends on the world size. Frames of unlike size come as separate batches.
+    What a batch holds never depends on the world size. Frames of unlike size come as separate batches, and so do those
+    of unlike shards where shards are dealt in `line`.
     """
-    starts = range(rank * batch_size, len(indices), world_size * batch_size)
-    groups = [list(indices[start : start + batch_size]) for start in starts]
+    if line is None:
+        starts = range(rank * batch_size, len(indices), world_size * batch_size)
+        groups = [list(indices[start : start + batch_size]) for start in starts]
+    else:
+        groups = line.groups(indices, size=batch_size, rank=rank, world_size=world_size)
     for batches in ahead(lambda group: _eval_group(source, group, data), groups):
         yield from batches
 
@@ -160,11 +182,11 @@ class _Keys(Sampler[list[Key]]):
 
     batches: list[list[Key]] = []
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, fetched: Callable[..., Iterable[list[Key]]]) -> None:
+        self._fetched = fetched
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches)
+        return iter(self._fetched(self.batches, hold=True))
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -11,7 +11,8 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -51,7 +52,7 @@ class Shard(NamedTuple):
     intrinsics: NDArray[np.float32] | None  # (N,3,3)
     digests: list[str]
     provenance: dict[str, Any]
-    stamp: tuple[int, int]  # size in bytes, time of change in ns
+    stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where a use changes it
 
 
 def pack(
@@ -113,17 +114,43 @@ def content(frames: Sequence[Frame], digests: Sequence[str]) -> str:
 
 def open_shard(path: Path) -> Shard:
     """Read the index of a shard; whatever is not a whole, readable shard is a DataError."""
+    with refused(path), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        return parse(file, path, stamp=(status.st_size, status.st_mtime_ns))
+
+
+def parse(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) -> Shard:
+    """What a shard, or only the end of it that holds its index, says of the shard that lies at `path`."""
+    index = _read_index(file, file.seek(0, os.SEEK_END))
+    if index["version"] != VERSION:
+        raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {AGAIN}")
+    return _shard(path, index, stamp)
+
+
+@contextmanager
+def refused(where: Path | str) -> Iterator[None]:
+    """Turn whatever goes wrong with reading an index into a DataError that names the shard."""
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            index = _read_index(file, status.st_size)
-        if index["version"] != VERSION:
-            raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {AGAIN}")
-        shard = _shard(path, index, (status.st_size, status.st_mtime_ns))
+        yield
     except (OSError, KeyError, ValueError, TypeError) as error:
         reason = f"{error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{path}: not a whole shard ({reason}); remove it and {AGAIN}") from None
-    return shard
+        raise DataError(f"{where}: not a whole shard ({reason}); remove it and {AGAIN}") from None
+
+
+def read_tail(tail: bytes) -> tuple[int, bytes]:
+    """The last bytes of a shard -> how long the index before them is, and its SHA-256."""
+    magic, length, checksum = TAIL.unpack(tail) if len(tail) == TAIL.size else (b"", 0, b"")
+    if magic != MAGIC:
+        raise ValueError("cut off, changed by another program, or never a depthray shard")
+    return length, checksum
+
+
+def unaltered(shard: Shard, handle: int, row: int) -> bool:
+    """Whether the bytes of a frame in the open file `handle` are still those that were packed."""
+    arrays = {key: read_stored(shard, handle, row, key=key) for key in shard.offsets}
+    if shard.intrinsics is not None:
+        arrays["intrinsics"] = shard.intrinsics[row]
+    return digest(arrays) == shard.digests[row]
 
 
 def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[Any]:
@@ -137,10 +164,7 @@ def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[A
 
 def _read_index(file: BinaryIO, size: int) -> dict[str, Any]:
     file.seek(max(size - TAIL.size, 0))
-    tail = file.read()
-    magic, length, checksum = TAIL.unpack(tail) if len(tail) == TAIL.size else (b"", 0, b"")
-    if magic != MAGIC:
-        raise ValueError("cut off, changed by another program, or never a depthray shard")
+    length, checksum = read_tail(file.read(TAIL.size))
     text = b""
     if length <= size - TAIL.size:
         file.seek(size - TAIL.size - length)
@@ -151,7 +175,7 @@ def _read_index(file: BinaryIO, size: int) -> dict[str, Any]:
     return index
 
 
-def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int]) -> Shard:
+def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> Shard:
     height, width = index["size"]
     shard = Shard(
         path=path,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from depthray import durable
+from depthray import recipe as recipes
 from depthray.errors import DepthrayError
 from tuning.outcome import Outcome
 from tuning.page import phrases
@@ -42,7 +42,7 @@ class Sheets(NamedTuple):
     missing: str = ""
 
 
-def sheets(folder: Path, view: View, *, data: Path | None = None) -> Sheets:
+def sheets(folder: Path, view: View, *, data: Path | str | None = None) -> Sheets:
     """Contact sheets of the top configurations and the default; `data` is where the frames lie now.
 
     A sheet is kept in its trial's folder under the name of its checkpoint. Frames, weights or memory that are not there
@@ -69,7 +69,7 @@ def chosen(view: View) -> list[tuple[str, Outcome]]:
     return [*found, *(("as given", each) for each in own if each.name not in [each.name for each in best])]
 
 
-def _sheet(run: Path, label: str, each: Outcome, view: View, data: Path | None) -> Sheet:
+def _sheet(run: Path, label: str, each: Outcome, view: View, data: Path | str | None) -> Sheet:
     picture, checkpoint = _kept(run, data)
     width, height = _size(picture)
     score = f"{phrases.NAMES.get(view.metric, view.metric)} {phrases.score(each.score)}"
@@ -84,7 +84,7 @@ def _sheet(run: Path, label: str, each: Outcome, view: View, data: Path | None) 
     )
 
 
-def _kept(run: Path, data: Path | None) -> tuple[bytes, str]:
+def _kept(run: Path, data: Path | str | None) -> tuple[bytes, str]:
     """The JPEG of a run's best checkpoint, drawn unless it was before, and the checkpoint's name."""
     from depthray import checkpoint
 
@@ -98,7 +98,7 @@ def _kept(run: Path, data: Path | None) -> tuple[bytes, str]:
     return kept.read_bytes(), path.name
 
 
-def _drawn(path: Path, data: Path | None) -> Colour:
+def _drawn(path: Path, data: Path | str | None) -> Colour:
     """The fixed validation frames of a checkpoint's recipe.
 
     The scales of a sheet depend on the truths alone, and no search changes these: sheets of a search share one.
@@ -119,11 +119,11 @@ def _drawn(path: Path, data: Path | None) -> Colour:
     return picture.sheet(evaluate.pictures(predictor.model, batches, protocol=protocol, device=device))
 
 
-def _moved(recipe: Recipe, data: Path | None) -> Recipe:
+def _moved(recipe: Recipe, data: Path | str | None) -> Recipe:
     """The recipe with its frames where they lie now."""
     if data is None:
         return recipe
-    section = recipe.data.model_copy(update={"root": os.path.realpath(data)})
+    section = recipe.data.model_copy(update={"root": recipes.located(data)})
     return recipe.model_copy(update={"data": section})
 
 

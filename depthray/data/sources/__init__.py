@@ -6,14 +6,16 @@ A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
+from depthray import storage
 from depthray.data import encodings
 from depthray.errors import DataError, UsageError, did_you_mean
 
@@ -70,6 +72,26 @@ class Stored(Protocol):
         """(H,W) or (H,W,1) depth of a frame in the numbers its file holds; a DataError as from `Source.read`."""
 
 
+@runtime_checkable
+class Sharded(Protocol):
+    """What a source can do besides whose frames lie in shards, which may have to be fetched before they are read."""
+
+    remote: bool  # whether they have to be
+
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """The number of the shard of each frame."""
+
+    def fetch(self, number: int) -> None:
+        """Have a shard on this node, for reading it soon."""
+
+    def hold(self, numbers: Iterable[int]) -> None:
+        """Have shards on this node, and open here, so that processes forked from this one can read them as well."""
+
+    def refuse_misfit(self, numbers: Iterable[int]) -> None:
+        """Raise ResourceError where this node has no room for these shards at once."""
+
+
 def notes(source: Source) -> tuple[str, ...]:
     """What a source has left out, and why, one sentence each, where it can tell."""
     return tuple(getattr(source, "notes", ()))
@@ -120,8 +142,11 @@ def open_source(section: Data, *, verify: bool = True) -> Source:
     return source
 
 
-def recognise(root: Path) -> str:
-    """The name of the form a path looks like."""
+def recognise(root: Path | str) -> str:
+    """The name of the form a path looks like; at an address of an object store only shards are read."""
+    if storage.is_remote(root):
+        return "shards"
+    root = Path(root)
     if not root.exists():
         raise DataError(f"{root} {'is a link that leads nowhere' if root.is_symlink() else 'does not exist'}")
     for name in names():

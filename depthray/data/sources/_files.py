@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray import storage
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ def root_of(section: Data) -> Path:
     """Where the data set of a section lies; a DataError if it does not say, or there is nothing."""
     if not section.root:
         raise DataError("data.root is empty: say where the data lies with --data PATH")
+    if storage.is_remote(section.root):
+        raise DataError(
+            f"{section.root}: data.source={section.source} is read from a disk only; pack it with "
+            "`depthray data pack`, copy the shards there, and give data.source=shards"
+        )
     root = Path(section.root)
     try:
         os.stat(root)

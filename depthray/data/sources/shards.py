@@ -1,18 +1,21 @@
-"""A folder of HDF5 shards, as `depthray data pack` writes them."""
+"""A folder of HDF5 shards, as `depthray data pack` writes them, on a disk or on an object store."""
 
 from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray import storage
 from depthray.data import encodings, shards
+from depthray.data.shards import Shard
 from depthray.data.sources import wanted
 from depthray.data.sources._files import root_of
 from depthray.errors import DataError
@@ -22,11 +25,16 @@ if TYPE_CHECKING:
     from depthray.sections import Data
 
 IDS = ("semantics", "instances")
+MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=shards reads side by side
 
 
 def open_source(section: Data) -> Shards:
-    """The shards at `section.root`, a folder or one file."""
-    return Shards(root_of(section), wanted(section))
+    """The shards at `section.root`: a folder, one file, or the address of either."""
+    if storage.is_remote(section.root):
+        from depthray.data.remote import Remote
+
+        return Shards(Remote(section.root), wanted(section), remote=True)
+    return Shards(Local(root_of(section)), wanted(section))
 
 
 def fits(root: Path) -> bool:
@@ -34,27 +42,56 @@ def fits(root: Path) -> bool:
     return root.suffix == ".h5" or any(root.glob("*.h5"))
 
 
-class _Handle:
-    """An open file, closed when nobody holds it any more."""
+class Place(Protocol):
+    """Where shards lie."""
 
-    def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY)
+    shards: list[Shard]
 
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+    def open(self, shard: Shard) -> int:
+        """A shard, open for reading; a DataError where it is gone."""
+
+    def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
+        """Raise ResourceError where there is no room for these shards at once."""
 
 
-class Shards:
-    """A data set of shards. See `depthray.data.sources.Source`."""
+class Local:
+    """The shards in a folder, or the one file that it is."""
 
-    def __init__(self, root: Path, keys: frozenset[str]) -> None:
+    def __init__(self, root: Path) -> None:
         paths = [root] if root.is_file() else sorted(root.glob("*.h5"))
         if not paths:
             raise DataError(f"{root}: no *.h5 shards there; make them with `depthray data pack`")
-        self._shards = [shards.open_shard(path) for path in paths]
+        self.shards = [shards.open_shard(path) for path in paths]
+
+    def open(self, shard: Shard) -> int:
+        """A shard, open for reading."""
+        try:
+            return os.open(shard.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"{shard.path}: {error.strerror}; it was there when the data set was opened") from None
+
+    def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
+        """Nothing: they are there."""
+
+
+class _Handle:
+    """An open file, closed when nobody holds it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class Shards:
+    """A data set of shards. See `depthray.data.sources.Source` and `Sharded`."""
+
+    def __init__(self, where: Place, keys: frozenset[str], *, remote: bool = False) -> None:
+        self.remote = remote
+        self._where, self._shards = where, where.shards
         self._ends = list(accumulate(len(shard.frames) for shard in self._shards))
-        self._handles: dict[int, _Handle] = {}
+        self._handles: dict[int, _Handle] = {}  # the one used last is the last
         self.frames = [frame for shard in self._shards for frame in shard.frames]
         self.keys = keys.intersection(*(_keys(shard) for shard in self._shards))
 
@@ -66,6 +103,24 @@ class Shards:
         """SHA-256 of the frames and their order, however they are cut into shards."""
         return shards.content(self.frames, [digest for shard in self._shards for digest in shard.digests])
 
+    @property
+    def shard_numbers(self) -> NDArray[np.int64]:
+        """The number of the shard of each frame."""
+        return np.repeat(np.arange(len(self._shards)), [len(shard.frames) for shard in self._shards])
+
+    def fetch(self, number: int) -> None:
+        """Have a shard on this node, for reading it soon."""
+        os.close(self._where.open(self._shards[number]))
+
+    def hold(self, numbers: Iterable[int]) -> None:
+        """Have shards on this node, and open here, so that processes forked from this one can read them as well."""
+        for number in numbers:
+            self._open(number)
+
+    def refuse_misfit(self, numbers: Iterable[int]) -> None:
+        """Raise ResourceError where this node has no room for these shards at once."""
+        self._where.refuse_misfit(self._shards[number] for number in numbers)
+
     def read(self, index: int) -> Sample:
         """Read one frame."""
         number, row = self._place(index)
@@ -74,7 +129,7 @@ class Shards:
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
         for key in shard.offsets:
             if key in self.keys:
-                stored = shards.read_stored(shard, handle, row, key=key)
+                stored = shards.read_stored(shard, handle.number, row, key=key)
                 sample[key] = _from_stored(key, stored, shard)  # type: ignore[literal-required]
         if shard.intrinsics is not None and "intrinsics" in self.keys:
             sample["intrinsics"] = shard.intrinsics[row].copy()
@@ -87,16 +142,13 @@ class Shards:
     def stored_depth(self, index: int) -> NDArray[Any]:
         """(H,W) depth of a frame in the numbers its shard holds."""
         number, row = self._place(index)
-        return shards.read_stored(self._shards[number], self._open(number), row, key="depth")
+        return shards.read_stored(self._shards[number], self._open(number).number, row, key="depth")
 
     def faults(self, index: int) -> list[str]:
         """Whether the bytes are still those that were packed."""
         number, row = self._place(index)
         shard, handle = self._shards[number], self._open(number)
-        arrays = {key: shards.read_stored(shard, handle, row, key=key) for key in shard.offsets}
-        if shard.intrinsics is not None:
-            arrays["intrinsics"] = shard.intrinsics[row]
-        if shards.digest(arrays) == shard.digests[row]:
+        if shards.unaltered(shard, handle.number, row):
             return []
         return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {shards.AGAIN}"]
 
@@ -105,23 +157,24 @@ class Shards:
         number = bisect_right(self._ends, index)
         return number, index - self._ends[number] + len(self._shards[number].frames)
 
-    def _open(self, number: int) -> int:
+    def _open(self, number: int) -> _Handle:
         shard = self._shards[number]
-        try:
-            handle = self._handles.get(number) or self._handles.setdefault(number, _Handle(shard.path))
-        except OSError as error:
-            raise DataError(f"{shard.path}: {error.strerror}; it was there when the data set was opened") from None
+        handle = self._handles.pop(number, None) or _Handle(self._where.open(shard))
+        self._handles[number] = handle
+        for longest_unused in list(self._handles)[:-MOST_OPEN]:
+            self._handles.pop(longest_unused, None)
+        size, changed = shard.stamp
         status = os.fstat(handle.number)
-        if (status.st_size, status.st_mtime_ns) != shard.stamp:
+        if status.st_size != size or changed not in (None, status.st_mtime_ns):
             raise DataError(f"{shard.path}: changed since the data set was opened; start again on settled data")
-        return handle.number
+        return handle
 
 
-def _keys(shard: shards.Shard) -> frozenset[str]:
+def _keys(shard: Shard) -> frozenset[str]:
     return frozenset((*shard.offsets, *(("intrinsics",) if shard.intrinsics is not None else ())))
 
 
-def _from_stored(key: str, stored: Any, shard: shards.Shard) -> Any:
+def _from_stored(key: str, stored: Any, shard: Shard) -> Any:
     """A stored array (H,W[,3]) -> as a sample has it: float32 metres, int32 ids, uint8 otherwise."""
     if key in shards.METRES:
         return encodings.decode(stored, shard.encoding, where=str(shard.path))

@@ -1,0 +1,165 @@
+"""Workers that come and go: which numbers of them are allowed, and what a group of them hears while it trains.
+
+The workers, Ray Train's controller (`cluster.resize`) and lost workers that still run speak through the key-value
+store of the cluster, which is the one place that a node cut off from the others cannot reach.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+from depthray.errors import UsageError
+from depthray.outside import Outside
+from depthray.sections import Recipe
+from depthray.storage import Folder, is_remote
+
+WORDS = b"depthray-groups"  # namespace in the key-value store
+GROUP, SAVE, SAVED = "group", "save", "saved"  # the group at work, a wish to save, the wish that was fulfilled
+LOOK = 1.0  # seconds between looks for a wish
+AGAIN = 15.0  # seconds between save points while a node of the group is about to go
+GRACE = 20.0  # seconds that a worker lives on after SIGTERM, if it is let
+
+_terminated = threading.Event()  # this process got SIGTERM
+
+
+class Superseded(RuntimeError):
+    """This worker was given up and another group trains in its place. No DepthrayError: that would end the run."""
+
+
+def sizes(recipe: Recipe, *, least: int, most: int) -> list[int]:
+    """The numbers of workers that the global batch divides by. Raises UsageError where `most` is not among them."""
+    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate
+    possible = [count for count in range(1, batch // accumulate + 1) if batch % (count * accumulate) == 0]
+    if most not in possible:
+        raise UsageError(
+            f"train.batch_size={batch} is the global batch and must divide by --workers {most} x "
+            f"train.accumulate={accumulate}" + (f"; it does for {_listed(possible)} workers" if possible else "")
+        )
+    if not 1 <= least <= most:
+        raise UsageError(f"--min-workers {least} must lie between 1 and --workers {most}")
+    return [count for count in possible if least <= count <= most]
+
+
+def put(attempt: str, key: str, value: str) -> None:
+    """Leave a word for the other processes of an attempt."""
+    from ray.experimental.internal_kv import _internal_kv_put
+
+    _internal_kv_put(f"{attempt}/{key}".encode(), value.encode(), overwrite=True, namespace=WORDS)
+
+
+def get(attempt: str, key: str) -> str:
+    """The word left last, nothing if there was none."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return (_internal_kv_get(f"{attempt}/{key}".encode(), namespace=WORDS) or b"").decode()
+
+
+class Watch:
+    """What a worker hears: notice that a node will be taken away, SIGTERM, the wish to save before a resize."""
+
+    def __init__(self, attempt: str, run: str, *, main: bool) -> None:
+        self.attempt, self.run, self.main = attempt, run, main
+        self.group = secrets.token_hex(8)
+        self._wish = self._done = ""  # the wish heard last, the one fulfilled last
+        self._again = 0.0
+        self._went = False  # SIGTERM was passed on
+        if main:
+            put(attempt, GROUP, self.group)
+            self._wish = self._done = get(attempt, SAVE)
+            threading.Thread(target=self._listen, name="depthray-watch", daemon=True).start()
+
+    def outside(self) -> Outside:
+        """What the run asks and tells."""
+        return Outside(save=self.save, check=self.check, saved=self.saved)
+
+    def save(self) -> bool:
+        """Whether to save now. Rank 0 hears what all are told; SIGTERM comes to one process only."""
+        if _terminated.is_set() and not self._went:
+            self._went = True
+            return True
+        if not self.main:
+            return False
+        if self._wish != self._done:
+            return True
+        if leaving() and time.monotonic() >= self._again:
+            self._again = time.monotonic() + AGAIN
+            return True
+        return False
+
+    def check(self) -> None:
+        """Raise Superseded where another group has taken the run over.
+
+        A node cut off from the cluster gets no answer, waits here, and is ended by Ray; so it cannot write either.
+        """
+        if get(self.attempt, GROUP) != self.group:
+            raise Superseded(f"another group of workers has taken over {self.run}")
+
+    def saved(self) -> None:
+        """The wish is fulfilled; for a remote run, once the store has what was written here."""
+        if self._wish == self._done:
+            return
+        wish, self._done = self._wish, self._wish
+        threading.Thread(target=self._confirm, args=(wish,), daemon=True).start()
+
+    def _confirm(self, wish: str) -> None:
+        if is_remote(self.run):
+            _wait_for_upload(self.run)
+        put(self.attempt, SAVED, wish)
+
+    def _listen(self) -> None:
+        while True:
+            with suppress(Exception):  # the cluster's head may be away for a while
+                self._wish = get(self.attempt, SAVE)
+            time.sleep(LOOK)
+
+
+def _wait_for_upload(run: str) -> None:
+    from depthray import checkpoint, fetch
+
+    here = checkpoint.committed(fetch.working_folder(run) / checkpoint.FOLDER)[-1].name
+    while True:
+        with suppress(Exception):  # the store may be away; the controller does not wait for ever
+            if here in fetch.complete(Folder(run)):
+                return
+        time.sleep(LOOK)
+
+
+def leaving() -> bool:
+    """Whether a node of this worker's group is about to be taken away.
+
+    What Ray Train told this process, from where `ray.train.get_preemption_info` takes it: that one asks all workers,
+    which at each step would be too dear.
+    """
+    try:
+        from ray.train.v2._internal.execution.context import get_train_context
+
+        return get_train_context().preemption_context.preemption_info is not None
+    except (ImportError, AttributeError, RuntimeError):
+        return False
+
+
+def live_on_after_sigterm() -> None:
+    """On SIGTERM, let this process save and live on for GRACE seconds; a second one ends it as before."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before: Any = signal.getsignal(signal.SIGTERM)
+
+    def take_leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, before)
+        _terminated.set()
+        timer = threading.Timer(GRACE, os.kill, args=(os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+
+    signal.signal(signal.SIGTERM, take_leave)
+
+
+def _listed(counts: list[int]) -> str:
+    return f"{', '.join(str(count) for count in counts[:-1])} or {counts[-1]}" if len(counts) > 1 else str(counts[0])

@@ -1,0 +1,122 @@
+"""Ray Train's TorchTrainer around `depthray.run.record`: workers that are replaced when lost, as many as there may be.
+
+Each Ray worker runs `work`. Checkpoints are committed by the loop itself into the run's folder, complete or invisible,
+and a restarted group of workers finds the newest good one there; Ray is told the metrics of each epoch.
+Ray's `prepare_data_loader` is not used: its DistributedSampler repeats validation frames, which changes metrics.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import elastic
+from cluster.attempt import check_shared, marked, raise_known, tell, told
+from cluster.resources import Workers, per_worker
+from depthray.errors import DepthrayError
+from depthray.sections import Recipe
+from depthray.storage import is_remote
+
+OF_STORAGE = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "DEPTHRAY_STORAGE_PATIENCE",
+)
+# A group that may shrink should not wait a minute for the node that it lost; and a resize costs a restart, some 20 s.
+ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+RESIZE_SECONDS = 30.0  # between looks for nodes that came
+
+
+def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers) -> None:
+    """Train into a prepared run on workers of the cluster this process is connected to.
+
+    Raises the DepthrayError that ended training, ResourceError where the cluster has too few CPUs or GPUs.
+    """
+    import ray
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+
+    from cluster.resize import OnSigterm, Trainer
+
+    # A new name each time: Ray silently takes up its own record of a name used before; ours is the safe one.
+    name = f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}-{os.getpid()}"
+    config = {"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": workers.gpus > 0, "attempt": name}
+    resources = per_worker(ray.cluster_resources(), workers)
+    if workers.sizes:
+        for key, value in ELASTIC_SETTINGS.items():
+            os.environ.setdefault(key, value)
+    trainer = Trainer(
+        work,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees the classes of the older API
+            num_workers=(workers.least, workers.count) if workers.sizes else workers.count,  # type: ignore[arg-type]
+            use_gpu=workers.gpus > 0,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=name,
+            storage_path=str(_records_of_ray(run)),
+            worker_runtime_env={"env_vars": settings} if (settings := _settings_of_storage()) else None,
+            failure_config=FailureConfig(max_failures=workers.max_failures),
+            callbacks=[OnSigterm()],  # type: ignore[list-item]
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    trainer.sizes = workers.sizes
+    with marked(run, name):
+        _fit(trainer, run, name)
+
+
+def _records_of_ray(run: Path | str) -> Path:
+    """Where Ray keeps what it writes of an attempt. We need none of it, so a store that fails need not stop it."""
+    return Path(tempfile.gettempdir(), f"depthray-ray-{os.getuid()}") if is_remote(run) else Path(run, "ray")
+
+
+def _settings_of_storage() -> dict[str, str]:
+    """Where the store is, for the workers of a cluster; their credentials are those of their machine."""
+    return {key: os.environ[key] for key in OF_STORAGE if key in os.environ}
+
+
+def _fit(trainer: Any, run: Path | str, attempt: str) -> None:
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise_known(attempt)
+        reason = str(error).strip().splitlines()[-1]
+        raise DepthrayError(
+            f"training failed: {reason}; the checkpoints in {run} are intact, go on with --resume"
+        ) from error
+    raise_known(attempt)
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each Ray Train worker runs: the loop, with every epoch reported to Ray."""
+    if told(config["attempt"]):
+        return  # the group was restarted after a mistake that would repeat itself; the driver reports it
+    try:
+        check_shared(config["run"], config["attempt"])
+        _work(config, config["run"])
+    except DepthrayError as error:
+        tell(config["attempt"], error)
+        raise
+
+
+def _work(config: dict[str, Any], run: str) -> None:
+    import ray.train
+
+    from depthray import distributed
+    from depthray.run import record
+
+    recipe = Recipe.model_validate(config["recipe"])
+    device = distributed.start(gpu=config["gpu"])
+    watch = elastic.Watch(config["attempt"], run, main=distributed.is_main())
+    for epoch in record(recipe, run, device, outside=watch.outside()):
+        ray.train.report({**epoch.metrics, "epoch": epoch.number})

@@ -1,0 +1,66 @@
+"""The flags that make a job of a cluster out of a command: `--submit [ADDRESS]` and what goes with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from depthray.errors import UsageError
+
+WORDS = ("train", "tune", "evaluate", "data convert")  # that can be jobs
+FLAG = "--submit"
+WITH_IT = ("--storage", "--no-wait", "--job-cpus", "--job-gpus")
+SPELLINGS = {FLAG[:end] for end in range(len("--su"), len(FLAG) + 1)}  # as argparse lets it be abbreviated
+ADDRESS = re.compile(r"\w+://\S+|[\w.-]+:\d+|\[[0-9a-f:]+\]:\d+")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Let a command's own parser know the flags, for its help; `depthray.__main__` takes them out before it runs."""
+    add = parser.add_argument_group("as a job of a running Ray cluster").add_argument
+    where = "submit there: the dashboard, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS, else this machine)"
+    add(FLAG, nargs="?", const="", metavar="ADDRESS", help=where)
+    add("--storage", metavar="PATH", help="with --submit: where a relative --out lies (default: $DEPTHRAY_STORAGE)")
+    add("--no-wait", action="store_true", help="with --submit: do not follow the job's log")
+    add("--job-cpus", type=float, metavar="N", help="with --submit: CPUs of the command's own process")
+    add("--job-gpus", type=float, metavar="N", help="with --submit: GPUs of the command's own process")
+
+
+def asked(words: Sequence[str]) -> bool:
+    """Whether a command line is to run as a job. Raises UsageError for a flag that means nothing otherwise."""
+    given = [word.partition("=")[0] for word in words]
+    if SPELLINGS.intersection(given):
+        return True
+    if stray := next((flag for flag in given if flag in WITH_IT), None):
+        raise UsageError(f"{stray} goes with {FLAG}; give both, or neither")
+    return False
+
+
+def inside() -> bool:
+    """Whether this process is the entry point of a job, submitted by us or by `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def split(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of the submission, and the words of the command without them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_flags(parser)
+    return parser.parse_known_args(list(_joined(words)))
+
+
+def _joined(words: Sequence[str]) -> Iterator[str]:
+    """`--submit ADDRESS` as one word, and `--submit` before anything that is no address as `--submit=`."""
+    words = [*words, ""]
+    skip = False
+    for word, following in zip(words, words[1:], strict=False):
+        flag, equals, value = word.partition("=")
+        if skip:
+            skip = False
+        elif flag not in SPELLINGS:
+            yield word
+        elif equals:
+            yield f"{FLAG}={value}"
+        else:
+            skip = bool(ADDRESS.fullmatch(following))
+            yield f"{FLAG}={following if skip else ''}"

@@ -1,0 +1,58 @@
+"""The shards that steps need, fetched one ahead of their first use, in the process that trains.
+
+Loader processes are forked, and storage clients do not survive that: they only read what this process has brought.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from typing import Any, TypeVar
+
+from depthray.data.sources import Sharded, Source
+from depthray.errors import DepthrayError
+
+T = TypeVar("T")
+
+
+def fetched(source: Source, items: list[T], *, hold: bool) -> Iterable[T]:
+    """Steps or micro-batches of keys, the shards they need fetched ahead of them where they lie in a store."""
+    if not (isinstance(source, Sharded) and source.remote):
+        return items
+    return fetched_ahead(source, items, [_indices(item) for item in items], hold=hold)
+
+
+def _indices(keys: Any) -> list[int]:
+    """The frames of a key, or of nested lists of keys."""
+    return [index for part in keys for index in _indices(part)] if isinstance(keys, list) else [keys[1]]
+
+
+def fetched_ahead(source: Sharded, items: Sequence[T], frames: Sequence[list[int]], *, hold: bool) -> Iterator[T]:
+    """The items in order; when one is given, the first shard beyond those of its frames is on its way.
+
+    With `hold` an item is only given once the shards of its own frames are open here.
+    """
+    numbers = source.shard_numbers
+    needs = [list(dict.fromkeys(numbers[each].tolist())) for each in frames]
+    later = iter(dict.fromkeys(number for need in needs for number in need))
+    seen: set[int] = set()
+    asked = 0
+    pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-fetch")
+    try:
+        for item, need in zip(items, needs, strict=True):
+            seen.update(need)
+            for number in islice(later, len(seen) + 1 - asked):
+                pool.submit(_fetch, source, number)
+                asked += 1
+            if hold:
+                source.hold(need)
+            yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _fetch(source: Sharded, number: int) -> None:
+    with suppress(DepthrayError):  # whoever reads the shard meets it too, and tells
+        source.fetch(number)

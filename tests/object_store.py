@@ -1,0 +1,76 @@
+"""A real S3 server on loopback, which can be taken away and brought back with all it holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+SETTINGS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+class Store:
+    """The server, its bucket, and how long it is away. What it holds lives in this process."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.bucket = f"bucket-{uuid4().hex[:8]}"
+        self.server: Any = None
+        self.environment = {**SETTINGS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+
+    def url(self, name: str) -> str:
+        return f"s3://{self.bucket}/{name}"
+
+    def start(self) -> None:
+        """Listen at the port, the same one each time."""
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+        app = DomainDispatcherApplication(create_backend_app)
+        self.server = make_server("127.0.0.1", self.port, app, threaded=True)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections, as a store that is down does."""
+        server, self.server = self.server, None
+        if server:
+            server.shutdown()
+            server.server_close()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def make_bucket(self) -> None:
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.s3.models import s3_backends
+
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(self.bucket, "us-east-1")
+
+
+@contextmanager
+def serving() -> Iterator[Store]:
+    """A store with an empty bucket, the environment of this process set to it."""
+    store = Store()
+    before = dict(os.environ)
+    os.environ.update(store.environment)
+    store.start()
+    store.make_bucket()
+    try:
+        yield store
+    finally:
+        store.stop()
+        os.environ.clear()
+        os.environ.update(before)

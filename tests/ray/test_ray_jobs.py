@@ -1,0 +1,176 @@
+"""`--submit` to a head of `ray start` that wants a token: log, exit code, `ray job stop`, and going on as it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from depthray import checkpoint, progress
+from depthray.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = secrets.token_hex(32)
+PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
+WORDS = ["data.size=32,64", "data.frames=72", "train.batch_size=8", "train.precision=fp32", "train.log_seconds=0.2"]
+
+
+def environment() -> dict[str, str]:
+    """That of a user, who knows the token, without what Ray has set in this process."""
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
+    path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # the head's `python` is that of its jobs
+    return {**plain, **settings, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "PATH": path}
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """The address of the dashboard of a head of 2 CPUs."""
+    folder = tempfile.mkdtemp(prefix="ray")  # a short path: socket names are limited to 107 bytes
+    ports = free_ports(len(PORTS))
+    flags = [f"--{name}={port}" for name, port in zip(PORTS, ports, strict=True)]
+    flags += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--num-cpus=2"]
+    flags += ["--object-store-memory=100000000", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0"]
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", *flags]
+    url = f"http://127.0.0.1:{ports[1]}"
+    mark, quiet = f"RAY_TMPDIR={folder}", subprocess.DEVNULL
+    more = dict([mark.split("=")])
+    with subprocess.Popen(command, env=environment() | more, cwd=folder, stdout=quiet, stderr=quiet) as process:
+        try:
+            wait_for_dashboard(url)
+            yield url
+        finally:
+            process.kill()  # asked in a friendly way, it takes half a minute
+            for each in marked(mark):
+                os.kill(each, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def marked(mark: str) -> list[int]:
+    """The processes with an entry in their environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (place / "environ").read_bytes().split(b"\0"):
+                found.append(int(place.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for_dashboard(url: str) -> None:
+    for _ in range(240):
+        try:
+            if httpx.get(f"{url}/api/version").status_code == 401:  # without its token
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.25)
+    raise TimeoutError(url)
+
+
+class Command:
+    """A running `depthray ...`, its output in a file."""
+
+    def __init__(self, log: Path, *words: str) -> None:
+        self.log = log
+        with log.open("w") as file:
+            command = [sys.executable, "-m", "depthray", *words]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=file, stderr=file)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def ended(self, code: int) -> str:
+        """Its whole output, once it has ended with this exit code."""
+        assert self.process.wait(200) == code, self.output
+        return self.output
+
+    def until(self, seen: Callable[[], bool]) -> None:
+        """Wait until something has come of it."""
+        for _ in range(1000):
+            if seen():
+                return
+            assert self.process.poll() is None, self.output
+            time.sleep(0.1)
+        raise TimeoutError(self.output)
+
+
+def said(output: str, key: str) -> list[str]:
+    """The words of the command that a line `key  command` of an output names."""
+    return shlex.split(re.findall(rf"^{key} +(.*)$", output, re.MULTILINE)[-1])
+
+
+def records(run: Path) -> list[progress.Record]:
+    path = run / progress.FILE
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def epochs(run: Path) -> list[int]:
+    return [record["epoch"] for record in records(run) if record["kind"] == "epoch"]
+
+
+def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
+    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    place = ("--workers", "2", "--cpus-per-worker", "1", "--out", str(run))
+    job = Command(tmp_path / "first", "train", "demo", *WORDS, "train.epochs=8", *place, "--submit", head)
+    job.until(lambda: bool(epochs(run)))
+    subprocess.run(said(job.output, "stop"), env=environment(), check=True, capture_output=True, timeout=100)
+    output = job.ended(130)
+    told = records(run)
+    assert "asked to stop" in str(told[-1].get("text")), told[-1]
+    assert main(["runs", "list", str(tmp_path), "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["state"] == "stopped"
+    log = output.splitlines()
+    assert [line for line in log if line.startswith("epoch ")] == [
+        progress.line(record) for record in told if record["kind"] != "note"
+    ]
+    assert "\r" not in output and "\x1b" not in output and TOKEN not in output
+    saved = checkpoint.committed(run / "checkpoints")[-1]
+    words = said(output, "stopped +as a job again:")
+    assert words == said(output, "resume")
+    output = Command(tmp_path / "second", *words[1:]).ended(0)
+    assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
+
+
+def test_a_job_ends_with_the_exit_code_and_the_one_line_of_its_command(head: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("data: {source: folder}\nmodel: {name: unet, encoder: tiny}\n")
+    words = ["train", str(tmp_path / "mine.yaml"), "--data", "/no/such/data", "--storage", str(tmp_path)]
+    output = Command(tmp_path / "log", *words, "--submit", head).ended(3)
+    assert "recipe/mine.yaml" in output
+    assert output.splitlines()[-1].startswith("depthray: /no/such/data: No such file or directory")

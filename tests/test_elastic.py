@@ -1,0 +1,283 @@
+"""Workers that come and go: sizes, save points asked for from outside, superseded groups, waiting for nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from cluster import elastic, resources
+from cluster.resources import Workers
+from depthray import checkpoint, progress
+from depthray import recipe as recipes
+from depthray.errors import ResourceError, UsageError
+from depthray.outside import Outside
+from depthray.run import prepare, record
+from depthray.sections import Recipe
+
+SMALL = ["data.size=32,64", "data.frames=40", "data.workers=0", "train.epochs=1", "train.precision=fp32"]
+
+
+def made(*words: str) -> Recipe:
+    return recipes.load("demo", [*SMALL, *words])
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The key-value store of a cluster."""
+    store: dict[str, str] = {}
+    monkeypatch.setattr(elastic, "put", lambda attempt, key, value: store.update({f"{attempt}/{key}": value}))
+    monkeypatch.setattr(elastic, "get", lambda attempt, key: store.get(f"{attempt}/{key}", ""))
+    monkeypatch.setattr(elastic.Watch, "_listen", lambda self: None)
+    return store
+
+
+def test_only_numbers_of_workers_that_divide_the_global_batch_are_used() -> None:
+    assert elastic.sizes(made("train.batch_size=12"), least=2, most=6) == [2, 3, 4, 6]
+    assert elastic.sizes(made("train.batch_size=16", "train.accumulate=2"), least=1, most=8) == [1, 2, 4, 8]
+
+
+def test_a_number_of_workers_that_does_not_divide_names_those_that_do() -> None:
+    with pytest.raises(UsageError, match=r"train.batch_size=12 .* --workers 8 .* 1, 2, 3, 4, 6 or 12 workers"):
+        elastic.sizes(made("train.batch_size=12"), least=2, most=8)
+    with pytest.raises(UsageError, match="train.accumulate=5$"):
+        elastic.sizes(made("train.batch_size=12", "train.accumulate=5"), least=1, most=1)
+    for least in (0, 5):
+        with pytest.raises(UsageError, match=f"--min-workers {least} must lie between 1 and --workers 4"):
+            elastic.sizes(made("train.batch_size=12"), least=least, most=4)
+
+
+def test_a_save_point_is_made_at_the_step_it_is_asked_for_and_told(tmp_path: Path) -> None:
+    asked, told = [False, True, False], list[int]()
+    outside = Outside(save=lambda: bool(asked and asked.pop(0)), saved=lambda: told.append(steps(tmp_path)[-1]))
+    recipe = made("train.batch_size=4", "train.save_every_steps=0")
+    prepare(tmp_path, recipe, resume=False)
+    for _ in record(recipe, tmp_path, torch.device("cpu"), outside=outside):
+        pass
+    assert told == [2]
+    assert "saved at step 2" in (tmp_path / progress.FILE).read_text()
+
+
+def steps(run: Path) -> list[int]:
+    """Of the checkpoints of a run."""
+    return [int(path.name.split("step-")[1]) for path in checkpoint.committed(run / checkpoint.FOLDER)]
+
+
+def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """To the rounding of sums in another order: the global batch and the draws are the same."""
+    words = ["demo", *SMALL, "train.batch_size=8", "optim.schedule=constant", "train.patience=0"]
+    alone, changed = tmp_path / "alone", tmp_path / "changed"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train(*words, "train.epochs=2", "--local", "--out", str(alone))
+    train(*words, "--out", str(changed), under=launcher)
+    train(*words, "train.epochs=2", "--local", "--out", str(changed), "--resume")
+    left, right = (checkpoint.load(checkpoint.committed(run / checkpoint.FOLDER)[-1]) for run in (alone, changed))
+    assert left.step == right.step and left.epoch == right.epoch == 2
+    gap = max((left.weights[key] - right.weights[key]).abs().max().item() for key in left.weights)
+    assert 0 < gap < 1e-4, "0 would mean that no second process took part"
+
+
+def train(*words: str, under: Sequence[str] = ()) -> None:
+    command = [sys.executable, *under, "-m", "depthray", "train", *words]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=120)
+
+
+def test_a_group_that_was_given_up_writes_nothing_more(tmp_path: Path, words: dict[str, str]) -> None:
+    recipe = made("train.batch_size=4", "train.save_every_steps=2")
+    prepare(tmp_path, recipe, resume=False)
+    old = elastic.Watch("one", str(tmp_path), main=True)
+    checks = [lambda: None, lambda: elastic.Watch("one", str(tmp_path), main=True)]
+
+    def check() -> None:
+        checks.pop(0)()
+        old.check()
+
+    with pytest.raises(elastic.Superseded, match="another group"):
+        list(record(recipe, tmp_path, torch.device("cpu"), outside=Outside(check=check)))
+    assert steps(tmp_path) == [2], "the save point at step 4 was the new group's to make"
+
+
+def test_rank_0_saves_at_a_notice_again_and_again_and_the_others_follow(
+    monkeypatch: pytest.MonkeyPatch, words: dict[str, str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(elastic.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(elastic, "leaving", lambda: True)
+    main, other = (elastic.Watch("one", "/run", main=main) for main in (True, False))
+    assert main.save() and not main.save() and not other.save()
+    now[0] += elastic.AGAIN
+    assert main.save()
+
+
+def test_the_wish_to_save_before_a_resize_is_fulfilled_once(words: dict[str, str]) -> None:
+    watch = elastic.Watch("one", "/run", main=True)
+    assert not watch.save()
+    watch._wish = "abc"  # as heard by the thread that listens
+    assert watch.save() and watch.save(), "until it is on disk"
+    watch.saved()
+    assert not watch.save()
+    for thread in elastic.threading.enumerate():
+        if thread.daemon and thread.name.startswith("Thread"):
+            thread.join(1)
+    assert words["one/saved"] == "abc"
+
+
+SIGTERM_SCRIPT = """
+import signal, sys, time
+from cluster import elastic
+elastic.GRACE = 0.3
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+elastic.live_on_after_sigterm()
+watch = elastic.Watch("one", "/run", main=False)
+assert not watch.save()
+signal.raise_signal(signal.SIGTERM)
+print(watch.save(), watch.save(), flush=True)
+time.sleep(10)
+"""
+
+
+def test_sigterm_lets_a_worker_save_once_and_ends_it_a_little_later() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGTERM_SCRIPT], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (7, "True False\n"), done.stderr
+
+
+def test_what_ray_train_tells_of_nodes_that_go_is_where_it_is_looked_for() -> None:
+    """It is no public name: this test says when a new version of Ray has it elsewhere."""
+    from ray.train.v2._internal.execution import context
+    from ray.train.v2._internal.execution.preemption import PreemptionContext
+    from ray.train.v2.api.preemption import PreemptionInfo
+
+    assert not elastic.leaving()
+    told = SimpleNamespace(preemption_context=PreemptionContext())
+    context.set_train_context(told)  # type: ignore[arg-type]
+    try:
+        assert "preemption_context" in context.TrainContext.__dataclass_fields__
+        assert not elastic.leaving()
+        told.preemption_context.preemption_info = PreemptionInfo(None, {"node": [0]})
+        assert elastic.leaving()
+    finally:
+        context._train_context = None
+
+
+@pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch, words: dict[str, str]) -> Any:
+    from ray.train.v2.api.config import ScalingConfig
+
+    from cluster import resize
+
+    monkeypatch.setattr(resize, "_draining", lambda: {"going": 0})
+    scaling = ScalingConfig(num_workers=(2, 8), resources_per_worker={"CPU": 2}, elastic_resize_monitor_interval_s=0)
+    made = resize.Divisors(scaling, sizes=[2, 4, 8], attempt="one")
+    monkeypatch.setattr(made, "_maybe_send_resource_request", lambda: None)
+    return made
+
+
+def nodes(**cpus: int) -> dict[str, dict[str, float]]:
+    return {name: {"CPU": float(count)} for name, count in cpus.items()}
+
+
+@pytest.mark.parametrize(
+    ("there", "workers"),
+    [(nodes(a=8, b=6), 4), (nodes(a=4, b=1), 2), (nodes(a=3), 0), (nodes(a=16), 8), (nodes(a=4, going=12), 2)],
+)
+def test_the_policy_takes_the_largest_size_that_fits_on_nodes_that_stay(
+    policy: Any, there: dict[str, dict[str, float]], workers: int
+) -> None:
+    assert policy._count_possible_workers(there) == workers
+
+
+def test_a_healthy_group_is_resized_only_when_it_has_saved(
+    policy: Any, words: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster import resize
+
+    there = nodes(a=4)
+    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: there)
+    group = SimpleNamespace(start_time=0.0, num_workers=2)
+
+    def decision() -> str:
+        made = policy.make_decision_for_running_worker_group(group, None)
+        return str(getattr(made, "num_workers", "stay"))
+
+    assert decision() == "stay"
+    there = nodes(a=4, b=4)
+    assert [decision(), decision()] == ["stay", "stay"]
+    words["one/saved"] = words["one/save"]
+    assert decision() == "4"
+    assert decision() == "stay", "a new wish"
+    monkeypatch.setattr(resize, "PATIENCE", 0.0)
+    assert decision() == "4", "a group that cannot save does not keep the run small for ever"
+
+
+def test_an_elastic_group_needs_room_for_its_least_only() -> None:
+    assert resources.per_worker({"CPU": 4.0}, Workers(8, 2, sizes=(2, 4, 8))) == {"CPU": 2}
+    assert resources.per_worker({"CPU": 16.0}, Workers(8, sizes=(2, 4, 8))) == {"CPU": 2}
+    with pytest.raises(ResourceError, match="2 workers x 2 CPUs were asked for, the cluster has 3 CPUs"):
+        resources.per_worker({"CPU": 3.0}, Workers(8, 2, sizes=(2, 4, 8)))
+
+
+class Group:
+    """A placement group that is ready after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks, self.removed = looks, False
+
+    def wait(self, seconds: float) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A cluster of no CPUs; what its placement group and its autoscaler do can be set."""
+    import ray
+    import ray.util
+
+    clock = iter(range(0, 100_000, 2))
+    state: dict[str, Any] = {"group": Group(5), "starting": True}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {})
+    monkeypatch.setattr(ray.util, "placement_group", lambda bundles: state.update(bundles=bundles) or state["group"])
+    monkeypatch.setattr(ray.util, "remove_placement_group", lambda group: setattr(group, "removed", True))
+    monkeypatch.setattr(resources, "starting", lambda: state["starting"])
+    monkeypatch.setattr(resources.time, "monotonic", lambda: float(next(clock)))
+    yield state
+
+
+def test_a_cluster_at_no_workers_is_asked_for_nodes_and_waited_for(empty: dict[str, Any]) -> None:
+    said: list[str] = []
+    resources.await_room(Workers(2, 4, 1.0), said.append, minutes=15)
+    assert empty["bundles"] == [{"CPU": 4.0, "GPU": 1.0}] * 2 and empty["group"].removed
+    assert said == ["waiting      for nodes with 4 CPUs and 1 GPUs for each of 2 workers"]
+
+
+@pytest.mark.parametrize(
+    ("starting", "workers", "minutes", "told"),
+    [
+        (False, Workers(2, 4), 15.0, "2 workers x 4 CPUs were asked for, the cluster has 0 CPUs, and starts no nodes"),
+        (True, Workers(2, 4), 1.0, "the cluster has 0 CPUs; no more came in 1 minutes"),
+        (True, Workers(2), 15.0, "--cpus-per-worker must be given"),
+        (True, Workers(2, 4), 0.0, "2 workers x 4 CPUs were asked for, the cluster has 0 CPUs$"),
+    ],
+)
+def test_nodes_that_do_not_come_are_one_clear_line(
+    empty: dict[str, Any], starting: bool, workers: Workers, minutes: float, told: str
+) -> None:
+    empty.update(starting=starting, group=Group(1000))
+    with pytest.raises(ResourceError, match=told):
+        resources.await_room(workers, lambda _: None, minutes=minutes)
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    thread = elastic.threading.Thread(target=elastic.live_on_after_sigterm)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before and os.getpid()

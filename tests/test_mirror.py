@@ -1,0 +1,326 @@
+"""Runs that lie on a store: copied there while they train, taken up elsewhere, and safe when the store fails."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+import torch
+from checkpoints import contents, flat
+from object_store import Store, serving
+
+from cluster.train import main
+from depthray import checkpoint, durable, fetch, load, manifest, progress
+from depthray.checkpoint import Writer, committed
+from depthray.errors import CheckpointError, UsageError
+from depthray.mirror import Mirror, send
+from depthray.storage import Folder, StorageError
+
+# One step an epoch.
+WORDS = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=2", "train.precision=fp32"]
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Be the machine of that name, which has a cache and a working directory of its own."""
+
+    def become(name: str) -> None:
+        monkeypatch.setenv("DEPTHRAY_CACHE", str(tmp_path / name / "cache"))
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+
+    become("one")
+    monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "20")
+    return become
+
+
+@pytest.fixture
+def run(store: Store) -> Folder:
+    """An empty run folder on the store."""
+    folder = Folder(store.url(f"runs/{next(NUMBERS)}"), patience=5)
+    folder.write(fetch.IDENTITY, folder.url.encode())
+    return folder
+
+
+def mirrored(run: Folder, working: Path, say: Callable[[str], None] = pytest.fail, *, patience: float = 10) -> Mirror:
+    (working / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return Mirror(run, working, say, patience=patience)
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+
+
+def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: Folder, tmp_path: Path) -> None:
+    mirror = mirrored(run, tmp_path)
+    writer = Writer(tmp_path / "checkpoints", keep_best=1, monitor="abs_rel")
+    for step, score in enumerate((0.5, 0.1, 0.4, 0.3), 1):
+        writer.save(contents(step, score))
+        writer.wait()
+    progress.append(tmp_path, {"kind": "note", "text": "here"})
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "events.1").write_bytes(b"curves")
+    wait_until(lambda: len(fetch.complete(run)) == 2)
+    writer.save(contents(5, 0.2))
+    writer.wait()
+    mirror.close()
+    wanted = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+    wanted[fetch.IDENTITY] = run.url.encode()
+    assert {name: run.read(name) for name in run.files()} == wanted
+    assert fetch.complete(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
+
+
+def test_a_checkpoint_without_its_manifest_is_invisible_there(run: Folder, tmp_path: Path) -> None:
+    (path,) = [checkpoint.write(tmp_path / "checkpoints", contents(1))]
+    for name in manifest.FILES:
+        run.upload(f"checkpoints/{path.name}/{name}", path / name)
+    assert fetch.complete(run) == []
+    send(run, path)
+    assert fetch.complete(run) == [path.name]
+
+
+def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: Folder, tmp_path: Path) -> None:
+    paths = [checkpoint.write(tmp_path / "a" / "checkpoints", contents(step, fill=step)) for step in (1, 2, 3)]
+    for path in paths:
+        send(run, path)
+    broken = f"checkpoints/{paths[2].name}/state.pt"
+    run.write(broken, run.read(broken)[:-1] + b"?")
+    said: list[str] = []
+    fetch.take_up(run, tmp_path / "b", said.append)
+    assert [path.name for path in committed(tmp_path / "b" / "checkpoints")] == [paths[1].name]
+    assert len(said) == 1 and f"{run.url}/{broken}: damaged" in said[0] and "going back" in said[0]
+    got = checkpoint.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
+    assert flat(got.state) == flat(contents(2, fill=2).state)
+    mirror = mirrored(run, tmp_path / "b", said.append)
+    wait_until(lambda: len(committed(tmp_path / "b" / "checkpoints")) == 2)
+    mirror.close()
+    assert fetch.complete(run) == [path.name for path in paths]  # what could not be read is not ours to remove
+
+
+def test_where_all_are_bad_nothing_begins_again(run: Folder, tmp_path: Path) -> None:
+    path = checkpoint.write(tmp_path / "a" / "checkpoints", contents(1))
+    send(run, path)
+    run.write(f"checkpoints/{path.name}/state.pt", b"")
+    with pytest.raises(CheckpointError, match="none of 1 checkpoints is good"):
+        fetch.take_up(run, tmp_path / "b", lambda _: None)
+
+
+def test_a_working_folder_of_another_run_is_put_aside(run: Folder, tmp_path: Path) -> None:
+    said: list[str] = []
+    fetch.take_up(run, tmp_path / "w", said.append)
+    checkpoint.write(tmp_path / "w" / "checkpoints", contents(9))
+    fetch.take_up(run, tmp_path / "w", said.append)
+    assert not said and len(committed(tmp_path / "w" / "checkpoints")) == 1
+    run.write(fetch.IDENTITY, b"another")
+    fetch.take_up(run, tmp_path / "w", said.append)
+    assert len(said) == 1 and not committed(tmp_path / "w" / "checkpoints")
+    (aside,) = tmp_path.glob("w-before-*")
+    assert len(committed(aside / "checkpoints")) == 1
+
+
+def test_a_store_away_for_a_while_is_waited_for(store: Store, run: Folder, tmp_path: Path) -> None:
+    said: list[str] = []
+    mirror = mirrored(run, tmp_path, said.append, patience=60)
+    with store.away():
+        path = checkpoint.write(tmp_path / "checkpoints", contents(1))
+        wait_until(lambda: bool(said))
+    mirror.close()
+    assert fetch.complete(run) == [path.name] and mirror.error is None
+    assert "storage: trying again while training goes on" in said[0]
+    assert any("storage: works again after" in text for text in said)
+
+
+def test_a_store_away_for_good_ends_in_one_line(store: Store, run: Folder, tmp_path: Path) -> None:
+    mirror = mirrored(run, tmp_path, lambda _: None, patience=2)
+    first = checkpoint.write(tmp_path / "checkpoints", contents(1))
+    wait_until(lambda: fetch.complete(run) == [first.name])
+    with store.away():
+        checkpoint.write(tmp_path / "checkpoints", contents(2))
+        wait_until(lambda: mirror.error is not None, 60)
+        with pytest.raises(StorageError) as error:
+            mirror.close()
+    assert str(tmp_path) in str(error.value) and "--resume" in str(error.value) and "\n" not in str(error.value)
+    assert fetch.complete(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
+
+
+def test_stop_on_the_store_reaches_the_run(run: Folder, tmp_path: Path) -> None:
+    mirror = mirrored(run, tmp_path)
+    run.write("STOP", b"")
+    wait_until((tmp_path / "STOP").exists)
+    mirror.close()
+
+
+def test_a_follower_reads_what_is_mirrored(store: Store, run: Folder, tmp_path: Path) -> None:
+    progress.append(tmp_path, {"kind": "note", "text": "before"})
+    run.upload(progress.FILE, tmp_path / progress.FILE)
+    seen: list[progress.Record] = []
+    with progress.Follower(run.url, seen.append, every=0.05):
+        store.stop()
+        time.sleep(0.2)
+        store.start()
+        progress.append(tmp_path, {"kind": "note", "text": "after"})
+        run.upload(progress.FILE, tmp_path / progress.FILE)
+    assert [record["text"] for record in seen] == ["after"]
+
+
+def weights(url: str) -> dict[str, torch.Tensor]:
+    return checkpoint.load(checkpoint.resolve(Path(url))).weights
+
+
+def test_a_run_goes_on_exactly_on_another_machine(
+    store: Store, machine: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, url = tmp_path / "whole", store.url("runs/exact")
+    assert main(["demo", *WORDS, "--local", "--out", str(whole)]) == 0
+    assert main(["demo", *WORDS, "train.epochs=1", "--local", "--out", url]) == 0
+    with pytest.raises(UsageError, match="already holds a run"):
+        main(["demo", *WORDS, "--local", "--out", url])
+    with pytest.raises(UsageError, match="trained with another recipe"):
+        main(["--local", "--out", url, "--resume", "optim.lr=9"])
+    machine("two")
+    capsys.readouterr()
+    assert main(["--local", "--out", url, "--resume", "train.epochs=2"]) == 0
+    said = capsys.readouterr().out
+    assert "resumed from epoch-0001" in said and f"checkpoint   {url}/checkpoints/epoch-000" in said
+    machine("three")
+    mine, theirs = (
+        checkpoint.load(committed(whole / "checkpoints")[-1]),
+        Path(url, "checkpoints", "epoch-0002-step-00000002"),
+    )
+    assert all(torch.equal(value, mine.weights[key]) for key, value in weights(str(theirs)).items())
+    assert load(url).recipe.train.epochs in (1, 2)
+    kinds = [line.split(b'"')[3] for line in Folder(url).read(progress.FILE).splitlines()]
+    assert kinds.count(b"epoch") == 2
+
+
+def test_other_words_take_a_remote_run(
+    store: Store, machine: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from depthray.__main__ import main as depthray
+
+    url = store.url("runs/words")
+    assert main(["demo", *WORDS, "train.epochs=1", "--local", "--out", url]) == 0
+    machine("two")
+    assert depthray(["evaluate", url]) == 0
+    (out,) = Path("evaluations").iterdir()
+    assert out.name.startswith("epoch-0001-step-00000001-val-")
+    assert depthray(["evaluate", f"{url}/checkpoints/none"]) == 3
+    assert depthray(["train", "--local", "--resume", "--out", store.url("runs/none")]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_training_outlives_a_store_and_says_where_all_is(
+    store: Store, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = store.url("runs/dies")
+    monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "2")
+    threading.Thread(target=_stop_when_it_trains, args=(store, url), daemon=True).start()
+    try:
+        with pytest.raises(StorageError) as error:
+            main(["demo", *WORDS, "train.epochs=400", "--local", "--out", url])
+    finally:
+        store.stop()
+        store.start()
+    working = fetch.working_folder(url)
+    assert error.value.exit_code == 5 and str(working) in str(error.value)
+    assert checkpoint.latest(working / "checkpoints", pytest.fail)
+    step = int(committed(working / "checkpoints")[-1].name[-8:])
+    capsys.readouterr()
+    monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "20")
+    assert main(["--local", "--out", url, "--resume", f"train.epochs={step + 1}"]) == 0
+    assert f"step {step})" in capsys.readouterr().out
+    assert fetch.complete(Folder(url))[-1].endswith(f"{step + 1:08d}")
+
+
+def _stop_when_it_trains(store: Store, url: str) -> None:
+    wait_until(lambda: bool(fetch.complete(Folder(url))), 60)
+    store.stop()
+
+
+class Failing:
+    """A file system call that fails with an error for so many times."""
+
+    def __init__(self, call: Callable[..., object], code: int, times: int) -> None:
+        self.call, self.code, self.left = call, code, times
+
+    def __call__(self, *args: object, **words: object) -> object:
+        if self.left > 0:
+            self.left -= 1
+            raise OSError(self.code, os.strerror(self.code))
+        return self.call(*args, **words)
+
+
+@pytest.mark.parametrize("code", ["EIO", "ESTALE", "ENOSPC", "ETIMEDOUT", "EROFS"])
+def test_a_local_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(durable, "PAUSE", 0.01)
+    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel", patience=30, say=said.append)
+    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(durable.errno, code), 3))
+    writer.save(contents(1))
+    path = writer.wait()
+    assert path and checkpoint.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
+    assert len(said) == 2 and "trying again" in said[0] and "works again after 3 failures" in said[1]
+
+
+@pytest.mark.parametrize(("code", "patience"), [("EIO", 0.3), ("EACCES", 60.0)])
+def test_a_local_disk_that_fails_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, patience: float
+) -> None:
+    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel", patience=patience)
+    writer.save(contents(1))
+    before = writer.wait()
+    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(durable.errno, code), 10**9))
+    writer.save(contents(2))
+    with pytest.raises(CheckpointError, match="cannot write checkpoints") as error:
+        writer.wait()
+    assert error.value.exit_code == 3
+    assert checkpoint.latest(tmp_path, pytest.fail) == before
+
+
+def test_progress_refused_by_a_disk_is_added_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = progress.Appender(tmp_path, patience=60)
+    file.append({"kind": "note", "text": "0"})
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "sync", half_written)
+        file.append({"kind": "note", "text": "1"})
+        file.append({"kind": "note", "text": "2"})
+    assert not (tmp_path / progress.FILE).read_bytes().endswith(b"\n")
+    file.append({"kind": "note", "text": "3"})
+    lines = (tmp_path / progress.FILE).read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["0", "1", "2", "3"]
+
+
+def half_written(file: IO[bytes], data: bytes) -> None:
+    file.write(data[: len(data) * 2 // 3])
+    file.flush()
+    raise OSError(durable.errno.EIO, os.strerror(durable.errno.EIO))
+
+
+def test_progress_refused_for_good_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = progress.Appender(tmp_path, patience=0.1)
+    monkeypatch.setattr(progress, "sync", half_written)
+    file.append({"kind": "note", "text": "1"})
+    time.sleep(0.15)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        file.append({"kind": "note", "text": "2"})
