@@ -7,7 +7,8 @@ a forward pass and the same machine for all three, one after the other, in so ma
 
 bare     bare_pass.py: decoded, resized, stacked, a forward pass of full batches; nothing encoded, no HTTP; the faster
          of decoding in turn and decoding ahead in a thread
-plain    plain_server.py: FastAPI, uvicorn and torch, one picture at a time; of three ways to run it the best
+plain    plain_server.py: FastAPI, uvicorn and torch, one picture a pass, one pass at a time, so on the same threads
+crowd    the same without a bound: as many passes at a time as FastAPI has threads, 40, on all cores
 serve    `depthray serve`, started as one starts it; --proxy says what Ray Serve has in front
 
 The load is closed for images/s (as many clients as saturate), then open: a request is due every 1/rate seconds
@@ -24,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from depthray import checkpoint, models, recipe
 
 HERE = Path(__file__).parent
 OK, FULL = 200, 429
+FASTAPI = 40  # requests it has in threads at a time
 SOON = 0.1  # seconds within which a refusal must come
 
 
@@ -65,18 +67,19 @@ def main() -> int:
     """Print all comparisons."""
     args = _arguments()
     work = Path(tempfile.mkdtemp(prefix="rb"))  # short, as names of Ray's sockets lie below it
-    path = written(args.recipe, work / "run")
+    path = written(args.recipe, work / "run", args.size)
     folder = photographs(args.data, work)
     bench = Bench(args, path, folder, work)
-    bare, plain, served = [], [], []
+    bare, plain, crowd, served = [], [], [], []
     for number in range(args.rounds):
         bare.append(bench.bare())
         plain.append(bench.plain())
+        crowd.append(bench.crowd())
         with bench.serve() as server:
             served.append(bench.saturate(server))
-            tell(f"round {number + 1}", bare[-1], plain[-1], served[-1])
+            tell(f"round {number + 1}", bare[-1], {"plain": plain[-1], "crowd": crowd[-1], "serve": served[-1]})
             if number == args.rounds - 1:
-                rates(bare, plain, served)
+                rates(bare, plain, crowd, served)
                 latency(bench, server, statistics.median(each.rate for each in served))
     return 0
 
@@ -85,16 +88,17 @@ def _arguments() -> argparse.Namespace:
     parser = frames.parser(__doc__)
     parser.add_argument("words", nargs="*", help="settings of depthray serve")
     parser.add_argument("--recipe", default="unet-resnet34", help="whose network is served, untrained")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of what the network sees")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of one forward pass")
-    parser.add_argument("--clients", type=int, default=24, help="at a time, to saturate")
+    parser.add_argument("--clients", type=int, default=48, help="at a time, to saturate")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each stretch; twice as long for latency")
     parser.add_argument("--proxy", choices=("python", "haproxy"), default="python", help="in front of depthray serve")
     return parser.parse_intermixed_args()
 
 
-def written(name: str, run: Path) -> Path:
+def written(name: str, run: Path, size: list[int] | None) -> Path:
     """A checkpoint of a recipe's network, untrained."""
-    made = recipe.load(name, [])
+    made = recipe.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
     torch.manual_seed(0)
     network = models.build_model(made.model, made.data.inputs, pretrained=False)
     contents = checkpoint.Contents(
@@ -125,8 +129,6 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, path: Path, folder: Path, work: Path) -> None:
         self._args, self._path, self._folder, self._work = args, path, folder, work
-        # Of the plain server: threads of a pass and passes at a time. FastAPI itself runs up to 40 at a time.
-        self._ways = [(args.threads, 40), (args.threads, 1), (1, args.threads)]
         self._picture = next(iter(sorted(folder.glob("*.jpg")))).read_bytes()
 
     def bare(self) -> float:
@@ -137,10 +139,12 @@ class Bench:
         return max(way["rate"] for way in told.values())
 
     def plain(self) -> Stretch:
-        """The plain server at saturation, in the best way it can be run."""
-        found = {way: self._plain(*way) for way in self._ways}
-        self._ways = [max(found, key=lambda way: found[way].rate)]
-        return found[self._ways[0]]
+        """The plain server at saturation, one pass at a time."""
+        return self._plain(self._args.threads, 1)
+
+    def crowd(self) -> Stretch:
+        """The plain server at saturation, as it is when nobody thinks of threads."""
+        return self._plain(self._args.threads, FASTAPI)
 
     def _plain(self, threads: int, together: int) -> Stretch:
         port = processes.free_port()
@@ -208,13 +212,12 @@ def _stretch(told: dict[str, Any], used: processes.Usage) -> Stretch:
     return Stretch(answers, len(answers.get(OK, [])) / lasted, lacking, told["faults"], told["late"], cores)
 
 
-def tell(when: str, bare: float, plain: Stretch, served: Stretch) -> None:
+def tell(when: str, bare: float, sides: Mapping[str, Stretch]) -> None:
     """One round."""
-    print(f"{when}   bare {bare:6.1f}   plain {plain.rate:6.1f}   serve {served.rate:6.1f} images/s", flush=True)
-    print(f"          cores: plain {_cores(plain)}; serve {_cores(served)}", flush=True)
-    for name, each in (("plain", plain), ("serve", served)):
-        if each.errors or each.faults:
-            print(f"          {name}: {_counts(each)} {each.faults}")
+    told = "".join(f"   {name} {each.rate:6.1f}" for name, each in sides.items())
+    print(f"{when}   bare {bare:6.1f}{told} images/s", flush=True)
+    for name, each in sides.items():
+        print(f"          {name}: {_counts(each)} {each.faults or ''}; cores: {_cores(each)}", flush=True)
 
 
 def _cores(stretch: Stretch) -> str:
@@ -226,15 +229,17 @@ def _counts(stretch: Stretch) -> str:
     return ", ".join(f"{len(times)} x {status or 'no answer'}" for status, times in sorted(stretch.answers.items()))
 
 
-def rates(bare: Sequence[float], plain: Sequence[Stretch], served: Sequence[Stretch]) -> None:
+def rates(bare: Sequence[float], plain: Sequence[Stretch], crowd: Sequence[Stretch], served: Sequence[Stretch]) -> None:
     """Medians of all rounds and their ratios."""
-    a, b, c = (
-        statistics.median(bare),
-        statistics.median(each.rate for each in plain),
-        statistics.median(each.rate for each in served),
-    )
-    print(f"saturation   bare  {a:6.1f}  serve {c:6.1f} images/s  ratio {c / a:.2f}  (wanted >= 0.9)")
-    print(f"             plain {b:6.1f}  serve {c:6.1f} images/s  ratio {c / b:.2f}  (wanted >= 1.5)", flush=True)
+    rate = statistics.median(each.rate for each in served)
+    others = {"bare": (statistics.median(bare), "wanted >= 0.9")}
+    others["plain"] = statistics.median(each.rate for each in plain), "wanted >= 1.5"
+    others["crowd"] = statistics.median(each.rate for each in crowd), "told"
+    for name, (other, wanted) in others.items():
+        print(
+            f"saturation   {name} {other:6.1f}  serve {rate:6.1f} images/s  ratio {rate / other:.2f}  ({wanted})",
+            flush=True,
+        )
 
 
 def latency(bench: Bench, server: Server, capacity: float) -> None:

@@ -90,7 +90,7 @@ class Settings(Section):
     default: str = Field("", pattern=rf"{NAME}|^$", description="model that answers without a name; empty: the first")
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(30.0, description="until a request is given up")
     answer_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
-        0.5, description="wanted for an answer; more requests than fit into it are refused with 429 (by depthray serve)"
+        2.0, description="wanted for an answer; more requests than fit into it are refused with 429 (by depthray serve)"
     )
     queued: Count = Field(32, description="requests in work at each ingress replica before more are refused with 429")
     keys_file: Path | None = Field(None, description="API keys, one a line; or give DEPTHRAY_API_KEYS")

@@ -54,7 +54,7 @@ def _talks() -> Iterator[tuple[str, list[int], list[bytes | float]]]:
     yield "less than Content-Length says", [408], [head(f"Content-Length: {len(body) + 5}") + body]
     encoded = head(f"Content-Length: {len(packed)}", "Content-Encoding: gzip")
     yield "a packed body", [415], [encoded + packed]
-    yield "a query of a megabyte", [400], [head(length, path="/v1/depth?x=" + "y" * 1_000_000) + body]
+    yield "a query of a megabyte", [431], [head(length, path="/v1/depth?x=" + "y" * 1_000_000) + body]
     yield "a header of a megabyte", [431], [head(length, "X: " + "y" * 1_000_000) + body]
     yield "two lengths", [400], [head("Content-Length: 5", "Content-Length: 6") + b"hello"]
     yield "a length and chunks", [400], [head("Content-Length: 5", "Transfer-Encoding: chunked") + b"0\r\n\r\n"]

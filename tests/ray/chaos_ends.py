@@ -28,7 +28,7 @@ def ends(sizes: Sizes) -> Iterator[Finding]:
 def _terminated(port: int, pause: float, clients: int) -> tuple[int, float, float, list[Outcome]]:
     """Exit code, seconds it took, when it was told to, and all requests."""
     with (
-        Service(port, "model.max_batch=2", faults={"pause": 0.0}) as service,
+        Service(port, "model.max_batch=2", "answer_seconds=60", faults={"pause": 0.0}) as service,  # none is refused
         Load(port, picture(), clients=clients) as load,
     ):
         load.wait(20)
