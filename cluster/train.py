@@ -220,7 +220,10 @@ def _farewell(run: Path | str, finished: bool) -> None:
     scores = scores_of(found)
     told = [key for key in TOLD if key in scores] or list(scores)  # some protocols have scores of their own only
     scored = ", ".join(f"{key} {scores[key]:.4f}" for key in told)
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # gone: a node started beside a job's driver unpacks the job's code anew
+        here = Path(os.devnull)
 
     def show(path: Path | str) -> Path | str:
         return path.relative_to(here) if isinstance(path, Path) and path.is_relative_to(here) else path

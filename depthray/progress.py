@@ -12,14 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from depthray.durable import explained, passing
+from depthray.durable import explained, passing, sync_folder
 from depthray.errors import CheckpointError
 from depthray.storage import Folder, StorageError, is_remote
 
 FILE = "progress.jsonl"
+TRAINED = b'"kind": "interval"'  # in the file: a step was trained
 _LONGEST = 1 << 20  # bytes of a line
 Record = dict[str, Any]
 
@@ -55,6 +57,7 @@ class Appender:
         self._lock = threading.Lock()
         self._waiting: list[str] = []
         self._first = True
+        self._begun = False  # on the disk, whatever fails: without it, beginning again at step 0 would not be noticed
         self._whole: int | None = None  # bytes of the file before what was perhaps half written
         self._failing_since: float | None = None
 
@@ -88,7 +91,11 @@ class Appender:
             if self._whole is not None and file.tell() > self._whole:
                 file.truncate(self._whole)
             self._whole = file.seek(0, os.SEEK_END)
-            sync(file, "".join(self._waiting).encode())
+            sync(file, data := "".join(self._waiting).encode())
+            if not self._begun and TRAINED in data:
+                os.fsync(file.fileno())
+                sync_folder(self.path.parent)
+                self._begun = True
         self._waiting.clear()
         self._first, self._whole = False, None
         self._failing_since = None
@@ -203,7 +210,8 @@ class Follower:
             if not raw.endswith(b"\n"):
                 return  # half written
             self.offset += len(raw)
-            yield json.loads(raw)
+            with suppress(ValueError):  # a disk that failed may have left zeros, or half a line
+                yield json.loads(raw.lstrip(b"\0"))
 
 
 def _local(path: Path) -> Callable[[int], bytes]:

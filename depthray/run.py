@@ -243,7 +243,7 @@ def _start(
 
 def _has_trained(run: Path) -> bool:
     path = run / progress.FILE
-    return path.exists() and b'"kind": "interval"' in path.read_bytes()
+    return path.exists() and progress.TRAINED in path.read_bytes()
 
 
 def _choose(run: Path, log: Log, remote: Folder | None) -> Path | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import time
 from pathlib import Path
+
+import pytest
 
 from depthray import progress
 
@@ -78,3 +81,30 @@ def test_a_follower_shows_what_is_new_and_waits_for_whole_lines(tmp_path: Path) 
             time.sleep(0.05)
             file.write('te", "text": "in two parts"}\n')
     assert [record["text"] for record in seen] == ["whole", "in two parts"]
+
+
+def test_a_follower_reads_on_behind_what_a_disk_that_failed_left(tmp_path: Path) -> None:
+    first, second = ({"kind": "note", "text": text} for text in ("one", "two"))
+    lines = [json.dumps(first), '{"kind": "no', "\0" * 40 + json.dumps(second)]
+    seen: list[progress.Record] = []
+    with progress.Follower(tmp_path, seen.append):
+        (tmp_path / progress.FILE).write_text("\n".join(lines) + "\n")
+    assert seen == [first, second]
+
+
+def test_the_first_step_trained_is_on_the_disk_before_anything_else_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a disk that loses what was not synced would let a run begin again at step 0 as if it were new."""
+    synced: list[str] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    file = progress.Appender(tmp_path, patience=0)
+    file.append({"kind": "note", "text": "begins"})
+    assert not synced
+    for _ in range(2):
+        file.append(INTERVAL)
+    assert synced == [str(tmp_path / progress.FILE), str(tmp_path)]

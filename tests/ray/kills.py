@@ -1,151 +1,166 @@
-"""Kill a training run at seeded steps and compare its final weights with those of an undisturbed run.
+"""Kill a training run, or take its storage away, at seeded steps; it must end in the right weights.
 
-    python tests/ray/kills.py [--points 12]
+    python tests/ray/kills.py [--points 50] [--kinds worker,raylet] [--seed 0]
 
-For each point a run is started with `depthray train`, killed with SIGKILL at a random step (one worker, all workers, or
-the driver, which is then started again with --resume), and must end with the weights of the run left alone: equal bit
-for bit on one worker, to 1e-6 on two. Prints a table and exits 1 if a row fails.
+The kinds: a worker, all workers, a node of a cluster (its raylet), the driver (then --resume), storage that fails for
+some seconds or for good, a disk that is full until space is freed or for good. A run that can go on must end by itself
+with the weights of the run left alone: equal bit for bit on one worker, to 1e-6 on two. One that cannot ends with one
+line and exit code 3 or 5, and --resume brings it to the same weights. Throughout no committed checkpoint is lost, and
+no run starts again from an earlier place than the last of them. Prints a row a point; exits 1 if one fails. Of a row,
+`resumed` is how often the run went back, `lost` by how many steps at most, `wait` the seconds from the harm to the next
+step after it, to the message that ended the run, or for which the storage failed, and `s` the seconds of the whole.
+Kinds of storage mount file systems of their own, which needs root.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import signal
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, for what the tests share
 
-ROOT = Path(__file__).resolve().parents[2]
-WORDS = [
-    "demo",
-    "data.size=32,64",
-    "data.frames=72",
-    "train.epochs=3",
-    "train.batch_size=8",
-    "train.save_every_steps=3",
-    "train.precision=fp32",
-    "train.log_seconds=0.001",
-]
-STEPS = 24
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-KINDS = ("worker", "all workers", "driver")
+import kill_checks as checks
+import kill_kinds as kinds
+from kill_disks import Bucket, check_rights
+from kill_runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
+
+from cluster.one_host import OneHost, Plan, one_host
+
+__all__ = ["TORCHRUN", "WORDS", "distance", "finish", "killed_run", "records", "start", "workers"]
+NO_PLAN = Plan()
+_HEAD = "{:>5} {:<16} {:<9} {:<11} {:>4} {:>7} {:>4} {:>5} {:>4} {:>10}"
 
 
-def start(run: Path, *flags: str, words: list[str] | None = None, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """`depthray train` as a process of its own, or under a launcher such as torchrun."""
-    command = [sys.executable, *under, "-m", "depthray", "train", *(words or WORDS), "--out", str(run), *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+@dataclass
+class Row:
+    """How a point ended."""
 
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for a driver; its output, or an error if it failed."""
-    output, _ = process.communicate(timeout=240)
-    if process.returncode:
-        raise RuntimeError(f"driver exited with {process.returncode}:\n{output}")
-    return output
-
-
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Return as soon as the run has told of a step at least this far."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        if any(record.get("step", -1) >= step for record in records(run)):
-            return
-        if process.poll() is not None:
-            raise RuntimeError(f"the run ended before step {step}:\n{process.stdout.read() if process.stdout else ''}")
-        time.sleep(0.02)
-    raise TimeoutError(f"step {step} not reached")
-
-
-def records(run: Path) -> list[dict[str, object]]:
-    """The run's progress so far."""
-    path = run / "progress.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def workers(driver: int) -> list[int]:
-    """Process ids of the Ray Train workers of a driver: they sit in a folder that its attempt is named after."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and str(os.readlink(entry / "cwd")).endswith(f"-{driver}"):
-                found.append(int(entry.name))
-        except OSError:
-            continue  # ended meanwhile, or not ours to look at
-    return found
-
-
-def kill(kind: str, process: subprocess.Popen[str], chance: random.Random) -> None:
-    """SIGKILL what the kind names."""
-    if kind == "driver":
-        process.kill()
-        process.communicate()
-        return
-    pids = workers(process.pid)
-    assert pids, "no worker found to kill"
-    for pid in pids if kind == "all workers" else [chance.choice(pids)]:
-        os.kill(pid, signal.SIGKILL)
-
-
-def killed_run(run: Path, kind: str, step: int, *flags: str, chance: random.Random) -> None:
-    """A run killed once at a step and brought to its end."""
-    process = start(run, *flags)
-    wait_for_step(run, step, process)
-    kill(kind, process, chance)
-    if kind == "driver":
-        process = start(run, *flags, "--resume")
-    finish(process)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """The weights of a run's last checkpoint."""
-    last = max((run / "checkpoints").glob("epoch-*"), key=lambda path: path.name.split("step-")[1])
-    return load_file(last / "model.safetensors")
-
-
-def distance(one: Path, other: Path) -> float:
-    """Largest difference between the final weights of two runs."""
-    left, right = weights(one), weights(other)
-    assert left.keys() == right.keys()
-    return max((left[key].double() - right[key].double()).abs().max().item() for key in left)
+    back: checks.Back
+    waited: float | None
+    gap: float
+    message: str
 
 
 def main() -> int:
     """Run all points and print a row each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=12)
+    args = _arguments()
+    todo = kinds.points(args.points, args.kinds, args.seed)
+    if args.only:
+        todo = [point for point in todo if point.number in args.only]
+    if any(kinds.mounts(point) for point in todo):
+        check_rights()
+    folder = Path(tempfile.mkdtemp(prefix="kills-", dir="/tmp"))
+    began = time.monotonic()
+    with _serving(Bucket()) as bucket:
+        os.environ["DEPTHRAY_CACHE"] = str(folder / "cache")
+        _straight(folder)
+        print(_HEAD.format("point", "kind", "where", "how", "step", "resumed", "lost", "wait", "s", "difference"))
+        here = [point for point in todo if not point.where.startswith("cluster")]
+        there = [point for point in todo if point not in here]
+        failed = [point.number for point in here if not _row(point, folder, bucket)]
+        if there:  # afterwards, so that there is one Ray cluster at a time
+            plan = Plan(2, 1, args.port, args.dashboard_port, args.worker_ports)
+            with one_host(plan, args.temp_dir) as host:
+                failed += [point.number for point in there if not _row(point, folder, bucket, host, plan)]
+    print(f"{len(todo) - len(failed)} of {len(todo)} ended as they must, in {time.monotonic() - began:.0f} s")
+    if failed:
+        print(f"failed: {failed}; what they said is in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=50)
+    parser.add_argument("--kinds", type=_kinds, default=list(kinds.MIX), help=", ".join(kinds.MIX))
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    chance = random.Random(args.seed)
-    for count in (1, 2):
-        finish(start(folder / f"straight-{count}", "--workers", str(count)))
-    print(f"{'point':>5} {'workers':>7} {'killed':>12} {'at step':>7} {'resumed':>8} {'seconds':>8} {'difference':>11}")
-    failed = 0
-    for point in range(args.points):
-        count, kind, step = 1 + point % 2, KINDS[point // 2 % 3], chance.randrange(1, STEPS - 1)
-        run = folder / f"killed-{point}"
-        began = time.monotonic()
-        killed_run(run, kind, step, "--workers", str(count), chance=chance)
-        gap = distance(run, folder / f"straight-{count}")
-        resumed = sum("resumed from" in str(record.get("text", "")) for record in records(run))
-        failed += gap > (0.0 if count == 1 else 1e-6)
-        row = f"{point:>5} {count:>7} {kind:>12} {step:>7} {resumed:>8} {time.monotonic() - began:>8.0f} {gap:>11.1e}"
-        print(row, flush=True)
-    print(f"{args.points - failed} of {args.points} ended with the weights of the undisturbed run")
-    return 1 if failed else 0
+    parser.add_argument("--only", type=_numbers, metavar="N,N", help="these of the points, by number")
+    parser.add_argument("--port", type=int, default=6379, help="of the cluster (default: 6379)")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="of the cluster (default: 8265)")
+    parser.add_argument("--worker-ports", default="", metavar="LOW-HIGH", help="of the cluster (default: any)")
+    parser.add_argument("--temp-dir", type=Path, help="of the cluster (default: a new one)")
+    return parser.parse_args()
+
+
+def _kinds(text: str) -> list[str]:
+    """The kinds that begin with one of the names given: `storage` means both of them."""
+    if found := [kind for kind in kinds.MIX if kind.startswith(tuple(text.split(",")))]:
+        return found
+    raise argparse.ArgumentTypeError(f"choose from: {', '.join(kinds.MIX)}")
+
+
+def _numbers(text: str) -> set[int]:
+    return {int(word) for word in text.split(",")}
+
+
+@contextmanager
+def _serving(bucket: Bucket) -> Iterator[Bucket]:
+    """The store while the context lasts, known to all processes that are started meanwhile."""
+    os.environ.update(bucket.environment)
+    bucket.start()
+    bucket.make_bucket()
+    try:
+        yield bucket
+    finally:
+        bucket.stop()
+
+
+def _straight(folder: Path) -> None:
+    """The runs left alone, without Ray."""
+    finish(start(folder / "straight-1", "--local"))
+    finish(start(folder / "straight-2", under=(*TORCHRUN, "2")))
+
+
+def _row(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None = None, plan: Plan = NO_PLAN) -> bool:
+    """Take a point and print its row; whether it ended as it must."""
+    began = time.monotonic()
+    given = (point.number, point.kind, point.where, point.how, point.step)
+    try:
+        row = _take(point, folder, bucket, host, plan)
+    except Exception as error:
+        (folder / f"point-{point.number}.log").write_text(traceback.format_exc(), "utf-8")
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        print(_HEAD.format(*given, "", "", "", f"{time.monotonic() - began:.0f}", "FAILED"), said, flush=True)
+        return False
+    seconds, gap = f"{time.monotonic() - began:.0f}", f"{row.gap:.1e}"
+    waited = "-" if row.waited is None else f"{row.waited:.0f}"
+    print(_HEAD.format(*given, row.back.times, row.back.steps, waited, seconds, gap), row.message[:160], flush=True)
+    return True
+
+
+def _take(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None, plan: Plan) -> Row:
+    """Start a run, harm it at the step, see it to its end, and check what must hold."""
+    os.environ["DEPTHRAY_CACHE"] = str(folder / "cache")
+    with kinds.lying(point, folder / f"point-{point.number}", bucket) as (place, storage):
+        process = kinds.start(point, place, host)
+        scene = kinds.Scene(point, place, storage, host, plan, random.Random(point.seed), process)
+        try:
+            wait_for_step(place.near, point.step, process)
+            scene.before, scene.harmed = place.listed(), time.time()
+            kinds.harm(point)(scene)
+        finally:
+            scene.process.kill()
+            if storage:
+                storage.mend()
+        checks.none_lost(scene.before, place.saved())
+        checks.none_repeated(records(place.near), scene.before, scene.harmed)
+        back = checks.no_silent_restart(records(place.near), scene.before, scene.furthest)
+        gap = distance(place.fetch(folder / f"final-{point.number}"), folder / f"straight-{point.workers}")
+    assert back.times or not scene.taken_up, "another process went on with the run, and did not say from where"
+    assert gap <= (0.0 if point.workers == 1 else 1e-6), f"the weights differ by {gap:.1e}"
+    waited = back.on_at - scene.harmed if scene.waited is None and back.on_at else scene.waited
+    return Row(back, waited, gap, scene.message)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,299 @@
+"""A Ray cluster whose nodes are hosts of their own: network namespaces with an address each, joined by a bridge.
+
+    with hosts.cluster(workers=2) as cluster:
+        cluster.nodes[1].kill()      SIGKILL of all processes of a host
+        cluster.start(cluster.nodes[1])
+
+Needs root and `ip netns`; where that is not allowed, the nodes are `ray start` processes on loopback
+(cluster.one_host), which can be killed just so. The hosts share the file system, as with NFS, but for Ray's folder.
+Ports and the folder are fixed: one of these at a time. What is left of one that was killed goes at the next start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster import one_host
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = str(Path(sys.executable).parent / "ray")
+FOLDER = Path("/tmp/rE")  # short: names of Ray's sockets lie below it
+NAME, SUBNET = "drE", "10.78.0"
+BRIDGE = f"{NAME}0"
+GCS, DASHBOARD, AGENT, WORKERS = 7500, 7510, 7520, (31000, 31400)
+# A node that does not answer is given up after 3 to 4 s. With Ray's defaults one that was switched off is after 12 s,
+# and one whose cable was cut after 65 s.
+QUICK = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+AUTOSCALING = {
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": "f" * 51 + "00000",
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": "f" * 51 + "00000",
+}
+# Under its own name, `fake_multinode`, Ray's provider wants a file of defaults that is not in its wheel.
+PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+LISTS = [f"{what}_commands" for what in ("setup", "initialization", "head_setup", "worker_setup")]
+LISTS += ["head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"]
+
+
+def possible() -> bool:
+    """Whether this machine lets us make network namespaces."""
+    made = subprocess.run(["ip", "netns", "add", f"{NAME}try"], capture_output=True).returncode == 0
+    if made:
+        _ip("netns", "delete", f"{NAME}try")
+    return made
+
+
+@dataclass
+class Host:
+    """A network namespace with the Ray processes in it."""
+
+    number: int  # 1 = the head
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def space(self) -> str:
+        return f"{NAME}{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"{SUBNET}.{self.number}"
+
+    def pids(self) -> list[int]:
+        """All processes of the host."""
+        told = subprocess.run(["ip", "netns", "pids", self.space], capture_output=True, text=True)
+        return [int(pid) for pid in told.stdout.split()]
+
+    def kill(self) -> None:
+        """SIGKILL of all processes, as if the machine had lost its power."""
+        for _ in range(5):  # those that are being started meanwhile as well
+            for pid in self.pids():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self.process:
+            self.process.wait()
+
+
+@dataclass
+class Cluster:
+    """A head without CPUs and workers of one CPU each, on hosts of their own."""
+
+    cpus: int = 1
+    token: str = field(default_factory=lambda: secrets.token_hex(32))
+    nodes: list[Host] = field(default_factory=list)  # the head first
+    grows: bool = False  # the head's own autoscaler starts workers on its host, up to two
+
+    @property
+    def url(self) -> str:
+        """The dashboard, which takes jobs."""
+        return f"http://{self.nodes[0].address}:{DASHBOARD}"
+
+    @property
+    def address(self) -> str:
+        return f"{self.nodes[0].address}:{GCS}"
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which others find the cluster and are let in."""
+        plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # jobs look for `python` here
+        own = {**QUICK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_API_SERVER_ADDRESS": self.url}
+        return {**plain, **own, "PATH": path, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
+
+    def start(self, host: Host) -> None:
+        """Start Ray on a host, and wait until the cluster has it."""
+        common = ["--block", "--disable-usage-stats", "--node-ip-address", host.address]
+        ports = ["--min-worker-port", str(WORKERS[0]), "--max-worker-port", str(WORKERS[1])]
+        common += [*ports, "--dashboard-agent-listen-port", str(AGENT), "--object-store-memory", "100000000"]
+        if host.number == 1:
+            own = ["--head", "--port", str(GCS), "--dashboard-host", host.address, "--dashboard-port", str(DASHBOARD)]
+            own += ["--num-cpus", "0", "--num-gpus", "0", "--temp-dir", str(FOLDER / "ray")]
+            own += ["--ray-client-server-port", str(AGENT + 1), *self._autoscaling()]
+        else:
+            own = ["--address", self.address, "--num-cpus", str(self.cpus), "--num-gpus", "0"]
+        before = self.node_ids(host)  # one that was killed a moment ago may still be called alive
+        env = self.environment() | (AUTOSCALING if self.grows else {})
+        env.pop("RAY_API_SERVER_ADDRESS")
+        with (FOLDER / f"host{host.number}.log").open("ab") as log:
+            command = ["ip", "netns", "exec", host.space, *self._own_disk(host), RAY, "start", *common, *own]
+            host.process = subprocess.Popen(
+                command, env=env, cwd=FOLDER, stdout=log, stderr=log, start_new_session=True
+            )
+        end = time.monotonic() + 180
+        while not self.node_ids(host) - before:
+            if time.monotonic() > end or host.process.poll() is not None:
+                raise TimeoutError(f"host {host.number} did not join; see {FOLDER}/host{host.number}.log")
+            time.sleep(0.3)
+
+    def _own_disk(self, host: Host) -> list[str]:
+        """Words before a command by which a worker's host has a disk of its own for what Ray keeps there.
+
+        In a folder that hosts share, a node started again unpacks the job's code anew, below the feet of the driver.
+        """
+        if host.number == 1:
+            return []
+        disk, place = FOLDER / f"disk{host.number}", FOLDER / "ray"
+        disk.mkdir(exist_ok=True)
+        return ["sh", "-c", f'mount --bind {disk} {place} && exec "$@"', "sh"]
+
+    def _autoscaling(self) -> list[str]:
+        """Flags of a head whose autoscaler starts nodes as processes beside it, as Ray's own tests have it."""
+        if not self.grows:
+            return []
+        kinds: dict[str, object] = {"worker": {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 2}}
+        kinds["ray.head.default"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
+        provider = {"type": "external", "module": PROVIDER, "gcs_address": self.address, "launch_multiple": True}
+        provider |= {"disable_node_updaters": True, "disable_launch_config_check": True}
+        provider["head_node_id"] = AUTOSCALING["RAY_OVERRIDE_NODE_ID_FOR_TESTING"]
+        config = {"cluster_name": "grows", "max_workers": 2, "idle_timeout_minutes": 0.3, "upscaling_speed": 1.0}
+        config |= {"provider": provider, "available_node_types": kinds, "head_node_type": "ray.head.default"}
+        config |= {**dict.fromkeys(LISTS, []), "file_mounts": {}, "auth": {}, "docker": {}}
+        path = FOLDER / "autoscaling.yaml"
+        path.write_text(json.dumps(config))
+        return ["--autoscaling-config", str(path)]
+
+    def alive(self) -> int:
+        """Nodes that are alive, as the dashboard says; 0 while it does not answer."""
+        return sum(node.get("raylet", {}).get("state") == "ALIVE" for node in self.told())
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the dashboard tells of the nodes."""
+        bearer = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(f"{self.url}/nodes?view=summary", headers=bearer)
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return list(json.load(answer)["data"]["summary"])
+        except (OSError, ValueError, KeyError):
+            return []
+
+    def on_head(self, command: list[str]) -> list[str]:
+        """A command as it runs on the head."""
+        return ["ip", "netns", "exec", self.nodes[0].space, *command]
+
+    def node_ids(self, host: Host) -> set[str]:
+        """What Ray calls the nodes that are alive on a host."""
+        raylets: list[dict[str, str]] = [dict(node.get("raylet", {})) for node in self.told()]
+        here = [r for r in raylets if r.get("state") == "ALIVE" and r.get("nodeManagerAddress") == host.address]
+        return {str(raylet["nodeId"]) for raylet in here}
+
+
+@contextmanager
+def cluster(*, workers: int = 2, cpus: int = 1, grows: bool = False) -> Iterator[Cluster]:
+    """A head and workers while the context lasts."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    if not possible():
+        with _on_loopback(workers, cpus) as made:
+            yield made
+        return
+    _remove(range(1, 10))
+    made = Cluster(cpus=cpus, grows=grows, nodes=[Host(number) for number in range(1, workers + 2)])
+    try:
+        _connect(made.nodes)
+        for host in made.nodes:
+            made.start(host)
+        yield made
+    finally:
+        for host in reversed(made.nodes):
+            host.kill()
+        _remove(range(1, workers + 2))
+        for path in (FOLDER / "ray", *FOLDER.glob("disk*")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _connect(nodes: list[Host]) -> None:
+    """A bridge, and for each host a cable to it; this machine itself is the address 254 on it."""
+    _ip("link", "add", BRIDGE, "type", "bridge")
+    _ip("addr", "add", f"{SUBNET}.254/24", "dev", BRIDGE)
+    _ip("link", "set", BRIDGE, "up")
+    for host in nodes:
+        outer = f"{NAME}v{host.number}"
+        _ip("netns", "add", host.space)
+        _ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", host.space)
+        _ip("link", "set", outer, "master", BRIDGE, "up")
+        _ip("-n", host.space, "addr", "add", f"{host.address}/24", "dev", "eth0")
+        _ip("-n", host.space, "link", "set", "eth0", "up")
+        _ip("-n", host.space, "link", "set", "lo", "up")
+        _ip("-n", host.space, "route", "add", "default", "via", f"{SUBNET}.254")  # by this Ray finds the address
+
+
+def _remove(numbers: range) -> None:
+    """Take away namespaces and bridge, if they are there."""
+    for number in numbers:
+        host = Host(number)
+        if Path(f"/run/netns/{host.space}").exists():
+            host.kill()
+            _ip("netns", "delete", host.space)
+        subprocess.run(["ip", "link", "delete", f"{NAME}v{number}"], capture_output=True)  # else it goes a little later
+    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+
+
+class _Process(Host):
+    """A node that is a `ray start` process on loopback."""
+
+    address = one_host.LOOPBACK
+
+    def pids(self) -> list[int]:
+        assert self.process
+        try:
+            root = psutil.Process(self.process.pid)
+            return [root.pid, *(child.pid for child in root.children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
+
+
+class _Loopback(Cluster):
+    """The same on loopback."""
+
+    def __init__(self, plan: one_host.Plan, host: one_host.OneHost) -> None:
+        super().__init__(plan.cpus)
+        self.plan, self.host = plan, host
+        self.token = Path(host.env["RAY_AUTH_TOKEN_PATH"]).read_text("ascii")
+        self.nodes = [_Process(number + 1, process) for number, process in enumerate(host.processes)]
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"GLOO_SOCKET_IFNAME": "lo", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+    def on_head(self, command: list[str]) -> list[str]:
+        return command
+
+    def start(self, host: Host) -> None:
+        alive = self.alive()
+        words = one_host._arguments(self.plan, host.number - 1, self.host.folder)
+        host.process = one_host._start(self.host, host.number - 1, words)
+        self.host.processes[host.number - 1] = host.process
+        while self.alive() < alive + 1:
+            time.sleep(0.3)
+
+
+@contextmanager
+def _on_loopback(workers: int, cpus: int) -> Iterator[Cluster]:
+    os.environ.update(QUICK)
+    plan = one_host.Plan(workers, cpus, GCS, DASHBOARD, "-".join(map(str, WORKERS)), 100)
+    with one_host.one_host(plan, FOLDER / "ray") as host:
+        yield _Loopback(plan, host)

@@ -1,0 +1,119 @@
+"""Training runs as processes that can be killed, and what is left of them: progress, workers, weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = [
+    "demo",
+    "data.size=32,64",
+    "data.frames=72",
+    "train.epochs=3",
+    "train.batch_size=8",
+    "train.save_every_steps=3",
+    "train.precision=fp32",
+    "train.log_seconds=0.001",
+]
+STEPS = 24
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+
+
+def start(
+    run: Path | str,
+    *flags: str,
+    words: list[str] | None = None,
+    under: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """`depthray train` as a process of its own, or under a launcher such as torchrun."""
+    command = [sys.executable, *under, "-m", "depthray", "train", *(words or WORDS), "--out", str(run), *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a driver; its output, or an error if it failed."""
+    output, _ = process.communicate(timeout=240)
+    if process.returncode:
+        raise RuntimeError(f"driver exited with {process.returncode}:\n{output}")
+    return output
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Return as soon as the run has told of a step at least this far."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if any(int(str(record.get("step", -1))) >= step for record in records(run)):
+            return
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended before step {step}:\n{process.stdout.read() if process.stdout else ''}")
+        time.sleep(0.02)
+    raise TimeoutError(f"step {step} not reached")
+
+
+def records(run: Path) -> list[dict[str, object]]:
+    """The run's progress so far."""
+    path = run / "progress.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    whole = (line.lstrip("\0") for line in lines if line.endswith("}"))  # zeros stand for writes that a disk lost
+    return [json.loads(line) for line in whole]
+
+
+def workers(driver: int) -> list[int]:
+    """Process ids of the Ray Train workers of a driver: they sit in a folder that its attempt is named after."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(os.readlink(entry / "cwd")).endswith(f"-{driver}"):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # ended meanwhile, or not ours to look at
+    return found
+
+
+def kill(kind: str, process: subprocess.Popen[str], chance: random.Random) -> None:
+    """SIGKILL what the kind names."""
+    if kind == "driver":
+        process.kill()
+        process.communicate()
+        return
+    pids = workers(process.pid)
+    assert pids, "no worker found to kill"
+    for pid in pids if kind == "all workers" else [chance.choice(pids)]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def killed_run(run: Path, kind: str, step: int, *flags: str, chance: random.Random) -> None:
+    """A run killed once at a step and brought to its end."""
+    process = start(run, *flags)
+    wait_for_step(run, step, process)
+    kill(kind, process, chance)
+    if kind == "driver":
+        process = start(run, *flags, "--resume")
+    finish(process)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run's last checkpoint."""
+    last = max((run / "checkpoints").glob("epoch-*"), key=lambda path: path.name.split("step-")[1])
+    return load_file(last / "model.safetensors")
+
+
+def distance(one: Path, other: Path) -> float:
+    """Largest difference between the final weights of two runs."""
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    return max((left[key].double() - right[key].double()).abs().max().item() for key in left)
