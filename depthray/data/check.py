@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
+from rich.table import Column, Table
 
 from depthray.data.sources import Frame, Source
 from depthray.data.split import SIDES, overlaps
@@ -89,7 +89,7 @@ def table(findings: Sequence[Finding]) -> Table:
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
-    result = Table("finding", "count", "frame or scene", "for example", title="data check")
+    result = Table(Column("finding", no_wrap=True), "count", "frame or scene", "for example", title="data check")
     for kind, group in kinds.items():
         for number, finding in enumerate(group[:EXAMPLES]):
             head = ("", "") if number else (kind, str(len(group)))
