@@ -19,7 +19,7 @@ from serve.settings import Settings
 
 VARIABLE = "DEPTHRAY_SERVE_DOOR"
 WEIGHT = 0.1  # of the newest answer in what is known of the others
-SPARE = 1.25  # times the requests that make Serve start another replica are let in, while there may be more replicas
+SPARE = 2.0  # times the requests that make Serve start another replica are let in, while there may be more replicas
 
 
 class Room:
