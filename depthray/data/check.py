@@ -89,7 +89,8 @@ def table(findings: Sequence[Finding]) -> Table:
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
-    result = Table(Column("finding", no_wrap=True), "count", "frame or scene", "for example", title="data check")
+    first = Column("finding", min_width=max(map(len, kinds), default=0))  # long paths leave it whole
+    result = Table(first, "count", "frame or scene", Column("for example", overflow="fold"), title="data check")
     for kind, group in kinds.items():
         for number, finding in enumerate(group[:EXAMPLES]):
             head = ("", "") if number else (kind, str(len(group)))
