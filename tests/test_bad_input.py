@@ -399,9 +399,9 @@ def test_train_on_depth_that_measures_nothing(fails: Fails, tmp_path: Path, data
 )
 def test_check_finds(capsys: pytest.CaptureFixture[str], data: Path, harm: Harm, kind: str) -> None:
     harm(data)
-    assert main(["data", "check", str(data), "--encoding", "float_m", "--json"]) == 3
+    assert main(["data", "check", str(data), "--encoding", "float_m"]) == 3
     out, err = capsys.readouterr()
-    assert kind in out and not err
+    assert kind in " ".join(out.replace("│", " ").split()) and not err, "the table wraps beside long paths"
 
 
 def test_file_changed_during_the_run(fails: Fails, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

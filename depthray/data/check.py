@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Column, Table
+from rich.table import Table
 
 from depthray.data.sources import Frame, Source
 from depthray.data.split import SIDES, overlaps
@@ -89,8 +89,7 @@ def table(findings: Sequence[Finding]) -> Table:
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
-    first = Column("finding", min_width=max(map(len, kinds), default=0))  # long paths leave it whole
-    result = Table(first, "count", "frame or scene", Column("for example", overflow="fold"), title="data check")
+    result = Table("finding", "count", "frame or scene", "for example", title="data check")
     for kind, group in kinds.items():
         for number, finding in enumerate(group[:EXAMPLES]):
             head = ("", "") if number else (kind, str(len(group)))
