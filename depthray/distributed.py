@@ -6,6 +6,7 @@ Alone, every function here does the obvious thing for one process.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -39,6 +40,9 @@ def start(*, gpu: bool | None = None) -> torch.device:
     if use_gpu:
         torch.cuda.set_device(device)
     if "RANK" in os.environ and not dist.is_initialized():
+        # Imported later (DDP does), its default arguments would hold the group for good: `stop` could not end gloo's
+        # threads, and one that still frees its last work while Python ends aborts the process.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if use_gpu else "gloo", timeout=TIMEOUT)
     return device
 

@@ -72,8 +72,12 @@ def test_one_step_of_a_batch_is_the_same_on_one_and_two_processes(tmp_path: Path
 
 TRAIN = """
 import sys
+from pathlib import Path
 from depthray.__main__ import main
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+names = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+left = [name for name in names if "gloo" in name]
+sys.exit(code or (f"threads of the process group are left: {left}" if left else 0))
 """
 
 

@@ -87,7 +87,9 @@ def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(
 
 def train(*words: str, under: Sequence[str] = ()) -> None:
     command = [sys.executable, *under, "-m", "depthray", "train", *words]
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=120)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_group_that_was_given_up_writes_nothing_more(tmp_path: Path, words: dict[str, str]) -> None:
