@@ -87,7 +87,7 @@ def planned(word: str, words: list[str], flags: argparse.Namespace) -> Job:
         raise UsageError(f"--address {args.address}: a job uses the cluster it is submitted to; leave out --address")
     _check(word, args)
     words = settled(word, words, below=flags.storage)
-    told = (getattr(args, key, None) for key in ("recipe", "checkpoint", "resume", "out"))
+    told = (getattr(args, key, None) for key in ("root", "recipe", "checkpoint", "resume", "out"))
     about = Path(next(each for each in told if isinstance(each, str | Path) and str(each)))  # a resume may be a flag
     name = "-".join([*word.split(), about.stem, time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)])
     sent, files = _files(word, words, args)

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 SETTINGS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -60,10 +60,12 @@ class Store:
         s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(self.bucket, "us-east-1")
 
 
+S = TypeVar("S", bound=Store)
+
+
 @contextmanager
-def serving() -> Iterator[Store]:
+def serving(store: S) -> Iterator[S]:
     """A store with an empty bucket, the environment of this process set to it."""
-    store = Store()
     before = dict(os.environ)
     os.environ.update(store.environment)
     store.start()

@@ -79,6 +79,7 @@ def test_what_goes_on_with_a_job_is_said_for_each_command() -> None:
     assert job.resources == {"entrypoint_num_cpus": 1.0, "entrypoint_num_gpus": 1.0}  # it is its own process that works
     assert "--address" not in job.words
     job = planned("data convert nyu_raw /d/nyu /d/packed --workers 4 --submit")
+    assert job.name.startswith("data-convert-nyu-")
     assert job.words == ["nyu_raw", "/d/nyu", "/d/packed", "--workers", "4", "--address", "auto"]
     job = planned("train demo --local --gpu --out /r/x --submit")
     assert "--address" not in job.words and job.resources == {"entrypoint_num_cpus": 1.0}

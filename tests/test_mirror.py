@@ -30,7 +30,7 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    with serving() as running:
+    with serving(Store()) as running:
         yield running
 
 

@@ -41,7 +41,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Store]:
-    with serving() as made:
+    with serving(Store()) as made:
         yield made
 
 

@@ -18,7 +18,7 @@ from depthray.storage import Folder, StorageError
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    with serving() as running:
+    with serving(Store()) as running:
         yield running
 
 

@@ -22,8 +22,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +31,7 @@ import kill_checks as checks
 import kill_kinds as kinds
 from kill_disks import Bucket, check_rights
 from kill_runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
+from object_store import serving
 
 from cluster.one_host import OneHost, Plan, one_host
 
@@ -61,7 +60,7 @@ def main() -> int:
         check_rights()
     folder = Path(tempfile.mkdtemp(prefix="kills-", dir="/tmp"))
     began = time.monotonic()
-    with _serving(Bucket()) as bucket:
+    with serving(Bucket()) as bucket:
         os.environ["DEPTHRAY_CACHE"] = str(folder / "cache")
         _straight(folder)
         print(_HEAD.format("point", "kind", "where", "how", "step", "resumed", "lost", "wait", "s", "difference"))
@@ -102,18 +101,6 @@ def _kinds(text: str) -> list[str]:
 
 def _numbers(text: str) -> set[int]:
     return {int(word) for word in text.split(",")}
-
-
-@contextmanager
-def _serving(bucket: Bucket) -> Iterator[Bucket]:
-    """The store while the context lasts, known to all processes that are started meanwhile."""
-    os.environ.update(bucket.environment)
-    bucket.start()
-    bucket.make_bucket()
-    try:
-        yield bucket
-    finally:
-        bucket.stop()
 
 
 def _straight(folder: Path) -> None:

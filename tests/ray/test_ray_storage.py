@@ -21,7 +21,7 @@ from depthray.storage import Folder
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    with serving() as running:
+    with serving(Store()) as running:
         yield running
 
 
