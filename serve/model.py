@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from depthray.errors import CheckpointError, DataError, DepthrayError
 from serve import golden
 from serve.batches import Batches, Late, OutOfMemory
+from serve.network import Network
 from serve.settings import Model, Replicas, Settings
 from serve.store import Pointer, Store
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.predict import Predictor
 
 log = logging.getLogger("ray.serve")
 Fault = Literal["", "elsewhere", "late", "memory", "broken", "nan", "input"]
@@ -51,54 +51,6 @@ class Reply:
 
 class Withdrawn(DepthrayError):
     """A version was let go of while a request for it waited."""
-
-
-class Network:
-    """A loaded version: warm, and found to say what it said when it was promoted."""
-
-    def __init__(self, predictor: Predictor, settings: Model) -> None:
-        from depthray.precision import Precision
-
-        self.predictor = predictor
-        self._precision = Precision.of(settings.precision, predictor.device)
-        self._compiled = settings.compile
-        if settings.compile:
-            import torch
-
-            predictor.model = torch.compile(predictor.model)  # type: ignore[assignment]  # it acts as the module it wraps
-        data = predictor.recipe.data
-        self._golden = golden.samples(data.inputs, data.size)
-        if predictor.device.type == "cpu" and settings.precision == "fp32" and not settings.compile:
-            from serve import packed
-
-            packed.pack(predictor.model, lambda: self.run([self._golden[0]] * settings.max_batch))
-        self._warm(settings.max_batch)
-
-    def run(self, samples: Sequence[Sample]) -> list[golden.Maps]:
-        """Prepared samples of one size -> of each the maps (h,w), in one pass."""
-        padded = [*samples, *[samples[-1]] * (_power(len(samples)) - len(samples))] if self._compiled else samples
-        with self._precision.autocast():
-            return self.predictor.run(padded)[: len(samples)]
-
-    def compare(self, wanted: Sequence[Mapping[str, Any]], most: float) -> None:
-        """CheckpointError if the golden images look otherwise than when this version was promoted."""
-        found = golden.difference([self.run([sample])[0] for sample in self._golden], wanted).relative
-        if not found <= most:
-            raise CheckpointError(f"its depth of golden images is off by {found:.1%} (model.deviation={most:.1%})")
-
-    def probe(self) -> None:
-        """RuntimeError if the network no longer says anything sensible."""
-        for key, values in self.run(self._golden[:1])[0].items():
-            if fault := golden.fault_of(key, values):
-                raise RuntimeError(f"{key} of a golden image is {fault}")
-
-    def _warm(self, most: int) -> None:
-        """Compute once in every batch size that costs time at first."""
-        sizes = {1, most}
-        if self._compiled:
-            sizes = {1 << power for power in range(_power(most).bit_length())}
-        for size in sorted(sizes):
-            self.run([self._golden[0]] * size)
 
 
 class Depth:
@@ -275,11 +227,6 @@ def _on_gpu(model: Model) -> bool:
 def _share(replicas: Replicas) -> int:
     """CPU threads of one replica, if nobody says how many."""
     return max(1, int(replicas.cpus), (os.cpu_count() or 1) // max(1, replicas.max))
-
-
-def _power(number: int) -> int:
-    """The least power of two that is not smaller."""
-    return 1 << (number - 1).bit_length()
 
 
 def _follow(depth: Depth, seconds: float) -> None:
