@@ -4,9 +4,9 @@
         cluster.nodes[1].kill()      SIGKILL of all processes of a host
         cluster.start(cluster.nodes[1])
 
-Needs root and `ip netns`; where that is not allowed, the nodes are `ray start` processes on loopback
-(cluster.one_host), which can be killed just so. The hosts share the file system, as with NFS, but for Ray's folder.
-Ports and the folder are fixed: one of these at a time. What is left of one that was killed goes at the next start.
+Needs root and `ip netns` (cluster.one_host has several nodes without). The hosts share the file system, as with NFS,
+but for Ray's folder. Ports and the folder are fixed: one of these at a time. What is left of one that was killed goes
+at the next start.
 """
 
 from __future__ import annotations
@@ -25,10 +25,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import psutil
-
-from cluster import one_host
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
@@ -56,12 +52,14 @@ LISTS = [f"{what}_commands" for what in ("setup", "initialization", "head_setup"
 LISTS += ["head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"]
 
 
-def possible() -> bool:
-    """Whether this machine lets us make network namespaces."""
-    made = subprocess.run(["ip", "netns", "add", f"{NAME}try"], capture_output=True).returncode == 0
-    if made:
+def missing() -> str:
+    """Why this machine does not let us make network namespaces; empty where it does."""
+    try:
+        _ip("netns", "add", f"{NAME}try")
         _ip("netns", "delete", f"{NAME}try")
-    return made
+    except OSError as error:
+        return f"hosts are network namespaces, which need root and iproute2: {error}"
+    return ""
 
 
 @dataclass
@@ -201,10 +199,6 @@ def cluster(*, workers: int = 2, cpus: int = 1, grows: bool = False) -> Iterator
     """A head and workers while the context lasts."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
-    if not possible():
-        with _on_loopback(workers, cpus) as made:
-            yield made
-        return
     _remove(range(1, 10))
     made = Cluster(cpus=cpus, grows=grows, nodes=[Host(number) for number in range(1, workers + 2)])
     try:
@@ -251,49 +245,3 @@ def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
-
-
-class _Process(Host):
-    """A node that is a `ray start` process on loopback."""
-
-    address = one_host.LOOPBACK
-
-    def pids(self) -> list[int]:
-        assert self.process
-        try:
-            root = psutil.Process(self.process.pid)
-            return [root.pid, *(child.pid for child in root.children(recursive=True))]
-        except psutil.NoSuchProcess:
-            return []
-
-
-class _Loopback(Cluster):
-    """The same on loopback."""
-
-    def __init__(self, plan: one_host.Plan, host: one_host.OneHost) -> None:
-        super().__init__(plan.cpus)
-        self.plan, self.host = plan, host
-        self.token = Path(host.env["RAY_AUTH_TOKEN_PATH"]).read_text("ascii")
-        self.nodes = [_Process(number + 1, process) for number, process in enumerate(host.processes)]
-
-    def environment(self) -> dict[str, str]:
-        return super().environment() | {"GLOO_SOCKET_IFNAME": "lo", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-
-    def on_head(self, command: list[str]) -> list[str]:
-        return command
-
-    def start(self, host: Host) -> None:
-        alive = self.alive()
-        words = one_host._arguments(self.plan, host.number - 1, self.host.folder)
-        host.process = one_host._start(self.host, host.number - 1, words)
-        self.host.processes[host.number - 1] = host.process
-        while self.alive() < alive + 1:
-            time.sleep(0.3)
-
-
-@contextmanager
-def _on_loopback(workers: int, cpus: int) -> Iterator[Cluster]:
-    os.environ.update(QUICK)
-    plan = one_host.Plan(workers, cpus, GCS, DASHBOARD, "-".join(map(str, WORKERS)), 100)
-    with one_host.one_host(plan, FOLDER / "ray") as host:
-        yield _Loopback(plan, host)

@@ -281,6 +281,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "wake"], default=[*PARTS, "wake"])
     args = parser.parse_args()
+    if fault := hosts.missing():
+        parser.error(fault)
     folder = hosts.FOLDER / "work"
     if parts := [part for part in args.only if part in PARTS]:
         with hosts.cluster(workers=2) as cluster:
