@@ -100,7 +100,8 @@ def _epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> 
         if result.stop and not last:
             yield SavePoint(_why_stopped(recipe, state))
             return
-        if (result.save or _save_due(recipe, at.step_in_epoch)) and not last:
+        # Who asks for a save point may be gone before validation ends; the others can wait for the epoch's checkpoint.
+        if result.save or (_save_due(recipe, at.step_in_epoch) and not last):
             yield SavePoint("", asked=result.save)
 
 

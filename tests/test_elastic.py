@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cluster import elastic, resources
 from cluster.resources import Workers
 from depthray import checkpoint, progress
 from depthray import recipe as recipes
+from depthray.data.frames import Frames
 from depthray.errors import ResourceError, UsageError
 from depthray.outside import Outside
 from depthray.run import prepare, record
@@ -64,6 +66,23 @@ def test_a_save_point_is_made_at_the_step_it_is_asked_for_and_told(tmp_path: Pat
         pass
     assert told == [2]
     assert "saved at step 2" in (tmp_path / progress.FILE).read_text()
+
+
+def test_a_save_point_asked_for_at_the_end_of_an_epoch_does_not_wait_for_validation(tmp_path: Path) -> None:
+    recipe = made("train.batch_size=4")
+    run, then, device = tmp_path / "run", tmp_path / "then", torch.device("cpu")
+    last = Frames.open(recipe).steps_per_epoch
+    asked = [*[False] * (last - 1), True]
+    outside = Outside(save=lambda: bool(asked and asked.pop(0)), saved=lambda: shutil.copytree(run, then))
+    prepare(run, recipe, resume=False)
+    (whole,) = record(recipe, run, device, outside=outside)
+    assert checkpoint.load(checkpoint.committed(then / checkpoint.FOLDER)[-1]).epoch == 0
+    prepare(then, recipe, resume=True)
+    (rest,) = record(recipe, then, device)
+    assert (rest.number, rest.step) == (whole.number, whole.step) == (1, last)
+    assert rest.metrics["train_loss"] == whole.metrics["train_loss"]
+    one, two = (checkpoint.load(checkpoint.committed(each / checkpoint.FOLDER)[-1]).weights for each in (run, then))
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def steps(run: Path) -> list[int]:
