@@ -170,10 +170,10 @@ def solid(side):
     "data", [png(60000, 60000), png(20000, 1), png(1, 20000), solid(9000)], ids=["claimed", "wide", "tall", "real"]
 )
 def test_bombs_are_refused_by_their_header(data):
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(photo.SizeError, match=r"\d+x\d+ pixels, at most 64 million in all and 16384 a side"):
         photo.decode(data)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
@@ -191,9 +191,9 @@ def test_text_that_inflates_is_refused_before_the_pixels():
 
 def test_a_file_of_empty_chunks_does_not_keep_us_busy():
     body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in scene())))
-    start = time.perf_counter()
+    start = time.process_time()
     assert photo._png_exif(png(48, 32, body, chunk(b"abCd", b"") * 1_000_000)) == b""
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_files_missing_or_too_large_are_named(tmp_path):

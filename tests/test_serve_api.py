@@ -249,9 +249,9 @@ def test_a_bomb_is_refused_quickly_and_without_memory() -> None:
     pixels = b"".join([row.compress(bytes(1501)) for _ in range(12_000)] + [row.flush()])
     bomb = png(12_000, 12_000, chunk(b"IDAT", pixels), bits=1, colour=0)
     assert len(bomb) < 60_000
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     refused(post(bomb), 422, "12000x12000")
-    assert time.perf_counter() - start < 0.5  # 50 ms on an idle machine
+    assert time.process_time() - start < 0.5  # 50 ms on an idle machine
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
