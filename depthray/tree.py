@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -34,8 +35,11 @@ class Here:
 
     def files(self) -> dict[str, int]:
         """All files in it and its folders, relative path -> bytes."""
-        paths = (Path(root, name) for root, _, names in os.walk(self.path) for name in names)
-        return {path.relative_to(self.path).as_posix(): path.lstat().st_size for path in paths}
+        found = {}
+        for path in (Path(root, name) for root, _, names in os.walk(self.path) for name in names):
+            with suppress(FileNotFoundError):  # a run under way renames and removes checkpoints
+                found[path.relative_to(self.path).as_posix()] = path.lstat().st_size
+        return found
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""

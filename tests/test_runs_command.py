@@ -242,3 +242,10 @@ def test_a_search_is_one_line_and_its_trials_are_cleaned(place: Path, capsys: py
     assert len(list((folder / "trials" / "0001" / "checkpoints").iterdir())) <= 2
     capsys.readouterr()
     assert listed(place, capsys)["tune-demo"]["state"] == "finished"
+
+
+def test_files_that_go_while_they_are_listed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the parts of a checkpoint do, whose folder gets its name when all are there."""
+    (tmp_path / "here").write_bytes(b"12")
+    monkeypatch.setattr("depthray.tree.os.walk", lambda path: [(str(path), [], ["gone", "here"])])
+    assert tree(tmp_path).files() == {"here": 2}
