@@ -28,6 +28,7 @@ from typing import NoReturn
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 LOOPBACK = "127.0.0.1"
+OBJECT_STORE = 200 * 2**20  # bytes, of each node
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 # Ray puts the address of a network interface in the place of 127.0.0.1 and listens on all of them, unless it takes the
@@ -52,7 +53,6 @@ class Plan:
     port: int = 6379
     dashboard_port: int = 8265
     worker_ports: str = ""  # LOW-HIGH, shared by the nodes; any free ones where it is empty
-    object_store_mb: int = 200  # a node
 
 
 @dataclass
@@ -122,7 +122,7 @@ def _arguments(plan: Plan, number: int, folder: Path) -> list[str]:
     own = {
         "--node-ip-address": LOOPBACK,
         "--dashboard-agent-listen-port": "0",  # any, as the nodes of one host cannot share it
-        "--object-store-memory": str(plan.object_store_mb * 2**20),
+        "--object-store-memory": str(OBJECT_STORE),
     }
     if plan.worker_ports:
         own["--min-worker-port"], own["--max-worker-port"] = plan.worker_ports.split("-")

@@ -51,7 +51,7 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
 
 
 def config(made: Recipe, folder: Path) -> dict[str, Any]:
-    """What `cluster.workers.work` is given."""
+    """What `cluster.workers._work` is given."""
     return {"recipe": made.model_dump(mode="json"), "run": str(folder), "gpu": False, "attempt": folder.name}
 
 
