@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from depthray.predict import Predictor as Predictor
     from depthray.predict import load as load
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _LAZY = {"load": "depthray.predict", "Predictor": "depthray.predict"}
 
 

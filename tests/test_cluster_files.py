@@ -6,7 +6,6 @@ import copy
 import re
 import shlex
 import subprocess
-import tomllib
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import yaml
 from kuberay_fields import faults
 
+import depthray
 from cluster.train import _parser
 from depthray import recipe as recipes
 
@@ -315,7 +315,7 @@ def test_images_hold_the_tested_versions() -> None:
     told = [value for path in [*UP, *KUBERAY] for where, value in walk(read(path)) if where.endswith(".image")]
     assert len(told) == 2 + 3 * 3 + 1
     python = "py" + PYTHON.replace(".", "")
-    ours = f"depthray:{tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))['project']['version']}"
+    ours = f"depthray:{depthray.__version__}"
     rays = f"rayproject/ray:{PINS['ray']}-{python}-gpu"
     assert set(told) == {rays, f"{ours}-ray{PINS['ray']}-{python}"}
     assert {spec["rayVersion"] for _, spec in clusters()} == {PINS["ray"]}
