@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-from timeline import Line, Panel, draw
+from depthray.curve import Line, Panel, timeline
+from depthray.picture import save_png
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ray"))
 # Seconds and clients, one after the other.
@@ -38,7 +38,7 @@ def main() -> int:
     from chaos_load import failed, tally
 
     outcomes, looks, began, changes = measured(args.port, args.most, args.pause)
-    cv2.imwrite(str(args.out), draw(panels(outcomes, looks, began, changes))[..., ::-1])
+    save_png(args.out, timeline(panels(outcomes, looks, began, changes)))
     counts = [running for _, running, _ in looks]
     print(f"requests  {len(outcomes)} ({tally(outcomes)})")
     print(f"replicas  {counts[0]} at first, {max(counts)} at most, {counts[-1]} at last")
@@ -95,10 +95,13 @@ def panels(outcomes: Sequence, looks: Looks, began: float, changes: Sequence[tup
     middles = [BIN * (place + 0.5) for place in range(len(bins) - 1)]
     full = bins[: len(middles)]
     clients = Line(
-        "clients", [*(at - began for at, _ in changes), end], [*(c for _, c in changes), changes[-1][1]], True
+        "clients",
+        [*(at - began for at, _ in changes), end],
+        [*(count for _, count in changes), changes[-1][1]],
+        steps=True,
     )
-    running = Line("answering", times, [float(count) for _, count, _ in looks], True)
-    starting = Line("and starting", times, [float(a + b) for _, a, b in looks], True)
+    running = Line("answering", times, [float(count) for _, count, _ in looks], steps=True)
+    starting = Line("and starting", times, [float(a + b) for _, a, b in looks], steps=True)
     return [
         Panel("Load: clients that wait for an answer", [clients]),
         Panel("Replicas", [running, starting]),

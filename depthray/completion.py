@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     import torch
     from torch import nn
 
+    from depthray import curve
     from depthray.data.sources import Source
     from depthray.evaluate import Batches
     from depthray.sections import Recipe
@@ -96,18 +97,22 @@ class Curve:
         from depthray import curve, picture
 
         names = [name for name in DRAWN if name in self.names] or self.names[:3]
-        panels = [
-            curve.Panel(_headed(name), [curve.Mark(p.samples, *_ends(p.scores[name])) for p in self.points])
-            for name in names
-        ]
+        panels = [curve.Panel(_headed(name), [self._line(name)]) for name in names]
         try:
             out.mkdir(parents=True, exist_ok=True)
             for form in ("md", "csv", "json"):
                 text = {"md": self.markdown, "csv": self.csv, "json": self.json}[form]()
                 (out / f"completion.{form}").write_text(text, encoding="utf-8")
-            picture.save_png(out / "completion.png", curve.draw(panels, below="sparse samples a frame"))
+            picture.save_png(out / "completion.png", curve.curves(panels, x_label="sparse samples a frame"))
         except OSError as error:
             raise UsageError(f"cannot write the curve to {out}: {error.strerror}; give another --out") from None
+
+    def _line(self, name: str) -> curve.Line:
+        """A metric against the number of samples."""
+        from depthray import curve
+
+        mean, low, high = ([p.scores[name][end] for p in self.points] for end in ("mean", "low", "high"))
+        return curve.Line(name, [p.samples for p in self.points], mean, low, high)
 
 
 def main(argv: list[str]) -> int:
@@ -264,10 +269,6 @@ def _headed(name: str) -> str:
     from depthray.metrics import UNITS
 
     return f"{name} [{UNITS[name]}]" if name in UNITS else name
-
-
-def _ends(score: dict[str, float]) -> tuple[float, float, float]:
-    return score["mean"], score["low"], score["high"]
 
 
 def _interval(mean: float, low: float, high: float) -> str:

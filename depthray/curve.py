@@ -1,104 +1,108 @@
-"""Scores against a number as a picture: one panel a metric, whiskers for intervals, the number on a log scale."""
+"""Line plots as pictures, drawn by matplotlib: scores against a count, and values over time."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:  # matplotlib takes half a second to import; only what draws waits for it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Colour = NDArray[np.uint8]
 
-WIDTH, HEIGHT = 460, 360  # pixels of a panel
-LEFT, RIGHT, TOP, BOTTOM = 70, 24, 50, 54  # around what is drawn
-_GROUND, _GRID, _PLAIN, _BRIGHT, _LINE = (20, 22, 26), (52, 56, 63), (160, 166, 176), (240, 242, 246), (94, 190, 255)
-_FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
+WIDTH, HEIGHT = 460, 360  # pixels of a panel of scores
+LONG, LOW = 900, 190  # pixels of a panel over time
+DPI = 100
+LABEL_GAP = 0.08  # of the axis between two labels, so that they do not overlap
 
 
-class Mark(NamedTuple):
-    """A score at a number, with the ends of its interval."""
+class Line(NamedTuple):
+    """Values over x, with the ends of their intervals if there are any. A NaN leaves a gap."""
 
-    at: int
-    value: float
-    low: float
-    high: float
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    steps: bool = False  # hold each value until the next point
 
 
 class Panel(NamedTuple):
-    """A curve with its name."""
+    """Lines of one unit."""
 
     title: str
-    marks: Sequence[Mark]
+    lines: Sequence[Line]
 
 
-def draw(panels: Sequence[Panel], *, below: str) -> Colour:
-    """Panels side by side -> (H,W,3) uint8 RGB; `below` says what the number counts. A NaN leaves a gap."""
-    return np.concatenate([_panel(panel, below) for panel in panels], axis=1)
+def curves(panels: Sequence[Panel], *, x_label: str) -> Colour:
+    """Panels -> (H,W,3) uint8 RGB, side by side; x is a count on a log scale that has a place for 0."""
+    figure = _figure(len(panels) * WIDTH, HEIGHT)
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        _plot(axes, panel, marker="o")
+        _label_counts(axes, sorted({x for line in panel.lines for x in line.x}))
+        axes.set_xlabel(x_label)
+    return _pixels(figure)
 
 
-def _panel(panel: Panel, below: str) -> Colour:
-    canvas = np.full((HEIGHT, WIDTH, 3), _GROUND, np.uint8)
-    marks = sorted(panel.marks)
-    ticks = _ticks([end for mark in marks for end in mark[1:] if np.isfinite(end)])
-    _axes(canvas, [mark.at for mark in marks], ticks, below=below)
-    _write(canvas, panel.title, (LEFT, 28), ink=_BRIGHT)
-    known = [mark for mark in marks if np.isfinite(mark.value)]
-    places = [(_x(mark.at, marks), _y(mark.value, ticks)) for mark in known]
-    for one, two in zip(places, places[1:], strict=False):
-        cv2.line(canvas, one, two, _LINE, 2, cv2.LINE_AA)
-    # A label lies on the side that the line leaves free.
-    drop = 20 if len(known) > 1 and known[-1].value > known[0].value else -8
-    for mark, (x, y) in zip(known, places, strict=True):
-        if np.isfinite(mark.low) and np.isfinite(mark.high):
-            cv2.line(canvas, (x, _y(mark.low, ticks)), (x, _y(mark.high, ticks)), _PLAIN, 1, cv2.LINE_AA)
-        cv2.circle(canvas, (x, y), 4, _LINE, -1, cv2.LINE_AA)
-        _write(canvas, f"{mark.value:.3f}", (min(x + 6, WIDTH - 44), y + drop), ink=_BRIGHT)
-    return canvas
+def timeline(panels: Sequence[Panel]) -> Colour:
+    """Panels -> (H,W,3) uint8 RGB, one below the other on one axis of seconds."""
+    figure = _figure(LONG, len(panels) * LOW)
+    for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
+        _plot(axes, panel, marker="")
+        axes.margins(x=0)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.set_xlabel("seconds")
+    return _pixels(figure)
 
 
-def _axes(canvas: Colour, numbers: Sequence[int], ticks: Sequence[float], *, below: str) -> None:
-    """Lines across at the ticks, the numbers below."""
-    for tick in ticks:
-        y = _y(tick, ticks)
-        cv2.line(canvas, (LEFT, y), (WIDTH - RIGHT, y), _GRID, 1)
-        text = f"{tick:.4g}"
-        _write(canvas, text, (LEFT - 8 - _extent(text), y + 5), ink=_PLAIN)
-    free = 0
-    for number in numbers:
-        text, x = str(number), _x(number, [Mark(each, 0, 0, 0) for each in numbers])
-        start = x - _extent(text) // 2
-        if start > free:  # else it would run into the one before
-            _write(canvas, text, (start, HEIGHT - BOTTOM + 20), ink=_PLAIN)
-            free = start + _extent(text) + 4
-    _write(canvas, below, ((LEFT + WIDTH - RIGHT - _extent(below)) // 2, HEIGHT - 12), ink=_PLAIN)
+def _plot(axes: Axes, panel: Panel, *, marker: str) -> None:
+    axes.set_title(panel.title, loc="left", fontsize=11)
+    axes.grid(axis="y", alpha=0.4)
+    axes.spines[["top", "right"]].set_visible(False)
+    for place, line in enumerate(panel.lines):
+        style = "steps-post" if line.steps else "default"
+        (drawn,) = axes.plot(line.x, line.y, label=line.name, marker=marker, drawstyle=style, zorder=4 - place / 10)
+        if line.low:
+            axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+            axes.vlines(line.x, line.low, line.high, color="0.5", linewidth=1)  # one point alone has no band
+    axes.set_ylim(bottom=0)
 
 
-def _ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers from 0 to above the largest value, about five of them."""
-    top = max([*values, 1e-9])
-    raw = top / 5
-    magnitude = 10.0 ** np.floor(np.log10(raw))
-    step = next(float(unit * magnitude) for unit in (1, 2, 5, 10) if unit * magnitude >= raw * 0.999)
-    return [step * index for index in range(int(np.ceil(top / step - 1e-9)) + 1)]
+def _label_counts(axes: Axes, counts: Sequence[float]) -> None:
+    """Ticks at the counts and the value at each point, except where labels would overlap."""
+    places = axes.xaxis.get_transform().transform(np.asarray(counts, float))
+    kept = [0]
+    for index, place in enumerate(places):
+        if place - places[kept[-1]] >= LABEL_GAP * (places[-1] - places[0]) > 0:
+            kept.append(index)
+    shown = [counts[index] for index in kept]
+    axes.minorticks_off()
+    axes.set_xticks(shown, [f"{count:g}" for count in shown])
+    for line in axes.lines:
+        points = [(x, y) for x, y in np.asarray(line.get_xydata()) if np.isfinite(y)]
+        below = bool(points) and points[-1][1] > points[0][1]  # the side that a rising line leaves free
+        for x, y in points:
+            if x in shown:
+                axes.annotate(f"{y:.3f}", (x, y), (5, -12 if below else 5), textcoords="offset points", fontsize=8)
 
 
-def _x(number: int, marks: Sequence[Mark]) -> int:
-    """Column of a number: by its logarithm, 0 having a place of its own before 1."""
-    ends = [np.log10(1 + each) for each in (min(m.at for m in marks), max(m.at for m in marks))]
-    share = (np.log10(1 + number) - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.5
-    inset = 16
-    return round(LEFT + inset + float(share) * (WIDTH - LEFT - RIGHT - 2 * inset))
+def _figure(width: int, height: int) -> Figure:
+    """A figure of its own, outside pyplot's state, which threads and other libraries share."""
+    from matplotlib.figure import Figure
+
+    return Figure((width / DPI, height / DPI), dpi=DPI, layout="constrained")
 
 
-def _y(value: float, ticks: Sequence[float]) -> int:
-    return round(HEIGHT - BOTTOM - value / ticks[-1] * (HEIGHT - TOP - BOTTOM))
-
-
-def _extent(text: str) -> int:
-    return int(cv2.getTextSize(text, _FONT, _SIZE, 1)[0][0])
-
-
-def _write(canvas: Colour, text: str, at: tuple[int, int], *, ink: tuple[int, int, int]) -> None:
-    cv2.putText(canvas, text, at, _FONT, _SIZE, ink, 1, cv2.LINE_AA)
+def _pixels(figure: Figure) -> Colour:
+    """-> (H,W,3) uint8 RGB"""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="rgba")
+    width, height = figure.canvas.get_width_height()
+    return np.frombuffer(buffer.getvalue(), np.uint8).reshape(height, width, 4)[..., :3].copy()

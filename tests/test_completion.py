@@ -133,25 +133,34 @@ def test_a_wrong_number_is_refused(path: Path, given: str, capsys: pytest.Captur
     assert "no number of samples" in capsys.readouterr().err
 
 
-def marks(*values: float) -> list[curve.Mark]:
-    return [curve.Mark(at, value, value, value) for at, value in zip((0, 5, 500), values, strict=False)]
+def panel(*values: float) -> curve.Panel:
+    return curve.Panel("rmse", [curve.Line("rmse", (0, 5, 500)[: len(values)], values, values, values)])
 
 
 def heights(picture: Any) -> list[int]:
     """(H,W,3) -> rows of the middles of the dots from left to right."""
-    dots = (picture == (94, 190, 255)).all(axis=2).astype(np.uint8)
+    dots = (picture == (31, 119, 180)).all(axis=2).astype(np.uint8)
     _, _, boxes, _ = cv2.connectedComponentsWithStats(cv2.erode(dots, np.ones((4, 4), np.uint8)))
     return [round(box[1] + box[3] / 2) for box in sorted(boxes[1:].tolist())]
 
 
 def test_the_plot_has_a_dot_for_each_score_and_lower_is_lower() -> None:
-    first, middle, last = heights(curve.draw([curve.Panel("rmse", marks(1.0, 0.5, 0.25))], below="samples"))
+    first, middle, last = heights(curve.curves([panel(1.0, 0.5, 0.25)], x_label="samples"))
     assert first < middle < last
     assert (middle - first) == pytest.approx(2 * (last - middle), abs=3)
 
 
 def test_the_plot_leaves_out_what_could_not_be_scored() -> None:
-    picture = curve.draw([curve.Panel("rmse", marks(1.0, float("nan"), 0.5))], below="samples")
+    picture = curve.curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
     assert len(heights(picture)) == 2
-    nothing = curve.draw([curve.Panel("rmse", marks(float("nan")))], below="samples")
+    nothing = curve.curves([panel(float("nan"))], x_label="samples")
     assert nothing.shape == (curve.HEIGHT, curve.WIDTH, 3) and not heights(nothing)
+
+
+def test_a_timeline_has_a_panel_below_the_other_for_each_unit() -> None:
+    steps = curve.Line("replicas", (0, 10, 20), (1, 4, 1), steps=True)
+    gap = curve.Line("median", (1, 11, 19), (0.5, float("nan"), 0.7))
+    picture = curve.timeline([curve.Panel("Replicas", [steps]), curve.Panel("Latency", [gap])])
+    assert picture.shape == (2 * curve.LOW, curve.LONG, 3)
+    drawn = np.ptp(picture, axis=2) > 40  # the lines are the only colours
+    assert drawn[: curve.LOW].any() and drawn[curve.LOW :].any()

@@ -67,7 +67,7 @@ def test_the_library_trains_evaluates_and_predicts_with_ray_blocked(tmp_path: Pa
 def test_help_imports_nothing_heavy(argv: list[str]) -> None:
     code = (
         "import sys; from depthray.__main__ import main; main(sys.argv[1:]); "
-        "heavy = {'torch', 'ray', 'cv2', 'numpy', 'albumentations', 'pydantic'} & set(sys.modules); "
+        "heavy = {'torch', 'ray', 'cv2', 'numpy', 'albumentations', 'pydantic', 'matplotlib'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -75,5 +75,5 @@ def test_help_imports_nothing_heavy(argv: list[str]) -> None:
 
 
 def test_import_of_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, depthray; assert not {'torch', 'numpy', 'cv2'} & set(sys.modules)"
+    code = "import sys, depthray; assert not {'torch', 'numpy', 'cv2', 'matplotlib'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
