@@ -1,0 +1,93 @@
+"""Bad arguments of the commands that read and write files: an exit code and one line on stderr."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bad_input import Fails
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        (3, ["--split", "test"], "split 'test' has no frames"),
+        (2, ["--split", "tset"], "did you mean 'test'?"),
+        (2, ["optim.lr=1"], "takes words of data.* and eval.* only"),
+        (2, ["eval.protocl=plain"], "unknown key 'eval.protocl' (did you mean 'protocol'?)"),
+        (3, ["data.encoding=uint8_10m"], "declare the right data.encoding"),
+        (2, ["--out", "FILE"], "cannot write the report to"),
+    ],
+)
+def test_evaluate(fails: Fails, trained: Path, data: Path, file: Path, code: int, words: list[str], said: str) -> None:
+    words = [str(file) if word == "FILE" else word for word in words]
+    fails(code, "evaluate", trained, "--data", data, *words, said=said)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        (3, ["TEXT"], "text.png: not a JPEG, PNG or WebP file"),
+        (3, ["nowhere.png"], "nowhere.png: no such file"),
+        (3, ["EMPTY"], "no JPEG, PNG or WebP image in"),
+        (5, ["IMAGE", "--out", "FILE"], "cannot be written: File exists"),
+        (5, ["IMAGE", "--out", "FILE/below"], "cannot be written: Not a directory"),
+        (5, [f"{300 * 'x'}.png"], "File name too long"),
+        (2, ["IMAGE", "--device", "cud"], "--device: no device 'cud'"),
+        (2, ["IMAGE", "--device", "meta"], "--device=meta: PyTorch cannot compute on it here"),
+        (2, ["IMAGE", "--format", "pgn"], "did you mean 'png'?"),
+        (2, ["IMAGE", "--intrinsics", "1,2"], "give four numbers"),
+        (3, ["IMAGE", "--max-megapixels", "0.001"], "60x40 pixels"),
+    ],
+)
+def test_predict(
+    fails: Fails, trained: Path, tmp_path: Path, image: Path, file: Path, code: int, words: list[str], said: str
+) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    known = {"IMAGE": image, "TEXT": tmp_path / "text.png", "EMPTY": tmp_path / "empty"}
+    named = [known.get(word, word.replace("FILE", str(file))) for word in words]
+    fails(code, "predict", trained, "--out", tmp_path / "out", *named, said=said)
+
+
+def test_one_bad_image_of_two(fails: Fails, trained: Path, tmp_path: Path, image: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    fails(3, "predict", trained, tmp_path / "text.png", image, "--out", tmp_path / "out", said="text.png: not a JPEG")
+    assert (tmp_path / "out/grey.depth.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        (5, ["pack", "DATA", "FILE"], "file: cannot be written: File exists;"),
+        (5, ["pack", "DATA", "FILE/below"], "below: cannot be written: Not a directory;"),
+        (2, ["pack", "DATA", "OUT", "--frames-per-shard", "0"], "--frames-per-shard must be at least 1"),
+        (3, ["pack", "DATA", "OUT", "--index", "other.csv"], "other.csv does not exist"),
+        (2, ["check", "DATA", "data.max_dept=3"], "did you mean 'max_depth'?"),
+        (2, ["stats", "DATA", "--protocol", "nyu"], "did you mean 'nyu-s2d'?"),
+        (5, ["render", "FILE", "--frames", "1", "--size", "16", "16"], "file: cannot be written: Not a directory;"),
+        (3, ["render", "DATA", "--frames", "1"], "index.csv exists"),
+        (2, ["render", "OUT", "--frames", "0"], "--frames 0: must be at least 1"),
+        (2, ["render", "OUT", "--size", "16", "0"], "--size 0: must be at least 1"),
+        (2, ["render", "OUT", "--seed", "-1"], "--seed -1: must be at least 0"),
+    ],
+)
+def test_data_commands(
+    fails: Fails, tmp_path: Path, data: Path, file: Path, code: int, words: list[str], said: str
+) -> None:
+    known = {"DATA": data, "OUT": tmp_path / "out"}
+    fails(code, "data", *(known.get(word, word.replace("FILE", str(file))) for word in words), said=said)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipe", "schema"], ["data", "--help"]])
+def test_reader_that_has_gone(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "depthray", *words]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

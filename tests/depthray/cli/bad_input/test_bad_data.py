@@ -1,0 +1,181 @@
+"""Data sets with faults through the command line: an exit code and one line on stderr that names the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from bad_input import FILES, SHARDS, SIZE, Fails, Harm, cut, flip, link_to_itself
+from frames import depth_map, read_index, write_index
+
+import cluster.train
+from depthray.__main__ import main
+from depthray.data.sources.folder import Folder
+
+
+def break_row(root: Path, number: int, **values: str) -> None:
+    rows = read_index(root)
+    rows[number] |= values
+    write_index(root, rows)
+
+
+def add_column(root: Path, name: str, value: Callable[[int], str]) -> None:
+    write_index(root, [row | {name: value(number)} for number, row in enumerate(read_index(root))])
+
+
+def depth_as(change: Callable[[Any], Any]) -> Harm:
+    """Give every frame its depth as .npy in metres, changed."""
+
+    def harm(root: Path) -> None:
+        for number in range(len(read_index(root))):
+            np.save(root / f"{number}.npy", change(depth_map(number, SIZE)))
+        add_column(root, "depth", "{}.npy".format)
+
+    return harm
+
+
+def write_depth(shape: tuple[int, ...], dtype: Any) -> Harm:
+    return lambda root: cv2.imwrite(str(root / "depth/s1-001.png"), np.ones(shape, dtype))
+
+
+FLOAT = "data.encoding=float_m"
+UNUSABLE: list[tuple[Harm, str, str]] = [
+    (lambda root: (root / "depth/s1-001.png").unlink(), "depth/s1-001.png: No such file", ""),
+    (lambda root: (root / "rgb/s1-001.jpg").write_text("text"), "rgb/s1-001.jpg: not a readable image (4 bytes)", ""),
+    (lambda root: link_to_itself(root / "rgb/s1-001.jpg"), "rgb/s1-001.jpg: Too many levels of symbolic links", ""),
+    (write_depth(SIZE, np.uint8), "stored as uint8, but encoding 'uint16_mm' is uint16", ""),
+    (write_depth((40, 64), np.uint16), "size mismatch, depth is 64x40 but rgb is 64x48", ""),
+    (write_depth((*SIZE, 3), np.uint16), "depth has shape (48, 64, 3), but one channel", ""),
+    (depth_as(lambda depth: depth.astype(object)), ".npy: not a readable .npy file", FLOAT),
+    (depth_as(lambda depth: depth.astype(np.int32)), "stored as int32, but encoding 'float_m'", FLOAT),
+    (lambda root: break_row(root, 4, rgb="rgb/s0-000.jpg"), "1 frame ids are used twice, first 'rgb/s0-000'", ""),
+    (lambda root: add_column(root, "split", lambda i: "val" if i % 2 else ""), "is declared train and val", ""),
+    (lambda root: add_column(root, "split", lambda i: "valid"), "unknown split 'valid' (did you mean 'val'?)", ""),
+    (lambda root: add_column(root, "split", lambda i: "val"), "no frames to train on", ""),
+    (lambda root: write_index(root, read_index(root)[:1]), "no frames to validate on", ""),
+    (lambda root: (root / "index.csv").write_text("rgb,depth,scene\n"), "the data set has no frames", ""),
+    (lambda root: (root / "index.csv").write_text("rgb,scene\na,b\n"), "no column 'depth'", ""),
+    (lambda root: (root / "index.csv").write_bytes(b"\xff\xfe"), "not a CSV file in UTF-8", ""),
+    (lambda root: (root / "index.csv").unlink(), "index.csv: No such file", ""),
+]
+UNMEASURED: list[Harm] = [
+    depth_as(lambda depth: depth * np.nan),
+    depth_as(lambda depth: depth + np.inf),
+    depth_as(lambda depth: -depth),
+    depth_as(lambda depth: 0 * depth),
+]
+
+
+@pytest.mark.parametrize(("harm", "said", "word"), UNUSABLE)
+def test_train_on_a_bad_folder(fails: Fails, tmp_path: Path, data: Path, harm: Harm, said: str, word: str) -> None:
+    harm(data)
+    words = [*FILES, *([word] if word else [])]
+    fails(3, "train", "demo", "--local", *words, "--data", data, "--out", tmp_path / "out", said=said)
+
+
+@pytest.mark.parametrize("harm", UNMEASURED)
+def test_train_on_depth_that_measures_nothing(fails: Fails, tmp_path: Path, data: Path, harm: Harm) -> None:
+    harm(data)
+    words = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
+    fails(3, *words, said=("none of 4 frames has a pixel", "is data.encoding right?"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "kind"),
+    [
+        *((harm, "empty depth") for harm in UNMEASURED),
+        (depth_as(lambda depth: 1000 * depth), "millimetres read as metres?"),
+        (depth_as(lambda depth: depth / 1000), "metres read as millimetres?"),
+        (depth_as(lambda depth: np.where(depth > 2, np.nan, depth)), "NaN values, read as unmeasured"),
+        (lambda root: depth_as(lambda depth: depth)(root) or break_row(root, 4, rgb="rgb/s0-000.jpg"), "duplicate id"),
+    ],
+)
+def test_check_finds(capsys: pytest.CaptureFixture[str], data: Path, harm: Harm, kind: str) -> None:
+    harm(data)
+    assert main(["data", "check", str(data), "--encoding", "float_m"]) == 3
+    out, err = capsys.readouterr()
+    assert kind in " ".join(out.replace("│", " ").split()) and not err, "the table wraps beside long paths"
+
+
+def test_file_changed_during_the_run(fails: Fails, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(source: Folder, index: int) -> Any:
+        os.utime(data / "depth/s0-000.png", ns=(1, 1))
+        return whole(source, index)
+
+    whole = Folder.read
+    monkeypatch.setattr(Folder, "read", read)
+    words = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
+    fails(3, *words, said="depth/s0-000.png: changed since the data set was opened")
+
+
+def test_bad_image_met_by_a_loader_process(fails: Fails, tmp_path: Path, data: Path) -> None:
+    (data / "rgb/s1-001.jpg").write_text("text")
+    words = [*FILES, "data.workers=2", "--data", data, "--out", tmp_path / "out"]
+    fails(3, "train", "demo", "--local", *words, said="rgb/s1-001.jpg: not a readable image")
+
+
+def test_fewer_frames_than_workers(fails: Fails, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.train, "train_on_ray", lambda *_: pytest.fail("Ray was started"))
+    words = [*FILES, "train.batch_size=16", "--workers", "16", "--data", data, "--out", tmp_path / "out"]
+    fails(3, "train", "demo", *words, said="8 training frames do not fill one batch of 16")
+
+
+SHARD_HARMS: list[tuple[Harm, str]] = [
+    (cut, "not a whole shard (cut off"),
+    (lambda path: path.write_bytes(b""), "not a whole shard (cut off"),
+    (lambda path: flip(path, 0.999), "not a whole shard (its index is damaged)"),
+    (lambda path: (path.unlink(), path.mkdir()), "not a whole shard (Is a directory)"),
+    (link_to_itself, "not a whole shard (Too many levels"),
+]
+
+
+@pytest.mark.parametrize(("harm", "said"), SHARD_HARMS)
+def test_bad_shard(fails: Fails, trained: Path, tmp_path: Path, data: Path, harm: Harm, said: str) -> None:
+    packed = tmp_path / "packed"
+    assert main(["data", "pack", str(data), str(packed)]) == 0
+    harm(packed / "shard-00000.h5")
+    said = f"shard-00000.h5: {said}"
+    fails(3, "train", "demo", "--local", *SHARDS, "--data", packed, "--out", tmp_path / "out", said=said)
+    fails(3, "evaluate", trained, "--data", packed, said=said)
+    for verb in ("check", "stats"):
+        fails(3, "data", verb, packed, said=said)
+
+
+def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Path, file: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    (tmp_path / "empty").mkdir()
+    nothing = "looks like none of bts, "
+    places = {
+        tmp_path / "nowhere": "nowhere does not exist",
+        loop: "loop is a link that leads nowhere",
+        file: nothing,
+        tmp_path / "empty": nothing,
+    }
+    for place, said in places.items():
+        fails(3, "data", "pack", place, tmp_path / "packed", said=said)
+        fails(3, "data", "check", place, said=said)
+        fails(3, "data", "stats", place, said=said)
+        fails(3, "evaluate", trained, "--data", place, said=said)
+    fails(3, "evaluate", trained, "--data", loop, "--source", "folder", said="Too many levels of symbolic links")
+    fails(2, "evaluate", trained, "--data", data, "--source", "foldr", said="did you mean 'folder'?")
+
+
+def test_evaluate_without_depth(fails: Fails, trained: Path, data: Path) -> None:
+    for path in (data / "depth").iterdir():
+        cv2.imwrite(str(path), np.zeros(SIZE, np.uint16))
+    fails(3, "evaluate", trained, "--data", data, said="none of 4 frames has a pixel that protocol plain scores")
+    add_column(data, "depth", lambda _: "")
+    fails(3, "evaluate", trained, "--data", data, said="frame 0 (line 2) has no depth")
+
+
+def test_training_on_a_mistaken_unit_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    depth_as(lambda depth: 1000 * depth)(data)
+    words = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 3
+    assert "millimetres read as metres? declare the right data.encoding" in capsys.readouterr().out
