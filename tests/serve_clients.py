@@ -1,0 +1,29 @@
+"""Clients that try again quickly, and the pictures and answers to test them with."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import cv2
+import httpx
+import numpy as np
+
+from serve.client import DepthClient, Patience
+
+QUICK = Patience(tries=4, first=0.01, longest=1.0)
+RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3)).astype(np.uint8)
+
+
+def answering(answer: Callable[[httpx.Request], httpx.Response], *, patience: Patience = QUICK) -> DepthClient:
+    return DepthClient("http://depth.test", patience=patience, transport=httpx.MockTransport(answer))
+
+
+def png(rgb: np.ndarray = RGB) -> bytes:
+    return cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
+
+
+def npy(values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
