@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import chromium
 import pytest
+import searches
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+from tuning import report
+from tuning.study import Study
 
-import searches  # noqa: E402
+if TYPE_CHECKING:
+    from playwright import sync_api
 
-from tuning import report  # noqa: E402
-from tuning.study import Study  # noqa: E402
-
-DESK = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {"viewport": {"width": 360, "height": 740}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 Open = Callable[..., "sync_api.Page"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[sync_api.Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            made = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium that starts: apt-get install chromium-headless-shell ({str(error)[:80]})")
+    with chromium.launched() as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def show(browser: sync_api.Browser, folder: Path) -> Iterator[Open]:
     contexts = []
 
     def opened(**options: Any) -> sync_api.Page:
-        context = browser.new_context(**{**DESK, **options})
+        context = browser.new_context(**{**chromium.DESK, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
@@ -163,7 +152,7 @@ def test_the_command_is_copied(show: Open, browser: sync_api.Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("device", [chromium.DESK, chromium.PHONE], ids=["desk", "phone"])
 def test_nothing_is_wider_than_the_screen_and_words_can_be_read(
     show: Open, device: dict[str, Any], scheme: str
 ) -> None:
