@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import uvicorn
+from paths import ROOT
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -24,7 +25,7 @@ from depthray import export, photo
 from depthray.errors import DataError
 from serve.backend import Answer, ModelCard, UnknownModel
 
-PAGE = Path(__file__).resolve().parents[1] / "serve" / "page"
+PAGE = ROOT / "serve" / "page"
 CARDS = [
     {"name": "room", "default": True, "inputs": ["image"], "targets": ["depth"]},
     {"name": "sparse-room", "inputs": ["image", "sparse"], "targets": ["depth"]},

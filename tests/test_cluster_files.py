@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 from kuberay_fields import faults
+from paths import ROOT
 
 import depthray
 from cluster.train import _parser
 from depthray import recipe as recipes
 
-ROOT = Path(__file__).parents[1]
 FILES = ROOT / "cluster" / "files"
 UP = sorted(FILES.glob("*.yaml"))
 KUBERAY = sorted(FILES.glob("kuberay/*.yaml"))

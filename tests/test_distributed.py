@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parents[1]
+from paths import ROOT
 
 STEP = """
 import json, sys

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from paths import ROOT
 
 from cluster import one_host
 from depthray import models, recipe
@@ -30,7 +31,6 @@ from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
 from serve import settings
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
     "depthray": {"depthray"},
     "cluster": {"depthray", "cluster"},

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from layouts_nyu import PER_SCENE, SCENES, SIZE, disparity, nyu_raw, save
+from paths import ROOT
 
 from depthray.data.sources import _kinect as kinect
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError
 from depthray.sections import Data
 
-REAL = Path(__file__).resolve().parents[2] / "shared/realdata/nyu-raw-kinect"
+REAL = ROOT.parent / "shared/realdata/nyu-raw-kinect"
 NATIVE = kinect.NATIVE
 MARGIN = np.s_[60:-60, 60:-60]
 

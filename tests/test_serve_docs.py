@@ -14,13 +14,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from paths import ROOT
 from serve_fake import Wall, running
 from test_docs import Block, blocks, commands
 
 from serve import api, auth
 from serve.settings import Limits, Settings
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 BLOCKS = [block for block in blocks("console", "python") if block.page.name == "serving.md"]
 STARTS = {

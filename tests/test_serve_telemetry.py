@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi import ask, form
+from paths import FILES
 from serve_backend import Fake, app, encoded, scene
 from serve_networks import broken, photograph, write_checkpoint
 
@@ -165,7 +166,7 @@ def test_swaps_are_told_once(store: Store, tmp_path: Path, told: dict[str, Count
 
 def known() -> dict[str, set[str]]:
     """The series there are, each with its labels: ours, and what was scraped from Ray."""
-    lines = (Path(__file__).parent / "ray_metrics.txt").read_text().splitlines()
+    lines = (FILES / "ray_metrics.txt").read_text().splitlines()
     rays = {name: set(labels) for name, *labels in (line.split() for line in lines if not line.startswith("#"))}
     return rays | {each: {*one.labels} for name, one in METRICS.items() for each in one.exported(name)}
 

@@ -10,6 +10,7 @@ import pytest
 from frames import folder_dataset
 from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS as OTHERS
+from paths import ROOT
 
 from depthray.batch import WORDS, collate
 from depthray.data.shards import pack
@@ -30,7 +31,7 @@ def synthetic(path):
     return Data(source="synthetic", frames=9, size=(24, 32), inputs=("image", "semantics"))
 
 
-PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+PAGE = ROOT / "docs" / "data.md"
 MAKERS = {"folder": folder, "shards": shards, "synthetic": synthetic, **NYU, **OTHERS}
 
 

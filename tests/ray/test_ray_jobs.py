@@ -20,11 +20,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from paths import ROOT
 
 from depthray import checkpoint, progress
 from depthray.__main__ import main
 
-ROOT = Path(__file__).resolve().parents[2]
 TOKEN = secrets.token_hex(32)
 PORTS = (
     "port",

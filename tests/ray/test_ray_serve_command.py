@@ -23,11 +23,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from paths import ROOT
 from serve_networks import photograph
 
 import serve
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["data.size=64,96", "data.frames=24", "model.encoder=tiny", "train.batch_size=8", "train.epochs=1"]
 # What shows only once something has gone wrong or been swapped.
 RARE = {"ray_depthray_faults_total", "ray_depthray_swaps_total"}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from cluster import train
 from depthray.run import summary
@@ -19,7 +20,6 @@ from tuning.records import Trial, curve, read_search, read_trials
 from tuning.study import Study
 
 WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def asked(tmp_path: Path, space: str, address: str, *more: str) -> list[str]:
