@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test coverage lint types format clean
+.PHONY: setup demo test coverage lint types format schema clean
 
 setup: $(READY)
 
@@ -34,6 +34,10 @@ types: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The JSON schema by which editors check and complete recipes, after a change of the recipe's sections.
+schema: $(READY)
+	$(BIN)/depthray recipe schema > depthray/recipes/schema.json
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
