@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test coverage lint types format schema clean
+.PHONY: setup demo test fast coverage lint types format schema clean
 
 setup: $(READY)
 
@@ -16,9 +16,11 @@ demo: $(READY)
 	$(BIN)/depthray demo
 
 # What needs no Ray runs side by side; what does shares one cluster.
-test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray
+test: fast
 	$(BIN)/python -m pytest tests/ray
+
+fast: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray
 
 # Of the tests without Ray; what runs on a cluster only is not counted, so the floor in pyproject.toml leaves room for it.
 coverage: $(READY)
