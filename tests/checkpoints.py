@@ -1,4 +1,4 @@
-"""Small checkpoint contents made by code, a way to compare what came back, and means to harm what was written."""
+"""Checkpoints and their contents made by code, a way to compare what came back, and means to harm what was written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from depthray import manifest
+from depthray import checkpoint, manifest, models, recipe
 from depthray.checkpoint import Contents
 from depthray.sections import Recipe
+
+SMALL = ["data.size=64,96", "model.encoder=tiny"]
+
+
+def write_checkpoint(folder: Path, *words: str, name: str = "demo") -> Path:
+    """A checkpoint of an untrained network below a run folder."""
+    made = recipe.load(name, [*(SMALL if name == "demo" else SMALL[:1]), *words])
+    torch.manual_seed(0)
+    weights = models.build_model(made.model, made.data.inputs).state_dict()
+    contents = Contents(
+        weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
+    )
+    return checkpoint.write(folder / "checkpoints", contents)
 
 
 def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:

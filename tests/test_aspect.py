@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from made_sources import Drawn
 from scoring import Net, Rooms
-from test_loader import Drawn
 
 from depthray.batch import Sample, to_device
 from depthray.data.loader import TrainLoader, eval_batches

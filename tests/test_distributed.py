@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from paths import ROOT
+from process_groups import launch
 
 STEP = """
 import json, sys
@@ -39,26 +35,6 @@ WORDS = [
     "optim.lr=0.1",
     "optim.schedule=constant",
 ]
-
-
-def launch(code: str, processes: int, *argv: str) -> None:
-    """Run code in a group of processes, announced by torchrun's variables."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *argv],
-            cwd=ROOT,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
-    assert all(process.returncode == 0 for process in started), "\n".join(errors)
 
 
 @pytest.mark.parametrize("words", [[], ["train.accumulate=2"], ["optim.clip_norm=0.01"]])

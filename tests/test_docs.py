@@ -13,10 +13,10 @@ import signal
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from doc_pages import FENCED, PAGES, Block, blocks, commands
 from paths import ROOT
 
 from cluster import one_host
@@ -31,7 +31,6 @@ from depthray.protocols import PROTOCOLS
 from depthray.sections import Recipe
 from serve import settings
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
 
 INTERMIXED = (
@@ -44,31 +43,11 @@ INTERMIXED = (
 NESTED = ("data", "recipe", "runs")  # words with words of their own
 CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
 
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
 KEY = re.compile(rf"({'|'.join(Recipe.model_fields)})\.[a-z][a-z0-9_]*(=.+)?")
 FILE_ENDINGS = (".md", ".py", ".safetensors", ".yaml")  # `model.safetensors` looks like a key and is none
 REPOSITORY = re.compile(r"(\.ci|benchmarks|cluster|depthray|docs|serve|tests|tuning)/\S*|\w+\.(toml|txt)|Makefile")
-
-
-class Block(NamedTuple):
-    """A fenced block of a page."""
-
-    page: Path
-    language: str
-    text: str
-
-
-def blocks(*languages: str) -> list[Block]:
-    found = [Block(page, *match) for page in PAGES for match in FENCED.findall(page.read_text(encoding="utf-8"))]
-    return [block for block in found if block.language in languages]
-
-
-def commands(text: str) -> list[list[str]]:
-    """The command lines of a bash block as words, comments dropped."""
-    lines = text.replace("\\\n", " ").splitlines()
-    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
 
 
 def inline() -> Iterator[tuple[Path, list[str]]]:

@@ -9,37 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_sources import Drawn
 
-from depthray.batch import Batch, Sample
+from depthray.batch import Batch
 from depthray.data.loader import TrainLoader, ahead, eval_batches
-from depthray.data.sources import Frame
 from depthray.errors import DataError, UsageError
 from depthray.sections import Augment, Curriculum, Data, Sparse
 
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
-
-
-class Drawn:
-    """A source of small random frames; those in `broken` cannot be read, those in `odd` have another size."""
-
-    fingerprint = "0" * 64
-    keys = frozenset({"image", "depth"})
-
-    def __init__(self, count: int, broken: tuple[int, ...] = (), odd: tuple[int, ...] = ()) -> None:
-        self.frames = [Frame(f"f{i}", f"s{i % 3}", "", "drawn") for i in range(count)]
-        self.broken, self.odd = broken, odd
-
-    def faults(self, index: int) -> list[str]:
-        return []
-
-    def read(self, index: int) -> Sample:
-        if index in self.broken:
-            raise DataError(f"drawn: frame {index} is broken")
-        random = np.random.default_rng(index)
-        size = (20, 28) if index in self.odd else (24, 32)
-        image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-        depth = random.uniform(1, 9, size).astype(np.float32)
-        return {"image": image, "depth": depth, "id": f"f{index}", "scene": f"s{index % 3}", "source": "drawn"}
 
 
 def loader(source: Drawn, workers: int = 0, augment: Augment = COLOURED, **words: int) -> TrainLoader:

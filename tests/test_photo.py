@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+from orientations import stored_as
 from PIL import Image
 
 from depthray import photo
@@ -36,13 +37,6 @@ def chunk(kind, body):
 def png(width, height, *chunks, bits=8, colour=2):
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
-
-
-def stored_as(array, orientation):
-    """The array a camera would store so that this orientation shows it upright: the inverse of the turn."""
-    turn = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1)}
-    turn |= {6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: lambda a: np.rot90(a, -1)}
-    return np.ascontiguousarray(turn.get(orientation, lambda a: a)(array))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

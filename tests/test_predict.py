@@ -6,24 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from checkpoints import write_checkpoint
+from orientations import stored_as
 from PIL import Image
 
 from depthray import checkpoint, load, models, recipe
 from depthray.__main__ import main
 from depthray.commands import predict as predict_command
 from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
-
-WORDS = ["data.size=64,96", "model.encoder=tiny"]
-
-
-def write_checkpoint(folder, *words, name="demo"):
-    made = recipe.load(name, [*(WORDS if name == "demo" else WORDS[:1]), *words])
-    torch.manual_seed(0)
-    weights = models.build_model(made.model, made.data.inputs).state_dict()
-    contents = checkpoint.Contents(
-        weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
-    )
-    return checkpoint.write(folder / "checkpoints", contents)
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +176,6 @@ def test_a_device_that_is_not_there_is_named(trained, name):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_gives_the_depth_of_the_upright_image(trained, tmp_path, orientation):
-    from test_photo import stored_as
-
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(stored_as(photograph(), orientation)).save(tmp_path / "turned.png", exif=exif)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_sources import Made, flip
 from object_store import Store, serving
-from test_shards import Made, flip
 
 from depthray import recipe as recipes
 from depthray import storage

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asgi import ask
+from orientations import stored_as
 from PIL import Image
 from serve_backend import app, chunk, encoded, png, scene, wall
 from serve_requests import PHOTO, depth, post, refused
@@ -130,11 +131,9 @@ def test_a_bomb_is_refused_quickly_and_without_memory() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_gives_the_depth_of_the_upright_picture(orientation: int) -> None:
-    turns: dict[int, Any] = {2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1)}
-    turns |= {6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: lambda a: np.rot90(a, -1)}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = np.ascontiguousarray(turns.get(orientation, lambda a: a)(scene()))
+    stored = stored_as(scene(), orientation)
     assert (depth(post(encoded(stored, exif=exif), path="/v1/depth?format=npy")) == wall(scene())).all()
 
 

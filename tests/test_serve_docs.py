@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from doc_pages import Block, blocks, commands
 from paths import ROOT
 from serve_fake import Wall, running
-from test_docs import Block, blocks, commands
 
 from serve import api, auth
 from serve.settings import Limits, Settings

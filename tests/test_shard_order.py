@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_distributed import launch
-from test_loader import Drawn
+from made_sources import Drawn
+from process_groups import launch
 
 from depthray.data import shards
 from depthray.data.loader import TrainLoader, eval_batches

@@ -11,31 +11,15 @@ import h5py
 import numpy as np
 import pytest
 from frames import folder_dataset
+from made_sources import Made, flip
 
 from depthray.commands.data import main
 from depthray.data import shard_writer, shards
-from depthray.data.sources import Frame, open_source
+from depthray.data.sources import open_source
 from depthray.errors import DataError, ResourceError
 from depthray.sections import Data
 
 EVERYTHING = ("image", "background", "semantics", "instances", "mask")
-
-
-class Made:
-    """Frames made up in memory; reading one fails after `lasts` of them."""
-
-    def __init__(self, count=7, *, sizes=((6, 8),), lasts=10**9, **extra):
-        self.frames = [Frame(f"f{i}", f"scene-{i // 3}", "", "made") for i in range(count)]
-        self.fingerprint, self.sizes, self.lasts, self.extra, self.reads = "f" * 64, sizes, lasts, extra, 0
-
-    def read(self, index):
-        self.reads += 1
-        if self.reads > self.lasts:
-            raise KeyboardInterrupt
-        size = self.sizes[index % len(self.sizes)]
-        depth = np.full(size, 1.5 + index, np.float32)
-        image = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
-        return {"image": image, "depth": depth, **self.extra}
 
 
 def packed(path, source=None, **words):
@@ -211,14 +195,6 @@ def test_index_that_does_not_fit(tmp_path, values, message):
     with_index(path, **values)
     with pytest.raises(DataError, match=rf"shard-00000\.h5: .*{message}"):
         opened(tmp_path)
-
-
-def flip(path, position, bit):
-    with path.open("r+b") as file:
-        file.seek(position)
-        byte = file.read(1)[0]
-        file.seek(position)
-        file.write(bytes([byte ^ (1 << bit)]))
 
 
 @pytest.mark.parametrize("seed", range(4))

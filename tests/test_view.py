@@ -8,7 +8,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from test_predict import write_checkpoint
+from checkpoints import write_checkpoint
 
 from depthray import edges, export
 from depthray.commands import measure as measure_command
