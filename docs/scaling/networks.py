@@ -43,7 +43,7 @@ class Bucket(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What the model knows of a network; per image unless said otherwise."""
+    """Costs of a network; per image unless a comment says otherwise."""
 
     name: str
     size: tuple[int, int]
@@ -64,7 +64,7 @@ class Network(NamedTuple):
 
 @cache
 def counted(name: str, size: tuple[int, int] | None = None) -> Network:
-    """The network of a recipe at a size, the seed's by default."""
+    """The network of a recipe at a size, by default the seed system's."""
     size = size or SIZES[name]
     made = recipe.load(name, [], training=False)
 
@@ -88,7 +88,7 @@ def resnet50() -> Network:
 
 
 def _counted(name: str, size: tuple[int, int], build: Callable[[], tuple[nn.Module, Callable[[int], Any]]]) -> Network:
-    """Two batches, so that what grows with the batch and what does not can be told apart."""
+    """Two batches, which separate what grows with the batch from what does not."""
     with torch.device("meta"):
         network, run = build()
         parameters = [p for p in network.parameters() if p.requires_grad]
@@ -127,7 +127,8 @@ def _step(parameters: list[nn.Parameter], run: Callable[[int], Any], images: int
         with torch.autocast("cpu", dtype=torch.bfloat16), FlopCounterMode(display=False) as counter:
             prediction = run(images)
         flop, ops, touched = counter.get_total_flops(), traffic.operations, traffic.bytes
-        sum(each.float().sum() for each in tree_leaves(prediction) if isinstance(each, Tensor)).backward()
+        total: Any = sum(each.float().sum() for each in tree_leaves(prediction) if isinstance(each, Tensor))
+        total.backward()
         whole, operations = traffic.bytes - touched, traffic.operations - ops
     for hook, parameter in zip(hooks, parameters, strict=True):
         hook.remove()
@@ -137,18 +138,18 @@ def _step(parameters: list[nn.Parameter], run: Callable[[int], Any], images: int
 
 
 class Traffic(TorchDispatchMode):
-    """Counts operations that start a kernel, and the bytes of what they take and give."""
+    """Counts operations that start a kernel, and the bytes of their inputs and outputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations, self.bytes = 0, 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         if not func.is_view and func.__name__.split(".")[0] not in ("detach", "empty", "empty_like", "empty_strided"):
             self.operations += 1
-            self.bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, given)) if isinstance(t, Tensor))
-        return given
+            self.bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, output)) if isinstance(t, Tensor))
+        return output
 
 
 def bucketed(parameters: list[nn.Parameter], ready: dict[int, float]) -> tuple[Bucket, ...]:
@@ -163,7 +164,7 @@ def bucketed(parameters: list[nn.Parameter], ready: dict[int, float]) -> tuple[B
     return (*made, Bucket(size, last)) if size else tuple(made)
 
 
-def _batch(inputs: tuple[str, ...], images: int, size: tuple[int, int]) -> dict[str, Tensor]:
+def _batch(inputs: tuple[str, ...], images: int, size: tuple[int, int]) -> Any:
     planes = {key: 1 if key in ONE_PLANE else PLANES[key] for key in inputs}
     return {
         key: torch.empty(images, count, *size, dtype=torch.long if key in IDS else torch.float32)

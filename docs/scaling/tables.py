@@ -1,0 +1,405 @@
+"""The tables and the chart of docs/scaling/README.md, by the model in model.py on the networks in networks.py.
+
+python docs/scaling/tables.py           # print the tables
+python docs/scaling/tables.py --write   # write them into the page, and draw the chart
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import chart
+import model
+from model import CLUSTERS, FIFTY, GB, IMAGES, MODEST, TOGETHER, Cluster, Corner, Efficiency, Gpu, Range, over
+from networks import SIZES, Network, counted, resnet50
+
+HERE = Path(__file__).resolve().parent
+GPUS = (1, 8, 16, 64, 256, 1024)
+NODE, BIGGEST = 8, 1024  # GPUs of a node, and of the largest cluster
+BY_GPU = {cluster.gpu.name: cluster for cluster in CLUSTERS}
+MARKED = r"(<!-- table {name} -->\n).*?(<!-- end -->)"
+
+Table = tuple[Sequence[str], Iterable[Sequence[Any]]]  # headers and rows
+
+
+def main() -> int:
+    """Print the tables, or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="update README.md and scaling.svg in this folder")
+    if parser.parse_args().write:
+        page = HERE / "README.md"
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+        (HERE / "scaling.svg").write_text(chart.svg(), encoding="utf-8")
+    else:
+        for name in TABLES:
+            print(f"{name}\n\n{markdown(name)}\n")
+    return 0
+
+
+def filled(page: str) -> str:
+    """The page with its tables as the model computes them."""
+    for name in TABLES:
+        new = rf"\g<1>{markdown(name)}\n\g<2>"
+        page, times = re.subn(MARKED.format(name=name), new, page, flags=re.DOTALL)
+        if times != 1:
+            raise SystemExit(f"the page has {times} places for the table '{name}'; it needs one")
+    return page
+
+
+def markdown(name: str) -> str:
+    """A table as Markdown."""
+    headers, rows = TABLES[name]()
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+# ---- Machines, networks, and published runs --------------------------------------------------------------------------
+
+
+def machines() -> Table:
+    """The clusters, and the sources of their figures."""
+    rows = [
+        [
+            each.name,
+            f"{each.gpu.flops / 1e12:.0f} TFLOP/s, {each.gpu.memory / 1e12:.2f} TB/s",
+            f"{each.inside / GB:.0f}",
+            f"{each.between / GB:.1f}",
+            f"{each.gpu.source}; {each.source}",
+        ]
+        for each in CLUSTERS
+    ]
+    return ["cluster", "GPU", "in a node, GB/s", "of a node, GB/s", "source"], rows
+
+
+def networks() -> Table:
+    """What was counted."""
+    rows = [
+        [
+            net.name,
+            f"{net.size[1]}x{net.size[0]}",
+            f"{net.parameters / 1e6:.1f} M",
+            f"{net.forward / 1e9:.1f}",
+            f"{net.touched / 1e6:.0f}",
+            f"{net.launches} + {net.launches_back}",
+            f"{net.gradient_bytes / 1e6:.0f} MB",
+            f"{len(net.buckets)}, last {net.buckets[-1].bytes / 1e6:.1f} MB",
+        ]
+        for net in map(counted, SIZES)
+    ]
+    counts = ["parameters", "GFLOP forward", "MB touched forward", "operations", "gradients", "buckets"]
+    return ["recipe", "size", *counts], rows
+
+
+def speeds() -> Table:
+    """Images/s of one GPU."""
+    rows = [
+        [name, *(span(model.images_per_second(counted(name), cluster), 0) for cluster in BY_GPU.values())]
+        for name in SIZES
+    ]
+    return ["recipe", *BY_GPU], rows
+
+
+def published() -> Table:
+    """The model against figures that others have measured."""
+    net, batch = resnet50(), model.RESNET50_BATCH
+
+    def training(gpu: Gpu) -> Range:
+        return over(lambda corner: batch / sum(model.compute(net, gpu, batch, corner)))
+
+    def inference(gpu: Gpu) -> Range:
+        return over(lambda corner: batch / model.inference(net, gpu, batch, corner))
+
+    def goyal(corner: Corner) -> float:
+        few, many = (model.step(net, model.BIG_BASIN, gpus, 32, corner) for gpus in (8, 256))
+        return few / many
+
+    rows = [
+        *(
+            [f"ResNet-50 {what}, one {gpu.name}, images/s", f"{rate:,.0f}", span(computed(gpu), 0)]
+            for what, rates, computed in (
+                ("training", model.RESNET50_TRAINING, training),
+                ("inference", model.RESNET50_INFERENCE, inference),
+            )
+            for gpu, rate in rates.items()
+        ),
+        [
+            "ResNet-50 inference, one image on a T4, ms",
+            f"{model.RESNET50_FLOOR * 1e3:.1f}",
+            span(over(lambda corner: model.inference(net, model.T4, 1, corner)), 1, 1e3),
+        ],
+        [
+            "ResNet-50, efficiency of 8 A100 in one node",
+            f"{model.RESNET50_EIGHT / model.RESNET50_TRAINING[model.A100] / 8:.2f}",
+            span(over(lambda corner: model.weak(net, CLUSTERS[1], 8, batch, corner))),
+        ],
+        ["ResNet-50, efficiency of 256 against 8 P100", f"{model.GOYAL_EFFICIENCY:.2f}", span(over(goyal))],
+    ]
+    return ["what", "published", "model"], rows
+
+
+# ---- Efficiency of training ------------------------------------------------------------------------------------------
+
+
+def reduces() -> Table:
+    """All-reduce of the gradients of one network at the full line rate, by algorithm."""
+    net, names = counted("unet-resnet34"), ("ring", "tree", "two levels")
+    rows = []
+    for cluster, gpus in itertools.product(CLUSTERS, (8, 64, 1024)):
+        seconds = model.algorithms(net.gradient_bytes, cluster, gpus, 1.0)
+        cells = (f"{seconds[name] * 1e3:.1f}" if name in seconds else "-" for name in names)
+        rows.append([cluster.name, gpus, *cells])
+    return ["cluster", "GPUs", *(f"{name}, ms" for name in names)], rows
+
+
+def by_recipe(efficiency: Efficiency, images: int) -> Table:
+    """Efficiency of all recipes on one kind of cluster."""
+    rows = [[name, *_efficiencies(efficiency, counted(name), CLUSTERS[0], images)] for name in SIZES]
+    return ["recipe", *_counts()], rows
+
+
+def by_cluster(efficiency: Efficiency, recipe: str, images: int) -> Table:
+    """Efficiency of one recipe on all kinds of clusters."""
+    rows = [[each.name, *_efficiencies(efficiency, counted(recipe), each, images)] for each in CLUSTERS]
+    return ["cluster", *_counts()], rows
+
+
+def _efficiencies(efficiency: Efficiency, net: Network, cluster: Cluster, images: int) -> list[str]:
+    return [span(ends) for ends in model.efficiencies(efficiency, net, cluster, images, GPUS)]
+
+
+def _counts() -> list[str]:
+    return [f"{gpus} GPUs" if gpus > 1 else "1 GPU" for gpus in GPUS]
+
+
+def batches() -> Table:
+    """Efficiency of 64 GPUs by the number of images on each."""
+    sizes = (1, 4, 16, 32, 128)
+
+    def cell(name: str, images: int) -> str:
+        return span(over(lambda corner: model.weak(counted(name), CLUSTERS[1], 64, images, corner)))
+
+    return ["recipe", *map(str, sizes)], [[name, *(cell(name, images) for images in sizes)] for name in SIZES]
+
+
+def stragglers() -> Table:
+    """How much longer the slowest of N takes than the mean."""
+    sigmas = (model.JITTER.low, 0.02, model.JITTER.high, 0.10)
+    rows = [[f"{sigma:.2f}", *(f"{model.slowest(gpus, sigma):.3f}" for gpus in GPUS)] for sigma in sigmas]
+    return ["sigma", *map(str, GPUS)], rows
+
+
+# ---- Loaders, shards and storage -------------------------------------------------------------------------------------
+
+
+def loaders() -> Table:
+    """Cores that keep one GPU busy."""
+    rows = []
+    for name, size in SIZES.items():
+        seconds = model.load_seconds(size)
+        rates = (model.images_per_second(counted(name), cluster) for cluster in BY_GPU.values())
+        rows.append([name, f"{seconds * 1e3:.1f}", *(span(rate, 1, seconds) for rate in rates)])
+    return ["recipe", "ms of a core an image", *(f"cores for one {name}" for name in BY_GPU)], rows
+
+
+def shards() -> Table:
+    """How a data set is stored: with the default number of frames a shard, and with the suggested one."""
+    rows = []
+    for data, suggested in itertools.product((MODEST, *FIFTY), (False, True)):
+        frames = model.frames_per_shard(data, BIGGEST // NODE) if suggested else 512
+        size, count = f"{frames * data.frame / 1e6:.0f} MB", f"{math.ceil(data.frames / frames):,}"
+        stored = [data.name, f"{data.frame:,}", len(data.keys), in_bytes(data.bytes)]
+        rows.append([*stored, f"{frames:,}", count, size])
+    return ["data set", "bytes a frame", "reads a frame", "all", "frames a shard", "shards", "size of one"], rows
+
+
+def index() -> Table:
+    """What each process holds of a data set before it has read a frame."""
+    rows = []
+    for frames in (400_000, 5_000_000, 50_000_000):
+        index, order = frames * model.INDEX_BYTES, frames * 8
+        seconds = f"{frames * model.INDEX_SECONDS:.0f}"
+        rows.append([f"{frames:,}", in_bytes(index), seconds, in_bytes(order), in_bytes(8 * (index + order))])
+    workers = "8 workers a node, no loader processes"
+    return ["frames", "index in memory", "seconds to open", "order of an epoch", workers], rows
+
+
+def links() -> Table:
+    """Frames/s that a link or a disk gives."""
+    speeds = {
+        "10 GbE (NFS server or node)": model.gbit(10) * model.LINK.low,
+        "25 GbE": model.gbit(25) * model.LINK.low,
+        "100 GbE": model.gbit(100) * model.LINK.low,
+        "Amazon EFS, one client": model.EFS_CLIENT,
+        "S3, one stream": model.S3_STREAM,
+        "NVMe drive, PCIe 4.0": model.NVME,
+    }
+    sets = (MODEST, *FIFTY[1:])
+    rows = [
+        [name, f"{speed / GB:.2f}", *(f"{speed / data.frame:,.0f}" for data in sets)] for name, speed in speeds.items()
+    ]
+    return ["from", "GB/s", *(data.name for data in sets)], rows
+
+
+def storage() -> Table:
+    """What storage must give to H200s that train unet-resnet34."""
+    rate = model.images_per_second(counted("unet-resnet34"), CLUSTERS[0])
+    rows = []
+    for data, gpus in itertools.product((MODEST, FIFTY[1]), (8, 64, 1024)):
+        prefixes = Range(*(math.ceil(each * gpus * len(data.keys) / model.S3_GETS) for each in rate))
+        rows.append(
+            [
+                data.name,
+                gpus,
+                span(rate, 0, gpus / 1e3) + " k",
+                span(rate, 1, NODE * data.frame / GB),
+                span(rate, 1, gpus * data.frame / GB),
+                span(prefixes, 0),
+                " to ".join(in_time(data.frames / (each * gpus)) for each in reversed(rate)),
+            ]
+        )
+    needs = ["images/s", "GB/s of a node", "GB/s of all", "S3 prefixes, read by frame", "one epoch"]
+    return ["data set", "GPUs", *needs], rows
+
+
+def fetches() -> Table:
+    """Time until a data set is in the caches of the nodes: a copy for each of them, or a part for each."""
+    ethernet = model.gbit(100) * model.LINK.low
+    sources: dict[str, Callable[[int], float]] = {
+        "NFS, one server at 100 GbE": lambda _: ethernet,
+        "EFS": lambda nodes: min(nodes * model.EFS_CLIENT, model.EFS_ALL),
+        "S3, nodes at 100 GbE": lambda nodes: nodes * ethernet,
+    }
+    rows = []
+    for data, nodes in itertools.product((MODEST, FIFTY[1]), (1, 8, 128)):
+        copies = (in_time(data.bytes * nodes / speed(nodes)) for speed in sources.values())
+        parts = (in_time(data.bytes / speed(nodes)) for speed in sources.values())
+        rows.append([data.name, nodes, *copies, *parts])
+    return ["data set", "nodes", *(f"{what}, {name}" for what in ("copies", "parts") for name in sources)], rows
+
+
+# ---- Checkpoints and serving -----------------------------------------------------------------------------------------
+
+
+def saves() -> Table:
+    """Intervals between saves by Young and Daly for fpn-resnet101, the largest state."""
+    state = model.STATE_BYTES * counted("fpn-resnet101").parameters
+    pause, written = state / model.COPY_RATE, state / model.WRITE_RATE
+    gpu_hours = {
+        "as Llama 3": model.LLAMA_HOURS,
+        "as RSC-1": model.RSC_NODE_DAYS * 24 * NODE,
+        "spot": model.SPOT_HOURS * NODE,
+    }
+    rows = []
+    for (name, hours), gpus in itertools.product(gpu_hours.items(), (8, 64, 256, 1024)):
+        between = hours * 3600 / gpus
+        young, daly = model.young(pause, between), model.daly(pause, between)
+        lost = (model.lost(pause, max(interval, written), between) for interval in (daly, 600.0, 3600.0))
+        intervals = [f"{between / 3600:,.1f} h", f"{young:.0f} s", f"{daly:.0f} s"]
+        rows.append([name, gpus, *intervals, *(f"{share * 100:.2f} %" for share in lost)])
+    losses = ["lost so", "lost, every 10 min", "lost, every hour"]
+    return ["failures", "GPUs", "mean time between", "Young", "Daly", *losses], rows
+
+
+def replicas() -> Table:
+    """Replicas of unet-resnet34 for a load, with a mean wait of at most half a service time."""
+    net, host = counted("unet-resnet34", (128, 160)), model.DECODE + model.ENCODE
+    gpu = over(lambda corner: model.inference(net, model.T4, 8, corner) / 8)
+    core = model.FORWARD + host
+    kinds = {
+        f"1 core ({1 / core:.0f}/s)": Range(core, core),
+        f"T4, 4 cores ({4 / host:.0f}/s)": Range(*(max(each, host / 4) for each in gpu)),
+        f"T4, cores enough ({span(Range(1 / gpu.high, 1 / gpu.low), 0)}/s)": gpu,
+    }
+    rows = []
+    for rate in (1, 10, 100, 1000, 10_000):
+        counts = (Range(*(model.replicas_for(rate, each, wait=0.5) for each in kind)) for kind in kinds.values())
+        rows.append([f"{rate:,}", *(span(each, 0) for each in counts)])
+    return ["images/s asked", *kinds], rows
+
+
+def queue() -> Table:
+    """Waiting of equal requests for replicas: formula and simulation, in service times."""
+    rows = []
+    for count, busy in itertools.product((1, 4, 16), (0.5, 0.7, 0.9)):
+        times = model.simulated(busy * count, count, lambda _: 1.0)
+        waits = [f"{model.waiting(count, busy * count):.2f}", f"{sum(times) / len(times) - 1:.2f}"]
+        rows.append([count, f"{busy:.1f}", *waits, f"{model.quantile(times, 0.95):.1f}"])
+    return ["replicas", "busy", "mean wait, formula", "mean wait, simulated", "95 % answered after, simulated"], rows
+
+
+def batching() -> Table:
+    """What batches of up to 8 do for one replica whose pass costs a start and a share for each picture."""
+    rows = []
+    for start, busy in itertools.product((0.0, 0.5, 0.9), (0.5, 0.9, 2.0)):
+
+        def seconds(pictures: int, start: float = start) -> float:
+            return start + (1 - start) * pictures
+
+        most = 8 / seconds(8)
+        alone = "no" if busy >= 1 else f"{1 + model.waiting(1, busy):.1f}"
+        batched = ["no", "no"]
+        if busy < most:
+            times = model.simulated(busy, 1, seconds, batch=8)
+            batched = [f"{sum(times) / len(times):.1f}", f"{model.quantile(times, 0.95):.1f}"]
+        rows.append([f"{start:.1f}", f"{busy:.1f}", f"{most:.1f}", alone, *batched])
+    return ["start of a pass", "asked", "most with batches", "mean alone", "mean, batches", "95 %, batches"], rows
+
+
+# ---- Cells -----------------------------------------------------------------------------------------------------------
+
+
+def span(ends: Range, digits: int = 2, factor: float = 1.0) -> str:
+    """A range as people write it."""
+    low, high = (f"{end * factor:,.{digits}f}" for end in ends)
+    return low if low == high else f"{low}-{high}"
+
+
+def in_bytes(count: float) -> str:
+    """With a unit that keeps the number short."""
+    for size, unit in ((1e12, "TB"), (1e9, "GB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e6:.0f} MB"
+
+
+def in_time(seconds: float) -> str:
+    """With a unit that keeps the number short."""
+    for size, unit in ((86400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "machines": machines,
+    "networks": networks,
+    "speeds": speeds,
+    "published": published,
+    "reduces": reduces,
+    "weak-recipes": lambda: by_recipe(model.weak, IMAGES),
+    "weak-clusters": lambda: by_cluster(model.weak, "unet-resnet34", IMAGES),
+    "batches": batches,
+    "strong-recipes": lambda: by_recipe(model.strong, TOGETHER),
+    "strong-clusters": lambda: by_cluster(model.strong, "fpn-resnet101", TOGETHER),
+    "stragglers": stragglers,
+    "loaders": loaders,
+    "shards": shards,
+    "index": index,
+    "links": links,
+    "storage": storage,
+    "fetches": fetches,
+    "saves": saves,
+    "replicas": replicas,
+    "queue": queue,
+    "batching": batching,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
