@@ -22,6 +22,7 @@ from networks import SIZES, Network, counted, resnet50
 
 HERE = Path(__file__).resolve().parent
 GPUS = (1, 8, 16, 64, 256, 1024)
+COUNTS = ("1 GPU", *(f"{gpus} GPUs" for gpus in GPUS[1:]))
 NODE, BIGGEST = 8, 1024  # GPUs of a node, and of the largest cluster
 BY_GPU = {cluster.gpu.name: cluster for cluster in CLUSTERS}
 MARKED = r"(<!-- table {name} -->\n).*?(<!-- end -->)"
@@ -161,21 +162,17 @@ def reduces() -> Table:
 def by_recipe(efficiency: Efficiency, images: int) -> Table:
     """Efficiency of all recipes on one kind of cluster."""
     rows = [[name, *_efficiencies(efficiency, counted(name), CLUSTERS[0], images)] for name in SIZES]
-    return ["recipe", *_counts()], rows
+    return ["recipe", *COUNTS], rows
 
 
 def by_cluster(efficiency: Efficiency, recipe: str, images: int) -> Table:
     """Efficiency of one recipe on all kinds of clusters."""
     rows = [[each.name, *_efficiencies(efficiency, counted(recipe), each, images)] for each in CLUSTERS]
-    return ["cluster", *_counts()], rows
+    return ["cluster", *COUNTS], rows
 
 
 def _efficiencies(efficiency: Efficiency, net: Network, cluster: Cluster, images: int) -> list[str]:
     return [span(ends) for ends in model.efficiencies(efficiency, net, cluster, images, GPUS)]
-
-
-def _counts() -> list[str]:
-    return [f"{gpus} GPUs" if gpus > 1 else "1 GPU" for gpus in GPUS]
 
 
 def batches() -> Table:
@@ -350,9 +347,6 @@ def batching() -> Table:
             batched = [f"{sum(times) / len(times):.1f}", f"{model.quantile(times, 0.95):.1f}"]
         rows.append([f"{start:.1f}", f"{busy:.1f}", f"{most:.1f}", alone, *batched])
     return ["start of a pass", "asked", "most with batches", "mean alone", "mean, batches", "95 %, batches"], rows
-
-
-# ---- Cells -----------------------------------------------------------------------------------------------------------
 
 
 def span(ends: Range, digits: int = 2, factor: float = 1.0) -> str:
