@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from depthray.curve import Line, Panel, timeline
-from depthray.picture import save_png
+from depthray.imaging.plots import Line, Panel, timeline
+from depthray.imaging.sheets import save_png
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ray"))
 # Seconds and clients, one after the other.

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import depthray
-from depthray import photo
+from depthray.imaging import photos
 from depthray.predict import Predictor, prepare
 
 
@@ -33,7 +33,7 @@ def batches(folder: Path, predictor: Predictor, size: int) -> Iterator[Callable[
     data = predictor.recipe.data
     while True:
         chosen = list(itertools.islice(files, size))
-        yield lambda chosen=chosen: [prepare(photo.decode(each), {}, data) for each in chosen]  # type: ignore[misc]
+        yield lambda chosen=chosen: [prepare(photos.decode(each), {}, data) for each in chosen]  # type: ignore[misc]
 
 
 def in_turn(predictor: Predictor, makers: Iterator[Callable[[], list[Any]]], seconds: float) -> float:

@@ -17,9 +17,9 @@ from pathlib import Path
 import frames
 import torch
 
-from depthray import recipe
-from depthray.checkpoint import Writer
-from depthray.state import State, begin
+from depthray.checkpoints.save import Writer
+from depthray.config import recipe
+from depthray.training.state import State, begin
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ import cv2
 import frames
 import numpy as np
 
+from depthray.config.sections import Data
 from depthray.data.sources import open_source
-from depthray.sections import Data
 
 
 def main() -> int:

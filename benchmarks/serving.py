@@ -34,7 +34,9 @@ import frames
 import processes
 import torch
 
-from depthray import checkpoint, models, recipe
+from depthray import models
+from depthray.checkpoints import save
+from depthray.config import recipe
 
 HERE = Path(__file__).parent
 OK, FULL = 200, 429
@@ -101,10 +103,10 @@ def written(name: str, run: Path, size: list[int] | None) -> Path:
     made = recipe.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
     torch.manual_seed(0)
     network = models.build_model(made.model, made.data.inputs, pretrained=False)
-    contents = checkpoint.Contents(
+    contents = save.Contents(
         weights=dict(network.state_dict()), state={}, recipe=made, metrics={}, epoch=0, step=0, fingerprint="untrained"
     )
-    return checkpoint.write(run / "checkpoints", contents)
+    return save.write(run / "checkpoints", contents)
 
 
 def photographs(data: Path | None, work: Path) -> Path:

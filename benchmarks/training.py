@@ -23,11 +23,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ColorJitter
 
-from depthray import models, recipe
-from depthray.data.frames import Frames
-from depthray.meter import Interval
-from depthray.state import begin
-from depthray.train import fit
+from depthray import models
+from depthray.config import recipe
+from depthray.training.frames import Frames
+from depthray.training.loop import fit
+from depthray.training.state import begin
+from depthray.training.throughput import Interval
 
 STEPS = 12
 WORDS = [

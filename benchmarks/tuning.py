@@ -33,8 +33,8 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_CHDIR_TO_TRIAL_DIR="0", RAY_TRAI
 import ray
 from ray import tune
 from cluster.train import Workers, fit_on_workers
-from depthray import recipe
-from depthray.run import prepare
+from depthray.config import recipe
+from depthray.runs.run import prepare
 
 def trial(config, out):
     asked = recipe.load("demo", config["words"])
@@ -117,7 +117,7 @@ def _naive(work: Path, base: list[str]) -> None:
 
 def _scores(runs: Path) -> list[float]:
     """AbsRel of the best checkpoint of each run, sorted."""
-    from depthray.run import summary
+    from depthray.runs.run import summary
 
     return sorted(summary(run)[1]["abs_rel"] for run in runs.iterdir())
 

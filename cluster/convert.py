@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.train import ray_cluster
-from depthray.commands import data as command
+from depthray.cli import data as command
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 if TYPE_CHECKING:
-    from depthray.data.convert import Plan
+    from depthray.config.sections import Data
+    from depthray.data.shards.convert import Plan
     from depthray.data.sources import Source
-    from depthray.sections import Data
 
 
 class Made(NamedTuple):
@@ -84,7 +84,7 @@ def convert_on_ray(section: Data, made: Plan, *, workers: int, advance: Callable
 
 def make(shared: tuple[Data, Plan], number: int) -> Made:
     """What a worker does: one range. A mistake of the user is returned, for Ray would wrap it into its own."""
-    from depthray.data.convert import convert_range
+    from depthray.data.shards.convert import convert_range
 
     section, made = shared
     try:

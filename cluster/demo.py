@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 from cluster import train
-from depthray.commands import data, evaluate
-from depthray.commands import predict as predict_command
-from depthray.run import summary
+from depthray.cli import data, evaluate
+from depthray.cli import predict as predict_command
+from depthray.runs.run import summary
 
 FRAMES = 1600
 

@@ -1,7 +1,7 @@
 """Workers that come and go: which numbers of them are allowed, and what a group of them hears while it trains.
 
-The workers, Ray Train's controller (`cluster.resize`) and lost workers that still run speak through the key-value
-store of the cluster, which is the one place that a node cut off from the others cannot reach.
+The workers, Ray Train's controller (`cluster.scaling_policy`) and lost workers that still run speak through the
+key-value store of the cluster, which is the one place that a node cut off from the others cannot reach.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.outside import Outside
-from depthray.sections import Recipe
-from depthray.storage import Folder, is_remote
+from depthray.storage.remote import Folder, is_remote
+from depthray.training.outside import Outside
 
 WORDS = b"depthray-groups"  # namespace in the key-value store
 GROUP, SAVE, SAVED = "group", "save", "saved"  # the group at work, a wish to save, the wish that was fulfilled
@@ -121,12 +121,13 @@ class Watch:
 
 
 def _wait_for_upload(run: str) -> None:
-    from depthray import checkpoint, fetch
+    from depthray.checkpoints import save as checkpoint
+    from depthray.runs import download
 
-    here = checkpoint.committed(fetch.working_folder(run) / checkpoint.FOLDER)[-1].name
+    here = checkpoint.committed(download.working_folder(run) / checkpoint.FOLDER)[-1].name
     while True:
         with suppress(Exception):  # the store may be away; the controller does not wait for ever
-            if here in fetch.complete(Folder(run)):
+            if here in download.complete(Folder(run)):
                 return
         time.sleep(LOOK)
 

@@ -1,4 +1,4 @@
-"""`depthray train`: Ray Train around `depthray.run.record` (cluster/workers.py), or the same loop in this process."""
+"""`depthray train`: Ray Train around `depthray.runs.run.record`, or the same loop in this process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cluster import elastic
 from cluster.resources import Workers as Workers
 from cluster.resources import await_room
 from cluster.workers import fit_on_workers as fit_on_workers
-from depthray import progress
-from depthray import recipe as recipes
-from depthray.commands import submit
+from depthray.cli import submit_flags
+from depthray.config import recipe as recipes
+from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
-from depthray.sections import Recipe
-from depthray.storage import address, is_remote
+from depthray.runs import progress
+from depthray.storage.remote import address, is_remote
 
 # Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s
 # unless told; Ray's print patch doubles lines.
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
-    submit.add_flags(parser)
+    submit_flags.add_flags(parser)
     return parser
 
 
@@ -100,9 +100,9 @@ def _saved(run: Path) -> Path:
     """The recipe of a run, a copy of it where the run lies remote."""
     if not is_remote(run):
         return run / "recipe.yaml"
-    from depthray import fetch
+    from depthray.runs import download
 
-    return fetch.recipe_file(run)
+    return download.recipe_file(run)
 
 
 def _run_folder(args: argparse.Namespace) -> Path | str:
@@ -116,7 +116,7 @@ def _run_folder(args: argparse.Namespace) -> Path | str:
 def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bool) -> bool:
     """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
     from depthray import distributed
-    from depthray.run import record, stop_on_signals, stopped
+    from depthray.runs.run import record, stop_on_signals, stopped
 
     device = distributed.start(gpu=gpu)
     run = distributed.broadcast(run)
@@ -149,8 +149,8 @@ def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 
 def _prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
-    from depthray.data.frames import Frames
-    from depthray.run import check_model, prepare
+    from depthray.runs.run import check_model, prepare
+    from depthray.training.frames import Frames
 
     check_model(recipe, pretrained=not resume)
     Frames.open(recipe)
@@ -159,7 +159,7 @@ def _prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 
 def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
     """Train on Ray workers, lost ones replaced; whether it ran to its end."""
-    from depthray.run import stop_on_signals, stopped
+    from depthray.runs.run import stop_on_signals, stopped
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
     display = progress.Display()
@@ -213,8 +213,8 @@ def _lock() -> None:
 
 
 def _farewell(run: Path | str, finished: bool) -> None:
-    from depthray.progress import TOLD
-    from depthray.run import scores_of, summary
+    from depthray.runs.progress import TOLD
+    from depthray.runs.run import scores_of, summary
 
     best, found = summary(run)
     scores = scores_of(found)

@@ -1,4 +1,4 @@
-"""Ray Train's TorchTrainer around `depthray.run.record`: workers that are replaced when lost, as many as there may be.
+"""Ray Train's TorchTrainer around `depthray.runs.run.record`: lost workers are replaced, as many as there may be.
 
 Each Ray worker runs `work`. Checkpoints are committed by the loop itself into the run's folder, complete or invisible,
 and a restarted group of workers finds the newest good one there; Ray is told the metrics of each epoch.
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster import elastic
-from cluster.attempt import check_shared, marked, raise_known, tell, told
+from cluster.rendezvous import check_shared, marked, raise_known, tell, told
 from cluster.resources import Workers, per_worker
+from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError
-from depthray.sections import Recipe
-from depthray.storage import is_remote
+from depthray.storage.remote import is_remote
 
 OF_STORAGE = (
     "AWS_ENDPOINT_URL",
@@ -41,7 +41,7 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers) -> None:
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
-    from cluster.resize import OnSigterm, Trainer
+    from cluster.scaling_policy import OnSigterm, Trainer
 
     # A new name each time: Ray silently takes up its own record of a name used before; ours is the safe one.
     name = f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}-{os.getpid()}"
@@ -113,7 +113,7 @@ def _work(config: dict[str, Any], run: str) -> None:
     import ray.train
 
     from depthray import distributed
-    from depthray.run import record
+    from depthray.runs.run import record
 
     recipe = Recipe.model_validate(config["recipe"])
     device = distributed.start(gpu=config["gpu"])

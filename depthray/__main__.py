@@ -7,28 +7,28 @@ import sys
 from pkgutil import resolve_name
 
 from depthray import __version__
-from depthray.commands import submit
+from depthray.cli import submit_flags
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
 
 WORDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
     "tune": ("tuning.command:main", "search learning rates, augmentations, loss weights with Ray Tune"),
-    "report": ("tuning.report:main", "the report of a search, made again, also while it runs"),
-    "evaluate": ("depthray.commands.evaluate:main", "score a checkpoint under a named protocol"),
+    "report": ("tuning.report.build:main", "the report of a search, made again, also while it runs"),
+    "evaluate": ("depthray.cli.evaluate:main", "score a checkpoint under a named protocol"),
     "predict": (
-        "depthray.commands.predict:main",
+        "depthray.cli.predict:main",
         "depth of images or folders, as PNG, npy, colour map, point cloud",
     ),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, take it back"),
-    "completion": ("depthray.completion:main", "error of a completion network against the number of depth samples"),
-    "view": ("depthray.commands.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
-    "measure": ("depthray.commands.measure:main", "distance in metres between two pixels of a photograph"),
-    "models": ("depthray.commands.models:main", "list the architectures and their variants"),
+    "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
+    "view": ("depthray.cli.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
+    "measure": ("depthray.cli.measure:main", "distance in metres between two pixels of a photograph"),
+    "models": ("depthray.cli.models:main", "list the architectures and their variants"),
     "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),
-    "data": ("depthray.commands.data:main", "render, pack, check and describe data sets"),
-    "runs": ("depthray.commands.runs:main", "list, show, stop, resume and clean runs, here or on an object store"),
-    "recipe": ("depthray.commands.recipe:main", "list and show recipes, print their JSON schema"),
-    "doctor": ("depthray.commands.doctor:main", "check this machine and say how to mend what is wrong"),
+    "data": ("depthray.cli.data:main", "render, pack, check and describe data sets"),
+    "runs": ("depthray.cli.runs:main", "list, show, stop, resume and clean runs, here or on an object store"),
+    "recipe": ("depthray.cli.recipe:main", "list and show recipes, print their JSON schema"),
+    "doctor": ("depthray.cli.doctor:main", "check this machine and say how to mend what is wrong"),
     "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),
 }
 
@@ -80,10 +80,10 @@ def _run(words: list[str]) -> int:
 
 
 def _run_word(word: str, rest: list[str]) -> int:
-    if word in submit.WORDS and submit.asked(rest):
-        return int(resolve_name("cluster.jobs:main")(word, rest))
-    if word in submit.WORDS and submit.inside():
-        rest = resolve_name("cluster.jobs:settled")(word, rest)
+    if word in submit_flags.WORDS and submit_flags.asked(rest):
+        return int(resolve_name("cluster.jobs.submit:main")(word, rest))
+    if word in submit_flags.WORDS and submit_flags.inside():
+        rest = resolve_name("cluster.jobs.submit:settled")(word, rest)
     return int(_resolve(word)(rest))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from torch import nn
 
     from depthray.batch import Sample
-    from depthray.sections import Data, Recipe
+    from depthray.config.sections import Data, Recipe
 
 
 class Predictor:
@@ -96,10 +96,11 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Predictor:
     """The predictor of a checkpoint, or of a run's best checkpoint; on the GPU where there is one."""
-    from depthray import checkpoint, models
+    from depthray import models
+    from depthray.checkpoints import save
 
     where = _device(device)
-    contents = checkpoint.load(checkpoint.resolve(Path(path)))
+    contents = save.load(save.resolve(Path(path)))
     data = contents.recipe.data
     model = models.build_model(contents.recipe.model, data.inputs, pretrained=False)
     try:

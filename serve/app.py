@@ -19,15 +19,15 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
+from depthray.config.overrides import apply_word
 from depthray.errors import UsageError
-from depthray.words import apply_word
-from serve import auth
 from serve import settings as settings_of
-from serve.exposed import refuse_open
-from serve.gate import Gate
+from serve.http import auth
+from serve.http.exposed import refuse_open
+from serve.http.gate import Gate
+from serve.monitoring.telemetry import Metered, MeteredDepth
+from serve.registry.store import Store
 from serve.settings import Limits, Replicas, Settings
-from serve.store import Store
-from serve.telemetry import Metered, MeteredDepth
 
 DEPTH, INGRESS = "Depth", "Ingress"
 SPARE = 256  # requests beyond those in work: still arriving, being refused, or asking for health and pages
@@ -74,7 +74,7 @@ def build(args: Mapping[str, Any]) -> Application:
     checkpoint, name = tree.pop("checkpoint", None), tree.pop("name", "depth")
     settings = settings_of.parse(tree, where="arguments of serve.app:build")
     if checkpoint:
-        from serve.promotion import promote
+        from serve.registry.promotion import promote
 
         promote(Store(settings.store), str(name), Path(checkpoint))
     return bind(settings)
@@ -163,14 +163,14 @@ def _application(tree: dict[str, Any]) -> Callable[[], Any]:
     def application() -> Any:
         import torch
 
-        from serve import api
-        from serve.relay import Relay
-        from serve.scrape import Scrape
+        from serve.http import routes
+        from serve.monitoring.scrape import Scrape
+        from serve.replica.router import Relay
 
         torch.set_num_threads(1)  # the networks need the cores
         settings = settings_of.parse(tree)
         _refuse_open(settings)
-        app = api.create(Relay(serve.get_deployment_handle(DEPTH), settings), settings, scrape=Scrape())
+        app = routes.create(Relay(serve.get_deployment_handle(DEPTH), settings), settings, scrape=Scrape())
         return Gate(Metered(app), most=settings.queued)
 
     return application

@@ -10,8 +10,8 @@ from pathlib import Path
 from depthray.errors import ResourceError, UsageError
 from serve import lifetime
 from serve import settings as settings_of
+from serve.registry.store import Store
 from serve.settings import NAME, Settings
-from serve.store import Store
 
 DEFAULT_NAME = "depth"
 WORDS = ("promote", "rollback", "list", "prune")
@@ -93,7 +93,7 @@ def _named(word: str, name: str) -> tuple[str, Path]:
 
 
 def _put(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> None:
-    from serve.promotion import promote
+    from serve.registry.promotion import promote
 
     done = promote(Store(settings.store), name, checkpoint, device=settings.model.device or None, force=force)
     apart = "" if done.typical is None else f", on golden images {done.typical:.2f} x apart from the one before"
@@ -102,8 +102,8 @@ def _put(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> Non
 
 def _refuse_open(settings: Settings, host: str, address: str | None) -> None:
     """Before a cluster is started, what its replicas would find."""
-    from serve import auth
-    from serve.exposed import refuse_open
+    from serve.http import auth
+    from serve.http.exposed import refuse_open
 
     if address and os.environ.get(auth.VARIABLE):
         raise UsageError(f"--address: the cluster does not see {auth.VARIABLE} of this shell; give --keys-file FILE")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 from depthray.errors import DepthrayError, ResourceError, UsageError
-from serve import door
+from serve.proxy import admission
 from serve.settings import Settings
 
 APPLICATION = "depth"
@@ -27,7 +27,7 @@ RAY_SETTINGS = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a proxy that died is missed after 3 of these, not after 30 s
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # else replicas follow a load 10 s late
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.heads:bounded",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.uvicorn:bounded",
 }
 GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
 LOOK, MISSES = 2.0, 3  # seconds between looks at whether Ray is there, and how often it may be missed
@@ -36,7 +36,7 @@ FLUSH = 0.3  # seconds for the last answers on their way through Serve's proxy
 
 def run(settings: Settings, host: str, port: int, *, address: str | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C, then answer what was asked before and go."""
-    os.environ[door.VARIABLE] = door.told(settings)
+    os.environ[admission.VARIABLE] = admission.told(settings)
     with _signals_given_back(), _cluster(address, settings) as ours:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # once Ray is up, as it takes SIGTERM for itself

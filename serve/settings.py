@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from depthray.config.overrides import apply_word, read_yaml
 from depthray.errors import UsageError, did_you_mean
-from depthray.words import apply_word, read_yaml
 
 ENVIRONMENT = "DEPTHRAY_SERVE_"
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"

@@ -6,8 +6,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from tuning.charts.marks import Mark
-from tuning.charts.progress import Scored
+from tuning.report.charts.history import Scored
+from tuning.report.charts.marks import Mark
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</svg><script>alert('1')</script>\"&\x00\x1b\ud800 0001"

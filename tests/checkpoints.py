@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from depthray import checkpoint, manifest, models, recipe
-from depthray.checkpoint import Contents
-from depthray.sections import Recipe
+from depthray import models
+from depthray.checkpoints import manifest, save
+from depthray.checkpoints.save import Contents
+from depthray.config import recipe
+from depthray.config.sections import Recipe
 
 SMALL = ["data.size=64,96", "model.encoder=tiny"]
 
@@ -25,7 +27,7 @@ def write_checkpoint(folder: Path, *words: str, name: str = "demo") -> Path:
     contents = Contents(
         weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
     )
-    return checkpoint.write(folder / "checkpoints", contents)
+    return save.write(folder / "checkpoints", contents)
 
 
 def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:

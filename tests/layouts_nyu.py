@@ -12,8 +12,8 @@ import numpy as np
 from scipy.io import savemat
 
 from depthray.batch import Sample
-from depthray.data import synthetic
-from depthray.sections import Data
+from depthray.config.sections import Data
+from depthray.data.rendering import render
 
 SIZE = (36, 48)
 SCENES = 3
@@ -24,7 +24,7 @@ HOLE = np.s_[:6, :9]  # what the writers leave unmeasured
 @cache
 def room(index: int) -> Sample:
     """A rendered frame with a hole in its depth."""
-    sample = synthetic.render_frame(0, index, height=SIZE[0], width=SIZE[1])
+    sample = render.render_frame(0, index, height=SIZE[0], width=SIZE[1])
     sample["depth"][HOLE] = 0
     return sample
 

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 
 from depthray.batch import Sample
+from depthray.config.sections import Data, Sparse
+from depthray.data.rendering.render import render_frame
 from depthray.data.sources.hypersim import FOCAL, WIDTH
-from depthray.data.synthetic import render_frame
-from depthray.sections import Data, Sparse
 
 SIZE = (24, 32)
 DATE = "2011_09_26"

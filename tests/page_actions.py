@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from serve_fake import wall
 
-from depthray import export
+from depthray.imaging import export
 
 if TYPE_CHECKING:
     from playwright import sync_api

@@ -13,11 +13,11 @@ from torch import nn
 
 from depthray import distributed
 from depthray.batch import Batch, Prediction, Sample
+from depthray.config.sections import Data
 from depthray.data.loader import eval_batches
 from depthray.data.sources import Frame
-from depthray.evaluate import evaluate
-from depthray.protocols import PLAIN
-from depthray.sections import Data
+from depthray.evaluation.evaluate import evaluate
+from depthray.evaluation.protocols import PLAIN
 
 COUNT, BATCH, DATA = 11, 2, Data(size=(24, 32))  # 6 batches, the last one short: nothing divides by 2 or 3
 

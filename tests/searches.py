@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from depthray import recipe as recipes
+from depthray.config import recipe as recipes
 from tuning import records
 from tuning.records import Search, State, Trial
 

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from depthray.errors import UsageError
-from serve import api, settings
-from serve.auth import Keys
+from serve import settings
 from serve.backend import Answer, ModelCard, UnknownModel
+from serve.http import routes
+from serve.http.auth import Keys
 
 KNOWN = ("room", "completion", "cutout")
 CARDS = [
@@ -67,7 +68,7 @@ class Fake:
 
 def app(fake: Fake | None = None, *keys: str, **tree: Any) -> Any:
     """The API over a fake, with settings as a tree."""
-    return api.create(fake or Fake(), settings.parse(tree), keys=Keys(keys), name_ids=True)
+    return routes.create(fake or Fake(), settings.parse(tree), keys=Keys(keys), name_ids=True)
 
 
 def scene(height: int = 32, width: int = 48) -> np.ndarray:

@@ -21,8 +21,8 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from depthray import export, photo
 from depthray.errors import DataError
+from depthray.imaging import export, photos
 from serve.backend import Answer, ModelCard, UnknownModel
 
 PAGE = ROOT / "serve" / "page"
@@ -75,7 +75,7 @@ class Fake:
                 return fault
             time.sleep(fault)
         try:
-            rgb = photo.decode(await _image(request))
+            rgb = photos.decode(await _image(request))
         except DataError as error:
             return problem(400, str(error))
         self.sizes.append(rgb.shape[:2])

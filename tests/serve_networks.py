@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from depthray import checkpoint, models, recipe
+from depthray import models
+from depthray.checkpoints import save
+from depthray.config import recipe
 
 WORDS = ["data.size=64,96", "model.encoder=tiny"]
 
@@ -21,10 +23,10 @@ def write_checkpoint(folder: Path, *words: str, seed: int = 0, scale: float = 1.
     weights = dict(models.build_model(made.model, made.data.inputs).state_dict())
     last = [name for name, value in weights.items() if value.is_floating_point()][-1]
     weights[last] = weights[last] * scale
-    contents = checkpoint.Contents(
+    contents = save.Contents(
         weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
     )
-    return checkpoint.write(folder / "checkpoints", contents)
+    return save.write(folder / "checkpoints", contents)
 
 
 def photograph(height: int = 50, width: int = 70) -> NDArray[np.uint8]:

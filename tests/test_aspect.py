@@ -8,10 +8,10 @@ from made_sources import Drawn
 from scoring import Net, Rooms
 
 from depthray.batch import Sample, to_device
+from depthray.config.sections import Augment, Data, Sparse
 from depthray.data.loader import TrainLoader, eval_batches
-from depthray.evaluate import pictures
-from depthray.protocols import PLAIN
-from depthray.sections import Augment, Data, Sparse
+from depthray.evaluation.evaluate import pictures
+from depthray.evaluation.protocols import PLAIN
 
 CPU = torch.device("cpu")
 

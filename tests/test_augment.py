@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from depthray.batch import Sample
+from depthray.config.sections import Augment
 from depthray.data.augment import augment, crop, mirror, rotate
-from depthray.sections import Augment
 
 ALL = Augment(
     hflip=0.5, crop=0.7, rotate=10, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.5, noise=0.5

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from depthray import models
+from depthray.config.sections import Model
 from depthray.models.bifpn import COARSE, EPSILON, LEVELS, NODES, VARIANTS, BiFPN, Block, Inception, Trainable, build
-from depthray.sections import Model
 
 CHANNELS = (40, 112, 192, 320, 1280)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from chart_svg import HOSTILE
 
-from tuning.charts import axes
-from tuning.charts.axes import shown
-from tuning.charts.marks import clean, element, number, short, text
+from tuning.report.charts import axes
+from tuning.report.charts.axes import shown
+from tuning.report.charts.marks import clean, element, number, short, text
 
 # -- numbers and marks ------------------------------------------------------------------------------------------------
 

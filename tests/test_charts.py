@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from chart_svg import HOSTILE, SVG, group, labels, mark, marked, parsed, points, trials
 
-from tuning.charts import axes, cost, parameters, progress, schedules
-from tuning.charts.axes import Axis
-from tuning.charts.cost import Busy, Part, Priced
-from tuning.charts.marks import Mark
-from tuning.charts.parameters import Parameter, Tried
-from tuning.charts.progress import Curve, Scored, Spread
-from tuning.charts.schedules import Change, Schedule
+from tuning.report.charts import axes, cost, history, parameters, schedules
+from tuning.report.charts.axes import Axis
+from tuning.report.charts.cost import Busy, Part, Priced
+from tuning.report.charts.history import Curve, Scored, Spread
+from tuning.report.charts.marks import Mark
+from tuning.report.charts.parameters import Parameter, Tried
+from tuning.report.charts.schedules import Change, Schedule
 
 SCORES: dict[str, list[float | None]] = {
     "none": [],
@@ -40,12 +40,12 @@ def _strip(scores: Sequence[float | None], higher: bool) -> str:
     found = marked(scores)
     spreads = [Spread("as given", 0.3, 0.01, "default"), Spread("best", 0.1, None, "best")]
     axis = axes.scores([each.score for each in found], higher=higher, title="AbsRel")
-    return progress.strip(found, spreads if scores else [], score=axis)
+    return history.strip(found, spreads if scores else [], score=axis)
 
 
 def _history(scores: Sequence[float | None], higher: bool) -> str:
     axis = axes.scores(scores, higher=higher, title="AbsRel")
-    return progress.history(marked(scores), score=axis, default=0.3 if len(scores) % 2 else None)
+    return history.history(marked(scores), score=axis, default=0.3 if len(scores) % 2 else None)
 
 
 def _curves(scores: Sequence[float | None], higher: bool) -> str:
@@ -53,7 +53,7 @@ def _curves(scores: Sequence[float | None], higher: bool) -> str:
         Curve(each.mark, tuple((epoch, each.score + 1 / epoch) for epoch in range(1, 5)) if each.score else ())
         for each in marked(scores)
     ]
-    return progress.curves(lines, metric="AbsRel", higher=higher, epochs=4)
+    return history.curves(lines, metric="AbsRel", higher=higher, epochs=4)
 
 
 def _tried(scores: Sequence[float | None]) -> tuple[list[Parameter], list[Tried]]:
@@ -132,7 +132,7 @@ def test_a_chart_is_well_formed_on_any_scores(
 
 
 def test_a_trial_carries_its_name_tooltip_state_and_shade() -> None:
-    tree = parsed(progress.history(marked([0.3, 0.2, None]), score=axes.scores([0.3, 0.2], higher=False)))
+    tree = parsed(history.history(marked([0.3, 0.2, None]), score=axes.scores([0.3, 0.2], higher=False)))
     assert sorted(trials(tree)) == ["0000", "0001", "0002"]
     assert group(tree, "0001").attrib["class"] == "t stopped q1"
     assert group(tree, "0002").attrib["class"] == "t failed q2"
@@ -143,19 +143,19 @@ def test_a_trial_carries_its_name_tooltip_state_and_shade() -> None:
 def test_the_line_of_the_best_so_far_never_gets_worse(higher: bool) -> None:
     scores = np.random.default_rng(3).uniform(0.1, 0.4, 30).tolist()
     axis = axes.axis(scores)._replace(hint="higher is better" if higher else "lower is better")
-    tree = parsed(progress.history(marked(scores), score=axis))
+    tree = parsed(history.history(marked(scores), score=axis))
     front = next(each for each in tree.iter(f"{SVG}path") if each.attrib.get("class") == "front")
     heights = [y for _, y in points(front.attrib["d"])]
     assert heights == sorted(heights, reverse=higher)
-    top = progress.TOP + (1 - axis.share(max(scores) if higher else min(scores))) * (
-        progress.HEIGHT - progress.TOP - progress.FOOT
+    top = history.TOP + (1 - axis.share(max(scores) if higher else min(scores))) * (
+        history.HEIGHT - history.TOP - history.FOOT
     )
     assert heights[-1] == pytest.approx(top, abs=0.06)
 
 
 def test_a_score_beyond_the_axis_is_an_arrow_with_its_own_tooltip() -> None:
     axis = axes.scores([0.1, 0.2], higher=False)
-    tree = parsed(progress.history(marked([0.1, 0.2, 50.0]), score=axis))
+    tree = parsed(history.history(marked([0.1, 0.2, 50.0]), score=axis))
     assert group(tree, "0002").find(f"{SVG}circle") is None
     assert group(tree, "0002").find(f"{SVG}path") is not None
 
@@ -163,7 +163,7 @@ def test_a_score_beyond_the_axis_is_an_arrow_with_its_own_tooltip() -> None:
 def test_a_strip_shows_every_score_once_and_the_far_ones_beside() -> None:
     scores: Sequence[float | None] = [0.1 + 0.001 * n for n in range(20)] + [9.0] * 7
     axis = axes.scores(scores[:20], higher=False, title="AbsRel")
-    tree = parsed(progress.strip(marked(scores), [Spread("best 0.1 ± 0.002", 0.1, 0.002, "best")], score=axis))
+    tree = parsed(history.strip(marked(scores), [Spread("best 0.1 ± 0.002", 0.1, 0.002, "best")], score=axis))
     assert len(trials(tree)) == len(set(trials(tree))) == 27
     assert "7 worse" in labels(tree) and "best 0.1 ± 0.002" in labels(tree)
 
@@ -184,7 +184,7 @@ def test_a_stopped_curve_ends_in_a_bar_and_the_best_is_on_top() -> None:
         Curve(mark("0002", state="stopped", shade=5), ((1, 0.7),)),
         Curve(mark("0003", shade=7), ((1, 0.9), (2, 0.8))),
     ]
-    tree = parsed(progress.curves(lines, metric="AbsRel", higher=False, epochs=2))
+    tree = parsed(history.curves(lines, metric="AbsRel", higher=False, epochs=2))
     assert trials(tree)[-1] == "0001"
     assert group(tree, "0002").find(f"{SVG}line").attrib["class"] == "end"  # type: ignore[union-attr]
     assert len(list(tree.iter(f"{SVG}svg"))) == 2  # what is beyond the axis is cut off by an inner one
@@ -307,9 +307,9 @@ def test_hostile_names_stay_text_in_every_form(state: str, role: str) -> None:
     axis = axes.choices([HOSTILE, "b"], title=HOSTILE)
     score = axes.scores([0.1, 0.2], higher=False, title=HOSTILE)
     found = [
-        progress.history([Scored(hostile, 0.1)], score=score, default=0.2),
-        progress.strip([Scored(hostile, 0.1)], [Spread(HOSTILE, 0.1, 0.01, "best")], score=score),
-        progress.curves([Curve(hostile, ((1, 0.1), (2, 0.2)))], metric=HOSTILE, higher=False, epochs=2),
+        history.history([Scored(hostile, 0.1)], score=score, default=0.2),
+        history.strip([Scored(hostile, 0.1)], [Spread(HOSTILE, 0.1, 0.01, "best")], score=score),
+        history.curves([Curve(hostile, ((1, 0.1), (2, 0.2)))], metric=HOSTILE, higher=False, epochs=2),
         parameters.parallel([Parameter(HOSTILE, axis, HOSTILE)], [Tried(hostile, (HOSTILE,), 0.1)], score=score),
         parameters.slice_chart(Parameter(HOSTILE, axis), 0, [Tried(hostile, (HOSTILE,), 0.1)], score=score),
         parameters.importance({HOSTILE: 1.0}, doubtful=False),

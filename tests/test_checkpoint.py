@@ -14,10 +14,11 @@ import pytest
 import torch
 from checkpoints import Hostile, contents, flat, reseal
 
-from depthray import checkpoint, durable, manifest
-from depthray.checkpoint import Contents, committed, latest, load, resolve, verify, write
+from depthray.checkpoints import manifest, save
+from depthray.checkpoints.save import Contents, committed, latest, load, resolve, verify, write
+from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
-from depthray.sections import Recipe
+from depthray.storage import local
 
 FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json", "manifest.json")
 
@@ -138,7 +139,7 @@ def test_latest_of_nothing_and_of_damaged_ones(tmp_path: Path) -> None:
 
 
 POINTS = [(os, "fsync", n) for n in range(7)] + [(Path, "open", n) for n in range(5)] + [(os, "rename", 0)]
-POINTS += [(durable.Hashed, "write", 0), (torch, "save", 0), (manifest, "render", 0)]
+POINTS += [(local.Hashed, "write", 0), (torch, "save", 0), (manifest, "render", 0)]
 
 
 @pytest.mark.parametrize(("owner", "name", "nth"), POINTS)
@@ -192,7 +193,7 @@ def test_state_that_could_not_be_loaded_safely_is_refused(tmp_path: Path, value:
 
 @pytest.mark.parametrize(("scores", "best"), [([3, 1, 2], 2), ([math.nan] * 3, 3), ([2, math.nan, 2], 3)])
 def test_a_run_folder_means_its_best_checkpoint(tmp_path: Path, scores: list[float], best: int) -> None:
-    root = tmp_path / checkpoint.FOLDER
+    root = tmp_path / save.FOLDER
     paths = [write(root, contents(step, score)) for step, score in enumerate(scores, 1)]
     assert resolve(tmp_path) == resolve(root) == paths[best - 1]
     assert resolve(paths[0]) == paths[0]

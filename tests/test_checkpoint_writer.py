@@ -13,9 +13,9 @@ import pytest
 import torch
 from checkpoints import contents, flat
 
-from depthray.checkpoint import Contents, Writer, committed, latest, load, write
+from depthray.checkpoints.save import Contents, Writer, committed, latest, load, write
+from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
-from depthray.sections import Recipe
 
 NAN = math.nan
 KEPT = [

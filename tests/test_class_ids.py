@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from depthray import models
-from depthray.data.frames import Frames
+from depthray.config.recipe import load
+from depthray.config.sections import Model
 from depthray.errors import DataError
 from depthray.models._inputs import Planes
-from depthray.recipe import load
-from depthray.sections import Model
-from depthray.state import begin
-from depthray.train import fit
+from depthray.training.frames import Frames
+from depthray.training.loop import fit
+from depthray.training.state import begin
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cluster import doctor, probe
-from cluster.health import Cluster, Node, judge
+from cluster.diagnostics import cluster_checks, probe
+from cluster.diagnostics.health import Cluster, Node, judge
 from depthray.__main__ import main
-from depthray.commands.doctor import Finding
+from depthray.cli.doctor import Finding
 
 VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0", "depthray": "0.1.0"}
 GIB = 2**30
@@ -254,7 +254,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_training")
 def test_every_node_is_asked(tmp_path: Path) -> None:
-    cluster = doctor._look(FakeRay(HEAD, WORKER), str(tmp_path))
+    cluster = cluster_checks._look(FakeRay(HEAD, WORKER), str(tmp_path))
     assert [(each.name, each.step) for each in cluster.nodes] == [("127.0.0.1 aaaaaa", None), ("127.0.0.1 bbbbbb", "")]
     assert cluster.status == 0 and cluster.dead == 1 and not cluster.mute
     states = {each.name: each.state for each in judge(cluster, str(tmp_path))}
@@ -266,7 +266,7 @@ def test_every_node_is_asked(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_no_training")
 def test_a_silent_node_does_not_keep_the_others_from_being_looked_at() -> None:
-    cluster = doctor._look(FakeRay(HEAD, SILENT, WORKER), None)
+    cluster = cluster_checks._look(FakeRay(HEAD, SILENT, WORKER), None)
     assert cluster.mute == ["127.0.0.1 cccccc"]
     assert [each.name for each in cluster.nodes] == ["127.0.0.1 aaaaaa", "127.0.0.1 bbbbbb"]
     assert found(cluster, "nodes").state == "bad" and found(cluster, "one training step").state == "ok"
@@ -275,9 +275,9 @@ def test_a_silent_node_does_not_keep_the_others_from_being_looked_at() -> None:
 def test_a_head_that_is_not_there_is_told_without_waiting_for_ray() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        finding = doctor._head(f"127.0.0.1:{port}")
+        finding = cluster_checks._head(f"127.0.0.1:{port}")
         assert finding and finding.state == "ok"
-    (finding,) = doctor.examine(f"127.0.0.1:{port}")
+    (finding,) = cluster_checks.examine(f"127.0.0.1:{port}")
     assert finding.state == "bad" and "refused" in finding.found and "ray start --head" in finding.mend
 
 
@@ -288,15 +288,15 @@ def test_a_head_that_is_not_there_is_told_without_waiting_for_ray() -> None:
 def test_why_ray_does_not_let_us_in(text: str, name: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    finding = doctor._refused("10.0.0.1:6379", ConnectionError(text))
+    finding = cluster_checks._refused("10.0.0.1:6379", ConnectionError(text))
     assert finding.name == name and told in finding.found and "secret" not in finding.found
 
 
 def test_the_offset_of_a_clock_is_that_of_the_quickest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 104.0, 110.0, 110.2, *[200.0, 208.0] * 3])
-    monkeypatch.setattr(doctor.time, "time", lambda: next(now))
+    monkeypatch.setattr(cluster_checks.time, "time", lambda: next(now))
     answers = iter([150.0, 113.1, 999.0, 999.0, 999.0])
-    ahead, sure = doctor._offset(lambda: next(answers))
+    ahead, sure = cluster_checks._offset(lambda: next(answers))
     assert ahead == pytest.approx(3.0) and sure == pytest.approx(0.1)
 
 
@@ -312,7 +312,7 @@ def test_the_command_looks_at_the_cluster_it_is_given(
         asked.append(words)
         return [Finding("auth", "bad", "open", "RAY_AUTH_MODE=token")]
 
-    monkeypatch.setattr(doctor, "examine", examine)
+    monkeypatch.setattr(cluster_checks, "examine", examine)
     assert main(["doctor", "--address", "auto", "--storage", "s3://runs", "--json"]) == 5
     assert asked == [("auto", "s3://runs")] and json.loads(capsys.readouterr().out)[0]["name"] == "auth"
     assert main(["doctor", "--address", "auto"]) == 5

@@ -18,7 +18,7 @@ from paths import ROOT
 
 import depthray
 from cluster.train import _parser
-from depthray import recipe as recipes
+from depthray.config import recipe as recipes
 
 FILES = ROOT / "cluster" / "files"
 UP = sorted(FILES.glob("*.yaml"))

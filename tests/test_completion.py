@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from depthray import checkpoint, completion, curve, recipe
+from depthray.checkpoints import save
+from depthray.cli import completion
+from depthray.config import recipe
+from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.sections import Recipe
-from depthray.state import begin
+from depthray.imaging import plots
+from depthray.training.state import begin
 
 CPU = torch.device("cpu")
 SMALL = ["data.size=32,64", "data.frames=12", "data.val_fraction=0.5", "train.batch_size=4", "train.precision=fp32"]
@@ -25,10 +28,10 @@ SPARSE = ["data.inputs=[image,sparse]", "data.sparse.samples=50"]
 def saved(folder: Path, *words: str) -> Path:
     """A checkpoint of an untrained network."""
     made = recipe.load("demo", [*SMALL, *words])
-    writer = checkpoint.Writer(folder / "checkpoints", keep_best=1, monitor="abs_rel")
+    writer = save.Writer(folder / "checkpoints", keep_best=1, monitor="abs_rel")
     writer.save(begin(made, CPU).contents({"abs_rel": 1.0}, fingerprint="f" * 64))
     writer.wait()
-    return checkpoint.committed(folder / "checkpoints")[-1]
+    return save.committed(folder / "checkpoints")[-1]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def test_the_command_writes_a_table_in_three_forms_and_a_plot(
     assert f"{float(lines[1]['rmse']):.4f}" in shown and shown in capsys.readouterr().out
     assert tree["noise"] == 0.01 and tree["checkpoint"] == str(path)
     picture = cv2.imread(str(tmp_path / "out" / "completion.png"))
-    assert picture is not None and picture.shape == (curve.HEIGHT, 3 * curve.WIDTH, 3)
+    assert picture is not None and picture.shape == (plots.HEIGHT, 3 * plots.WIDTH, 3)
 
 
 def test_without_out_it_lies_in_the_runs_folder(path: Path) -> None:
@@ -133,8 +136,8 @@ def test_a_wrong_number_is_refused(path: Path, given: str, capsys: pytest.Captur
     assert "no number of samples" in capsys.readouterr().err
 
 
-def panel(*values: float) -> curve.Panel:
-    return curve.Panel("rmse", [curve.Line("rmse", (0, 5, 500)[: len(values)], values, values, values)])
+def panel(*values: float) -> plots.Panel:
+    return plots.Panel("rmse", [plots.Line("rmse", (0, 5, 500)[: len(values)], values, values, values)])
 
 
 def heights(picture: Any) -> list[int]:
@@ -145,22 +148,22 @@ def heights(picture: Any) -> list[int]:
 
 
 def test_the_plot_has_a_dot_for_each_score_and_lower_is_lower() -> None:
-    first, middle, last = heights(curve.curves([panel(1.0, 0.5, 0.25)], x_label="samples"))
+    first, middle, last = heights(plots.curves([panel(1.0, 0.5, 0.25)], x_label="samples"))
     assert first < middle < last
     assert (middle - first) == pytest.approx(2 * (last - middle), abs=3)
 
 
 def test_the_plot_leaves_out_what_could_not_be_scored() -> None:
-    picture = curve.curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
+    picture = plots.curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
     assert len(heights(picture)) == 2
-    nothing = curve.curves([panel(float("nan"))], x_label="samples")
-    assert nothing.shape == (curve.HEIGHT, curve.WIDTH, 3) and not heights(nothing)
+    nothing = plots.curves([panel(float("nan"))], x_label="samples")
+    assert nothing.shape == (plots.HEIGHT, plots.WIDTH, 3) and not heights(nothing)
 
 
 def test_a_timeline_has_a_panel_below_the_other_for_each_unit() -> None:
-    steps = curve.Line("replicas", (0, 10, 20), (1, 4, 1), steps=True)
-    gap = curve.Line("median", (1, 11, 19), (0.5, float("nan"), 0.7))
-    picture = curve.timeline([curve.Panel("Replicas", [steps]), curve.Panel("Latency", [gap])])
-    assert picture.shape == (2 * curve.LOW, curve.LONG, 3)
+    steps = plots.Line("replicas", (0, 10, 20), (1, 4, 1), steps=True)
+    gap = plots.Line("median", (1, 11, 19), (0.5, float("nan"), 0.7))
+    picture = plots.timeline([plots.Panel("Replicas", [steps]), plots.Panel("Latency", [gap])])
+    assert picture.shape == (2 * plots.LOW, plots.LONG, 3)
     drawn = np.ptp(picture, axis=2) > 40  # the lines are the only colours
-    assert drawn[: curve.LOW].any() and drawn[curve.LOW :].any()
+    assert drawn[: plots.LOW].any() and drawn[plots.LOW :].any()

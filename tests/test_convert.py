@@ -12,12 +12,12 @@ from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS, kitti
 
 from cluster.convert import main as convert
-from depthray.commands.data import main
-from depthray.data import shards
-from depthray.data.convert import convert_range, original_units, plan, stored_unit
+from depthray.cli.data import main
+from depthray.config.sections import Data, Sparse
+from depthray.data.shards import format
+from depthray.data.shards.convert import convert_range, original_units, plan, stored_unit
 from depthray.data.sources import Frame, open_source
 from depthray.errors import DataError, DepthrayError, UsageError
-from depthray.sections import Data, Sparse
 
 
 class Made:
@@ -52,7 +52,7 @@ def contents(folder):
 
 
 def ids(path):
-    return [frame.id for frame in shards.open_shard(path).frames]
+    return [frame.id for frame in format.open_shard(path).frames]
 
 
 def test_names_and_places_of_frames(tmp_path):
@@ -128,7 +128,7 @@ def test_a_bad_frame_is_named(tmp_path):
 def test_bad_frames_are_skipped_and_noted(tmp_path):
     skipped = run(tmp_path, Made(bad=(2, 6)), skip_bad=True)
     assert skipped == {f"f{i}": f"frame 'f{i}': file {i}.png: not a readable image" for i in (2, 6)}
-    noted = [shards.open_shard(path).provenance.get("skipped") for path in sorted(tmp_path.iterdir())]
+    noted = [format.open_shard(path).provenance.get("skipped") for path in sorted(tmp_path.iterdir())]
     assert noted == [["f2"], ["f2"], ["f6"], ["f6"], None, None]
     again = Made(bad=(2, 6))
     assert set(run(tmp_path, again, skip_bad=True)) == {"f2", "f6"}
@@ -182,25 +182,25 @@ def test_kitti_keeps_its_unit_and_its_points(tmp_path, capsys):
 def test_provenance_states_the_unit_of_the_files(form, unit, tmp_path):
     {**MAKERS, **NYU}[form](tmp_path / "files")
     assert convert([form, str(tmp_path / "files"), str(tmp_path / "out")]) == 0
-    assert shards.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == unit
+    assert format.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == unit
     assert convert(["shards", str(tmp_path / "out"), str(tmp_path / "again")]) == 0
-    (again,) = [shards.open_shard(path) for path in (tmp_path / "again").iterdir()]
-    assert again.provenance["encoding"] == shards.open_shard(tmp_path / "out/shard-00000.h5").encoding
+    (again,) = [format.open_shard(path) for path in (tmp_path / "again").iterdir()]
+    assert again.provenance["encoding"] == format.open_shard(tmp_path / "out/shard-00000.h5").encoding
 
 
 def test_provenance_of_what_is_declared_and_of_what_is_drawn(tmp_path):
     root = folder_dataset(tmp_path / "files", scenes=1, per_scene=1)
     words = ["folder", str(root), str(tmp_path / "out"), "--encoding", "uint16_5000"]
     assert convert(words) == 0
-    assert shards.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == "uint16_5000"
+    assert format.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == "uint16_5000"
     assert original_units(open_source(Data(source="synthetic", frames=1, size=(24, 32)))) == {}
 
 
 def test_depth_beyond_65_m_survives_in_its_own_unit(tmp_path):
     sample = {"image": np.zeros((1, 3, 3), np.uint8), "depth": np.array([[0.5, 80.25, 300]], np.float32)}
-    stored = shards.to_stored(sample, where="x", encoding="uint16_256")["depth"]
+    stored = format.to_stored(sample, where="x", encoding="uint16_256")["depth"]
     assert stored.tolist() == [[128, 20544, 0]]
-    assert shards.to_stored(sample, where="x")["depth"].tolist() == [[500, 0, 0]]
+    assert format.to_stored(sample, where="x")["depth"].tolist() == [[500, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_skipped_files_are_listed_at_the_end(tmp_path, capsys):
     assert "s1-002.jpg" in lines[1] and "s2-000.png" in lines[2]
     assert lines[3].startswith("10 frames in 3 shards")
     for path in sorted((tmp_path / "out").iterdir()):
-        assert str(tmp_path) not in json.dumps(shards.open_shard(path).provenance)
+        assert str(tmp_path) not in json.dumps(format.open_shard(path).provenance)
 
 
 def test_nothing_readable_is_an_error(tmp_path):

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from depthray import recipe
 from depthray.batch import Sample
+from depthray.config import recipe
+from depthray.config.sections import Curriculum, Loss
 from depthray.data.curriculum import cut, difficulty, loss_at, size_at
-from depthray.data.frames import Frames
 from depthray.data.sources import Source, open_source
 from depthray.errors import DataError
-from depthray.sections import Curriculum, Loss
+from depthray.training.frames import Frames
 
 SMALL = [
     "data.size=16,32",

@@ -11,10 +11,10 @@ import pytest
 from frames import folder_dataset, read_index, write_index
 
 from depthray.__main__ import main
-from depthray.data.check import check
-from depthray.data.shards import open_shard, pack
+from depthray.audit.check import check
+from depthray.config.sections import Data
+from depthray.data.shards.format import open_shard, pack
 from depthray.data.sources import open_source
-from depthray.sections import Data
 
 SIZE = (48, 64)
 DEPTH, RGB = "depth/s1-000.png", "rgb/s1-000.jpg"

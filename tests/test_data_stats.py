@@ -10,9 +10,9 @@ import pytest
 from frames import folder_dataset, read_index, write_index
 
 from depthray.__main__ import main
+from depthray.audit.stats import quantile, stats
+from depthray.config.sections import Data
 from depthray.data.sources import open_source
-from depthray.data.stats import quantile, stats
-from depthray.sections import Data
 
 SIZE = (8, 10)
 

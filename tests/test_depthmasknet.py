@@ -6,9 +6,9 @@ from inputs import pair, summary_rows
 from torch import nn
 
 from depthray import models
+from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.depthmasknet import build
-from depthray.sections import Model
 
 WITHOUT_ROW = ("Sequential", "ModuleList", "Planes", "Metres")  # they hold layers, or only rescale
 BOTH = ["all", "code"]

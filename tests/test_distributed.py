@@ -11,11 +11,12 @@ from process_groups import launch
 
 STEP = """
 import json, sys
-from depthray import distributed, recipe
-from depthray.data.frames import Frames
-from depthray.state import begin
-from depthray.meter import Interval
-from depthray.train import fit
+from depthray import distributed
+from depthray.config import recipe
+from depthray.training.frames import Frames
+from depthray.training.state import begin
+from depthray.training.throughput import Interval
+from depthray.training.loop import fit
 device = distributed.start(gpu=False)
 made = recipe.load("demo", sys.argv[2:])
 state = begin(made, device)

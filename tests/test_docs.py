@@ -20,15 +20,16 @@ from doc_pages import FENCED, PAGES, Block, blocks, commands
 from paths import ROOT
 
 from cluster import one_host
-from depthray import models, recipe
+from depthray import models
 from depthray.__main__ import WORDS, main
-from depthray.commands.predict import FORMATS
+from depthray.cli.predict import FORMATS
+from depthray.config import recipe
+from depthray.config.sections import Recipe
 from depthray.data import sources
 from depthray.data.encodings import ENCODINGS
 from depthray.data.split import SIDES
 from depthray.errors import UsageError
-from depthray.protocols import PROTOCOLS
-from depthray.sections import Recipe
+from depthray.evaluation.protocols import PROTOCOLS
 from serve import settings
 
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint

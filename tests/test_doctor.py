@@ -10,7 +10,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from depthray.commands import doctor
+from depthray.cli import doctor
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -132,7 +132,7 @@ def test_few_open_files(monkeypatch):
 
 
 def test_ray_is_not_loaded():
-    code = "import sys; from depthray.commands import doctor; doctor.main([]); sys.exit('ray' in sys.modules)"
+    code = "import sys; from depthray.cli import doctor; doctor.main([]); sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 

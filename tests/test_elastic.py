@@ -17,13 +17,14 @@ import torch
 
 from cluster import elastic, resources
 from cluster.resources import Workers
-from depthray import checkpoint, progress
-from depthray import recipe as recipes
-from depthray.data.frames import Frames
+from depthray.checkpoints import save
+from depthray.config import recipe as recipes
+from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
-from depthray.outside import Outside
-from depthray.run import prepare, record
-from depthray.sections import Recipe
+from depthray.runs import progress
+from depthray.runs.run import prepare, record
+from depthray.training.frames import Frames
+from depthray.training.outside import Outside
 
 SMALL = ["data.size=32,64", "data.frames=40", "data.workers=0", "train.epochs=1", "train.precision=fp32"]
 
@@ -76,18 +77,18 @@ def test_a_save_point_asked_for_at_the_end_of_an_epoch_does_not_wait_for_validat
     outside = Outside(save=lambda: bool(asked and asked.pop(0)), saved=lambda: shutil.copytree(run, then))
     prepare(run, recipe, resume=False)
     (whole,) = record(recipe, run, device, outside=outside)
-    assert checkpoint.load(checkpoint.committed(then / checkpoint.FOLDER)[-1]).epoch == 0
+    assert save.load(save.committed(then / save.FOLDER)[-1]).epoch == 0
     prepare(then, recipe, resume=True)
     (rest,) = record(recipe, then, device)
     assert (rest.number, rest.step) == (whole.number, whole.step) == (1, last)
     assert rest.metrics["train_loss"] == whole.metrics["train_loss"]
-    one, two = (checkpoint.load(checkpoint.committed(each / checkpoint.FOLDER)[-1]).weights for each in (run, then))
+    one, two = (save.load(save.committed(each / save.FOLDER)[-1]).weights for each in (run, then))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def steps(run: Path) -> list[int]:
     """Of the checkpoints of a run."""
-    return [int(path.name.split("step-")[1]) for path in checkpoint.committed(run / checkpoint.FOLDER)]
+    return [int(path.name.split("step-")[1]) for path in save.committed(run / save.FOLDER)]
 
 
 def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(
     train(*words, "train.epochs=2", "--local", "--out", str(alone))
     train(*words, "--out", str(changed), under=launcher)
     train(*words, "train.epochs=2", "--local", "--out", str(changed), "--resume")
-    left, right = (checkpoint.load(checkpoint.committed(run / checkpoint.FOLDER)[-1]) for run in (alone, changed))
+    left, right = (save.load(save.committed(run / save.FOLDER)[-1]) for run in (alone, changed))
     assert left.step == right.step and left.epoch == right.epoch == 2
     gap = max((left.weights[key] - right.weights[key]).abs().max().item() for key in left.weights)
     assert 0 < gap < 1e-4, "0 would mean that no second process took part"
@@ -192,11 +193,11 @@ def test_what_ray_train_tells_of_nodes_that_go_is_where_it_is_looked_for() -> No
 def policy(monkeypatch: pytest.MonkeyPatch, words: dict[str, str]) -> Any:
     from ray.train.v2.api.config import ScalingConfig
 
-    from cluster import resize
+    from cluster import scaling_policy
 
-    monkeypatch.setattr(resize, "_draining", lambda: {"going": 0})
+    monkeypatch.setattr(scaling_policy, "_draining", lambda: {"going": 0})
     scaling = ScalingConfig(num_workers=(2, 8), resources_per_worker={"CPU": 2}, elastic_resize_monitor_interval_s=0)
-    made = resize.Divisors(scaling, sizes=[2, 4, 8], attempt="one")
+    made = scaling_policy.Divisors(scaling, sizes=[2, 4, 8], attempt="one")
     monkeypatch.setattr(made, "_maybe_send_resource_request", lambda: None)
     return made
 
@@ -218,7 +219,7 @@ def test_the_policy_takes_the_largest_size_that_fits_on_nodes_that_stay(
 def test_a_healthy_group_is_resized_only_when_it_has_saved(
     policy: Any, words: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cluster import resize
+    from cluster import scaling_policy
 
     there = nodes(a=4)
     monkeypatch.setattr(policy, "_get_reserved_resources", lambda: there)
@@ -234,7 +235,7 @@ def test_a_healthy_group_is_resized_only_when_it_has_saved(
     words["one/saved"] = words["one/save"]
     assert decision() == "4"
     assert decision() == "stay", "a new wish"
-    monkeypatch.setattr(resize, "PATIENCE", 0.0)
+    monkeypatch.setattr(scaling_policy, "PATIENCE", 0.0)
     assert decision() == "4", "a group that cannot save does not keep the run small for ever"
 
 

@@ -18,14 +18,17 @@ import torch
 from frames import folder_dataset
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
-from depthray import bootstrap, checkpoint, metrics, models, recipe, report
-from depthray.commands import evaluate as evaluate_command
+from depthray import models
+from depthray.checkpoints import save
+from depthray.cli import evaluate as evaluate_command
+from depthray.config import recipe
 from depthray.data.loader import eval_batches
-from depthray.data.trivial import fit, trivial_scores
 from depthray.errors import CheckpointError, DataError, UsageError
-from depthray.evaluate import best_median_worst, evaluate, pictures
-from depthray.protocols import NYU_BTS, PLAIN, PROTOCOLS
-from depthray.report import Evaluation, Row
+from depthray.evaluation import bootstrap, metrics, report
+from depthray.evaluation.baselines import fit, trivial_scores
+from depthray.evaluation.evaluate import best_median_worst, evaluate, pictures
+from depthray.evaluation.protocols import NYU_BTS, PLAIN, PROTOCOLS
+from depthray.evaluation.report import Evaluation, Row
 
 CPU = torch.device("cpu")
 
@@ -236,8 +239,8 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     weights = models.build_model(demo.model, demo.data.inputs).state_dict()
     folder = tmp_path_factory.mktemp("run")
-    contents = checkpoint.Contents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
-    checkpoint.write(folder / "checkpoints", contents)
+    contents = save.Contents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
+    save.write(folder / "checkpoints", contents)
     return folder
 
 
@@ -262,7 +265,7 @@ def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
     assert out.name == "epoch-0003-step-00000030-val-plain" and str(out) in capsys.readouterr().out
     found = json.loads((out / "evaluation.json").read_text())
     assert found["frames"] == 4 and found["data"] == "synthetic"
-    assert checkpoint.verify(checkpoint.resolve(run))
+    assert save.verify(save.resolve(run))
 
 
 @pytest.mark.parametrize(
@@ -282,16 +285,16 @@ def test_command_names_what_is_wrong(run, words, error, message):
 
 
 def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
-    contents = checkpoint.load(checkpoint.resolve(run))
+    contents = save.load(save.resolve(run))
     weights = {key: value for key, value in contents.weights.items() if not key.endswith("bias")}
-    small = checkpoint.Contents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
-    path = checkpoint.write(tmp_path / "checkpoints", small)
+    small = save.Contents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
+    path = save.write(tmp_path / "checkpoints", small)
     with pytest.raises(CheckpointError, match="the weights do not fit the recipe"):
         evaluate_command.main([str(path)])
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys, depthray.commands.evaluate; sys.exit('torch' in sys.modules)"
+    code = "import sys, depthray.cli.evaluate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from depthray import export
-from depthray.export import Camera
+from depthray.imaging import export
+from depthray.imaging.export import Camera
 
 CAMERA = Camera(fx=50.0, fy=55.0, cx=15.5, cy=11.5)
 

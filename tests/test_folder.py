@@ -11,9 +11,9 @@ import pytest
 from frames import depth_map, folder_dataset, picture, read_index, write_index
 
 from depthray.batch import COLOURS, MAPS
+from depthray.config.sections import Data
 from depthray.data.sources import INPUTS, check, open_source, recognise
 from depthray.errors import DataError, UsageError
-from depthray.sections import Data
 
 SIZE = (48, 64)
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from depthray import models
+from depthray.config.sections import Model
 from depthray.models.fpn import VARIANTS, build
-from depthray.sections import Model
 
 
 def count(model):

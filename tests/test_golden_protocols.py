@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from depthray import metrics, protocols
-from depthray.protocols import PROTOCOLS
+from depthray.evaluation import metrics, protocols
+from depthray.evaluation.protocols import PROTOCOLS
 
 SMALL, NYU, KITTI = (48, 64), (480, 640), (375, 1242)
 EXACT = {"rel": 1e-6, "abs": 0}

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 import depthray
-from cluster import follow, jobs
+from cluster.jobs import follow
+from cluster.jobs import submit as jobs
 from depthray.__main__ import main
-from depthray.commands import submit
+from depthray.cli import submit_flags
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 SERVER = "http://127.0.0.1:1"  # where nothing answers
@@ -31,7 +32,7 @@ def planned(line: str) -> jobs.Job:
     word, *rest = line.split()
     if word == "data":
         word, rest = f"data {rest[0]}", rest[1:]
-    flags, words = submit.split(rest)
+    flags, words = submit_flags.split(rest)
     return jobs.planned(word, words, flags)
 
 
@@ -47,8 +48,8 @@ def planned(line: str) -> jobs.Job:
     ],
 )
 def test_the_address_is_told_from_the_words(line: str, address: str, words: str) -> None:
-    flags, rest = submit.split(line.split())
-    assert submit.asked(line.split())
+    flags, rest = submit_flags.split(line.split())
+    assert submit_flags.asked(line.split())
     assert (flags.submit, rest) == (address, words.split())
 
 

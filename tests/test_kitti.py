@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from layouts_other import DATE, DRIVES, frame, kitti, kitti_selection
 
+from depthray.config.sections import Sparse
 from depthray.data.sources import open_source, recognise
 from depthray.data.split import split
 from depthray.errors import DataError, UsageError
-from depthray.sections import Sparse
 
 STORED = {"inputs": ("image", "sparse"), "sparse": Sparse(pattern="stored")}
 

@@ -5,14 +5,14 @@ import pytest
 import torch
 from scoring import Rooms
 
+from depthray.config.sections import Data
 from depthray.data.loader import eval_batches
 from depthray.errors import UsageError
-from depthray.evaluate import evaluate
-from depthray.mask_metrics import MASK_METRICS
-from depthray.metrics import METRICS
-from depthray.protocols import PROTOCOLS
-from depthray.sections import Data
-from depthray.ssim import ssim
+from depthray.evaluation.evaluate import evaluate
+from depthray.evaluation.mask_metrics import MASK_METRICS
+from depthray.evaluation.metrics import METRICS
+from depthray.evaluation.protocols import PROTOCOLS
+from depthray.evaluation.ssim import ssim
 
 EXACT = {"rel": 1e-6, "abs": 0}
 

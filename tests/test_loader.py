@@ -12,9 +12,9 @@ import torch
 from made_sources import Drawn
 
 from depthray.batch import Batch
+from depthray.config.sections import Augment, Curriculum, Data, Sparse
 from depthray.data.loader import TrainLoader, ahead, eval_batches
 from depthray.errors import DataError, UsageError
-from depthray.sections import Augment, Curriculum, Data, Sparse
 
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
 

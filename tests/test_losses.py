@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from depthray import losses
-from depthray.sections import LOSS_OPTIONS, Loss
+from depthray.config.sections import LOSS_OPTIONS, Loss
 
 NAMES = sorted(name for name in losses.TERMS if not name.startswith("mask_"))
 NOT_NIL = ("depth_bce", "depth_dice", "smoothness")  # cost something even where the prediction is perfect

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from depthray import losses
-from depthray.sections import Loss
+from depthray.config.sections import Loss
 
 NAMES = sorted(name for name in losses.TERMS if name.startswith("mask_"))
 # The formulas have depth as a share of 10 m, so their RMSE of depth is a tenth of ours in metres.

@@ -12,16 +12,17 @@ import pytest
 import torch
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
-from depthray import picture, report
+from depthray.config.recipe import load
 from depthray.data.loader import eval_batches
 from depthray.errors import DataError, UsageError
-from depthray.evaluate import Report, best_median_worst, evaluate, pictures
-from depthray.mask_metrics import MASK_METRICS, boundary, boundary_f1, mask_scores, probability, tolerance
-from depthray.metrics import METRICS
-from depthray.protocols import PLAIN
-from depthray.recipe import load
-from depthray.report import Evaluation
-from depthray.validate import validate
+from depthray.evaluation import report
+from depthray.evaluation.evaluate import Report, best_median_worst, evaluate, pictures
+from depthray.evaluation.mask_metrics import MASK_METRICS, boundary, boundary_f1, mask_scores, probability, tolerance
+from depthray.evaluation.metrics import METRICS
+from depthray.evaluation.protocols import PLAIN
+from depthray.evaluation.report import Evaluation
+from depthray.imaging import sheets
+from depthray.training.validate import validate
 
 CPU = torch.device("cpu")
 
@@ -209,10 +210,10 @@ def test_pictures_have_a_row_for_depth_and_one_for_the_mask(tmp_path):
 def test_a_sheet_of_masks_is_black_and_white_with_their_iou():
     batches = eval_batches(Figures(("image", "mask")), [6], DATA, batch_size=1)
     (row,) = pictures(Masks(), batches, protocol=PLAIN, device=CPU)
-    assert picture._score(row, row.prediction) == "mask IoU 1.000"
-    assert picture._score(row._replace(score=0.25), row.prediction) == "mask IoU 0.250"
-    sheet, width = picture.sheet([row]), picture._tile_width([row])
-    tile = sheet[74 + 30 :, picture._left(1, width) :][:170, :width]
+    assert sheets._score(row, row.prediction) == "mask IoU 1.000"
+    assert sheets._score(row._replace(score=0.25), row.prediction) == "mask IoU 0.250"
+    sheet, width = sheets.sheet([row]), sheets._tile_width([row])
+    tile = sheet[74 + 30 :, sheets._left(1, width) :][:170, :width]
     assert tile[100, 20].tolist() == [0, 0, 0] and tile[100, width // 4].tolist() == [255, 255, 255]
 
 

@@ -6,9 +6,9 @@ from inputs import pair, summary_rows
 from torch import nn
 
 from depthray import models
+from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.masknet import build
-from depthray.sections import Model
 
 WITHOUT_ROW = ("Sequential", "Planes")  # they hold layers, or only prepare the input
 ROWS = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from depthray import metrics
+from depthray.evaluation import metrics
 
 SPANS = [(0, math.inf), (0, 1), (1, 3), (3, 5), (5, math.inf)]
 

@@ -17,11 +17,14 @@ from checkpoints import contents, flat
 from object_store import Store, serving
 
 from cluster.train import main
-from depthray import checkpoint, durable, fetch, load, manifest, progress
-from depthray.checkpoint import Writer, committed
+from depthray import load
+from depthray.checkpoints import manifest, save
+from depthray.checkpoints.save import Writer, committed
 from depthray.errors import CheckpointError, UsageError
-from depthray.mirror import Mirror, send
-from depthray.storage import Folder, StorageError
+from depthray.runs import download, progress
+from depthray.runs.upload import Mirror, send
+from depthray.storage import local
+from depthray.storage.remote import Folder, StorageError
 
 # One step an epoch.
 WORDS = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=2", "train.precision=fp32"]
@@ -52,7 +55,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
 def run(store: Store) -> Folder:
     """An empty run folder on the store."""
     folder = Folder(store.url(f"runs/{next(NUMBERS)}"), patience=5)
-    folder.write(fetch.IDENTITY, folder.url.encode())
+    folder.write(download.IDENTITY, folder.url.encode())
     return folder
 
 
@@ -77,7 +80,7 @@ def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: Folder, tmp_path
     progress.append(tmp_path, {"kind": "note", "text": "here"})
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "events.1").write_bytes(b"curves")
-    wait_until(lambda: len(fetch.complete(run)) == 2)
+    wait_until(lambda: len(download.complete(run)) == 2)
     writer.save(contents(5, 0.2))
     writer.wait()
     mirror.close()
@@ -86,54 +89,54 @@ def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: Folder, tmp_path
         for path in tmp_path.rglob("*")
         if path.is_file() and path.suffix != ".lock"
     }
-    wanted[fetch.IDENTITY] = run.url.encode()
+    wanted[download.IDENTITY] = run.url.encode()
     assert {name: run.read(name) for name in run.files()} == wanted
-    assert fetch.complete(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
+    assert download.complete(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
 
 
 def test_a_checkpoint_without_its_manifest_is_invisible_there(run: Folder, tmp_path: Path) -> None:
-    (path,) = [checkpoint.write(tmp_path / "checkpoints", contents(1))]
+    (path,) = [save.write(tmp_path / "checkpoints", contents(1))]
     for name in manifest.FILES:
         run.upload(f"checkpoints/{path.name}/{name}", path / name)
-    assert fetch.complete(run) == []
+    assert download.complete(run) == []
     send(run, path)
-    assert fetch.complete(run) == [path.name]
+    assert download.complete(run) == [path.name]
 
 
 def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: Folder, tmp_path: Path) -> None:
-    paths = [checkpoint.write(tmp_path / "a" / "checkpoints", contents(step, fill=step)) for step in (1, 2, 3)]
+    paths = [save.write(tmp_path / "a" / "checkpoints", contents(step, fill=step)) for step in (1, 2, 3)]
     for path in paths:
         send(run, path)
     broken = f"checkpoints/{paths[2].name}/state.pt"
     run.write(broken, run.read(broken)[:-1] + b"?")
     said: list[str] = []
-    fetch.take_up(run, tmp_path / "b", said.append)
+    download.take_up(run, tmp_path / "b", said.append)
     assert [path.name for path in committed(tmp_path / "b" / "checkpoints")] == [paths[1].name]
     assert len(said) == 1 and f"{run.url}/{broken}: damaged" in said[0] and "going back" in said[0]
-    got = checkpoint.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
+    got = save.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
     assert flat(got.state) == flat(contents(2, fill=2).state)
     mirror = mirrored(run, tmp_path / "b", said.append)
     wait_until(lambda: len(committed(tmp_path / "b" / "checkpoints")) == 2)
     mirror.close()
-    assert fetch.complete(run) == [path.name for path in paths]  # what could not be read is not ours to remove
+    assert download.complete(run) == [path.name for path in paths]  # what could not be read is not ours to remove
 
 
 def test_where_all_are_bad_nothing_begins_again(run: Folder, tmp_path: Path) -> None:
-    path = checkpoint.write(tmp_path / "a" / "checkpoints", contents(1))
+    path = save.write(tmp_path / "a" / "checkpoints", contents(1))
     send(run, path)
     run.write(f"checkpoints/{path.name}/state.pt", b"")
     with pytest.raises(CheckpointError, match="none of 1 checkpoints is good"):
-        fetch.take_up(run, tmp_path / "b", lambda _: None)
+        download.take_up(run, tmp_path / "b", lambda _: None)
 
 
 def test_a_working_folder_of_another_run_is_put_aside(run: Folder, tmp_path: Path) -> None:
     said: list[str] = []
-    fetch.take_up(run, tmp_path / "w", said.append)
-    checkpoint.write(tmp_path / "w" / "checkpoints", contents(9))
-    fetch.take_up(run, tmp_path / "w", said.append)
+    download.take_up(run, tmp_path / "w", said.append)
+    save.write(tmp_path / "w" / "checkpoints", contents(9))
+    download.take_up(run, tmp_path / "w", said.append)
     assert not said and len(committed(tmp_path / "w" / "checkpoints")) == 1
-    run.write(fetch.IDENTITY, b"another")
-    fetch.take_up(run, tmp_path / "w", said.append)
+    run.write(download.IDENTITY, b"another")
+    download.take_up(run, tmp_path / "w", said.append)
     assert len(said) == 1 and not committed(tmp_path / "w" / "checkpoints")
     (aside,) = tmp_path.glob("w-before-*")
     assert len(committed(aside / "checkpoints")) == 1
@@ -143,25 +146,25 @@ def test_a_store_away_for_a_while_is_waited_for(store: Store, run: Folder, tmp_p
     said: list[str] = []
     mirror = mirrored(run, tmp_path, said.append, patience=60)
     with store.away():
-        path = checkpoint.write(tmp_path / "checkpoints", contents(1))
+        path = save.write(tmp_path / "checkpoints", contents(1))
         wait_until(lambda: bool(said))
     mirror.close()
-    assert fetch.complete(run) == [path.name] and mirror.error is None
+    assert download.complete(run) == [path.name] and mirror.error is None
     assert "storage: trying again while training goes on" in said[0]
     assert any("storage: works again after" in text for text in said)
 
 
 def test_a_store_away_for_good_ends_in_one_line(store: Store, run: Folder, tmp_path: Path) -> None:
     mirror = mirrored(run, tmp_path, lambda _: None, patience=2)
-    first = checkpoint.write(tmp_path / "checkpoints", contents(1))
-    wait_until(lambda: fetch.complete(run) == [first.name])
+    first = save.write(tmp_path / "checkpoints", contents(1))
+    wait_until(lambda: download.complete(run) == [first.name])
     with store.away():
-        checkpoint.write(tmp_path / "checkpoints", contents(2))
+        save.write(tmp_path / "checkpoints", contents(2))
         wait_until(lambda: mirror.error is not None, 60)
         with pytest.raises(StorageError) as error:
             mirror.close()
     assert str(tmp_path) in str(error.value) and "--resume" in str(error.value) and "\n" not in str(error.value)
-    assert fetch.complete(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
+    assert download.complete(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
 
 
 def test_stop_on_the_store_reaches_the_run(run: Folder, tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_a_follower_reads_what_is_mirrored(store: Store, run: Folder, tmp_path: 
 
 
 def weights(url: str) -> dict[str, torch.Tensor]:
-    return checkpoint.load(checkpoint.resolve(Path(url))).weights
+    return save.load(save.resolve(Path(url))).weights
 
 
 def test_a_run_goes_on_exactly_on_another_machine(
@@ -205,7 +208,7 @@ def test_a_run_goes_on_exactly_on_another_machine(
     assert "resumed from epoch-0001" in said and f"checkpoint   {url}/checkpoints/epoch-000" in said
     machine("three")
     mine, theirs = (
-        checkpoint.load(committed(whole / "checkpoints")[-1]),
+        save.load(committed(whole / "checkpoints")[-1]),
         Path(url, "checkpoints", "epoch-0002-step-00000002"),
     )
     assert all(torch.equal(value, mine.weights[key]) for key, value in weights(str(theirs)).items())
@@ -242,19 +245,19 @@ def test_training_outlives_a_store_and_says_where_all_is(
     finally:
         store.stop()
         store.start()
-    working = fetch.working_folder(url)
+    working = download.working_folder(url)
     assert error.value.exit_code == 5 and str(working) in str(error.value)
-    assert checkpoint.latest(working / "checkpoints", pytest.fail)
+    assert save.latest(working / "checkpoints", pytest.fail)
     step = int(committed(working / "checkpoints")[-1].name[-8:])
     capsys.readouterr()
     monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "20")
     assert main(["--local", "--out", url, "--resume", f"train.epochs={step + 1}"]) == 0
     assert f"step {step})" in capsys.readouterr().out
-    assert fetch.complete(Folder(url))[-1].endswith(f"{step + 1:08d}")
+    assert download.complete(Folder(url))[-1].endswith(f"{step + 1:08d}")
 
 
 def _stop_when_it_trains(store: Store, url: str) -> None:
-    wait_until(lambda: bool(fetch.complete(Folder(url))), 60)
+    wait_until(lambda: bool(download.complete(Folder(url))), 60)
     store.stop()
 
 
@@ -274,12 +277,12 @@ class Failing:
 @pytest.mark.parametrize("code", ["EIO", "ESTALE", "ENOSPC", "ETIMEDOUT", "EROFS"])
 def test_a_local_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     said: list[str] = []
-    monkeypatch.setattr(durable, "PAUSE", 0.01)
+    monkeypatch.setattr(local, "PAUSE", 0.01)
     writer = Writer(tmp_path, keep_best=1, monitor="abs_rel", patience=30, say=said.append)
-    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(durable.errno, code), 3))
+    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(local.errno, code), 3))
     writer.save(contents(1))
     path = writer.wait()
-    assert path and checkpoint.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
+    assert path and save.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
     assert len(said) == 2 and "trying again" in said[0] and "works again after 3 failures" in said[1]
 
 
@@ -290,12 +293,12 @@ def test_a_local_disk_that_fails_for_good(
     writer = Writer(tmp_path, keep_best=1, monitor="abs_rel", patience=patience)
     writer.save(contents(1))
     before = writer.wait()
-    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(durable.errno, code), 10**9))
+    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(local.errno, code), 10**9))
     writer.save(contents(2))
     with pytest.raises(CheckpointError, match="cannot write checkpoints") as error:
         writer.wait()
     assert error.value.exit_code == 3
-    assert checkpoint.latest(tmp_path, pytest.fail) == before
+    assert save.latest(tmp_path, pytest.fail) == before
 
 
 def test_progress_refused_by_a_disk_is_added_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +317,7 @@ def test_progress_refused_by_a_disk_is_added_later(tmp_path: Path, monkeypatch: 
 def half_written(file: IO[bytes], data: bytes) -> None:
     file.write(data[: len(data) * 2 // 3])
     file.flush()
-    raise OSError(durable.errno.EIO, os.strerror(durable.errno.EIO))
+    raise OSError(local.errno.EIO, os.strerror(local.errno.EIO))
 
 
 def test_progress_refused_for_good_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

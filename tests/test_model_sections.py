@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from depthray import models
+from depthray.config.sections import Model
 from depthray.errors import DataError, UsageError
 from depthray.models import _inputs
 from depthray.models._encoders import widen
-from depthray.sections import Model
 
 ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from depthray import models
 from depthray.batch import Batch
-from depthray.sections import Model
+from depthray.config.sections import Model
 
 LIGHT = 20_000_000  # parameters; heavier variants are the same code at greater width
 ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from depthray import models
-from depthray import recipe as recipes
-from depthray.commands import models as models_command
-from depthray.sections import Model
+from depthray.cli import models as models_command
+from depthray.config import recipe as recipes
+from depthray.config.sections import Model
 
 
 @pytest.fixture(scope="module")

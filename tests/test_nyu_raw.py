@@ -11,10 +11,10 @@ import pytest
 from layouts_nyu import PER_SCENE, SCENES, SIZE, disparity, nyu_raw, save
 from paths import ROOT
 
-from depthray.data.sources import _kinect as kinect
+from depthray.config.sections import Data
+from depthray.data.readers import kinect as kinect
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError
-from depthray.sections import Data
 
 REAL = ROOT.parent / "shared/realdata/nyu-raw-kinect"
 NATIVE = kinect.NATIVE

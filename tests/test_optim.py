@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from depthray.config.sections import Optim
 from depthray.errors import UsageError
 from depthray.models.unet import build
-from depthray.optim import Average, Plateau, build_optimiser, learning_rate, set_learning_rate
-from depthray.sections import Optim
+from depthray.training.optim import Average, Plateau, build_optimiser, learning_rate, set_learning_rate
 
 
 class Net(nn.Module):

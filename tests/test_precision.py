@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from depthray import precision, recipe
-from depthray.data.frames import Frames
+from depthray.config import recipe
 from depthray.errors import UsageError
-from depthray.precision import Precision
-from depthray.state import begin
-from depthray.train import Epoch, fit
+from depthray.training import precision
+from depthray.training.frames import Frames
+from depthray.training.loop import Epoch, fit
+from depthray.training.precision import Precision
+from depthray.training.state import begin
 
 CPU = torch.device("cpu")
 

@@ -10,9 +10,11 @@ from checkpoints import write_checkpoint
 from orientations import stored_as
 from PIL import Image
 
-from depthray import checkpoint, load, models, recipe
+from depthray import load, models
 from depthray.__main__ import main
-from depthray.commands import predict as predict_command
+from depthray.checkpoints import save
+from depthray.cli import predict as predict_command
+from depthray.config import recipe
 from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
 
 
@@ -161,9 +163,9 @@ def test_a_target_that_the_network_lacks_is_left_out_or_named(tmp_path, image, c
 def test_weights_of_another_network_are_refused(trained, tmp_path):
     from dataclasses import replace
 
-    contents = checkpoint.load(trained)
+    contents = save.load(trained)
     wide = contents.recipe.model_copy(update={"model": recipe.load("demo", ["model.encoder=resnet18"]).model})
-    made = checkpoint.write(tmp_path / "checkpoints", replace(contents, recipe=wide))
+    made = save.write(tmp_path / "checkpoints", replace(contents, recipe=wide))
     with pytest.raises(CheckpointError, match="weights do not fit the recipe"):
         load(made)
 

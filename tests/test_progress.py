@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from depthray import progress
+from depthray.runs import progress
 
 INTERVAL = {
     "kind": "interval",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from depthray import metrics, protocols
 from depthray.errors import DataError, UsageError
-from depthray.protocols import NYU_BTS, PLAIN, PROTOCOLS
+from depthray.evaluation import metrics, protocols
+from depthray.evaluation.protocols import NYU_BTS, PLAIN, PROTOCOLS
 
 
 def block(valid):
@@ -189,5 +189,7 @@ def test_unknown_protocol_names_the_key_and_the_nearest():
 
 
 def test_checking_a_name_does_not_wait_for_torch():
-    code = "import sys, depthray.protocols as p; p.check('plain', where=''); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, depthray.evaluation.protocols as p; p.check('plain', where=''); sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

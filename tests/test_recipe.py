@@ -11,13 +11,14 @@ from typing import get_args
 import pytest
 import yaml
 
-from depthray import losses, recipe
-from depthray.commands.recipe import commented
+from depthray import losses
+from depthray.cli.recipe import commented
+from depthray.config import recipe
+from depthray.config.sections import LOSS_OPTIONS, MASK_MONITORS, Loss, Monitor, Recipe
 from depthray.errors import UsageError
-from depthray.mask_metrics import MASK_METRICS
-from depthray.metrics import METRICS
-from depthray.protocols import PROTOCOLS
-from depthray.sections import LOSS_OPTIONS, MASK_MONITORS, Loss, Monitor, Recipe
+from depthray.evaluation.mask_metrics import MASK_METRICS
+from depthray.evaluation.metrics import METRICS
+from depthray.evaluation.protocols import PROTOCOLS
 
 
 @pytest.mark.parametrize("name", recipe.names())
@@ -138,7 +139,7 @@ def test_what_only_training_relates_may_disagree_to_score_or_to_read(word: str) 
 
 
 def test_checking_a_recipe_does_not_wait_for_torch() -> None:
-    code = "import sys; from depthray import recipe; recipe.load('masknet'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from depthray.config import recipe; recipe.load('masknet'); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

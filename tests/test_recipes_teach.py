@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from depthray import losses, models, recipe
+from depthray import losses, models
+from depthray.config import recipe
 
 SIDE = 64
 

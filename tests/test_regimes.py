@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from depthray import checkpoint, losses, recipe
-from depthray.data.frames import Frames
-from depthray.precision import Precision
-from depthray.run import STOP, prepare, record
-from depthray.sections import Loss, Recipe
-from depthray.state import begin
-from depthray.train import Epoch, fit
+from depthray import losses
+from depthray.checkpoints import save
+from depthray.config import recipe
+from depthray.config.sections import Loss, Recipe
+from depthray.runs.run import STOP, prepare, record
+from depthray.training.frames import Frames
+from depthray.training.loop import Epoch, fit
+from depthray.training.precision import Precision
+from depthray.training.state import begin
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -42,7 +44,7 @@ def weights_after(made: Recipe, run: Path, *, stop: int = 0) -> dict[str, torch.
 
     for _ in record(made, run, CPU, show=show):
         pass
-    return checkpoint.load(checkpoint.committed(run / "checkpoints")[-1]).weights
+    return save.load(save.committed(run / "checkpoints")[-1]).weights
 
 
 @pytest.mark.parametrize("words", WORDS, ids=["sizes", "sizes-and-sparse"])

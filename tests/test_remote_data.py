@@ -17,16 +17,17 @@ import pytest
 from made_sources import Made, flip
 from object_store import Store, serving
 
-from depthray import recipe as recipes
-from depthray import storage
 from depthray.__main__ import main
-from depthray.data import cache, remote, shards
+from depthray.config import recipe as recipes
+from depthray.config.sections import Augment, Data
 from depthray.data.loader import TrainLoader
-from depthray.data.order import line_of
+from depthray.data.shard_order import line_of
+from depthray.data.shards import format, remote_shards
+from depthray.data.shards.prefetch import fetched_ahead
 from depthray.data.sources import Source, open_source, recognise
-from depthray.data.upcoming import fetched_ahead
 from depthray.errors import DataError, ResourceError, UsageError
-from depthray.sections import Augment, Data
+from depthray.storage import cache
+from depthray.storage import remote as storage
 
 SHARDS = Data(order="shards")
 COUNT, PER_SHARD = 36, 3  # frames, in 12 shards
@@ -35,7 +36,7 @@ COUNT, PER_SHARD = 36, 3  # frames, in 12 shards
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
-    shards.pack(Made(COUNT, sizes=((24, 32),)), folder, provenance={}, frames_per_shard=PER_SHARD)
+    format.pack(Made(COUNT, sizes=((24, 32),)), folder, provenance={}, frames_per_shard=PER_SHARD)
     return folder
 
 
@@ -50,7 +51,7 @@ def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
     """The server, an empty cache of this test's own, and little patience."""
     monkeypatch.setenv(cache.PLACE, str(tmp_path / "cache"))
     monkeypatch.delenv(cache.BOUND, raising=False)
-    monkeypatch.setattr(remote, "Folder", partial(storage.Folder, patience=0.5))
+    monkeypatch.setattr(remote_shards, "Folder", partial(storage.Folder, patience=0.5))
     return server
 
 
@@ -119,21 +120,21 @@ def test_a_shard_is_fetched_when_it_is_first_read_and_indexes_are_read_once(
     fetched.clear()
     again = opened(url)
     again.read(4)
-    assert fetched and all(name.endswith(f" {shards.TAIL.size}") for name in fetched)  # the last bytes, nothing else
+    assert fetched and all(name.endswith(f" {format.TAIL.size}") for name in fetched)  # the last bytes, nothing else
 
 
 READ_ALL = """
 import sys
 import time
-from depthray import storage
+from depthray.storage import remote
 from depthray.data.sources import open_source
-from depthray.data.upcoming import fetched_ahead
-from depthray.sections import Augment, Data
-download = storage.Folder.download
+from depthray.data.shards.prefetch import fetched_ahead
+from depthray.config.sections import Augment, Data
+download = remote.Folder.download
 def logged(folder, name, path):
     print(name, flush=True)
     download(folder, name, path)
-storage.Folder.download = logged
+remote.Folder.download = logged
 source = open_source(Data(source="shards", root=sys.argv[1]))
 for index in range(len(source.frames)):
     source.read(index)
@@ -176,7 +177,7 @@ def test_open_shards_never_go(url: str, packed: Path, tmp_path: Path, monkeypatc
 def test_a_shuffle_of_all_is_refused_where_the_cache_is_too_small(
     url: str, packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depthray.data.frames import Frames
+    from depthray.training.frames import Frames
 
     monkeypatch.setenv(cache.BOUND, "0.00002")
     words = ["data.source=shards", f"data.root={url}", "train.batch_size=4", "data.size=32,32"]
@@ -222,7 +223,7 @@ def test_a_set_packed_anew_does_not_meet_the_old_one(url: str, tmp_path: Path) -
     old.read(0)
     other = Made(COUNT, sizes=((24, 32),))
     other.read = lambda i, read=other.read: {**read(i), "depth": np.full((24, 32), 7.0, np.float32)}
-    shards.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
+    format.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
     copy(tmp_path / "other", url)
     assert opened(url).read(0)["depth"][0, 0] == 7
     with pytest.raises(DataError, match=r"shard-00001\.h5: changed since the data set was opened"):
@@ -233,7 +234,7 @@ def test_a_set_packed_anew_does_not_meet_the_old_one(url: str, tmp_path: Path) -
 def test_damage_on_the_way_or_in_the_store_is_found(url: str, packed: Path, tmp_path: Path) -> None:
     path = tmp_path / "shard-00000.h5"
     path.write_bytes((packed / path.name).read_bytes())
-    flip(path, shards.open_shard(path).offsets["depth"][1] + 20, 0)
+    flip(path, format.open_shard(path).offsets["depth"][1] + 20, 0)
     copy(tmp_path, url)
     source = opened(url)
     with pytest.raises(DataError, match=r"s3://.*shard-00000\.h5: frame 'f1' is not as it was packed; copy"):
@@ -301,8 +302,8 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
 CROWD = """
 import os, random, sys
 from pathlib import Path
-from depthray.data import cache
-from depthray.data.cache import Cache, Wanted
+from depthray.storage import cache
+from depthray.storage.cache import Cache, Wanted
 root, seed = Path(sys.argv[1]), int(sys.argv[2])
 random.seed(seed)
 store = Cache(root, limit=65_000)
@@ -383,5 +384,5 @@ def test_training_is_the_same_as_from_the_disk(
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rooms")
     source = open_source(Data(source="synthetic", frames=24, size=(32, 64)))
-    shards.pack(source, folder, provenance={}, frames_per_shard=4)
+    format.pack(source, folder, provenance={}, frames_per_shard=4)
     return folder

@@ -19,8 +19,9 @@ import yaml
 from report_html import HOSTILE, POINTS, Page, checked
 
 from depthray.errors import UsageError
-from tuning import records, report
-from tuning.study import Study
+from tuning import records
+from tuning.report import build
+from tuning.study.study import Study
 
 CASES: dict[str, dict[str, Any]] = {
     "usual": {},
@@ -55,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_report_is_made_of_any_search(folder: Path, case: dict[str, Any]) -> None:
     searches.make(folder, **case)
-    page = checked(report.write(folder, images=False).parent)
+    page = checked(build.write(folder, images=False).parent)
     study = Study.read(folder)
     shown = [each["data-trial"] for each in page.named("tbody") if "data-trial" in each]
     assert sorted(shown) == sorted(each.name for each in study.trials)
@@ -72,10 +73,10 @@ def test_a_report_is_made_of_any_search(folder: Path, case: dict[str, Any]) -> N
 
 def test_a_report_is_made_again_over_the_old_one(folder: Path) -> None:
     searches.make(folder, trials=3, running=3, default=False)
-    first = report.write(folder, images=False).read_text(encoding="utf-8")
+    first = build.write(folder, images=False).read_text(encoding="utf-8")
     shutil.rmtree(folder)
     searches.make(folder)
-    second = report.write(folder, images=False).read_text(encoding="utf-8")
+    second = build.write(folder, images=False).read_text(encoding="utf-8")
     assert "Best so far" in first and "Best configuration" in second
     assert not list(folder.glob(".writing-*"))
 
@@ -84,13 +85,13 @@ def test_a_copied_folder_has_the_same_report(folder: Path, tmp_path: Path, monke
     monkeypatch.setattr(time, "time", lambda: searches.BEGAN + 9e5)
     searches.make(folder)
     elsewhere = searches.copy(folder, tmp_path / "elsewhere")
-    pages = [report.write(each, images=False).read_text(encoding="utf-8") for each in (folder, elsewhere)]
+    pages = [build.write(each, images=False).read_text(encoding="utf-8") for each in (folder, elsewhere)]
     assert pages[0] == pages[1] and str(tmp_path) not in pages[0]
 
 
 def test_where_there_is_no_search_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no search"):
-        report.main([str(tmp_path)])
+        build.main([str(tmp_path)])
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,17 +99,17 @@ def test_a_folder_that_cannot_be_written_to_is_said(folder: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     searches.make(folder, trials=2)
-    monkeypatch.setattr(report.durable, "replace", refused)
+    monkeypatch.setattr(build.local, "replace", refused)
     with pytest.raises(UsageError, match="cannot write the report .* Permission denied"):
-        report.write(folder, images=False)
+        build.write(folder, images=False)
 
 
 def test_a_winner_that_is_gone_leaves_no_best_recipe(folder: Path) -> None:
     searches.make(folder, trials=2, default=False)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     for trial in (folder / "trials").iterdir():
         (trial / "progress.jsonl").unlink()
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert not (folder / "best.yaml").exists()
     assert "no configuration has a score" in checked(folder).text.lower()
 
@@ -133,7 +134,7 @@ def hostile(folder: Path) -> Path:
 
 
 def test_hostile_text_stays_text(hostile: Path) -> None:
-    report.write(hostile, images=False)
+    build.write(hostile, images=False)
     page = checked(hostile)
     assert page.named("title") and len(page.named("title")) > 1  # that of the page, and the tooltips
     assert "<script>alert(1)</script>" in page.text and "{{ 7*7 }}" in page.text
@@ -144,14 +145,14 @@ def test_hostile_text_stays_text(hostile: Path) -> None:
 
 
 def test_hostile_text_cannot_break_out_of_the_best_recipe(hostile: Path) -> None:
-    report.write(hostile, images=False)
+    build.write(hostile, images=False)
     tree = yaml.safe_load((hostile / "best.yaml").read_text(encoding="utf-8"))
     assert tree["about"].startswith("</script>") and tree["optim"]["lr"]
 
 
 def test_the_policy_lets_in_one_script_and_nothing_else(folder: Path) -> None:
     searches.make(folder, trials=2)
-    text = report.write(folder, images=False).read_text(encoding="utf-8")
+    text = build.write(folder, images=False).read_text(encoding="utf-8")
     policy = next(each["content"] for each in Page(text).named("meta") if "http-equiv" in each)
     script = text.split("<script>")[1].split("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -164,5 +165,5 @@ def test_half_a_surrogate_pair_is_no_end_of_a_report(folder: Path) -> None:
     searches.make(folder, trials=2, failed=1)
     path = next(path for path in (folder / "trials").glob("*/trial.json") if '"failed"' in path.read_text())
     path.write_text(path.read_text(encoding="utf-8").replace("RuntimeError", "\\ud800 RuntimeError"), encoding="utf-8")
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert "RuntimeError" in checked(folder).text

@@ -14,12 +14,12 @@ import searches
 import yaml
 from report_html import HOSTILE, POINTS, charts, checked
 
-from depthray import recipe as recipes
-from tuning import records, report
-from tuning.page import figures, headline, listing
-from tuning.page.markdown import plain
-from tuning.page.view import View
-from tuning.study import Study
+from depthray.config import recipe as recipes
+from tuning import records
+from tuning.report import build, figures, headline, listing
+from tuning.report.markdown import plain
+from tuning.report.report_data import View
+from tuning.study.study import Study
 
 
 def retold(folder: Path, name: str, **changes: Any) -> None:
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_headline_says_score_spread_and_gain(folder: Path) -> None:
     searches.make(folder)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     page, study = checked(folder), Study.read(folder)
     winner, gain, default = study.winner(), study.gain(), study.default()
     assert winner and gain and default and winner.mean and winner.spread and gain.relative
@@ -62,7 +62,7 @@ def test_a_search_that_found_nothing_better_says_so(folder: Path) -> None:
 
 def test_the_command_on_the_page_trains_the_best_recipe(folder: Path) -> None:
     searches.make(folder)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     page, winner = checked(folder), Study.read(folder).winner()
     assert winner
     assert "depthray train best.yaml --workers 1 --cpus-per-worker 1" in page.text.replace("\\ ", "")
@@ -73,14 +73,14 @@ def test_the_command_on_the_page_trains_the_best_recipe(folder: Path) -> None:
 
 def test_the_python_on_the_page_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches.make(folder, trials=1, repeats=0)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     small = {"data": {"frames": 24, "size": [32, 40], "val_fraction": 0.4}, "train": {"epochs": 1, "batch_size": 4}}
     tree = yaml.safe_load((folder / "best.yaml").read_text())
     for section, values in small.items():
         tree[section].update(values)
     (folder / "best.yaml").write_text(yaml.safe_dump(tree))
     code = (
-        report._python("0001")
+        build._python("0001")
         .replace('load("trials/0001")', 'load("best", device="cpu")')
         .replace('"cuda" if', '"cpu" if')
     )
@@ -100,7 +100,7 @@ def test_what_the_best_changes_is_listed_with_what_it_means(folder: Path) -> Non
 
 def test_trials_are_ranked_and_failed_ones_tell_their_error(folder: Path) -> None:
     searches.make(folder, failed=2)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     view = View(Study.read(folder))
     rows = listing.rows(view)
     ranks = [row.rank for row in rows if row.rank]
@@ -122,7 +122,7 @@ def test_values_that_differ_from_the_recipe_are_marked(folder: Path) -> None:
 
 def test_a_trial_is_found_in_every_chart_and_in_the_table(folder: Path) -> None:
     searches.make(folder, objectives=("latency_ms",))
-    text = report.write(folder, images=False).read_text(encoding="utf-8")
+    text = build.write(folder, images=False).read_text(encoding="utf-8")
     winner = Study.read(folder).winner()
     assert winner
     inside = [svg for svg in charts(text) if f'data-trial="{winner.name}"' in svg]
@@ -132,19 +132,19 @@ def test_a_trial_is_found_in_every_chart_and_in_the_table(folder: Path) -> None:
 
 def test_the_doubt_about_importance_stands_beside_it(folder: Path) -> None:
     searches.make(folder, trials=8)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert "Importance from 8 finished trials is a guess" in checked(folder).text
     searches.make(folder, trials=40)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert "is a guess" not in checked(folder).text
 
 
 def test_population_based_training_shows_who_copied_whom(folder: Path) -> None:
     searches.make(folder, history=True)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert "Who copied whom" in checked(folder).text
     searches.make(folder, history=False)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert "Who copied whom" not in checked(folder).text
 
 
@@ -174,7 +174,7 @@ def test_published_scores_stand_beside_ours_in_their_order(folder: Path) -> None
         ("0003", "0.3000", "3", "0.4000", "3"),
     ]
     assert table.lines[0].cells[5:] == ("1.000", "1", "0.7500", "2") and table.lines[1].cells[5] == "–"
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     assert "Beside the published scores" in checked(folder).text
 
 
@@ -212,7 +212,7 @@ def test_many_trials_are_all_listed_and_the_best_drawn(folder: Path) -> None:
 
 def test_markdown_has_the_essentials_in_tables_that_line_up(folder: Path) -> None:
     searches.make(folder, failed=1)
-    report.write(folder, images=False)
+    build.write(folder, images=False)
     text = (folder / "report.md").read_text(encoding="utf-8")
     for part in ("## Train it again", "## Before you believe it", "## Cost", "## What mattered", "## Trials"):
         assert part in text
@@ -229,7 +229,7 @@ def test_markdown_text_is_taken_for_nothing_else() -> None:
 
 def test_main_says_the_headline_and_where_the_report_lies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     searches.make(folder)
-    assert report.main([str(folder), "--no-images"]) == 0
+    assert build.main([str(folder), "--no-images"]) == 0
     said = capsys.readouterr().out
     assert "Best configuration: trial" in said and "AbsRel 0." in said
     assert f"report   {folder / 'report.html'}" in said and "report.md, trials.csv, best.yaml, study.json" in said
@@ -237,7 +237,7 @@ def test_main_says_the_headline_and_where_the_report_lies(folder: Path, capsys: 
 
 def test_a_long_command_is_wrapped_where_a_shell_joins_it_again() -> None:
     command = "depthray train best.yaml --data '/data/my rooms --all/it'\"'\"'s' --workers 16 --gpu --cpus-per-worker 4"
-    wrapped = report._wrapped(command)
+    wrapped = build._wrapped(command)
     assert len(wrapped.splitlines()) > 1 and max(map(len, wrapped.splitlines())) < 70
     assert shlex.split(wrapped.replace("\\\n", "")) == shlex.split(command)
-    assert report._wrapped("") == ""
+    assert build._wrapped("") == ""

@@ -10,8 +10,8 @@ import chromium
 import pytest
 import searches
 
-from tuning import report
-from tuning.study import Study
+from tuning.report import build
+from tuning.study.study import Study
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -28,7 +28,7 @@ def browser() -> Iterator[sync_api.Browser]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = searches.make(tmp_path_factory.mktemp("page") / "search", trials=16, objectives=("latency_ms",))
-    report.write(made, images=False)
+    build.write(made, images=False)
     return made
 
 

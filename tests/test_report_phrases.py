@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuning.page import phrases
+from tuning.report import phrases
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_gains_are_said_by_the_direction_of_the_metric(metric: str, share: float
 def test_every_metric_that_ranks_has_a_name() -> None:
     from typing import get_args
 
-    from depthray.sections import Monitor
+    from depthray.config.sections import Monitor
 
     assert set(get_args(Monitor)) <= set(phrases.NAMES)
     assert phrases.named("rmse") == "RMSE [m]" and phrases.named("never heard of") == "never heard of"

@@ -10,10 +10,9 @@ import pytest
 import searches
 from report_html import checked
 
-from depthray import recipe as recipes
-from tuning import report
-from tuning.page import sheets
-from tuning.study import Study
+from depthray.config import recipe as recipes
+from tuning.report import build, sample_sheets
+from tuning.study.study import Study
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a small network over rendered frames, with its checkpoint."""
     import torch
 
-    from depthray.run import prepare, record
+    from depthray.runs.run import prepare, record
 
     run = tmp_path_factory.mktemp("trained") / "run"
     words = ["data.frames=32", "data.size=32,40", "data.val_fraction=0.5", "train.epochs=1", "train.batch_size=4"]
@@ -46,7 +45,7 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
     searches.make(folder, trials=6)
     best = [each.name for each in Study.read(folder).ranking()[:3]]
     with_checkpoints(folder, trained, [*best, "default"])
-    report.write(folder)
+    build.write(folder)
     page = checked(folder)
     pictures = page.named("img")
     assert len(pictures) == 4 and len({each["src"] for each in pictures}) == 1  # one network, hence one picture
@@ -65,25 +64,25 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
 def test_pictures_are_drawn_once_for_a_checkpoint(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches.make(folder, trials=1, default=False, repeats=0)
     with_checkpoints(folder, trained, ["0001"])
-    report.write(folder)
+    build.write(folder)
     (old,) = folder.glob("trials/0001/sheet-*.jpg")
-    monkeypatch.setattr(sheets, "_drawn", lambda *_: pytest.fail("drawn again"))
-    report.write(folder)
+    monkeypatch.setattr(sample_sheets, "_drawn", lambda *_: pytest.fail("drawn again"))
+    build.write(folder)
     monkeypatch.undo()
     stale = old.rename(old.with_name("sheet-epoch-0000-step-00000001.jpg"))
-    report.write(folder)
+    build.write(folder)
     assert old.exists() and not stale.exists()
 
 
 def test_data_that_is_not_there_leaves_a_report_that_says_so(folder: Path, trained: Path) -> None:
     searches.make(folder, trials=3, repeats=0)
-    report.write(folder)
+    build.write(folder)
     page = checked(folder)
     assert not page.named("img") and "Not all pictures could be made" in page.text
     with_checkpoints(folder, trained, ["0001"])
     broken = next((folder / "trials/0001/checkpoints").glob("*/model.safetensors"))
     broken.write_bytes(b"damaged")
-    report.write(folder)
+    build.write(folder)
     assert "Not all pictures could be made" in checked(folder).text
 
 
@@ -99,14 +98,14 @@ def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, t
         return np.zeros((40, 2000, 3), np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sheets, "_drawn", drawn)
-        report.main([str(folder), "--data", str(tmp_path)])
+        patch.setattr(sample_sheets, "_drawn", drawn)
+        build.main([str(folder), "--data", str(tmp_path)])
     assert seen == [str(tmp_path)]
-    assert checked(folder).named("img")[0]["width"] == str(sheets.WIDEST)
+    assert checked(folder).named("img")[0]["width"] == str(sample_sheets.WIDEST)
 
 
 def test_large_sheets_are_pressed_to_fit() -> None:
     import numpy as np
 
     noise = np.random.default_rng(0).integers(0, 256, (900, 1600, 3)).astype(np.uint8)
-    assert len(sheets._jpeg(noise)) < 1.5 * sheets.LARGEST
+    assert len(sample_sheets._jpeg(noise)) < 1.5 * sample_sheets.LARGEST

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from depthray.batch import Sample
+from depthray.config.sections import Data
 from depthray.data.resize import aspect_size, colour, cubic, nearest, resize, scattered, shown
-from depthray.sections import Data
 
 SIZES = [(12, 20), (5, 7), (48, 80), (36, 30), (7, 40)]
 

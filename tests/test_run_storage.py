@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 import torch
 
-from depthray import checkpoint, durable, progress
-from depthray import recipe as recipes
 from depthray.__main__ import main
-from depthray.checkpoint import committed
+from depthray.checkpoints import save
+from depthray.checkpoints.save import committed
+from depthray.config import recipe as recipes
 from depthray.errors import UsageError
-from depthray.run import prepare
+from depthray.runs import progress
+from depthray.runs.run import prepare
+from depthray.storage import local
 
 WORDS = ["demo", "data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=6", "train.precision=fp32"]
 
@@ -50,7 +52,7 @@ class Faulty:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    monkeypatch.setattr(durable, "PAUSE", 0.05)
+    monkeypatch.setattr(local, "PAUSE", 0.05)
     yield Faulty(tmp_path / "run", monkeypatch)
 
 
@@ -74,7 +76,7 @@ def after_saving(run: Path, count: int, then: Callable[[], None]) -> threading.T
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load(committed(run / "checkpoints")[-1]).weights
+    return save.load(committed(run / "checkpoints")[-1]).weights
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def test_a_disk_that_is_not(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"depthray: {run}") and os.strerror(code) in line
     saved = committed(run / "checkpoints")
-    assert checkpoint.latest(run / "checkpoints", pytest.fail) == saved[-1]
+    assert save.latest(run / "checkpoints", pytest.fail) == saved[-1]
     assert train(run, "--resume") in (2, 3, 5)  # still not there: nothing is spoilt by trying
     assert len(capsys.readouterr().err.splitlines()) == 1
     disk.code = 0

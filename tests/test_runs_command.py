@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from depthray import checkpoint, progress, recipe, runs
 from depthray.__main__ import main
-from depthray.run import STOP, prepare, record
-from depthray.tree import tree
+from depthray.checkpoints import save
+from depthray.config import recipe
+from depthray.runs import listing, progress
+from depthray.runs.run import STOP, prepare, record
+from depthray.storage.folder import tree
 
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=3", "train.precision=fp32"]
 
@@ -133,7 +135,7 @@ def test_show_says_what_differs_which_checkpoint_is_best_and_how_to_go_on(
     assert main(["runs", "show", str(run)]) == 0
     told = capsys.readouterr().out
     assert "train.epochs=3  (there: 16)" in told and "data.size=[32, 64]" in told
-    best = checkpoint.resolve(run).name
+    best = save.resolve(run).name
     assert next(line for line in told.splitlines() if f"  {best}" in line).split("MB")[1].split()[0] == "best"
     assert f"depthray runs resume {run}" in told and "silent: " in told
 
@@ -144,8 +146,8 @@ def test_clean_keeps_the_best_and_the_last_and_what_is_evaluated(
 ) -> None:
     run = place / "first"
     where = f"file://{run}" if remote else str(run)
-    saved = runs.one(run).checkpoints()
-    best = checkpoint.resolve(run).name
+    saved = listing.one(run).checkpoints()
+    best = save.resolve(run).name
     for extra in ("ray/attempt-1/x", "checkpoints/.tmp-1/model.safetensors", "evaluations/v/evaluation.json"):
         (run / extra).parent.mkdir(parents=True)
         (run / extra).write_text("x" * 1000)
@@ -159,7 +161,7 @@ def test_clean_keeps_the_best_and_the_last_and_what_is_evaluated(
     assert capsys.readouterr().out == would.replace("would remove", "removed").replace("would free", "freed")
     assert {path.name for path in (run / "checkpoints").iterdir()} == {best, saved[-1].name}
     assert not (run / "ray").exists() and (run / "evaluations" / "v" / "evaluation.json").exists()
-    checkpoint.load(checkpoint.resolve(run), state=True)
+    save.load(save.resolve(run), state=True)
 
 
 def test_a_run_that_may_be_going_on_is_not_cleaned(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,5 +249,5 @@ def test_a_search_is_one_line_and_its_trials_are_cleaned(place: Path, capsys: py
 def test_files_that_go_while_they_are_listed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the parts of a checkpoint do, whose folder gets its name when all are there."""
     (tmp_path / "here").write_bytes(b"12")
-    monkeypatch.setattr("depthray.tree.os.walk", lambda path: [(str(path), [], ["gone", "here"])])
+    monkeypatch.setattr("depthray.storage.folder.os.walk", lambda path: [(str(path), [], ["gone", "here"])])
     assert tree(tmp_path).files() == {"here": 2}

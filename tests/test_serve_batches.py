@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serve.batches import Batches, Late, OutOfMemory
+from serve.replica.batching import Batches, Late, OutOfMemory
 
 SOON = 60.0
 

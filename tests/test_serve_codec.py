@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from serve_backend import scene, wall
 
-from serve import codec, options
-from serve.problems import Problem
+from serve.http import codec
+from serve.http import query as options
+from serve.http.problems import Problem
 
 DEPTH = wall(scene())
 

@@ -13,10 +13,10 @@ import pytest
 from serve_networks import write_checkpoint
 
 from depthray.__main__ import main
+from depthray.config.overrides import read_yaml
 from depthray.errors import UsageError
-from depthray.words import read_yaml
 from serve import settings
-from serve.store import Store
+from serve.registry.store import Store
 
 CONFIG = Path(settings.__file__).parent / "config.yaml"
 

@@ -18,7 +18,7 @@ from doc_pages import Block, blocks, commands
 from paths import ROOT
 from serve_fake import Wall, running
 
-from serve import api, auth
+from serve.http import auth, routes
 from serve.settings import Limits, Settings
 
 TEXT = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def url() -> Iterator[str]:
     async def page() -> bytes:
         return b"# HELP a What.\n"
 
-    with running(api.create(Wall(), Settings(), keys=auth.Keys(), scrape=page)) as address:
+    with running(routes.create(Wall(), Settings(), keys=auth.Keys(), scrape=page)) as address:
         yield address
 
 
@@ -104,7 +104,7 @@ def test_a_command_of_ray_is_understood_by_it(words: list[str]) -> None:
 
 
 def test_every_metric_of_the_page_is_told_and_none_is_left_out() -> None:
-    from serve.telemetry import METRICS
+    from serve.monitoring.telemetry import METRICS
 
     told = {}
     for line in TEXT.splitlines():
@@ -116,7 +116,7 @@ def test_every_metric_of_the_page_is_told_and_none_is_left_out() -> None:
 
 
 def test_every_format_and_limit_of_the_page_is_as_the_code_has_it() -> None:
-    from serve.options import COLOURED, MEDIA
+    from serve.http.query import COLOURED, MEDIA
 
     rows = [line.split("|") for line in TEXT.splitlines() if line.startswith("| `") and line.count("|") == 4]
     told = {row[1].strip(" `"): {media.strip(" `") for media in row[2].split(",")} for row in rows if "/" in row[2]}

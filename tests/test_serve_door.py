@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from serve import door, heads
 from serve import settings as settings_of
-from serve.door import Door, Room
+from serve.proxy import admission, uvicorn
+from serve.proxy.admission import Door, Room
 
 SCOPE = {"type": "http", "method": "POST", "headers": [(b"x-request-id", b"abc")]}
 
@@ -121,17 +121,17 @@ def test_what_is_no_answer_teaches_nothing() -> None:
 
 
 def test_proxies_hear_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(door.VARIABLE, raising=False)
-    assert door.heard() is None and heads.bounded() == []
+    monkeypatch.delenv(admission.VARIABLE, raising=False)
+    assert admission.heard() is None and uvicorn.bounded() == []
     fixed = settings_of.load(None, ["answer_seconds=0.25", "queued=40"], environment={})
-    monkeypatch.setenv(door.VARIABLE, door.told(fixed))
-    there = door.heard()
+    monkeypatch.setenv(admission.VARIABLE, admission.told(fixed))
+    there = admission.heard()
     assert there is not None and filled(there, inside=40, seconds=1.0) == 10
-    assert [each.cls for each in heads.bounded()] == [Door]
+    assert [each.cls for each in uvicorn.bounded()] == [Door]
 
 
 def test_more_replicas_are_asked_for_before_anybody_is_refused() -> None:
     words = ["queued=500", "model_replicas.max=4", "model_replicas.ongoing=8"]
     scaled = settings_of.load(None, words, environment={})
-    _, least, most = door.told(scaled).split()
+    _, least, most = admission.told(scaled).split()
     assert int(least) > 8 * 4 and int(most) == 500

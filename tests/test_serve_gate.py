@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from serve.gate import Gate
-from serve.problems import Problem
+from serve.http.gate import Gate
+from serve.http.problems import Problem
 
 SCOPE = {"type": "http", "method": "POST"}
 

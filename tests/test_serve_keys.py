@@ -11,7 +11,7 @@ from serve_backend import app
 from serve_requests import post, refused
 
 from depthray.errors import UsageError
-from serve import auth
+from serve.http import auth
 
 KEY, OTHER = "k" * 32, "another-key-of-the-service"
 LOCKED = app(None, KEY, OTHER)

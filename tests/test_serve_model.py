@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from serve_networks import broken, photograph, write_checkpoint
 
+from depthray.config.sections import Data
 from depthray.errors import CheckpointError, DataError
 from depthray.predict import load, prepare, restore
-from depthray.sections import Data
-from serve.model import Depth, Reply
-from serve.promotion import promote
-from serve.store import Store
+from serve.registry.promotion import promote
+from serve.registry.store import Store
+from serve.replica.replica import Depth, Reply
 
 
 @pytest.fixture(scope="module")

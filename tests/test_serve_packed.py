@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from depthray import models, recipe
+from depthray import models
+from depthray.config import recipe
 from depthray.predict import Predictor
-from serve import golden, packed
+from serve.registry import golden
+from serve.replica import cpu_fusion
 
 RECIPES = ["unet-resnet34", "fpn-resnet101", "bifpn-efficientnet-b0", "depthnet", "depthmasknet", "masknet"]
 
@@ -38,9 +40,9 @@ def test_every_architecture_says_the_same(name: str) -> None:
     predictor = Predictor(network, made, device=torch.device("cpu"))
     samples = golden.samples(made.data.inputs, made.data.size)
     before = predictor.run(samples)
-    assert packed.pack(predictor.model, lambda: predictor.run(samples))
+    assert cpu_fusion.pack(predictor.model, lambda: predictor.run(samples))
     kinds = [type(layer) for layer in predictor.model.modules()]
-    assert kinds.count(packed.Packed) >= 5 and nn.Conv2d not in kinds
+    assert kinds.count(cpu_fusion.Packed) >= 5 and nn.Conv2d not in kinds
     for one, other in zip(predictor.run(samples), before, strict=True):
         for key, values in other.items():
             np.testing.assert_allclose(one[key], values, rtol=1e-4, atol=1e-4 * float(np.abs(values).max()))
@@ -85,6 +87,6 @@ def test_what_folding_would_change_is_left_alone(kind: type[nn.Module], done: bo
     network, values = lived(kind()), torch.rand(2, 3, 8, 8)
     run = run_of(network, values)
     before = run()[0]["depth"]
-    assert packed.pack(network, run) is done
+    assert cpu_fusion.pack(network, run) is done
     np.testing.assert_allclose(run()[0]["depth"], before, atol=1e-6)
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()) == (1 if kind is Wrong else 2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from serve import options
-from serve.options import Options
-from serve.problems import Problem
+from serve.http import query
+from serve.http.problems import Problem
+from serve.http.query import Options
 
 
 @pytest.mark.parametrize(
@@ -29,20 +29,20 @@ from serve.problems import Problem
     ],
 )
 def test_accept(accept: str | None, media: str) -> None:
-    assert options.parse([], accept).media == media
+    assert query.parse([], accept).media == media
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json, image/gif", "*/*;q=0", "image/png;q=0"])
 def test_nothing_acceptable(accept: str) -> None:
     with pytest.raises(Problem) as caught:
-        options.parse([], accept)
+        query.parse([], accept)
     assert caught.value.status == 406
 
 
 def test_a_format_by_name_beats_accept() -> None:
-    assert options.parse([("format", "npy")], "text/html").media == "application/x-npy"
-    assert options.parse([("format", "colour")], "text/html, image/jpeg").media == "image/jpeg"
-    assert options.parse([("format", "colour")], None).media == "image/png"
+    assert query.parse([("format", "npy")], "text/html").media == "application/x-npy"
+    assert query.parse([("format", "colour")], "text/html, image/jpeg").media == "image/jpeg"
+    assert query.parse([("format", "colour")], None).media == "image/png"
 
 
 BAD: dict[str, tuple[int, list[tuple[str, str]]]] = {
@@ -71,9 +71,9 @@ BAD: dict[str, tuple[int, list[tuple[str, str]]]] = {
 def test_bad_parameters(bad: tuple[int, list[tuple[str, str]]]) -> None:
     status, pairs = bad
     with pytest.raises(Problem) as caught:
-        options.parse(pairs, None)
+        query.parse(pairs, None)
     assert caught.value.status == status and caught.value.detail.isprintable() and len(caught.value.detail) < 300
 
 
 def test_options_are_what_they_were_when_nothing_is_asked() -> None:
-    assert options.parse([], None) == Options()
+    assert query.parse([], None) == Options()

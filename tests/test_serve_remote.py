@@ -15,8 +15,9 @@ from serve_networks import photograph, write_checkpoint
 
 from depthray.__main__ import main
 from depthray.predict import load
-from serve import api, auth, settings
+from serve import settings
 from serve.backend import Answer, ModelCard, UnknownModel
+from serve.http import auth, routes
 
 KEY = "k" * 20
 
@@ -54,7 +55,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def url(checkpoints: dict[str, Path]) -> Iterator[str]:
-    with running(api.create(Here(**checkpoints), settings.Settings(), keys=auth.Keys([KEY]))) as address:
+    with running(routes.create(Here(**checkpoints), settings.Settings(), keys=auth.Keys([KEY]))) as address:
         yield address
 
 

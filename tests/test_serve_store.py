@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from serve_networks import broken, write_checkpoint
 
-from depthray import durable
 from depthray.errors import CheckpointError, DepthrayError, UsageError
-from serve import golden
-from serve.promotion import promote
-from serve.store import Pointer, Store
+from depthray.storage import local
+from serve.registry import golden
+from serve.registry.promotion import promote
+from serve.registry.store import Pointer, Store
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_bad_checkpoint_changes_nothing(store: Store, tmp_path: Path, how: str
         promote(store, "rooms", bad)
     assert "\n" not in str(error.value)
     assert store.pointer("rooms") == before and store.versions("rooms") == versions
-    assert not [path for path in store.root.rglob(f"{durable.UNFINISHED}*")]
+    assert not [path for path in store.root.rglob(f"{local.UNFINISHED}*")]
 
 
 def test_a_network_far_from_the_one_before_needs_force(store: Store, tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ from paths import FILES
 from serve_backend import Fake, app, encoded, scene
 from serve_networks import broken, photograph, write_checkpoint
 
+from depthray.config.sections import Data
 from depthray.predict import prepare
-from depthray.sections import Data
-from serve import scrape, telemetry
-from serve.gate import Gate
-from serve.promotion import promote
-from serve.store import Store
-from serve.telemetry import METRICS, Metered, MeteredDepth
+from serve.http.gate import Gate
+from serve.monitoring import scrape, telemetry
+from serve.monitoring.telemetry import METRICS, Metered, MeteredDepth
+from serve.registry.promotion import promote
+from serve.registry.store import Store
 
-DASHBOARD = Path(telemetry.__file__).parent / "grafana.json"
+DASHBOARD = Path(telemetry.__file__).with_name("grafana.json")
 WORDS = {"histogram_quantile", "sum", "rate", "max", "count", "increase", "by", "scalar", "label_replace", "le"}
 
 
@@ -225,13 +225,14 @@ def test_pages_of_several_hosts_become_one() -> None:
 
 
 def test_metrics_need_a_key_as_the_rest_does() -> None:
-    from serve import api, settings
-    from serve.auth import Keys
+    from serve import settings
+    from serve.http import routes
+    from serve.http.auth import Keys
 
     async def page() -> bytes:
         return b"a 1.0\n"
 
-    made = api.create(Fake(), settings.parse({}), keys=Keys(["k" * 16]), scrape=page)
+    made = routes.create(Fake(), settings.parse({}), keys=Keys(["k" * 16]), scrape=page)
     assert ask(made, "GET", "/metrics").status == 401
     reply = ask(made, "GET", "/metrics", headers=[("X-API-Key", "k" * 16)])
     assert (reply.status, reply.body) == (200, b"a 1.0\n") and reply.kind.startswith("text/plain; version=0.0.4")

@@ -13,8 +13,8 @@ from asgi import form
 from serve_backend import encoded, npy, npz, scene
 
 from depthray.errors import DataError
-from serve import arrays, codec, multipart
-from serve.problems import Problem
+from serve.http import arrays, codec, multipart
+from serve.http.problems import Problem
 from serve.settings import Limits
 
 BOUNDS = Limits()  # type: ignore[call-arg]

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from serve_backend import app, encoded, scene
 
-from serve import heads
+from serve.proxy import uvicorn as heads
 
 PHOTO = encoded(scene())
 

@@ -13,17 +13,17 @@ import pytest
 from frames import folder_dataset
 from made_sources import Made, flip
 
-from depthray.commands.data import main
-from depthray.data import shard_writer, shards
+from depthray.cli.data import main
+from depthray.config.sections import Data
+from depthray.data.shards import format, writer
 from depthray.data.sources import open_source
 from depthray.errors import DataError, ResourceError
-from depthray.sections import Data
 
 EVERYTHING = ("image", "background", "semantics", "instances", "mask")
 
 
 def packed(path, source=None, **words):
-    return shards.pack(source or Made(), path, provenance={"name": "made"}, **words)
+    return format.pack(source or Made(), path, provenance={"name": "made"}, **words)
 
 
 def opened(root, inputs=("image",)):
@@ -33,7 +33,7 @@ def opened(root, inputs=("image",)):
 def test_real_files_come_back_exactly(tmp_path):
     root = folder_dataset(tmp_path / "files")
     files = open_source(Data(source="folder", root=str(root), inputs=("image", "semantics")))
-    shards.pack(files, tmp_path / "out", provenance={}, frames_per_shard=5)
+    format.pack(files, tmp_path / "out", provenance={}, frames_per_shard=5)
     source = opened(tmp_path / "out", ("image", "semantics"))
     assert list(source.frames) == list(files.frames)
     for index in range(len(files.frames)):
@@ -54,12 +54,12 @@ def test_every_key_comes_back(tmp_path):
 
 def test_every_millimetre_comes_back(tmp_path):
     depth = (np.arange(65536).reshape(256, 256) / 1000).astype(np.float32)
-    assert (shards.millimetres(depth).ravel() == np.arange(65536)).all()
+    assert (format.millimetres(depth).ravel() == np.arange(65536)).all()
 
 
 def test_depth_16_bits_cannot_hold_is_unmeasured():
     depth = np.array([[65.535, 65.536, 1e9, -1, np.nan, np.inf]], np.float32)
-    assert shards.millimetres(depth).tolist() == [[65535, 0, 0, 0, 0, 0]]
+    assert format.millimetres(depth).tolist() == [[65535, 0, 0, 0, 0, 0]]
 
 
 def test_any_hdf5_reader_understands_a_shard(tmp_path):
@@ -73,7 +73,7 @@ def test_any_hdf5_reader_understands_a_shard(tmp_path):
 
 def test_sizes_go_to_shards_of_their_own(tmp_path):
     paths = packed(tmp_path, Made(8, sizes=((6, 8), (4, 5))), frames_per_shard=3)
-    assert [shards.open_shard(path).size for path in paths].count((4, 5)) == 3  # one in each range of 3 frames
+    assert [format.open_shard(path).size for path in paths].count((4, 5)) == 3  # one in each range of 3 frames
     source = opened(tmp_path)
     for index, frame in enumerate(source.frames):
         number = int(frame.id[1:])
@@ -176,8 +176,8 @@ def test_foreign_hdf5(tmp_path, options):
 def with_index(path, **values):
     """Change a shard's index as only depthray itself could."""
     with path.open("rb") as file:
-        index = shards._read_index(file, path.stat().st_size)
-    shard_writer._append(path, index | values)
+        index = format._read_index(file, path.stat().st_size)
+    writer._append(path, index | values)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_no_flipped_bit_changes_a_sample_unnoticed(tmp_path, seed):
 
 def test_fingerprint_is_of_the_frames_not_of_the_cut(tmp_path):
     packed(tmp_path / "a", frames_per_shard=2)
-    shards.pack(Made(), tmp_path / "b", provenance={"date": "later"})
+    format.pack(Made(), tmp_path / "b", provenance={"date": "later"})
     packed(tmp_path / "c", Made(6))
     one, same, fewer = (opened(tmp_path / name).fingerprint for name in "abc")
     assert one == same != fewer
@@ -225,9 +225,9 @@ def test_fingerprint_is_of_the_frames_not_of_the_cut(tmp_path):
 def test_any_flipped_bit_of_the_index_is_found(tmp_path):
     path = packed(tmp_path)[0]
     with path.open("rb") as file:
-        length = len(json.dumps(shards._read_index(file, path.stat().st_size), sort_keys=True))
+        length = len(json.dumps(format._read_index(file, path.stat().st_size), sort_keys=True))
     size = path.stat().st_size
-    for position in range(size - shards.TAIL.size - length, size, 7):
+    for position in range(size - format.TAIL.size - length, size, 7):
         flip(path, position, 1)
         with pytest.raises(DataError, match="not a whole shard"):
             opened(tmp_path)
@@ -247,7 +247,7 @@ def test_no_shards(tmp_path):
 
 def test_altered_pixel_is_found_by_its_frame(tmp_path):
     path = packed(tmp_path)[0]
-    flip(path, shards.open_shard(path).offsets["image"][4] + 20, 0)
+    flip(path, format.open_shard(path).offsets["image"][4] + 20, 0)
     source = opened(tmp_path)
     assert [index for index in range(7) if source.faults(index)] == [4]
     assert "altered" in source.faults(4)[0]
@@ -292,7 +292,7 @@ def test_pack_word(tmp_path, capsys):
     root = folder_dataset(tmp_path / "files")
     assert main(["pack", str(root), str(tmp_path / "out"), "--frames-per-shard", "5", "--encoding", "uint16_256"]) == 0
     assert "12 frames in 3 shards" in capsys.readouterr().out
-    shard = shards.open_shard(tmp_path / "out/shard-00001.h5")
+    shard = format.open_shard(tmp_path / "out/shard-00001.h5")
     assert {key: shard.provenance[key] for key in ("name", "form", "encoding")} == {
         "name": "files",
         "form": "folder",

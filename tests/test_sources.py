@@ -13,9 +13,9 @@ from layouts_other import MAKERS as OTHERS
 from paths import ROOT
 
 from depthray.batch import WORDS, collate
-from depthray.data.shards import pack
+from depthray.config.sections import Data
+from depthray.data.shards.format import pack
 from depthray.data.sources import names, open_source, recognise
-from depthray.sections import Data
 
 
 def folder(path):

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import yaml
 
+from depthray.config.overrides import apply_word
 from depthray.errors import UsageError
-from depthray.words import apply_word
-from tuning import space
-from tuning.space import Dimension, Space
+from tuning.space import space
+from tuning.space.space import Dimension, Space
 
 
 def parsed(text: str) -> Space:
@@ -203,5 +203,6 @@ def test_a_grid_refuses_a_range_without_steps_with_one_that_has_them() -> None:
 
 
 def test_reading_a_space_waits_for_neither_torch_nor_ray() -> None:
-    code = "import sys; from tuning import space; space.read('all'); sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
+    look = "sys.exit(bool({'torch', 'ray'} & {*sys.modules}))"
+    code = f"import sys; from tuning.space import space; space.read('all'); {look}"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,10 +7,10 @@ import re
 import pytest
 import yaml
 
-from depthray import recipe
+from depthray.config import recipe
 from depthray.errors import UsageError
-from tuning import space
-from tuning.space import Dimension, Space
+from tuning.space import space
+from tuning.space.space import Dimension, Space
 
 
 def parsed(text: str) -> Space:

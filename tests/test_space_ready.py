@@ -7,11 +7,11 @@ import shlex
 
 import pytest
 
-from depthray import recipe
+from depthray.config import recipe
+from depthray.config.sections import Augment
 from depthray.errors import UsageError
-from depthray.sections import Augment
-from tuning import space
 from tuning.command import _parser
+from tuning.space import space
 
 OF_DEPTH = [name for name in recipe.names() if "depth" in recipe.load(name).data.targets]
 OF_BIFPN = ["bifpn-efficientnet-b0"]

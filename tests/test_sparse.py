@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from depthray.batch import Sample
+from depthray.config.sections import Sparse
 from depthray.data.resize import resize, scattered
 from depthray.data.sparse import LIDARS, attach, sample_depth
 from depthray.errors import DataError
-from depthray.sections import Sparse
 
 HEIGHT, WIDTH = 96, 128
 SAMPLED = ["exact", "bernoulli", "grid", "features"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from depthray.config.sections import Data
 from depthray.data.sources import Frame
 from depthray.data.split import overlaps, side, split
 from depthray.errors import DataError, UsageError
-from depthray.sections import Data
 
 
 def frames(*scenes):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from depthray.errors import UsageError
-from depthray.ssim import ms_ssim, ssim
+from depthray.evaluation.ssim import ms_ssim, ssim
 
 
 def maps(height=17, width=19, seed=0):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from object_store import Store, serving
 
-from depthray import storage
 from depthray.errors import UsageError
-from depthray.storage import Folder, StorageError
+from depthray.storage import remote
+from depthray.storage.remote import Folder, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def folder(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Fold
     ],
 )
 def test_an_address_has_one_spelling(where: str | Path, said: str) -> None:
-    assert storage.is_remote(where)
-    assert storage.address(where) == said
+    assert remote.is_remote(where)
+    assert remote.address(where) == said
 
 
 @pytest.mark.parametrize("where", ["runs/x", "/tmp/x", "./s3", "C:/x", "a:b", "", "s3:", "s3://", Path("runs/x")])
 def test_other_paths_are_local(where: str | Path) -> None:
-    assert not storage.is_remote(where)
+    assert not remote.is_remote(where)
 
 
 @pytest.mark.parametrize("where", ["s3://key:secret@bucket/x", "s3://bucket/x?endpoint_override=evil"])

@@ -12,11 +12,11 @@ from frames import folder_dataset, read_index, write_index
 from layouts_nyu import bts, nyu_csv, nyu_raw
 from layouts_other import MAKERS, sunrgbd
 
-from depthray.commands.data import main
+from depthray.audit.stored_values import FRAMES, inspect
+from depthray.cli.data import main
+from depthray.config.sections import Data
 from depthray.data.sources import open_source
 from depthray.data.sources.folder import Folder
-from depthray.data.stored import FRAMES, inspect
-from depthray.sections import Data
 
 SIZE = (6, 8)
 

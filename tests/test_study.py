@@ -17,12 +17,12 @@ import pytest
 import searches
 
 from cluster.train import _parser, _recipe
-from depthray import recipe as recipes
+from depthray.config import recipe as recipes
 from depthray.errors import UsageError
-from tuning.dimension import Dimension
-from tuning.importance import importance
-from tuning.outcome import Outcome
-from tuning.study import Study, best_recipe, train_line
+from tuning.space.dimension import Dimension
+from tuning.study.importance import importance
+from tuning.study.outcome import Outcome
+from tuning.study.study import Study, best_recipe, train_line
 
 POINTS = [{"optim.lr": rate} for rate in (3e-5, 1e-4, 3e-4, 1e-3)]
 RATES = {"optim.lr": {"loguniform": [1e-5, 1e-2]}}
@@ -358,7 +358,7 @@ def test_reading_a_search_needs_neither_ray_nor_torch(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from tuning.study import Study
+from tuning.study.study import Study
 Study.read(Path({str(folder)!r})).as_json()
 assert not {{"ray", "torch"}} & set(sys.modules), "imported"
 """

@@ -4,10 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from depthray.data import poses, raycast, rooms, sources, synthetic
-from depthray.data.raycast import BOX, CYLINDER, ELLIPSOID, Camera, Hits, Solids
+from depthray.config.sections import Data
+from depthray.data import sources
+from depthray.data.rendering import poses, raycast, rooms
+from depthray.data.rendering import render as synthetic
+from depthray.data.rendering.raycast import BOX, CYLINDER, ELLIPSOID, Camera, Hits, Solids
 from depthray.errors import DataError, ResourceError
-from depthray.sections import Data
 
 SIZE = (48, 64)
 SEED = 7

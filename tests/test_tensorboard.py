@@ -8,8 +8,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from depthray.picture import Row
-from depthray.tensorboard import Board
+from depthray.imaging.sheets import Row
+from depthray.runs.tensorboard import Board
 
 
 def read(directory):

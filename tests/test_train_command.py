@@ -11,12 +11,13 @@ import torch
 
 import cluster.train
 from cluster.train import main
-from depthray import checkpoint, recipe
+from depthray.checkpoints import save
+from depthray.config import recipe
+from depthray.config.overrides import read_yaml
+from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.run import check_model, prepare, record, summary
-from depthray.sections import Recipe
-from depthray.state import begin
-from depthray.words import read_yaml
+from depthray.runs.run import check_model, prepare, record, summary
+from depthray.training.state import begin
 
 CPU = torch.device("cpu")
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=1", "train.precision=fp32"]
@@ -135,5 +136,5 @@ def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) ->
     curves = {tag for tag in events.Tags()["scalars"] if tag.startswith("val/")}
     assert curves == {"val/ssim", "val/mse"}
     assert events.Scalars("val/mse")[0].value == pytest.approx(epoch.metrics["mse"])
-    (best,) = checkpoint.committed(tmp_path / "run" / "checkpoints")
+    (best,) = save.committed(tmp_path / "run" / "checkpoints")
     assert summary(tmp_path / "run") == (best, pytest.approx(epoch.metrics))

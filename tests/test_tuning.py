@@ -13,16 +13,16 @@ import pytest
 import searches
 
 from cluster.train import Workers
-from depthray import progress
 from depthray.__main__ import main
-from tuning import begin, command, schedulers
-from tuning.limits import Limits
+from depthray.runs import progress
+from tuning import command, plan, schedulers
 from tuning.proposals import Proposals
 from tuning.recorder import Recorder
 from tuning.records import REWOUND, Trial, curve, read_search, read_trials
 from tuning.search import points, slots
-from tuning.space import parse
+from tuning.space.space import parse
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
+from tuning.trial_limits import Limits
 
 SPACE = parse({"optim.lr": {"loguniform": [1e-4, 1e-2]}, "augment.hue": {"choice": [0, 0.05]}}, where="here")
 WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8"]
@@ -98,7 +98,7 @@ def test_budgets_may_change_when_a_search_is_taken_up_and_nothing_else(tmp_path:
     (folder / "recipe.yaml").write_text("data: {source: synthetic, size: [32, 64], frames: 48}\n", encoding="utf-8")
     before = read_search(folder)
     argv = ["--resume", str(folder), "--trials", "40", "--hours", "2", "--search", "grid", "--seed", "9"]
-    found = begin.resumed(command._parser().parse_args(argv)).search
+    found = plan.resumed(command._parser().parse_args(argv)).search
     assert (found.trials, found.hours, found.ended) == (40, 2.0, 0.0)
     assert replace(found, trials=before.trials, hours=before.hours, ended=before.ended) == before
 

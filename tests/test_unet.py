@@ -11,9 +11,9 @@ from torch import nn
 from torchvision.models import resnet18, resnet34
 
 from depthray import models
+from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.unet import VARIANTS, build
-from depthray.sections import Model
 
 
 def count(model):

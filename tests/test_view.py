@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from checkpoints import write_checkpoint
 
-from depthray import edges, export
-from depthray.commands import measure as measure_command
-from depthray.commands import view as view_command
+from depthray.cli import measure as measure_command
+from depthray.cli import view as view_command
 from depthray.errors import UsageError
+from depthray.imaging import edges, export
 from depthray.predict import load
 
 CAMERA = export.Camera(60.0, 60.0, 31.5, 23.5)

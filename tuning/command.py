@@ -10,20 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.train import ray_cluster
-from depthray.commands import submit
-from tuning import begin, report, search, space
-from tuning.limits import Limits
+from depthray.cli import submit_flags
+from tuning import plan, search
 from tuning.records import ENDED, Search, Trial, read_trials, write_search
+from tuning.report import build
+from tuning.space import space
+from tuning.trial_limits import Limits
 
 
 def main(argv: list[str]) -> int:
     """Search, or go on with a search, and say what was found."""
     args = _parser().parse_intermixed_args(argv)
-    asked = begin.resumed(args) if args.resume else begin.begun(args)
+    asked = plan.resumed(args) if args.resume else plan.begun(args)
     folder, found = asked.folder, asked.search
     limits = Limits(found.hours and time.time() + found.hours * 3600, found.gpu_hours * 3600)
     with ray_cluster(args.address, workers=1, dashboard=found.workers > 1):
-        found = begin.fitted(found, concurrent=args.concurrent, cpus=args.cpus_per_worker)
+        found = plan.fitted(found, concurrent=args.concurrent, cpus=args.cpus_per_worker)
         write_search(folder, found)
         _leave_on_sigterm()
         _greet(folder, found, asked.space)
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> int:
     left = _left(folder, "default", "search", "repeat")
     write_search(folder, replace(found, ended=0.0 if left else time.time()))
     _say("")
-    report.main([str(folder)])
+    build.main([str(folder)])
     if left:
         why = "the limit is reached" if limits.reached else "stopped"
         _say(f"{why}: {left} trials have not ended; go on with: depthray tune --resume {_shown(folder)}")
@@ -54,11 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", metavar="SEARCH", type=Path, help="the search's folder (default: runs/tune-RECIPE-DATE)")
     add("--resume", metavar="SEARCH", type=Path, help="go on with a search; no trial that ended is run again")
     add("--trials", type=int, metavar="N", help="searched configurations (default: 16)")
-    add("--search", choices=begin.SEARCHERS, default="tpe", help="what proposes them (default: tpe, of Optuna)")
-    add("--scheduler", choices=begin.SCHEDULERS, default="asha", help="what stops the hopeless early (default: asha)")
+    add("--search", choices=plan.SEARCHERS, default="tpe", help="what proposes them (default: tpe, of Optuna)")
+    add("--scheduler", choices=plan.SCHEDULERS, default="asha", help="what stops the hopeless early (default: asha)")
     add("--grace", type=int, metavar="EPOCHS", help="epochs before a trial may be stopped (default: a ninth of all)")
     add("--reduction", type=int, default=3, metavar="N", help="asha: one in N goes on from each rung (default: 3)")
-    add("--objectives", nargs="+", choices=begin.COSTS, default=[], help="to be kept low as well: a Pareto front")
+    add("--objectives", nargs="+", choices=plan.COSTS, default=[], help="to be kept low as well: a Pareto front")
     add("--seed", type=int, default=0, help="of the searcher; the recipe has its own (default: 0)")
     add("--top", type=int, metavar="K", help="configurations that are run again under other seeds (default: 3)")
     add("--repeats", type=int, metavar="N", help="how often each of them is, and the recipe as it is (default: 2)")
@@ -70,13 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpu-hours", type=float, metavar="H", help="budget of GPU-hours over all trials; 0 = none")
     add("--retries", type=int, metavar="N", help="of a trial that was lost (default: 1)")
     add("--address", help="a running Ray cluster (default: a local one, started and stopped)")
-    submit.add_flags(parser)
+    submit_flags.add_flags(parser)
     return parser
 
 
 def _chosen(folder: Path, found: Search) -> list[Trial]:
     """The recipe as it is and the best configurations, as far as they came to their end."""
-    from tuning.study import Study
+    from tuning.study.study import Study
 
     if found.scheduler == "pbt":  # words that changed under way cannot be trained again in one go
         return []

@@ -15,8 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from tuning.dimension import Dimension
-from tuning.space import Space
+from tuning.space.dimension import Dimension
+from tuning.space.space import Space
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
 
 Task = dict[str, Any]  # of a trial: name, words, judged

@@ -10,11 +10,11 @@ from typing import Any
 
 from ray import tune
 
-from depthray.metrics import badness
-from tuning.limits import Limits
+from depthray.evaluation.metrics import badness
 from tuning.records import ENDED, Trial, curve, write_trial
-from tuning.space import words
+from tuning.space.space import words
 from tuning.trial import FAILED, FINISHED
+from tuning.trial_limits import Limits
 
 
 class LimitsReached(tune.Stopper):

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from depthray import durable
 from depthray.errors import UsageError
-from depthray.progress import FILE as PROGRESS
+from depthray.runs.progress import FILE as PROGRESS
+from depthray.storage import local
 
 State = Literal["waiting", "running", "done", "stopped", "failed"]
 ENDED: tuple[State, ...] = ("done", "stopped", "failed")
@@ -129,4 +129,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    durable.replace(path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+    local.replace(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -18,10 +18,10 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from depthray.metrics import badness
-from tuning.dimension import Dimension
+from depthray.evaluation.metrics import badness
 from tuning.records import Search, Trial, curve
-from tuning.space import Space
+from tuning.space.dimension import Dimension
+from tuning.space.space import Space
 from tuning.trial import OBJECTIVE, WORST
 
 JUDGED_BY: dict[str, Any] = {"time_attr": "epoch", "metric": OBJECTIVE, "mode": "min"}

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from cluster.train import Workers
-from tuning.limits import Limits
 from tuning.records import ENDED, Search, Trial, curve, read_trials, write_trial
-from tuning.space import Space
+from tuning.space.space import Space
+from tuning.trial_limits import Limits
 
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has all that they would write

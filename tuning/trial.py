@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from cluster.train import Workers, fit_on_workers
-from depthray import checkpoint, manifest, progress
-from depthray import recipe as recipes
+from depthray.checkpoints import manifest, save
+from depthray.config import recipe as recipes
+from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError
-from depthray.metrics import badness
-from depthray.run import STOP, prepare, record
-from depthray.sections import Recipe
-from tuning.cost import cost
+from depthray.evaluation.metrics import badness
+from depthray.runs import progress
+from depthray.runs.run import STOP, prepare, record
 from tuning.records import REWOUND, curve
-from tuning.space import words
+from tuning.space.space import words
+from tuning.trial_cost import cost
 
 OBJECTIVE = "objective"  # lower is better; missing for trials that no scheduler may stop
 WORST = 1e9  # of a score that is not finite; infinity would spoil the schedulers' quantiles
@@ -71,8 +72,8 @@ def _prepare(run: Path, recipe: Recipe) -> None:
 
 def _take_over(run: Path, given: Path) -> None:
     """Let the run go on from a checkpoint that is not its own."""
-    root = run / checkpoint.FOLDER
-    if any(_same(own, given) for own in checkpoint.committed(root)):
+    root = run / save.FOLDER
+    if any(_same(own, given) for own in save.committed(root)):
         return  # paused, not replaced
     at = manifest.read(given)
     shutil.rmtree(root, ignore_errors=True)
@@ -151,7 +152,7 @@ def _carried(run: Path, epoch: int) -> Any:
     from ray import tune
 
     while True:
-        own = checkpoint.committed(run / checkpoint.FOLDER)
+        own = save.committed(run / save.FOLDER)
         if own and manifest.read(own[-1]).epoch >= epoch:
             return tune.Checkpoint.from_directory(str(own[-1]))
         time.sleep(0.05)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, MAPS, Sample
+from depthray.config.sections import Augment
 from depthray.data.resize import resize
-from depthray.sections import Augment
 
 BLUR_SIGMA = (0.3, 1.5)  # pixels
 NOISE_SIGMA = (0.01, 0.05)  # share of full scale

@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.config.sections import Curriculum, Loss
 from depthray.data.sources import Source
 from depthray.errors import DataError
-from depthray.sections import Curriculum, Loss
 
 T = TypeVar("T")
 

@@ -25,15 +25,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from depthray.batch import Batch, Sample, collate
+from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augment import augment
 from depthray.data.curriculum import size_at
-from depthray.data.order import Line
 from depthray.data.resize import shown
+from depthray.data.shard_order import Line
+from depthray.data.shards.prefetch import fetched
 from depthray.data.sources import Source
-from depthray.data.upcoming import fetched
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
-from depthray.sections import Augment, Curriculum, Data
 
 STEPS_AHEAD = 2
 

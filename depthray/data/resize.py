@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, MAPS, Sample
-from depthray.sections import Data
+from depthray.config.sections import Data
 
 MULTIPLE = 14  # of which both sides are a multiple with data.fit=aspect: the pixels of a transformer's patch
 

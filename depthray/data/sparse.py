@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.batch import Sample
+from depthray.config.sections import Sparse
 from depthray.data.augment import generator_of
 from depthray.errors import DataError
-from depthray.sections import Sparse
 
 Metres = NDArray[np.float32]
 Places = NDArray[np.intp]  # (N) indices into the flattened map

@@ -11,7 +11,7 @@ from depthray.data.sources import Frame
 from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 SIDES = ("train", "val", "test")
 

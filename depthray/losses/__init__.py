@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from depthray.batch import Batch, Prediction
+from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.losses.depth import berhu, depth_bce, depth_dice, l1, l2, log_l1, log_rmse, rmse, silog
 from depthray.losses.gradients import gradient, gradient_matching, normals, smoothness, sobel
+from depthray.losses.inputs import Case
 from depthray.losses.masks import mask_bce, mask_dice, mask_rmse, mask_ssim
-from depthray.losses.match import Case
 from depthray.losses.pyramid import multiscale
 from depthray.losses.structure import ms_ssim, ssim
-from depthray.sections import LOSS_OPTIONS, Loss
 
 Term = Callable[..., Tensor]
 PIXELWISE: tuple[Term, ...] = (l1, l2, rmse, log_l1, log_rmse, berhu, silog, depth_bce, depth_dice)

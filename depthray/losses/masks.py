@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from depthray.evaluation.ssim import ssim
 from depthray.losses._masked import root
 from depthray.losses.depth import dice
-from depthray.ssim import ssim
 
 
 def mask_bce(logits: Tensor, mask: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from depthray.errors import UsageError
 from depthray.losses._masked import NEAREST, error, kept, mean
-from depthray.losses.match import area
+from depthray.losses.inputs import area
 
 
 def multiscale(

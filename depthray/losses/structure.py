@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from depthray import ssim as similarity
+from depthray.evaluation import ssim as similarity
 from depthray.losses._masked import kept
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do w
     from torch import Tensor, nn
 
     from depthray.batch import Batch, Prediction
-    from depthray.sections import Model
+    from depthray.config.sections import Model
 
 
 def names() -> list[str]:

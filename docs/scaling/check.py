@@ -30,11 +30,12 @@ import torch.distributed as dist
 from model import GB, INDEX_BYTES, T4, Cluster
 from networks import Network, counted
 
-from depthray import distributed, models, recipe
+from depthray import distributed, models
 from depthray.__main__ import main as depthray
-from depthray.data.frames import Frames
+from depthray.config import recipe
+from depthray.config.sections import Data
 from depthray.data.sources import open_source
-from depthray.sections import Data
+from depthray.training.frames import Frames
 
 RECIPE, SIZE, IMAGES, STEPS = "unet-resnet34", (128, 160), 2, 7
 BLOCK, SMALL = 25 * 2**20, 1024  # bytes: a bucket of DDP, and a small sum next to it

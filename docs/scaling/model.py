@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from networks import Network
 
-from depthray.data.shards import CHANNELS, DTYPES
+from depthray.data.shards.format import CHANNELS, DTYPES
 
 GB = 1e9
 US = 1e-6

@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from depthray import models, recipe
+from depthray import models
+from depthray.config import recipe
 from depthray.models._inputs import PLANES
 
 # Recipe -> (height, width) that its seed system trains at; the recipes themselves are set to sizes for a CPU.

@@ -132,7 +132,8 @@ def test_buckets_are_those_of_distributed_data_parallel() -> None:
 
 @pytest.mark.parametrize("name", networks.SIZES)
 def test_networks_are_counted(name: str) -> None:
-    from depthray import models, recipe
+    from depthray import models
+    from depthray.config import recipe
 
     net = networks.counted(name)
     made = recipe.load(name, [], training=False)
@@ -180,7 +181,7 @@ def test_batches_raise_what_a_replica_can_take() -> None:
 def test_frames_are_as_large_as_shards_store_them() -> None:
     import numpy as np
 
-    from depthray.data.shards import CHANNELS, DTYPES
+    from depthray.data.shards.format import CHANNELS, DTYPES
 
     modest = model.MODEST
     arrays = [np.zeros((*modest.size, *CHANNELS[key]), DTYPES[key]) for key in modest.keys]

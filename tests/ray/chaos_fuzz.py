@@ -15,8 +15,8 @@ from http.client import HTTPConnection
 from chaos_report import Finding, Sizes
 from chaos_service import TITLES, Service, checkpoint, eventually
 
-from serve.promotion import promote
-from serve.store import Store
+from serve.registry.promotion import promote
+from serve.registry.store import Store
 
 WIRES = 4
 ALLOWED = {200, 400, 415, 422}

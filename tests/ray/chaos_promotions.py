@@ -13,7 +13,7 @@ from chaos_load import Load, failed, good, tally
 from chaos_report import Finding, Sizes
 from chaos_service import ROOT, Service, checkpoint, eventually, picture
 
-from serve.store import Store
+from serve.registry.store import Store
 
 KINDS = ("good", "flipped", "good", "other", "good", "missing", "good", "gone", "good", "nan")
 ROUNDS = 2

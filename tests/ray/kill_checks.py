@@ -10,8 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthray import checkpoint, fetch
-from depthray.storage import Folder, is_remote
+from depthray.checkpoints import save
+from depthray.runs import download
+from depthray.storage.remote import Folder, is_remote
 
 RESUMED = re.compile(r"resumed from (\S+) \(epoch \d+, step (\d+)\)")
 BEGAN_AGAIN = "begins again at step 0"
@@ -27,15 +28,15 @@ class Place:
 
     @property
     def near(self) -> Path:
-        return fetch.working_folder(self.out) if is_remote(self.out) else Path(self.out)
+        return download.working_folder(self.out) if is_remote(self.out) else Path(self.out)
 
     def listed(self) -> Saved:
         """The checkpoints that are committed where the run lies, in a moment: nothing is read but their scores."""
-        root = self.near / checkpoint.FOLDER
+        root = self.near / save.FOLDER
         if is_remote(self.out):
-            names = fetch.complete(Folder(self.out, patience=20))
+            names = download.complete(Folder(self.out, patience=20))
         else:
-            names = [path.name for path in checkpoint.committed(root)]
+            names = [path.name for path in save.committed(root)]
         return {name: _score(root / name) for name in names}
 
     def saved(self) -> Saved:
@@ -51,14 +52,14 @@ class Place:
         if not is_remote(self.out):
             return self.near
         store = Folder(self.out, patience=20)
-        for name in fetch.complete(store):
-            fetch.bring(store, to, name)
+        for name in download.complete(store):
+            download.bring(store, to, name)
         return to
 
 
 def _saved(run: Path) -> Saved:
-    paths = checkpoint.committed(run / checkpoint.FOLDER)
-    return {path.name: checkpoint.load(path, state=True).metrics.get(MONITOR, math.nan) for path in paths}
+    paths = save.committed(run / save.FOLDER)
+    return {path.name: save.load(path, state=True).metrics.get(MONITOR, math.nan) for path in paths}
 
 
 def _score(path: Path) -> float:
@@ -69,7 +70,7 @@ def _score(path: Path) -> float:
 
 
 def step(name: str) -> int:
-    return (checkpoint.place(name) or (0, 0, 0))[0]
+    return (save.place(name) or (0, 0, 0))[0]
 
 
 def newest(saved: Saved) -> int:

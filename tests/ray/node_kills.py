@@ -43,7 +43,7 @@ from node_rows import (
     until,
 )
 
-from depthray.run import summary
+from depthray.runs.run import summary
 
 WORDS = [
     "demo",

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from depthray import checkpoint, recipe, run
-from depthray.sections import Recipe
+from depthray.checkpoints import save
+from depthray.config import recipe
+from depthray.config.sections import Recipe
+from depthray.runs import run
 
 SMALL = ["data.source=synthetic", "data.frames=16", "data.size=64,64", "data.val_fraction=0.25", "train.batch_size=4"]
 OWN = {"dpt-vits": ["model.size=tiny"]}
@@ -58,6 +60,6 @@ def config(made: Recipe, folder: Path) -> dict[str, Any]:
 def check(made: Recipe, folder: Path) -> None:
     _, scores = run.summary(folder)
     assert math.isfinite(scores[made.eval.monitor]), folder.name
-    last = checkpoint.committed(folder / "checkpoints")[-1]
+    last = save.committed(folder / "checkpoints")[-1]
     epochs = made.train.epochs + made.finetune.epochs
     assert json.loads((last / "manifest.json").read_text())["epoch"] == epochs, folder.name

@@ -16,10 +16,10 @@ from serve_networks import photograph, write_checkpoint
 
 from depthray.errors import DataError
 from serve.backend import Broken, NotReady, TimedOut
-from serve.model import Reply
-from serve.promotion import promote
+from serve.registry.promotion import promote
+from serve.registry.store import Store
+from serve.replica.replica import Reply
 from serve.settings import parse
-from serve.store import Store
 
 
 class Handle:
@@ -54,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def relay() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return import_module("serve.relay")
+        return import_module("serve.replica.router")
 
 
 @pytest.fixture

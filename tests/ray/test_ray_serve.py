@@ -22,9 +22,9 @@ from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.errors import CheckpointError
 from depthray.predict import load
-from serve.promotion import promote
+from serve.registry.promotion import promote
+from serve.registry.store import Store
 from serve.settings import parse
-from serve.store import Store
 
 
 class Service(NamedTuple):

@@ -156,7 +156,7 @@ def metrics(served: Served) -> set[str]:
 
 
 def on_the_dashboard() -> set[str]:
-    text = (Path(serve.__file__).parent / "grafana.json").read_text()
+    text = (Path(serve.__file__).parent / "monitoring" / "grafana.json").read_text()
     asked = {target["expr"] for panel in json.loads(text)["panels"] for target in panel.get("targets", [])}
     return set(re.findall(r"\bray_\w+", " ".join(asked)))
 

@@ -13,10 +13,10 @@ import kills
 import pytest
 from object_store import Store, serving
 
-from cluster import attempt
-from depthray import fetch
+from cluster import rendezvous
 from depthray.errors import UsageError
-from depthray.storage import Folder
+from depthray.runs import download
+from depthray.storage.remote import Folder
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_remote_run_survives_its_worker_and_its_store(
     output = kills.finish(process)
     outage.join()
     kills.finish(kills.start(tmp_path / "straight", "--local"))
-    newest = fetch.fetched(f"{url}/checkpoints/{fetch.complete(Folder(url))[-1]}")
+    newest = download.fetched(f"{url}/checkpoints/{download.complete(Folder(url))[-1]}")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     newest.rename(tmp_path / "run" / "checkpoints" / newest.name)
     assert kills.distance(tmp_path / "run", tmp_path / "straight") == 0.0
@@ -45,7 +45,7 @@ def test_a_remote_run_survives_its_worker_and_its_store(
 
 def _kill_and_away(store: Store, url: str, driver: int) -> None:
     """Kill the worker when its first checkpoint lies there, and take the store away while it is replaced."""
-    while not fetch.complete(Folder(url)):
+    while not download.complete(Folder(url)):
         time.sleep(0.05)
     for pid in kills.workers(driver):
         os.kill(pid, signal.SIGKILL)
@@ -55,9 +55,9 @@ def _kill_and_away(store: Store, url: str, driver: int) -> None:
 
 def test_a_folder_other_machines_do_not_see_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    with attempt.marked(tmp_path, "one"):
-        attempt.check_shared(str(tmp_path), "one")
-        attempt.check_shared("s3://bucket/x", "one")
+    with rendezvous.marked(tmp_path, "one"):
+        rendezvous.check_shared(str(tmp_path), "one")
+        rendezvous.check_shared("s3://bucket/x", "one")
         with pytest.raises(UsageError, match="does not see this folder.*NFS.*s3://"):
-            attempt.check_shared(str(tmp_path), "another")
+            rendezvous.check_shared(str(tmp_path), "another")
     assert not list(tmp_path.iterdir())

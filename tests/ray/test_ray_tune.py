@@ -14,10 +14,10 @@ import pytest
 from paths import ROOT
 
 from cluster import train
-from depthray.run import summary
+from depthray.runs.run import summary
 from tuning import command, search
 from tuning.records import Trial, curve, read_search, read_trials
-from tuning.study import Study
+from tuning.study.study import Study
 
 WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray import storage
 from depthray.data import encodings
 from depthray.errors import DataError, UsageError, did_you_mean
+from depthray.storage import remote as storage
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 # batch.py knows these too, but it costs an import of torch, which checking a recipe must not.
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.data.readers import kinect as kinect
+from depthray.data.readers.files import pinhole, read_text, root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding
-from depthray.data.sources import _kinect as kinect
-from depthray.data.sources._files import pinhole, read_text, root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.data.split import SIDES
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "uint16_mm"
 KEYS = frozenset({"image", "depth", "intrinsics"})

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.data.readers.files import pinhole, root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding, wanted
-from depthray.data.sources._files import pinhole, root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "float_m"
 STORED = "uint16_256"  # shards of it: outdoors reaches far beyond the 65 m of millimetres

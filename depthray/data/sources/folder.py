@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.data.readers.files import HINT, Pixels, checked_camera, pinhole, read_text, root_of
+from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
 from depthray.data.sources import Frame, wanted
-from depthray.data.sources._files import HINT, Pixels, checked_camera, pinhole, read_text, root_of
-from depthray.data.sources._frame_files import PAIR, FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 Line = dict[str, str]
 

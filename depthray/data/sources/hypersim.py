@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.data.readers.files import Pixels, pinhole, read_text, root_of
+from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
+from depthray.data.readers.hdf5 import datasets
 from depthray.data.sources import Frame, refuse_encoding, wanted
-from depthray.data.sources._files import Pixels, pinhole, read_text, root_of
-from depthray.data.sources._frame_files import PAIR, FrameFiles, Row
-from depthray.data.sources._hdf5 import datasets
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "float_m"
 FOCAL, WIDTH = 886.81, 1024  # pixels

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from depthray.data import encodings
+from depthray.data.readers.files import pinhole, read_text, root_of
+from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding, wanted
-from depthray.data.sources._files import pinhole, read_text, root_of
-from depthray.data.sources._frame_files import PAIR, FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "uint16_256"
 STORED = ENCODING  # shards of it keep the unit, and depth beyond 65 m

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from depthray.data.readers.files import GREY, Pixels, read_text, root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding, wanted
-from depthray.data.sources._files import GREY, Pixels, read_text, root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 MAP = "file_map.txt"
 FOLDERS = {"background": "bg", "image": "bg_fg", "mask": "bg_fg_mask", "depth": "bg_fg_depth_map"}  # as the columns

@@ -12,14 +12,14 @@ import io
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from depthray.data.readers import kinect as kinect
+from depthray.data.readers.files import read_text, root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding
-from depthray.data.sources import _kinect as kinect
-from depthray.data.sources._files import read_text, root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 PARTS = {"nyu2_train.csv": "train", "nyu2_test.csv": "test"}  # list: side
 ENCODINGS = {"train": "uint8_10m", "test": "uint16_mm"}  # by side

@@ -16,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
-from depthray.data.sources import Frame, _mat5, refuse_encoding, wanted
-from depthray.data.sources import _kinect as kinect
-from depthray.data.sources._files import root_of
-from depthray.data.sources._hdf5 import Hdf5, is_hdf5, open_file, reading
+from depthray.data.readers import kinect as kinect
+from depthray.data.readers import mat5
+from depthray.data.readers.files import root_of
+from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, reading
+from depthray.data.sources import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 NAME = "nyu_depth_v2_labeled.mat"
 SPLITS = "splits.mat"
@@ -148,7 +149,7 @@ def _sides(path: Path, count: int) -> dict[int, str]:
     """splits.mat, if there is one -> side by number of the frame, from 1; each frame has to be on one."""
     if not path.exists():
         return {}
-    found = _mat5.arrays(path)
+    found = mat5.arrays(path)
     missing = [name for name in SIDES.values() if name not in found]
     if missing:
         raise DataError(f"{path}: no variable '{missing[0]}'")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from depthray.data.sources.nyu_mat import FILLED, Mat, open_mat
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 
 def open_source(section: Data) -> Mat:

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthray.data.readers import kinect as kinect
+from depthray.data.readers.files import root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding
-from depthray.data.sources import _kinect as kinect
-from depthray.data.sources._files import root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "kinect_disparity_be"
 KEYS = frozenset({"image", "depth", "intrinsics"})

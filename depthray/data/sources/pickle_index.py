@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from depthray.data.readers.files import root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, wanted
-from depthray.data.sources._files import root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 INDEXES = ("index.pkl", "index1.pkl")  # looked for in a folder; others are named by their path
 COLOURS = ("train_rgb", "test_rgb", "rgb", ".")

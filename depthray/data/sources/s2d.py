@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from depthray.data.readers.files import Pixels, root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
+from depthray.data.readers.hdf5 import datasets
+from depthray.data.readers.kinect import room_of
 from depthray.data.sources import Frame, refuse_encoding
-from depthray.data.sources._files import Pixels, root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
-from depthray.data.sources._hdf5 import datasets
-from depthray.data.sources._kinect import room_of
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "float_m"
 PARTS = ("train", "val")

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray import storage
-from depthray.data import encodings, shards
-from depthray.data.shards import Shard
+from depthray.data import encodings
+from depthray.data.readers.files import root_of
+from depthray.data.shards import format
+from depthray.data.shards.format import Shard
 from depthray.data.sources import wanted
-from depthray.data.sources._files import root_of
 from depthray.errors import DataError
+from depthray.storage import remote as storage
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 IDS = ("semantics", "instances")
 MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=shards reads side by side
@@ -31,7 +32,7 @@ MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=sha
 def open_source(section: Data) -> Shards:
     """The shards at `section.root`: a folder, one file, or the address of either."""
     if storage.is_remote(section.root):
-        from depthray.data.remote import Remote
+        from depthray.data.shards.remote_shards import Remote
 
         return Shards(Remote(section.root), wanted(section), remote=True)
     return Shards(Local(root_of(section)), wanted(section))
@@ -61,7 +62,7 @@ class Local:
         paths = [root] if root.is_file() else sorted(root.glob("*.h5"))
         if not paths:
             raise DataError(f"{root}: no *.h5 shards there; make them with `depthray data pack`")
-        self.shards = [shards.open_shard(path) for path in paths]
+        self.shards = [format.open_shard(path) for path in paths]
 
     def open(self, shard: Shard) -> int:
         """A shard, open for reading."""
@@ -101,7 +102,7 @@ class Shards:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the frames and their order, however they are cut into shards."""
-        return shards.content(self.frames, [digest for shard in self._shards for digest in shard.digests])
+        return format.content(self.frames, [digest for shard in self._shards for digest in shard.digests])
 
     @property
     def shard_numbers(self) -> NDArray[np.int64]:
@@ -129,7 +130,7 @@ class Shards:
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
         for key in shard.offsets:
             if key in self.keys:
-                stored = shards.read_stored(shard, handle.number, row, key=key)
+                stored = format.read_stored(shard, handle.number, row, key=key)
                 sample[key] = _from_stored(key, stored, shard)  # type: ignore[literal-required]
         if shard.intrinsics is not None and "intrinsics" in self.keys:
             sample["intrinsics"] = shard.intrinsics[row].copy()
@@ -142,15 +143,15 @@ class Shards:
     def stored_depth(self, index: int) -> NDArray[Any]:
         """(H,W) depth of a frame in the numbers its shard holds."""
         number, row = self._place(index)
-        return shards.read_stored(self._shards[number], self._open(number).number, row, key="depth")
+        return format.read_stored(self._shards[number], self._open(number).number, row, key="depth")
 
     def faults(self, index: int) -> list[str]:
         """Whether the bytes are still those that were packed."""
         number, row = self._place(index)
         shard, handle = self._shards[number], self._open(number)
-        if shards.unaltered(shard, handle.number, row):
+        if format.unaltered(shard, handle.number, row):
             return []
-        return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {shards.AGAIN}"]
+        return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {format.AGAIN}"]
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of a frame -> number of its shard and of its row in there."""
@@ -176,6 +177,6 @@ def _keys(shard: Shard) -> frozenset[str]:
 
 def _from_stored(key: str, stored: Any, shard: Shard) -> Any:
     """A stored array (H,W[,3]) -> as a sample has it: float32 metres, int32 ids, uint8 otherwise."""
-    if key in shards.METRES:
+    if key in format.METRES:
         return encodings.decode(stored, shard.encoding, where=str(shard.path))
     return stored.astype(np.int32) if key in IDS else stored

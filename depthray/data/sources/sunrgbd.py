@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
+from depthray.data.readers.files import Pixels, read_text, root_of
+from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.sources import Frame, refuse_encoding, wanted
-from depthray.data.sources._files import Pixels, read_text, root_of
-from depthray.data.sources._frame_files import FrameFiles, Row
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 ENCODING = "uint16_mm, bits rotated left by 3"  # of this form alone
 SENSORS = ("kv1", "kv2", "realsense", "xtion")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depthray import __version__
-from depthray.data import synthetic
+from depthray.data.rendering import render
 from depthray.data.sources import Frame, wanted
 from depthray.errors import UsageError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
-    from depthray.sections import Data
+    from depthray.config.sections import Data
 
 SEED = 0  # of the rooms; which of them are held out is up to data.split_seed
 KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
@@ -41,8 +41,7 @@ class Rooms:
         self._size, self._seed = size, seed
         self.keys = keys & KEYS
         self.frames = [
-            Frame(synthetic.id_of(index), synthetic.scene_of(index), split="", source="synthetic")
-            for index in range(count)
+            Frame(render.id_of(index), render.scene_of(index), split="", source="synthetic") for index in range(count)
         ]
 
     @property
@@ -53,7 +52,7 @@ class Rooms:
     def read(self, index: int) -> Sample:
         """Draw one frame."""
         height, width = self._size
-        sample = synthetic.render_frame(self._seed, index, height=height, width=width)
+        sample = render.render_frame(self._seed, index, height=height, width=width)
         for key in KEYS - self.keys:
             del sample[key]  # type: ignore[misc]
         return sample

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from depthray import recipe as recipes
 from depthray.__main__ import main
+from depthray.config import recipe as recipes
 
 SCHEMA = recipes.RECIPES / "schema.json"
 

@@ -8,7 +8,7 @@ import pytest
 from serve_clients import QUICK
 from serve_fake import Fake, running
 
-from serve.client import DepthClient
+from serve.client.client import DepthClient
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 from serve_clients import QUICK, RGB, answering, npy, png
 from serve_fake import Fake, busy, wall
 
-from depthray import export
 from depthray.errors import DataError, UsageError
-from serve.client import AsyncDepthClient, DepthClient, ServerError
+from depthray.imaging import export
+from serve.client.client import AsyncDepthClient, DepthClient, ServerError
 
 
 def test_an_array_a_file_and_its_bytes_give_the_same_metres(client: DepthClient, tmp_path: Path) -> None:

@@ -9,17 +9,18 @@ import pytest
 from serve_clients import QUICK, RGB, png
 from serve_fake import Wall, running, wall
 
-from depthray import export
 from depthray.errors import UsageError
-from serve import api, auth, remote
-from serve.client import DepthClient, RefusedError
+from depthray.imaging import export
+from serve.client import remote_predictor
+from serve.client.client import DepthClient, RefusedError
+from serve.http import auth, routes
 from serve.settings import Settings
 
 
 @pytest.fixture
 def real() -> Iterator[DepthClient]:
     """A client of the true API, but for the network."""
-    app = api.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]), name_ids=True)
+    app = routes.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]), name_ids=True)
     with running(app) as url, DepthClient(url, key="k" * 20, patience=QUICK) as client:
         yield client
 
@@ -66,16 +67,16 @@ def test_a_bad_picture_of_a_batch_is_an_error_in_its_place(real: DepthClient) ->
 
 
 def test_a_server_stands_in_for_a_checkpoint() -> None:
-    app = api.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]))
+    app = routes.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]))
     with running(app) as url:
-        with remote.connected(url, key="k" * 20) as predictor:
+        with remote_predictor.connected(url, key="k" * 20) as predictor:
             assert predictor.inputs == ("image",)
             np.testing.assert_array_equal(predictor.maps(RGB)["depth"], wall(RGB))
-        with remote.connected(url, key="k" * 20, model="room") as predictor:
+        with remote_predictor.connected(url, key="k" * 20, model="room") as predictor:
             assert predictor.name == "room"
         for words, fault, message in (
             ({"key": "k" * 20, "model": "rom"}, UsageError, r"no model 'rom' there \(did you mean 'room'\?\)"),
             ({}, RefusedError, "401"),
         ):
-            with pytest.raises(fault, match=message), remote.connected(url, **words):
+            with pytest.raises(fault, match=message), remote_predictor.connected(url, **words):
                 pass

@@ -13,7 +13,7 @@ from serve_fake import Fake, busy, problem, running, wall
 from starlette.responses import PlainTextResponse, Response
 
 from depthray.errors import DataError, ResourceError
-from serve.client import DepthClient, Patience, RefusedError, ServerError, UnavailableError
+from serve.client.client import DepthClient, Patience, RefusedError, ServerError, UnavailableError
 
 
 def test_a_busy_server_is_tried_again(client: DepthClient, fake: Fake) -> None:

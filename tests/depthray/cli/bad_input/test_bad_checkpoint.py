@@ -11,9 +11,9 @@ import torch
 from bad_input import Fails, Harm, cut, flip, only
 from checkpoints import Hostile, reseal
 
-from depthray import checkpoint
 from depthray.__main__ import main
-from depthray.state import begin
+from depthray.checkpoints import save
+from depthray.training.state import begin
 
 NEITHER = "neither a checkpoint nor a run folder"
 
@@ -69,11 +69,11 @@ def test_hostile_pickle(fails: Fails, run: Path, name: str) -> None:
 
 def test_checkpoint_of_another_architecture(fails: Fails, run: Path, image: Path) -> None:
     path = only(run)
-    contents = checkpoint.load(path, state=True)
+    contents = save.load(path, state=True)
     other = contents.recipe.model_copy(update={"model": contents.recipe.model.model_copy(update={"decoder": "linear"})})
     shutil.rmtree(path)
     written = begin(other, torch.device("cpu")).contents({"abs_rel": 1.0}, fingerprint=contents.fingerprint)
-    path = checkpoint.write(run / "checkpoints", written)
+    path = save.write(run / "checkpoints", written)
     fails(3, "train", "--local", "--out", run, "--resume", said=("does not fit this recipe", "decoder"))
     (path / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
     reseal(path)

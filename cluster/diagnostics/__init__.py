@@ -1,0 +1,1 @@
+"""`depthray doctor --address`: the health of a cluster and its nodes."""

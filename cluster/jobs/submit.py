@@ -1,0 +1,251 @@
+"""`--submit`: a command as a job of a running Ray cluster, what `ray job submit` does with the right settings.
+
+Code goes to the cluster, and the YAML files that the command names; data and runs lie there already. The job runs the
+same command: `python -m depthray train ... --out /an/absolute/path --address auto`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import NamedTuple
+
+import depthray
+from cluster.jobs import follow
+from depthray.cli import data, submit_flags
+from depthray.config import recipe as recipes
+from depthray.errors import UsageError
+from depthray.storage import remote
+
+PACKAGES = ("depthray", "cluster", "tuning", "serve")
+# `ray job stop` then asks as Ctrl-C does, which every command answers with a checkpoint, and waits until it is written.
+STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
+# Settings of the submitter that a job takes along. No credentials: those belong to the nodes, and a job's environment
+# is shown on the dashboard.
+TAKEN = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+TAKEN_BEGINNINGS = ("RAY_TRAIN_", "NCCL_", "GLOO_")
+
+
+class Command(NamedTuple):
+    """What is known of a command that can be a job. Functions as text: tuning may import this package, not it that."""
+
+    parser: str
+    paths: tuple[str, ...]  # arguments that name a place on the cluster
+    files: tuple[str, ...] = ()  # those that may name a YAML file of this machine
+    check: str = ""  # what raises a mistake in the recipe they ask for
+
+
+COMMANDS = {
+    "train": Command("cluster.train:_parser", ("data", "out"), ("recipe",), "cluster.train:_recipe"),
+    "tune": Command("tuning.command:_parser", ("data", "out", "resume"), ("recipe", "space"), "tuning.plan:planned"),
+    "evaluate": Command("depthray.cli.evaluate:_parser", ("checkpoint", "data", "out")),
+    "data convert": Command("cluster.convert:_parser", ("root", "out")),
+}
+
+
+class Job(NamedTuple):
+    """A job to be submitted."""
+
+    name: str
+    words: list[str]  # of the command, as it runs on the cluster
+    files: dict[str, Path]  # name in the job's working directory -> file of this machine
+    resources: dict[str, float]
+    again: list[str]  # the command that goes on where this one stops
+
+
+def main(word: str, argv: Sequence[str]) -> int:
+    """Submit a command and follow it. Returns its exit code."""
+    flags, words = submit_flags.split(argv)
+    job = planned(word, words, flags)
+    client = follow.connect(flags.submit)
+    with shipped(job) as folder:
+        variables = environment()
+        follow.submitted(
+            client,
+            entrypoint=shlex.join(["python", "-m", "depthray", *word.split(), *job.words]),
+            submission_id=job.name,
+            runtime_env={"working_dir": str(folder), "env_vars": variables},
+            **job.resources,
+        )
+    _tell(job, client.get_address(), variables)
+    return 0 if flags.no_wait else follow.followed(client, job.name, again=_resume(job, client.get_address()))
+
+
+def planned(word: str, words: list[str], flags: argparse.Namespace) -> Job:
+    """The job that a command line asks for. Raises what is wrong with it, before anything is sent."""
+    args = _parsed(word, words)
+    if getattr(args, "address", None) not in (None, "auto"):
+        raise UsageError(f"--address {args.address}: a job uses the cluster it is submitted to; leave out --address")
+    _check(word, args)
+    words = settled(word, words, below=flags.storage)
+    told = (getattr(args, key, None) for key in ("root", "recipe", "checkpoint", "resume", "out"))
+    about = Path(next(each for each in told if isinstance(each, str | Path) and str(each)))  # a resume may be a flag
+    name = "-".join([*word.split(), about.stem, time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)])
+    sent, files = _files(word, words, args)
+    alone = word == "evaluate" or getattr(args, "local", False)  # the command's own process does the work
+    resources = {"entrypoint_num_cpus": flags.job_cpus or float(alone), "entrypoint_num_gpus": flags.job_gpus or 0.0}
+    again = ["depthray", *word.split(), *_again(word, words)]
+    for flag in ("job_cpus", "job_gpus"):
+        if value := getattr(flags, flag):
+            again += [f"--{flag.replace('_', '-')}", f"{value:g}"]
+    return Job(name, sent, files, {key: value for key, value in resources.items() if value}, again)
+
+
+def settled(word: str, words: Sequence[str], *, below: str | None = None) -> list[str]:
+    """A command line that means the same on every node: absolute paths, an --out, and the cluster it is on.
+
+    Raises UsageError for a relative path: a job's working directory is temporary, and what is written there is lost.
+    """
+    found, args = list(words), _parsed(word, words)
+    below = below or os.environ.get("DEPTHRAY_STORAGE")
+    _check_paths(word, found, args, below)
+    if word in ("train", "tune") and not args.resume or args.out and word != "data convert":
+        out = str(args.out or _fresh(word, args))
+        if not _absolute(out):
+            found = [*_without("--out", found), "--out", f"{_storage(below).rstrip('/')}/{out}"]
+    if not getattr(args, "address", "none") and not getattr(args, "local", False):
+        found += ["--address", "auto"]
+    return found
+
+
+def _parsed(word: str, words: Sequence[str]) -> argparse.Namespace:
+    parser: argparse.ArgumentParser = resolve_name(COMMANDS[word].parser)()
+    if word == "data convert":
+        return data.parsed(parser, list(words))
+    args = parser.parse_intermixed_args(list(words))
+    if "=" in getattr(args, "recipe", ""):
+        args.words, args.recipe = [args.recipe, *args.words], ""
+    return args
+
+
+def _check(word: str, args: argparse.Namespace) -> None:
+    """Raise what the command itself would say of its recipe, and what only a job cannot do."""
+    if word == "train" and args.resume and not args.out:
+        raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
+    if not COMMANDS[word].check or args.resume and not args.recipe:
+        return  # the run to go on with lies on the cluster
+    resolve_name(COMMANDS[word].check)(argparse.Namespace(**{**vars(args), "resume": None}))
+    recipe = recipes.load(args.recipe, [word for word in args.words if not word.startswith("data.root=")])
+    if recipe.data.root and not args.data and not _absolute(recipe.data.root):
+        raise UsageError(f"{args.recipe}: data.root={recipe.data.root} is relative; {_ADVICE}")
+    for key, value in recipe.model.options.items():
+        if isinstance(value, str) and Path(value).suffix and Path(value).is_file() and not _absolute(value):
+            raise UsageError(f"model.{key}={value} is a file of this machine's folder; {_ADVICE}")
+
+
+_ADVICE = "a job runs on the cluster: give an absolute path that its nodes see, or one like s3://bucket/folder"
+
+
+def _check_paths(word: str, words: list[str], args: argparse.Namespace, below: str | None) -> None:
+    """Raise UsageError for a relative path, but for an --out below a storage."""
+    for key in COMMANDS[word].paths:
+        value = getattr(args, key, None)
+        if value is None or isinstance(value, bool) or _absolute(str(value)):
+            continue
+        if key == "out" and word != "data convert":
+            _storage(below, f"--out {value} is relative")
+            continue
+        raise UsageError(f"{'' if key in ('checkpoint', 'root') else '--'}{key} {value} is relative; {_ADVICE}")
+    for given in words:
+        if given.startswith("data.root=") and not _absolute(given.partition("=")[2]):
+            raise UsageError(f"{given} is relative; {_ADVICE}")
+
+
+def _storage(below: str | None, why: str = "no --out is given") -> str:
+    """Where the runs of jobs lie. Raises UsageError where that is not said, or is itself relative."""
+    if not below:
+        raise UsageError(
+            f"{why}, and a job's working directory is temporary; give an absolute --out that all nodes see "
+            "(/shared/runs/x, s3://bucket/x), or --storage or DEPTHRAY_STORAGE, the folder of all runs"
+        )
+    if not _absolute(below):
+        raise UsageError(f"--storage {below} is relative; {_ADVICE}")
+    return below
+
+
+def _absolute(path: str) -> bool:
+    return remote.is_remote(path) or Path(path).is_absolute()
+
+
+def _fresh(word: str, args: argparse.Namespace) -> str:
+    return "tune-" * (word == "tune") + f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _without(flag: str, words: Sequence[str]) -> list[str]:
+    """The words without a flag and its value."""
+    places = [place for place, word in enumerate(words) if word == flag]
+    gone = {*places, *(place + 1 for place in places)}
+    return [word for place, word in enumerate(words) if place not in gone and not word.startswith(f"{flag}=")]
+
+
+def _files(word: str, words: list[str], args: argparse.Namespace) -> tuple[list[str], dict[str, Path]]:
+    """The words with the YAML files among them named as in the job's working directory, and which those are."""
+    sent, files = list(words), {}
+    for key in COMMANDS[word].files:
+        text = getattr(args, key)
+        if text and Path(text).suffix in (".yaml", ".yml"):
+            name = f"{key}/{Path(text).name}"
+            files[name] = Path(text)
+            if key == "recipe":
+                sent[sent.index(text)] = name
+            else:
+                sent = [*_without(f"--{key}", sent), f"--{key}", name]
+    return sent, files
+
+
+def _again(word: str, words: list[str]) -> list[str]:
+    """The words that go on with what these began."""
+    words = _without("--address", words)
+    if word == "train":
+        return words if "--resume" in words else [*words, "--resume"]
+    if word == "tune" and (args := _parsed(word, words)).out:
+        return ["--resume", remote.address(args.out) if remote.is_remote(args.out) else str(args.out)]
+    return words  # what is there already is not made again
+
+
+@contextmanager
+def shipped(job: Job) -> Iterator[Path]:
+    """A folder with what a job takes along: our packages from wherever this process has them, and its files.
+
+    Not the working directory as it is: nothing can slip in, and an installed depthray submits as a checkout does.
+    """
+    source = Path(depthray.__file__).parents[1]
+    with tempfile.TemporaryDirectory(prefix="depthray-job-") as name:
+        folder = Path(name)
+        for package in PACKAGES:
+            shutil.copytree(source / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        about = folder / f"depthray-{depthray.__version__}.dist-info"
+        about.mkdir()  # nodes that have the dependencies only can then tell its version
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: depthray\nVersion: {depthray.__version__}\n")
+        for target, path in job.files.items():
+            (folder / target).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / target)
+        yield folder
+
+
+def environment() -> dict[str, str]:
+    """The environment of a job."""
+    taken = {key: value for key, value in os.environ.items() if key in TAKEN or key.startswith(TAKEN_BEGINNINGS)}
+    return {**STOPPING, **taken}
+
+
+def _resume(job: Job, address: str) -> str:
+    return shlex.join([*job.again, "--submit", address])
+
+
+def _tell(job: Job, address: str, variables: dict[str, str]) -> None:
+    """Say how to follow, stop and resume the job."""
+    print(f"job          {job.name} on {address}")
+    print(f"environment  {' '.join(f'{key}={value}' for key, value in sorted(variables.items()))}")
+    print(f"follow       {follow.command('logs --follow', job.name, address)}")
+    print(f"stop         {follow.command('stop', job.name, address)}")
+    print(f"resume       {_resume(job, address)}", flush=True)

@@ -1,0 +1,112 @@
+"""What a data set holds, and how far one gets without looking at the image: the scores any model has to beat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from depthray.config.sections import Data
+from depthray.data.shards.format import millimetres
+from depthray.data.sources import Source
+from depthray.data.split import Split, split
+from depthray.errors import DataError
+from depthray.evaluation.baselines import trivial_scores
+from depthray.evaluation.metrics import METRICS
+from depthray.evaluation.protocols import PROTOCOLS
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+BINS = 65536  # one a millimetre
+
+
+class Stats(NamedTuple):
+    """What a data set holds."""
+
+    frames: int
+    scenes: int
+    sides: dict[str, int]
+    sources: dict[str, int]
+    sizes: dict[str, int]  # "320x240": frames
+    keys: list[str]
+    valid_share: float
+    depth_percentiles: dict[str, float]  # metres
+    trivial: dict[str, dict[str, float]]  # scores on the validation frames, by predictor
+    remark: str  # why there are no scores
+
+
+def stats(source: Source, section: Data, *, protocol: str, advance: Callable[[], None] = lambda: None) -> Stats:
+    """Count all frames; score the trivial predictors, fitted on the training side, on the validation side."""
+    asked = PROTOCOLS[protocol]
+    tally = _Tally(section)
+    for index in range(len(source.frames)):
+        tally.add(source.read(index)["depth"])
+        advance()
+    sides, remark = _try_split(source, section)
+    return Stats(
+        frames=len(source.frames),
+        scenes=len({frame.scene for frame in source.frames}),
+        sides={name: len(indices) for name, indices in sides._asdict().items()},
+        sources=dict(Counter(frame.source for frame in source.frames)),
+        sizes=dict(tally.sizes),
+        keys=sorted(source.keys),
+        valid_share=tally.counts.sum() / max(tally.pixels, 1),
+        depth_percentiles={f"p{share}": quantile(tally.counts, share / 100) for share in PERCENTILES},
+        trivial=trivial_scores(source, sides.train, sides.val, protocol=asked) if sides.val and asked.usual else {},
+        remark=remark,
+    )
+
+
+def quantile(counts: NDArray[np.int64], share: float) -> float:
+    """Pixels by millimetre -> the depth in metres below or at which a share of them lies; 0 without pixels."""
+    if not counts.any():
+        return 0.0
+    ends = np.cumsum(counts)
+    return float(np.searchsorted(ends, share * ends[-1])) / 1000
+
+
+def tables(found: Stats) -> list[Table]:
+    """What was found, for people."""
+    facts = Table("what", "value", title="data stats")
+    for name, value in found._asdict().items():
+        if name != "trivial" and value not in ("", None):
+            facts.add_row(name.replace("_", " "), _words(value))
+    if not found.trivial:
+        return [facts]
+    scores = Table("predictor", *METRICS, title="to be beaten, on the validation frames")
+    for name, values in found.trivial.items():
+        scores.add_row(name, *(f"{values[metric]:.4f}" for metric in METRICS))
+    return [facts, scores]
+
+
+class _Tally:
+    """Valid pixels by millimetre."""
+
+    def __init__(self, section: Data) -> None:
+        self._limits = (section.min_depth, section.max_depth)
+        self.counts = np.zeros(BINS, np.int64)
+        self.pixels = 0
+        self.sizes: Counter[str] = Counter()
+
+    def add(self, depth: NDArray[np.float32]) -> None:
+        """Count the (H,W) metres of a frame."""
+        valid = depth[(depth > self._limits[0]) & (depth < self._limits[1])]
+        self.counts += np.bincount(millimetres(valid), minlength=BINS)
+        self.pixels += depth.size
+        self.sizes[f"{depth.shape[1]}x{depth.shape[0]}"] += 1
+
+
+def _try_split(source: Source, section: Data) -> tuple[Split, str]:
+    try:
+        return split(source.frames, section), ""
+    except DataError as error:
+        return Split(list(range(len(source.frames))), [], []), f"no scores of trivial predictors: {error}"
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key or '(none)'} {_words(each)}" for key, each in value.items())
+    return ", ".join(value) if isinstance(value, list) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Checkpoints: what lies in one, writing, reading and choosing them."""

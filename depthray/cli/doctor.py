@@ -1,0 +1,285 @@
+"""`depthray doctor`: what of this machine matters for training, and how to mend it. Ray is looked up, not loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Literal
+
+from depthray.errors import ResourceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+_GIB = 2**30
+_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+_SHARED = Path("/dev/shm")
+_CGROUP = Path("/sys/fs/cgroup")
+_NVIDIA = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `bad` stops training, `warn` slows it or may stop it later."""
+
+    name: str
+    state: Literal["ok", "warn", "bad"]
+    found: str
+    mend: str = ""
+
+
+def main(argv: list[str]) -> int:
+    """Look at everything, print it, and return 5 if something stops training."""
+    arguments = _parser().parse_args(argv)
+    findings = list(_examination(arguments))
+    if arguments.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        print("\n".join(_lines(findings)))
+    return ResourceError.exit_code if any(finding.state == "bad" for finding in findings) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthray doctor", description="Check this machine, or a cluster, and say how to mend it."
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--address", help="look at this Ray cluster instead, HOST:PORT of its head or auto")
+    parser.add_argument("--storage", metavar="PATH", help="with --address: write and read there on every node")
+    return parser
+
+
+def _examination(arguments: argparse.Namespace) -> Iterator[Finding]:
+    if arguments.address:  # by name: the library imports no Ray
+        found: Iterator[Finding] = resolve_name("cluster.diagnostics.cluster_checks:examine")(
+            arguments.address, arguments.storage
+        )
+        return found
+    if arguments.storage:
+        raise UsageError("--storage is tried from the nodes of a cluster: give --address too, such as --address auto")
+    return examine(arguments.out)
+
+
+def examine(out: Path) -> Iterator[Finding]:
+    """Everything that matters for a run written below `out`."""
+    yield _python()
+    yield from _packages()
+    yield _pins()
+    yield _processors()
+    yield _memory()
+    yield _shared_memory()
+    yield _disk(out)
+    yield _open_files()
+    yield from _torch()
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    marks = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        yield f"{marks[finding.state]}  {finding.name:<{width}}  {finding.found}"
+        if finding.mend:
+            yield f"{'':<{width + 6}}  -> {finding.mend}"
+    bad = [finding.name for finding in findings if finding.state == "bad"]
+    yield f"training is stopped by: {', '.join(bad)}" if bad else "ready to train"
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _packages() -> Iterator[Finding]:
+    """Every package depthray declares, against the version it asks for."""
+    from packaging.requirements import Requirement
+
+    try:
+        declared = metadata.requires("depthray") or []
+    except metadata.PackageNotFoundError:
+        yield Finding("depthray", "warn", "not installed, used from its folder", "make setup, or pip install -e .")
+        return
+    for requirement in map(Requirement, declared):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _package(requirement.name, requirement.specifier.contains)
+
+
+def _package(name: str, fits: Callable[[str], bool]) -> Finding:
+    # Without Ray everything but `depthray train` over several workers still runs.
+    worst: Literal["warn", "bad"] = "warn" if name == "ray" else "bad"
+    without = "; until then train with --local" if name == "ray" else ""
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, worst, "not installed", f"make setup, or pip install -c constraints.txt {name}{without}")
+    if not fits(version):
+        return Finding(name, worst, f"{version}, which does not fit", f"make setup, or pip install -U {name}{without}")
+    return Finding(name, "ok", version)
+
+
+def _pins() -> Finding:
+    """Installed versions against the tested ones."""
+    if not _CONSTRAINTS.is_file():
+        return Finding("tested versions", "ok", "unknown: no constraints.txt beside this installation")
+    lines = [line.split("==") for line in _CONSTRAINTS.read_text(encoding="utf-8").splitlines() if "==" in line]
+    pins = {name.strip(): version.split("#")[0].strip() for name, version in lines}
+    other = [
+        f"{name} {_version(name)}, tested {pin}" for name, pin in pins.items() if _version(name) not in (None, pin)
+    ]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        return Finding(
+            "tested versions", "warn", "; ".join(other[:3]) + more, "make setup installs the tested versions"
+        )
+    return Finding("tested versions", "ok", f"all of the {len(pins)} in constraints.txt, as far as installed")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name).split("+")[0]  # "2.15.0+cpu" is a build of 2.15.0
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processors() -> Finding:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup("cpu.max")
+    share = float(quota[0]) / float(quota[1]) if len(quota) == 2 else float(count)
+    if share < count:
+        mend = (
+            f"the container limits it: OMP_NUM_THREADS={max(1, int(share))} keeps threads from waiting for each other"
+        )
+        return Finding("cpu", "warn", f"{count} cores, of which {share:.3g} may be used", mend)
+    return Finding("cpu", "ok", f"{count} cores")
+
+
+def _memory() -> Finding:
+    free = _free_memory()
+    mend = "close other programs, or lower train.batch_size, data.workers and --workers"
+    return _room("memory", free, least=1.5, good=4, mend=mend)
+
+
+def _free_memory() -> float:
+    """GiB this process may still take: of the machine, and of its container."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit and used:
+        free = min(free, float(limit[0]) - float(used[0]))
+    return free / _GIB
+
+
+def _cgroup(name: str) -> list[str]:
+    """The words of a limit of this container; none where there is no limit."""
+    try:
+        words = (_CGROUP / name).read_text(encoding="ascii").split()
+    except OSError:
+        return []
+    return [] if words[0] == "max" else words
+
+
+def _shared_memory() -> Finding:
+    if not _SHARED.is_dir():
+        return Finding("shared memory", "ok", "no /dev/shm here; loader processes use files")
+    free = shutil.disk_usage(_SHARED).free / _GIB
+    mend = "start the container with --shm-size=8g; until then data.workers=0, and Ray is slow"
+    return _room("shared memory", free, least=0, good=2, mend=mend)
+
+
+def _disk(out: Path) -> Finding:
+    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return Finding("disk", "bad", f"{folder} cannot be written to", "choose another folder with --out")
+    free = shutil.disk_usage(folder).free / _GIB
+    return _room(
+        "disk", free, least=1, good=10, mend=f"make room on the disk of {folder}, or choose another with --out"
+    )
+
+
+def _room(name: str, free: float, *, least: float, good: float, mend: str) -> Finding:
+    """So many GiB are free; fewer than `least` stop training."""
+    found = f"{free:.3g} GiB free"
+    if free >= good:
+        return Finding(name, "ok", found)
+    return Finding(name, "bad" if free < least else "warn", f"{found}, {good:g} wanted", mend)
+
+
+def _open_files() -> Finding:
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limit < 4096:
+        return Finding("open files", "warn", f"at most {limit}", f"ulimit -n {max(4096, most)}; Ray opens many")
+    return Finding("open files", "ok", "no limit" if limit < 0 else f"at most {limit}")
+
+
+def _torch() -> Iterator[Finding]:
+    """What PyTorch can use; nothing where it cannot be imported, which `_packages` has said."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("pytorch", "bad", f"cannot be imported: {' '.join(str(error).split())}", "make setup")
+        return
+    devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    yield from (_gpu(device) for device in devices)
+    if not devices:
+        yield _no_gpu()
+    for device in devices or [torch.device("cpu")]:
+        yield _precision(device)
+        yield _step(device)
+
+
+def _gpu(device: torch.device) -> Finding:
+    import torch
+
+    free, total = (size / _GIB for size in torch.cuda.mem_get_info(device))
+    found = f"{torch.cuda.get_device_name(device)}, {free:.3g} of {total:.3g} GiB free"
+    if free < 2:
+        return Finding(str(device), "warn", found, "other programs hold it: see nvidia-smi; or lower train.batch_size")
+    return Finding(str(device), "ok", found)
+
+
+def _no_gpu() -> Finding:
+    import torch
+
+    if _NVIDIA.exists() and torch.version.cuda is None:
+        return Finding("gpu", "warn", "there is one, but this PyTorch is built without CUDA", "install the CUDA build")
+    if _NVIDIA.exists():
+        mend = f"update the driver to one that runs CUDA {torch.version.cuda}, or unset CUDA_VISIBLE_DEVICES"
+        return Finding("gpu", "warn", "there is a driver, but PyTorch can use no GPU", mend)
+    return Finding("gpu", "ok", "none; training runs on the CPU")
+
+
+def _precision(device: torch.device) -> Finding:
+    import torch
+
+    from depthray.training.precision import fastest
+
+    words = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32 (no fast 16-bit arithmetic here)"}
+    return Finding(f"{device} precision", "ok", f"train.precision=auto is {words[fastest(device)]}")
+
+
+def _step(device: torch.device) -> Finding:
+    """One forward and backward pass, as a broken driver or build shows only when it computes."""
+    import torch
+    from torch.nn import functional as F
+
+    name = f"{device} computes"
+    try:
+        weight = torch.ones(8, 3, 3, 3, device=device, requires_grad=True)
+        total = F.conv2d(torch.ones(2, 3, 16, 16, device=device), weight).sum()
+        right = bool((torch.autograd.grad(total, weight)[0] == 2 * 14 * 14).all())
+    except RuntimeError as error:
+        return Finding(name, "bad", " ".join(str(error).split())[:200], "reinstall PyTorch for this machine's driver")
+    if not right:
+        return Finding(name, "bad", "a convolution gave a wrong gradient", "the device or its driver is faulty")
+    return Finding(name, "ok", "a convolution and its gradient are right")

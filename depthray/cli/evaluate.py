@@ -1,0 +1,102 @@
+"""`depthray evaluate`: score a checkpoint, print the tables, write them and a sheet of frames. Also under torchrun."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+
+from depthray.cli import submit_flags
+from depthray.config.recipe import load, located
+from depthray.config.sections import Recipe
+from depthray.errors import UsageError
+from depthray.evaluation.protocols import PROTOCOLS
+from depthray.storage.remote import is_remote
+
+
+def main(argv: list[str]) -> int:
+    """Score a checkpoint as the command line asks."""
+    arguments = _parser().parse_intermixed_args(argv)
+    # Only now: --help need not wait for torch.
+    from depthray import distributed
+    from depthray.checkpoints import save
+    from depthray.evaluation import report
+    from depthray.evaluation.evaluate import evaluate_checkpoint
+
+    device = distributed.start()
+    try:
+        path = save.resolve(arguments.checkpoint)
+        found = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
+        if distributed.is_main():
+            name = f"{arguments.split}-{found.evaluation.protocol.name}"
+            out = arguments.out or _default_out(path, name, remote=is_remote(arguments.checkpoint))
+            found.write(out)
+            print(report.markdown(found.evaluation.summary(), scenes=5))
+            print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
+    finally:
+        distributed.stop()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthray evaluate",
+        description="Score a checkpoint under a named protocol, overall and by range of depth, source and scene.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_frames(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
+    submit_flags.add_flags(parser)
+    return parser
+
+
+def _epilog() -> str:
+    """Which words there are, and every protocol with what it scores."""
+    words = "Words: eval.protocol=nyu-bts, data.encoding=uint16_mm and whatever else of data.* and eval.* differs."
+    width = max(map(len, PROTOCOLS))
+    indent = " " * (width + 4)
+    lines = [
+        textwrap.fill(protocol.about, 110, initial_indent=f"  {name:{width}}  ", subsequent_indent=indent)
+        for name, protocol in PROTOCOLS.items()
+    ]
+    return "\n".join([words, "", "Protocols:", *lines])
+
+
+def add_frames(parser: argparse.ArgumentParser) -> None:
+    """What says which checkpoint is asked and on which frames, for every word that `recipe_of` serves."""
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
+    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
+    parser.add_argument("--data", metavar="PATH", help="the frames; default: those the recipe names")
+    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
+    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
+
+
+def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
+    """The checkpoint's recipe with the words and the place of the frames applied."""
+    from depthray.checkpoints import save
+    from depthray.data import sources
+
+    fixed = [word for word in arguments.words if not word.startswith(("data.", "eval."))]
+    if fixed:
+        raise UsageError(
+            f"{fixed[0]}: an evaluation takes words of data.* and eval.* only; the rest is the checkpoint's"
+        )
+    save.recipe_of(path)  # a damaged one is the checkpoint's fault, not that of the words
+    recipe = load(str(path / "recipe.yaml"), arguments.words, training=False)
+    place = {}
+    if arguments.data:
+        form = arguments.source or sources.recognise(arguments.data)
+        place = {"root": located(arguments.data), "source": form}
+    elif arguments.source:
+        place = {"source": arguments.source}
+    data = recipe.data.model_copy(update=place)
+    sources.check(data, where="--source")
+    return recipe.model_copy(update={"data": data})
+
+
+def _default_out(path: Path, name: str, *, remote: bool = False) -> Path:
+    """RUN/evaluations/CHECKPOINT-NAME; in the working directory for a checkpoint that lies remote or outside a run."""
+    path = path.resolve()
+    run = path.parents[1] if path.parent.name == "checkpoints" and not remote else Path()
+    return run / "evaluations" / f"{path.name}-{name}"

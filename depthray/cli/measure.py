@@ -1,0 +1,62 @@
+"""`depthray measure`: the distance in metres between two points of a photograph."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthray.cli import further_inputs
+from depthray.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def main(argv: list[str]) -> int:
+    """Predict depth, bring both pixels into space and print how far apart they are."""
+    arguments = _parser().parse_args(argv)
+    from depthray.imaging import photos
+    from depthray.imaging.export import assumed_camera, read_camera, unproject
+    from depthray.predict import load
+
+    camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
+    given, rgb = further_inputs.given(arguments), photos.read(arguments.image)
+    pixels = [(arguments.x1, arguments.y1), (arguments.x2, arguments.y2)]
+    _refuse_outside(pixels, rgb)
+    predictor = load(arguments.checkpoint, device=arguments.device)
+    further_inputs.check(given, predictor.recipe.data.inputs)
+    beside = {key: further_inputs.beside(path, Path(arguments.image.stem)) for key, path in given.items()}
+    others = {key: further_inputs.read(key, path, limits=photos.LIMITS) for key, path in beside.items()}
+    depth = predictor.predict(rgb, **others)
+    if camera is None:
+        print("WARNING: the camera is ASSUMED to see 60 degrees from left to right; give --intrinsics", file=sys.stderr)
+        camera = assumed_camera(*depth.shape)
+    ends = [unproject(x, y, float(depth[y, x]), camera=camera) for x, y in pixels]
+    for (x, y), (right, down, forward) in zip(pixels, ends, strict=True):
+        print(f"({x}, {y})  depth {forward:.3f} m  at x {right:.3f}, y {down:.3f}, z {forward:.3f} m")
+    print(f"distance  {float(((ends[0] - ends[1]) ** 2).sum() ** 0.5):.3f} m")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder (its best checkpoint)")
+    parser.add_argument("image", type=Path, help="JPEG, PNG or WebP; EXIF is obeyed")
+    for name, about in (("x1", "column"), ("y1", "row"), ("x2", "column"), ("y2", "row")):
+        parser.add_argument(name, type=int, help=f"{about} of the {'first' if name[1] == '1' else 'second'} pixel")
+    parser.add_argument("--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image")
+    further_inputs.add_flags(parser, metavar="FILE|FOLDER")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    return parser
+
+
+def _refuse_outside(pixels: list[tuple[int, int]], rgb: NDArray[np.uint8]) -> None:
+    height, width = rgb.shape[:2]
+    for x, y in pixels:
+        if not (0 <= x < width and 0 <= y < height):
+            raise UsageError(f"pixel ({x}, {y}) is outside the image, which is {width}x{height}")

@@ -1,0 +1,247 @@
+"""`depthray predict`: images of the command line to files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from depthray.cli import further_inputs
+from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
+from depthray.predict import load
+
+if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from depthray.imaging.export import Camera
+    from depthray.imaging.photos import Limits
+
+FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
+MASK = ".mask.png"
+KEY = "DEPTHRAY_API_KEY"
+
+
+class _Wish(NamedTuple):
+    """What the command line asks to be made of every image."""
+
+    out: Path
+    formats: list[str]
+    camera: Camera | None
+    limits: Limits
+    others: dict[str, Path]
+
+
+class _Network(NamedTuple):
+    """What turns an image into maps, here or on a server."""
+
+    inputs: tuple[str, ...]
+    maps: Callable[[Path, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+
+
+def main(argv: list[str]) -> int:
+    """`depthray predict`: every image of the command line to files; those that fail are listed at the end."""
+    from depthray.imaging.export import read_camera
+
+    arguments = _parse(argv)
+    camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
+    others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
+    wish = _Wish(arguments.out, _formats(arguments.format), camera, limits, others)
+    images = list(_targets(arguments.images, recursive=arguments.recursive))
+    if {"ply", "glb"} & {*wish.formats} and camera is None:
+        print(_ASSUMED, file=sys.stderr)
+    failed = []
+    with _network(arguments) as network:
+        further_inputs.check(others, network.inputs)
+        for image, place in images:
+            try:
+                print(_predict(network, image, place, wish=wish))
+            except DataError as error:
+                failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
+    return _farewell(failed, len(images), arguments.out)
+
+
+_ASSUMED = (
+    "WARNING: the camera is ASSUMED to see 60 degrees from left to right, as no --intrinsics fx,fy,cx,cy was given.\n"
+    "WARNING: depths of the points are the network's, but widths, heights and angles are a guess."
+)
+
+
+@contextmanager
+def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
+    """The network of a checkpoint, or the model of a server, which is asked at once whether it is there."""
+    if not arguments.url:
+        predictor = load(arguments.checkpoint, device=arguments.device)
+        yield _Network(predictor.recipe.data.inputs, lambda image, rgb, others: predictor.maps(rgb, **others))
+        return
+    # By name, as words of the command line are: serving is built upon the library, and the library knows nothing of it.
+    connected = resolve_name("serve.client.remote_predictor:connected")
+    key = arguments.key or os.environ.get(KEY, "")
+    with connected(arguments.url, model=arguments.model or "", key=key) as remote:
+        yield _Network(remote.inputs, lambda image, rgb, others: remote.maps(image, **others))
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """The command line; with a server all that is no flag is an image."""
+    arguments = _parser().parse_intermixed_args(argv)
+    for flag in ("device",) if arguments.url else ("model", "key"):
+        if getattr(arguments, flag):
+            raise UsageError(f"--{flag} goes {'without' if arguments.url else 'with'} --url")
+    if arguments.url:
+        arguments.images = [*filter(None, [arguments.checkpoint]), *arguments.images]
+    elif not arguments.checkpoint:
+        raise UsageError("predict what? Give a checkpoint or a run, and images after it")
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    images = "IMAGE|FOLDER [IMAGE|FOLDER ...] [options]"
+    parser = argparse.ArgumentParser(
+        prog="depthray predict",
+        usage=f"depthray predict CHECKPOINT|RUN {images}\n       depthray predict --url http://HOST:8000 {images}",
+        description="Depth of photographs, in metres, at their own size.",
+    )
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="a checkpoint, or a run folder (its best checkpoint)")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="JPEG, PNG or WebP; EXIF is obeyed"
+    )
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder (default: predictions)")
+    parser.add_argument(
+        "--format",
+        default="png,colour",
+        help="of png (16 bit, millimetres, 0 = invalid), npy (float32 metres), colour, ply, glb (default: png,colour)",
+    )
+    parser.add_argument(
+        "--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image, for ply and glb"
+    )
+    further_inputs.add_flags(parser, metavar="FILE|FOLDER")
+    parser.add_argument("--url", help="a server of `depthray serve` instead of a checkpoint")
+    parser.add_argument(
+        "--model", metavar="NAME", help="with --url: another than the server's default, or NAME@VERSION"
+    )
+    parser.add_argument("--key", help=f"with --url: the server's API key (default: {KEY} of the environment)")
+    parser.add_argument("--recursive", action="store_true", help="folders with all below them")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=64,
+        metavar="N",
+        help="refuse larger images before decoding (default: 64)",
+    )
+    return parser
+
+
+def _formats(text: str) -> list[str]:
+    formats = list(dict.fromkeys(text.split(",")))
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"--format: no format '{name}'{did_you_mean(name, FORMATS)}")
+    return formats
+
+
+def _limits(megapixels: float) -> Limits:
+    from depthray.imaging import photos
+
+    if not 0 < megapixels < 1e6:
+        raise UsageError(f"--max-megapixels={megapixels:g}: give a number above 0")
+    return photos.LIMITS._replace(pixels=int(megapixels * 1e6))
+
+
+def _targets(paths: Sequence[Path], *, recursive: bool) -> Iterator[tuple[Path, Path]]:
+    """Each image with the place of its outputs below the output folder, without a suffix; no two places are equal."""
+    found = {image: place for path in paths for image, place in _listed(path, recursive=recursive)}
+    if not found:
+        raise DataError(f"no JPEG, PNG or WebP image in {', '.join(map(str, paths))}")
+    twice = [str(place) for place, count in Counter(found.values()).items() if count > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is in two of the folders; give their common folder with --recursive instead")
+    stems = Counter(place.with_suffix("") for place in found.values())
+    for image, place in found.items():
+        yield image, place if stems[place.with_suffix("")] > 1 else place.with_suffix("")
+
+
+def _listed(path: Path, *, recursive: bool) -> Iterable[tuple[Path, Path]]:
+    """The images of a path, each with its place relative to it; earlier outputs of ours are no inputs."""
+    from depthray.imaging import photos
+
+    if not path.is_dir():
+        return [(path, Path(path.name))]
+    inside = sorted(path.rglob("*") if recursive else path.iterdir())
+    return [
+        (image, image.relative_to(path))
+        for image in inside
+        if image.suffix.lower() in photos.SUFFIXES and not image.name.endswith((*FORMATS.values(), MASK))
+    ]
+
+
+def _predict(network: _Network, image: Path, place: Path, *, wish: _Wish) -> str:
+    """Predict one image and write its files; returns a line that says what was found and where it lies."""
+    from depthray.imaging import photos
+
+    rgb = photos.read(image, limits=wish.limits)
+    beside = place.parent / image.stem
+    files = {key: further_inputs.beside(path, beside) for key, path in wish.others.items()}
+    others = {key: further_inputs.read(key, path, limits=wish.limits) for key, path in files.items()}
+    maps = network.maps(image, rgb, others)
+    stem = wish.out / place
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
+        if "depth" in maps:
+            written += [_write(name, stem, maps["depth"], rgb=rgb, camera=wish.camera) for name in wish.formats]
+    except OSError as error:
+        raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
+    return _line(image, maps, written)
+
+
+def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
+    """(H,W) probability -> an 8-bit PNG, 255 where the foreground is likelier than not."""
+    import cv2
+
+    path = stem.with_name(stem.name + MASK)
+    _, data = cv2.imencode(".png", (mask > 0.5).astype("uint8") * 255)
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np.uint8], camera: Camera | None) -> Path:
+    from depthray.imaging import export
+
+    path = stem.with_name(stem.name + FORMATS[name])
+    if name in ("ply", "glb"):
+        note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
+        points = export.point_cloud if name == "ply" else export.point_cloud_glb
+        return points(path, depth, rgb, camera=camera or export.assumed_camera(*depth.shape), note=note)
+    write = {"png": export.depth_png, "npy": export.depth_npy, "colour": export.colour_png}[name]
+    return write(path, depth)
+
+
+def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Path]) -> str:
+    from depthray.imaging import sheets
+
+    height, width = next(iter(maps.values())).shape
+    facts, colours = [], {}
+    if "depth" in maps:
+        depth = maps["depth"]
+        near, far, _ = sheets.scale([depth])
+        facts.append(f"{depth.min():.2f} to {depth.max():.2f} m")
+        tail = f"  (red {near:g} m to blue {far:g} m)"
+        colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}
+    if "mask" in maps:
+        facts.append(f"foreground {(maps['mask'] > 0.5).mean():.1%}")
+    lines = [f"{image}  {width}x{height}  {', '.join(facts)}"]
+    return "\n".join([*lines, *(f"  -> {file}{colours.get(file, '')}" for file in files)])
+
+
+def _farewell(failed: Sequence[str], total: int, out: Path) -> int:
+    print(f"{total - len(failed)} of {total} images predicted, in {out}")
+    for message in failed:
+        print(f"depthray: {message}", file=sys.stderr)
+    return DataError.exit_code if failed else 0

@@ -1,0 +1,82 @@
+"""`depthray recipe`: the recipes there are, one resolved with a comment on each key, and the JSON schema."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from depthray.config import recipe as recipes
+from depthray.config.sections import Model, Recipe
+
+COMMENT_COLUMN = 34
+
+
+def main(argv: list[str]) -> int:
+    """List recipes, show one resolved, or print the schema."""
+    args = _parser().parse_args(argv)
+    if args.verb == "schema":
+        print(json.dumps(Recipe.model_json_schema(), indent=2))
+    elif args.verb == "list":
+        for name in recipes.names():
+            print(f"{name:<24}{recipes.load(name).about}")
+    else:
+        print("\n".join(commented(recipes.load(args.name, args.words))))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="depthray recipe", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="the recipes that come with depthray")
+    show = verbs.add_parser("show", help="a recipe with every key, its value and its meaning")
+    show.add_argument("name", help="name of a recipe or path of its YAML file")
+    show.add_argument("words", nargs="*", help="section.key=value")
+    verbs.add_parser("schema", help="JSON schema of a recipe")
+    return parser
+
+
+def commented(recipe: Recipe) -> Iterator[str]:
+    """The lines of a recipe's YAML, each key with its meaning; `depthray train FILE` reads them back."""
+    yield from _section(recipe)
+
+
+def _section(section: BaseModel) -> Iterator[str]:
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            yield f"{key}:  # {_first_sentence(type(value))}"
+            yield from (f"  {line}" for line in _section(value))
+        else:
+            yield _line(key, value, field.description or "")
+    if isinstance(section, Model):
+        yield from _model_options(section)
+
+
+def _model_options(section: Model) -> Iterator[str]:
+    build = import_module(f"depthray.models.{section.name}").build
+    for key, parameter in inspect.signature(build).parameters.items():
+        if key != "inputs":
+            value = section.options.get(key, parameter.default)
+            yield _line(key, value, f"{parameter.annotation}, option of depthray/models/{section.name}.py")
+
+
+def _line(key: str, value: Any, comment: str) -> str:
+    written = yaml.safe_dump(_plain(value), default_flow_style=True, width=1000, allow_unicode=True)
+    text = f"{key}: {written.removesuffix('...' + chr(10)).strip()}"
+    return f"{text:<{COMMENT_COLUMN}}  # {comment}" if comment else text
+
+
+def _plain(value: Any) -> Any:
+    """A value with lists where it has tuples, which YAML does not know."""
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _first_sentence(section: type[BaseModel]) -> str:
+    return (section.__doc__ or "").strip().split("\n")[0].rstrip(".")

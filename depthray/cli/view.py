@@ -1,0 +1,145 @@
+"""`depthray view`: a checkpoint's frames to look at: a Rerun recording, an error sheet, an edge sheet, point clouds."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthray.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from depthray.batch import Sample
+    from depthray.data.sources import Source
+    from depthray.imaging.export import Camera
+    from depthray.imaging.rerun import View
+    from depthray.imaging.sheets import Row
+    from depthray.predict import Predictor
+
+
+def main(argv: list[str]) -> int:
+    """Predict some frames of a split and write everything there is to see of them."""
+    arguments = _parser().parse_intermixed_args(argv)
+    if not arguments.no_recording:
+        _need_rerun()
+    from depthray import predict
+    from depthray.checkpoints import save
+    from depthray.cli.evaluate import recipe_of
+    from depthray.data import split
+    from depthray.data.sources import open_source
+
+    path = save.resolve(arguments.checkpoint)
+    recipe = recipe_of(path, arguments)
+    if "depth" not in recipe.data.targets:
+        raise UsageError(f"{path}: this network predicts no depth; `depthray evaluate` draws its masks")
+    source = open_source(recipe.data)
+    indices = _spread(split.side(source.frames, recipe.data, arguments.split), arguments.frames)
+    loaded = predict.load(path)
+    predictor = predict.Predictor(loaded.model, recipe, device=loaded.device)
+    views = [_view(predictor, source, index) for index in indices]
+    for file in _write(arguments.out, views, recording=not arguments.no_recording):
+        print(f"-> {file}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from depthray.cli.evaluate import add_frames
+
+    parser = argparse.ArgumentParser(
+        prog="depthray view",
+        description="Frames of a data set as a checkpoint sees them: recording for Rerun, sheets, point clouds.",
+        epilog="The recording needs `pip install 'depthray[viz]'` and is opened with `rerun DIR/recording.rrd`.",
+    )
+    add_frames(parser)
+    parser.add_argument("--frames", type=int, default=6, metavar="N", help="frames, spread over the split; default: 6")
+    parser.add_argument("--out", type=Path, default=Path("view"), metavar="DIR", help="where to write; default: view")
+    parser.add_argument("--no-recording", action="store_true", help="sheets and point clouds only, without Rerun")
+    return parser
+
+
+def _need_rerun() -> None:
+    if find_spec("rerun") is None:
+        raise UsageError("a recording needs Rerun: pip install 'depthray[viz]', or give --no-recording to do without")
+
+
+def _spread(indices: list[int], count: int) -> list[int]:
+    if count < 1:
+        raise UsageError(f"--frames {count}: must be at least 1")
+    count = min(count, len(indices))
+    return [indices[place * len(indices) // count] for place in range(count)]
+
+
+def _view(predictor: Predictor, source: Source, index: int) -> View:
+    """A frame at its own size, its further inputs made as in an evaluation."""
+    import torch
+    from torch.nn import functional as F
+
+    from depthray import models
+    from depthray.batch import to_device
+    from depthray.data.loader import eval_batches
+    from depthray.imaging.rerun import View
+
+    data, native = predictor.recipe.data, source.read(index)
+    if "depth" not in native:
+        raise DataError(f"frame '{native['id']}' has no depth to compare with")
+    ((_, batch),) = eval_batches(source, [index], data, batch_size=1)
+    batch = to_device(batch, predictor.device, min_depth=data.min_depth, max_depth=data.max_depth)
+    with torch.inference_mode():
+        answer = models.run(predictor.model, batch)
+        if "depth" not in answer:
+            raise UsageError(f"this network predicts {', '.join(answer)}, no depth; `depthray evaluate` draws masks")
+        depth = F.interpolate(answer["depth"].float(), native["depth"].shape, mode="bilinear", align_corners=False)
+    return View(native["id"], native["image"], native["depth"], depth[0, 0].cpu().numpy(), _camera(native))
+
+
+def _camera(sample: Sample) -> Camera:
+    from depthray.imaging.export import Camera, assumed_camera
+
+    if "intrinsics" not in sample:
+        return assumed_camera(*sample["depth"].shape)
+    matrix = sample["intrinsics"]
+    return Camera(*(float(matrix[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))))
+
+
+def _write(out: Path, views: list[View], *, recording: bool) -> list[Path]:
+    from depthray.imaging import export, sheets
+    from depthray.imaging import rerun as recordings
+
+    out.mkdir(parents=True, exist_ok=True)
+    errors = [sheets.Row(view.id, view.image, view.truth, view.prediction) for view in views]
+    files = [
+        sheets.save_png(out / "errors.png", sheets.sheet(errors)),
+        sheets.save_png(out / "edges.png", _edge_sheet(views)),
+    ]
+    for number, view in enumerate(views):
+        stem = f"{number:02d}"
+        files.append(export.point_cloud(out / f"{stem}.ply", view.prediction, view.image, camera=view.camera))
+        files.append(export.point_cloud_glb(out / f"{stem}.glb", view.prediction, view.image, camera=view.camera))
+    return [*files, recordings.write(out / "recording.rrd", views)] if recording else files
+
+
+def _edge_sheet(views: list[View]) -> NDArray[np.uint8]:
+    """Frames as rows of image, true edges, predicted edges and their difference, in metres a pixel."""
+    from depthray.imaging import sheets
+
+    rows = [_edges(view) for view in views]
+    scale = sheets.Scale(0.0, 0.2, 0.05)
+    return sheets.sheet(rows, depth=scale, error=scale)
+
+
+def _edges(view: View) -> Row:
+    import numpy as np
+
+    from depthray.imaging import edges, sheets
+
+    found = edges.sharpness(view.prediction, view.truth)
+    known = edges.surrounded(view.truth)
+    truth, prediction = (
+        np.where(known, np.maximum(edges.strength(depth), 1e-6), 0).astype(np.float32)
+        for depth in (view.truth, view.prediction)
+    )
+    return sheets.Row(view.id, view.image, truth, prediction, caption=f"sharpness {found.ratio:.0%} of the truth's")

@@ -1,0 +1,1 @@
+"""Recipes: their schema, reading them from YAML, dotted overrides."""

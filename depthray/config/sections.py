@@ -1,0 +1,269 @@
+"""The sections of a recipe: every key with its type, its limits and what it means."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is no number of epochs
+NotNegative = Annotated[int, Field(ge=0, strict=True)]
+Side = Annotated[int, Field(gt=0, le=8192, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+LOSS_OPTIONS = (
+    *("silog_lambda", "silog_unbiased", "depth_range"),
+    *("multiscale_weights", "multiscale_norm", "multiscale_relative"),
+)
+Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
+
+
+MASK_MONITORS = ("iou", "dice", "boundary_f1")
+Monitor = Literal[
+    "abs_rel",
+    "rmse",
+    "rmse_log",
+    "mae",
+    "silog",
+    "log10",
+    "sq_rel",
+    "irmse",
+    "imae",
+    "delta1",
+    "delta2",
+    "delta3",
+    "ssim",
+    "mse",
+    "soft_iou",
+    "iou",
+    "dice",
+    "boundary_f1",
+]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Sparse(Section):
+    """How sparse depth is sampled from measured depth, where `sparse` is an input. See depthray/data/sparse.py."""
+
+    pattern: Literal["exact", "bernoulli", "grid", "lidar64", "lidar16", "lidar8", "features", "stored"] = Field(
+        "exact", description="where samples lie; stored: the data set has its own"
+    )
+    samples: NotNegative = Field(500, description="samples an image: exact, bernoulli (expected), grid, features")
+    noise: Amount = Field(0.0, description="standard deviation of a sample's relative error")
+
+
+class Data(Section):
+    """Which frames, how they are encoded and split, and at what size the network sees them."""
+
+    source: str = Field("shards", description="form of the data set: a module of depthray/data/sources")
+    root: str = Field("", description="where the data lies; `--data PATH` sets it")
+    encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
+    size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels the network is trained at")
+    fit: Literal["exact", "aspect"] = Field(
+        "exact",
+        description="size outside of training: data.size, or that of its shorter side, the aspect kept, bicubically",
+    )
+    inputs: tuple[str, ...] = Field(("image",), description="batch keys the network is given", min_length=1)
+    targets: tuple[str, ...] = Field(("depth",), description="batch keys the network is taught", min_length=1)
+    sparse: Sparse = Sparse()
+    min_depth: Amount = Field(1e-3, description="metres; nearer truth is not valid")
+    max_depth: PositiveFloat = Field(10.0, description="metres; farther truth is not valid")
+    val_fraction: Fraction = Field(0.1, description="share of frames held out, whole scenes; a split in the index wins")
+    split_seed: NotNegative = Field(0, description="which scenes are held out")
+    frames: Positive = Field(480, description="synthetic source only: number of frames rendered")
+    order: Literal["frames", "shards"] = Field(
+        "frames",
+        description="frames: a shuffle of all, the same for any number of workers; shards: dealt to workers by shard",
+    )
+    workers: NotNegative = Field(0, description="loader processes per training worker; 0 = a background thread")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Data:
+        if self.min_depth >= self.max_depth:
+            raise ValueError("data.min_depth must be below data.max_depth")
+        return self
+
+
+class Augment(Section):
+    """Random changes of training samples. Geometry moves every map and the intrinsics; photometry the RGB only."""
+
+    hflip: Fraction = Field(0.5, description="probability of a left-right flip")
+    crop: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="smallest side kept by a random crop, as a share; 1 = none"
+    )
+    rotate: Annotated[float, Field(ge=0, le=45)] = Field(0.0, description="largest rotation in degrees")
+    brightness: Fraction = Field(0.0, description="largest relative change of brightness")
+    contrast: Fraction = Field(0.0, description="largest relative change of contrast")
+    saturation: Fraction = Field(0.0, description="largest relative change of saturation")
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="largest shift of hue, as a share of the circle"
+    )
+    brightness_contrast: Fraction = Field(
+        0.0, description="probability of brightness and contrast changed by up to 20 %"
+    )
+    hue_saturation_value: Fraction = Field(
+        0.0, description="probability of hue, saturation, value shifted by up to 20, 30, 20 of 255"
+    )
+    blur: Fraction = Field(0.0, description="probability of a Gaussian blur")
+    noise: Fraction = Field(0.0, description="probability of sensor noise")
+
+
+class Model(BaseModel):
+    """The architecture. Keys besides `name` are options of its build function in depthray/models/<name>.py."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field("unet", description="a module of depthray/models")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the architecture, by name."""
+        return dict(self.model_extra or {})
+
+
+class Loss(Section):
+    """Weights of the loss terms of depthray/losses, and their options; a weight of 0 leaves a term out."""
+
+    l1: Amount = Field(0.0, description="mean |error| in metres")
+    l2: Amount = Field(0.0, description="mean squared error in square metres")
+    rmse: Amount = Field(0.0, description="root of the mean squared error, in metres")
+    log_l1: Amount = Field(0.0, description="mean |error of ln depth|")
+    log_rmse: Amount = Field(0.0, description="root of the mean squared error of ln depth")
+    berhu: Amount = Field(0.0, description="reverse Huber, threshold 0.2 of the largest error")
+    silog: Amount = Field(0.0, description="scale-invariant log error (Eigen et al. 2014)")
+    gradient: Amount = Field(0.0, description="mean |error of forward differences|, x plus y")
+    sobel: Amount = Field(0.0, description="mean |error of Sobel derivatives|, x plus y")
+    gradient_matching: Amount = Field(0.0, description="|differences of the error| at 4 scales (MiDaS)")
+    normals: Amount = Field(0.0, description="1 - cosine between normals of the two surfaces")
+    smoothness: Amount = Field(0.0, description="edge-aware smoothness of inverse depth (Godard et al. 2017)")
+    ssim: Amount = Field(0.0, description="1 - SSIM of depth")
+    ms_ssim: Amount = Field(0.0, description="1 - multi-scale SSIM of depth")
+    multiscale: Amount = Field(0.0, description="error at every scale of a model with a depth pyramid")
+    depth_bce: Amount = Field(0.0, description="binary cross-entropy of depth as a share of depth_range")
+    depth_dice: Amount = Field(0.0, description="Dice loss of depth as a share of depth_range")
+    mask_bce: Amount = Field(0.0, description="binary cross-entropy of the mask's logits")
+    mask_dice: Amount = Field(0.0, description="Dice loss of the mask's probability")
+    mask_rmse: Amount = Field(0.0, description="root of the mean squared error of the mask's probability")
+    mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
+    silog_lambda: Fraction = Field(0.85, description="how much of the common scale error silog forgives")
+    silog_unbiased: bool = Field(False, description="silog: variance over n - 1 pixels, as AdaBins has it")
+    depth_range: PositiveFloat = Field(10.0, description="metres that ssim, ms_ssim, depth_bce, depth_dice take as 1")
+    multiscale_weights: tuple[Amount, ...] = Field((1.0, 0.7, 0.5, 0.3, 0.2), description="weights, finest first")
+    multiscale_norm: Literal["l1", "l2"] = Field("l1", description="error of a scale")
+    multiscale_relative: bool = Field(False, description="error of a scale as a share of the true depth")
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Weight by term, of the terms that count."""
+        return {key: value for key, value in self if key not in LOSS_OPTIONS and value > 0}
+
+    @model_validator(mode="after")
+    def _something(self) -> Loss:
+        if not self.terms:
+            raise ValueError("every loss weight is 0; give at least one, e.g. loss.l1=1")
+        return self
+
+
+class Optim(Section):
+    """Optimiser, learning-rate schedule and weight averaging."""
+
+    name: Literal["adam", "adamw", "adan", "sgd"] = Field("adam", description="optimiser")
+    lr: PositiveFloat = Field(1e-4, description="peak learning rate")
+    encoder_lr: PositiveFloat = Field(1.0, description="learning rate of the encoder, as a multiple of lr")
+    weight_decay: Amount = Field(0.0, description="weight decay; not on biases and norms")
+    momentum: Fraction = Field(0.9, description="momentum of sgd")
+    clip_norm: Amount = Field(0.0, description="largest gradient norm; 0 = no clipping")
+    schedule: Schedule = Field("constant", description="shape of the learning rate over the phase")
+    warmup_steps: NotNegative = Field(0, description="steps of linear warm-up from 0")
+    min_lr: Amount = Field(0.0, description="learning rate at the end of cosine and onecycle, floor of plateau")
+    step_epochs: Positive = Field(10, description="step: epochs between drops")
+    step_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step and plateau: factor of a drop")
+    plateau_patience: NotNegative = Field(
+        2, description="plateau: epochs without a better validation score before a drop"
+    )
+    average: Literal["none", "ema", "swa"] = Field(
+        "none", description="weights used for validation and saved: raw or averaged, batch-norm statistics with them"
+    )
+    ema_decay: Fraction = Field(0.999, description="decay of the exponential moving average per step")
+    swa_start: Fraction = Field(0.75, description="share of all epochs after which weights are averaged equally")
+
+
+class Train(Section):
+    """How long and how training runs."""
+
+    epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
+    batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
+    accumulate: Positive = Field(1, description="parts a worker's share of the batch is run in, to save memory")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the device gains from it"
+    )
+    channels_last: bool = Field(
+        True, description="memory layout of images and weights; the faster one for convolutions"
+    )
+    compile: bool = Field(False, description="torch.compile the network")
+    sync_batchnorm: bool = Field(False, description="batch-norm statistics over all workers (GPU only)")
+    max_bad_steps: Positive = Field(10, description="non-finite losses in a row after which training stops")
+    patience: NotNegative = Field(0, description="epochs without a better score after which training stops; 0 = never")
+    max_minutes: Amount = Field(0.0, description="wall-clock limit; 0 = none")
+    save_every_steps: NotNegative = Field(250, description="steps between save points inside an epoch; 0 = none")
+    keep_best: Positive = Field(2, description="best checkpoints kept, besides the last")
+    log_seconds: PositiveFloat = Field(10.0, description="seconds between progress lines")
+
+
+class Finetune(Section):
+    """A second phase after the first: a fresh optimiser with its own rate and schedule."""
+
+    epochs: NotNegative = Field(0, description="passes in the second phase; 0 = no second phase")
+    lr: Amount = Field(1e-5, description="peak learning rate of the second phase")
+    schedule: Schedule = Field("cosine", description="schedule of the second phase")
+
+
+class Curriculum(Section):
+    """Training on one chunk of the frames after the other; each epoch passes over one chunk."""
+
+    chunks: Positive = Field(1, description="parts the training frames are cut into; 1 = no curriculum")
+    epochs_per_chunk: Positive = Field(
+        5, description="epochs on a chunk before the next; after the last, the first again"
+    )
+    order: Literal["random", "difficulty"] = Field(
+        "random", description="random: seeded chunks; difficulty: easy frames first"
+    )
+    sizes: tuple[tuple[Side, Side], ...] = Field(
+        (), description="height, width of the first epochs, one after the other; then data.size"
+    )
+    epochs_per_size: Positive = Field(3, description="epochs at each of the sizes")
+    scale_weights: tuple[tuple[Amount, ...], ...] = Field(
+        (), description="loss.multiscale_weights of the first epochs, one after the other; then loss.multiscale_weights"
+    )
+    epochs_per_scale_weights: Positive = Field(3, description="epochs with each of the scale_weights")
+
+
+class Eval(Section):
+    """How checkpoints are scored and ranked."""
+
+    protocol: str = Field("plain", description="named protocol: see depthray/evaluation/protocols.py")
+    batch_size: Positive = Field(16, description="frames per forward pass")
+    monitor: Monitor = Field("abs_rel", description="validation metric that ranks checkpoints")
+
+
+class Recipe(Section):
+    """Everything that decides a run's numbers."""
+
+    about: str = Field("", description="one line: what this recipe is for")
+    seed: Seed = Field(0, description="seed of weights, order, augmentation and dropout")
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = Model()
+    loss: Loss = Loss(l1=1.0)
+    optim: Optim = Optim()
+    train: Train = Train()
+    finetune: Finetune = Finetune()
+    curriculum: Curriculum = Curriculum()
+    eval: Eval = Eval()

@@ -1,0 +1,1 @@
+"""Readers that several data set forms share."""

@@ -1,0 +1,1 @@
+"""Synthetic rooms with exact depth, rendered on the CPU."""

@@ -1,0 +1,165 @@
+"""Rendered rooms with exact depth, ids, and every frame with and without a foreground object.
+
+A frame is a pure function of (seed, index): the same in every process and in any order. The size asked for changes how
+finely a scene is sampled, not the scene.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray import __version__
+from depthray.batch import Sample
+from depthray.data.rendering import poses, raycast, rooms, shading
+from depthray.data.rendering.raycast import FACES
+from depthray.data.rendering.rooms import CLASSES
+from depthray.data.rendering.shading import Floats, Light
+from depthray.errors import DataError
+
+__all__ = ["CLASSES", "POSES", "render_frame", "scene_of", "write"]
+
+POSES = 4  # frames of one room
+JPEG_QUALITY = 95
+_SALT_FILM = 103
+_FOLDERS = {"rgb": "jpg", "depth": "png", "labels": "png", "instances": "png", "background": "jpg", "mask": "png"}
+_PINHOLE = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
+_WORDS = ("scene", "source", "id")
+
+
+def scene_of(index: int) -> str:
+    """The room a frame belongs to."""
+    return f"room-{index // POSES:04d}"
+
+
+def id_of(index: int) -> str:
+    """The name of a frame: its room and pose."""
+    return f"{scene_of(index)}-{index % POSES}"
+
+
+def render_frame(seed: int, index: int, *, height: int, width: int, foreground: bool = True) -> Sample:
+    """Seed, frame -> (H,W,3) image and background, (H,W) depth in metres, ids and mask, (3,3) intrinsics.
+
+    Without the foreground object the image equals the background and the mask is empty.
+    """
+    number, pose = divmod(index, POSES)
+    room, light = rooms.build(seed, number), _light(seed, number)
+    visitor = poses.foreground(seed, number, pose)
+    camera = poses.view(seed, number, pose).camera(height=height, width=width)
+    faces = shading.faces_of(room, [room.content, visitor])
+    hits = raycast.inside(camera, room.box)
+    raycast.cast(camera, room.content.solids, hits=hits, first=1)
+    empty = shading.shade(camera, hits, faces=faces, room=room, light=light)
+    film = _film(seed, index, empty)
+    background = image = _develop(empty, film)
+    first = 1 + len(room.content.labels)
+    if foreground:
+        raycast.cast(camera, visitor.solids, hits=hits, first=first)
+        light = shading.obstruct(light, visitor, room=room)
+        image = _develop(shading.shade(camera, hits, faces=faces, room=room, light=light), film)
+    return Sample(
+        image=image,
+        depth=hits.depth,
+        semantics=faces.label[hits.face],
+        instances=faces.instance[hits.face],
+        background=background,
+        mask=(hits.face >= first * FACES).astype(np.uint8),
+        intrinsics=camera.intrinsics,
+        id=id_of(index),
+        scene=scene_of(index),
+        source="synthetic",
+    )
+
+
+def write(
+    out: Path,
+    *,
+    frames: int,
+    size: tuple[int, int],
+    seed: int = 0,
+    layout: Literal["folder", "shards"] = "folder",
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
+    if layout == "shards":
+        from depthray.data.shards import format
+        from depthray.data.sources.synthetic import KEYS, Rooms
+
+        provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
+        format.pack(Rooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
+        return
+    from depthray.data.shards.writer import writing
+
+    if (out / "index.csv").exists():
+        raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
+    with writing(out):
+        rows = []
+        for index in range(frames):
+            rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))
+            advance()
+        _finish(out, rows)
+
+
+class _Film(NamedTuple):
+    """How light becomes colour in one frame; the same with and without the foreground object."""
+
+    exposure: np.float32
+    grain: Floats  # (H*W,1) sensor noise, in steps of 8-bit colour
+
+
+def _film(seed: int, index: int, empty: Floats) -> _Film:
+    """(H,W,3) linear light of the background -> the exposure that suits it, and the noise."""
+    rng = np.random.default_rng([seed, index, _SALT_FILM])
+    exposure = np.float32(rng.uniform(0.24, 0.38) / (empty.mean() + 1e-3))
+    noise = np.float32(rng.uniform(0.5, 2.5))
+    return _Film(exposure, noise * rng.standard_normal((*empty.shape[:2], 1), np.float32))
+
+
+def _develop(light: Floats, film: _Film) -> NDArray[np.uint8]:
+    """(H,W,3) linear light -> (H,W,3) uint8 RGB, a little soft as through a lens."""
+    soft = cv2.GaussianBlur(light * film.exposure, (3, 3), 0.5)
+    bright = np.sqrt(soft / (1 + np.float32(0.35) * soft)) * np.float32(275) + film.grain
+    return np.asarray(np.clip(bright, 0, 255), np.uint8)
+
+
+@lru_cache(maxsize=rooms.KEPT)
+def _light(seed: int, number: int) -> Light:
+    return shading.light_of(rooms.build(seed, number))
+
+
+def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
+    """Write the files of one frame; its row of the index."""
+    stored = {
+        "rgb": cv2.cvtColor(sample["image"], cv2.COLOR_RGB2BGR),
+        "depth": np.rint(sample["depth"] * 1000).astype(np.uint16),
+        "labels": sample["semantics"].astype(np.uint8),
+        "instances": sample["instances"].astype(np.uint16),
+        "background": cv2.cvtColor(sample["background"], cv2.COLOR_RGB2BGR),
+        "mask": sample["mask"] * np.uint8(255),
+    }
+    row = {folder: f"{folder}/{index:06d}.{ending}" for folder, ending in _FOLDERS.items()}
+    for folder, pixels in stored.items():
+        path = out / row[folder]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+        path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
+    pinhole = {key: repr(float(sample["intrinsics"][place])) for key, place in _PINHOLE.items()}
+    return {**row, **pinhole, **{key: sample[key] for key in _WORDS}}  # type: ignore[literal-required]
+
+
+def _finish(out: Path, rows: list[dict[str, str]]) -> None:
+    """The index comes last and at once: a folder without it is unfinished."""
+    temporary = out / ".tmp-index.csv"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*_FOLDERS, *_PINHOLE, *_WORDS])
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(temporary, out / "index.csv")

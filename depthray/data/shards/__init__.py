@@ -1,0 +1,1 @@
+"""HDF5 shards: format, writing, reading from object stores."""

@@ -1,0 +1,208 @@
+"""The packed form of a data set: HDF5 files of frames of one size, uncompressed, one chunk a sample.
+
+Any HDF5 reader opens a shard. depthray itself does not use one, since the HDF5 library crashes on some damaged files:
+behind the HDF5 part comes an index, with a checksum, of where each sample lies. Samples are read right from the file,
+which is fast and safe from any number of processes. Each has a SHA-256 of its arrays, for `depthray data check`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.data.sources import Frame, Source
+from depthray.errors import DataError
+
+if TYPE_CHECKING:
+    from depthray.batch import Sample
+
+Arrays = dict[str, NDArray[Any]]
+
+FORMAT = "depthray-shard"
+VERSION = 1
+MAGIC = b"depthray"
+TAIL = struct.Struct("<8sQ32s")  # magic, length of the index before it, SHA-256 of that index
+ENCODING = "uint16_mm"
+STEPS = {"uint16_mm": 1000, "uint16_256": 256}  # encodings a shard may have, in steps a metre
+CHANNELS = {"image": (3,), "background": (3,), "depth": (), "sparse": (), "semantics": (), "instances": (), "mask": ()}
+DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "sparse": "<u2"}
+DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1"}
+METRES = ("depth", "sparse")
+AGAIN = "pack the data again with `depthray data pack`"
+
+
+class Shard(NamedTuple):
+    """What is known of a shard once it has been opened: enough to read any sample without HDF5."""
+
+    path: Path
+    frames: list[Frame]
+    size: tuple[int, int]  # height, width
+    encoding: str  # of what is in metres
+    offsets: dict[str, NDArray[np.int64]]  # by key, of each frame, in bytes
+    intrinsics: NDArray[np.float32] | None  # (N,3,3)
+    digests: list[str]
+    provenance: dict[str, Any]
+    stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where a use changes it
+
+
+def pack(
+    source: Source,
+    out: Path,
+    *,
+    provenance: Mapping[str, Any],
+    frames_per_shard: int = 512,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Write all frames as shards into `out`. Whole shards of an interrupted earlier call are kept, not made again."""
+    from depthray.data.shards import convert
+
+    made = convert.plan(source, out, provenance=provenance, frames_per_shard=frames_per_shard)
+    convert.convert(source, made, advance=advance)
+    return convert.written(made)
+
+
+def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:
+    """A sample -> its arrays as stored: (H,W,3) uint8 colour, (H,W) uint16 depth, uint16 ids, uint8 mask."""
+    size = sample["image"].shape[:2]
+    arrays: Arrays = {}
+    for key, channels in CHANNELS.items():
+        if key in sample:
+            array = sample[key]  # type: ignore[literal-required]
+            if array.shape != (*size, *channels):
+                raise DataError(f"{where}: {key} has shape {array.shape}, but the image is {size[1]}x{size[0]}")
+            metres = key in METRES
+            arrays[key] = _steps(array, encoding) if metres else _whole(array, DTYPES[key], f"{where}: {key}")
+    if "intrinsics" in sample:
+        arrays["intrinsics"] = sample["intrinsics"].astype("<f4")
+    return arrays
+
+
+def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """(H,W) float metres -> (H,W) uint16 millimetres; what 16 bits cannot say (beyond 65.535 m) is 0, unmeasured."""
+    return _steps(depth, ENCODING)
+
+
+def _steps(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
+    """(H,W) float metres -> (H,W) uint16 in the unit of the encoding; what 16 bits cannot say is 0."""
+    rounded = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * STEPS[encoding])
+    return np.where((rounded >= 0) & (rounded <= 65535), rounded, 0).astype("<u2")
+
+
+def digest(arrays: Arrays) -> str:
+    """SHA-256 of a sample's stored arrays."""
+    total = sha256()
+    for key in sorted(arrays):
+        total.update(f"{key}{arrays[key].shape}".encode())
+        total.update(np.ascontiguousarray(arrays[key]).data)
+    return total.hexdigest()
+
+
+def content(frames: Sequence[Frame], digests: Sequence[str]) -> str:
+    """SHA-256 of what frames hold and are called, in their order."""
+    return sha256(json.dumps([frames, digests]).encode()).hexdigest()
+
+
+def open_shard(path: Path) -> Shard:
+    """Read the index of a shard; whatever is not a whole, readable shard is a DataError."""
+    with refused(path), path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        return parse(file, path, stamp=(status.st_size, status.st_mtime_ns))
+
+
+def parse(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) -> Shard:
+    """What a shard, or only the end of it that holds its index, says of the shard that lies at `path`."""
+    index = _read_index(file, file.seek(0, os.SEEK_END))
+    if index["version"] != VERSION:
+        raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {AGAIN}")
+    return _shard(path, index, stamp)
+
+
+@contextmanager
+def refused(where: Path | str) -> Iterator[None]:
+    """Turn whatever goes wrong with reading an index into a DataError that names the shard."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        reason = f"{error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(f"{where}: not a whole shard ({reason}); remove it and {AGAIN}") from None
+
+
+def read_tail(tail: bytes) -> tuple[int, bytes]:
+    """The last bytes of a shard -> how long the index before them is, and its SHA-256."""
+    magic, length, checksum = TAIL.unpack(tail) if len(tail) == TAIL.size else (b"", 0, b"")
+    if magic != MAGIC:
+        raise ValueError("cut off, changed by another program, or never a depthray shard")
+    return length, checksum
+
+
+def unaltered(shard: Shard, handle: int, row: int) -> bool:
+    """Whether the bytes of a frame in the open file `handle` are still those that were packed."""
+    arrays = {key: read_stored(shard, handle, row, key=key) for key in shard.offsets}
+    if shard.intrinsics is not None:
+        arrays["intrinsics"] = shard.intrinsics[row]
+    return digest(arrays) == shard.digests[row]
+
+
+def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[Any]:
+    """One array of one sample, read from the open file `handle`."""
+    array = np.empty((*shard.size, *CHANNELS[key]), DTYPES[key])
+    read = os.preadv(handle, [array.data], int(shard.offsets[key][index]))
+    if read != array.nbytes:
+        raise DataError(f"{shard.path}: ends in the middle of frame {index} '{shard.frames[index].id}'; {AGAIN}")
+    return array
+
+
+def _read_index(file: BinaryIO, size: int) -> dict[str, Any]:
+    file.seek(max(size - TAIL.size, 0))
+    length, checksum = read_tail(file.read(TAIL.size))
+    text = b""
+    if length <= size - TAIL.size:
+        file.seek(size - TAIL.size - length)
+        text = file.read(length)
+    if sha256(text).digest() != checksum:
+        raise ValueError("its index is damaged")
+    index: dict[str, Any] = json.loads(text)
+    return index
+
+
+def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> Shard:
+    height, width = index["size"]
+    shard = Shard(
+        path=path,
+        frames=[Frame(*words) for words in index["frames"]],
+        size=(height, width),
+        encoding=index.get("encoding", ENCODING),
+        offsets={key: np.array(offsets, np.int64) for key, offsets in index["offsets"].items()},
+        intrinsics=np.array(index["intrinsics"], np.float32) if index["intrinsics"] else None,
+        digests=index["digests"],
+        provenance=index["provenance"],
+        stamp=stamp,
+    )
+    for key, offsets in shard.offsets.items():
+        end = stamp[0] - _nbytes(key, shard.size)
+        if len(offsets) != len(shard.frames) or offsets.min() < 0 or offsets.max() > end:
+            raise ValueError(f"{key} lies outside the file")
+    return shard
+
+
+def _nbytes(key: str, size: tuple[int, int]) -> int:
+    return math.prod((*size, *CHANNELS[key])) * np.dtype(DTYPES[key]).itemsize
+
+
+def _whole(array: NDArray[Any], dtype: str, where: str) -> NDArray[Any]:
+    """Ids or colours (H,W[,3]) -> the same in a narrower dtype, refused where it does not hold them."""
+    limits = np.iinfo(dtype)
+    if array.dtype.kind not in "ubi" or array.min() < limits.min or array.max() > limits.max:
+        found = f"{array.dtype} {array.min()} to {array.max()}"
+        raise DataError(f"{where} has values {found}, but shards hold {limits.min} to {limits.max}")
+    return array.astype(dtype)

@@ -1,0 +1,108 @@
+"""Shards on an object store: their indexes are read in pieces, a shard is fetched whole into the cache of the node.
+
+What a shard is called in the cache ends in the SHA-256 of its index, which holds that of every frame: a set that was
+packed anew under the same address never meets the files of the old one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from depthray.data.shards import format
+from depthray.data.shards.format import TAIL, Shard
+from depthray.errors import DataError, ResourceError
+from depthray.storage import cache, remote
+from depthray.storage.local import replace
+from depthray.storage.remote import Folder
+
+AT_ONCE = 16  # indexes read at a time: each is a wait for the storage
+
+
+class Remote:
+    """The shards below an address, or the one that it names."""
+
+    def __init__(self, url: str) -> None:
+        url = remote.address(url)
+        where, _, only = url.rpartition("/") if url.endswith(".h5") else (url, "", "")
+        self._folder, self._process = Folder(where), os.getpid()
+        self._cache = cache.of_this_node()
+        files = self._folder.files()
+        names = [only] if only else sorted(name for name in files if name.endswith(".h5") and "/" not in name)
+        if not names or only and only not in files:
+            raise DataError(f"{url}: no *.h5 shards there; make them with `depthray data pack` and copy them there")
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            self.shards = list(threads.map(lambda name: self._read_index(name, files[name]), names))
+        self._names = {shard.path: name for shard, name in zip(self.shards, names, strict=True)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _process=os.getpid())
+
+    def open(self, shard: Shard) -> int:
+        """The shard in the cache, open for reading and safe from removal until it is closed."""
+        return self._cache.open(cache.Wanted(shard.path, shard.stamp[0], lambda path: self._fetch(shard, path)))
+
+    def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
+        """Raise ResourceError where the cache cannot hold these shards at once."""
+        self._cache.refuse_misfit({shard.path: shard.stamp[0] for shard in wanted})
+
+    def _read_index(self, name: str, size: int) -> Shard:
+        """A shard's index: from the cache where it is the one the shard has now, which its last bytes say."""
+        with format.refused(f"{self._folder}/{name}"):
+            tail = self._folder.read(name, start=max(size - TAIL.size, 0))
+            length, checksum = format.read_tail(tail)
+            path = self._place(name, checksum)
+            index = _kept(path.with_suffix(".index"), checksum)
+            if not index:
+                index = self._folder.read(name, start=max(size - TAIL.size - length, 0))
+                _keep(path.with_suffix(".index"), index)
+            return format.parse(io.BytesIO(index), path, stamp=(size, None))
+
+    def _place(self, name: str, checksum: bytes) -> Path:
+        folder = sha256(self._folder.url.encode()).hexdigest()[:16]
+        return self._cache.root / folder / f"{name.removesuffix('.h5')}-{checksum.hex()[:16]}.h5"
+
+    def _fetch(self, shard: Shard, path: Path) -> None:
+        """Fetch a shard and see that it is whole and the one whose index was read."""
+        if os.getpid() != self._process:  # storage clients do not survive a fork; the parent brings what is read
+            raise ResourceError(f"{shard.path}: gone from the cache while it was used; raise {cache.BOUND}")
+        name = self._names[shard.path]
+        where = f"{self._folder}/{name}"
+        try:
+            self._folder.download(name, path)
+        except FileNotFoundError:
+            raise DataError(f"{where}: no longer there; it was when the data set was opened") from None
+        found = format.open_shard(path)
+        if found.digests != shard.digests or found.frames != shard.frames:
+            raise DataError(f"{where}: changed since the data set was opened; start again on settled data")
+        _refuse_damaged(found, where)
+
+
+def _kept(path: Path, checksum: bytes) -> bytes:
+    """The end of a shard as it was kept, its index and the bytes behind; nothing where it is not there or damaged."""
+    try:
+        found = path.read_bytes()
+    except OSError:
+        return b""
+    return found if sha256(found[: -TAIL.size]).digest() == checksum else b""
+
+
+def _keep(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, data)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror}; free space or set {cache.PLACE}") from None
+
+
+def _refuse_damaged(shard: Shard, where: str) -> None:
+    """Raise DataError for a fetched shard with a frame whose bytes are not those that were packed."""
+    with shard.path.open("rb") as file:
+        for row, frame in enumerate(shard.frames):
+            if not format.unaltered(shard, file.fileno(), row):
+                raise DataError(f"{where}: frame '{frame.id}' is not as it was packed; copy the shard there again")

@@ -1,0 +1,214 @@
+"""Writes shards: the HDF5 part, the index behind it, and the name only when both are whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+
+from depthray.data.shards.format import CHANNELS, ENCODING, FORMAT, MAGIC, TAIL, VERSION, Arrays, content, digest
+from depthray.data.sources import Frame
+from depthray.errors import ResourceError
+
+
+class Writers:
+    """The unfinished shards of a range of frames, one for each shape of sample."""
+
+    def __init__(
+        self, out: Path, number: int, provenance: Mapping[str, Any], capacity: int, *, encoding: str = ENCODING
+    ) -> None:
+        self._out = out
+        self._number = number
+        self._provenance = provenance
+        self._capacity = capacity
+        self._encoding = encoding
+        self._open: dict[Any, _Writer] = {}
+
+    def __enter__(self) -> Writers:
+        with writing(self._out):
+            for stale in self._out.glob(f".tmp-{self._number:05d}-*"):  # of a worker that was killed
+                stale.unlink()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for writer in self._open.values():
+            writer.abandon()
+
+    def add(self, frame: Frame, arrays: Arrays) -> None:
+        """Append a sample to the shard of its shape."""
+        shapes = tuple((key, array.shape) for key, array in arrays.items())
+        if shapes not in self._open:
+            temporary = self._out / f".tmp-{self._number:05d}-{uuid.uuid4().hex}"
+            self._open[shapes] = _Writer(temporary, arrays, self._capacity, encoding=self._encoding)
+        self._open[shapes].add(frame, arrays)
+
+    def finish(self, skipped: Iterable[str]) -> None:
+        """Complete the shards, in the order in which their shapes came, and note the frames that are not in them."""
+        left_out = list(skipped)
+        provenance = {**self._provenance, **({"skipped": left_out} if left_out else {})}
+        for place, shapes in enumerate(list(self._open)):
+            name = f"shard-{self._number:05d}{f'-{place}' if place else ''}.h5"
+            self._open[shapes].finish(self._out / name, provenance)
+            del self._open[shapes]
+
+
+def prepare(out: Path) -> None:
+    """Make the folder of the shards, and remove what a call that was killed left there."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for stale in out.glob(".tmp-*"):
+            stale.unlink()
+
+
+class _Disk(io.FileIO):
+    """The file HDF5 writes to. HDF5 cannot cope with a full disk, so it is not told: the error is kept for `check`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        try:
+            done = 0
+            while self._error is None and done < view.nbytes:
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self._error = error
+        return view.nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self._error is None else 0
+        except OSError as error:
+            self._error = error
+            return 0
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        done = super().readinto(view) or 0
+        view[done:] = bytes(view.nbytes - done)
+        return view.nbytes
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error is not None:
+            raise self._error
+
+
+class _Writer:
+    """A shard being written under a temporary name."""
+
+    def __init__(self, temporary: Path, arrays: Arrays, capacity: int, *, encoding: str) -> None:
+        self._temporary = temporary
+        self._out = out = temporary.parent
+        self._encoding = encoding
+        self._frames: list[Frame] = []
+        self._digests: list[str] = []
+        with writing(out):
+            self._disk = _Disk(self._temporary)
+        self._file = h5py.File(self._disk, "w")
+        for key, array in arrays.items():
+            self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
+
+    @property
+    def count(self) -> int:
+        """Frames so far."""
+        return len(self._frames)
+
+    def add(self, frame: Frame, arrays: Arrays) -> None:
+        """Append a sample."""
+        for key, array in arrays.items():
+            self._file[key][self.count] = array
+        with writing(self._out):
+            self._disk.check()
+        self._frames.append(frame)
+        self._digests.append(digest(arrays))
+
+    def finish(self, path: Path, provenance: Mapping[str, Any]) -> None:
+        """Complete the file and give it its name: from then on it counts."""
+        self._write_words(provenance)
+        index = self._index(provenance)
+        self._file.close()
+        self._disk.close()
+        with writing(path):
+            self._disk.check()
+            _append(self._temporary, index)
+            os.rename(self._temporary, path)
+            _sync(self._out)
+
+    def abandon(self) -> None:
+        """Drop the unfinished file."""
+        self._file.close()
+        self._disk.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _write_words(self, provenance: Mapping[str, Any]) -> None:
+        for data in self._file.values():
+            data.resize(self.count, axis=0)
+        for position, name in enumerate(Frame._fields):
+            self._file.create_dataset(name, data=[frame[position] for frame in self._frames], dtype=h5py.string_dtype())
+        self._file.create_dataset("sha256", data=self._digests, dtype=h5py.string_dtype())
+        self._file.attrs.update(
+            format=FORMAT,
+            version=VERSION,
+            encoding=self._encoding,
+            provenance=json.dumps(dict(provenance), sort_keys=True),
+            sha256=content(self._frames, self._digests),
+        )
+        self._file.flush()
+
+    def _index(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        keys = [key for key in CHANNELS if key in self._file]
+        return {
+            "version": VERSION,
+            "encoding": self._encoding,
+            "size": self._file["image"].shape[1:3],
+            "frames": self._frames,
+            "offsets": {key: _offsets(self._file[key]) for key in keys},
+            "intrinsics": self._file["intrinsics"][:].tolist() if "intrinsics" in self._file else None,
+            "digests": self._digests,
+            "provenance": dict(provenance),
+        }
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a ResourceError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder"
+        ) from None
+
+
+def _offsets(data: Any) -> list[int]:
+    """Where the bytes of each sample begin in the file."""
+    offsets = [-1] * len(data)
+    data.id.chunk_iter(lambda chunk: offsets.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
+    return offsets
+
+
+def _append(path: Path, index: dict[str, Any]) -> None:
+    """Put the index behind the HDF5 part, where HDF5 does not look."""
+    text = json.dumps(index, sort_keys=True).encode()
+    with path.open("ab") as file:
+        file.write(text + TAIL.pack(MAGIC, len(text), sha256(text).digest()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

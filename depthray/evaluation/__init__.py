@@ -1,0 +1,1 @@
+"""Scores of depth and masks under named protocols."""

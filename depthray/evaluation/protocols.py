@@ -1,0 +1,220 @@
+"""Named evaluation protocols: which pixels are scored and how a prediction is brought to the truth.
+
+A protocol is named in every table, since the same weights score differently under another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from depthray.config.sections import MASK_MONITORS
+from depthray.errors import UsageError, did_you_mean
+from depthray.evaluation import legacy_metrics
+from depthray.evaluation.crops import Crop, Share
+from depthray.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from torch import Tensor  # recipes are checked without waiting for torch
+
+    from depthray.batch import Batch, Prediction
+
+    Extra = Callable[[Prediction, Batch, "Depths | None"], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Pixels with min_depth < truth < max_depth inside the crop count; predictions are clamped to `clamp`."""
+
+    name: str
+    about: str
+    min_depth: float = 1e-3
+    max_depth: float = 10.0
+    crop: Crop | Share | None = None
+    clamp: tuple[float, float] | None = None  # metres; None = min_depth to max_depth
+    size: tuple[int, int] | None = None  # height, width the truth is brought to by the nearest pixel; None = its own
+    align: Literal["none", "depth", "disparity", "median"] = "none"  # what is fitted to each frame's truth
+    pooled: bool = False  # a score is over the pixels of all frames, not the mean over frames
+    extra: Extra | None = None  # scores of the protocol's own, (B,) by name
+    own: tuple[str, ...] = ()  # the names of those
+    needs: tuple[str, ...] = ("depth",)  # what the network must predict for them
+    usual: bool = True  # whether METRICS and MASK_MONITORS are scored
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The metres that predictions are clamped to."""
+        return self.clamp or (self.min_depth, self.max_depth)
+
+    def scores(self, targets: Collection[str]) -> tuple[str, ...]:
+        """The names that are scored of a network that predicts these batch keys."""
+        own = self.own if set(self.needs) <= set(targets) else ()
+        usual = METRICS if self.usual and "depth" in targets else ()
+        return (*usual, *own, *(MASK_MONITORS if self.usual and "mask" in targets else ()))
+
+
+class Depths(NamedTuple):
+    """Depth as a protocol compares it."""
+
+    prediction: Tensor  # (B,1,H,W) float32 metres at the size of the truth
+    truth: Tensor  # (B,1,H,W) metres
+    valid: Tensor  # (B,1,H,W) bool, the pixels that are scored
+
+
+NO_LIMIT = 1000.0  # metres; farther than anything measured
+GARG = Share(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229))
+PLAIN = Protocol("plain", "1 mm < truth < 10 m, whole image, prediction clamped to that range")
+NYU_BTS = Protocol(
+    "nyu-bts",
+    "1 mm < truth < 10 m, rows 45:471 and columns 41:601 of 480x640, prediction clamped to that range; raw depth",
+    crop=Crop(rows=(45, 471), columns=(41, 601), size=(480, 640)),
+)
+NYU_EIGEN_FILLED = Protocol(
+    "nyu-eigen-filled",
+    "0 < truth, rows 20:460 and columns 24:616 of 480x640, prediction clamped to 0.1-10 m, pixels of all frames "
+    "pooled; depth with its holes filled",
+    min_depth=0.0,
+    max_depth=NO_LIMIT,
+    crop=Crop(rows=(20, 460), columns=(24, 616), size=(480, 640)),
+    clamp=(0.1, 10.0),
+    pooled=True,
+)
+NYU_S2D = Protocol(
+    "nyu-s2d",
+    "0 < truth, the middle 228x304 of the truth at 240x320, prediction not clamped",
+    min_depth=0.0,
+    max_depth=NO_LIMIT,
+    crop=Crop(rows=(6, 234), columns=(8, 312), size=(240, 320)),
+    clamp=(1e-6, NO_LIMIT),  # what has a logarithm
+    size=(240, 320),
+)
+KITTI_GARG = Protocol(
+    "kitti-garg",
+    "1 mm < truth < 80 m, the crop of Garg et al. 2016 of the whole image, prediction clamped to that range",
+    max_depth=80.0,
+    crop=GARG,
+)
+KITTI_GARG_KB = replace(
+    KITTI_GARG,
+    name="kitti-garg-kb",
+    about="1 mm < truth < 80 m, the crop of Garg et al. 2016 of the 352x1216 at the middle of the bottom, "
+    "prediction clamped to that range",
+    crop=replace(GARG, within=(352, 1216)),
+)
+AFFINE_DEPTH = Protocol(
+    "affine-depth",
+    "1 mm < truth < 10 m, whole image, scale and shift of depth fitted to each frame's truth by least squares, "
+    "then clamped to that range",
+    align="depth",
+)
+AFFINE_DISPARITY = Protocol(
+    "affine-disparity",
+    "1 mm < truth < 10 m, whole image, scale and shift of 1/depth fitted to each frame's truth by least squares, "
+    "then inverted and clamped to that range",
+    align="disparity",
+)
+MEDIAN_SCALED = Protocol(
+    "median-scaled",
+    "1 mm < truth < 10 m, whole image, each frame multiplied by the ratio of the medians of truth and prediction, "
+    "then clamped to that range",
+    align="median",
+)
+AFFINE_DEPTH_NYU = replace(
+    AFFINE_DEPTH,
+    name="affine-depth-nyu",
+    about="the pixels of nyu-bts, scale and shift of depth fitted to each frame's truth there by least squares, then "
+    "clamped to 1 mm-10 m",
+    crop=NYU_BTS.crop,
+)
+AFFINE_DISPARITY_NYU = replace(
+    AFFINE_DISPARITY,
+    name="affine-disparity-nyu",
+    about="the pixels of nyu-bts, scale and shift of 1/depth fitted to each frame's truth there by least squares, "
+    "then inverted and clamped to 1 mm-10 m",
+    crop=NYU_BTS.crop,
+)
+MEDIAN_SCALED_KITTI = replace(
+    MEDIAN_SCALED,
+    name="median-scaled-kitti",
+    about="the pixels of kitti-garg, each frame multiplied by the ratio of the medians of truth and prediction there, "
+    "then clamped to 1 mm-80 m",
+    max_depth=KITTI_GARG.max_depth,
+    crop=GARG,
+)
+PLAIN_SSIM = replace(
+    PLAIN,
+    name="plain-ssim",
+    about=f"{PLAIN.about}; also SSIM of depth, 10 m as 1, over the windows that are measured throughout",
+    extra=partial(legacy_metrics.depth_ssim, data_range=10.0),
+    own=("ssim",),
+)
+LEGACY_001 = Protocol(
+    "legacy-001",
+    "mae over all pixels, unmeasured ones too, of the truth squashed to 320x320 and clamped at 10 m",
+    extra=legacy_metrics.mae_of_squashed,
+    own=("mae",),
+    usual=False,
+)
+LEGACY_003 = Protocol(
+    "legacy-003",
+    "ssim and mse over all pixels at 56x56, truth and prediction each as a share of its own largest depth",
+    extra=legacy_metrics.relative_at_56,
+    own=("ssim", "mse"),
+    usual=False,
+)
+LEGACY_004 = Protocol(
+    "legacy-004",
+    "soft_iou: the mean of the soft IoU of the mask's probability and that of depth as a share of 10 m",
+    extra=legacy_metrics.mixed_soft_iou,
+    own=("soft_iou", "soft_iou_mask", "soft_iou_depth"),
+    needs=("depth", "mask"),
+    usual=False,
+)
+_ALL = (
+    *(PLAIN, NYU_BTS, NYU_EIGEN_FILLED, NYU_S2D, KITTI_GARG, KITTI_GARG_KB),
+    *(AFFINE_DEPTH, AFFINE_DEPTH_NYU, AFFINE_DISPARITY, AFFINE_DISPARITY_NYU, MEDIAN_SCALED, MEDIAN_SCALED_KITTI),
+    *(PLAIN_SSIM, LEGACY_001, LEGACY_003, LEGACY_004),
+)
+PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+
+
+def check(name: str, *, where: str) -> None:
+    """Raise a `UsageError` if there is no protocol of that name."""
+    if name not in PROTOCOLS:
+        raise UsageError(f"{where}: eval.protocol: no protocol '{name}'{did_you_mean(name, PROTOCOLS)}")
+
+
+def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> Depths:
+    """(B,1,h,w) and (B,1,H,W) metres -> both at the protocol's size, the prediction as it is scored, scored pixels."""
+    from torch.nn import functional
+
+    if protocol.size and protocol.size != tuple(truth.shape[-2:]):
+        truth = functional.interpolate(truth, size=protocol.size, mode="nearest-exact")
+    depth, valid = apply(prediction, truth, protocol)
+    return Depths(depth, truth, valid)
+
+
+def apply(prediction: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """(B,1,h,w) and (B,1,H,W) metres -> (B,1,H,W) float32 prediction in metres, (B,1,H,W) bool scored pixels.
+
+    The prediction is resized bilinearly to the truth's size, aligned and clamped; infinity becomes the upper end of the
+    clamp, NaN the lower. The truth has the protocol's size already.
+    """
+    import torch
+    from torch.nn import functional
+
+    from depthray.evaluation import alignment
+
+    low, high = protocol.limits
+    depth = torch.nan_to_num(prediction.float(), nan=low, posinf=high, neginf=low)
+    if depth.shape[-2:] != truth.shape[-2:]:
+        depth = functional.interpolate(depth, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+    valid = (truth > protocol.min_depth) & (truth < protocol.max_depth)
+    if protocol.crop:
+        inside = torch.zeros(truth.shape[-2:], dtype=torch.bool, device=truth.device)
+        inside[protocol.crop.window(*truth.shape[-2:])] = True
+        valid &= inside
+    if protocol.align != "none":
+        depth = alignment.ALIGN[protocol.align](depth, truth, valid=valid, limits=protocol.limits)
+    return depth.clamp(low, high), valid

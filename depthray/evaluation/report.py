@@ -1,0 +1,246 @@
+"""What an evaluation found, and its written form: JSON for programs, Markdown for people, CSV with a line a frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.errors import UsageError
+from depthray.evaluation import bootstrap, metrics
+from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS, badness
+from depthray.evaluation.protocols import Protocol
+
+
+@dataclass(frozen=True)
+class Row:
+    """One frame, scored."""
+
+    index: int
+    id: str
+    scene: str
+    source: str
+    sums: NDArray[np.float64] | None  # (R,K), see metrics.image_sums; None where depth is not compared
+    broken: int  # predicted pixels that were NaN or infinite
+    extra: Mapping[str, float] = field(default_factory=dict)  # what is scored besides depth: the mask; by metric
+
+    @property
+    def abs_rel(self) -> float:
+        """Over all depths; NaN without a scored pixel."""
+        return self.score("abs_rel")
+
+    def score(self, name: str) -> float:
+        """A metric of this frame; NaN if it has none."""
+        if name in self.extra or self.sums is None or name not in METRICS:
+            return self.extra.get(name, math.nan)
+        return float(metrics.image_scores(self.sums[0])[METRICS.index(name)])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The frames that were scored, by index. The same whatever number of processes scored them."""
+
+    protocol: Protocol
+    rows: Sequence[Row]
+    about: Mapping[str, str] = field(default_factory=dict)  # what was scored: checkpoint, data, split, fingerprint
+
+    @cached_property
+    def sums(self) -> NDArray[np.float64]:
+        """-> (N,R,K) float64, see metrics.image_sums; 0 where depth is not compared."""
+        nothing = np.zeros((len(RANGES), len(SUMS)))
+        return np.stack([nothing if row.sums is None else row.sums for row in self.rows])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that were scored: those of depth, if it was compared, then those of each frame's `extra`."""
+        return (*(METRICS if self.has_depth else ()), *dict.fromkeys(name for row in self.rows for name in row.extra))
+
+    @cached_property
+    def has_depth(self) -> bool:
+        """Whether depth was compared."""
+        return any(row.sums is not None for row in self.rows)
+
+    @cached_property
+    def table(self) -> NDArray[np.float64]:
+        """-> (N,M) float64 metrics over all depths in the order of `names`; NaN for a frame without a scored pixel."""
+        depth = metrics.image_scores(self.sums[:, 0]) if self.has_depth else np.empty((len(self.rows), 0))
+        names = self.names[depth.shape[1] :]
+        extra = [[row.extra.get(name, math.nan) for name in names] for row in self.rows]
+        return np.concatenate([depth, np.array(extra, np.float64).reshape(len(extra), len(names))], axis=1)
+
+    def scores(self) -> dict[str, float]:
+        """The mean over frames by metric; of a pooled protocol, depth over the pixels of all frames."""
+        return self._mean(range(len(self.rows)))
+
+    @property
+    def ranked_by(self) -> str:
+        """The metric that tells good frames from bad ones: the first."""
+        return self.names[0]
+
+    def ranked(self) -> list[Row]:
+        """The frames that could be scored, best first."""
+        values = {row.index: badness(self.ranked_by, row.score(self.ranked_by)) for row in self.rows}
+        scored = (row for row in self.rows if not math.isnan(values[row.index]))
+        return sorted(scored, key=lambda row: values[row.index])
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the single frames: overall with 95 % intervals, by range of depth, by source, by scene."""
+        scenes = [row.scene for row in self.rows]
+        return {
+            "protocol": {"name": self.protocol.name, "about": self.protocol.about},
+            **self.about,
+            "frames": len(self.rows),
+            "frames_scored": len(self.ranked()),
+            "scene_count": len(set(scenes)),
+            **({"pixels": int(self.sums[:, 0, 0].sum())} if self.has_depth else {}),
+            "broken_pixels": sum(row.broken for row in self.rows),
+            "interval": _what_was_drawn(scenes),
+            "overall": self._overall(),
+            "ranges": [self._range(number) for number in range(1, len(RANGES))] if self.has_depth else [],
+            "sources": self._groups([row.source for row in self.rows]),
+            "scenes": self._groups(scenes),
+        }
+
+    def write(self, out: Path) -> None:
+        """Write evaluation.json, .md and .csv into a folder, which is made if need be."""
+        found = self.summary()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "evaluation.json").write_text(as_json(found), encoding="utf-8")
+            (out / "evaluation.md").write_text(markdown(found), encoding="utf-8")
+            (out / "evaluation.csv").write_text(as_csv(self), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write the report to {out}: {error.strerror}; give another --out") from None
+
+    def _mean(self, places: Sequence[int]) -> dict[str, float]:
+        """Scores over some of the frames."""
+        chosen = list(places)
+        found = metrics.average(self.table[chosen], self.names)
+        return found | (metrics.scores(self.sums[chosen], pooled=True) if self._pools else {})
+
+    @property
+    def _pools(self) -> bool:
+        return self.protocol.pooled and self.has_depth
+
+    def _overall(self) -> dict[str, dict[str, float]]:
+        means, scenes = self.scores(), [row.scene for row in self.rows]
+        ends = dict(zip(self.names, bootstrap.intervals(self.table, scenes).T.tolist(), strict=True))
+        if self._pools:
+            pooled = bootstrap.intervals(self.sums[:, 0], scenes, finish=metrics.image_scores)
+            ends |= zip(METRICS, pooled.T.tolist(), strict=True)
+        return {name: {"mean": means[name], "low": ends[name][0], "high": ends[name][1]} for name in self.names}
+
+    def _range(self, number: int) -> dict[str, Any]:
+        pixels = self.sums[:, number, 0]
+        share = float(pixels.sum() / self.sums[:, 0, 0].sum())
+        found = metrics.scores(self.sums, number, pooled=self._pools)
+        return {"range": RANGES[number], "frames": int((pixels > 0).sum()), "share": share, **found}
+
+    def _groups(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Scores of the frames of each name, worst first."""
+        members, first = defaultdict(list), self.ranked_by
+        for place, name in enumerate(names):
+            members[name].append(place)
+        groups = [
+            {"name": name, "frames": len(places), **self._mean(places)} for name, places in sorted(members.items())
+        ]
+        return sorted(groups, key=lambda group: (math.isnan(group[first]), -badness(first, group[first])))
+
+
+def as_json(found: Mapping[str, Any]) -> str:
+    """A summary as JSON, with null for what could not be scored."""
+    return json.dumps(_without_nan(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(evaluation: Evaluation) -> str:
+    """A line a frame: index, id, scene, source, scored pixels of depth and every metric at full precision."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "id", "scene", "source", "pixels", *evaluation.names])
+    pixels = evaluation.sums[:, 0, 0].astype(int).tolist()
+    for row, count, values in zip(evaluation.rows, pixels, evaluation.table.tolist(), strict=True):
+        writer.writerow([row.index, row.id, row.scene, row.source, count, *values])
+    return text.getvalue()
+
+
+def markdown(found: Mapping[str, Any], *, scenes: int | None = None) -> str:
+    """A summary as Markdown whose tables also line up in a terminal; only the worst `scenes` if given."""
+    names = tuple(found["overall"])
+    parts = [
+        f"# Scores under protocol {found['protocol']['name']}",
+        found["protocol"]["about"],
+        _table(["", ""], _facts(found)),
+        "## Overall",
+        _table(["metric", "mean over frames", "95 % interval"], _overall_lines(found["overall"])),
+        *(["## By true depth", _grouped(found["ranges"], METRICS)] if found["ranges"] else []),
+        "## By source",
+        _grouped(found["sources"], names),
+        "## By scene, worst first",
+        _grouped(found["scenes"][:scenes], names),
+    ]
+    hidden = len(found["scenes"][scenes:]) if scenes else 0
+    return "\n\n".join([*parts, f"... and {hidden} scenes more"] if hidden else parts) + "\n"
+
+
+def _facts(found: Mapping[str, Any]) -> list[list[str]]:
+    skipped = ("protocol", "overall", "ranges", "sources", "scenes")
+    return [[key.replace("_", " "), str(value)] for key, value in found.items() if key not in skipped]
+
+
+def _overall_lines(overall: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
+    for name, value in overall.items():
+        yield [_headed(name), _number(value["mean"]), f"{_number(value['low'])} to {_number(value['high'])}"]
+
+
+def _grouped(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    label = "range" if "range" in groups[0] else "name"
+    counts = [name for name in ("frames", "share") if name in groups[0]]
+    head = ["range" if label == "range" else "", *counts, *(_headed(name) for name in names)]
+    return _table(
+        head, [[str(group[label]), *(_number(group[name]) for name in (*counts, *names))] for group in groups]
+    )
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in (head, *lines)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(_line(line, widths) for line in (cells[0], rule, *cells[1:]))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+
+def _headed(metric: str) -> str:
+    return f"{metric} [{UNITS[metric]}]" if metric in UNITS else metric
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def _what_was_drawn(scenes: Sequence[str]) -> str:
+    count = len(set(scenes))
+    what = f"{count} scenes" if count > 1 else f"{len(scenes)} frames (there is one scene: it says nothing of others)"
+    return f"95 %, {bootstrap.RESAMPLES} bootstrap draws of {what}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,1 @@
+"""Photographs in; PNG, npy, point clouds, contact sheets and plots out."""

@@ -1,0 +1,119 @@
+"""What a run tells of itself while it is trained: lines of progress, and curves and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from depthray import distributed
+from depthray.config import recipe as recipes
+from depthray.config.sections import Recipe
+from depthray.evaluation.protocols import PROTOCOLS
+from depthray.runs import progress
+from depthray.runs.tensorboard import Board
+from depthray.storage.local import Trials
+from depthray.storage.remote import patience
+from depthray.training.loop import Epoch
+from depthray.training.throughput import Interval
+
+OF_TRAINING = ("train_loss", "lr", "bad_steps", "seconds")  # the numbers of an epoch that are no scores
+
+
+class Log:
+    """Progress records to the run's file and to whoever watches; only rank 0 has something to say."""
+
+    def __init__(self, run: Path, show: Callable[[progress.Record], None]) -> None:
+        self.file, self.show = progress.Appender(run, patience=patience()), show
+
+    def _write(self, record: progress.Record) -> None:
+        if distributed.is_main():
+            self.file.append(record)
+            self.show(record)
+
+    def flush(self) -> None:
+        """See to it that all is in the file, also after a failure of the disk."""
+        Trials(patience(), lambda _: None).run(self.file.flush)
+
+    def interval(self, event: Interval) -> None:
+        self._write({"kind": "interval", **asdict(event)})
+
+    def epoch(self, event: Epoch) -> None:
+        self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
+        if event.ended:
+            self.note(f"training ended: {event.ended}")
+
+    def note(self, text: str) -> None:
+        self._write({"kind": "note", "text": text})
+
+
+class Curves:
+    """TensorBoard of a run, opened with its first event; a disk that fails leaves a gap and does not end the run.
+
+    It is opened only after the first step: importing its writer takes a second nobody should wait for.
+    """
+
+    def __init__(self, recipe: Recipe, run: Path, say: Callable[[str], None]) -> None:
+        self.recipe, self.run, self.say = recipe, run, say
+        self.board: Board | None = None
+        self.failed = False
+
+    def open(self, *, first_step: int) -> None:
+        """Hide what an earlier process wrote of the steps after the first one, as these are run again."""
+        self._draw(first_step, lambda board: None)
+
+    def interval(self, event: Interval) -> None:
+        self._draw(event.step - 1, lambda board: board.scalars(event.step, _curves(event)))
+
+    def epoch(self, event: Epoch) -> None:
+        self._draw(event.step - 1, lambda board: _draw(board, event))
+
+    def close(self) -> None:
+        self._draw(0, lambda board: board.close(), reopen=False)
+
+    def _draw(self, first_step: int, action: Callable[[Board], None], *, reopen: bool = True) -> None:
+        try:
+            if self.board is None and reopen:
+                self.board = _board(self.recipe, self.run, first_step=first_step)
+            if self.board is not None:
+                action(self.board)
+        except OSError as error:
+            self.board = None
+            if not self.failed:
+                self.say(f"storage: TensorBoard has a gap: {error.strerror or error}; training goes on")
+            self.failed = True
+
+
+def _curves(event: Interval) -> dict[str, float]:
+    return {
+        "train/loss": event.loss,
+        "train/lr": event.lr,
+        "speed/images_per_second": event.images_per_second,
+        "speed/data_wait_share": event.wait_share,
+        "speed/memory_gib": event.memory_gib,
+        "train/skipped_steps": float(event.bad_steps),
+    }
+
+
+def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
+    board = Board(run / "tensorboard", first_step=first_step)
+    scored = PROTOCOLS[recipe.eval.protocol].scores(recipe.data.targets)
+    board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
+    return board
+
+
+def _draw(board: Board, event: Epoch) -> None:
+    curves = {f"val/{key}": value for key, value in scores_of(event.metrics).items()}
+    board.scalars(event.step, {**curves, "train/epoch_loss": event.metrics["train_loss"]})
+    board.pictures(event.step, event.frames)
+    depths = [row for row in event.frames if row.kind == "depth"]
+    for name in ("truth", "prediction") if depths else ():
+        maps = [getattr(row, name).ravel() for row in depths]
+        board.histogram(event.step, f"depth/{name}", np.concatenate([depth[depth > 0] for depth in maps]))
+
+
+def scores_of(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What an epoch's numbers say of the validation frames."""
+    return {key: value for key, value in metrics.items() if key not in OF_TRAINING}

@@ -1,0 +1,1 @@
+"""Files on disk and on object stores: atomic writes, retries, a cache."""

@@ -1,0 +1,93 @@
+"""What pyarrow's file systems leave to us: opening the right one, whole objects, and what their errors mean."""
+
+from __future__ import annotations
+
+import os
+from shutil import copyfileobj
+from typing import TYPE_CHECKING, Any, BinaryIO
+from uuid import uuid4
+
+from depthray.errors import ResourceError, UsageError
+from depthray.storage.local import UNFINISHED, remedy
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+PIECE = 8 << 20  # bytes copied at once
+_IN_PLACE = ("s3", "gcs", "abfs")  # a store shows an object only when all of it is there
+# What no patience mends, in the words of the stores' errors.
+_LASTING = {
+    "NO_SUCH_BUCKET": "there is no such bucket; make it, or give another name",
+    "NoSuchBucket": "there is no such bucket; make it, or give another name",
+    "ACCESS_DENIED": "access is denied; give credentials that may read and write there",
+    "AccessDenied": "access is denied; give credentials that may read and write there",
+    "INVALID_ACCESS_KEY_ID": "these credentials are not known there; look at AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the credentials do not fit; look at AWS_SECRET_ACCESS_KEY",
+    "UNRECOGNIZED_CLIENT": "the credentials are not known there; look at AWS_ACCESS_KEY_ID",
+    "InvalidBucketName": "that is no name of a bucket",
+}
+
+
+class StorageError(ResourceError):
+    """Storage that cannot be reached, written or read, for longer than was waited."""
+
+
+def open_store(url: str) -> tuple[FileSystem, str]:
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.fs import FileSystem, S3FileSystem
+    except ImportError:
+        raise StorageError(f"{url}: remote folders need pyarrow; pip install pyarrow, or give a local folder") from None
+    scheme, path = url.split("://", 1)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    try:
+        if scheme == "s3" and endpoint:  # only Amazon can be asked in which region a bucket lies
+            return S3FileSystem(endpoint_override=endpoint, region=region or "us-east-1"), path
+        store, root = FileSystem.from_uri(url)
+    except (ArrowException, ValueError) as error:
+        raise UsageError(f"{url}: {' '.join(str(error).split())}; give an address such as s3://BUCKET/runs/x") from None
+    return store, root
+
+
+def listed(store: FileSystem, root: str, *, deep: bool) -> list[Any]:
+    from pyarrow.fs import FileSelector
+
+    infos = store.get_file_info(FileSelector(root, allow_not_found=True, recursive=deep))
+    return [info for info in infos if not info.base_name.startswith(UNFINISHED)]
+
+
+def put(store: FileSystem, path: str, source: BinaryIO, size: int) -> None:
+    """Write an object, seen in whole only."""
+    if store.type_name in _IN_PLACE:
+        _stream(store, path, source)
+        if (found := store.get_file_info(path).size) != size:
+            raise OSError(f"{found} bytes instead of {size} arrived")
+        return
+    folder = os.path.dirname(path)
+    store.create_dir(folder, recursive=True)
+    temporary = f"{folder}/{UNFINISHED}{uuid4().hex}"
+    _stream(store, temporary, source)
+    store.move(temporary, path)
+
+
+def _stream(store: FileSystem, path: str, source: BinaryIO) -> None:
+    with store.open_output_stream(path) as target:
+        copyfileobj(source, target, PIECE)
+
+
+def lasting(error: OSError) -> bool:
+    kinds = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in _LASTING)
+
+
+def reason(error: OSError) -> str:
+    """What a store's error says, short, and what to do."""
+    text = " ".join(str(error).split())
+    for word, told in _LASTING.items():
+        if word in text:
+            return told
+    if advice := remedy(error):  # of a disk of this machine, or of one that is addressed like a store
+        return f"{error.strerror or text}; {advice}"
+    told = text.split("Details: ")[-1].split("operation: ")[-1].split(" (Request ID")[0]
+    return f"{told[:200]}; look at the network, AWS_ENDPOINT_URL and the credentials, then give the command again"

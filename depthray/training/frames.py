@@ -1,0 +1,101 @@
+"""The frames of a run as one process sees them: opened, split by scene, cut into chunks, dealt to this rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from depthray import distributed
+from depthray.audit.check import depth_faults
+from depthray.batch import Batch
+from depthray.config.sections import Recipe
+from depthray.data.curriculum import cut
+from depthray.data.loader import TrainLoader, eval_batches
+from depthray.data.shard_order import line_of
+from depthray.data.sources import Sharded, Source, open_source
+from depthray.data.split import Split, split
+from depthray.errors import DataError
+
+
+class Frames:
+    """Training and validation frames of a recipe.
+
+    Raises DataError where there are too few frames for one step, or none to validate on.
+    """
+
+    def __init__(self, recipe: Recipe, source: Source) -> None:
+        self.recipe = recipe
+        self.source = source
+        self.split: Split = split(source.frames, recipe.data)
+        self.line = line_of(source, recipe.data, seed=recipe.seed)
+        self.chunks = cut(self.split.train, source, recipe.curriculum, seed=recipe.seed)
+        self.loader = TrainLoader(
+            source,
+            self.split.train,
+            recipe.data,
+            recipe.augment,
+            seed=recipe.seed,
+            batch_size=recipe.train.batch_size,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            accumulate=recipe.train.accumulate,
+            curriculum=recipe.curriculum,
+            line=self.line,
+        )
+        # All epochs have equally many steps, so that the schedule is a pure function of the step.
+        self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{len(self.split.train)} training frames in {len(self.chunks)} chunk(s) do not fill one batch of "
+                f"{recipe.train.batch_size}; lower train.batch_size or curriculum.chunks"
+            )
+
+    @staticmethod
+    def open(recipe: Recipe) -> Frames:
+        """The frames of a recipe, from where its data section says they lie."""
+        return Frames(recipe, open_source(recipe.data))
+
+    @property
+    def fingerprint(self) -> str:
+        """What the frames are, as a digest."""
+        return self.source.fingerprint
+
+    def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
+        """The steps of an epoch for this rank: each a list of micro-batches, uint8 colour, on the CPU."""
+        self._refuse_misfit()
+        chunk = self.chunks[epoch // self.recipe.curriculum.epochs_per_chunk % len(self.chunks)]
+        return self.loader.epoch(epoch, order=chunk, first_step=first_step)
+
+    def _refuse_misfit(self) -> None:
+        """In a shuffle of all frames every shard is in use all the time: better refused than fetched without end."""
+        if self.line is None and isinstance(self.source, Sharded) and self.source.remote:
+            used = self.source.shard_numbers[[*self.split.train, *self.split.val]]
+            self.source.refuse_misfit(sorted(set(used.tolist())))
+
+    def val_batches(self) -> Iterator[tuple[list[int], Batch]]:
+        """This rank's batches of the validation frames, truth at native size."""
+        return eval_batches(
+            self.source,
+            self.split.val,
+            self.recipe.data,
+            batch_size=self.recipe.eval.batch_size,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            line=self.line,
+        )
+
+    def doubts(self) -> list[str]:
+        """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""
+        limit = self.recipe.data.max_depth
+        samples = [self.source.read(index) for index in self.fixed()]
+        return [
+            f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"
+            for sample in samples
+            if "depth" in sample
+            for kind, detail in depth_faults(sample["depth"], max_depth=limit)
+        ]
+
+    def fixed(self, count: int = 4) -> list[int]:
+        """Validation frames spread over the set, the same at every epoch, for pictures."""
+        # Dealt by shard, the first in line are rank 0's, who draws the pictures.
+        val = self.split.val if self.line is None else self.line.first(self.split.val)
+        return [val[i * len(val) // min(count, len(val))] for i in range(min(count, len(val)))]

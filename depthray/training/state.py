@@ -1,0 +1,124 @@
+"""Everything that changes while a recipe is trained, and its way into a checkpoint and back.
+
+Random numbers are no part of it: weights, order, augmentation and dropout are drawn from (seed, epoch, step, rank), so
+a position is enough to continue exactly, at any world size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from depthray import models
+from depthray.checkpoints.save import Contents
+from depthray.config.sections import Recipe
+from depthray.errors import CheckpointError
+from depthray.training import optim
+from depthray.training.outside import Outside
+from depthray.training.precision import Precision
+
+
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0  # epochs finished
+    step_in_epoch: int = 0  # steps of the epoch under way
+    step: int = 0  # steps in all
+    seconds: float = 0.0  # wall clock in training, over all resumes
+    loss_sum: float = 0.0  # of the epoch under way, over its good steps
+    good_steps: int = 0  # of the epoch under way
+    bad_steps: int = 0  # steps skipped for a non-finite loss, in all
+    bad_in_row: int = 0
+    best: float = math.inf  # lowest validation score
+    best_epoch: int = 0
+
+
+@dataclass
+class State:
+    """Model, optimiser and averages of a run on one process, and the position it has reached."""
+
+    recipe: Recipe
+    device: torch.device
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: optim.Average | None
+    plateau: optim.Plateau
+    precision: Precision
+    position: Position = field(default_factory=Position)
+    stop: Callable[[], bool] = lambda: False  # asked after each step whether to end
+    outside: Outside = field(default_factory=Outside)
+
+    @property
+    def predictor(self) -> nn.Module:
+        """The model that is validated and saved: the averaged one where the recipe averages."""
+        return self.model if self.average is None else self.average.network(self.model)
+
+    def restart_optimiser(self, lr: float) -> None:
+        """A fresh optimiser and plateau for a new phase."""
+        self.optimiser = optim.build_optimiser(self.model, self.recipe.optim, lr=lr)
+        self.plateau = optim.Plateau(self.recipe.optim.plateau_patience)
+
+    def contents(self, metrics: dict[str, float], *, fingerprint: str) -> Contents:
+        """What a checkpoint of this moment holds; the tensors are the live ones."""
+        state: dict[str, Any] = {
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "plateau": self.plateau.state_dict(),
+            "position": asdict(self.position),
+        }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+            state["model"] = self.model.state_dict()
+        return Contents(
+            weights=dict(self.predictor.state_dict()),
+            state=state,
+            recipe=self.recipe,
+            metrics=metrics,
+            epoch=self.position.epoch,
+            step=self.position.step,
+            fingerprint=fingerprint,
+        )
+
+
+def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> State:
+    """The state before the first step; the same on every process. `pretrained=False` when weights follow anyway."""
+    torch.manual_seed(recipe.seed)
+    model = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained).to(device)
+    if recipe.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    precision = Precision.of(recipe.train.precision, device)
+    return State(
+        recipe=recipe,
+        device=device,
+        model=model,
+        optimiser=optim.build_optimiser(model, recipe.optim),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision.scaled),
+        average=None if recipe.optim.average == "none" else optim.Average(model, recipe.optim),
+        plateau=optim.Plateau(recipe.optim.plateau_patience),
+        precision=precision,
+    )
+
+
+def restore(contents: Contents, recipe: Recipe, device: torch.device) -> State:
+    """The state a checkpoint holds, to go on from exactly there."""
+    state = begin(recipe, device, pretrained=False)
+    saved = contents.state
+    try:
+        state.model.load_state_dict(saved.get("model", contents.weights))
+        if state.average is not None:
+            state.average.load_state_dict(saved["average"])
+        state.position = Position(**saved["position"])
+        state.optimiser.load_state_dict(saved["optimiser"])
+        state.scaler.load_state_dict(saved["scaler"])
+        state.plateau.load_state_dict(saved["plateau"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"the checkpoint at step {contents.step} does not fit this recipe: {reason}") from None
+    return state

@@ -1,0 +1,86 @@
+"""Steps added up into what a progress line says: loss, speed, time spent waiting for data, memory, time left."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from dataclasses import dataclass
+
+import torch
+
+from depthray.config.sections import Recipe
+from depthray.training.state import State
+from depthray.training.step import StepResult
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What a stretch of steps looked like, for a progress line."""
+
+    epoch: int  # under way, from 1
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    images_per_second: float
+    wait_share: float  # of the time, spent waiting for data
+    memory_gib: float
+    eta_seconds: float
+    bad_steps: int
+
+
+class Meter:
+    """Adds steps up to the next progress line."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.every, self.batch_size = recipe.train.log_seconds, recipe.train.batch_size
+        self._restart()
+
+    def _restart(self) -> None:
+        self.since = time.perf_counter()
+        self.losses: list[float] = []
+        self.images, self.waited, self.took, self.lr = 0, 0.0, 0.0, 0.0
+
+    def add(self, result: StepResult, *, lr: float, waited: float, took: float) -> None:
+        """Count one step."""
+        if math.isfinite(result.loss):
+            self.losses.append(result.loss)
+        self.images += self.batch_size
+        self.waited += waited
+        self.took += took
+        self.lr = lr
+
+    @property
+    def due(self) -> bool:
+        """Whether a line is due."""
+        return time.perf_counter() - self.since >= self.every
+
+    def interval(self, state: State, steps_per_epoch: int) -> Interval:
+        """The line since the last one."""
+        at, recipe = state.position, state.recipe
+        epochs = recipe.train.epochs + recipe.finetune.epochs
+        steps = epochs * steps_per_epoch
+        line = Interval(
+            epoch=at.epoch + 1,
+            epochs=epochs,
+            step=at.step,
+            steps=steps,
+            loss=sum(self.losses) / len(self.losses) if self.losses else math.nan,
+            lr=self.lr,
+            images_per_second=self.images / self.took,
+            wait_share=self.waited / self.took,
+            memory_gib=memory_gib(state.device),
+            eta_seconds=(steps - at.step) * self.took * self.batch_size / self.images,
+            bad_steps=at.bad_steps,
+        )
+        self._restart()
+        return line
+
+
+def memory_gib(device: torch.device) -> float:
+    """Peak memory of this process: on the GPU if it has one, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,196 @@
+"""What a depth server's answers are in Python: maps with points, or an error that says what the server said."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any, Literal, TypeVar
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
+from depthray.imaging import export, photos
+
+Maps = dict[str, NDArray[np.float32]]
+E = TypeVar("E", bound="ServerError")
+
+
+class ServerError(DepthrayError):
+    """The server failed; `status` is its HTTP status, 0 where there was no answer at all."""
+
+    def __init__(self, message: str, *, status: int, request_id: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class RefusedError(ServerError, DataError):
+    """The server does not take this request, and would not if it came again."""
+
+
+class UnavailableError(ServerError, ResourceError):
+    """No answer, though tried again: too busy, not ready, or out of reach."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a server made of one picture."""
+
+    maps: Maps = field(repr=False)  # (H,W) by target: `depth` metres, NaN where there is none; `mask` probability
+    picture: bytes = field(repr=False)
+    model: str = ""  # name@version
+    input_size: str = ""  # of what the network saw
+    request_id: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)  # seconds by stage of the server
+
+    @property
+    def metres(self) -> NDArray[np.float32]:
+        """-> (H,W) metres along the optical axis, NaN where there is none."""
+        if "depth" not in self.maps:
+            raise UsageError(f"model {self.model} gives {', '.join(self.maps) or 'nothing'}, no depth; use maps")
+        return self.maps["depth"]
+
+    def points(self, camera: export.Camera | None = None, *, degrees: float = 60.0) -> NDArray[np.void]:
+        """-> (N,) records xyz (metres: x right, y down, z forward) and rgb; no camera: it sees `degrees` across."""
+        rgb = photos.decode(self.picture)
+        if rgb.shape[:2] != self.metres.shape:
+            raise UsageError("points need the map at the picture's size; leave size='model' out")
+        camera = camera or export.assumed_camera(*self.metres.shape, degrees=degrees)
+        return export.points(self.metres, rgb, camera=camera)
+
+
+_UNREADABLE = (ValueError, EOFError, OSError, SyntaxError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
+
+
+def read(response: httpx.Response, *, form: Literal["npy", "npz"], picture: bytes) -> Estimate:
+    """An answer with float32 metres (npy) or with all maps by name (npz)."""
+    try:
+        return _estimate(response.content, response.headers, form=form, picture=picture)
+    except _UNREADABLE as error:
+        message = f"{_where(response)}: the answer is no depth map: {_plain(str(error))}"
+        raise ServerError(message, status=response.status_code) from None
+
+
+def read_batch(response: httpx.Response, *, pictures: Sequence[bytes]) -> list[Estimate | ServerError]:
+    """A zip with index.json and an .npz file for each picture that could be answered."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+            images = json.loads(archive.read("index.json"))["images"]
+            return [_entry(archive, *pair) for pair in zip(images, pictures, strict=True)]
+    except _UNREADABLE as error:
+        message = f"{_where(response)}: the answer is no batch: {_plain(str(error))}"
+        raise ServerError(message, status=response.status_code) from None
+
+
+def _entry(archive: zipfile.ZipFile, about: Mapping[str, Any], picture: bytes) -> Estimate | ServerError:
+    """One picture of a batch."""
+    if "problem" in about:
+        status = int(about["status"])
+        kind = UnavailableError if status in (408, 429, 503, 504) else RefusedError if status < 500 else ServerError
+        return kind(f"{status}: {_plain(str(about['problem'].get('detail', '')))}", status=status)
+    return _estimate(archive.read(about["file"]), httpx.Headers(about["headers"]), form="npz", picture=picture)
+
+
+def _estimate(data: bytes, told: httpx.Headers, *, form: Literal["npy", "npz"], picture: bytes) -> Estimate:
+    plane = told.get("X-Plane", "depth")  # "mask" of a model that gives nothing else
+    return Estimate(
+        maps={plane: _map(data)} if form == "npy" else _maps(data),
+        picture=picture,
+        model=told.get("X-Model", ""),
+        input_size=told.get("X-Model-Input-Size", ""),
+        request_id=told.get("X-Request-ID", ""),
+        timings=_timings(told.get("Server-Timing", "")),
+    )
+
+
+def read_models(response: httpx.Response) -> list[dict[str, Any]]:
+    """The list of models -> one dict each."""
+    try:
+        tree = json.loads(response.content)
+        models = tree["models"] if isinstance(tree, dict) else tree
+        return [{"name": str(model["name"]), **model} for model in models]
+    except (ValueError, KeyError, TypeError):
+        message = f"{_where(response)}: this is no list of models; is it a depth server?"
+        raise ServerError(message, status=response.status_code) from None
+
+
+def good(response: httpx.Response) -> httpx.Response:
+    """The response itself, or its error raised."""
+    if response.is_success:
+        return response
+    raise error(RefusedError if response.status_code < 500 else ServerError, response)
+
+
+def error(kind: Callable[..., E], response: httpx.Response) -> E:
+    """The server's own words, from a problem document (RFC 9457) or from plain text, as Ray's own errors are."""
+    words = _words(response)
+    hint = "; give the client its key" if response.status_code in (401, 403) else ""
+    message = f"{_where(response)}: {response.status_code}: {words}{hint}"
+    return kind(message, status=response.status_code, request_id=response.headers.get("X-Request-ID", ""))
+
+
+def retry_after(response: httpx.Response) -> float:
+    """-> seconds the server asks to wait, 0 if it does not; given in seconds or as a date."""
+    text = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _words(response: httpx.Response) -> str:
+    kind = response.headers.get("Content-Type", "")
+    if "json" in kind:
+        try:
+            tree = response.json()
+            told = next((tree[key] for key in ("detail", "error", "title") if isinstance(tree.get(key), str)), "")
+        except (ValueError, AttributeError, RecursionError):
+            told = ""
+    else:
+        told = "" if "html" in kind else response.text
+    return _plain(told) or response.reason_phrase or "no reason given"
+
+
+def _plain(text: str) -> str:
+    """One printable line, whatever a server sends: it ends up in a terminal."""
+    line = " ".join(text[:2000].split())
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:300]
+
+
+def _where(response: httpx.Response) -> str:
+    return str(response.request.url.copy_with(query=None))
+
+
+def _map(data: bytes) -> NDArray[np.float32]:
+    """The bytes of a NumPy file -> (H,W) float32."""
+    stored = np.load(io.BytesIO(data), allow_pickle=False)
+    if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.dtype.kind != "f":
+        raise ValueError("wanted (H,W) floating-point numbers")
+    return stored.astype(np.float32, copy=False)
+
+
+def _maps(data: bytes) -> Maps:
+    """The bytes of an .npz file -> its (H,W) maps of floating-point numbers by name."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as planes:
+        stored = {name: planes[name] for name in planes.files}
+    return {
+        name: plane.astype(np.float32, copy=False)
+        for name, plane in stored.items()
+        if plane.ndim == 2 and plane.dtype.kind == "f"
+    }
+
+
+def _timings(header: str) -> dict[str, float]:
+    """`decode;dur=1.5, model;dur=20` in milliseconds -> seconds by stage."""
+    found = re.findall(r"([\w-]{1,40})\s*;\s*dur=(\d{1,9}(?:\.\d{1,9})?)", header[:2000])
+    return {name: float(duration) / 1000 for name, duration in found}

@@ -1,0 +1,1 @@
+"""The HTTP interface: routes, request parsing, encodings, errors."""

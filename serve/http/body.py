@@ -1,0 +1,80 @@
+"""What a request may ask for, checked before anything is decoded: size and pace of the body, length of the query."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+
+from depthray.imaging import photos
+from serve.http.problems import Problem
+from serve.settings import Limits
+
+# The rest of a body that was refused is not read, so nothing else can follow on this connection.
+_CLOSE = {"Connection": "close"}
+
+
+def of_pictures(limits: Limits) -> photos.Limits:
+    """The limits of one picture, as the decoder checks them against its header."""
+    return photos.Limits(limits.pixels, limits.side, limits.body_bytes, limits.shortest_side, limits.aspect)
+
+
+def check_query(request: Request, limits: Limits) -> None:
+    """A Problem (400) if the query string is too long to be looked at."""
+    if len(request.scope["query_string"]) > limits.query_bytes:
+        raise Problem(400, f"the query string is longer than {limits.query_bytes} bytes")
+
+
+async def body(request: Request, limits: Limits) -> bytes:
+    """The body of a request, refused as soon as it is too large or too slow, whatever its Content-Length says."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise Problem(
+            415, "send the body without Content-Encoding; pictures are compressed as they are", headers=_CLOSE
+        )
+    if _announced(request) > limits.body_bytes:
+        raise _too_large(limits)
+    try:
+        async with asyncio.timeout(limits.upload_seconds or None):
+            return await _read(request, limits)
+    except TimeoutError:
+        detail = f"the body did not arrive within {limits.upload_seconds:g} s"
+        raise Problem(408, detail, headers=_CLOSE) from None
+    except ClientDisconnect:
+        raise Problem(400, "the body was cut off") from None  # nobody is left to read this; the log is
+
+
+async def _read(request: Request, limits: Limits) -> bytes:
+    pieces, total = [], 0
+    async for piece in request.stream():
+        total += len(piece)
+        if total > limits.body_bytes:
+            raise _too_large(limits)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _announced(request: Request) -> int:
+    """Content-Length; 0 if there is none."""
+    text = request.headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit()):
+        raise Problem(400, "Content-Length is no number", headers=_CLOSE)
+    return int(text) if len(text) < 20 else 10**20
+
+
+def _too_large(limits: Limits) -> Problem:
+    return Problem(413, f"the body is larger than {limits.body_bytes} bytes", headers=_CLOSE)
+
+
+class MediaType(NamedTuple):
+    """A Content-Type: lower case, without blanks."""
+
+    kind: str
+    parameters: dict[str, str]
+
+
+def media_type(header: str) -> MediaType:
+    """`image/JPEG; charset=x` -> its kind and parameters."""
+    kind, *rest = header[:1024].split(";")
+    pairs = (part.partition("=") for part in rest)
+    return MediaType(kind.strip().lower(), {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs})

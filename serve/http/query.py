@@ -1,0 +1,184 @@
+"""What a client asks for beside the picture: the query string and the Accept header -> Options. Pure, and strict.
+
+An unknown word is refused rather than ignored: a misspelt `fov` would silently give points with a guessed camera.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from depthray.errors import did_you_mean
+from depthray.imaging.export import Camera, assumed_camera
+from serve.http.problems import Problem
+
+Format = Literal["png", "npy", "npz", "colour", "ply", "glb"]
+
+MEDIA: dict[str, Format] = {  # in order of preference
+    "image/png": "png",
+    "application/x-npy": "npy",
+    "application/x-npz": "npz",
+    "image/webp": "colour",
+    "image/jpeg": "colour",
+    "model/gltf-binary": "glb",
+    "application/x-ply": "ply",
+}
+MEDIA_OF: dict[Format, str] = {form: media for media, form in reversed(MEDIA.items())} | {"colour": "image/png"}
+COLOURED = ("image/png", "image/webp", "image/jpeg")
+CMAPS = ("turbo", "magma", "inferno", "viridis", "gray")
+SCALES = {"1000": "mm", "256": "1/256 m", "5000": "1/5000 m"}  # steps of a 16-bit PNG per metre
+CHOICES: dict[str, Sequence[str]] = {
+    "format": tuple(MEDIA_OF),
+    "cmap": CMAPS,
+    "size": ("image", "model"),
+    "plane": ("depth", "mask"),
+    "scale": tuple(SCALES),
+    "dtype": ("float32", "float16"),
+}
+RANGES = {  # of numbers, both ends included
+    "vmin": (0.0, 1000.0),
+    "vmax": (0.0, 1000.0),
+    "fx": (1.0, 1e6),
+    "fy": (1.0, 1e6),
+    "cx": (-1e6, 1e6),
+    "cy": (-1e6, 1e6),
+    "fov": (1.0, 170.0),
+}
+ASSUMED_FOV = 60.0
+_NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
+_MOST_RANGES = 32
+
+
+class View(NamedTuple):
+    """The camera of an answer, and whether the client told or we guessed."""
+
+    camera: Camera
+    told: str  # as in the header X-Intrinsics
+
+    @property
+    def assumed(self) -> bool:
+        """Whether nobody told us."""
+        return self.told.startswith("assumed")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an answer shall look."""
+
+    form: Format = "png"
+    media: str = "image/png"
+    cmap: str = "turbo"
+    near: float | None = None  # metres at the ends of the colour map; None: of the answer itself
+    far: float | None = None
+    native: bool = False  # the network's own pixels instead of the picture's
+    plane: Literal["depth", "mask"] | None = None  # None: depth where the network gives it
+    scale: int = 1000  # steps of a 16-bit PNG per metre
+    dtype: Literal["float32", "float16"] = "float32"
+    intrinsics: tuple[float, float, float | None, float | None] | None = None
+    fov: float | None = None
+
+    def view(self, height: int, width: int) -> View:
+        """The camera of a picture of so many pixels."""
+        if self.intrinsics is not None:
+            fx, fy, cx, cy = self.intrinsics
+            camera = Camera(fx, fy, (width - 1) / 2 if cx is None else cx, (height - 1) / 2 if cy is None else cy)
+            return View(camera, "given " + " ".join(f"{name}={value:g}" for name, value in camera._asdict().items()))
+        told = f"given fov={self.fov:g}" if self.fov else f"assumed fov={ASSUMED_FOV:g}"
+        return View(assumed_camera(height, width, degrees=self.fov or ASSUMED_FOV), told)
+
+
+def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
+    """The pairs of a query string and the Accept header -> what is asked for, or a Problem."""
+    given = dict(query)
+    for name in given:
+        if name not in CHOICES and name not in RANGES:
+            raise Problem(400, f"unknown parameter '{_shown(name)}'{did_you_mean(name[:40], (*CHOICES, *RANGES))}")
+    if len(given) < len(query):
+        raise Problem(400, "a parameter is given twice")
+    chosen = {name: _choice(name, given[name]) for name in CHOICES if name in given}
+    numbers = {name: _number(name, given[name]) for name in RANGES if name in given}
+    form, media = _negotiated(chosen.get("format"), accept)
+    _check_range(numbers)
+    return Options(
+        form,
+        media,
+        cmap=chosen.get("cmap", "turbo"),
+        near=numbers.get("vmin"),
+        far=numbers.get("vmax"),
+        native=chosen.get("size") == "model",
+        plane=chosen.get("plane"),  # type: ignore[arg-type]  # one of CHOICES
+        scale=int(chosen.get("scale", "1000")),
+        dtype=chosen.get("dtype", "float32"),  # type: ignore[arg-type]
+        intrinsics=_intrinsics(numbers),
+        fov=numbers.get("fov"),
+    )
+
+
+def _choice(name: str, text: str) -> str:
+    if text not in CHOICES[name]:
+        raise Problem(400, f"{name}={_shown(text)}: choose from {', '.join(CHOICES[name])}")
+    return text
+
+
+def _number(name: str, text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise Problem(400, f"{name}={_shown(text)}: give a number")
+    low, high = RANGES[name]
+    if not low <= float(text) <= high:
+        raise Problem(422, f"{name}={_shown(text)}: give a number from {low:g} to {high:g}")
+    return float(text)
+
+
+def _check_range(numbers: dict[str, float]) -> None:
+    if "vmin" in numbers and "vmax" in numbers and numbers["vmin"] >= numbers["vmax"]:
+        raise Problem(422, "vmin must be less than vmax")
+
+
+def _intrinsics(numbers: dict[str, float]) -> tuple[float, float, float | None, float | None] | None:
+    if "fx" not in numbers:
+        stray = [name for name in ("fy", "cx", "cy") if name in numbers]
+        if stray:
+            raise Problem(422, f"{stray[0]} is of no use without fx")
+        return None
+    if "fov" in numbers:
+        raise Problem(422, "give either fov or fx, not both")
+    return numbers["fx"], numbers.get("fy", numbers["fx"]), numbers.get("cx"), numbers.get("cy")
+
+
+def _negotiated(form: str | None, accept: str | None) -> tuple[Format, str]:
+    """The format asked for by name, or else the acceptable one we prefer; and its media type."""
+    wanted = list(_ranges(accept or "*/*")) or [("*/*", 1.0)]
+    if form is not None:
+        coloured = [media for media in COLOURED if form == "colour"]
+        best = max(coloured, key=lambda media: _quality(media, wanted), default="")
+        return form, best or MEDIA_OF[form]  # type: ignore[index, return-value]
+    best = max(MEDIA, key=lambda media: _quality(media, wanted))
+    if _quality(best, wanted) <= 0:
+        raise Problem(406, f"an answer can be {', '.join(MEDIA)}; or name one by ?format=")
+    return MEDIA[best], best
+
+
+def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+    """`image/*;q=0.5, ...` -> media ranges with their quality."""
+    for piece in accept[:4096].split(",")[:_MOST_RANGES]:
+        kind, *parameters = (part.strip().lower() for part in piece.split(";"))
+        quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        if "/" in kind and re.fullmatch(r"[01](\.\d{0,3})?", quality, re.ASCII):
+            yield kind, min(float(quality), 1.0)
+
+
+def _quality(media: str, wanted: Sequence[tuple[str, float]]) -> float:
+    """Of the most specific range that holds the media type."""
+    family = media.partition("/")[0] + "/*"
+    for kind in (media, family, "*/*"):
+        found = [quality for name, quality in wanted if name == kind]
+        if found:
+            return max(found)
+    return 0.0
+
+
+def _shown(text: str) -> str:
+    """A client's own words as they may be repeated: short, and printable."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:40])

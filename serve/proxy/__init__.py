@@ -1,0 +1,1 @@
+"""Limits at Ray Serve's HTTP proxy."""

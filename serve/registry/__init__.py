@@ -1,0 +1,1 @@
+"""Versions of models: storing, checking and promoting them."""

@@ -1,0 +1,1 @@
+"""A replica: networks, dynamic batching, and the router to it."""

@@ -1,1 +1,0 @@
-"""What a report shows of a study: words, charts, pictures, tables; `tuning.report` puts them on a page."""

@@ -1,0 +1,232 @@
+"""What is asked of a search, checked before anything starts: recipe, space, data, settings, room on the cluster."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.train import Workers
+from depthray.config import recipe as recipes
+from depthray.config.overrides import read_yaml
+from depthray.config.sections import Recipe
+from depthray.errors import ResourceError, UsageError
+from tuning.records import SEARCH, Search, read_search
+from tuning.search import slots
+from tuning.space import space as spaces
+from tuning.space.space import Space
+
+SEARCHERS = ("tpe", "random", "grid")
+SCHEDULERS = ("asha", "median", "pbt", "none")
+COSTS = ("latency_ms", "parameters")
+CHANGEABLE = ("augment.", "loss.", "optim.")  # what may change in the middle of a training,
+FIXED = ("optim.name", "optim.schedule", "optim.average")  # but not what the state of training is made of
+DEFAULTS = {"trials": 16, "top": 3, "repeats": 2, "retries": 1, "hours": 0.0, "gpu_hours": 0.0}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A search that may start."""
+
+    folder: Path
+    search: Search
+    space: Space
+
+
+def begun(args: argparse.Namespace) -> Asked:
+    """A new search, its folder made. Raises UsageError or DataError for what the user may have mistaken."""
+    recipe, space = planned(args)
+    search = _search(args, recipe, space)
+    folder = _folder(args)
+    try:
+        (folder / "trials").mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
+        (folder / "space.yaml").write_text(yaml.safe_dump(dict(search.space), sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write the folder {folder}: {error.strerror}; give another --out") from None
+    return Asked(folder, search, space)
+
+
+def planned(args: argparse.Namespace) -> tuple[Recipe, Space]:
+    """The recipe and the space of a new search, checked against each other and the settings; data are not looked at."""
+    recipe = _recipe(args)
+    space = spaces.read(args.space)
+    spaces.check(space, recipe, where=args.space)
+    _check(args, recipe, space)
+    return recipe, space
+
+
+def resumed(args: argparse.Namespace) -> Asked:
+    """A search to go on with: what was asked then, but for its budgets. Raises UsageError where there is none."""
+    folder = Path(os.path.realpath(args.resume))
+    search = read_search(folder)
+    if args.recipe or args.words:
+        raise UsageError("--resume goes on with the recipe and words of the search; leave out the others")
+    changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
+    space = spaces.parse(read_yaml(folder / "space.yaml"), where=str(folder / "space.yaml"))
+    _checked_data(recipes.load(str(folder / "recipe.yaml"), []))
+    return Asked(folder, replace(search, **changed, ended=0.0), space)
+
+
+def fitted(search: Search, *, concurrent: int | None, cpus: int | None) -> Search:
+    """The search with the CPUs of a worker and the trials at a time that the cluster has room for.
+
+    Raises ResourceError where there is no room for one trial.
+    """
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    total = {key: sum(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}
+    known = int(search.cpus) or cpus
+    each = known or _share(total, search, concurrent=concurrent)
+    room = slots(nodes, Workers(search.workers, each, search.gpus)) // search.workers
+    if not room:
+        gpus = f" and {search.gpus:g} GPUs" if search.gpus else ""
+        raise ResourceError(
+            f"a trial of {search.workers} workers x {each} CPUs{gpus} was asked for, and the cluster "
+            f"has no room for one ({total['CPU']:g} CPUs, {total['GPU']:g} GPUs on {len(nodes)} nodes); lower "
+            "--workers-per-trial, --cpus-per-worker or --gpus-per-worker, or give the --address of a larger cluster"
+        )
+    if concurrent and concurrent > room:
+        raise ResourceError(f"--concurrent {concurrent}: the cluster has room for {room} such trials at a time")
+    about = {**search.about, "cluster": f"{len(nodes)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"}
+    return replace(
+        search,
+        cpus=float(each),
+        concurrent=concurrent or min(room, search.concurrent or search.trials + 1),
+        about=about,
+    )
+
+
+def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -> int:
+    """CPUs a worker, so that all that run at a time have equally many and none is left over."""
+    places = int(total["GPU"] / search.gpus) if search.gpus else int(total["CPU"])
+    at_once = min((concurrent or search.trials + 1) * search.workers, max(1, places))
+    return max(1, int(total["CPU"]) // max(1, at_once))
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    if args.recipe and "=" in args.recipe:
+        args.words, args.recipe = [args.recipe, *args.words], ""
+    if not args.recipe:
+        raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
+    words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
+    return recipes.absolute(recipes.load(args.recipe, words))
+
+
+def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
+    """Raise UsageError for settings that contradict each other."""
+    for flag in ("trials", "workers_per_trial", "reduction"):
+        if (value := getattr(args, flag)) is not None and value < (2 if flag == "reduction" else 1):
+            raise UsageError(f"--{flag.replace('_', '-')} {value} is too few")
+    for flag in ("top", "repeats", "retries", "hours", "gpu_hours", "gpus_per_worker"):
+        if (getattr(args, flag) or 0) < 0:
+            raise UsageError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: below 0")
+    if args.objectives and (args.search != "tpe" or args.scheduler != "none"):
+        raise UsageError("--objectives needs --search tpe and --scheduler none: a trial stopped early has no cost yet")
+    if args.gpus_per_worker % 1 and (args.workers_per_trial > 1 or args.gpus_per_worker > 1):
+        raise UsageError(f"--gpus-per-worker {args.gpus_per_worker}: a part of a GPU is for trials of one worker")
+    if recipe.train.batch_size % (args.workers_per_trial * recipe.train.accumulate):
+        raise UsageError(
+            f"train.batch_size={recipe.train.batch_size} is the global batch and must divide by "
+            f"--workers-per-trial {args.workers_per_trial} x train.accumulate={recipe.train.accumulate}"
+        )
+    _check_pbt(args, space)
+
+
+def _check_pbt(args: argparse.Namespace, space: Space) -> None:
+    """Raise UsageError where population based training cannot be done in this space."""
+    if args.scheduler != "pbt":
+        return
+    if args.search != "random" or space.points:
+        raise UsageError(
+            "--scheduler pbt begins with random configurations; give --search random and a space of ranges"
+        )
+    for dimension in space.dimensions:
+        if not dimension.key.startswith(CHANGEABLE) or dimension.key in FIXED:
+            raise UsageError(
+                f"--scheduler pbt changes words in the middle of a training, which {dimension.key} does not bear; "
+                f"search only {', '.join(f'{start}*' for start in CHANGEABLE)} without {', '.join(FIXED)}"
+            )
+
+
+def _search(args: argparse.Namespace, recipe: Recipe, space: Space) -> Search:
+    epochs = recipe.train.epochs + recipe.finetune.epochs
+    given: dict[str, Any] = {
+        key: default if getattr(args, key) is None else getattr(args, key) for key, default in DEFAULTS.items()
+    }
+    if space.points:
+        given["trials"] = len(space.points)
+    elif args.search == "grid":
+        given["trials"] = len(space.grid())
+    return Search(
+        **given,
+        recipe=Path(args.recipe).stem,
+        space=spaces.as_tree(space),
+        epochs=epochs,
+        metric=recipe.eval.monitor,
+        objectives=(recipe.eval.monitor, *args.objectives),
+        searcher="given points" if space.points else args.search,
+        scheduler=args.scheduler,
+        seed=args.seed,
+        first_seed=recipe.seed,
+        workers=args.workers_per_trial,
+        cpus=0.0,
+        gpus=args.gpus_per_worker,
+        concurrent=0,
+        grace=args.grace or max(1, -(-epochs // 9)),
+        reduction=args.reduction,
+        started=time.time(),
+        about=_provenance(recipe, _checked_data(recipe)),
+    )
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    name = f"tune-{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(os.path.realpath(args.out or Path("runs", name)))
+    if (folder / SEARCH).exists():
+        raise UsageError(f"{folder} already holds a search; go on with --resume {folder}, or give another --out")
+    return folder
+
+
+def _checked_data(recipe: Recipe) -> str:
+    """The fingerprint of the frames. Raises what is wrong with data or model before a cluster is started."""
+    from depthray.runs.run import check_model
+    from depthray.training.frames import Frames
+
+    check_model(recipe, pretrained=True)
+    return Frames.open(recipe).fingerprint
+
+
+def _provenance(recipe: Recipe, fingerprint: str) -> dict[str, str]:
+    found = {"data": recipe.data.root or recipe.data.source, "data fingerprint": fingerprint, "git": _git()}
+    for name in ("depthray", "torch", "ray", "optuna", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+
+
+def _git() -> str:
+    """The commit of the code, if it is a checkout."""
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return told.stdout.strip() or "not a checkout"

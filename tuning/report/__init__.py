@@ -1,0 +1,1 @@
+"""The report of a search: a page, Markdown, JSON and CSV."""

@@ -1,0 +1,122 @@
+"""Numbers as people say them: scores, spans of time, shares, and what a metric means."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from depthray.evaluation.metrics import HIGHER, UNITS
+from tuning.report.charts.marks import number
+
+NAMES = {
+    **{"abs_rel": "AbsRel", "sq_rel": "SqRel", "rmse": "RMSE", "rmse_log": "RMSE of ln depth", "mae": "MAE"},
+    **{"silog": "SILog", "log10": "log10 error", "irmse": "iRMSE", "imae": "iMAE", "mse": "MSE", "ssim": "SSIM"},
+    **{"delta1": "δ < 1.25", "delta2": "δ < 1.25²", "delta3": "δ < 1.25³", "iou": "mask IoU", "dice": "Dice"},
+    **{"boundary_f1": "boundary F1", "soft_iou": "soft IoU"},
+    **{"latency_ms": "ms an image", "parameters": "parameters"},
+}
+_MEANINGS = {
+    "abs_rel": "The predicted depth is {share} off on average.",
+    "mae": "The predicted depth is {value:.2f} m off on average.",
+    "rmse": "The predicted depth is typically {value:.2f} m off, large errors counting more.",
+    "delta1": "{share} of the pixels are within a factor of 1.25 of the true depth.",
+    "delta2": "{share} of the pixels are within a factor of 1.56 of the true depth.",
+    "delta3": "{share} of the pixels are within a factor of 1.95 of the true depth.",
+    "iou": "Predicted and true foreground share {share} of their united area.",
+}
+
+
+def named(metric: str) -> str:
+    """A metric's name with its unit."""
+    unit = UNITS.get(metric, "")
+    return f"{NAMES.get(metric, metric)} [{unit}]" if unit and unit != "x100" else NAMES.get(metric, metric)
+
+
+def meaning(metric: str, value: float) -> str:
+    """What a score says of a prediction; nothing where that takes more than a sentence."""
+    return _MEANINGS.get(metric, "").format(value=value, share=percent(value, 3))
+
+
+def score(value: float | None, spread: float | None = None) -> str:
+    """A score with four digits, zeros among them, so that scores line up; with its spread: 0.1320 ± 0.0031."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    decimals = _decimals(value)
+    alone = number(value) if decimals is None else f"{value:.{decimals}f}"
+    return alone if spread is None else f"{alone} ± {scatter(value, spread)}"
+
+
+def scatter(value: float, spread: float) -> str:
+    """A spread with the decimals of its score, or where that leaves nothing of it with a digit of its own."""
+    decimals = _decimals(value)
+    if decimals is None:
+        return number(spread, 2)
+    text = f"{spread:.{decimals}f}"
+    return text if float(text) else number(spread, 1)
+
+
+def _decimals(value: float) -> int | None:
+    """How many a score is shown with; None where it is shown as number() does."""
+    if value == 0 or not 1e-3 <= abs(value) < 1e6:
+        return None
+    return max(0, 3 - math.floor(math.log10(abs(value))))
+
+
+def better(metric: str) -> str:
+    """Which way a metric goes."""
+    return "higher is better" if metric in HIGHER else "lower is better"
+
+
+def less(metric: str, share: float) -> str:
+    """A relative gain in words: 12 % less error, 3.1 % more."""
+    amount = percent(abs(share))
+    if metric in HIGHER:
+        return f"{amount} {'higher' if share >= 0 else 'lower'}"
+    return f"{amount} {'less' if share >= 0 else 'more'} error"
+
+
+def percent(share: float, digits: int = 2) -> str:
+    """A share: 12 %, 3.1 %, 0.05 %."""
+    return f"{number(100 * share, digits if abs(share) < 0.995 else 3)} %"
+
+
+def span(seconds: float | None) -> str:
+    """A span of time: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    if seconds is None:
+        return "–"
+    minutes = round(seconds / 60)
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def hours(amount: float) -> str:
+    """An amount of hours: 0.024, 1.25, 310."""
+    return number(amount, 2 if amount < 0.1 else 3)
+
+
+def moment(seconds: float) -> str:
+    """A time of day of this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "–"
+
+
+def compact(count: float) -> str:
+    """A count with three digits: 950, 12.3 k, 2.07 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(count) >= size:
+            return f"{number(count / (1e3 if unit == 'k' else size), 3)} {unit}"
+    return number(count, 4)
+
+
+def many(count: int, what: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def listed(names: list[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,0 +1,1 @@
+"""Search spaces: reading them, and checking them against a recipe."""

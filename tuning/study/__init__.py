@@ -1,0 +1,1 @@
+"""A search in numbers: winner, gain, importance, budget, warnings."""
