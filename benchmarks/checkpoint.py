@@ -18,14 +18,14 @@ import frames
 import torch
 
 from depthray.checkpoints.save import Writer
-from depthray.config import recipe
+from depthray.training import preflight
 from depthray.training.state import State, begin
 
 
 def main() -> int:
     """Print both times and their ratio."""
     args = frames.parser(__doc__).parse_args()
-    made = recipe.load("unet-resnet34", ["data.source=synthetic"])
+    made = preflight.load("unet-resnet34", ["data.source=synthetic"])
     state = begin(made, torch.device("cpu"))
     one_step(state)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))

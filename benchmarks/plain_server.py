@@ -23,13 +23,13 @@ from fastapi import Body, FastAPI, Response
 from torch.nn import functional as F
 
 from depthray import models
-from depthray.checkpoints import save
+from depthray.checkpoints import load
 from depthray.models import build_model
 
 
 def create(path: Path, *, together: int) -> FastAPI:
     """The application; so many forward passes run at a time."""
-    contents = save.load(path)
+    contents = load.load(path)
     model = build_model(contents.recipe.model, contents.recipe.data.inputs, pretrained=False)
     model.load_state_dict(contents.weights)
     model.eval()

@@ -35,8 +35,9 @@ import processes
 import torch
 
 from depthray import models
+from depthray.checkpoints import load as checkpoints_load
 from depthray.checkpoints import save
-from depthray.config import recipe
+from depthray.training import preflight
 
 HERE = Path(__file__).parent
 OK, FULL = 200, 429
@@ -100,10 +101,10 @@ def _arguments() -> argparse.Namespace:
 
 def written(name: str, run: Path, size: list[int] | None) -> Path:
     """A checkpoint of a recipe's network, untrained."""
-    made = recipe.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
+    made = preflight.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
     torch.manual_seed(0)
     network = models.build_model(made.model, made.data.inputs, pretrained=False)
-    contents = save.Contents(
+    contents = checkpoints_load.Contents(
         weights=dict(network.state_dict()), state={}, recipe=made, metrics={}, epoch=0, step=0, fingerprint="untrained"
     )
     return save.write(run / "checkpoints", contents)

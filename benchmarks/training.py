@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ColorJitter
 
 from depthray import models
-from depthray.config import recipe
+from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
 from depthray.training.state import begin
@@ -61,7 +61,7 @@ def main() -> int:
 
 def ours(shards: Path, *words: str) -> float:
     """Images per second of `fit`, the first steps left out."""
-    made = recipe.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
+    made = preflight.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
     state = begin(made, torch.device("cpu"))
     loader = Frames.open(made)
     state.stop = lambda: state.position.step >= STEPS - 1
@@ -72,7 +72,7 @@ def ours(shards: Path, *words: str) -> float:
 def plain(folder: Path) -> float:
     """Images per second of the usual loop, the first steps left out."""
     loader = DataLoader(Files(folder), batch_size=16, shuffle=True, num_workers=2, drop_last=True)
-    model = models.build_model(recipe.load("unet-resnet34").model, ("image",))
+    model = models.build_model(preflight.load("unet-resnet34").model, ("image",))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     model.train()
     times = []

@@ -33,11 +33,11 @@ os.environ.update(RAY_AUTH_MODE="disabled", RAY_CHDIR_TO_TRIAL_DIR="0", RAY_TRAI
 import ray
 from ray import tune
 from cluster.train import Workers, fit_on_workers
-from depthray.config import recipe
+from depthray.training import preflight
 from depthray.runs.run import prepare
 
 def trial(config, out):
-    asked = recipe.load("demo", config["words"])
+    asked = preflight.load("demo", config["words"])
     run = Path(out, config["words"][-1])
     prepare(run, asked, resume=False)
     fit_on_workers(asked, run, Workers(count=1, cpus=1))
@@ -117,7 +117,7 @@ def _naive(work: Path, base: list[str]) -> None:
 
 def _scores(runs: Path) -> list[float]:
     """AbsRel of the best checkpoint of each run, sorted."""
-    from depthray.runs.run import summary
+    from depthray.runs.locate import summary
 
     return sorted(summary(run)[1]["abs_rel"] for run in runs.iterdir())
 

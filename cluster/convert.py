@@ -20,8 +20,8 @@ from depthray.errors import DepthrayError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
-    from depthray.data.shards.convert import Plan
-    from depthray.data.sources import Source
+    from depthray.data.convert import Plan
+    from depthray.data.source import Source
 
 
 class Made(NamedTuple):
@@ -84,7 +84,7 @@ def convert_on_ray(section: Data, made: Plan, *, workers: int, advance: Callable
 
 def make(shared: tuple[Data, Plan], number: int) -> Made:
     """What a worker does: one range. A mistake of the user is returned, for Ray would wrap it into its own."""
-    from depthray.data.shards.convert import convert_range
+    from depthray.data.convert import convert_range
 
     section, made = shared
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster import train
 from depthray.cli import data, evaluate
 from depthray.cli import predict as predict_command
-from depthray.runs.run import summary
+from depthray.runs.locate import summary
 
 FRAMES = 1600
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from depthray.checkpoints import select
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.storage.remote import Folder, is_remote
@@ -121,10 +122,9 @@ class Watch:
 
 
 def _wait_for_upload(run: str) -> None:
-    from depthray.checkpoints import save as checkpoint
     from depthray.runs import download
 
-    here = checkpoint.committed(download.working_folder(run) / checkpoint.FOLDER)[-1].name
+    here = select.committed(download.working_folder(run) / select.FOLDER)[-1].name
     while True:
         with suppress(Exception):  # the store may be away; the controller does not wait for ever
             if here in download.complete(Folder(run)):

@@ -23,6 +23,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
 from depthray.runs import progress
 from depthray.storage.remote import address, is_remote
+from depthray.training import preflight
 
 # Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s
 # unless told; Ray's print patch doubles lines.
@@ -91,7 +92,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     if args.resume and not is_remote(args.out) and not (args.out / "recipe.yaml").is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no recipe.yaml there)")
     words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
-    recipe = recipes.absolute(recipes.load(args.recipe or str(_saved(args.out)), words))
+    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved(args.out)), words))
     elastic.sizes(recipe, least=args.min_workers or args.workers, most=args.workers)
     return recipe
 
@@ -149,7 +150,8 @@ def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 
 def _prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
-    from depthray.runs.run import check_model, prepare
+    from depthray.runs.run import prepare
+    from depthray.training.dry_run import check_model
     from depthray.training.frames import Frames
 
     check_model(recipe, pretrained=not resume)
@@ -213,8 +215,9 @@ def _lock() -> None:
 
 
 def _farewell(run: Path | str, finished: bool) -> None:
+    from depthray.runs.locate import summary
     from depthray.runs.progress import TOLD
-    from depthray.runs.run import scores_of, summary
+    from depthray.runs.run import scores_of
 
     best, found = summary(run)
     scores = scores_of(found)

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthray.checkpoints import load as checkpoints_load
 from depthray.errors import CheckpointError, DataError, UsageError
+from depthray.runs import locate
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     import numpy as np
@@ -97,10 +99,9 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Predictor:
     """The predictor of a checkpoint, or of a run's best checkpoint; on the GPU where there is one."""
     from depthray import models
-    from depthray.checkpoints import save
 
     where = _device(device)
-    contents = save.load(save.resolve(Path(path)))
+    contents = checkpoints_load.load(locate.resolve(Path(path)))
     data = contents.recipe.data
     model = models.build_model(contents.recipe.model, data.inputs, pretrained=False)
     try:

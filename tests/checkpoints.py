@@ -12,16 +12,17 @@ from torch import Tensor
 
 from depthray import models
 from depthray.checkpoints import manifest, save
-from depthray.checkpoints.save import Contents
-from depthray.config import recipe
+from depthray.checkpoints.load import Contents
 from depthray.config.sections import Recipe
+from depthray.storage import local
+from depthray.training import preflight
 
 SMALL = ["data.size=64,96", "model.encoder=tiny"]
 
 
 def write_checkpoint(folder: Path, *words: str, name: str = "demo") -> Path:
     """A checkpoint of an untrained network below a run folder."""
-    made = recipe.load(name, [*(SMALL if name == "demo" else SMALL[:1]), *words])
+    made = preflight.load(name, [*(SMALL if name == "demo" else SMALL[:1]), *words])
     torch.manual_seed(0)
     weights = models.build_model(made.model, made.data.inputs).state_dict()
     contents = Contents(
@@ -66,6 +67,6 @@ def reseal(path: Path) -> None:
     files = {}
     for name in tree["files"]:
         data = (path / name).read_bytes()
-        files[name] = manifest.File(len(data), manifest.sha256(data).hexdigest())
+        files[name] = local.FileRecord(len(data), manifest.sha256(data).hexdigest())
     record = manifest.Manifest(tree["epoch"], tree["step"], tree["fingerprint"], tree["versions"], files)
     (path / "manifest.json").write_bytes(manifest.render(record))

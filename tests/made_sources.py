@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from depthray.batch import Sample
-from depthray.data.sources import Frame
+from depthray.data.source import Frame
 from depthray.errors import DataError
 
 

@@ -15,7 +15,7 @@ from depthray import distributed
 from depthray.batch import Batch, Prediction, Sample
 from depthray.config.sections import Data
 from depthray.data.loader import eval_batches
-from depthray.data.sources import Frame
+from depthray.data.source import Frame
 from depthray.evaluation.evaluate import evaluate
 from depthray.evaluation.protocols import PLAIN
 

@@ -10,20 +10,20 @@ import torch
 from numpy.typing import NDArray
 
 from depthray import models
-from depthray.checkpoints import save
-from depthray.config import recipe
+from depthray.checkpoints import load, save
+from depthray.training import preflight
 
 WORDS = ["data.size=64,96", "model.encoder=tiny"]
 
 
 def write_checkpoint(folder: Path, *words: str, seed: int = 0, scale: float = 1.0) -> Path:
     """A checkpoint below a run folder; `scale` multiplies the last layer's weights."""
-    made = recipe.load("demo", [*WORDS, *words])
+    made = preflight.load("demo", [*WORDS, *words])
     torch.manual_seed(seed)
     weights = dict(models.build_model(made.model, made.data.inputs).state_dict())
     last = [name for name, value in weights.items() if value.is_floating_point()][-1]
     weights[last] = weights[last] * scale
-    contents = save.Contents(
+    contents = load.Contents(
         weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
     )
     return save.write(folder / "checkpoints", contents)

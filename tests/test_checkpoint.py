@@ -14,10 +14,14 @@ import pytest
 import torch
 from checkpoints import Hostile, contents, flat, reseal
 
-from depthray.checkpoints import manifest, save
-from depthray.checkpoints.save import Contents, committed, latest, load, resolve, verify, write
+from depthray.checkpoints import manifest, select
+from depthray.checkpoints.load import Contents, load
+from depthray.checkpoints.manifest import verify
+from depthray.checkpoints.save import write
+from depthray.checkpoints.select import committed, latest
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
+from depthray.runs.locate import resolve
 from depthray.storage import local
 
 FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json", "manifest.json")
@@ -193,7 +197,7 @@ def test_state_that_could_not_be_loaded_safely_is_refused(tmp_path: Path, value:
 
 @pytest.mark.parametrize(("scores", "best"), [([3, 1, 2], 2), ([math.nan] * 3, 3), ([2, math.nan, 2], 3)])
 def test_a_run_folder_means_its_best_checkpoint(tmp_path: Path, scores: list[float], best: int) -> None:
-    root = tmp_path / save.FOLDER
+    root = tmp_path / select.FOLDER
     paths = [write(root, contents(step, score)) for step, score in enumerate(scores, 1)]
     assert resolve(tmp_path) == resolve(root) == paths[best - 1]
     assert resolve(paths[0]) == paths[0]

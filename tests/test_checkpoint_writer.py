@@ -13,7 +13,9 @@ import pytest
 import torch
 from checkpoints import contents, flat
 
-from depthray.checkpoints.save import Contents, Writer, committed, latest, load, write
+from depthray.checkpoints.load import Contents, load
+from depthray.checkpoints.save import Writer, write
+from depthray.checkpoints.select import committed, latest
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from depthray import models
-from depthray.config.recipe import load
 from depthray.config.sections import Model
 from depthray.errors import DataError
 from depthray.models._inputs import Planes
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
+from depthray.training.preflight import load
 from depthray.training.state import begin
 
 CPU = torch.device("cpu")

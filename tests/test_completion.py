@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from depthray.checkpoints import save
+from depthray.checkpoints import save, select
 from depthray.cli import completion
-from depthray.config import recipe
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.imaging import plots
+from depthray.training import preflight
 from depthray.training.state import begin
 
 CPU = torch.device("cpu")
@@ -27,11 +27,11 @@ SPARSE = ["data.inputs=[image,sparse]", "data.sparse.samples=50"]
 
 def saved(folder: Path, *words: str) -> Path:
     """A checkpoint of an untrained network."""
-    made = recipe.load("demo", [*SMALL, *words])
+    made = preflight.load("demo", [*SMALL, *words])
     writer = save.Writer(folder / "checkpoints", keep_best=1, monitor="abs_rel")
     writer.save(begin(made, CPU).contents({"abs_rel": 1.0}, fingerprint="f" * 64))
     writer.wait()
-    return save.committed(folder / "checkpoints")[-1]
+    return select.committed(folder / "checkpoints")[-1]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def filled(path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *wor
         model = Filling()
 
     monkeypatch.setattr("depthray.predict.load", lambda *_, **__: Loaded)
-    made = recipe.load(str(path / "recipe.yaml"), words)
+    made = preflight.load(str(path / "recipe.yaml"), words)
     return completion.completion_curve(path, made, samples, side="val", device=CPU)
 
 
@@ -105,7 +105,7 @@ def test_without_out_it_lies_in_the_runs_folder(path: Path) -> None:
 
 
 def made(*words: str) -> Recipe:
-    return recipe.load("demo", [*SMALL, *words])
+    return preflight.load("demo", [*SMALL, *words])
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from layouts_other import MAKERS, kitti
 from cluster.convert import main as convert
 from depthray.cli.data import main
 from depthray.config.sections import Data, Sparse
+from depthray.data.convert import convert_range, original_units, plan, stored_unit
 from depthray.data.shards import format
-from depthray.data.shards.convert import convert_range, original_units, plan, stored_unit
-from depthray.data.sources import Frame, open_source
+from depthray.data.source import Frame
+from depthray.data.sources import open_source
 from depthray.errors import DataError, DepthrayError, UsageError
 
 

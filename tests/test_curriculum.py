@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from depthray.batch import Sample
-from depthray.config import recipe
 from depthray.config.sections import Curriculum, Loss
 from depthray.data.curriculum import cut, difficulty, loss_at, size_at
-from depthray.data.sources import Source, open_source
+from depthray.data.source import Source
+from depthray.data.sources import open_source
 from depthray.errors import DataError
+from depthray.training import preflight
 from depthray.training.frames import Frames
 
 SMALL = [
@@ -26,14 +27,14 @@ SMALL = [
 
 @pytest.mark.parametrize("order", ["random", "difficulty"])
 def test_chunks_hold_every_training_frame_once(order: str) -> None:
-    made = recipe.load("demo", [*SMALL, f"curriculum.order={order}"])
+    made = preflight.load("demo", [*SMALL, f"curriculum.order={order}"])
     frames = Frames.open(made)
     assert sorted(index for chunk in frames.chunks for index in chunk) == frames.split.train
     assert max(map(len, frames.chunks)) - min(map(len, frames.chunks)) <= 1
 
 
 def test_difficulty_puts_easy_frames_first() -> None:
-    made = recipe.load("demo", [*SMALL, "curriculum.order=difficulty"])
+    made = preflight.load("demo", [*SMALL, "curriculum.order=difficulty"])
     source = open_source(made.data)
     chunks = cut(list(range(24)), source, made.curriculum, seed=0)
     scores = [[difficulty(source.read(index)["depth"]) for index in chunk] for chunk in chunks]
@@ -42,7 +43,7 @@ def test_difficulty_puts_easy_frames_first() -> None:
 
 
 def test_random_chunks_depend_on_the_seed_only() -> None:
-    made = recipe.load("demo", SMALL)
+    made = preflight.load("demo", SMALL)
     source = open_source(made.data)
     once, again, other = (cut(list(range(24)), source, made.curriculum, seed=seed) for seed in (0, 0, 1))
     assert once == again
@@ -50,7 +51,7 @@ def test_random_chunks_depend_on_the_seed_only() -> None:
 
 
 def test_epochs_go_through_the_chunks_in_turn() -> None:
-    frames = Frames.open(recipe.load("demo", SMALL))
+    frames = Frames.open(preflight.load("demo", SMALL))
     names = [frame.id for frame in frames.source.frames]
     for epoch, chunk in ((0, 0), (1, 0), (2, 1), (5, 2), (6, 0)):
         trained = {name for step in frames.train_epoch(epoch) for batch in step for name in batch["id"]}
@@ -78,7 +79,7 @@ def test_scale_weights_come_one_after_the_other_then_the_recipes() -> None:
 
 def test_small_epochs_are_small_and_validation_never_is() -> None:
     frames = Frames.open(
-        recipe.load("demo", [*SMALL, "curriculum.sizes=[[8,8],[16,24]]", "curriculum.epochs_per_size=1"])
+        preflight.load("demo", [*SMALL, "curriculum.sizes=[[8,8],[16,24]]", "curriculum.epochs_per_size=1"])
     )
     shapes = [tuple(next(frames.train_epoch(epoch))[0]["image"].shape[2:]) for epoch in range(4)]
     assert shapes == [(8, 8), (16, 24), (16, 32), (16, 32)]
@@ -96,11 +97,11 @@ def test_frames_without_depth_have_no_difficulty_but_can_be_trained_on() -> None
             del sample["depth"]
             return sample
 
-    made = recipe.load("demo", [*SMALL, "curriculum.order=difficulty"])
+    made = preflight.load("demo", [*SMALL, "curriculum.order=difficulty"])
     bare: Any = Bare(open_source(made.data))
     with pytest.raises(DataError, match="has no depth to rank it by; use curriculum.order=random"):
         Frames(made, bare)
-    frames = Frames(recipe.load("demo", SMALL), bare)
+    frames = Frames(preflight.load("demo", SMALL), bare)
     assert frames.doubts() == []
     assert "depth" not in next(frames.train_epoch(0))[0]
 

@@ -13,7 +13,8 @@ from frames import folder_dataset, read_index, write_index
 from depthray.__main__ import main
 from depthray.audit.check import check
 from depthray.config.sections import Data
-from depthray.data.shards.format import open_shard, pack
+from depthray.data.convert import pack
+from depthray.data.shards.format import open_shard
 from depthray.data.sources import open_source
 
 SIZE = (48, 64)

@@ -12,13 +12,13 @@ from process_groups import launch
 STEP = """
 import json, sys
 from depthray import distributed
-from depthray.config import recipe
+from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.state import begin
 from depthray.training.throughput import Interval
 from depthray.training.loop import fit
 device = distributed.start(gpu=False)
-made = recipe.load("demo", sys.argv[2:])
+made = preflight.load("demo", sys.argv[2:])
 state = begin(made, device)
 state.stop = lambda: True  # after one step
 list(fit(made, state, Frames.open(made)))

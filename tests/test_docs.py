@@ -30,6 +30,7 @@ from depthray.data.encodings import ENCODINGS
 from depthray.data.split import SIDES
 from depthray.errors import UsageError
 from depthray.evaluation.protocols import PROTOCOLS
+from depthray.training import preflight
 from serve import settings
 
 RECIPE = "unet-resnet34"  # stands in where a command takes the recipe of a run or a checkpoint
@@ -139,7 +140,7 @@ def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None
         name, words = RECIPE, [name, *words]
     if name.startswith("runs/"):  # a recipe that a command of the page has written
         name = RECIPE
-    recipe.load(name, words, training=training)
+    preflight.load(name, words, training=training)
 
 
 def flags() -> set[str]:
@@ -215,7 +216,7 @@ def test_commands_and_flags_in_running_text_are_real() -> None:
 
 
 def test_recipe_keys_in_running_text_are_real() -> None:
-    known = recipe.flatten(recipe.load(RECIPE))
+    known = recipe.flatten(preflight.load(RECIPE))
     seen = 0
     for page, words in inline():
         for word in words:
@@ -240,7 +241,7 @@ def loads(name: str, word: str) -> bool:
     """Whether a recipe takes the word, alone or, of another architecture's options, after its name."""
     for words in ([word], *([f"model={{name: {other}}}", word] for other in models.names())):
         with contextlib.suppress(UsageError):
-            recipe.load(name, words, training=False)  # of a word alone; those beside it may be what it needs
+            preflight.load(name, words, training=False)  # of a word alone; those beside it may be what it needs
             return True
     return False
 

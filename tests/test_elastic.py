@@ -17,12 +17,12 @@ import torch
 
 from cluster import elastic, resources
 from cluster.resources import Workers
-from depthray.checkpoints import save
-from depthray.config import recipe as recipes
+from depthray.checkpoints import load, select
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
 from depthray.runs import progress
 from depthray.runs.run import prepare, record
+from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.outside import Outside
 
@@ -30,7 +30,7 @@ SMALL = ["data.size=32,64", "data.frames=40", "data.workers=0", "train.epochs=1"
 
 
 def made(*words: str) -> Recipe:
-    return recipes.load("demo", [*SMALL, *words])
+    return preflight.load("demo", [*SMALL, *words])
 
 
 @pytest.fixture
@@ -77,18 +77,18 @@ def test_a_save_point_asked_for_at_the_end_of_an_epoch_does_not_wait_for_validat
     outside = Outside(save=lambda: bool(asked and asked.pop(0)), saved=lambda: shutil.copytree(run, then))
     prepare(run, recipe, resume=False)
     (whole,) = record(recipe, run, device, outside=outside)
-    assert save.load(save.committed(then / save.FOLDER)[-1]).epoch == 0
+    assert load.load(select.committed(then / select.FOLDER)[-1]).epoch == 0
     prepare(then, recipe, resume=True)
     (rest,) = record(recipe, then, device)
     assert (rest.number, rest.step) == (whole.number, whole.step) == (1, last)
     assert rest.metrics["train_loss"] == whole.metrics["train_loss"]
-    one, two = (save.load(save.committed(each / save.FOLDER)[-1]).weights for each in (run, then))
+    one, two = (load.load(select.committed(each / select.FOLDER)[-1]).weights for each in (run, then))
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 def steps(run: Path) -> list[int]:
     """Of the checkpoints of a run."""
-    return [int(path.name.split("step-")[1]) for path in save.committed(run / save.FOLDER)]
+    return [int(path.name.split("step-")[1]) for path in select.committed(run / select.FOLDER)]
 
 
 def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(
     train(*words, "train.epochs=2", "--local", "--out", str(alone))
     train(*words, "--out", str(changed), under=launcher)
     train(*words, "train.epochs=2", "--local", "--out", str(changed), "--resume")
-    left, right = (save.load(save.committed(run / save.FOLDER)[-1]) for run in (alone, changed))
+    left, right = (load.load(select.committed(run / select.FOLDER)[-1]) for run in (alone, changed))
     assert left.step == right.step and left.epoch == right.epoch == 2
     gap = max((left.weights[key] - right.weights[key]).abs().max().item() for key in left.weights)
     assert 0 < gap < 1e-4, "0 would mean that no second process took part"

@@ -19,9 +19,8 @@ from frames import folder_dataset
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
 from depthray import models
-from depthray.checkpoints import save
+from depthray.checkpoints import load, manifest, save
 from depthray.cli import evaluate as evaluate_command
-from depthray.config import recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import CheckpointError, DataError, UsageError
 from depthray.evaluation import bootstrap, metrics, report
@@ -29,6 +28,8 @@ from depthray.evaluation.baselines import fit, trivial_scores
 from depthray.evaluation.evaluate import best_median_worst, evaluate, pictures
 from depthray.evaluation.protocols import NYU_BTS, PLAIN, PROTOCOLS
 from depthray.evaluation.report import Evaluation, Row
+from depthray.runs import locate
+from depthray.training import preflight
 
 CPU = torch.device("cpu")
 
@@ -235,11 +236,11 @@ def test_trivial_scores_are_those_of_the_evaluation():
 def run(tmp_path_factory):
     """A run folder with one checkpoint of an untrained network."""
     words = ["data.size=32,32", "eval.batch_size=5", "data.val_fraction=0.4", "data.frames=12"]
-    demo = recipe.load("demo", words)
+    demo = preflight.load("demo", words)
     torch.manual_seed(0)
     weights = models.build_model(demo.model, demo.data.inputs).state_dict()
     folder = tmp_path_factory.mktemp("run")
-    contents = save.Contents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
+    contents = load.Contents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
     save.write(folder / "checkpoints", contents)
     return folder
 
@@ -265,7 +266,7 @@ def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
     assert out.name == "epoch-0003-step-00000030-val-plain" and str(out) in capsys.readouterr().out
     found = json.loads((out / "evaluation.json").read_text())
     assert found["frames"] == 4 and found["data"] == "synthetic"
-    assert save.verify(save.resolve(run))
+    assert manifest.verify(locate.resolve(run))
 
 
 @pytest.mark.parametrize(
@@ -285,9 +286,9 @@ def test_command_names_what_is_wrong(run, words, error, message):
 
 
 def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
-    contents = save.load(save.resolve(run))
+    contents = load.load(locate.resolve(run))
     weights = {key: value for key, value in contents.weights.items() if not key.endswith("bias")}
-    small = save.Contents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
+    small = load.Contents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
     path = save.write(tmp_path / "checkpoints", small)
     with pytest.raises(CheckpointError, match="the weights do not fit the recipe"):
         evaluate_command.main([str(path)])

@@ -12,7 +12,8 @@ from frames import depth_map, folder_dataset, picture, read_index, write_index
 
 from depthray.batch import COLOURS, MAPS
 from depthray.config.sections import Data
-from depthray.data.sources import INPUTS, check, open_source, recognise
+from depthray.data.source import INPUTS
+from depthray.data.sources import check, open_source, recognise
 from depthray.errors import DataError, UsageError
 
 SIZE = (48, 64)

@@ -37,7 +37,7 @@ def term(name, depth, truth, valid):
             extra["intrinsics"] = torch.tensor(oracles.CAMERA).expand(len(depth), 3, 3)
         case "smoothness":
             image = torch.tensor(IMAGE).expand(len(depth), 3, HEIGHT, WIDTH)
-            return losses.smoothness(depth, image=image, valid=valid)
+            return losses.TERMS["smoothness"](depth, image=image, valid=valid)
         case "multiscale":
             whole = torch.where(valid, depth, 2.0)
             extra |= {"pyramid": [whole[..., ::2, ::2], whole[..., ::4, ::4]], "multiscale_weights": WEIGHTS}

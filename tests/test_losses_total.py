@@ -33,7 +33,7 @@ def test_total_weighs_the_terms_and_names_them():
     prediction, batch = case()
     prediction["depth"] = torch.rand_like(batch["depth"])
     value, terms = losses.total(prediction, batch, Loss(l1=2.0, gradient=0.5))
-    wanted = losses.l1(prediction["depth"], batch["depth"], valid=batch["valid"])
+    wanted = losses.TERMS["l1"](prediction["depth"], batch["depth"], valid=batch["valid"])
     assert set(terms) == {"l1", "gradient"} and torch.equal(terms["l1"], wanted)
     torch.testing.assert_close(value, 2.0 * terms["l1"] + 0.5 * terms["gradient"])
 
@@ -99,9 +99,11 @@ def test_image_and_camera_are_brought_to_the_coarse_depth():
     _, terms = losses.total(prediction, batch, Loss(normals=1, smoothness=1))
     camera = inputs.scale_camera(batch["intrinsics"], old=(12, 16), new=size)
     image = functional.avg_pool2d(batch["image"], 2)
-    wanted = losses.normals(prediction["depth"], truth, valid=valid, intrinsics=camera)
+    wanted = losses.TERMS["normals"](prediction["depth"], truth, valid=valid, intrinsics=camera)
     torch.testing.assert_close(terms["normals"], wanted)
-    torch.testing.assert_close(terms["smoothness"], losses.smoothness(prediction["depth"], image=image, valid=valid))
+    torch.testing.assert_close(
+        terms["smoothness"], losses.TERMS["smoothness"](prediction["depth"], image=image, valid=valid)
+    )
     assert camera[0, 0, 0] == 10 and camera[0, 0, 2] == 3.5  # centre of 8 pixels, as 7.5 was of 16
 
 
@@ -109,7 +111,7 @@ def test_mask_of_a_coarse_prediction_is_what_covers_more_than_half():
     mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 1, 0]])[None, None]
     logits = torch.tensor([[[[1.5, -0.5]]]])
     _, terms = losses.total({"mask": logits}, {"mask": mask}, Loss(mask_bce=1))
-    torch.testing.assert_close(terms["mask_bce"], losses.mask_bce(logits, torch.tensor([[[[1.0, 0.0]]]])))
+    torch.testing.assert_close(terms["mask_bce"], losses.TERMS["mask_bce"](logits, torch.tensor([[[[1.0, 0.0]]]])))
 
 
 def test_mask_alone_needs_no_depth():

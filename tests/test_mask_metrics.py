@@ -12,7 +12,6 @@ import pytest
 import torch
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
-from depthray.config.recipe import load
 from depthray.data.loader import eval_batches
 from depthray.errors import DataError, UsageError
 from depthray.evaluation import report
@@ -22,6 +21,7 @@ from depthray.evaluation.metrics import METRICS
 from depthray.evaluation.protocols import PLAIN
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
+from depthray.training.preflight import load
 from depthray.training.validate import validate
 
 CPU = torch.device("cpu")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from depthray.config import metric_names
 from depthray.evaluation import metrics
 
 SPANS = [(0, math.inf), (0, 1), (1, 3), (3, 5), (5, math.inf)]
@@ -124,7 +125,7 @@ def test_a_counted_frame_whose_metric_is_no_number_is_the_worst_and_not_left_out
     broken = np.full((1, len(metrics.SUMS)), math.nan)
     broken[:, 0] = 5
     assert all(
-        metrics.badness(*pair) in (0, math.inf) for pair in metrics.average(metrics.image_scores(broken)).items()
+        metric_names.rank_key(*pair) in (0, math.inf) for pair in metrics.average(metrics.image_scores(broken)).items()
     )
 
 

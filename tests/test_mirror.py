@@ -18,10 +18,12 @@ from object_store import Store, serving
 
 from cluster.train import main
 from depthray import load
-from depthray.checkpoints import manifest, save
-from depthray.checkpoints.save import Writer, committed
+from depthray.checkpoints import load as checkpoints_load
+from depthray.checkpoints import manifest, save, select
+from depthray.checkpoints.save import Writer
+from depthray.checkpoints.select import committed
 from depthray.errors import CheckpointError, UsageError
-from depthray.runs import download, progress
+from depthray.runs import download, locate, progress
 from depthray.runs.upload import Mirror, send
 from depthray.storage import local
 from depthray.storage.remote import Folder, StorageError
@@ -113,7 +115,7 @@ def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: Folder, tmp_
     download.take_up(run, tmp_path / "b", said.append)
     assert [path.name for path in committed(tmp_path / "b" / "checkpoints")] == [paths[1].name]
     assert len(said) == 1 and f"{run.url}/{broken}: damaged" in said[0] and "going back" in said[0]
-    got = save.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
+    got = checkpoints_load.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
     assert flat(got.state) == flat(contents(2, fill=2).state)
     mirror = mirrored(run, tmp_path / "b", said.append)
     wait_until(lambda: len(committed(tmp_path / "b" / "checkpoints")) == 2)
@@ -188,7 +190,7 @@ def test_a_follower_reads_what_is_mirrored(store: Store, run: Folder, tmp_path: 
 
 
 def weights(url: str) -> dict[str, torch.Tensor]:
-    return save.load(save.resolve(Path(url))).weights
+    return checkpoints_load.load(locate.resolve(Path(url))).weights
 
 
 def test_a_run_goes_on_exactly_on_another_machine(
@@ -208,7 +210,7 @@ def test_a_run_goes_on_exactly_on_another_machine(
     assert "resumed from epoch-0001" in said and f"checkpoint   {url}/checkpoints/epoch-000" in said
     machine("three")
     mine, theirs = (
-        save.load(committed(whole / "checkpoints")[-1]),
+        checkpoints_load.load(committed(whole / "checkpoints")[-1]),
         Path(url, "checkpoints", "epoch-0002-step-00000002"),
     )
     assert all(torch.equal(value, mine.weights[key]) for key, value in weights(str(theirs)).items())
@@ -247,7 +249,7 @@ def test_training_outlives_a_store_and_says_where_all_is(
         store.start()
     working = download.working_folder(url)
     assert error.value.exit_code == 5 and str(working) in str(error.value)
-    assert save.latest(working / "checkpoints", pytest.fail)
+    assert select.latest(working / "checkpoints", pytest.fail)
     step = int(committed(working / "checkpoints")[-1].name[-8:])
     capsys.readouterr()
     monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "20")
@@ -282,7 +284,7 @@ def test_a_local_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(local.errno, code), 3))
     writer.save(contents(1))
     path = writer.wait()
-    assert path and save.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
+    assert path and select.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
     assert len(said) == 2 and "trying again" in said[0] and "works again after 3 failures" in said[1]
 
 
@@ -298,7 +300,7 @@ def test_a_local_disk_that_fails_for_good(
     with pytest.raises(CheckpointError, match="cannot write checkpoints") as error:
         writer.wait()
     assert error.value.exit_code == 3
-    assert save.latest(tmp_path, pytest.fail) == before
+    assert select.latest(tmp_path, pytest.fail) == before
 
 
 def test_progress_refused_by_a_disk_is_added_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from depthray import models
 from depthray.cli import models as models_command
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model
+from depthray.training import preflight
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_figures_are_true(rows, name, variant, inputs, stride, output, parameter
 
 def test_every_recipe_is_under_its_architecture(rows):
     used = [(recipe, row.architecture) for row in rows.values() for recipe in row.recipes]
-    assert sorted(used) == [(name, recipes.load(name).model.name) for name in recipes.names()]
+    assert sorted(used) == [(name, preflight.load(name).model.name) for name in recipes.names()]
     assert "demo" in rows["unet", "unet-tiny"].recipes
 
 

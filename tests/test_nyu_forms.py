@@ -16,8 +16,7 @@ from frames import folder_dataset
 
 from depthray.__main__ import main
 from depthray.batch import WORDS
-from depthray.data.rendering import render
-from depthray.data.sources import open_source
+from depthray.data.sources import open_source, synthetic
 from depthray.data.split import split
 from depthray.errors import DataError, UsageError
 
@@ -106,7 +105,7 @@ def test_test_frames_neither_train_nor_validate(section):
 
 def test_layouts_are_told_apart(made, tmp_path):
     folder_dataset(tmp_path / "folder")
-    render.write(tmp_path / "shards", frames=2, size=(24, 32), layout="shards")
+    synthetic.write(tmp_path / "shards", frames=2, size=(24, 32), layout="shards")
     (tmp_path / "empty").mkdir()
     others = [tmp_path / name for name in ("folder", "shards", "empty")]
     for form in FORMS:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from depthray.config import recipe
 from depthray.errors import UsageError
-from depthray.training import precision
+from depthray.training import precision, preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, fit
 from depthray.training.precision import Precision
@@ -32,7 +31,7 @@ def test_fp16_on_a_cpu_is_refused() -> None:
 @pytest.mark.parametrize("word", ["fp32", "bf16"])
 def test_weights_stay_float32_and_training_lowers_the_loss(word: str) -> None:
     words = ["data.size=32,64", "data.frames=40", "train.batch_size=8", "train.epochs=4", f"train.precision={word}"]
-    made = recipe.load("demo", words)
+    made = preflight.load("demo", words)
     state = begin(made, CPU)
     losses = [e.metrics["train_loss"] for e in fit(made, state, Frames.open(made)) if isinstance(e, Epoch)]
     assert losses[-1] < losses[0]

@@ -12,10 +12,11 @@ from PIL import Image
 
 from depthray import load, models
 from depthray.__main__ import main
+from depthray.checkpoints import load as checkpoints_load
 from depthray.checkpoints import save
 from depthray.cli import predict as predict_command
-from depthray.config import recipe
 from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
+from depthray.training import preflight
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +164,8 @@ def test_a_target_that_the_network_lacks_is_left_out_or_named(tmp_path, image, c
 def test_weights_of_another_network_are_refused(trained, tmp_path):
     from dataclasses import replace
 
-    contents = save.load(trained)
-    wide = contents.recipe.model_copy(update={"model": recipe.load("demo", ["model.encoder=resnet18"]).model})
+    contents = checkpoints_load.load(trained)
+    wide = contents.recipe.model_copy(update={"model": preflight.load("demo", ["model.encoder=resnet18"]).model})
     made = save.write(tmp_path / "checkpoints", replace(contents, recipe=wide))
     with pytest.raises(CheckpointError, match="weights do not fit the recipe"):
         load(made)

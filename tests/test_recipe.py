@@ -19,16 +19,17 @@ from depthray.errors import UsageError
 from depthray.evaluation.mask_metrics import MASK_METRICS
 from depthray.evaluation.metrics import METRICS
 from depthray.evaluation.protocols import PROTOCOLS
+from depthray.training import preflight
 
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_shipped_recipes_load_and_survive_a_round_trip(name: str) -> None:
-    loaded = recipe.load(name)
-    assert recipe.parse(yaml.safe_load(recipe.dump(loaded)), where=name) == loaded
+    loaded = preflight.load(name)
+    assert preflight.parse(yaml.safe_load(recipe.dump(loaded)), where=name) == loaded
 
 
 def test_words_override_the_file_with_typed_values() -> None:
-    loaded = recipe.load(
+    loaded = preflight.load(
         "unet-resnet34", ["optim.lr=3e-4", "data.size=96,128", "model.encoder=resnet18", "data.inputs=[image]"]
     )
     assert loaded.optim.lr == 3e-4
@@ -40,7 +41,7 @@ def test_words_override_the_file_with_typed_values() -> None:
 def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
     words = ["data.sparse.samples=5", "curriculum.sizes=[[64,64],[128, 96]]", "curriculum.scale_weights=[[0,1],[1,1]]"]
     scales = ["loss.multiscale=1", "loss.multiscale_weights=1,1"]
-    loaded = recipe.load("unet-resnet34", [*words, *scales, "data.sparse.pattern=grid"])
+    loaded = preflight.load("unet-resnet34", [*words, *scales, "data.sparse.pattern=grid"])
     assert (loaded.data.sparse.samples, loaded.data.sparse.pattern) == (5, "grid")
     assert loaded.curriculum.sizes == ((64, 64), (128, 96))
     assert loaded.curriculum.scale_weights == ((0.0, 1.0), (1.0, 1.0))
@@ -95,7 +96,7 @@ def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
 )
 def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        recipe.load("unet-resnet34", ["seed=1", *word.split()])
+        preflight.load("unet-resnet34", ["seed=1", *word.split()])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -114,7 +115,7 @@ def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
     ],
 )
 def test_keys_that_fit_each_other_are_taken(word: str) -> None:
-    assert recipe.load("unet-resnet34", word.split()).seed == 0
+    assert preflight.load("unet-resnet34", word.split()).seed == 0
 
 
 @pytest.mark.parametrize(
@@ -126,20 +127,21 @@ def test_keys_that_fit_each_other_are_taken(word: str) -> None:
     ],
 )
 def test_a_lone_value_is_a_list_of_one(tmp_path: Path, word: str, found: Callable[[Recipe], bool]) -> None:
-    assert found(recipe.load("unet-resnet34", [word]))
+    assert found(preflight.load("unet-resnet34", [word]))
     key, value = word.split("=")
     section, name = key.split(".")
     (tmp_path / "mine.yaml").write_text(f"{section}: {{{name}: {value}, {'l1: 1' if section == 'loss' else ''}}}\n")
-    assert found(recipe.load(str(tmp_path / "mine.yaml")))
+    assert found(preflight.load(str(tmp_path / "mine.yaml")))
 
 
 @pytest.mark.parametrize("word", ["data.max_depth=80", "eval.protocol=legacy-003", "data.targets=mask"])
 def test_what_only_training_relates_may_disagree_to_score_or_to_read(word: str) -> None:
-    assert recipe.load("unet-resnet34", [word], training=False) != recipe.load("unet-resnet34")
+    assert preflight.load("unet-resnet34", [word], training=False) != preflight.load("unet-resnet34")
 
 
 def test_checking_a_recipe_does_not_wait_for_torch() -> None:
-    code = "import sys; from depthray.config import recipe; recipe.load('masknet'); sys.exit('torch' in sys.modules)"
+    look = "sys.exit('torch' in sys.modules)"
+    code = f"import sys; from depthray.training import preflight; preflight.load('masknet'); {look}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -163,17 +165,17 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"mine\.yaml") as caught:
-        recipe.load(str(path))
+        preflight.load(str(path))
     assert said in str(caught.value)
 
 
 def test_a_missing_recipe_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'demo'"):
-        recipe.load("deno")
+        preflight.load("deno")
 
 
 def test_shown_recipe_has_a_comment_on_each_key_and_reads_back(tmp_path: Path) -> None:
-    loaded = recipe.load(
+    loaded = preflight.load(
         "unet-resnet34", ["optim.lr=3e-4", "data.sparse.samples=7", "curriculum.sizes=[[64,64],[96,96]]"]
     )
     lines = list(commented(loaded))
@@ -181,7 +183,7 @@ def test_shown_recipe_has_a_comment_on_each_key_and_reads_back(tmp_path: Path) -
     path = tmp_path / "shown.yaml"
     path.write_text("\n".join(lines))
     assert any(line.startswith("    samples: 7 ") for line in lines)
-    shown, given = recipe.flatten(recipe.load(str(path))), recipe.flatten(loaded)
+    shown, given = recipe.flatten(preflight.load(str(path))), recipe.flatten(loaded)
     assert given.items() <= shown.items()
 
 

@@ -5,6 +5,7 @@ import torch
 
 from depthray import losses, models
 from depthray.config import recipe
+from depthray.training import preflight
 
 SIDE = 64
 
@@ -29,7 +30,7 @@ def a_batch(count=2):
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_the_loss_reaches_every_trained_parameter(name):
-    made = recipe.load(name)
+    made = preflight.load(name)
     torch.manual_seed(0)
     network = models.build_model(made.model, made.data.inputs).train()
     batch = a_batch()
@@ -43,7 +44,7 @@ def test_the_loss_reaches_every_trained_parameter(name):
 
 @pytest.mark.parametrize("name", recipe.names())
 def test_the_network_gives_what_the_recipe_is_taught_and_ranked_by(name):
-    made = recipe.load(name)
+    made = preflight.load(name)
     with torch.device("meta"):
         network = models.build_model(made.model, made.data.inputs)
     assert set(made.data.targets) <= set(getattr(network, "gives", ("depth",)))

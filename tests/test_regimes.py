@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from depthray import losses
-from depthray.checkpoints import save
-from depthray.config import recipe
+from depthray.checkpoints import load, select
 from depthray.config.sections import Loss, Recipe
 from depthray.runs.run import STOP, prepare, record
+from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, fit
 from depthray.training.precision import Precision
@@ -31,7 +31,7 @@ WORDS = [
 
 
 def small(*words: str) -> Recipe:
-    return recipe.load("demo", [*SMALL, *words])
+    return preflight.load("demo", [*SMALL, *words])
 
 
 def weights_after(made: Recipe, run: Path, *, stop: int = 0) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def weights_after(made: Recipe, run: Path, *, stop: int = 0) -> dict[str, torch.
 
     for _ in record(made, run, CPU, show=show):
         pass
-    return save.load(save.committed(run / "checkpoints")[-1]).weights
+    return load.load(select.committed(run / "checkpoints")[-1]).weights
 
 
 @pytest.mark.parametrize("words", WORDS, ids=["sizes", "sizes-and-sparse"])

@@ -20,14 +20,17 @@ from object_store import Store, serving
 from depthray.__main__ import main
 from depthray.config import recipe as recipes
 from depthray.config.sections import Augment, Data
+from depthray.data import convert
 from depthray.data.loader import TrainLoader
 from depthray.data.shard_order import line_of
 from depthray.data.shards import format, remote_shards
 from depthray.data.shards.prefetch import fetched_ahead
-from depthray.data.sources import Source, open_source, recognise
+from depthray.data.source import Source
+from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError, ResourceError, UsageError
 from depthray.storage import cache
 from depthray.storage import remote as storage
+from depthray.training import preflight
 
 SHARDS = Data(order="shards")
 COUNT, PER_SHARD = 36, 3  # frames, in 12 shards
@@ -36,7 +39,7 @@ COUNT, PER_SHARD = 36, 3  # frames, in 12 shards
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
-    format.pack(Made(COUNT, sizes=((24, 32),)), folder, provenance={}, frames_per_shard=PER_SHARD)
+    convert.pack(Made(COUNT, sizes=((24, 32),)), folder, provenance={}, frames_per_shard=PER_SHARD)
     return folder
 
 
@@ -182,7 +185,7 @@ def test_a_shuffle_of_all_is_refused_where_the_cache_is_too_small(
     monkeypatch.setenv(cache.BOUND, "0.00002")
     words = ["data.source=shards", f"data.root={url}", "train.batch_size=4", "data.size=32,32"]
     with pytest.raises(ResourceError, match=r"no room for 0\.\d+ GB of shards: .*data\.order=shards"):
-        next(Frames.open(recipes.load("demo", words)).train_epoch(0))
+        next(Frames.open(preflight.load("demo", words)).train_epoch(0))
 
 
 def test_a_full_disk_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +226,7 @@ def test_a_set_packed_anew_does_not_meet_the_old_one(url: str, tmp_path: Path) -
     old.read(0)
     other = Made(COUNT, sizes=((24, 32),))
     other.read = lambda i, read=other.read: {**read(i), "depth": np.full((24, 32), 7.0, np.float32)}
-    format.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
+    convert.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
     copy(tmp_path / "other", url)
     assert opened(url).read(0)["depth"][0, 0] == 7
     with pytest.raises(DataError, match=r"shard-00001\.h5: changed since the data set was opened"):
@@ -345,7 +348,7 @@ def test_a_bound_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPa
 
 def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    made = recipes.load("demo", ["data.source=shards", "data.root=s3://bucket/packed/"])
+    made = preflight.load("demo", ["data.source=shards", "data.root=s3://bucket/packed/"])
     assert recipes.absolute(made).data.root == "s3://bucket/packed"
     assert recipes.located("packed") == os.path.realpath(tmp_path / "packed")
 
@@ -384,5 +387,5 @@ def test_training_is_the_same_as_from_the_disk(
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rooms")
     source = open_source(Data(source="synthetic", frames=24, size=(32, 64)))
-    format.pack(source, folder, provenance={}, frames_per_shard=4)
+    convert.pack(source, folder, provenance={}, frames_per_shard=4)
     return folder

@@ -15,6 +15,7 @@ import yaml
 from report_html import HOSTILE, POINTS, charts, checked
 
 from depthray.config import recipe as recipes
+from depthray.training import preflight
 from tuning import records
 from tuning.report import build, figures, headline, listing
 from tuning.report.markdown import plain
@@ -66,7 +67,7 @@ def test_the_command_on_the_page_trains_the_best_recipe(folder: Path) -> None:
     page, winner = checked(folder), Study.read(folder).winner()
     assert winner
     assert "depthray train best.yaml --workers 1 --cpus-per-worker 1" in page.text.replace("\\ ", "")
-    best = recipes.flatten(recipes.load(str(folder / "best.yaml")))
+    best = recipes.flatten(preflight.load(str(folder / "best.yaml")))
     assert {key: best[key] for key in winner.outcome.words} == dict(winner.outcome.words)
     assert (folder / "best.yaml").read_text().startswith("# Best of the search over demo: trial ")
 

@@ -10,7 +10,7 @@ import pytest
 import searches
 from report_html import checked
 
-from depthray.config import recipe as recipes
+from depthray.training import preflight
 from tuning.report import build, sample_sheets
 from tuning.study.study import Study
 
@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     run = tmp_path_factory.mktemp("trained") / "run"
     words = ["data.frames=32", "data.size=32,40", "data.val_fraction=0.5", "train.epochs=1", "train.batch_size=4"]
-    recipe = recipes.load("demo", words)
+    recipe = preflight.load("demo", words)
     prepare(run, recipe, resume=False)
     for _ in record(recipe, run, torch.device("cpu")):
         pass

@@ -18,13 +18,13 @@ import pytest
 import torch
 
 from depthray.__main__ import main
-from depthray.checkpoints import save
-from depthray.checkpoints.save import committed
-from depthray.config import recipe as recipes
+from depthray.checkpoints import load, select
+from depthray.checkpoints.select import committed
 from depthray.errors import UsageError
 from depthray.runs import progress
 from depthray.runs.run import prepare
 from depthray.storage import local
+from depthray.training import preflight
 
 WORDS = ["demo", "data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=6", "train.precision=fp32"]
 
@@ -76,7 +76,7 @@ def after_saving(run: Path, count: int, then: Callable[[], None]) -> threading.T
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return save.load(committed(run / "checkpoints")[-1]).weights
+    return load.load(committed(run / "checkpoints")[-1]).weights
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_disk_that_is_not(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"depthray: {run}") and os.strerror(code) in line
     saved = committed(run / "checkpoints")
-    assert save.latest(run / "checkpoints", pytest.fail) == saved[-1]
+    assert select.latest(run / "checkpoints", pytest.fail) == saved[-1]
     assert train(run, "--resume") in (2, 3, 5)  # still not there: nothing is spoilt by trying
     assert len(capsys.readouterr().err.splitlines()) == 1
     disk.code = 0
@@ -143,7 +143,7 @@ def test_a_run_that_must_begin_again_says_so(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_does_not_take_the_recipe(tmp_path: Path) -> None:
-    recipe = recipes.load("demo", [])
+    recipe = preflight.load("demo", [])
     prepare(tmp_path, recipe, resume=False)
     before = (tmp_path / "recipe.yaml").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

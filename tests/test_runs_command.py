@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from depthray.__main__ import main
-from depthray.checkpoints import save
-from depthray.config import recipe
-from depthray.runs import listing, progress
+from depthray.checkpoints import load
+from depthray.runs import listing, locate, progress
 from depthray.runs.run import STOP, prepare, record
 from depthray.storage.folder import tree
+from depthray.training import preflight
 
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=3", "train.precision=fp32"]
 
@@ -24,7 +24,7 @@ SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epoch
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three epochs with all its checkpoints, trained for real: its own words tell how it ended."""
     run = tmp_path_factory.mktemp("trained") / "first"
-    made = recipe.load("demo", [*SMALL, "train.keep_best=3"])
+    made = preflight.load("demo", [*SMALL, "train.keep_best=3"])
     prepare(run, made, resume=False)
     for _ in record(made, run, torch.device("cpu")):
         pass
@@ -94,7 +94,7 @@ def test_states_follow_what_the_run_left(place: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_stopped_run_really_writes_what_is_looked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, made = tmp_path / "runs" / "a", recipe.load("demo", SMALL)
+    run, made = tmp_path / "runs" / "a", preflight.load("demo", SMALL)
     prepare(run, made, resume=False)
     for _ in record(made, run, torch.device("cpu")):
         assert main(["runs", "stop", str(run)]) == 0
@@ -135,7 +135,7 @@ def test_show_says_what_differs_which_checkpoint_is_best_and_how_to_go_on(
     assert main(["runs", "show", str(run)]) == 0
     told = capsys.readouterr().out
     assert "train.epochs=3  (there: 16)" in told and "data.size=[32, 64]" in told
-    best = save.resolve(run).name
+    best = locate.resolve(run).name
     assert next(line for line in told.splitlines() if f"  {best}" in line).split("MB")[1].split()[0] == "best"
     assert f"depthray runs resume {run}" in told and "silent: " in told
 
@@ -147,7 +147,7 @@ def test_clean_keeps_the_best_and_the_last_and_what_is_evaluated(
     run = place / "first"
     where = f"file://{run}" if remote else str(run)
     saved = listing.one(run).checkpoints()
-    best = save.resolve(run).name
+    best = locate.resolve(run).name
     for extra in ("ray/attempt-1/x", "checkpoints/.tmp-1/model.safetensors", "evaluations/v/evaluation.json"):
         (run / extra).parent.mkdir(parents=True)
         (run / extra).write_text("x" * 1000)
@@ -161,7 +161,7 @@ def test_clean_keeps_the_best_and_the_last_and_what_is_evaluated(
     assert capsys.readouterr().out == would.replace("would remove", "removed").replace("would free", "freed")
     assert {path.name for path in (run / "checkpoints").iterdir()} == {best, saved[-1].name}
     assert not (run / "ray").exists() and (run / "evaluations" / "v" / "evaluation.json").exists()
-    save.load(save.resolve(run), state=True)
+    load.load(locate.resolve(run), state=True)
 
 
 def test_a_run_that_may_be_going_on_is_not_cleaned(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from layouts_nyu import PER_SCENE, SCENES, SIZE, room, s2d
 
-from depthray.data.rendering import render
-from depthray.data.sources import open_source, recognise
+from depthray.data.sources import open_source, recognise, synthetic
 from depthray.data.sources import s2d as form
 from depthray.errors import DataError
 
@@ -56,7 +55,7 @@ def test_other_held_out_frames_validate(section, root):
 
 
 def test_shards_are_another_form(root, tmp_path):
-    render.write(tmp_path / "train/rooms", frames=2, size=(24, 32), layout="shards")
+    synthetic.write(tmp_path / "train/rooms", frames=2, size=(24, 32), layout="shards")
     assert not form.fits(tmp_path)
     assert not form.fits(tmp_path / "train/rooms")
     assert recognise(root) == "s2d"

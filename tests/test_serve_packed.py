@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from depthray import models
-from depthray.config import recipe
 from depthray.predict import Predictor
+from depthray.training import preflight
 from serve.registry import golden
 from serve.replica import cpu_fusion
 
@@ -34,7 +34,7 @@ def lived(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_architecture_says_the_same(name: str) -> None:
-    made = recipe.load(name, ["data.size=64,96"])
+    made = preflight.load(name, ["data.size=64,96"])
     torch.manual_seed(0)
     network = lived(models.build_model(made.model, made.data.inputs, pretrained=False))
     predictor = Predictor(network, made, device=torch.device("cpu"))

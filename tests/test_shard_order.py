@@ -13,14 +13,14 @@ import torch
 from made_sources import Drawn
 from process_groups import launch
 
-from depthray.config.recipe import load
 from depthray.config.sections import Augment, Data
+from depthray.data import convert
 from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.shard_order import WINDOW, Line, line_of
-from depthray.data.shards import format
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
 from depthray.runs.run import FREE_ON_RESUME
+from depthray.training.preflight import load
 
 
 def line(sizes: Sequence[int], seed: int = 3) -> Line:
@@ -136,14 +136,14 @@ def test_the_order_is_part_of_the_numbers_of_a_run() -> None:
 SCORE = """
 import json, sys
 from depthray import distributed
-from depthray.config import recipe
+from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.data.sources.shards import Shards
 from depthray.training.state import begin
 from depthray.training.loop import fit, Epoch
 from depthray.training.validate import validate
 device = distributed.start(gpu=False)
-made = recipe.load("demo", sys.argv[2:])
+made = preflight.load("demo", sys.argv[2:])
 frames = Frames.open(made)
 read, before = set(), Shards.read
 def reading(source, index):
@@ -162,7 +162,7 @@ distributed.stop()
 
 def test_two_processes_train_on_shards_of_their_own(tmp_path: Path) -> None:
     source = open_source(Data(source="synthetic", frames=48, size=(32, 64)))
-    format.pack(source, tmp_path / "packed", provenance={}, frames_per_shard=4)
+    convert.pack(source, tmp_path / "packed", provenance={}, frames_per_shard=4)
     words = [
         *("data.source=shards", f"data.root={tmp_path / 'packed'}", "data.order=shards", "data.size=32,64"),
         *("train.batch_size=4", "train.epochs=1", "train.precision=fp32", "data.val_fraction=0.34"),

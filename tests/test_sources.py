@@ -14,7 +14,7 @@ from paths import ROOT
 
 from depthray.batch import WORDS, collate
 from depthray.config.sections import Data
-from depthray.data.shards.format import pack
+from depthray.data.convert import pack
 from depthray.data.sources import names, open_source, recognise
 
 

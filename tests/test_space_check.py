@@ -9,6 +9,7 @@ import yaml
 
 from depthray.config import recipe
 from depthray.errors import UsageError
+from depthray.training import preflight
 from tuning.space import space
 from tuning.space.space import Dimension, Space
 
@@ -20,7 +21,7 @@ def parsed(text: str) -> Space:
 def refusal(text: str, name: str = "demo", words: str = "") -> str:
     """What is said of a space that does not fit a recipe; one line."""
     with pytest.raises(UsageError) as caught:
-        space.check(parsed(text), recipe.load(name, words.split()), where="mine")
+        space.check(parsed(text), preflight.load(name, words.split()), where="mine")
     assert str(caught.value).startswith("mine: ") and "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -76,21 +77,21 @@ def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(te
 def test_what_decides_frames_score_or_budget_is_not_searched(key: str) -> None:
     found = Space((Dimension(key, "integer", 1, 2),))
     with pytest.raises(UsageError, match=rf"^mine: {re.escape(key)} cannot be searched, since it ") as caught:
-        space.check(found, recipe.load("demo"), where="mine")
-    known = key in recipe.flatten(recipe.load("demo"))
+        space.check(found, preflight.load("demo"), where="mine")
+    known = key in recipe.flatten(preflight.load("demo"))
     assert (f"give {key}=... as a word of the command" in str(caught.value)) == known
     with pytest.raises(UsageError, match="cannot be searched"):
-        space.check(Space(points=({key: 1},)), recipe.load("demo"), where="mine")
+        space.check(Space(points=({key: 1},)), preflight.load("demo"), where="mine")
 
 
 def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
     searched = {"data": {"size", "inputs", "fit"}, "finetune": {"lr", "schedule"}, "eval": set(), "": set()}
     searched["train"] = {"batch_size", "accumulate", "precision", "channels_last", "compile", "sync_batchnorm"}
-    for key in recipe.flatten(recipe.load("demo")):
+    for key in recipe.flatten(preflight.load("demo")):
         section, _, name = key.rpartition(".")
         free = name in searched.get(section, {name}) and not section.startswith("data.")
         try:
-            space.check(Space((Dimension(key, "choice", values=()),)), recipe.load("demo"), where="mine")
+            space.check(Space((Dimension(key, "choice", values=()),)), preflight.load("demo"), where="mine")
         except UsageError as error:
             assert ("the choice is empty" in str(error)) == free, key
             assert ("cannot be searched" in str(error)) != free, key
@@ -102,11 +103,11 @@ def test_loss_weights_that_may_all_be_0_are_found_with_how_to_mend_it() -> None:
     assert "its configuration loss.l1=0 loss.gradient=0 is refused: every loss weight is 0" in said
     assert "keep one of those above 0" in said
     assert "loss.l1=0.0: every loss weight is 0" in refusal("loss.l1: {uniform: [0, 1]}", words="loss.gradient=0")
-    space.check(parsed(both), recipe.load("demo", ["loss.silog=0.1"]), where="mine")
+    space.check(parsed(both), preflight.load("demo", ["loss.silog=0.1"]), where="mine")
 
 
 def test_an_end_that_only_the_recipe_alone_refuses_is_taken() -> None:
-    alone = recipe.load("demo", ["loss.gradient=0"])
+    alone = preflight.load("demo", ["loss.gradient=0"])
     space.check(parsed("loss.l1: {uniform: [0, 1]}\nloss.silog: {uniform: [0.1, 1]}"), alone, where="mine")
 
 
@@ -131,7 +132,7 @@ def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
     ],
 )
 def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str) -> None:
-    space.check(parsed(text), recipe.load(name), where="mine")
+    space.check(parsed(text), preflight.load(name), where="mine")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str
 def test_a_recipe_that_would_end_at_its_first_step_is_found(name: str, words: str, said: str) -> None:
     text = "optim.lr: {loguniform: [1e-4, 1e-3]}"
     try:
-        space.check(parsed(text), recipe.load(name, words.split()), where="mine")
+        space.check(parsed(text), preflight.load(name, words.split()), where="mine")
         found = ""
     except UsageError as error:
         found = str(error)

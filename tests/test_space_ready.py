@@ -10,10 +10,11 @@ import pytest
 from depthray.config import recipe
 from depthray.config.sections import Augment
 from depthray.errors import UsageError
+from depthray.training import preflight
 from tuning.command import _parser
 from tuning.space import space
 
-OF_DEPTH = [name for name in recipe.names() if "depth" in recipe.load(name).data.targets]
+OF_DEPTH = [name for name in recipe.names() if "depth" in preflight.load(name).data.targets]
 OF_BIFPN = ["bifpn-efficientnet-b0"]
 FITS = {"learning-rate": recipe.names(), "augmentation": recipe.names(), "loss-weights": OF_DEPTH, "all": OF_DEPTH}
 READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("seed-003", each) for each in OF_BIFPN)]
@@ -21,13 +22,13 @@ READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("se
 
 @pytest.mark.parametrize(("name", "of"), READY)
 def test_a_ready_space_fits_the_recipes_it_is_for(name: str, of: str) -> None:
-    space.check(space.read(name), recipe.load(of), where=name)
+    space.check(space.read(name), preflight.load(of), where=name)
 
 
 @pytest.mark.parametrize("name", ["loss-weights", "all"])
 def test_a_space_of_depth_losses_is_refused_where_masks_alone_are_taught(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^{name}: loss.l1 needs 'depth' of the network"):
-        space.check(space.read(name), recipe.load("masknet"), where=name)
+        space.check(space.read(name), preflight.load("masknet"), where=name)
 
 
 def test_all_is_the_other_three_together() -> None:
@@ -38,7 +39,7 @@ def test_all_is_the_other_three_together() -> None:
 @pytest.mark.parametrize("name", recipe.names())
 def test_the_learning_rates_reach_well_beyond_each_recipes_own(name: str) -> None:
     (rates,) = space.read("learning-rate").dimensions
-    own = recipe.load(name).optim.lr
+    own = preflight.load(name).optim.lr
     assert 3 * rates.low < own < rates.high / 3
 
 
@@ -50,7 +51,7 @@ def test_each_augmentation_can_be_switched_off_and_each_recipes_strength_is_with
     for key, values in choices.items():
         assert getattr(off, key) in values, key
         for name in recipe.names():
-            assert min(values) <= getattr(recipe.load(name).augment, key) <= max(values), (key, name)
+            assert min(values) <= getattr(preflight.load(name).augment, key) <= max(values), (key, name)
 
 
 def test_loss_weights_never_are_all_0_whatever_the_recipe() -> None:
@@ -61,7 +62,7 @@ def test_loss_weights_never_are_all_0_whatever_the_recipe() -> None:
 
 def test_seed_003_is_its_published_sweep() -> None:
     found = space.read("seed-003")
-    made = [recipe.load(OF_BIFPN[0], space.words(point)) for point in found.points]
+    made = [preflight.load(OF_BIFPN[0], space.words(point)) for point in found.points]
     assert [(each.optim.lr, each.augment.hflip) for each in made] == [(2e-4, 0.5), (2e-3, 0.5), (8e-3, 0.5), (2e-3, 0)]
     assert {each.augment.model_copy(update={"hflip": 0}) for each in made} == {Augment(hflip=0)}
     scores = {remark["name"]: (remark["reference"]["mse"], remark["reference"]["ssim"]) for remark in found.remarks}
@@ -82,7 +83,7 @@ def test_a_ready_space_opens_with_commands_that_it_fits_and_its_number_of_trials
     for _, _, *rest in commands:
         asked = _parser().parse_intermixed_args(rest)
         assert asked.space == name
-        loaded = recipe.load(asked.recipe, asked.words)
+        loaded = preflight.load(asked.recipe, asked.words)
         assert (asked.grace or 0) <= loaded.train.epochs + loaded.finetune.epochs
         space.check(space.read(name), loaded, where=name)
 
@@ -90,7 +91,7 @@ def test_a_ready_space_opens_with_commands_that_it_fits_and_its_number_of_trials
 def test_seed_003_is_scored_as_its_references_are_and_fits_its_own_regime() -> None:
     text = (space.SPACES / "seed-003.yaml").read_text()
     words = re.findall(r"[a-z]+\.[a-z0-9_]+=\S+", text)
-    loaded = recipe.load(OF_BIFPN[0], [word for word in words if word != "model.pretrained=true"])
+    loaded = preflight.load(OF_BIFPN[0], [word for word in words if word != "model.pretrained=true"])
     assert (loaded.eval.protocol, loaded.eval.monitor) == ("legacy-003", "mse")
     assert (loaded.loss.terms, loaded.data.size, loaded.model.options["head"]) == ({"l2": 1.0}, (224, 224), "relu6")
     space.check(space.read("seed-003"), loaded, where="seed-003")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from depthray.config.sections import Data
-from depthray.data.sources import Frame
+from depthray.data.source import Frame
 from depthray.data.split import overlaps, side, split
 from depthray.errors import DataError, UsageError
 

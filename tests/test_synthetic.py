@@ -9,6 +9,7 @@ from depthray.data import sources
 from depthray.data.rendering import poses, raycast, rooms
 from depthray.data.rendering import render as synthetic
 from depthray.data.rendering.raycast import BOX, CYLINDER, ELLIPSOID, Camera, Hits, Solids
+from depthray.data.sources import synthetic as sources_synthetic
 from depthray.errors import DataError, ResourceError
 
 SIZE = (48, 64)
@@ -173,7 +174,7 @@ def test_pictures_are_neither_dark_nor_burnt_out():
 
 @pytest.mark.parametrize("layout", ["folder", "shards"])
 def test_what_is_written_reads_back_equal(tmp_path, layout):
-    synthetic.write(tmp_path, frames=5, size=SIZE, seed=SEED, layout=layout)
+    sources_synthetic.write(tmp_path, frames=5, size=SIZE, seed=SEED, layout=layout)
     section = Data(source=layout, root=str(tmp_path), inputs=("image", "background", "semantics", "instances", "mask"))
     source = sources.open_source(section)
     assert [frame.scene for frame in source.frames] == ["room-0000"] * 4 + ["room-0001"]
@@ -187,12 +188,12 @@ def test_what_is_written_reads_back_equal(tmp_path, layout):
 
 
 def test_a_finished_folder_is_not_overwritten(tmp_path):
-    synthetic.write(tmp_path, frames=1, size=SIZE)
+    sources_synthetic.write(tmp_path, frames=1, size=SIZE)
     with pytest.raises(DataError, match=r"index.csv exists; choose another folder"):
-        synthetic.write(tmp_path, frames=1, size=SIZE)
+        sources_synthetic.write(tmp_path, frames=1, size=SIZE)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="file: cannot be written"):
-        synthetic.write(tmp_path / "file", frames=1, size=SIZE)
+        sources_synthetic.write(tmp_path / "file", frames=1, size=SIZE)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from depthray.checkpoints import save
-from depthray.config import recipe
+from depthray.checkpoints import load, select
 from depthray.config.sections import Recipe
 from depthray.errors import DataError, DivergedError, UsageError
 from depthray.runs import progress
-from depthray.runs.run import STOP, prepare, record, summary
+from depthray.runs.locate import summary
+from depthray.runs.run import STOP, prepare, record
+from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, SavePoint, fit, learning_rate
 from depthray.training.state import State, begin
@@ -32,7 +33,7 @@ SMALL = [
 
 
 def small(*words: str) -> Recipe:
-    return recipe.load("demo", [*SMALL, *words])
+    return preflight.load("demo", [*SMALL, *words])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def weights_after(made: Recipe, run: Path) -> dict[str, torch.Tensor]:
     prepare(run, made, resume=(run / "recipe.yaml").exists())
     for _ in record(made, run, CPU):
         pass
-    return save.load(save.committed(run / "checkpoints")[-1]).weights
+    return load.load(select.committed(run / "checkpoints")[-1]).weights
 
 
 def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
@@ -74,7 +75,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, words: list[s
     made = small(*words)
     straight = weights_after(made, tmp_path / "straight")
     stop_at(step, made, tmp_path / "stopped")
-    assert len(save.committed(tmp_path / "stopped" / "checkpoints")) in (1, 2)
+    assert len(select.committed(tmp_path / "stopped" / "checkpoints")) in (1, 2)
     assert_equal(weights_after(made, tmp_path / "stopped"), straight)
 
 
@@ -88,7 +89,7 @@ def stop_at(step: int, made: Recipe, run: Path) -> None:
 
     for _ in record(made, run, CPU, show=show):
         pass
-    position = save.load(save.committed(run / "checkpoints")[-1], state=True).state["position"]
+    position = load.load(select.committed(run / "checkpoints")[-1], state=True).state["position"]
     assert position["step"] in (step, step + 1)  # at the end of an epoch, that is where it stops
 
 
@@ -235,7 +236,7 @@ def test_a_run_of_no_epochs_is_a_scored_checkpoint_of_the_weights_as_they_came(t
     best, scores = summary(run)
     assert best.name == "epoch-0000-step-00000000"
     assert math.isfinite(scores["abs_rel"]) and scores["abs_rel"] == epoch.metrics["abs_rel"]
-    assert_equal(save.load(best).weights, dict(begin(made, CPU).model.state_dict()))
+    assert_equal(load.load(best).weights, dict(begin(made, CPU).model.state_dict()))
     assert "epoch 0 done: abs_rel" in "\n".join(progress.line(line) for line in lines)
 
 

@@ -11,12 +11,14 @@ import torch
 
 import cluster.train
 from cluster.train import main
-from depthray.checkpoints import save
-from depthray.config import recipe
+from depthray.checkpoints import select
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.runs.run import check_model, prepare, record, summary
+from depthray.runs.locate import summary
+from depthray.runs.run import prepare, record
+from depthray.training import preflight
+from depthray.training.dry_run import check_model
 from depthray.training.state import begin
 
 CPU = torch.device("cpu")
@@ -24,7 +26,7 @@ SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epoch
 
 
 def small(*words: str) -> Recipe:
-    return recipe.load("demo", [*SMALL, *words])
+    return preflight.load("demo", [*SMALL, *words])
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_pat
     main(["demo", *SMALL, "model.pretrained=tiny.pth", "--out", "run"])
     (made,) = started
     assert made.model.options == {"encoder": "tiny", "pretrained": os.path.realpath(tmp_path / "tiny.pth")}
-    assert recipe.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
+    assert preflight.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
 
 
 def test_data_given_as_a_word_are_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
@@ -136,5 +138,5 @@ def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) ->
     curves = {tag for tag in events.Tags()["scalars"] if tag.startswith("val/")}
     assert curves == {"val/ssim", "val/mse"}
     assert events.Scalars("val/mse")[0].value == pytest.approx(epoch.metrics["mse"])
-    (best,) = save.committed(tmp_path / "run" / "checkpoints")
+    (best,) = select.committed(tmp_path / "run" / "checkpoints")
     assert summary(tmp_path / "run") == (best, pytest.approx(epoch.metrics))

@@ -19,6 +19,7 @@ from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
+from depthray.training import preflight
 from tuning.records import SEARCH, Search, read_search
 from tuning.search import slots
 from tuning.space import space as spaces
@@ -72,7 +73,7 @@ def resumed(args: argparse.Namespace) -> Asked:
         raise UsageError("--resume goes on with the recipe and words of the search; leave out the others")
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / "space.yaml"), where=str(folder / "space.yaml"))
-    _checked_data(recipes.load(str(folder / "recipe.yaml"), []))
+    _checked_data(preflight.load(str(folder / "recipe.yaml"), []))
     return Asked(folder, replace(search, **changed, ended=0.0), space)
 
 
@@ -119,7 +120,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     if not args.recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
-    return recipes.absolute(recipes.load(args.recipe, words))
+    return recipes.absolute(preflight.load(args.recipe, words))
 
 
 def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
@@ -199,7 +200,7 @@ def _folder(args: argparse.Namespace) -> Path:
 
 def _checked_data(recipe: Recipe) -> str:
     """The fingerprint of the frames. Raises what is wrong with data or model before a cluster is started."""
-    from depthray.runs.run import check_model
+    from depthray.training.dry_run import check_model
     from depthray.training.frames import Frames
 
     check_model(recipe, pretrained=True)

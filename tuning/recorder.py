@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import tune
 
-from depthray.evaluation.metrics import badness
+from depthray.config.metric_names import rank_key
 from tuning.records import ENDED, Trial, curve, write_trial
 from tuning.space.space import words
 from tuning.trial import FAILED, FINISHED
@@ -132,7 +132,7 @@ class Recorder(tune.Callback):
 
 def _score(folder: Path, trial: Trial, metric: str) -> str:
     told = [epoch[metric] for epoch in curve(folder / "trials" / trial.name) if epoch.get(metric) is not None]
-    return f"{min(told, key=lambda score: badness(metric, score)):.4f} in {len(told)} epochs" if told else "not scored"
+    return f"{min(told, key=lambda score: rank_key(metric, score)):.4f} in {len(told)} epochs" if told else "not scored"
 
 
 def _last_line(trial: Any) -> str:

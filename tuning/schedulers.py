@@ -18,7 +18,7 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from depthray.evaluation.metrics import badness
+from depthray.config.metric_names import rank_key
 from tuning.records import Search, Trial, curve
 from tuning.space.dimension import Dimension
 from tuning.space.space import Space
@@ -94,7 +94,7 @@ def remind(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) ->
 def objective(metric: str, told: Mapping[str, Any]) -> float:
     """What Tune saw of an epoch."""
     score = told.get(metric)
-    return WORST if score is None or not math.isfinite(score) else badness(metric, score)
+    return WORST if score is None or not math.isfinite(score) else rank_key(metric, score)
 
 
 @dataclass(frozen=True)

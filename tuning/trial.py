@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cluster.train import Workers, fit_on_workers
-from depthray.checkpoints import manifest, save
-from depthray.config import recipe as recipes
+from depthray.checkpoints import manifest, select
+from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError
-from depthray.evaluation.metrics import badness
 from depthray.runs import progress
 from depthray.runs.run import STOP, prepare, record
+from depthray.training import preflight
 from tuning.records import REWOUND, curve
 from tuning.space.space import words
 from tuning.trial_cost import cost
@@ -50,7 +50,7 @@ def trial(config: Mapping[str, Any], *, plan: Plan) -> None:
     task = config["trial"]
     run = plan.folder / "trials" / Path(tune.get_context().get_trial_dir()).name
     try:
-        recipe = recipes.load(str(plan.folder / "recipe.yaml"), words(task["words"]))
+        recipe = preflight.load(str(plan.folder / "recipe.yaml"), words(task["words"]))
         _prepare(run, recipe)
         for told in _train(recipe, run, plan.workers):
             carried = _carried(run, told["epoch"]) if plan.carries else None
@@ -72,8 +72,8 @@ def _prepare(run: Path, recipe: Recipe) -> None:
 
 def _take_over(run: Path, given: Path) -> None:
     """Let the run go on from a checkpoint that is not its own."""
-    root = run / save.FOLDER
-    if any(_same(own, given) for own in save.committed(root)):
+    root = run / select.FOLDER
+    if any(_same(own, given) for own in select.committed(root)):
         return  # paused, not replaced
     at = manifest.read(given)
     shutil.rmtree(root, ignore_errors=True)
@@ -143,7 +143,7 @@ def _judged(told: dict[str, Any], recipe: Recipe, *, judged: bool) -> dict[str, 
     """What Tune is told of an epoch: numbers only, with the objective where a scheduler may look at it."""
     numbers = {key: value for key, value in told.items() if isinstance(value, int | float)}
     score = numbers.get(recipe.eval.monitor, math.nan)
-    worth = badness(recipe.eval.monitor, score) if math.isfinite(score) else WORST
+    worth = rank_key(recipe.eval.monitor, score) if math.isfinite(score) else WORST
     return {**numbers, **({OBJECTIVE: worth} if judged else {})}
 
 
@@ -152,7 +152,7 @@ def _carried(run: Path, epoch: int) -> Any:
     from ray import tune
 
     while True:
-        own = save.committed(run / save.FOLDER)
+        own = select.committed(run / select.FOLDER)
         if own and manifest.read(own[-1]).epoch >= epoch:
             return tune.Checkpoint.from_directory(str(own[-1]))
         time.sleep(0.05)

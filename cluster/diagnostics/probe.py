@@ -17,6 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from depthray.training import preflight
+
 PACKAGES = ("ray", "torch", "depthray")
 SHARED = "/dev/shm"
 _WHO = "doctor-"  # how the names of the files begin that are written to try a storage
@@ -97,7 +99,6 @@ def step(gpu: bool) -> str:
     def try_it() -> None:
         import torch
 
-        from depthray.config import recipe as recipes
         from depthray.training.frames import Frames
         from depthray.training.loop import fit
         from depthray.training.state import begin
@@ -105,7 +106,7 @@ def step(gpu: bool) -> str:
         if gpu and not torch.cuda.is_available():
             raise RuntimeError(f"PyTorch {torch.__version__} can use no GPU here")
         small = ["data.frames=40", "data.size=32,32", "data.workers=0", "train.batch_size=4"]
-        recipe = recipes.load("demo", small)
+        recipe = preflight.load("demo", small)
         state = begin(recipe, torch.device("cuda" if gpu else "cpu"), pretrained=False)
         next(fit(recipe, state, Frames.open(recipe)))
 

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import depthray
 from cluster.jobs import follow
 from depthray.cli import data, submit_flags
-from depthray.config import recipe as recipes
 from depthray.errors import UsageError
 from depthray.storage import remote
+from depthray.training import preflight
 
 PACKAGES = ("depthray", "cluster", "tuning", "serve")
 # `ray job stop` then asks as Ctrl-C does, which every command answers with a checkpoint, and waits until it is written.
@@ -134,7 +134,7 @@ def _check(word: str, args: argparse.Namespace) -> None:
     if not COMMANDS[word].check or args.resume and not args.recipe:
         return  # the run to go on with lies on the cluster
     resolve_name(COMMANDS[word].check)(argparse.Namespace(**{**vars(args), "resume": None}))
-    recipe = recipes.load(args.recipe, [word for word in args.words if not word.startswith("data.root=")])
+    recipe = preflight.load(args.recipe, [word for word in args.words if not word.startswith("data.root=")])
     if recipe.data.root and not args.data and not _absolute(recipe.data.root):
         raise UsageError(f"{args.recipe}: data.root={recipe.data.root} is relative; {_ADVICE}")
     for key, value in recipe.model.options.items():

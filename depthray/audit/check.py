@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from depthray.data.sources import Frame, Source
+from depthray.data.source import Frame, Source
 from depthray.data.split import SIDES, overlaps
 from depthray.errors import DataError
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from depthray.config.sections import Data
 from depthray.data.shards.format import millimetres
-from depthray.data.sources import Source
+from depthray.data.source import Source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
 from depthray.evaluation.baselines import trivial_scores

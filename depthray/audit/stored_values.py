@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from depthray.data.encodings import ENCODINGS, decode
-from depthray.data.sources import Source, Stored
+from depthray.data.source import Source, Stored
 from depthray.errors import DataError
 
 FRAMES = 16  # at most are looked at

@@ -16,19 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from depthray.errors import CheckpointError
+from depthray.storage.local import FileRecord
 
 NAME = "manifest.json"
 FORMAT = 1
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
 MOST_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class File:
-    """Size in bytes and SHA-256 of a file."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Manifest:
     step: int
     fingerprint: str
     versions: dict[str, str]
-    files: dict[str, File]
+    files: dict[str, FileRecord]
 
 
 def render(manifest: Manifest) -> bytes:
@@ -85,7 +78,7 @@ def verify(path: Path) -> Manifest:
     return manifest
 
 
-def check_file(path: Path, expected: File) -> None:
+def check_file(path: Path, expected: FileRecord) -> None:
     """CheckpointError unless the file is as it was written."""
     with _readable(path):
         _check_size(path, expected)
@@ -93,7 +86,7 @@ def check_file(path: Path, expected: File) -> None:
             _check_digest(path, file_digest(file, "sha256").hexdigest(), expected)
 
 
-def read_file(path: Path, expected: File) -> bytes:
+def read_file(path: Path, expected: FileRecord) -> bytes:
     """The bytes of a file, the very ones that were checked."""
     with _readable(path):
         _check_size(path, expected)
@@ -107,7 +100,7 @@ def _spell(tree: dict[str, Any]) -> bytes:
 
 
 def _build(tree: dict[str, Any]) -> Manifest:
-    files = {name: File(**record) for name, record in tree["files"].items()}
+    files = {name: FileRecord(**record) for name, record in tree["files"].items()}
     if not set(FILES) <= set(files):
         raise KeyError("files")
     return Manifest(
@@ -127,7 +120,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
         raise CheckpointError(f"{path}: {extra[0]} does not belong to this checkpoint; remove it if you know it")
 
 
-def _check_size(path: Path, expected: File) -> None:
+def _check_size(path: Path, expected: FileRecord) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: not a regular file; use another checkpoint")
@@ -135,7 +128,7 @@ def _check_size(path: Path, expected: File) -> None:
         raise CheckpointError(f"{path}: {status.st_size} bytes instead of {expected.size}; use another checkpoint")
 
 
-def _check_digest(path: Path, found: str, expected: File) -> None:
+def _check_digest(path: Path, found: str, expected: FileRecord) -> None:
     if found != expected.sha256:
         raise CheckpointError(f"{path}: damaged (its SHA-256 is not the one recorded); use another checkpoint")
 

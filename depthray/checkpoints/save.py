@@ -14,49 +14,26 @@ import json
 import math
 import os
 import platform
-import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 from uuid import uuid4
 
 import torch
-from torch import Tensor
 
 import depthray
 from depthray.checkpoints import manifest
-from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest, verify
-from depthray.checkpoints.serialize import read_state, read_weights, spell_weights
+from depthray.checkpoints.load import Contents
+from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest
+from depthray.checkpoints.select import TEMPORARY, checkpoints_in, place_of, ranked
+from depthray.checkpoints.serialize import spell_weights
 from depthray.checkpoints.snapshot import Snapshot
 from depthray.config import recipe
-from depthray.config.sections import Recipe
-from depthray.errors import CheckpointError, UsageError
-from depthray.evaluation.metrics import badness
 from depthray.storage.local import Trials, explained, sync_folder, write_file
-from depthray.storage.remote import address, is_remote
-
-__all__ = ["Contents", "Writer", "committed", "latest", "load", "recipe_of", "resolve", "verify", "write"]
-
-FOLDER = "checkpoints"
-TEMPORARY = ".tmp-"
-_NAME = re.compile(r"epoch-(\d+)-step-(\d+)(?:-(\d+))?")  # the last number only where a step was saved again
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a checkpoint holds."""
-
-    weights: dict[str, Tensor]
-    state: dict[str, Any]  # nested dicts, lists and tuples of tensors and plain values
-    recipe: Recipe
-    metrics: dict[str, float]
-    epoch: int
-    step: int
-    fingerprint: str
 
 
 class Writer:
@@ -122,74 +99,6 @@ def write(root: Path, contents: Contents) -> Path:
     return _commit(root, copied)
 
 
-def committed(root: Path) -> list[Path]:
-    """The checkpoints of a run by step; their contents are not looked at."""
-    return [path for path in _named(root) if (path / manifest.NAME).is_file()]
-
-
-def latest(root: Path, say: Callable[[str], None]) -> Path | None:
-    """The last good checkpoint, None if there is none yet; each bad one passed over is said.
-
-    Where all are bad, CheckpointError: to begin again at step 0 is for the user to decide.
-    """
-    paths = _named(root)
-    for path in reversed(paths):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            say(f"{error}; going back to the checkpoint before")
-        else:
-            return path
-    if paths:
-        raise CheckpointError(f"{root}: none of {len(paths)} checkpoints is good; move the folder away to begin again")
-    return None
-
-
-def resolve(path: Path) -> Path:
-    """The checkpoint meant by a path: itself, or of a run folder the best, or the last if none is scored.
-
-    One that lies remote is fetched into the cache of this machine.
-    """
-    if is_remote(path):
-        from depthray.runs import download
-
-        return download.fetched(address(path))
-    if _NAME.fullmatch(path.name) or (path / manifest.NAME).is_file():
-        return path
-    root = path / FOLDER if (path / FOLDER).is_dir() else path
-    paths = committed(root)
-    if not paths:
-        raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {FOLDER}/")
-    return best(paths, recipe_of(paths[-1]).eval.monitor)
-
-
-def best(paths: list[Path], monitor: str) -> Path:
-    """Of checkpoints by step the best, or the last if none is scored."""
-    return (_ranked(paths, monitor) or paths[::-1])[0]
-
-
-def place(name: str) -> tuple[int, int, int] | None:
-    """Step, epoch and how many times that step was saved, from the name of a checkpoint; None for other names."""
-    return _place(Path(name)) if _NAME.fullmatch(name) else None
-
-
-def load(path: Path, *, state: bool = False) -> Contents:
-    """The contents of a checkpoint, all of its files verified; the training state only if asked for."""
-    record = verify(path) if not state else manifest.read(path)
-    data = {
-        name: manifest.read_file(path / name, file) for name, file in record.files.items() if state or name != STATE
-    }
-    return Contents(
-        weights=read_weights(data[WEIGHTS], where=path / WEIGHTS),
-        state=read_state(data[STATE], where=path / STATE) if state else {},
-        recipe=recipe_of(path),
-        metrics=_metrics(path),
-        epoch=record.epoch,
-        step=record.step,
-        fingerprint=record.fingerprint,
-    )
-
-
 def _copy(contents: Contents, snapshot: Snapshot) -> Contents:
     copied = snapshot.take({"weights": contents.weights, "state": contents.state})
     metrics = {key: float(value) for key, value in contents.metrics.items()}
@@ -226,60 +135,26 @@ def _write_files(folder: Path, contents: Contents) -> None:
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
 
 
-def recipe_of(path: Path) -> Recipe:
-    """The recipe of a checkpoint, its file verified."""
-    manifest.check_file(path / RECIPE, manifest.read(path).files[RECIPE])
-    try:
-        return recipe.load(str(path / RECIPE), training=False)
-    except UsageError as error:
-        raise CheckpointError(f"{path}: its recipe does not fit this version of depthray: {error}") from None
-
-
 def _spell_metrics(metrics: dict[str, float]) -> bytes:
     """Metrics as strict JSON, which knows no NaN or infinity: these become null."""
     tree = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
     return json.dumps(tree, indent=1).encode() + b"\n"
 
 
-def _metrics(path: Path) -> dict[str, float]:
-    """The metrics of a checkpoint, NaN where there was no number; none where they cannot be read."""
-    try:
-        tree = json.loads((path / METRICS).read_bytes())
-        return {key: math.nan if value is None else float(value) for key, value in tree.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}
-
-
-def _named(root: Path) -> list[Path]:
-    """The folders with the name of a checkpoint, by step."""
-    return sorted((path for path in root.glob("epoch-*") if _NAME.fullmatch(path.name)), key=_place)
-
-
-def _place(path: Path) -> tuple[int, int, int]:
-    """Step, epoch and how many times that step was saved, from the name of a checkpoint."""
-    match = _NAME.fullmatch(path.name)
-    epoch, step, times = (int(group or 1) for group in match.groups()) if match else (0, 0, 0)
-    return step, epoch, times
-
-
 def _free_name(root: Path, contents: Contents) -> Path:
     """A new name, after all others of this step: what stands there is removed only when this one is safe on disk."""
     name = f"epoch-{contents.epoch:04d}-step-{contents.step:08d}"
-    times = [_place(path)[2] for path in _named(root) if _place(path)[:2] == (contents.step, contents.epoch)]
+    times = [
+        place_of(path)[2] for path in checkpoints_in(root) if place_of(path)[:2] == (contents.step, contents.epoch)
+    ]
     return root / (f"{name}-{max(times) + 1}" if times else name)
-
-
-def _ranked(paths: list[Path], monitor: str) -> list[Path]:
-    """The scored checkpoints, best score first, of equals the latest first."""
-    scored = [(badness(monitor, _metrics(path).get(monitor, math.nan)), path) for path in reversed(paths)]
-    return [path for _, path in sorted((pair for pair in scored if math.isfinite(pair[0])), key=lambda pair: pair[0])]
 
 
 def _prune(root: Path, *, keep_best: int, monitor: str) -> None:
     """Remove all but the best and the last, and of a step that was saved again all but the last save."""
-    paths = _named(root)
-    newest = {_place(path)[:2]: path for path in paths}
-    keep = {paths[-1], *_ranked(list(newest.values()), monitor)[:keep_best]}
+    paths = checkpoints_in(root)
+    newest = {place_of(path)[:2]: path for path in paths}
+    keep = {paths[-1], *ranked(list(newest.values()), monitor)[:keep_best]}
     with explained(root):
         for path in paths:
             if path not in keep:

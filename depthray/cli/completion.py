@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray.errors import UsageError
+from depthray.runs import locate
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     import torch
     from torch import nn
 
     from depthray.config.sections import Recipe
-    from depthray.data.sources import Source
+    from depthray.data.source import Source
     from depthray.evaluation.evaluate import Batches
     from depthray.imaging import plots
 
@@ -120,10 +121,9 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import distributed
-    from depthray.checkpoints import save
     from depthray.cli.evaluate import recipe_of
 
-    path = save.resolve(arguments.checkpoint)
+    path = locate.resolve(arguments.checkpoint)
     recipe = recipe_of(path, arguments)
     check(recipe, where=str(arguments.checkpoint))
     device = distributed.start()

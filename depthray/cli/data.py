@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import depthray
 from depthray.cli import submit_flags
+from depthray.data import source as data_source
+from depthray.data.sources import synthetic
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage import remote
+from depthray.training import preflight
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
-    from depthray.data.shards.convert import Plan
-    from depthray.data.sources import Source
+    from depthray.data.convert import Plan
+    from depthray.data.source import Source
 
 EVERYTHING = ("image", "background", "sparse", "semantics", "instances", "mask")
 RECIPE = "unet-resnet34"
@@ -156,8 +159,7 @@ def convert_section(arguments: argparse.Namespace) -> Data:
 
 def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]:
     """The frames of a section with everything they have, and how they are cut into shards."""
-    from depthray.data import sources
-    from depthray.data.shards import convert
+    from depthray.data import convert, sources
 
     if arguments.frames_per_shard < 1:
         raise UsageError("--frames-per-shard must be at least 1")
@@ -183,7 +185,7 @@ def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]
 
 def made_here(source: Source, made: Plan) -> Answer:
     """Make the shards in this process."""
-    from depthray.data.shards import convert
+    from depthray.data import convert
 
     with bar("packing", source) as advance:
         skipped = convert.convert(source, made, advance=lambda: advance(1))
@@ -192,7 +194,7 @@ def made_here(source: Source, made: Plan) -> Answer:
 
 def packed(made: Plan, skipped: Mapping[str, str]) -> Answer:
     """What there is to say of finished shards."""
-    from depthray.data.shards import convert
+    from depthray.data import convert
 
     shards = convert.written(made)
     done = f"{made.total - len(skipped)} frames in {len(shards)} shards at {made.out}"
@@ -209,7 +211,7 @@ def _check(arguments: argparse.Namespace) -> Answer:
     source = sources.open_source(section, verify=False)
     with bar("checking", source) as advance:
         findings = check(source, max_depth=section.max_depth, advance=lambda: advance(1))
-    stored, notes = inspect(source), sources.notes(source)
+    stored, notes = inspect(source), data_source.notes(source)
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         listed = [finding._asdict() for finding in findings]
@@ -241,13 +243,12 @@ def _stats(arguments: argparse.Namespace) -> Answer:
 
 
 def _render(arguments: argparse.Namespace) -> Answer:
-    from depthray.data.rendering import render
 
     limits = {"frames": (arguments.frames, 1), "size": (min(arguments.size), 1), "seed": (arguments.seed, 0)}
     for flag, (number, least) in limits.items():
         if number < least:
             raise UsageError(f"--{flag} {number}: must be at least {least}")
-    render.write(
+    synthetic.write(
         arguments.out,
         frames=arguments.frames,
         size=tuple(arguments.size),
@@ -259,14 +260,13 @@ def _render(arguments: argparse.Namespace) -> Answer:
 
 def _section(arguments: argparse.Namespace) -> Data:
     """The recipe's data section, pointed at what the command line names."""
-    from depthray.config import recipe
     from depthray.data import sources
 
     root = os.path.join(arguments.root, arguments.index) if arguments.index else arguments.root
     form = arguments.source or sources.recognise(root)
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
-    section = recipe.load(arguments.recipe, arguments.words, training=False).data.model_copy(update=chosen)
+    section = preflight.load(arguments.recipe, arguments.words, training=False).data.model_copy(update=chosen)
     sources.check(section, where="command line")
     return section
 

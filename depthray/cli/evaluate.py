@@ -6,12 +6,15 @@ import argparse
 import textwrap
 from pathlib import Path
 
+from depthray.checkpoints import load as checkpoints_load
 from depthray.cli import submit_flags
-from depthray.config.recipe import load, located
+from depthray.config.recipe import located
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.evaluation.protocols import PROTOCOLS
+from depthray.runs import locate
 from depthray.storage.remote import is_remote
+from depthray.training.preflight import load
 
 
 def main(argv: list[str]) -> int:
@@ -19,13 +22,12 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import distributed
-    from depthray.checkpoints import save
     from depthray.evaluation import report
     from depthray.evaluation.evaluate import evaluate_checkpoint
 
     device = distributed.start()
     try:
-        path = save.resolve(arguments.checkpoint)
+        path = locate.resolve(arguments.checkpoint)
         found = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
         if distributed.is_main():
             name = f"{arguments.split}-{found.evaluation.protocol.name}"
@@ -74,7 +76,6 @@ def add_frames(parser: argparse.ArgumentParser) -> None:
 
 def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     """The checkpoint's recipe with the words and the place of the frames applied."""
-    from depthray.checkpoints import save
     from depthray.data import sources
 
     fixed = [word for word in arguments.words if not word.startswith(("data.", "eval."))]
@@ -82,7 +83,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
         raise UsageError(
             f"{fixed[0]}: an evaluation takes words of data.* and eval.* only; the rest is the checkpoint's"
         )
-    save.recipe_of(path)  # a damaged one is the checkpoint's fault, not that of the words
+    checkpoints_load.recipe_of(path)  # a damaged one is the checkpoint's fault, not that of the words
     recipe = load(str(path / "recipe.yaml"), arguments.words, training=False)
     place = {}
     if arguments.data:

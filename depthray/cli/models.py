@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from depthray import models
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model
+from depthray.training import preflight
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,7 +117,7 @@ def _users() -> dict[tuple[str, str], list[str]]:
     """(architecture, variant) -> the recipes that use it; the variant is the one that says most of a recipe's model."""
     users: dict[tuple[str, str], list[str]] = {}
     for name in recipes.names():
-        section = recipes.load(name).model
+        section = preflight.load(name).model
         users.setdefault((section.name, _variant(section)), []).append(name)
     return users
 

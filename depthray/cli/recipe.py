@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model, Recipe
+from depthray.training import preflight
 
 COMMENT_COLUMN = 34
 
@@ -25,9 +26,9 @@ def main(argv: list[str]) -> int:
         print(json.dumps(Recipe.model_json_schema(), indent=2))
     elif args.verb == "list":
         for name in recipes.names():
-            print(f"{name:<24}{recipes.load(name).about}")
+            print(f"{name:<24}{preflight.load(name).about}")
     else:
-        print("\n".join(commented(recipes.load(args.name, args.words))))
+        print("\n".join(commented(preflight.load(args.name, args.words))))
     return 0
 
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
+from depthray.config.metric_names import rank_key
 from depthray.errors import UsageError
-from depthray.evaluation.metrics import badness
 from depthray.runs import listing as runs
 from depthray.runs import progress
 from depthray.storage.folder import tree
@@ -169,7 +169,7 @@ def _show_trials(run: runs.Run) -> None:
     """The trials of a search: name, state, best score."""
     metric = str(run.json(runs.SEARCH).get("metric", ""))
     for trial in run.trials:
-        scores = sorted(trial.scores(), key=lambda value: badness(metric, value))
+        scores = sorted(trial.scores(), key=lambda value: rank_key(metric, value))
         told = f"{metric} {scores[0]:.4f}" if scores else "no score yet"
         print(f"  {PurePosixPath(trial.place).name}  {trial.json(runs.TRIAL).get('state', 'waiting')}  {told}")
     print(f"{'report':<12} depthray report {run.url}")

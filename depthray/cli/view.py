@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depthray.errors import DataError, UsageError
+from depthray.runs import locate
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from depthray.batch import Sample
-    from depthray.data.sources import Source
+    from depthray.data.source import Source
     from depthray.imaging.export import Camera
     from depthray.imaging.rerun import View
     from depthray.imaging.sheets import Row
@@ -27,12 +28,11 @@ def main(argv: list[str]) -> int:
     if not arguments.no_recording:
         _need_rerun()
     from depthray import predict
-    from depthray.checkpoints import save
     from depthray.cli.evaluate import recipe_of
     from depthray.data import split
     from depthray.data.sources import open_source
 
-    path = save.resolve(arguments.checkpoint)
+    path = locate.resolve(arguments.checkpoint)
     recipe = recipe_of(path, arguments)
     if "depth" not in recipe.data.targets:
         raise UsageError(f"{path}: this network predicts no depth; `depthray evaluate` draws its masks")

@@ -1,15 +1,14 @@
 """A recipe says everything about a run's numbers. Defaults <- YAML file <- dotted words, typed and checked.
 
-`load("unet-resnet34", ["optim.lr=3e-4"])` reads `recipes/unet-resnet34.yaml` (or a path), applies the words in order
-and returns a frozen `Recipe`. Whatever is unknown or out of range is a `UsageError` naming the key.
+`read("unet-resnet34", ["optim.lr=3e-4"])` reads `recipes/unet-resnet34.yaml` (or a path), applies the overrides in
+order and returns a frozen `Recipe`. Whatever is unknown or out of range is a `UsageError` naming the key. Whether it
+can be trained, with an architecture and a form of data that exist, is for `depthray.training.preflight` to say.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from depthray.config.overrides import apply_word, read_yaml
-from depthray.config.sections import Data, Monitor, Recipe
+from depthray.config.sections import Recipe
 from depthray.errors import UsageError, did_you_mean
 from depthray.storage import remote
 
@@ -29,92 +28,20 @@ def names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load(name: str, words: Sequence[str] = (), *, training: bool = True) -> Recipe:
-    """The recipe of a name or YAML path with dotted words (`optim.lr=3e-4`) applied in order; see `parse`."""
-    path = _find(name)
-    tree = read_yaml(path)
-    for word in words:
-        apply_word(tree, word)
-    return parse(tree, where=name, training=training)
+def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `build`."""
+    tree = read_yaml(_find(name))
+    for override in overrides:
+        apply_word(tree, override)
+    return build(tree, where=name)
 
 
-def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
-    """Check a tree of plain values; the first fault is raised as a `UsageError` naming its key.
-
-    Keys that only training relates to each other may disagree where a recipe is read for its data or to be scored.
-    """
+def build(tree: dict[str, Any], *, where: str) -> Recipe:
+    """Check the types and ranges of a tree of plain values; the first fault is a `UsageError` naming its key."""
     try:
-        recipe = Recipe.model_validate(_as_lists(tree, Recipe))
+        return Recipe.model_validate(_as_lists(tree, Recipe))
     except ValidationError as error:
         raise UsageError(f"{where}: {_first_fault(error)}") from None
-    from depthray import models
-    from depthray.data import sources
-    from depthray.evaluation import protocols
-
-    models.check(recipe.model, where=where)
-    protocols.check(recipe.eval.protocol, where=where)
-    sources.check(recipe.data, where=where)
-    if training:
-        for check in (_check_monitor, _check_range, _check_stages):
-            check(recipe, where=where)
-    return recipe
-
-
-def _check_monitor(recipe: Recipe, *, where: str) -> None:
-    """A run is ranked by a score of something it is taught; else that shows only after the first epoch."""
-    from depthray.evaluation.protocols import PROTOCOLS
-
-    section, targets = recipe.eval, ",".join(recipe.data.targets)
-    protocol = PROTOCOLS[section.protocol]
-    scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
-    if not scored:
-        raise UsageError(
-            f"{where}: eval.protocol={section.protocol} scores {' and '.join(protocol.needs)}, but data.targets is "
-            f"{targets}; choose another protocol, e.g. plain"
-        )
-    if section.monitor not in scored:
-        raise UsageError(
-            f"{where}: eval.monitor={section.monitor} is not scored by eval.protocol={section.protocol} with "
-            f"data.targets={targets}; choose from: {', '.join(scored)}"
-        )
-
-
-def _check_range(recipe: Recipe, *, where: str) -> None:
-    """A network is not taught depths beyond those it is made for."""
-    farthest = _farthest(recipe)
-    if "depth" in recipe.data.targets and farthest is not None and recipe.data.max_depth > farthest:
-        raise UsageError(
-            f"{where}: data.max_depth={recipe.data.max_depth:g} is beyond model.max_depth={farthest:g}, the farthest "
-            f"that {recipe.model.name} is made for; give model.max_depth={recipe.data.max_depth:g} too, and an "
-            f"eval.protocol of that range (now {recipe.eval.protocol})"
-        )
-
-
-def _farthest(recipe: Recipe) -> float | None:
-    """Metres of model.max_depth, given or by default; None where the architecture has no such option.
-
-    The default is looked up only where the data differ from theirs: the look costs an import of torch.
-    """
-    given: float | None = recipe.model.options.get("max_depth")
-    if given is not None or recipe.data.max_depth <= Data.model_fields["max_depth"].default:
-        return given
-    build = import_module(f"depthray.models.{recipe.model.name}").build
-    option = inspect.signature(build).parameters.get("max_depth")
-    return None if option is None else float(option.default)
-
-
-def _check_stages(recipe: Recipe, *, where: str) -> None:
-    """Every stage of the weights of scales must be one that loss.multiscale can take."""
-    wanted, stages = len(recipe.loss.multiscale_weights), recipe.curriculum.scale_weights
-    if stages and not recipe.loss.multiscale:
-        raise UsageError(f"{where}: curriculum.scale_weights are weights of loss.multiscale, which is 0; set it too")
-    for number, weights in enumerate(stages):
-        if len(weights) != wanted or not sum(weights):
-            fault = "are all 0" if len(weights) == wanted else f"are {len(weights)} weights"
-            raise UsageError(
-                f"{where}: curriculum.scale_weights.{number} {fault}; give {wanted}, as many as "
-                "loss.multiscale_weights has, one of them above 0"
-            )
 
 
 def _as_lists(tree: Any, section: type[BaseModel]) -> Any:

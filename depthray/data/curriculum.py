@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.config.sections import Curriculum, Loss
-from depthray.data.sources import Source
+from depthray.data.source import Source
 from depthray.errors import DataError
 
 T = TypeVar("T")

@@ -32,7 +32,7 @@ from depthray.data.curriculum import size_at
 from depthray.data.resize import shown
 from depthray.data.shard_order import Line
 from depthray.data.shards.prefetch import fetched
-from depthray.data.sources import Source
+from depthray.data.source import Source
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
 
 STEPS_AHEAD = 2

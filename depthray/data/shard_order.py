@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.config.sections import Data
-from depthray.data.sources import Sharded, Source
+from depthray.data.source import Sharded, Source
 from depthray.errors import UsageError
 
 Indices = NDArray[np.int64]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
-from depthray.data.sources import Frame
+from depthray.data.source import Frame
 from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:

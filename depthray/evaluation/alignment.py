@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -67,3 +69,11 @@ def _median(values: Tensor) -> Tensor:
     """(n,) -> () float64."""
     ordered, middle = values.double().sort().values, len(values) // 2
     return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+class Depths(NamedTuple):
+    """Depth as a protocol compares it."""
+
+    prediction: Tensor  # (B,1,H,W) float32 metres at the size of the truth
+    truth: Tensor  # (B,1,H,W) metres
+    valid: Tensor  # (B,1,H,W) bool, the pixels that are scored

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from depthray.data.sources import Source
+from depthray.data.source import Source
 from depthray.evaluation import metrics
 from depthray.evaluation.protocols import Protocol, compare
 

@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from depthray import distributed, models
 from depthray.batch import Batch, Prediction, to_device
-from depthray.checkpoints import save
+from depthray.checkpoints import load
 from depthray.config.sections import Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
-from depthray.data.sources import Source, open_source
+from depthray.data.source import Source
+from depthray.data.sources import open_source
 from depthray.errors import CheckpointError, DataError
 from depthray.evaluation import metrics
+from depthray.evaluation.alignment import Depths
 from depthray.evaluation.mask_metrics import mask_scores, probability
-from depthray.evaluation.protocols import PROTOCOLS, Depths, Protocol, compare
+from depthray.evaluation.protocols import PROTOCOLS, Protocol, compare
 from depthray.evaluation.report import Evaluation, Row
 from depthray.imaging import sheets
 
@@ -172,7 +174,7 @@ class Report:
 
 def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.device) -> Report:
     """Score one side of a recipe's data with a checkpoint's weights; pictures on the main process only."""
-    contents = save.load(path)
+    contents = load.load(path)
     model = _network(contents, path, device=device)
     source = open_source(recipe.data)
     protocol = PROTOCOLS[recipe.eval.protocol]
@@ -195,7 +197,7 @@ def best_median_worst(found: Evaluation, each: int = 2) -> list[tuple[str, Row]]
     return list(chosen.values())
 
 
-def _network(contents: save.Contents, path: Path, *, device: torch.device) -> nn.Module:
+def _network(contents: load.Contents, path: Path, *, device: torch.device) -> nn.Module:
     """The network with the checkpoint's weights, as its own recipe builds it."""
     recipe = contents.recipe
     model = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
@@ -236,7 +238,7 @@ def _labelled(row: sheets.Row, frame: Row, label: str) -> sheets.Row:
     return row._replace(note=label, score=None if math.isnan(score) else score)
 
 
-def _about(contents: save.Contents, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
+def _about(contents: load.Contents, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
     """What a table of scores must name to be worth anything."""
     data, (height, width) = recipe.data, recipe.data.size
     return {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # recipes are checked without waiting for torch
     from torch import Tensor
 
     from depthray.batch import Batch, Prediction
-    from depthray.evaluation.protocols import Depths
+    from depthray.evaluation.alignment import Depths
 
 SQUASHED = (320, 320)
 SMALL = (56, 56)

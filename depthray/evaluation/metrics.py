@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.config.metric_names import HIGHER_IS_BETTER
+
 if TYPE_CHECKING:  # recipes are checked by the names of metrics, without waiting for torch
     from torch import Tensor
 
@@ -22,24 +24,15 @@ METRICS = (
 )
 UNITS = {"sq_rel": "m", "rmse": "m", "mae": "m", "silog": "x100", "irmse": "1/km", "imae": "1/km"}
 RANGES = ("all", "<1 m", "1-3 m", "3-5 m", ">5 m")  # of the true depth; a limit belongs to the range above it
-HIGHER = (  # better when higher; all others when lower
-    *("delta1", "delta2", "delta3", "ssim", "iou", "dice", "boundary_f1"),
-    *("soft_iou", "soft_iou_mask", "soft_iou_depth"),
-)
 LIMITS = (1.0, 3.0, 5.0)
 SUMS = (
     *("count", "abs_rel", "sq_rel", "square", "log_square", "log10", "log", "mae", "inverse_square", "imae"),
     *("delta1", "delta2", "delta3"),
 )
 
-WORST = np.array([0.0 if name in HIGHER else math.inf for name in METRICS])
+WORST = np.array([0.0 if name in HIGHER_IS_BETTER else math.inf for name in METRICS])
 
 Rows = NDArray[np.float64]
-
-
-def badness(name: str, value: float) -> float:
-    """A metric's value as a number that is lower when better; NaN stays NaN."""
-    return -value if name in HIGHER else value
 
 
 def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:

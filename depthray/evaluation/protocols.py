@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from depthray.config.sections import MASK_MONITORS
 from depthray.errors import UsageError, did_you_mean
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor  # recipes are checked without waiting for torch
 
     from depthray.batch import Batch, Prediction
+    from depthray.evaluation.alignment import Depths
 
     Extra = Callable[[Prediction, Batch, "Depths | None"], dict[str, Tensor]]
 
@@ -52,14 +53,6 @@ class Protocol:
         own = self.own if set(self.needs) <= set(targets) else ()
         usual = METRICS if self.usual and "depth" in targets else ()
         return (*usual, *own, *(MASK_MONITORS if self.usual and "mask" in targets else ()))
-
-
-class Depths(NamedTuple):
-    """Depth as a protocol compares it."""
-
-    prediction: Tensor  # (B,1,H,W) float32 metres at the size of the truth
-    truth: Tensor  # (B,1,H,W) metres
-    valid: Tensor  # (B,1,H,W) bool, the pixels that are scored
 
 
 NO_LIMIT = 1000.0  # metres; farther than anything measured
@@ -188,6 +181,8 @@ def check(name: str, *, where: str) -> None:
 def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> Depths:
     """(B,1,h,w) and (B,1,H,W) metres -> both at the protocol's size, the prediction as it is scored, scored pixels."""
     from torch.nn import functional
+
+    from depthray.evaluation.alignment import Depths
 
     if protocol.size and protocol.size != tuple(truth.shape[-2:]):
         truth = functional.interpolate(truth, size=protocol.size, mode="nearest-exact")

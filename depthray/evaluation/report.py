@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.config.metric_names import rank_key
 from depthray.errors import UsageError
 from depthray.evaluation import bootstrap, metrics
-from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS, badness
+from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS
 from depthray.evaluation.protocols import Protocol
 
 
@@ -89,7 +90,7 @@ class Evaluation:
 
     def ranked(self) -> list[Row]:
         """The frames that could be scored, best first."""
-        values = {row.index: badness(self.ranked_by, row.score(self.ranked_by)) for row in self.rows}
+        values = {row.index: rank_key(self.ranked_by, row.score(self.ranked_by)) for row in self.rows}
         scored = (row for row in self.rows if not math.isnan(values[row.index]))
         return sorted(scored, key=lambda row: values[row.index])
 
@@ -154,7 +155,7 @@ class Evaluation:
         groups = [
             {"name": name, "frames": len(places), **self._mean(places)} for name, places in sorted(members.items())
         ]
-        return sorted(groups, key=lambda group: (math.isnan(group[first]), -badness(first, group[first])))
+        return sorted(groups, key=lambda group: (math.isnan(group[first]), -rank_key(first, group[first])))
 
 
 def as_json(found: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 A term is the mean over each image's valid pixels, so that the average over images does not depend on how a batch is
 dealt over processes or micro-batches. It is 0, with gradient 0, for an image without valid pixels, and is computed in
 float32 whatever the prediction's dtype. Terms are functions of tensors of one size; `total` finds those tensors by the
-names of the function's parameters, the truth brought to the size of the prediction (match.py), and its options among
+names of the function's parameters, the truth brought to the size of the prediction (inputs.py), and its options among
 the recipe's keys.
 """
 
@@ -12,24 +12,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from depthray.batch import Batch, Prediction
 from depthray.config.sections import LOSS_OPTIONS, Loss
-from depthray.losses.depth import berhu, depth_bce, depth_dice, l1, l2, log_l1, log_rmse, rmse, silog
-from depthray.losses.gradients import gradient, gradient_matching, normals, smoothness, sobel
+from depthray.losses import depth, gradients, masks, pyramid, structure
 from depthray.losses.inputs import Case
-from depthray.losses.masks import mask_bce, mask_dice, mask_rmse, mask_ssim
-from depthray.losses.pyramid import multiscale
-from depthray.losses.structure import ms_ssim, ssim
 
 Term = Callable[..., Tensor]
-PIXELWISE: tuple[Term, ...] = (l1, l2, rmse, log_l1, log_rmse, berhu, silog, depth_bce, depth_dice)
-SPATIAL: tuple[Term, ...] = (gradient, sobel, gradient_matching, normals, smoothness, ssim, ms_ssim, multiscale)
-OF_MASKS: tuple[Term, ...] = (mask_bce, mask_dice, mask_rmse, mask_ssim)
-TERMS: dict[str, Term] = {term.__name__: term for term in (*PIXELWISE, *SPATIAL, *OF_MASKS)}
+MODULES: tuple[ModuleType, ...] = (depth, gradients, structure, pyramid, masks)
+# A term is the function that is named as its weight in the recipe.
+TERMS: dict[str, Term] = {
+    name: getattr(module, name)
+    for module in MODULES
+    for name in Loss.model_fields
+    if name not in LOSS_OPTIONS and getattr(getattr(module, name, None), "__module__", "") == module.__name__
+}
 MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # name of a term's parameter: map of a prediction
 
 

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from depthray.checkpoints import manifest, save
-from depthray.checkpoints.save import FOLDER, TEMPORARY
+from depthray.checkpoints import manifest, select
+from depthray.checkpoints.select import FOLDER, TEMPORARY
 from depthray.errors import CheckpointError, UsageError
 from depthray.runs import progress
 from depthray.storage import remote
 from depthray.storage.remote import Folder
+from depthray.training import preflight
 
 RECIPE = "recipe.yaml"
 IDENTITY = "identity"  # a word of its own for each run; a working folder with another one belongs to a run of before
@@ -48,12 +49,12 @@ def complete(run: Folder) -> list[str]:
     """The names of the complete checkpoints of a remote run, by step."""
     files = (run / FOLDER).files()
     names = {name.partition("/")[0] for name in files if name.endswith(f"/{manifest.NAME}") and name.count("/") == 1}
-    return sorted((name for name in names if save.place(name)), key=order)
+    return sorted((name for name in names if select.place(name)), key=order)
 
 
 def order(name: str) -> tuple[int, int, int]:
     """The place of a checkpoint in its run: a key to sort names by."""
-    return save.place(name) or (0, 0, 0)
+    return select.place(name) or (0, 0, 0)
 
 
 def bring(run: Folder, working: Path, name: str) -> Path:
@@ -108,7 +109,7 @@ def _same_run(run: Folder, working: Path, say: Callable[[str], None]) -> None:
 
 def _newest(run: Folder, working: Path, say: Callable[[str], None]) -> None:
     names = complete(run)
-    here = [order(path.name) for path in save.committed(working / FOLDER) if _good(path)]
+    here = [order(path.name) for path in select.committed(working / FOLDER) if _good(path)]
     for name in reversed(names):
         if any(mine >= order(name) for mine in here):
             return
@@ -177,7 +178,7 @@ def best(url: str) -> tuple[str, dict[str, float]]:
             for file in (manifest.METRICS, manifest.RECIPE, manifest.NAME):
                 (run / FOLDER / name).download(file, look / name / file)
         parts = [look / name for name in names]
-        chosen = save.best(parts, _monitor(parts[-1], run))
+        chosen = select.best(parts, _monitor(parts[-1], run))
         return chosen.name, json.loads((chosen / manifest.METRICS).read_bytes())
     except FileNotFoundError:
         raise CheckpointError(f"{run.url}: its checkpoints change; try again in a moment") from None
@@ -186,10 +187,9 @@ def best(url: str) -> tuple[str, dict[str, float]]:
 
 
 def _monitor(part: Path, run: Folder) -> str:
-    from depthray.config import recipe
 
     try:
-        return recipe.load(str(part / manifest.RECIPE), training=False).eval.monitor
+        return preflight.load(str(part / manifest.RECIPE), training=False).eval.monitor
     except UsageError as error:
         raise CheckpointError(f"{run.url}: {part.name}: its recipe cannot be read: {error}") from None
 
@@ -197,7 +197,7 @@ def _monitor(part: Path, run: Folder) -> str:
 def _split(url: str) -> tuple[Folder, str | None]:
     """The run a remote path is of, and the name of the checkpoint if the path means one."""
     parent, _, name = url.rpartition("/")
-    if not save.place(name):
+    if not select.place(name):
         return Folder(url.removesuffix(f"/{FOLDER}")), None
     if parent.endswith(f"/{FOLDER}"):
         return Folder(parent.removesuffix(f"/{FOLDER}")), name

@@ -17,10 +17,10 @@ import yaml
 
 from depthray.checkpoints import manifest
 from depthray.config import recipe as recipes
+from depthray.config.metric_names import rank_key
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.evaluation.metrics import badness
 from depthray.runs import progress
 from depthray.storage import local
 from depthray.storage.folder import Tree, tree
@@ -172,7 +172,7 @@ def one(where: str | Path) -> Run:
 def best(saved: list[Saved], metric: str) -> Saved | None:
     """The checkpoint with the best score, of equals the latest; None where none is scored."""
     scored = [each for each in reversed(saved) if each.score is not None and math.isfinite(each.score)]
-    return min(scored, key=lambda each: badness(metric, each.score or 0.0), default=None)
+    return min(scored, key=lambda each: rank_key(metric, each.score or 0.0), default=None)
 
 
 def spare(run: Run) -> dict[str, int]:
@@ -232,7 +232,7 @@ def _run_status(run: Run, now: float) -> Status:
     heard = records[-1].get("time") if records else None
     epochs = recipe.train.epochs + recipe.finetune.epochs
     state, why = _state(run, now=now, heard=heard, whole=done >= epochs)
-    score = min(run.scores(), key=lambda value: badness(metric, value), default=None)
+    score = min(run.scores(), key=lambda value: rank_key(metric, value), default=None)
     return Status(state, why, done, epochs, metric, score, heard)
 
 
@@ -274,7 +274,9 @@ def _search_status(run: Run, now: float) -> Status:
     times = [trial.records[-1]["time"] for trial in trials if trial.records and "time" in trial.records[-1]]
     heard = max([*times, asked.get("started", 0.0)]) or None
     metric = str(asked.get("metric", ""))
-    score = min((value for trial in trials for value in trial.scores()), key=lambda x: badness(metric, x), default=None)
+    score = min(
+        (value for trial in trials for value in trial.scores()), key=lambda x: rank_key(metric, x), default=None
+    )
     if asked.get("ended"):
         state: tuple[State, str] = ("finished", "")
     elif heard and now - heard < QUIET + 10 * run.recipe.train.log_seconds:

@@ -5,8 +5,6 @@ RUN/recipe.yaml  progress.jsonl  tensorboard/  checkpoints/epoch-0003-step-00000
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,8 +12,8 @@ from uuid import uuid4
 
 import torch
 
-from depthray import distributed, models
-from depthray.checkpoints import save
+from depthray import distributed
+from depthray.checkpoints import load, save, select
 from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
@@ -29,7 +27,9 @@ from depthray.runs.loggers import Curves, Log
 from depthray.runs.loggers import scores_of as scores_of
 from depthray.runs.upload import Mirror, send
 from depthray.storage.local import explained, replace, sync_folder
-from depthray.storage.remote import Folder, StorageError, address, is_remote, patience
+from depthray.storage.remote import Folder, StorageError, is_remote, patience
+from depthray.training import preflight
+from depthray.training.dry_run import check_targets
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, fit
 from depthray.training.outside import Outside
@@ -52,27 +52,6 @@ FREE_ON_RESUME = {
 }
 
 
-def check_model(recipe: Recipe, *, pretrained: bool) -> None:
-    """Build the network without memory for its weights, to meet what is wrong with its section in a moment.
-
-    With `pretrained`, the weights it begins with are read (and fetched) as well, and must fit.
-    """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
-        network = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained)
-    check_targets(network, recipe)
-
-
-def check_targets(network: torch.nn.Module, recipe: Recipe) -> None:
-    """Raise UsageError for a target that the network does not predict."""
-    gives = getattr(network, "gives", ("depth",))
-    if missing := [key for key in recipe.data.targets if key not in gives]:
-        raise UsageError(
-            f"model.name={recipe.model.name} predicts {' and '.join(key for key in gives if key != 'pyramid')}, and "
-            f"data.targets wants {missing[0]}; give another model.name, or data.targets of what it predicts"
-        )
-
-
 def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     """Make the run's folder, or check that this recipe may go on in it.
 
@@ -86,7 +65,7 @@ def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
-        _same(recipes.parse(read_yaml(saved), where=str(saved), training=False), recipe, run)
+        _same(preflight.parse(read_yaml(saved), where=str(saved), training=False), recipe, run)
     try:
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
         replace(saved, recipes.dump(recipe).encode())  # in whole: without it the checkpoints cannot be gone on with
@@ -101,7 +80,7 @@ def _prepare_remote(run: Folder, recipe: Recipe, *, resume: bool) -> None:
         if not resume:
             raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
         where = f"{run}/{download.RECIPE}"
-        _same(recipes.parse(read_yaml(download.recipe_file(run.url)), where=where, training=False), recipe, run)
+        _same(preflight.parse(read_yaml(download.recipe_file(run.url)), where=where, training=False), recipe, run)
     if run.size(download.IDENTITY) is None or not resume:
         run.write(download.IDENTITY, uuid4().hex.encode())
     run.write(download.RECIPE, recipes.dump(recipe).encode())
@@ -151,7 +130,7 @@ def _main(recipe: Recipe, run: Path, state: State, frames: Frames, log: Log) -> 
     """The run on rank 0: trained, saved, logged and drawn."""
     section, first_step = recipe.train, state.position.step
     writer = save.Writer(
-        run / save.FOLDER,
+        run / select.FOLDER,
         keep_best=section.keep_best,
         monitor=recipe.eval.monitor,
         patience=patience(),
@@ -229,7 +208,7 @@ def _start(
         if distributed.is_main() and _has_trained(run):
             log.note("begins again at step 0: no checkpoint had been saved yet")
         return begin(recipe, device)
-    contents = save.load(found, state=True)
+    contents = load.load(found, state=True)
     if contents.fingerprint != frames.fingerprint:
         raise DataError(
             f"the frames in {recipe.data.root or recipe.data.source} are not those of {found}: "
@@ -253,17 +232,7 @@ def _choose(run: Path, log: Log, remote: Folder | None) -> Path | None:
     if remote:
         with explained(run):
             download.take_up(remote, run, log.note)
-    found = save.latest(run / save.FOLDER, log.note)
+    found = select.latest(run / select.FOLDER, log.note)
     if found and remote and distributed.world_size() > 1 and found.name not in download.complete(remote):
         send(remote, found)
     return found
-
-
-def summary(run: Path | str) -> tuple[Path | str, dict[str, float]]:
-    """The best checkpoint of a run and its metrics. Raises CheckpointError where there is none yet."""
-    if is_remote(run):
-        name, scores = download.best(address(run))
-        return f"{address(run)}/{save.FOLDER}/{name}", scores
-    best = save.resolve(Path(run))
-    scores = json.loads((best / "metrics.json").read_text(encoding="utf-8"))
-    return best, scores

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from depthray.checkpoints import manifest, save
-from depthray.checkpoints.save import FOLDER
+from depthray.checkpoints import manifest, select
+from depthray.checkpoints.select import FOLDER
 from depthray.errors import CheckpointError
 from depthray.runs import download, progress
 from depthray.storage.remote import Folder, StorageError
@@ -106,7 +106,7 @@ class Mirror:
         if self._there is None:
             self._there = set(download.complete(self.run))
         while not self._leaving:
-            here = [path.name for path in save.committed(self.working / FOLDER)]
+            here = [path.name for path in select.committed(self.working / FOLDER)]
             self._mine.update(here)
             new = [name for name in here if name not in self._there]
             if new:
@@ -119,7 +119,7 @@ class Mirror:
 
     def _remove_pruned(self, there: set[str]) -> None:
         """Remove there what is gone from here, but never the newest there."""
-        here = {path.name for path in save.committed(self.working / FOLDER)}
+        here = {path.name for path in select.committed(self.working / FOLDER)}
         for name in sorted((there & self._mine) - here - {max(there, key=download.order, default="")}):
             folder = self.run / FOLDER
             folder.remove(f"{name}/{manifest.NAME}")  # first, so that a half-removed one is never seen

@@ -8,12 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import uuid4
 
-from depthray.checkpoints.manifest import File
 from depthray.errors import CheckpointError
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Hashed(io.RawIOBase):
         return len(data)
 
 
-def write_file(path: Path, fill: Callable[[Hashed], object]) -> File:
+def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
     """Create a file, let `fill` write it, and see it to the disk."""
     with path.open("xb") as file:
         hashed = Hashed(file)
@@ -64,7 +64,7 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> File:
             raise hashed.error
         file.flush()
         os.fsync(file.fileno())
-    return File(hashed.size, hashed.digest.hexdigest())
+    return FileRecord(hashed.size, hashed.digest.hexdigest())
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -136,3 +136,11 @@ def explained(root: Path) -> Iterator[None]:
     except OSError as error:
         reason, advice = error.strerror or str(error), remedy(error) or "look at that disk"
         raise CheckpointError(f"{root}: cannot write checkpoints: {reason}; {advice}") from error
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str

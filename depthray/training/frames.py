@@ -11,7 +11,8 @@ from depthray.config.sections import Recipe
 from depthray.data.curriculum import cut
 from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.shard_order import line_of
-from depthray.data.sources import Sharded, Source, open_source
+from depthray.data.source import Sharded, Source
+from depthray.data.sources import open_source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from depthray import distributed, losses
+from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
-from depthray.evaluation.metrics import badness
 from depthray.imaging import sheets
 from depthray.training import optim
 from depthray.training.frames import Frames
@@ -140,7 +140,7 @@ def _untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
 def _rank(recipe: Recipe, state: State, scores: dict[str, float]) -> float:
     """The badness of the position's scores, kept if it is the best so far."""
     at = state.position
-    score = badness(recipe.eval.monitor, scores[recipe.eval.monitor])
+    score = rank_key(recipe.eval.monitor, scores[recipe.eval.monitor])
     if score < at.best:
         at.best, at.best_epoch = score, at.epoch
     return score

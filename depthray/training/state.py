@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from depthray import models
-from depthray.checkpoints.save import Contents
+from depthray.checkpoints.load import Contents
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.training import optim

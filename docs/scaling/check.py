@@ -32,9 +32,9 @@ from networks import Network, counted
 
 from depthray import distributed, models
 from depthray.__main__ import main as depthray
-from depthray.config import recipe
 from depthray.config.sections import Data
 from depthray.data.sources import open_source
+from depthray.training import preflight
 from depthray.training.frames import Frames
 
 RECIPE, SIZE, IMAGES, STEPS = "unet-resnet34", (128, 160), 2, 7
@@ -168,7 +168,7 @@ def _all_reduce(nbytes: int) -> None:
 
 
 def _recipe(shards: Path, *overrides: str) -> Any:
-    return recipe.load(RECIPE, [f"data.root={shards}", "curriculum.chunks=1", *overrides])
+    return preflight.load(RECIPE, [f"data.root={shards}", "curriculum.chunks=1", *overrides])
 
 
 def _loader(made: Any) -> float:
@@ -202,7 +202,7 @@ def single(shards: Path) -> Seconds:
 
 def _forward(images: int = 8) -> float:
     """Seconds of a core for an image of a batch in a forward pass."""
-    made = recipe.load(RECIPE, [])
+    made = preflight.load(RECIPE, [])
     network = models.build_model(made.model, made.data.inputs, pretrained=False).eval()
     batch = {"image": torch.rand(images, 3, *SIZE)}
     with torch.inference_mode():

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from depthray import models
-from depthray.config import recipe
 from depthray.models._inputs import PLANES
+from depthray.training import preflight
 
 # Recipe -> (height, width) that its seed system trains at; the recipes themselves are set to sizes for a CPU.
 SIZES = {
@@ -67,7 +67,7 @@ class Network(NamedTuple):
 def counted(name: str, size: tuple[int, int] | None = None) -> Network:
     """The network of a recipe at a size, by default the seed system's."""
     size = size or SIZES[name]
-    made = recipe.load(name, [], training=False)
+    made = preflight.load(name, [], training=False)
 
     def build() -> tuple[nn.Module, Callable[[int], Any]]:
         network = models.build_model(made.model, made.data.inputs, pretrained=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthray.errors import CheckpointError
+from depthray.runs import locate
 from serve.registry import golden
 from serve.registry.store import Pointer, Store
 
@@ -27,9 +28,8 @@ def promote(store: Store, name: str, path: Path, *, device: str | None = None, f
 
     Raises CheckpointError for one that is missing, damaged, of other weights than its recipe's, or says no depth.
     """
-    from depthray.checkpoints import save
 
-    found = save.resolve(path)
+    found = locate.resolve(path)
     version = store.add(name, found)
     try:
         typical = _examine(store, name, version, device=device, force=force)

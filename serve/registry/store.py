@@ -26,7 +26,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from depthray.checkpoints import manifest
+from depthray.checkpoints import load, manifest
 from depthray.errors import CheckpointError, UsageError, did_you_mean
 from depthray.storage import local
 from serve.backend import ModelCard
@@ -95,12 +95,11 @@ class Store:
 
     def card(self, name: str, version: str = "") -> ModelCard:
         """What a client must know of a version, by default the current one."""
-        from depthray.checkpoints import save
 
         pointer = self.pointer(name)
         version = version or pointer.current
         path = self.path(name, version)
-        recipe = save.recipe_of(path)
+        recipe = load.recipe_of(path)
         data = recipe.data
         return ModelCard(
             name,

@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 from paths import ROOT
 
+from depthray.training import preflight
+
 FOLDER = ROOT / "docs" / "scaling"
 WRITE = "run: python docs/scaling/tables.py --write"
 
@@ -133,10 +135,9 @@ def test_buckets_are_those_of_distributed_data_parallel() -> None:
 @pytest.mark.parametrize("name", networks.SIZES)
 def test_networks_are_counted(name: str) -> None:
     from depthray import models
-    from depthray.config import recipe
 
     net = networks.counted(name)
-    made = recipe.load(name, [], training=False)
+    made = preflight.load(name, [], training=False)
     built = models.build_model(made.model, made.data.inputs, pretrained=False)
     assert net.parameters == sum(p.numel() for p in built.parameters())
     assert sum(bucket.bytes for bucket in net.buckets) == net.gradient_bytes

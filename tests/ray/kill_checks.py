@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthray.checkpoints import save
+from depthray.checkpoints import load, select
 from depthray.runs import download
 from depthray.storage.remote import Folder, is_remote
 
@@ -32,11 +32,11 @@ class Place:
 
     def listed(self) -> Saved:
         """The checkpoints that are committed where the run lies, in a moment: nothing is read but their scores."""
-        root = self.near / save.FOLDER
+        root = self.near / select.FOLDER
         if is_remote(self.out):
             names = download.complete(Folder(self.out, patience=20))
         else:
-            names = [path.name for path in save.committed(root)]
+            names = [path.name for path in select.committed(root)]
         return {name: _score(root / name) for name in names}
 
     def saved(self) -> Saved:
@@ -58,8 +58,8 @@ class Place:
 
 
 def _saved(run: Path) -> Saved:
-    paths = save.committed(run / save.FOLDER)
-    return {path.name: save.load(path, state=True).metrics.get(MONITOR, math.nan) for path in paths}
+    paths = select.committed(run / select.FOLDER)
+    return {path.name: load.load(path, state=True).metrics.get(MONITOR, math.nan) for path in paths}
 
 
 def _score(path: Path) -> float:
@@ -70,7 +70,7 @@ def _score(path: Path) -> float:
 
 
 def step(name: str) -> int:
-    return (save.place(name) or (0, 0, 0))[0]
+    return (select.place(name) or (0, 0, 0))[0]
 
 
 def newest(saved: Saved) -> int:

@@ -43,7 +43,7 @@ from node_rows import (
     until,
 )
 
-from depthray.runs.run import summary
+from depthray.runs.locate import summary
 
 WORDS = [
     "demo",

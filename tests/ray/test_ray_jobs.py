@@ -23,7 +23,7 @@ import pytest
 from paths import ROOT
 
 from depthray.__main__ import main
-from depthray.checkpoints import save
+from depthray.checkpoints import select
 from depthray.runs import progress
 
 TOKEN = secrets.token_hex(32)
@@ -162,7 +162,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
         progress.line(record) for record in told if record["kind"] != "note"
     ]
     assert "\r" not in output and "\x1b" not in output and TOKEN not in output
-    saved = save.committed(run / "checkpoints")[-1]
+    saved = select.committed(run / "checkpoints")[-1]
     words = said(output, "stopped +as a job again:")
     assert words == said(output, "resume")
     output = Command(tmp_path / "second", *words[1:]).ended(0)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from depthray.checkpoints import save
+from depthray.checkpoints import select
 from depthray.config import recipe
 from depthray.config.sections import Recipe
-from depthray.runs import run
+from depthray.runs import locate, run
+from depthray.training import preflight
 
 SMALL = ["data.source=synthetic", "data.frames=16", "data.size=64,64", "data.val_fraction=0.25", "train.batch_size=4"]
 OWN = {"dpt-vits": ["model.size=tiny"]}
@@ -41,7 +42,7 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
             workers._work(config, config["run"])
 
     names = [name for name in recipe.names() if name != "demo"]  # which is trained elsewhere
-    made = {name: recipe.load(name, [*SMALL, *short(recipe.load(name)), *OWN.get(name, [])]) for name in names}
+    made = {name: preflight.load(name, [*SMALL, *short(preflight.load(name)), *OWN.get(name, [])]) for name in names}
     for name in names:
         run.prepare(tmp_path / name, made[name], resume=False)
     configs = [config(made[name], tmp_path / name) for name in names]
@@ -58,8 +59,8 @@ def config(made: Recipe, folder: Path) -> dict[str, Any]:
 
 
 def check(made: Recipe, folder: Path) -> None:
-    _, scores = run.summary(folder)
+    _, scores = locate.summary(folder)
     assert math.isfinite(scores[made.eval.monitor]), folder.name
-    last = save.committed(folder / "checkpoints")[-1]
+    last = select.committed(folder / "checkpoints")[-1]
     epochs = made.train.epochs + made.finetune.epochs
     assert json.loads((last / "manifest.json").read_text())["epoch"] == epochs, folder.name

@@ -14,7 +14,7 @@ import pytest
 from paths import ROOT
 
 from cluster import train
-from depthray.runs.run import summary
+from depthray.runs.locate import summary
 from tuning import command, search
 from tuning.records import Trial, curve, read_search, read_trials
 from tuning.study.study import Study

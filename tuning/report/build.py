@@ -171,7 +171,7 @@ def _python(name: str) -> str:
 import torch
 
 from depthray import load
-from depthray.config.recipe import load as read
+from depthray.training.preflight import load as read
 from depthray.runs.run import prepare, record
 
 recipe, run = read("{BEST}"), Path("best")

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
-from depthray.evaluation.metrics import badness
 from tuning.report import phrases
 from tuning.report.charts import axes, history
 from tuning.report.charts.axes import Axis, shown
@@ -220,7 +220,7 @@ def _at_best(each: Outcome, metric: str) -> float | None:
 
 def _places(values: list[float | None], metric: str) -> list[str]:
     """The place of each value among them, 1 for the best."""
-    worth = [None if value is None else badness(metric, value) for value in values]
+    worth = [None if value is None else rank_key(metric, value) for value in values]
     known = sorted(value for value in worth if value is not None)
     return ["–" if value is None else str(known.index(value) + 1) for value in worth]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 
-from depthray.evaluation.metrics import HIGHER, UNITS
+from depthray.config.metric_names import HIGHER_IS_BETTER
+from depthray.evaluation.metrics import UNITS
 from tuning.report.charts.marks import number
 
 NAMES = {
@@ -64,13 +65,13 @@ def _decimals(value: float) -> int | None:
 
 def better(metric: str) -> str:
     """Which way a metric goes."""
-    return "higher is better" if metric in HIGHER else "lower is better"
+    return "higher is better" if metric in HIGHER_IS_BETTER else "lower is better"
 
 
 def less(metric: str, share: float) -> str:
     """A relative gain in words: 12 % less error, 3.1 % more."""
     amount = percent(abs(share))
-    if metric in HIGHER:
+    if metric in HIGHER_IS_BETTER:
         return f"{amount} {'higher' if share >= 0 else 'lower'}"
     return f"{amount} {'less' if share >= 0 else 'more'} error"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from depthray.evaluation.metrics import HIGHER
+from depthray.config.metric_names import HIGHER_IS_BETTER
 from tuning.report import phrases
 from tuning.report.charts import axes
 from tuning.report.charts.axes import Axis, shown
@@ -39,7 +39,7 @@ class View:
     @property
     def higher(self) -> bool:
         """Whether a higher score is better."""
-        return self.metric in HIGHER
+        return self.metric in HIGHER_IS_BETTER
 
     @cached_property
     def winner(self) -> Configuration | None:

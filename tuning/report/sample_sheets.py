@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from depthray.config import recipe as recipes
 from depthray.errors import DepthrayError
+from depthray.runs import locate
 from depthray.storage import local
 from tuning.report import phrases
 from tuning.report.report_data import View
@@ -86,9 +87,8 @@ def _sheet(run: Path, label: str, each: Outcome, view: View, data: Path | str | 
 
 def _kept(run: Path, data: Path | str | None) -> tuple[bytes, str]:
     """The JPEG of a run's best checkpoint, drawn unless it was before, and the checkpoint's name."""
-    from depthray.checkpoints import save
 
-    path = save.resolve(run)
+    path = locate.resolve(run)
     kept = run / f"sheet-{path.name}.jpg"
     if not kept.is_file():
         picture = _jpeg(_drawn(path, data))

@@ -15,6 +15,7 @@ from depthray.config import recipe as recipes
 from depthray.config.overrides import apply_word
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
+from depthray.training import preflight
 from tuning.space.dimension import LOGARITHMIC, Dimension, text, words
 
 if TYPE_CHECKING:
@@ -120,15 +121,15 @@ def _fault(point: Mapping[str, Any], *, recipe: Recipe, pretrained: bool, known:
     try:
         for word in words(point):
             apply_word(tree, word)
-        made = recipes.parse(tree, where="recipe")
+        made = preflight.parse(tree, where="recipe")
     except UsageError as error:
         return str(error).removeprefix("recipe: ")
-    from depthray.training import rehearsal  # waits for torch, which mistakes found above need not
+    from depthray.training import dry_run  # waits for torch, which mistakes found above need not
 
-    outline = rehearsal.outline(made)
+    outline = dry_run.outline(made)
     if outline not in known and len(known) < OUTLINES:
         try:
-            rehearsal.rehearse(made, pretrained=pretrained)
+            dry_run.rehearse(made, pretrained=pretrained)
             known[outline] = ""
         except UsageError as error:
             known[outline] = str(error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depthray.evaluation.metrics import badness
+from depthray.config.metric_names import rank_key
 from tuning.records import ENDED, Search, Trial, curve, read_trials
 
 RANKED = ("running", "done", "stopped")  # a failed trial's recipe does not run to its end: it cannot be the best
@@ -111,10 +111,10 @@ def read_outcomes(folder: Path, search: Search) -> tuple[Outcome, ...]:
 def outcome(trial: Trial, epochs: Sequence[Mapping[str, Any]], metric: str) -> Outcome:
     """What came of a trial with these epochs."""
     scored = [
-        (badness(metric, score), told["epoch"]) for told in epochs if (score := finite(told.get(metric))) is not None
+        (rank_key(metric, score), told["epoch"]) for told in epochs if (score := finite(told.get(metric))) is not None
     ]
     worth, epoch = min(scored, default=(None, None))
-    return Outcome(trial, metric, tuple(epochs), None if worth is None else badness(metric, worth), epoch)
+    return Outcome(trial, metric, tuple(epochs), None if worth is None else rank_key(metric, worth), epoch)
 
 
 def configuration(own: Outcome, outcomes: Iterable[Outcome]) -> Configuration:

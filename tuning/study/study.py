@@ -18,10 +18,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from depthray.config import recipe as recipes
+from depthray.config.metric_names import rank_key
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.evaluation.metrics import badness
+from depthray.training import preflight
 from tuning.records import Search, read_search
 from tuning.space import space as spaces
 from tuning.space.dimension import Dimension
@@ -83,7 +84,7 @@ class Study:
         By the scores of their search trials: repeats exist only of a few. The winner need not be the first.
         """
         ranked = [each for each in self._searched() if each.score is not None and each.trial.state in RANKED]
-        ranked.sort(key=lambda each: (badness(each.metric, each.score or 0.0), each.name))
+        ranked.sort(key=lambda each: (rank_key(each.metric, each.score or 0.0), each.name))
         return [configuration(each, self.trials) for each in ranked]
 
     def winner(self) -> Configuration | None:
@@ -126,7 +127,7 @@ class Study:
         """Which searched keys decided the score; a stopped trial counts with the score it had."""
         kinds = {dimension.key: dimension for dimension in self.dimensions}
         points = [
-            ({key: self.value(each, key) for key in self.keys}, badness(each.metric, each.score))
+            ({key: self.value(each, key) for key in self.keys}, rank_key(each.metric, each.score))
             for each in self.finished()
             if each.score is not None
         ]
@@ -193,14 +194,14 @@ class Study:
         return spelled(value) == spelled(self.base.get(key))
 
     def _worth(self, each: Configuration) -> float:
-        return badness(self.search.metric, each.mean) if each.mean is not None else math.inf
+        return rank_key(self.search.metric, each.mean) if each.mean is not None else math.inf
 
     def _gain(
         self, of: Literal["default", "median"], winner: float | None, other: float | None, spread: float | None
     ) -> Gain | None:
         if winner is None or other is None:
             return None
-        gain = badness(self.search.metric, other) - badness(self.search.metric, winner)
+        gain = rank_key(self.search.metric, other) - rank_key(self.search.metric, winner)
         return Gain(of, gain, gain / abs(other) if other else None, spread, None if spread is None else gain > spread)
 
 
@@ -209,7 +210,7 @@ def best_recipe(folder: Path, study: Study) -> Recipe:
     winner = study.winner()
     if winner is None:
         raise UsageError(f"{folder}: no searched trial has a finite {study.search.metric}, so there is no best recipe")
-    return recipes.load(str(folder / "recipe.yaml"), spaces.words(winner.outcome.words))
+    return preflight.load(str(folder / "recipe.yaml"), spaces.words(winner.outcome.words))
 
 
 def train_line(study: Study, recipe: Recipe, *, path: str = "best.yaml") -> str:
@@ -225,7 +226,7 @@ def _objectives(outcome: Outcome, names: Sequence[str]) -> tuple[float, ...] | N
     """A trial's objectives, each better when lower; None unless it has them all."""
     found = [finite(outcome.score), *(finite(getattr(outcome.trial, name)) for name in names[1:])]
     known = [value for value in found if value is not None]
-    return (badness(names[0], known[0]), *known[1:]) if len(known) == len(names) else None
+    return (rank_key(names[0], known[0]), *known[1:]) if len(known) == len(names) else None
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from depthray.evaluation.metrics import badness
+from depthray.config.metric_names import rank_key
 from tuning.space.dimension import WHOLE, Dimension
 from tuning.study.importance import distinct
 from tuning.study.outcome import Configuration, Outcome
@@ -137,8 +137,8 @@ def _budget(study: Study, best: Outcome) -> Iterator[Caution]:
     """A metric that was still on its way when the epochs were over."""
     if best.epochs < 2 or best.epochs < study.search.epochs or best.best_epoch != best.epochs or best.score is None:
         return
-    before = [badness(best.metric, score) for epoch, score in best.scores if epoch < best.epochs and score is not None]
-    step = min(before) - badness(best.metric, best.score) if before else 0.0
+    before = [rank_key(best.metric, score) for epoch, score in best.scores if epoch < best.epochs and score is not None]
+    step = min(before) - rank_key(best.metric, best.score) if before else 0.0
     if step > STEEP * abs(best.score):
         share = f"{step / abs(best.score):.0%}" if best.score else f"{step:.3g}"
         yield Caution(

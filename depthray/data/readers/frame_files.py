@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from depthray.data import encodings
 from depthray.data.readers.files import HINT, Files, Pixels
-from depthray.data.sources import Frame
+from depthray.data.source import Frame
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 class FrameFiles:
-    """A data set of colour and depth files; a form adds what else it has. See `depthray.data.sources.Source`."""
+    """A data set of colour and depth files; a form adds what else it has. See `depthray.data.source.Source`."""
 
     called: Mapping[str, str] = {"image": "rgb"}  # what users call the file of a key, where it is another word
     declared = False  # whether the recipe says the encoding of depth, not the form

@@ -6,33 +6,23 @@ finely a scene is sampled, not the scene.
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray import __version__
 from depthray.batch import Sample
 from depthray.data.rendering import poses, raycast, rooms, shading
 from depthray.data.rendering.raycast import FACES
 from depthray.data.rendering.rooms import CLASSES
 from depthray.data.rendering.shading import Floats, Light
-from depthray.errors import DataError
 
-__all__ = ["CLASSES", "POSES", "render_frame", "scene_of", "write"]
+__all__ = ["CLASSES", "POSES", "render_frame", "scene_of"]
 
 POSES = 4  # frames of one room
-JPEG_QUALITY = 95
 _SALT_FILM = 103
-_FOLDERS = {"rgb": "jpg", "depth": "png", "labels": "png", "instances": "png", "background": "jpg", "mask": "png"}
-_PINHOLE = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
-_WORDS = ("scene", "source", "id")
 
 
 def scene_of(index: int) -> str:
@@ -79,35 +69,6 @@ def render_frame(seed: int, index: int, *, height: int, width: int, foreground: 
     )
 
 
-def write(
-    out: Path,
-    *,
-    frames: int,
-    size: tuple[int, int],
-    seed: int = 0,
-    layout: Literal["folder", "shards"] = "folder",
-    advance: Callable[[], None] = lambda: None,
-) -> None:
-    """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
-    if layout == "shards":
-        from depthray.data.shards import format
-        from depthray.data.sources.synthetic import KEYS, Rooms
-
-        provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
-        format.pack(Rooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
-        return
-    from depthray.data.shards.writer import writing
-
-    if (out / "index.csv").exists():
-        raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
-    with writing(out):
-        rows = []
-        for index in range(frames):
-            rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))
-            advance()
-        _finish(out, rows)
-
-
 class _Film(NamedTuple):
     """How light becomes colour in one frame; the same with and without the foreground object."""
 
@@ -133,33 +94,3 @@ def _develop(light: Floats, film: _Film) -> NDArray[np.uint8]:
 @lru_cache(maxsize=rooms.KEPT)
 def _light(seed: int, number: int) -> Light:
     return shading.light_of(rooms.build(seed, number))
-
-
-def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
-    """Write the files of one frame; its row of the index."""
-    stored = {
-        "rgb": cv2.cvtColor(sample["image"], cv2.COLOR_RGB2BGR),
-        "depth": np.rint(sample["depth"] * 1000).astype(np.uint16),
-        "labels": sample["semantics"].astype(np.uint8),
-        "instances": sample["instances"].astype(np.uint16),
-        "background": cv2.cvtColor(sample["background"], cv2.COLOR_RGB2BGR),
-        "mask": sample["mask"] * np.uint8(255),
-    }
-    row = {folder: f"{folder}/{index:06d}.{ending}" for folder, ending in _FOLDERS.items()}
-    for folder, pixels in stored.items():
-        path = out / row[folder]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
-        path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
-    pinhole = {key: repr(float(sample["intrinsics"][place])) for key, place in _PINHOLE.items()}
-    return {**row, **pinhole, **{key: sample[key] for key in _WORDS}}  # type: ignore[literal-required]
-
-
-def _finish(out: Path, rows: list[dict[str, str]]) -> None:
-    """The index comes last and at once: a folder without it is unfinished."""
-    temporary = out / ".tmp-index.csv"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [*_FOLDERS, *_PINHOLE, *_WORDS])
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(temporary, out / "index.csv")

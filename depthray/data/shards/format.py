@@ -11,7 +11,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.sources import Frame, Source
+from depthray.data.source import Frame
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,22 +53,6 @@ class Shard(NamedTuple):
     digests: list[str]
     provenance: dict[str, Any]
     stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where a use changes it
-
-
-def pack(
-    source: Source,
-    out: Path,
-    *,
-    provenance: Mapping[str, Any],
-    frames_per_shard: int = 512,
-    advance: Callable[[], None] = lambda: None,
-) -> list[Path]:
-    """Write all frames as shards into `out`. Whole shards of an interrupted earlier call are kept, not made again."""
-    from depthray.data.shards import convert
-
-    made = convert.plan(source, out, provenance=provenance, frames_per_shard=frames_per_shard)
-    convert.convert(source, made, advance=advance)
-    return convert.written(made)
 
 
 def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:

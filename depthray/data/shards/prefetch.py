@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
-from depthray.data.sources import Sharded, Source
+from depthray.data.source import Sharded, Source
 from depthray.errors import DepthrayError
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 
 from depthray.data.shards.format import CHANNELS, ENCODING, FORMAT, MAGIC, TAIL, VERSION, Arrays, content, digest
-from depthray.data.sources import Frame
+from depthray.data.source import Frame
 from depthray.errors import ResourceError
 
 

@@ -6,95 +6,18 @@ A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from depthray.data import encodings
+from depthray.data.source import INPUTS, MADE, TARGETS, Source
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage import remote as storage
 
 if TYPE_CHECKING:
-    from depthray.batch import Sample
     from depthray.config.sections import Data
-
-# batch.py knows these too, but it costs an import of torch, which checking a recipe must not.
-INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
-TARGETS = ("depth", "mask")
-ALWAYS = ("image", "depth", "intrinsics")
-MADE = ("sparse",)  # derived from depth by the loader, not read
-
-
-class Frame(NamedTuple):
-    """What is known of a frame without reading it."""
-
-    id: str
-    scene: str
-    split: str  # "" = undeclared, else train, val or test
-    source: str
-
-
-class Source(Protocol):
-    """Frames that can be read in any order from any process. Picklable; files are opened lazily in each process."""
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        """The frames, in the order of their index."""
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys every sample has."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what the frames are; a missing file is a DataError."""
-
-    def read(self, index: int) -> Sample:
-        """The sample of a frame; a DataError if it is missing, unreadable or does not fit together."""
-
-    def faults(self, index: int) -> list[str]:
-        """What is odd about a stored frame though `read` accepts it, one sentence each."""
-
-
-@runtime_checkable
-class Stored(Protocol):
-    """What a source can tell besides whose depth lies in files as numbers of some unit."""
-
-    def encoding(self, index: int) -> str:
-        """How a frame's depth is stored: a name of `encodings.ENCODINGS`, or words where the form has its own unit."""
-
-    def stored_depth(self, index: int) -> NDArray[Any]:
-        """(H,W) or (H,W,1) depth of a frame in the numbers its file holds; a DataError as from `Source.read`."""
-
-
-@runtime_checkable
-class Sharded(Protocol):
-    """What a source can do besides whose frames lie in shards, which may have to be fetched before they are read."""
-
-    remote: bool  # whether they have to be
-
-    @property
-    def shard_numbers(self) -> NDArray[np.int64]:
-        """The number of the shard of each frame."""
-
-    def fetch(self, number: int) -> None:
-        """Have a shard on this node, for reading it soon."""
-
-    def hold(self, numbers: Iterable[int]) -> None:
-        """Have shards on this node, and open here, so that processes forked from this one can read them as well."""
-
-    def refuse_misfit(self, numbers: Iterable[int]) -> None:
-        """Raise ResourceError where this node has no room for these shards at once."""
-
-
-def notes(source: Source) -> tuple[str, ...]:
-    """What a source has left out, and why, one sentence each, where it can tell."""
-    return tuple(getattr(source, "notes", ()))
 
 
 def names() -> list[str]:
@@ -115,20 +38,6 @@ def check(section: Data, *, where: str) -> None:
             raise UsageError(f"{where}: data.{word} names '{double[0]}' twice; once is enough")
     if both := [key for key in section.inputs if key in section.targets]:
         raise UsageError(f"{where}: '{both[0]}' is in data.inputs and data.targets; no network is taught its input")
-
-
-def wanted(section: Data) -> frozenset[str]:
-    """The keys to read: what training always needs, the declared inputs and targets. The rest would only cost time."""
-    return frozenset((*ALWAYS, *section.inputs, *section.targets))
-
-
-def refuse_encoding(section: Data) -> None:
-    """For a form that states the unit of its depth itself: a UsageError if the recipe declares one all the same."""
-    default = type(section).model_fields["encoding"].default
-    if section.encoding != default:
-        raise UsageError(
-            f"data.encoding={section.encoding}: data.source={section.source} states its own unit; leave the key out"
-        )
 
 
 def open_source(section: Data, *, verify: bool = True) -> Source:

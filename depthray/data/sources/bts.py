@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from depthray.data.readers import kinect as kinect
 from depthray.data.readers.files import pinhole, read_text, root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding
+from depthray.data.source import Frame, refuse_encoding
 from depthray.data.split import SIDES
 from depthray.errors import DataError
 
@@ -53,7 +53,7 @@ def fits(root: Path) -> bool:
 
 
 class Bts(FrameFiles):
-    """A data set of lists. See `depthray.data.sources.Source`."""
+    """A data set of lists. See `depthray.data.source.Source`."""
 
     def __init__(self, lists: list[Path]) -> None:
         rows, notes = [], []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depthray.data.readers.files import pinhole, root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def fits(root: Path) -> bool:
 
 
 class Diode(FrameFiles):
-    """A data set of scans. See `depthray.data.sources.Source`."""
+    """A data set of scans. See `depthray.data.source.Source`."""
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""

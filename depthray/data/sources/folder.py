@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from depthray.data.readers.files import HINT, Pixels, checked_camera, pinhole, read_text, root_of
 from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
-from depthray.data.sources import Frame, wanted
+from depthray.data.source import Frame, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def fits(root: Path) -> bool:
 
 
 class Folder(FrameFiles):
-    """A data set of single files. See `depthray.data.sources.Source`."""
+    """A data set of single files. See `depthray.data.source.Source`."""
 
     called = {"image": "rgb", **{key: column for column, key in MAPS.items()}}
     declared = True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from depthray.data.readers.files import Pixels, pinhole, read_text, root_of
 from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
 from depthray.data.readers.hdf5 import datasets
-from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def fits(root: Path) -> bool:
 
 
 class Hypersim(FrameFiles):
-    """A data set of rendered scenes. See `depthray.data.sources.Source`."""
+    """A data set of rendered scenes. See `depthray.data.source.Source`."""
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""

@@ -19,7 +19,7 @@ import numpy as np
 from depthray.data import encodings
 from depthray.data.readers.files import pinhole, read_text, root_of
 from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def fits(root: Path) -> bool:
 
 
 class Kitti(FrameFiles):
-    """A data set of drives, or of selected frames. See `depthray.data.sources.Source`."""
+    """A data set of drives, or of selected frames. See `depthray.data.source.Source`."""
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""

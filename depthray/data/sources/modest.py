@@ -20,7 +20,7 @@ import numpy as np
 
 from depthray.data.readers.files import GREY, Pixels, read_text, root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
 
 
 class Museum(FrameFiles):
-    """The pictures. See `depthray.data.sources.Source`."""
+    """The pictures. See `depthray.data.source.Source`."""
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""

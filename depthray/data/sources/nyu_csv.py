@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from depthray.data.readers import kinect as kinect
 from depthray.data.readers.files import read_text, root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding
+from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def fits(root: Path) -> bool:
 
 
 class Kaggle(FrameFiles):
-    """A data set of two parts with a unit each. See `depthray.data.sources.Source`."""
+    """A data set of two parts with a unit each. See `depthray.data.source.Source`."""
 
     def encoding(self, index: int) -> str:
         """Frame -> how its depth is stored."""

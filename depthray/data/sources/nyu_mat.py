@@ -20,7 +20,7 @@ from depthray.data.readers import kinect as kinect
 from depthray.data.readers import mat5
 from depthray.data.readers.files import root_of
 from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, reading
-from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def fits(root: Path) -> bool:
 
 
 class Mat:
-    """The labelled part. See `depthray.data.sources.Source`."""
+    """The labelled part. See `depthray.data.source.Source`."""
 
     def __init__(self, path: Path, depth: str, keys: frozenset[str]) -> None:
         self._mat, self._depth = Hdf5(path), depth

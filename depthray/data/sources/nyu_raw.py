@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from depthray.data.readers import kinect as kinect
 from depthray.data.readers.files import root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding
+from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fits(root: Path) -> bool:
 
 
 class Raw(FrameFiles):
-    """A data set of recordings. See `depthray.data.sources.Source`."""
+    """A data set of recordings. See `depthray.data.source.Source`."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from depthray.data.readers.files import root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, wanted
+from depthray.data.source import Frame, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_names(path: Path) -> dict[str, str]:
 
 
 class Indexed(FrameFiles):
-    """A data set of pairs, whose unit the recipe declares. See `depthray.data.sources.Source`."""
+    """A data set of pairs, whose unit the recipe declares. See `depthray.data.source.Source`."""
 
     declared = True
 

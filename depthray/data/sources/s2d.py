@@ -15,7 +15,7 @@ from depthray.data.readers.files import Pixels, root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
 from depthray.data.readers.hdf5 import datasets
 from depthray.data.readers.kinect import room_of
-from depthray.data.sources import Frame, refuse_encoding
+from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def fits(root: Path) -> bool:
 
 
 class S2d(FrameFiles):
-    """A data set of one file a frame, with colour beside its depth. See `depthray.data.sources.Source`."""
+    """A data set of one file a frame, with colour beside its depth. See `depthray.data.source.Source`."""
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""

@@ -17,7 +17,7 @@ from depthray.data import encodings
 from depthray.data.readers.files import root_of
 from depthray.data.shards import format
 from depthray.data.shards.format import Shard
-from depthray.data.sources import wanted
+from depthray.data.source import wanted
 from depthray.errors import DataError
 from depthray.storage import remote as storage
 
@@ -86,7 +86,7 @@ class _Handle:
 
 
 class Shards:
-    """A data set of shards. See `depthray.data.sources.Source` and `Sharded`."""
+    """A data set of shards. See `depthray.data.source.Source` and `Sharded`."""
 
     def __init__(self, where: Place, keys: frozenset[str], *, remote: bool = False) -> None:
         self.remote = remote

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from depthray.data import encodings
 from depthray.data.readers.files import Pixels, read_text, root_of
 from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.sources import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def fits(root: Path) -> bool:
 
 
 class SunRgbd(FrameFiles):
-    """A data set of a folder a frame. See `depthray.data.sources.Source`."""
+    """A data set of a folder a frame. See `depthray.data.source.Source`."""
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""

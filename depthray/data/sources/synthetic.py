@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import os
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
 
 from depthray import __version__
+from depthray.data import convert
 from depthray.data.rendering import render
-from depthray.data.sources import Frame, wanted
-from depthray.errors import UsageError
+from depthray.data.rendering.render import render_frame
+from depthray.data.source import Frame, wanted
+from depthray.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
@@ -17,6 +25,11 @@ if TYPE_CHECKING:
 
 SEED = 0  # of the rooms; which of them are held out is up to data.split_seed
 KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
+
+JPEG_QUALITY = 95
+_FOLDERS = {"rgb": "jpg", "depth": "png", "labels": "png", "instances": "png", "background": "jpg", "mask": "png"}
+_PINHOLE = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
+_WORDS = ("scene", "source", "id")
 
 
 def open_source(section: Data) -> Rooms:
@@ -35,7 +48,7 @@ def fits(root: Path) -> bool:
 
 
 class Rooms:
-    """A data set that is drawn. See `depthray.data.sources.Source`."""
+    """A data set that is drawn. See `depthray.data.source.Source`."""
 
     def __init__(self, count: int, size: tuple[int, int], keys: frozenset[str], *, seed: int = SEED) -> None:
         self._size, self._seed = size, seed
@@ -60,3 +73,59 @@ class Rooms:
     def faults(self, index: int) -> list[str]:
         """None: there is nothing stored that could be odd."""
         return []
+
+
+def write(
+    out: Path,
+    *,
+    frames: int,
+    size: tuple[int, int],
+    seed: int = 0,
+    layout: Literal["folder", "shards"] = "folder",
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
+    if layout == "shards":
+        provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
+        convert.pack(Rooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
+        return
+    from depthray.data.shards.writer import writing
+
+    if (out / "index.csv").exists():
+        raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
+    with writing(out):
+        rows = []
+        for index in range(frames):
+            rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))
+            advance()
+        _finish(out, rows)
+
+
+def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
+    """Write the files of one frame; its row of the index."""
+    stored = {
+        "rgb": cv2.cvtColor(sample["image"], cv2.COLOR_RGB2BGR),
+        "depth": np.rint(sample["depth"] * 1000).astype(np.uint16),
+        "labels": sample["semantics"].astype(np.uint8),
+        "instances": sample["instances"].astype(np.uint16),
+        "background": cv2.cvtColor(sample["background"], cv2.COLOR_RGB2BGR),
+        "mask": sample["mask"] * np.uint8(255),
+    }
+    row = {folder: f"{folder}/{index:06d}.{ending}" for folder, ending in _FOLDERS.items()}
+    for folder, pixels in stored.items():
+        path = out / row[folder]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
+        path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
+    pinhole = {key: repr(float(sample["intrinsics"][place])) for key, place in _PINHOLE.items()}
+    return {**row, **pinhole, **{key: sample[key] for key in _WORDS}}  # type: ignore[literal-required]
+
+
+def _finish(out: Path, rows: list[dict[str, str]]) -> None:
+    """The index comes last and at once: a folder without it is unfinished."""
+    temporary = out / ".tmp-index.csv"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [*_FOLDERS, *_PINHOLE, *_WORDS])
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(temporary, out / "index.csv")

@@ -12,7 +12,7 @@ from bad_input import Fails, Harm, cut, flip, only
 from checkpoints import Hostile, reseal
 
 from depthray.__main__ import main
-from depthray.checkpoints import save
+from depthray.checkpoints import load, save
 from depthray.training.state import begin
 
 NEITHER = "neither a checkpoint nor a run folder"
@@ -69,7 +69,7 @@ def test_hostile_pickle(fails: Fails, run: Path, name: str) -> None:
 
 def test_checkpoint_of_another_architecture(fails: Fails, run: Path, image: Path) -> None:
     path = only(run)
-    contents = save.load(path, state=True)
+    contents = load.load(path, state=True)
     other = contents.recipe.model_copy(update={"model": contents.recipe.model.model_copy(update={"decoder": "linear"})})
     shutil.rmtree(path)
     written = begin(other, torch.device("cpu")).contents({"abs_rel": 1.0}, fingerprint=contents.fingerprint)

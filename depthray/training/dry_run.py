@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 from depthray import losses, models
 from depthray.batch import COLOURS, Batch
 from depthray.config.sections import Data, Model, Optim, Recipe
-from depthray.data.sources import wanted
+from depthray.data.source import wanted
 from depthray.errors import DataError, UsageError
-from depthray.runs.run import check_model
 from depthray.training.optim import build_optimiser
 
 IDS = ("semantics", "instances")
@@ -76,3 +76,24 @@ def _blank(data: Data, size: tuple[int, int], *, device: str) -> Batch:
 def _solid(value: Tensor | list[Tensor]) -> Any:
     """Maps without memory -> maps of ones of the same sizes."""
     return [_solid(level) for level in value] if isinstance(value, list) else torch.ones(value.shape)
+
+
+def check_model(recipe: Recipe, *, pretrained: bool) -> None:
+    """Build the network without memory for its weights, to meet what is wrong with its section in a moment.
+
+    With `pretrained`, the weights it begins with are read (and fetched) as well, and must fit.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+        network = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained)
+    check_targets(network, recipe)
+
+
+def check_targets(network: torch.nn.Module, recipe: Recipe) -> None:
+    """Raise UsageError for a target that the network does not predict."""
+    gives = getattr(network, "gives", ("depth",))
+    if missing := [key for key in recipe.data.targets if key not in gives]:
+        raise UsageError(
+            f"model.name={recipe.model.name} predicts {' and '.join(key for key in gives if key != 'pyramid')}, and "
+            f"data.targets wants {missing[0]}; give another model.name, or data.targets of what it predicts"
+        )

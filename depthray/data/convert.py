@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.data.shards import format
-from depthray.data.sources import Frame, Source, Stored, notes
+from depthray.data.source import Frame, Source, Stored, notes
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -176,3 +176,17 @@ def _ids(shard: format.Shard) -> set[str]:
 def summary(skipped: Mapping[str, str]) -> list[str]:
     """The skipped frames, for people: how many, and each with its fault."""
     return [f"skipped {len(skipped)} bad frames:", *(f"  {fault}" for fault in skipped.values())] if skipped else []
+
+
+def pack(
+    source: Source,
+    out: Path,
+    *,
+    provenance: Mapping[str, Any],
+    frames_per_shard: int = 512,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Path]:
+    """Write all frames as shards into `out`. Whole shards of an interrupted earlier call are kept, not made again."""
+    made = plan(source, out, provenance=provenance, frames_per_shard=frames_per_shard)
+    convert(source, made, advance=advance)
+    return written(made)

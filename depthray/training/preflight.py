@@ -1,0 +1,98 @@
+"""Whether a recipe can be trained: its sections held against each other, its architecture, data form and protocol.
+
+Nothing here needs torch, so that a mistake in a recipe is reported in a moment. See `dry_run` for the network itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, get_args
+
+from depthray import models
+from depthray.config import recipe
+from depthray.config.sections import Data, Monitor, Recipe
+from depthray.data import sources
+from depthray.errors import UsageError
+from depthray.evaluation import protocols
+from depthray.evaluation.protocols import PROTOCOLS
+
+
+def load(name: str, words: Sequence[str] = (), *, training: bool = True) -> Recipe:
+    """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `check`."""
+    return check(recipe.read(name, words), where=name, training=training)
+
+
+def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
+    """The recipe of a tree of plain values; see `check`."""
+    return check(recipe.build(tree, where=where), where=where, training=training)
+
+
+def check(made: Recipe, *, where: str, training: bool = True) -> Recipe:
+    """The recipe itself, if its architecture, data form and protocol exist and fit together; else a `UsageError`.
+
+    Keys that only training relates to each other may disagree where a recipe is read for its data or to be scored.
+    """
+    models.check(made.model, where=where)
+    protocols.check(made.eval.protocol, where=where)
+    sources.check(made.data, where=where)
+    if training:
+        for check_one in (_check_monitor, _check_range, _check_stages):
+            check_one(made, where=where)
+    return made
+
+
+def _check_monitor(recipe: Recipe, *, where: str) -> None:
+    """A run is ranked by a score of something it is taught; else that shows only after the first epoch."""
+    section, targets = recipe.eval, ",".join(recipe.data.targets)
+    protocol = PROTOCOLS[section.protocol]
+    scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
+    if not scored:
+        raise UsageError(
+            f"{where}: eval.protocol={section.protocol} scores {' and '.join(protocol.needs)}, but data.targets is "
+            f"{targets}; choose another protocol, e.g. plain"
+        )
+    if section.monitor not in scored:
+        raise UsageError(
+            f"{where}: eval.monitor={section.monitor} is not scored by eval.protocol={section.protocol} with "
+            f"data.targets={targets}; choose from: {', '.join(scored)}"
+        )
+
+
+def _check_range(recipe: Recipe, *, where: str) -> None:
+    """A network is not taught depths beyond those it is made for."""
+    farthest = _farthest(recipe)
+    if "depth" in recipe.data.targets and farthest is not None and recipe.data.max_depth > farthest:
+        raise UsageError(
+            f"{where}: data.max_depth={recipe.data.max_depth:g} is beyond model.max_depth={farthest:g}, the farthest "
+            f"that {recipe.model.name} is made for; give model.max_depth={recipe.data.max_depth:g} too, and an "
+            f"eval.protocol of that range (now {recipe.eval.protocol})"
+        )
+
+
+def _farthest(recipe: Recipe) -> float | None:
+    """Metres of model.max_depth, given or by default; None where the architecture has no such option.
+
+    The default is looked up only where the data differ from theirs: the look costs an import of torch.
+    """
+    given: float | None = recipe.model.options.get("max_depth")
+    if given is not None or recipe.data.max_depth <= Data.model_fields["max_depth"].default:
+        return given
+    build = import_module(f"depthray.models.{recipe.model.name}").build
+    option = inspect.signature(build).parameters.get("max_depth")
+    return None if option is None else float(option.default)
+
+
+def _check_stages(recipe: Recipe, *, where: str) -> None:
+    """Every stage of the weights of scales must be one that loss.multiscale can take."""
+    wanted, stages = len(recipe.loss.multiscale_weights), recipe.curriculum.scale_weights
+    if stages and not recipe.loss.multiscale:
+        raise UsageError(f"{where}: curriculum.scale_weights are weights of loss.multiscale, which is 0; set it too")
+    for number, weights in enumerate(stages):
+        if len(weights) != wanted or not sum(weights):
+            fault = "are all 0" if len(weights) == wanted else f"are {len(weights)} weights"
+            raise UsageError(
+                f"{where}: curriculum.scale_weights.{number} {fault}; give {wanted}, as many as "
+                "loss.multiscale_weights has, one of them above 0"
+            )
