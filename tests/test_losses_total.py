@@ -10,7 +10,7 @@ from depthray.batch import MAPS
 from depthray.config.sections import Loss
 from depthray.data import resize
 from depthray.errors import DataError, UsageError
-from depthray.losses import inputs
+from depthray.losses import TERMS, inputs
 
 
 def case(height=12, width=16, seed=0):
@@ -33,7 +33,7 @@ def test_total_weighs_the_terms_and_names_them():
     prediction, batch = case()
     prediction["depth"] = torch.rand_like(batch["depth"])
     value, terms = losses.total(prediction, batch, Loss(l1=2.0, gradient=0.5))
-    wanted = losses.TERMS["l1"](prediction["depth"], batch["depth"], valid=batch["valid"])
+    wanted = TERMS["l1"](prediction["depth"], batch["depth"], valid=batch["valid"])
     assert set(terms) == {"l1", "gradient"} and torch.equal(terms["l1"], wanted)
     torch.testing.assert_close(value, 2.0 * terms["l1"] + 0.5 * terms["gradient"])
 
@@ -58,7 +58,7 @@ def test_options_of_the_recipe_reach_their_term(name, options):
     truth, valid = inputs.nearest(batch["depth"], size), inputs.nearest(batch["valid"], size)
     extra = {"pyramid": prediction["pyramid"]} if name == "multiscale" else {}
     torch.testing.assert_close(
-        value, losses.TERMS[name](prediction["depth"], truth, valid=valid, **extra, **options), rtol=0, atol=0
+        value, TERMS[name](prediction["depth"], truth, valid=valid, **extra, **options), rtol=0, atol=0
     )
     assert not torch.equal(value, losses.total(prediction, batch, usual)[0])
 
@@ -99,11 +99,9 @@ def test_image_and_camera_are_brought_to_the_coarse_depth():
     _, terms = losses.total(prediction, batch, Loss(normals=1, smoothness=1))
     camera = inputs.scale_camera(batch["intrinsics"], old=(12, 16), new=size)
     image = functional.avg_pool2d(batch["image"], 2)
-    wanted = losses.TERMS["normals"](prediction["depth"], truth, valid=valid, intrinsics=camera)
+    wanted = TERMS["normals"](prediction["depth"], truth, valid=valid, intrinsics=camera)
     torch.testing.assert_close(terms["normals"], wanted)
-    torch.testing.assert_close(
-        terms["smoothness"], losses.TERMS["smoothness"](prediction["depth"], image=image, valid=valid)
-    )
+    torch.testing.assert_close(terms["smoothness"], TERMS["smoothness"](prediction["depth"], image=image, valid=valid))
     assert camera[0, 0, 0] == 10 and camera[0, 0, 2] == 3.5  # centre of 8 pixels, as 7.5 was of 16
 
 
@@ -111,7 +109,7 @@ def test_mask_of_a_coarse_prediction_is_what_covers_more_than_half():
     mask = torch.tensor([[1.0, 1, 1, 0], [1, 0, 1, 0]])[None, None]
     logits = torch.tensor([[[[1.5, -0.5]]]])
     _, terms = losses.total({"mask": logits}, {"mask": mask}, Loss(mask_bce=1))
-    torch.testing.assert_close(terms["mask_bce"], losses.TERMS["mask_bce"](logits, torch.tensor([[[[1.0, 0.0]]]])))
+    torch.testing.assert_close(terms["mask_bce"], TERMS["mask_bce"](logits, torch.tensor([[[[1.0, 0.0]]]])))
 
 
 def test_mask_alone_needs_no_depth():
