@@ -2,9 +2,10 @@
 
     git worktree add before 51cbd29
     pip install --no-deps --target installed ./before
-    PYTHONPATH=installed:tests python tests/made_before/make.py TARGET
+    PYTHONPATH=$PWD/installed:$PWD/tests python tests/made_before/make.py TARGET
 
-It works in PLACE, which is the path that the recipes then name. About 5 minutes on 2 CPU cores.
+It works in PLACE, which is the path that the recipes then name, and not in a checkout, whose code would come first.
+It takes about 5 minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def search(folder: Path) -> None:
 def depthray_(*words: str, code: int = 0) -> str:
     """Run a command of depthray to its end; what it printed."""
     print("depthray", *words, flush=True)
-    done = subprocess.run(line(words), capture_output=True, text=True, env=environment())
+    done = subprocess.run(line(words), capture_output=True, text=True, env=environment(), cwd=PLACE)
     if done.returncode != code:
         sys.exit(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done.stdout
@@ -98,7 +99,7 @@ def environment() -> dict[str, str]:
 
 def stop_in_the_middle(words: Sequence[str], run: Path) -> None:
     """Ask a run to stop by the file STOP when it is in its second epoch."""
-    process = subprocess.Popen(line(words), env=environment(), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(line(words), env=environment(), cwd=PLACE, stdout=subprocess.DEVNULL)
     wait(lambda: any(record.get("step") == 5 for record in records(run)), process)
     (run / "STOP").touch()
     if process.wait() != 130:
@@ -107,7 +108,7 @@ def stop_in_the_middle(words: Sequence[str], run: Path) -> None:
 
 def kill_amid(words: Sequence[str], trial: Path) -> None:
     """Kill a search when a trial has saved its third epoch."""
-    process = subprocess.Popen(line(words), env=environment(), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(line(words), env=environment(), cwd=PLACE, stdout=subprocess.DEVNULL)
     wait(lambda: any(trial.glob("checkpoints/epoch-0003-*/manifest.json")), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
