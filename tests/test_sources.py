@@ -15,6 +15,8 @@ from paths import ROOT
 from depthray.batch import WORDS, collate
 from depthray.config.sections import Data
 from depthray.data.convert import pack
+from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
+from depthray.data.source import Frame
 from depthray.data.sources import names, open_source, recognise
 
 
@@ -77,6 +79,24 @@ def test_fingerprint_is_the_same_for_the_same_frames(section):
     fingerprint = open_source(section).fingerprint
     assert len(fingerprint) == 64
     assert open_source(section).fingerprint == fingerprint
+
+
+def test_fingerprints_are_those_that_checkpoints_have_recorded(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"12345")
+    (tmp_path / "b.png").write_bytes(b"123")
+    row = Row(Frame("a", "hall", "train", "x"), ("a.png", "b.png"), named="list line 1", camera=("5.0",))
+    files = {tag: type(tag, (FrameFiles,), {"fingerprint_tag": tag}) for tag in ("Bts", "Kitti")}
+    digests = {tag: made(tmp_path, [row], keys=frozenset(PAIR), encoding="uint16_mm") for tag, made in files.items()}
+    assert {tag: source.fingerprint[:16] for tag, source in digests.items()} == {
+        "Bts": "6d1766caf2e76ff6",
+        "Kitti": "9dee6ef0d7e95ea9",
+    }
+
+
+def test_every_form_of_files_has_a_fingerprint_of_its_own(section):
+    source = open_source(section)
+    if isinstance(source, FrameFiles) and section.source != "folder":  # a folder's is that of its index
+        assert source.fingerprint_tag != FrameFiles.fingerprint_tag
 
 
 def test_nothing_is_odd_about_good_frames(section):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from depthray.data import encodings
 from depthray.data.readers.files import HINT, Files, Pixels
-from depthray.data.source import Frame
+from depthray.data.source import Frame, frame_text
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ class FrameFiles:
     """A data set of colour and depth files; a form adds what else it has. See `depthray.data.source.Source`."""
 
     called: Mapping[str, str] = {"image": "rgb"}  # what users call the file of a key, where it is another word
-    declared = False  # whether the recipe says the encoding of depth, not the form
+    declared = False  # whether the recipe declares the encoding of depth, not the form
+    fingerprint_tag = (
+        "FrameFiles"  # fixed per form: checkpoints record fingerprints, so a class may be renamed, not this
+    )
 
     def __init__(
         self,
@@ -60,13 +63,13 @@ class FrameFiles:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the frames, of how they are read, of what their files are called and how long they are."""
-        digest = sha256(repr((type(self).__name__, self._encoding, self.roles, self._facts)).encode())
+        digest = sha256(repr((self.fingerprint_tag, self._encoding, self.roles, self._facts)).encode())
         for index, row in enumerate(self.rows):
             try:
                 sizes = [self.files.size(name) for name in row.files]
             except DataError as error:
                 raise self._at(index, error) from None
-            digest.update(repr((row._replace(named=""), sizes)).encode())
+            digest.update(f"({_row_text(row)}, {sizes!r})".encode())
         return digest.hexdigest()
 
     def read(self, index: int) -> Sample:
@@ -133,6 +136,11 @@ class FrameFiles:
     def _at(self, index: int, error: DataError) -> DataError:
         named = self.rows[index].named
         return DataError(f"{error} (frame {index}, {named})") if named else error
+
+
+def _row_text(row: Row) -> str:
+    """A row as text for the fingerprint, without where it is listed: the same frames may be listed in another file."""
+    return f"Row(frame={frame_text(row.frame)}, files={row.files!r}, named='', camera={row.camera!r})"
 
 
 def refuse_dtype(stored: Pixels, encoding: str, *, where: str) -> None:

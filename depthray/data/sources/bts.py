@@ -55,6 +55,8 @@ def fits(root: Path) -> bool:
 class Bts(FrameFiles):
     """A data set of lists. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Bts"
+
     def __init__(self, lists: list[Path]) -> None:
         rows, notes = [], []
         for path in lists:

@@ -49,6 +49,8 @@ def fits(root: Path) -> bool:
 class Diode(FrameFiles):
     """A data set of scans. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Diode"
+
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)

@@ -54,6 +54,8 @@ def fits(root: Path) -> bool:
 class Hypersim(FrameFiles):
     """A data set of rendered scenes. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Hypersim"
+
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)

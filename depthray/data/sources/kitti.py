@@ -62,6 +62,8 @@ def fits(root: Path) -> bool:
 class Kitti(FrameFiles):
     """A data set of drives, or of selected frames. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Kitti"
+
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)

@@ -64,6 +64,8 @@ def held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
 class Museum(FrameFiles):
     """The pictures. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Museum"
+
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)

@@ -46,6 +46,8 @@ def fits(root: Path) -> bool:
 class Kaggle(FrameFiles):
     """A data set of two parts with a unit each. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Kaggle"
+
     def encoding(self, index: int) -> str:
         """Frame -> how its depth is stored."""
         return ENCODINGS[self.frames[index].split]

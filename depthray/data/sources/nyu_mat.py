@@ -20,7 +20,7 @@ from depthray.data.readers import kinect as kinect
 from depthray.data.readers import mat5
 from depthray.data.readers.files import root_of
 from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, reading
-from depthray.data.source import Frame, refuse_encoding, wanted
+from depthray.data.source import Frame, frame_text, refuse_encoding, wanted
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class Mat:
             size = path.stat().st_size
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from None
-        return sha256(repr((path.name, size, self._depth, self._shapes, self.frames)).encode()).hexdigest()
+        frames = ", ".join(map(frame_text, self.frames))
+        facts = f"({path.name!r}, {size!r}, {self._depth!r}, {self._shapes!r}, [{frames}])"
+        return sha256(facts.encode()).hexdigest()
 
     def read(self, index: int) -> Sample:
         """Read one frame."""

@@ -45,6 +45,8 @@ def fits(root: Path) -> bool:
 class Raw(FrameFiles):
     """A data set of recordings. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Raw"
+
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; recordings are folders with r-*.ppm and d-*.pgm")

@@ -67,6 +67,7 @@ def read_names(path: Path) -> dict[str, str]:
 class Indexed(FrameFiles):
     """A data set of pairs, whose unit the recipe declares. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "Indexed"
     declared = True
 
 

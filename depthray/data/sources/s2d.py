@@ -46,6 +46,8 @@ def fits(root: Path) -> bool:
 class S2d(FrameFiles):
     """A data set of one file a frame, with colour beside its depth. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "S2d"
+
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         rgb, stored = self._datasets(index, "rgb", "depth")

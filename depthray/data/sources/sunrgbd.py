@@ -50,6 +50,8 @@ def fits(root: Path) -> bool:
 class SunRgbd(FrameFiles):
     """A data set of a folder a frame. See `depthray.data.source.Source`."""
 
+    fingerprint_tag = "SunRgbd"
+
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)
