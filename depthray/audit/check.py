@@ -8,16 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
+from depthray.data.encodings import depth_faults
 from depthray.data.source import Frame, Source
 from depthray.data.split import SIDES, overlaps
 from depthray.errors import DataError
 
-# Cameras this library is for see scenes between a hand's breadth and a street; beyond that a unit was mistaken.
-PLAUSIBLE = (0.1, 100.0)  # metres, of a frame's median
 EXAMPLES = 3
 
 
@@ -66,22 +63,6 @@ def look(source: Source, index: int, *, max_depth: float) -> Look:
         found.append(("constant image", f"every pixel is {image.min()}"))
     digest = sha256(repr(image.shape).encode() + image.tobytes()).digest()
     return Look(digest, [Finding(kind, name, detail) for kind, detail in found])
-
-
-def depth_faults(depth: NDArray[np.float32], *, max_depth: float) -> list[tuple[str, str]]:
-    """(H,W) float32 metres -> kind and detail of each fault."""
-    measured = depth[depth > 0]
-    if not measured.size:
-        return [("empty depth", "no pixel is measured")]
-    if measured.min() == measured.max():
-        return [("constant depth", f"every measured pixel is {measured[0]:g} m")]
-    median = float(np.median(measured))
-    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
-        cause = "metres read as millimetres" if median < 1 else "millimetres read as metres"
-        return [("implausible unit", f"median depth is {median:.4g} m: {cause}? declare the right data.encoding")]
-    if median > max_depth:
-        return [("beyond max_depth", f"median depth is {median:.4g} m, data.max_depth {max_depth:g} m: unit or limit?")]
-    return []
 
 
 def table(findings: Sequence[Finding]) -> Table:

@@ -15,6 +15,9 @@ Metres = NDArray[np.float32]
 
 FLOATS = ("float16", "float32", "float64")
 
+# Cameras this library is for see scenes between a hand's breadth and a street; beyond that a unit was mistaken.
+PLAUSIBLE = (0.1, 100.0)  # metres, of a frame's median
+
 
 class Encoding(NamedTuple):
     """One way of storing depth."""
@@ -90,3 +93,19 @@ def _wrong_dtype(found: str, encoding: str) -> str:
     hint = f"; for {found} there is {', '.join(fitting)}" if fitting else ""
     wanted = " or ".join(ENCODINGS[encoding].dtypes)
     return f"depth is stored as {found}, but encoding '{encoding}' is {wanted}: declare the right data.encoding{hint}"
+
+
+def depth_faults(depth: NDArray[np.float32], *, max_depth: float) -> list[tuple[str, str]]:
+    """(H,W) float32 metres -> kind and detail of each fault."""
+    measured = depth[depth > 0]
+    if not measured.size:
+        return [("empty depth", "no pixel is measured")]
+    if measured.min() == measured.max():
+        return [("constant depth", f"every measured pixel is {measured[0]:g} m")]
+    median = float(np.median(measured))
+    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
+        cause = "metres read as millimetres" if median < 1 else "millimetres read as metres"
+        return [("implausible unit", f"median depth is {median:.4g} m: {cause}? declare the right data.encoding")]
+    if median > max_depth:
+        return [("beyond max_depth", f"median depth is {median:.4g} m, data.max_depth {max_depth:g} m: unit or limit?")]
+    return []

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from depthray import distributed
-from depthray.audit.check import depth_faults
 from depthray.batch import Batch
 from depthray.config.sections import Recipe
 from depthray.data.curriculum import cut
+from depthray.data.encodings import depth_faults
 from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.shard_order import line_of
 from depthray.data.source import Sharded, Source
