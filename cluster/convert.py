@@ -14,13 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.train import ray_cluster
+from cluster.session import ray_cluster
 from depthray.cli import data as command
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
-    from depthray.data.convert import Plan
+    from depthray.data.convert import ConversionPlan
     from depthray.data.source import Source
 
 
@@ -34,7 +34,7 @@ class Made(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Convert a data set and say where its shards lie."""
-    arguments = command.parsed(_parser(), argv)
+    arguments = command.parsed(build_parser(), argv)
     if arguments.workers < 1:
         raise UsageError(f"--workers {arguments.workers}: at least 1 is needed")
     if arguments.workers == 1:
@@ -50,13 +50,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray data convert", description="Pack any form of data set into shards.")
     command.convert_words(parser)
     return parser
 
 
-def convert_on_ray(section: Data, made: Plan, *, workers: int, advance: Callable[[int], None]) -> dict[str, str]:
+def convert_on_ray(
+    section: Data, made: ConversionPlan, *, workers: int, advance: Callable[[int], None]
+) -> dict[str, str]:
     """Make all ranges, as many at a time as there are workers; what was wrong with each skipped frame, by its id."""
     import ray
 
@@ -82,7 +84,7 @@ def convert_on_ray(section: Data, made: Plan, *, workers: int, advance: Callable
     return {name: fault for number in sorted(found) for name, fault in found[number].items()}
 
 
-def make(shared: tuple[Data, Plan], number: int) -> Made:
+def make(shared: tuple[Data, ConversionPlan], number: int) -> Made:
     """What a worker does: one range. A mistake of the user is returned, for Ray would wrap it into its own."""
     from depthray.data.convert import convert_range
 

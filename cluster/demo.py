@@ -16,7 +16,7 @@ FRAMES = 1600
 
 def main(argv: list[str]) -> int:
     """Render, train on two workers, evaluate, predict one image, and say where everything lies."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     out = args.out or Path("runs", f"demo-{time.strftime('%Y%m%d-%H%M%S')}")
     scenes, run = out / "scenes", out / "run"
     _say(f"rendering {FRAMES} frames of synthetic rooms")
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray demo", description=__doc__)
     parser.add_argument("--out", type=Path, help="folder for everything the demo makes (default: runs/demo-DATE)")
     parser.add_argument("--workers", type=int, default=2, help="training processes (default: 2)")

@@ -16,10 +16,8 @@ from types import FrameType
 from typing import Any
 
 from depthray.checkpoints import select
-from depthray.config.sections import Recipe
-from depthray.errors import UsageError
-from depthray.storage.remote import Folder, is_remote
-from depthray.training.outside import Outside
+from depthray.storage.remote import RemoteFolder, is_remote
+from depthray.training.state import Hooks
 
 WORDS = b"depthray-groups"  # namespace in the key-value store
 GROUP, SAVE, SAVED = "group", "save", "saved"  # the group at work, a wish to save, the wish that was fulfilled
@@ -32,20 +30,6 @@ _terminated = threading.Event()  # this process got SIGTERM
 
 class Superseded(RuntimeError):
     """This worker was given up and another group trains in its place. No DepthrayError: that would end the run."""
-
-
-def sizes(recipe: Recipe, *, least: int, most: int) -> list[int]:
-    """The numbers of workers that the global batch divides by. Raises UsageError where `most` is not among them."""
-    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate
-    possible = [count for count in range(1, batch // accumulate + 1) if batch % (count * accumulate) == 0]
-    if most not in possible:
-        raise UsageError(
-            f"train.batch_size={batch} is the global batch and must divide by --workers {most} x "
-            f"train.accumulate={accumulate}" + (f"; it does for {_listed(possible)} workers" if possible else "")
-        )
-    if not 1 <= least <= most:
-        raise UsageError(f"--min-workers {least} must lie between 1 and --workers {most}")
-    return [count for count in possible if least <= count <= most]
 
 
 def put(attempt: str, key: str, value: str) -> None:
@@ -76,9 +60,9 @@ class Watch:
             self._wish = self._done = get(attempt, SAVE)
             threading.Thread(target=self._listen, name="depthray-watch", daemon=True).start()
 
-    def outside(self) -> Outside:
+    def outside(self) -> Hooks:
         """What the run asks and tells."""
-        return Outside(save=self.save, check=self.check, saved=self.saved)
+        return Hooks(save=self.save, check=self.check, saved=self.saved)
 
     def save(self) -> bool:
         """Whether to save now. Rank 0 hears what all are told; SIGTERM comes to one process only."""
@@ -127,7 +111,7 @@ def _wait_for_upload(run: str) -> None:
     here = select.committed(download.working_folder(run) / select.FOLDER)[-1].name
     while True:
         with suppress(Exception):  # the store may be away; the controller does not wait for ever
-            if here in download.complete(Folder(run)):
+            if here in download.complete_checkpoints(RemoteFolder(run)):
                 return
         time.sleep(LOOK)
 
@@ -160,7 +144,3 @@ def live_on_after_sigterm() -> None:
         timer.start()
 
     signal.signal(signal.SIGTERM, take_leave)
-
-
-def _listed(counts: list[int]) -> str:
-    return f"{', '.join(str(count) for count in counts[:-1])} or {counts[-1]}" if len(counts) > 1 else str(counts[0])

@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     """Start a cluster and say how to use it, until Ctrl-C, SIGTERM or the end of the command that stands after --."""
     words = sys.argv[1:] if argv is None else argv
     cut = words.index("--") if "--" in words else len(words)
-    args = _parser().parse_args(words[:cut])
+    args = build_parser().parse_args(words[:cut])
     plan = Plan(args.nodes, args.cpus, args.port, args.dashboard_port, args.worker_ports)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -234,7 +234,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cluster.one_host", description=__doc__, usage="%(prog)s [options] [-- COMMAND ...]"
     )

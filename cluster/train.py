@@ -1,162 +1,23 @@
-"""`depthray train`: Ray Train around `depthray.runs.run.record`, or the same loop in this process."""
+"""`depthray train` on Ray workers: `depthray.cli.train` parses the command line, `cluster.workers` trains."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import secrets
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from cluster import elastic
-from cluster.resources import Workers as Workers
-from cluster.resources import await_room
-from cluster.workers import fit_on_workers as fit_on_workers
-from depthray.cli import submit_flags
-from depthray.config import recipe as recipes
+from cluster.resources import Workers, await_room
+from cluster.session import ray_cluster
+from cluster.workers import fit_on_workers
+from depthray.cli import train as command
 from depthray.config.sections import Recipe
-from depthray.errors import DepthrayError, UsageError
-from depthray.runs import progress
-from depthray.storage.remote import address, is_remote
+from depthray.runs import console
 from depthray.training import preflight
-
-# Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s
-# unless told; Ray's print patch doubles lines.
-RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-}
-
-# A few workers on this machine can be asked often, and nobody preempts them.
-LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 def main(argv: list[str]) -> int:
-    """Train a recipe and say where its checkpoint lies."""
-    args = _parser().parse_intermixed_args(argv)
-    recipe = _recipe(args)
-    run = _run_folder(args)
-    if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
-        finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
-    else:
-        if args.min_workers and not args.address:
-            raise UsageError("--min-workers is for a cluster whose nodes come and go; give its --address, or --submit")
-        _prepare(run, recipe, resume=args.resume)  # the user's mistakes show before a cluster is started
-        finished = train_on_ray(recipe, run, args)
-    if int(os.environ.get("RANK", "0")) == 0:
-        _farewell(run, finished)
-    return 0 if finished else 130
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="depthray train", description="Train a recipe. Dotted words change numbers: optim.lr=3e-4 train.epochs=5"
-    )
-    parser.add_argument("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
-    parser.add_argument("words", nargs="*", help="section.key=value")
-    parser.add_argument("--data", metavar="PATH", help="where the data lies (data.root)")
-    parser.add_argument("--out", metavar="RUN", type=Path, help="the run's folder (default: runs/RECIPE-DATE)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--workers", type=int, default=1, help="training processes (default: 1)")
-    parser.add_argument("--min-workers", type=int, metavar="N", help="go on with as few while nodes are lost (elastic)")
-    parser.add_argument("--gpu", action="store_true", help="one GPU a worker")
-    parser.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs a worker (default: an equal share)")
-    parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
-    wait = "for nodes of a cluster that starts them on demand (default: 15)"
-    parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
-    parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
-    parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
-    submit_flags.add_flags(parser)
-    return parser
-
-
-def _recipe(args: argparse.Namespace) -> Recipe:
-    if args.workers < 1:
-        raise UsageError(f"--workers {args.workers}: at least 1 is needed")
-    if args.local and args.workers > 1:
-        raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
-    if args.recipe and "=" in args.recipe:
-        args.words, args.recipe = [args.recipe, *args.words], ""
-    if args.resume and not args.out:
-        raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
-    if not args.recipe and not args.resume:
-        raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
-    if args.resume and not is_remote(args.out) and not (args.out / "recipe.yaml").is_file():
-        raise UsageError(f"--resume: {args.out} holds no run (no recipe.yaml there)")
-    words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
-    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved(args.out)), words))
-    elastic.sizes(recipe, least=args.min_workers or args.workers, most=args.workers)
-    return recipe
-
-
-def _saved(run: Path) -> Path:
-    """The recipe of a run, a copy of it where the run lies remote."""
-    if not is_remote(run):
-        return run / "recipe.yaml"
-    from depthray.runs import download
-
-    return download.recipe_file(run)
-
-
-def _run_folder(args: argparse.Namespace) -> Path | str:
-    if args.out and is_remote(args.out):
-        return address(args.out)
-    if args.out:
-        return Path(os.path.realpath(args.out))  # unlike resolve, it leaves a loop of links to be met on writing
-    return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-
-
-def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bool) -> bool:
-    """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
-    from depthray import distributed
-    from depthray.runs.run import record, stop_on_signals, stopped
-
-    device = distributed.start(gpu=gpu)
-    run = distributed.broadcast(run)
-    _prepare_once(run, recipe, resume=resume)
-    display = progress.Display() if distributed.is_main() else None
-    stop_on_signals(run, lambda text: print(text, file=sys.stderr))
-    try:
-        for _ in record(recipe, run, device, show=display.show if display else lambda _: None):
-            pass
-    finally:
-        if display:
-            display.close()
-        distributed.stop()
-    return not stopped(run)
-
-
-def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
-    """Prepare the run's folder on rank 0; a mistake found there is raised on every rank, so that none waits."""
-    from depthray import distributed
-
-    mistake: DepthrayError | None = None
-    if distributed.is_main():
-        try:
-            _prepare(run, recipe, resume=resume)
-        except DepthrayError as error:
-            mistake = error
-    if mistake := distributed.broadcast(mistake):
-        raise mistake
-
-
-def _prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
-    """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
-    from depthray.runs.run import prepare
-    from depthray.training.dry_run import check_model
-    from depthray.training.frames import Frames
-
-    check_model(recipe, pretrained=not resume)
-    Frames.open(recipe)
-    prepare(run, recipe, resume=resume)
+    """Train a recipe on Ray, or in this process with --local, and print where its checkpoint is."""
+    return command.main(argv, train_on_ray)
 
 
 def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
@@ -164,9 +25,9 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     from depthray.runs.run import stop_on_signals, stopped
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
-    display = progress.Display()
+    display = console.Display()
     try:
-        with ray_cluster(args.address, workers=args.workers), progress.Follower(run, display.show):
+        with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):
             workers = _workers(recipe, args)
             if args.address:
                 await_room(workers, lambda text: print(text, flush=True), minutes=args.wait)
@@ -179,62 +40,5 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
 def _workers(recipe: Recipe, args: argparse.Namespace) -> Workers:
     sizes: tuple[int, ...] = ()
     if args.min_workers:
-        sizes = tuple(elastic.sizes(recipe, least=args.min_workers, most=args.workers))
+        sizes = tuple(preflight.worker_counts(recipe, least=args.min_workers, most=args.workers))
     return Workers(args.workers, args.cpus_per_worker, float(args.gpu), args.max_failures, sizes)
-
-
-@contextmanager
-def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -> Iterator[None]:
-    """A connection to the cluster at an address, or a local one that lives as long as the context."""
-    for key, value in {**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
-        os.environ.setdefault(key, value)
-    if not address:
-        _lock()
-    import ray
-
-    if ray.is_initialized():  # by the program that calls us, which will also end it
-        yield
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
-        cpus = max(os.cpu_count() or 1, workers)
-        ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _lock() -> None:
-    """Let only this process tree talk to the local cluster; Ray itself would leave a token file in the home folder."""
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
-def _farewell(run: Path | str, finished: bool) -> None:
-    from depthray.runs.locate import summary
-    from depthray.runs.progress import TOLD
-    from depthray.runs.run import scores_of
-
-    best, found = summary(run)
-    scores = scores_of(found)
-    told = [key for key in TOLD if key in scores] or list(scores)  # some protocols have scores of their own only
-    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in told)
-    try:
-        here = Path.cwd()
-    except OSError:  # gone: a node started beside a job's driver unpacks the job's code anew
-        here = Path(os.devnull)
-
-    def show(path: Path | str) -> Path | str:
-        return path.relative_to(here) if isinstance(path, Path) and path.is_relative_to(here) else path
-
-    print(f"checkpoint   {show(best)}  ({scored or 'not validated yet'})")
-    curves = f"{run}/tensorboard" if isinstance(run, str) else run / "tensorboard"
-    print(f"tensorboard  tensorboard --logdir {show(curves)}")
-    if finished:
-        print(f"next         depthray predict {show(best)} IMAGE")
-    else:
-        print(f"stopped      go on with: depthray train --out {show(run)} --resume")

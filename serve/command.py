@@ -14,27 +14,27 @@ from serve.registry.store import Store
 from serve.settings import NAME, Settings
 
 DEFAULT_NAME = "depth"
-WORDS = ("promote", "rollback", "list", "prune")
+SUBCOMMANDS = ("promote", "rollback", "list", "prune")
 KEEP = 5  # versions that prune leaves
 
 
 def main(argv: list[str]) -> int:
     """Serve, or change what is served."""
-    if argv and argv[0] in WORDS:
+    if argv and argv[0] in SUBCOMMANDS:
         return {"promote": _promote, "rollback": _rollback, "list": _list, "prune": _prune}[argv[0]](argv[1:])
-    args = _parser().parse_intermixed_args(argv)
+    args = build_parser().parse_intermixed_args(argv)
     settings = _settings(args)
-    _refuse_open(settings, args.host, args.address)
-    _refuse_taken(args.host, args.port)
+    _check_keys(settings, args.host, args.address)
+    _check_port(args.host, args.port)
     for path in args.checkpoints:
-        name, checkpoint = _named(path, args.name)
-        _put(settings, name, checkpoint, force=args.force)
+        name, checkpoint = _parse_named_path(path, args.name)
+        _promote_checkpoint(settings, name, checkpoint, force=args.force)
     if not Store(settings.store).names():
         raise UsageError(f"serve what? Give a checkpoint or a run; {settings.store} holds no model")
     return lifetime.run(settings, args.host, args.port, address=args.address)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray serve",
         description="Checkpoints answer HTTP. Dotted words change settings: model.max_batch=16 limits.pixels=50000000",
@@ -84,7 +84,7 @@ def _is_setting(word: str) -> bool:
     return bool(equals) and section in Settings.model_fields and not Path(word).exists()
 
 
-def _named(word: str, name: str) -> tuple[str, Path]:
+def _parse_named_path(word: str, name: str) -> tuple[str, Path]:
     """The name and path of [NAME=]PATH."""
     before, equals, after = word.partition("=")
     if equals and re.fullmatch(NAME, before) and not Path(word).exists():
@@ -92,7 +92,7 @@ def _named(word: str, name: str) -> tuple[str, Path]:
     return name, Path(word)
 
 
-def _put(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> None:
+def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> None:
     from serve.registry.promotion import promote
 
     done = promote(Store(settings.store), name, checkpoint, device=settings.model.device or None, force=force)
@@ -100,17 +100,17 @@ def _put(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> Non
     print(f"model       {name}@{done.pointer.current}  ({checkpoint}{apart})", flush=True)
 
 
-def _refuse_open(settings: Settings, host: str, address: str | None) -> None:
+def _check_keys(settings: Settings, host: str, address: str | None) -> None:
     """Before a cluster is started, what its replicas would find."""
     from serve.http import auth
-    from serve.http.exposed import refuse_open
+    from serve.http.auth import require_keys
 
     if address and os.environ.get(auth.VARIABLE):
         raise UsageError(f"--address: the cluster does not see {auth.VARIABLE} of this shell; give --keys-file FILE")
-    refuse_open(settings, host)
+    require_keys(settings, host)
 
 
-def _refuse_taken(host: str, port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     """A port that is taken is said at once, not after a cluster was started."""
     import socket
 
@@ -127,14 +127,14 @@ def _refuse_taken(host: str, port: int) -> None:
 def _promote(argv: list[str]) -> int:
     """`depthray serve promote`: another checkpoint is served, by a running server too."""
     args = _promote_parser().parse_args(argv)
-    settings = _stored(args)
-    _put(settings, args.name, args.checkpoint, force=args.force)
+    settings = _store_settings(args)
+    _promote_checkpoint(settings, args.name, args.checkpoint, force=args.force)
     if args.keep is not None:
-        _tell_pruned(settings, args.name, args.keep)
+        _prune_model(settings, args.name, args.keep)
     return 0
 
 
-def _stored(args: argparse.Namespace) -> Settings:
+def _store_settings(args: argparse.Namespace) -> Settings:
     """The settings of a command that only needs the store."""
     return settings_of.load(None, [f"store={args.store}"] if args.store else [])
 
@@ -148,7 +148,9 @@ def _promote_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|RUN")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     parser.add_argument("--force", action="store_true", help="though its depths are far from those of the one before")
-    parser.add_argument("--keep", type=_number, metavar="N", help="afterwards prune all but the N newest versions")
+    parser.add_argument(
+        "--keep", type=_count_argument, metavar="N", help="afterwards prune all but the N newest versions"
+    )
     _add_store(parser)
     return parser
 
@@ -156,7 +158,7 @@ def _promote_parser() -> argparse.ArgumentParser:
 def _rollback(argv: list[str]) -> int:
     """`depthray serve rollback`: the version before is served again."""
     args = _rollback_parser().parse_args(argv)
-    pointer = Store(_stored(args).store).rollback(args.name)
+    pointer = Store(_store_settings(args).store).rollback(args.name)
     print(f"model       {args.name}@{pointer.current}  (before: {pointer.previous})")
     return 0
 
@@ -171,7 +173,7 @@ def _rollback_parser() -> argparse.ArgumentParser:
 def _list(argv: list[str]) -> int:
     """`depthray serve list`: the models of the store."""
     args = _list_parser().parse_args(argv)
-    store = Store(_stored(args).store)
+    store = Store(_store_settings(args).store)
     for name in store.names():
         card = store.card(name)
         before = f"  before: {', '.join(card.versions[1:])}" if card.versions[1:] else ""
@@ -189,9 +191,9 @@ def _list_parser() -> argparse.ArgumentParser:
 def _prune(argv: list[str]) -> int:
     """`depthray serve prune`: old versions are deleted."""
     args = _prune_parser().parse_args(argv)
-    settings = _stored(args)
+    settings = _store_settings(args)
     for name in [args.name] if args.name else Store(settings.store).names():
-        _tell_pruned(settings, name, args.keep)
+        _prune_model(settings, name, args.keep)
     return 0
 
 
@@ -202,19 +204,19 @@ def _prune_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="name of the model (default: all)")
     parser.add_argument(
-        "--keep", type=_number, default=KEEP, metavar="N", help=f"newest versions kept (default: {KEEP})"
+        "--keep", type=_count_argument, default=KEEP, metavar="N", help=f"newest versions kept (default: {KEEP})"
     )
     _add_store(parser)
     return parser
 
 
-def _number(text: str) -> int:
+def _count_argument(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text}: give a whole number, 0 or more")
     return int(text)
 
 
-def _tell_pruned(settings: Settings, name: str, keep: int) -> None:
+def _prune_model(settings: Settings, name: str, keep: int) -> None:
     store = Store(settings.store)
     store.pointer(name)  # says so where there is no such model
     gone = store.prune(name, keep)

@@ -17,7 +17,7 @@ from kuberay_fields import faults
 from paths import ROOT
 
 import depthray
-from cluster.train import _parser
+from depthray.cli.train import build_parser
 from depthray.config import recipe as recipes
 
 FILES = ROOT / "cluster" / "files"
@@ -226,7 +226,7 @@ def test_the_job_runs_commands_that_exist() -> None:
     assert (shell, flag) == ("sh", "-c") and not set('$"`\\') & set(script)
     subprocess.run(["sh", "-n", "-c", script], check=True)
     commands = re.findall(r"exec python -m depthray train ([^;]*);", script)
-    parsed = [_parser().parse_intermixed_args(command.split()) for command in commands]
+    parsed = [build_parser().parse_intermixed_args(command.split()) for command in commands]
     assert [args.resume for args in parsed] == [True, False] and parsed[0].out == parsed[1].out
     assert parsed[1].recipe in recipes.names() and all(args.address == "auto" for args in parsed)
     assert yaml.safe_load(tree["spec"]["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_SIGNAL"] == "SIGINT"

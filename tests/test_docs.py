@@ -21,7 +21,7 @@ from paths import ROOT
 
 from cluster import one_host
 from depthray import models
-from depthray.__main__ import WORDS, main
+from depthray.__main__ import COMMANDS, main
 from depthray.cli.predict import FORMATS
 from depthray.config import recipe
 from depthray.config.sections import Recipe
@@ -108,10 +108,10 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
     module = module_of(word)
     try:
         if word in ("data", "predict"):
-            return module._parse(list(rest))
+            return getattr(module, "command", module).parse_arguments(list(rest))
         if word == "serve":
             return parsed_serve(module, list(rest))
-        parser = module._parser()
+        parser = parser_of(word)
         return parser.parse_intermixed_args(rest) if word in INTERMIXED else parser.parse_args(rest)
     except SystemExit as refused:
         assert not refused.code, f"refused: depthray {word} {' '.join(rest)}"
@@ -120,17 +120,23 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
 
 def parsed_serve(module, words: list[str]) -> argparse.Namespace:
     """What `depthray serve`, or the word after it, makes of the rest."""
-    nested = {word: getattr(module, f"_{word}_parser") for word in module.WORDS}
+    nested = {word: getattr(module, f"_{word}_parser") for word in module.COMMANDS}
     if words and words[0] in nested:
         return nested[words[0]]().parse_args(words[1:])
-    arguments = module._parser().parse_intermixed_args(words)
+    arguments = module.build_parser().parse_intermixed_args(words)
     module._settings(arguments)
     return arguments
 
 
 def module_of(word: str):
-    assert word in WORDS, f"no command '{word}'"
-    return import_module(WORDS[word][0].partition(":")[0])
+    assert word in COMMANDS, f"no command '{word}'"
+    return import_module(COMMANDS[word][0].partition(":")[0])
+
+
+def parser_of(word: str) -> argparse.ArgumentParser:
+    """The parser of a command; where Ray is added to a command of the library, that one has it."""
+    module = module_of(word)
+    return (module if hasattr(module, "build_parser") else module.command).build_parser()
 
 
 def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None:
@@ -146,8 +152,8 @@ def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None
 def flags() -> set[str]:
     """Every flag of every word, nested ones too."""
     found: set[str] = set()
-    parsers = [module_of(word)._parser() for word in WORDS] + [one_host._parser()]
-    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").WORDS]
+    parsers = [module_of(word)._parser() for word in COMMANDS] + [one_host.build_parser()]
+    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").COMMANDS]
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
@@ -206,7 +212,7 @@ def test_commands_and_flags_in_running_text_are_real() -> None:
     known = flags()
     for page, words in inline():
         if words[0] == "depthray" and len(words) > 1:
-            assert words[1] in WORDS or words[1] == "--help", f"{page.name}: {words}"
+            assert words[1] in COMMANDS or words[1] == "--help", f"{page.name}: {words}"
             if words[1] in NESTED and len(words) > 2:
                 parsed(*words[1:3], "--help")
         if words[0] == "make":

@@ -24,7 +24,7 @@ from depthray.runs import progress
 from depthray.runs.run import prepare, record
 from depthray.training import preflight
 from depthray.training.frames import Frames
-from depthray.training.outside import Outside
+from depthray.training.state import Hooks
 
 SMALL = ["data.size=32,64", "data.frames=40", "data.workers=0", "train.epochs=1", "train.precision=fp32"]
 
@@ -44,23 +44,23 @@ def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def test_only_numbers_of_workers_that_divide_the_global_batch_are_used() -> None:
-    assert elastic.sizes(made("train.batch_size=12"), least=2, most=6) == [2, 3, 4, 6]
-    assert elastic.sizes(made("train.batch_size=16", "train.accumulate=2"), least=1, most=8) == [1, 2, 4, 8]
+    assert preflight.worker_counts(made("train.batch_size=12"), least=2, most=6) == [2, 3, 4, 6]
+    assert preflight.worker_counts(made("train.batch_size=16", "train.accumulate=2"), least=1, most=8) == [1, 2, 4, 8]
 
 
 def test_a_number_of_workers_that_does_not_divide_names_those_that_do() -> None:
     with pytest.raises(UsageError, match=r"train.batch_size=12 .* --workers 8 .* 1, 2, 3, 4, 6 or 12 workers"):
-        elastic.sizes(made("train.batch_size=12"), least=2, most=8)
+        preflight.worker_counts(made("train.batch_size=12"), least=2, most=8)
     with pytest.raises(UsageError, match="train.accumulate=5$"):
-        elastic.sizes(made("train.batch_size=12", "train.accumulate=5"), least=1, most=1)
+        preflight.worker_counts(made("train.batch_size=12", "train.accumulate=5"), least=1, most=1)
     for least in (0, 5):
         with pytest.raises(UsageError, match=f"--min-workers {least} must lie between 1 and --workers 4"):
-            elastic.sizes(made("train.batch_size=12"), least=least, most=4)
+            preflight.worker_counts(made("train.batch_size=12"), least=least, most=4)
 
 
 def test_a_save_point_is_made_at_the_step_it_is_asked_for_and_told(tmp_path: Path) -> None:
     asked, told = [False, True, False], list[int]()
-    outside = Outside(save=lambda: bool(asked and asked.pop(0)), saved=lambda: told.append(steps(tmp_path)[-1]))
+    outside = Hooks(save=lambda: bool(asked and asked.pop(0)), saved=lambda: told.append(steps(tmp_path)[-1]))
     recipe = made("train.batch_size=4", "train.save_every_steps=0")
     prepare(tmp_path, recipe, resume=False)
     for _ in record(recipe, tmp_path, torch.device("cpu"), outside=outside):
@@ -74,7 +74,7 @@ def test_a_save_point_asked_for_at_the_end_of_an_epoch_does_not_wait_for_validat
     run, then, device = tmp_path / "run", tmp_path / "then", torch.device("cpu")
     last = Frames.open(recipe).steps_per_epoch
     asked = [*[False] * (last - 1), True]
-    outside = Outside(save=lambda: bool(asked and asked.pop(0)), saved=lambda: shutil.copytree(run, then))
+    outside = Hooks(save=lambda: bool(asked and asked.pop(0)), saved=lambda: shutil.copytree(run, then))
     prepare(run, recipe, resume=False)
     (whole,) = record(recipe, run, device, outside=outside)
     assert load.load(select.committed(then / select.FOLDER)[-1]).epoch == 0
@@ -123,7 +123,7 @@ def test_a_group_that_was_given_up_writes_nothing_more(tmp_path: Path, words: di
         old.check()
 
     with pytest.raises(elastic.Superseded, match="another group"):
-        list(record(recipe, tmp_path, torch.device("cpu"), outside=Outside(check=check)))
+        list(record(recipe, tmp_path, torch.device("cpu"), outside=Hooks(check=check)))
     assert steps(tmp_path) == [2], "the save point at step 4 was the new group's to make"
 
 

@@ -15,7 +15,7 @@ import pytest
 import depthray
 from cluster.jobs import follow
 from cluster.jobs import submit as jobs
-from depthray.__main__ import main
+from depthray.__main__ import JOBS, main
 from depthray.cli import submit_flags
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
@@ -33,7 +33,7 @@ def planned(line: str) -> jobs.Job:
     if word == "data":
         word, rest = f"data {rest[0]}", rest[1:]
     flags, words = submit_flags.split(rest)
-    return jobs.planned(word, words, flags)
+    return jobs.plan(word, JOBS[word], words, flags)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def planned(line: str) -> jobs.Job:
 )
 def test_the_address_is_told_from_the_words(line: str, address: str, words: str) -> None:
     flags, rest = submit_flags.split(line.split())
-    assert submit_flags.asked(line.split())
+    assert submit_flags.is_requested(line.split())
     assert (flags.submit, rest) == (address, words.split())
 
 
@@ -143,7 +143,7 @@ def test_what_is_shipped_is_code_and_the_files_named(tmp_path: Path, monkeypatch
     Path("space.yaml").write_text("optim.lr: {loguniform: [1e-4, 1e-2]}\n")
     job = planned("tune mine.yaml --space=space.yaml --out /r --submit")
     assert job.words == ["recipe/mine.yaml", "--out", "/r", "--address", "auto", "--space", "space/space.yaml"]
-    with jobs.shipped(job) as folder:
+    with jobs.ship(job) as folder:
         assert (folder / "recipe" / "mine.yaml").read_text() == Path("mine.yaml").read_text()
         (about,) = folder.glob("*.dist-info")
         assert PathDistribution(about).version == depthray.__version__
@@ -174,7 +174,7 @@ def test_in_a_job_the_plain_command_uses_the_cluster_and_refuses_its_temporary_f
     assert main(["train", "demo", "--out", "/r"]) == 0
     assert seen == [["demo", "--out", "/r", "--address", "auto"]]
     words = seen[0]
-    assert jobs.settled("train", words) == words  # what was submitted by us is settled already
+    assert jobs.settle("train", JOBS["train"], words) == words  # what was submitted by us is settled already
 
 
 class Cluster:

@@ -11,8 +11,9 @@ from depthray.config import recipe
 from depthray.config.sections import Augment
 from depthray.errors import UsageError
 from depthray.training import preflight
-from tuning.command import _parser
-from tuning.space import space
+from tuning.command import build_parser
+from tuning.space import space, space_check
+from tuning.space.dimension import overrides
 
 OF_DEPTH = [name for name in recipe.names() if "depth" in preflight.load(name).data.targets]
 OF_BIFPN = ["bifpn-efficientnet-b0"]
@@ -22,13 +23,13 @@ READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("se
 
 @pytest.mark.parametrize(("name", "of"), READY)
 def test_a_ready_space_fits_the_recipes_it_is_for(name: str, of: str) -> None:
-    space.check(space.read(name), preflight.load(of), where=name)
+    space_check.check(space.read(name), preflight.load(of), where=name)
 
 
 @pytest.mark.parametrize("name", ["loss-weights", "all"])
 def test_a_space_of_depth_losses_is_refused_where_masks_alone_are_taught(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^{name}: loss.l1 needs 'depth' of the network"):
-        space.check(space.read(name), preflight.load("masknet"), where=name)
+        space_check.check(space.read(name), preflight.load("masknet"), where=name)
 
 
 def test_all_is_the_other_three_together() -> None:
@@ -62,7 +63,7 @@ def test_loss_weights_never_are_all_0_whatever_the_recipe() -> None:
 
 def test_seed_003_is_its_published_sweep() -> None:
     found = space.read("seed-003")
-    made = [preflight.load(OF_BIFPN[0], space.words(point)) for point in found.points]
+    made = [preflight.load(OF_BIFPN[0], overrides(point)) for point in found.points]
     assert [(each.optim.lr, each.augment.hflip) for each in made] == [(2e-4, 0.5), (2e-3, 0.5), (8e-3, 0.5), (2e-3, 0)]
     assert {each.augment.model_copy(update={"hflip": 0}) for each in made} == {Augment(hflip=0)}
     scores = {remark["name"]: (remark["reference"]["mse"], remark["reference"]["ssim"]) for remark in found.remarks}
@@ -81,11 +82,11 @@ def test_a_ready_space_opens_with_commands_that_it_fits_and_its_number_of_trials
     commands = [shlex.split(line) for line in comment if line.startswith("depthray tune ")]
     assert commands and re.search(r"\d+ (to \d+ )?trials", " ".join(comment))
     for _, _, *rest in commands:
-        asked = _parser().parse_intermixed_args(rest)
+        asked = build_parser().parse_intermixed_args(rest)
         assert asked.space == name
         loaded = preflight.load(asked.recipe, asked.words)
         assert (asked.grace or 0) <= loaded.train.epochs + loaded.finetune.epochs
-        space.check(space.read(name), loaded, where=name)
+        space_check.check(space.read(name), loaded, where=name)
 
 
 def test_seed_003_is_scored_as_its_references_are_and_fits_its_own_regime() -> None:
@@ -94,4 +95,4 @@ def test_seed_003_is_scored_as_its_references_are_and_fits_its_own_regime() -> N
     loaded = preflight.load(OF_BIFPN[0], [word for word in words if word != "model.pretrained=true"])
     assert (loaded.eval.protocol, loaded.eval.monitor) == ("legacy-003", "mse")
     assert (loaded.loss.terms, loaded.data.size, loaded.model.options["head"]) == ({"l2": 1.0}, (224, 224), "relu6")
-    space.check(space.read("seed-003"), loaded, where="seed-003")
+    space_check.check(space.read("seed-003"), loaded, where="seed-003")

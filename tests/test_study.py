@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import searches
 
-from cluster.train import _parser, _recipe
+from depthray.cli.train import build_parser, recipe_of
 from depthray.config import recipe as recipes
 from depthray.errors import UsageError
 from tuning.space.dimension import Dimension
@@ -329,7 +329,7 @@ def test_the_printed_line_trains_the_winners_recipe(tmp_path: Path) -> None:
     moved = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": "/data/of mine"})})
     line = train_line(study, moved, path=str(best))
     assert line.endswith(" --data '/data/of mine' --workers 1 --cpus-per-worker 1")
-    given = _recipe(_parser().parse_intermixed_args(shlex.split(line)[2:]))
+    given = recipe_of(build_parser().parse_intermixed_args(shlex.split(line)[2:]))
     assert given == moved
 
 

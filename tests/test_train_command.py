@@ -12,6 +12,7 @@ import torch
 import cluster.train
 from cluster.train import main
 from depthray.checkpoints import select
+from depthray.cli import train
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
@@ -35,7 +36,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Recipe]:
     recipes: list[Recipe] = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cluster.train, "train_on_ray", lambda made, run, args: recipes.append(made))
-    monkeypatch.setattr(cluster.train, "_farewell", lambda run, finished: None)
+    monkeypatch.setattr(train, "print_result", lambda run, finished: None)
     return recipes
 
 

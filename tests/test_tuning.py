@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import searches
 
-from cluster.train import Workers
+from cluster.resources import Workers
 from depthray.__main__ import main
 from depthray.runs import progress
 from tuning import command, plan, schedulers
-from tuning.proposals import Proposals
+from tuning.proposals import TPESearcher
 from tuning.recorder import Recorder
 from tuning.records import REWOUND, Trial, curve, read_search, read_trials
 from tuning.search import points, slots
 from tuning.space.space import parse
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
-from tuning.trial_limits import Limits
+from tuning.trial_limits import SearchLimits
 
 SPACE = parse({"optim.lr": {"loguniform": [1e-4, 1e-2]}, "augment.hue": {"choice": [0, 0.05]}}, where="here")
 WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8"]
 
 
-def proposals(**changes: Any) -> Proposals:
+def proposals(**changes: Any) -> TPESearcher:
     given: dict[str, Any] = {
         "waiting": [],
         "numbers": range(20),
@@ -37,7 +37,7 @@ def proposals(**changes: Any) -> Proposals:
         "name": lambda number: f"{number:04d}",
     }
     given |= changes
-    return Proposals(SPACE, given.pop("waiting"), **given)
+    return TPESearcher(SPACE, given.pop("waiting"), **given)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_budgets_may_change_when_a_search_is_taken_up_and_nothing_else(tmp_path:
     (folder / "recipe.yaml").write_text("data: {source: synthetic, size: [32, 64], frames: 48}\n", encoding="utf-8")
     before = read_search(folder)
     argv = ["--resume", str(folder), "--trials", "40", "--hours", "2", "--search", "grid", "--seed", "9"]
-    found = plan.resumed(command._parser().parse_args(argv)).search
+    found = plan.resume(command.build_parser().parse_args(argv)).search
     assert (found.trials, found.hours, found.ended) == (40, 2.0, 0.0)
     assert replace(found, trials=before.trials, hours=before.hours, ended=before.ended) == before
 
@@ -138,7 +138,7 @@ def test_tpe_is_told_of_ends_stops_failures_and_of_what_was_before() -> None:
     assert all(
         1e-4 <= task["words"]["optim.lr"] <= 1e-2 and task["words"]["augment.hue"] in (0, 0.05) for task in tasks
     )
-    assert found.suggest("more") == Proposals.FINISHED
+    assert found.suggest("more") == TPESearcher.FINISHED
     for epoch, score in ((1, 0.4), (2, 0.2), (3, 0.25)):
         found.on_trial_result("t0", {"epoch": epoch, OBJECTIVE: score})
     found.on_trial_complete("t0", {"epoch": 4, OBJECTIVE: 0.3, FINISHED: True})
@@ -184,18 +184,18 @@ def test_a_scheduler_that_begins_anew_stops_what_the_old_one_would_have(kind: st
     ended = [trial for trial in read_trials(folder) if trial.kind == "search"]
     asked = replace(read_search(folder), grace=1)
     scheduler = schedulers.SCHEDULERS[kind](asked, SPACE)
-    schedulers.remind(scheduler, folder, "abs_rel", ended)
-    hopeless = SimpleNamespace(trial_id="new") if kind == "asha" else schedulers._Past("new")
+    schedulers.replay(scheduler, folder, "abs_rel", ended)
+    hopeless = SimpleNamespace(trial_id="new") if kind == "asha" else schedulers.EndedTrial("new")
     scheduler.on_trial_add(None, hopeless)
     assert scheduler.on_trial_result(None, hopeless, {"epoch": 1, OBJECTIVE: 0.9}) == "STOP"
-    good = schedulers._Past("good")
+    good = schedulers.EndedTrial("good")
     scheduler.on_trial_add(None, good)
     assert scheduler.on_trial_result(None, good, {"epoch": 1, OBJECTIVE: 0.1}) == "CONTINUE"
 
 
 def test_words_of_a_population_stay_within_the_space() -> None:
     config = {"trial": {"words": {"optim.lr": 0.5, "augment.hue": 0.05}, "name": "0000", "judged": True}}
-    assert schedulers._within(config, space=SPACE)["trial"]["words"] == {"optim.lr": 1e-2, "augment.hue": 0.05}
+    assert schedulers.clip_to_space(config, space=SPACE)["trial"]["words"] == {"optim.lr": 1e-2, "augment.hue": 0.05}
 
 
 def test_a_curve_leaves_out_what_a_rewind_made_void_and_a_line_cut_short(tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ class Told:
         return "127.0.0.1"
 
 
-def recorder(folder: Path, said: list[str], limits: Limits | None = None) -> Recorder:
+def recorder(folder: Path, said: list[str], limits: SearchLimits | None = None) -> Recorder:
     template = Trial(name="", kind="search", of="", words={}, gpus=1.0)
-    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or Limits(), say=said.append)
+    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or SearchLimits(), say=said.append)
 
 
 def test_what_becomes_of_a_trial_is_written_down(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_what_becomes_of_a_trial_is_written_down(tmp_path: Path) -> None:
 
 
 def test_trials_that_only_a_limit_ended_wait_to_be_taken_up(tmp_path: Path) -> None:
-    limits = Limits(gpu_seconds=1e-9)
+    limits = SearchLimits(gpu_seconds=1e-9)
     keeps = recorder(tmp_path, [], limits)
     trial = Told("a", {"optim.lr": 1e-3})
     keeps.on_trial_start(0, [], trial)

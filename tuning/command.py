@@ -9,40 +9,40 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.train import ray_cluster
+from cluster.session import ray_cluster
 from depthray.cli import submit_flags
 from tuning import plan, search
 from tuning.records import ENDED, Search, Trial, read_trials, write_search
 from tuning.report import build
 from tuning.space import space
-from tuning.trial_limits import Limits
+from tuning.trial_limits import SearchLimits
 
 
 def main(argv: list[str]) -> int:
     """Search, or go on with a search, and say what was found."""
-    args = _parser().parse_intermixed_args(argv)
-    asked = plan.resumed(args) if args.resume else plan.begun(args)
+    args = build_parser().parse_intermixed_args(argv)
+    asked = plan.resume(args) if args.resume else plan.begin(args)
     folder, found = asked.folder, asked.search
-    limits = Limits(found.hours and time.time() + found.hours * 3600, found.gpu_hours * 3600)
+    limits = SearchLimits(found.hours and time.time() + found.hours * 3600, found.gpu_hours * 3600)
     with ray_cluster(args.address, workers=1, dashboard=found.workers > 1):
-        found = plan.fitted(found, concurrent=args.concurrent, cpus=args.cpus_per_worker)
+        found = plan.fit_to_cluster(found, concurrent=args.concurrent, cpus=args.cpus_per_worker)
         write_search(folder, found)
         _leave_on_sigterm()
-        _greet(folder, found, asked.space)
-        search.explore(folder, found, asked.space, limits=limits, say=_say)
-        if not _left(folder, "default", "search"):
-            search.confirm(folder, found, _chosen(folder, found), limits=limits, say=_say)
-    left = _left(folder, "default", "search", "repeat")
+        _print_plan(folder, found, asked.space)
+        search.explore(folder, found, asked.space, limits=limits, say=_print)
+        if not _count_unfinished(folder, "default", "search"):
+            search.confirm(folder, found, _trials_to_repeat(folder, found), limits=limits, say=_print)
+    left = _count_unfinished(folder, "default", "search", "repeat")
     write_search(folder, replace(found, ended=0.0 if left else time.time()))
-    _say("")
+    _print("")
     build.main([str(folder)])
     if left:
         why = "the limit is reached" if limits.reached else "stopped"
-        _say(f"{why}: {left} trials have not ended; go on with: depthray tune --resume {_shown(folder)}")
+        _print(f"{why}: {left} trials have not ended; go on with: depthray tune --resume {_relative(folder)}")
     return 130 if left and not limits.reached else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray tune",
         description="Search over a recipe's dotted keys. Dotted words change the recipe all trials begin from: "
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(folder: Path, found: Search) -> list[Trial]:
+def _trials_to_repeat(folder: Path, found: Search) -> list[Trial]:
     """The recipe as it is and the best configurations, as far as they came to their end."""
     from tuning.study.study import Study
 
@@ -93,27 +93,27 @@ def _leave_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
-def _left(folder: Path, *kinds: str) -> int:
+def _count_unfinished(folder: Path, *kinds: str) -> int:
     """How many trials of these kinds have not ended."""
     return sum(known.state not in ENDED for known in read_trials(folder) if known.kind in kinds)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 
-def _shown(path: Path) -> Path:
+def _relative(path: Path) -> Path:
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _greet(folder: Path, found: Search, searched: space.Space) -> None:
+def _print_plan(folder: Path, found: Search, searched: space.Space) -> None:
     """Say what is about to happen."""
     keys = ", ".join(dimension.key for dimension in searched.dimensions) or f"{len(searched.points)} points"
-    _say(f"searching {keys}")
-    _say(
+    _print(f"searching {keys}")
+    _print(
         f"{found.trials} configurations of {found.recipe}, {found.epochs} epochs each, {found.concurrent} at a time "
         f"({found.workers} x {found.cpus:g} CPUs{f', {found.gpus:g} GPUs' if found.gpus else ''}), "
         f"by {found.searcher}, scheduler {found.scheduler}"
     )
-    _say(f"follow       tensorboard --logdir {_shown(folder)}/trials   or   depthray report {_shown(folder)}")
+    _print(f"follow       tensorboard --logdir {_relative(folder)}/trials   or   depthray report {_relative(folder)}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cluster.train import Workers
+from cluster.resources import Workers
 from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
@@ -23,18 +23,19 @@ from depthray.training import preflight
 from tuning.records import SEARCH, Search, read_search
 from tuning.search import slots
 from tuning.space import space as spaces
+from tuning.space import space_check
 from tuning.space.space import Space
 
 SEARCHERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "median", "pbt", "none")
 COSTS = ("latency_ms", "parameters")
-CHANGEABLE = ("augment.", "loss.", "optim.")  # what may change in the middle of a training,
-FIXED = ("optim.name", "optim.schedule", "optim.average")  # but not what the state of training is made of
+PBT_PREFIXES = ("augment.", "loss.", "optim.")  # what may change in the middle of a training,
+PBT_FIXED = ("optim.name", "optim.schedule", "optim.average")  # but not what the state of training is made of
 DEFAULTS = {"trials": 16, "top": 3, "repeats": 2, "retries": 1, "hours": 0.0, "gpu_hours": 0.0}
 
 
 @dataclass(frozen=True)
-class Asked:
+class SearchPlan:
     """A search that may start."""
 
     folder: Path
@@ -42,9 +43,9 @@ class Asked:
     space: Space
 
 
-def begun(args: argparse.Namespace) -> Asked:
+def begin(args: argparse.Namespace) -> SearchPlan:
     """A new search, its folder made. Raises UsageError or DataError for what the user may have mistaken."""
-    recipe, space = planned(args)
+    recipe, space = parse_request(args)
     search = _search(args, recipe, space)
     folder = _folder(args)
     try:
@@ -53,19 +54,19 @@ def begun(args: argparse.Namespace) -> Asked:
         (folder / "space.yaml").write_text(yaml.safe_dump(dict(search.space), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the folder {folder}: {error.strerror}; give another --out") from None
-    return Asked(folder, search, space)
+    return SearchPlan(folder, search, space)
 
 
-def planned(args: argparse.Namespace) -> tuple[Recipe, Space]:
+def parse_request(args: argparse.Namespace) -> tuple[Recipe, Space]:
     """The recipe and the space of a new search, checked against each other and the settings; data are not looked at."""
     recipe = _recipe(args)
     space = spaces.read(args.space)
-    spaces.check(space, recipe, where=args.space)
+    space_check.check(space, recipe, where=args.space)
     _check(args, recipe, space)
     return recipe, space
 
 
-def resumed(args: argparse.Namespace) -> Asked:
+def resume(args: argparse.Namespace) -> SearchPlan:
     """A search to go on with: what was asked then, but for its budgets. Raises UsageError where there is none."""
     folder = Path(os.path.realpath(args.resume))
     search = read_search(folder)
@@ -74,10 +75,10 @@ def resumed(args: argparse.Namespace) -> Asked:
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / "space.yaml"), where=str(folder / "space.yaml"))
     _checked_data(preflight.load(str(folder / "recipe.yaml"), []))
-    return Asked(folder, replace(search, **changed, ended=0.0), space)
+    return SearchPlan(folder, replace(search, **changed, ended=0.0), space)
 
 
-def fitted(search: Search, *, concurrent: int | None, cpus: int | None) -> Search:
+def fit_to_cluster(search: Search, *, concurrent: int | None, cpus: int | None) -> Search:
     """The search with the CPUs of a worker and the trials at a time that the cluster has room for.
 
     Raises ResourceError where there is no room for one trial.
@@ -152,10 +153,10 @@ def _check_pbt(args: argparse.Namespace, space: Space) -> None:
             "--scheduler pbt begins with random configurations; give --search random and a space of ranges"
         )
     for dimension in space.dimensions:
-        if not dimension.key.startswith(CHANGEABLE) or dimension.key in FIXED:
+        if not dimension.key.startswith(PBT_PREFIXES) or dimension.key in PBT_FIXED:
             raise UsageError(
                 f"--scheduler pbt changes words in the middle of a training, which {dimension.key} does not bear; "
-                f"search only {', '.join(f'{start}*' for start in CHANGEABLE)} without {', '.join(FIXED)}"
+                f"search only {', '.join(f'{start}*' for start in PBT_PREFIXES)} without {', '.join(PBT_FIXED)}"
             )
 
 
@@ -171,7 +172,7 @@ def _search(args: argparse.Namespace, recipe: Recipe, space: Space) -> Search:
     return Search(
         **given,
         recipe=Path(args.recipe).stem,
-        space=spaces.as_tree(space),
+        space=spaces.to_tree(space),
         epochs=epochs,
         metric=recipe.eval.monitor,
         objectives=(recipe.eval.monitor, *args.objectives),

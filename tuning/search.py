@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.train import Workers
+from cluster.resources import Workers
 from tuning.records import ENDED, Search, Trial, curve, read_trials, write_trial
 from tuning.space.space import Space
-from tuning.trial_limits import Limits
+from tuning.trial_limits import SearchLimits
 
-SETTINGS = {
+TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has all that they would write
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # trials that no scheduler may stop report no objective
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -30,13 +30,13 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the recorder says what happens
 }
 # Of a trial that trains on workers of its own: no CPU, which those would miss, and a node that is not taken away.
-DRIVER = {"cpu": 0.0, "node:__internal_head__": 0.0001}
-PATIENCE_SECONDS = 120  # for the step under way and its checkpoint
+DRIVER_RESOURCES = {"cpu": 0.0, "node:__internal_head__": 0.0001}
+LEAVE_SECONDS = 120  # for the step under way and its checkpoint
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class TrialSource:
     """Where Tune takes trials from: a grid of tasks gone through once, or a searcher asked so many times."""
 
     space: dict[str, Any]
@@ -44,21 +44,21 @@ class Source:
     samples: int
 
 
-def explore(folder: Path, search: Search, space: Space, *, limits: Limits, say: Say) -> None:
+def explore(folder: Path, search: Search, space: Space, *, limits: SearchLimits, say: Say) -> None:
     """Run what has not ended of the recipe as it is and of the configurations, within the limits."""
     from tuning import schedulers
 
-    trials = _planned(folder, search, space)
+    trials = _initial_trials(folder, search, space)
     ended = [known for known in trials.values() if known.kind == "search" and known.state in ENDED]
     left = [known for known in trials.values() if known.kind != "repeat" and known.state not in ENDED]
     scheduler = schedulers.SCHEDULERS[search.scheduler](search, space)
-    schedulers.remind(scheduler, folder, search.metric, ended)
+    schedulers.replay(scheduler, folder, search.metric, ended)
     learns = search.searcher == "tpe"
     source = _proposals(folder, search, space, left=left, ended=ended) if learns else _listed(left)
     _run(folder, search, trials, source, scheduler=scheduler, limits=limits, say=say)
 
 
-def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: Limits, say: Say) -> None:
+def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: SearchLimits, say: Say) -> None:
     """Run the chosen trials again, each under `search.repeats` other seeds, every one to its end."""
     from ray.tune.schedulers import FIFOScheduler
 
@@ -105,7 +105,7 @@ def workers_of(search: Search) -> Workers:
     return Workers(count=search.workers, cpus=int(search.cpus), gpus=search.gpus)
 
 
-def _planned(folder: Path, search: Search, space: Space) -> dict[str, Trial]:
+def _initial_trials(folder: Path, search: Search, space: Space) -> dict[str, Trial]:
     """All trials by name, those that are known before any has run among them."""
     trials = {known.name: known for known in read_trials(folder)}
     template = template_of(search)
@@ -127,16 +127,18 @@ def _task(known: Trial) -> dict[str, Any]:
     return {"name": known.name, "words": dict(known.words), "judged": known.kind == "search"}
 
 
-def _listed(left: Sequence[Trial]) -> Source:
+def _listed(left: Sequence[Trial]) -> TrialSource:
     """Tasks known from the start."""
     from ray import tune
 
-    return Source({"trial": tune.grid_search([_task(known) for known in left])}, None, 1 if left else 0)
+    return TrialSource({"trial": tune.grid_search([_task(known) for known in left])}, None, 1 if left else 0)
 
 
-def _proposals(folder: Path, search: Search, space: Space, *, left: Sequence[Trial], ended: Sequence[Trial]) -> Source:
+def _proposals(
+    folder: Path, search: Search, space: Space, *, left: Sequence[Trial], ended: Sequence[Trial]
+) -> TrialSource:
     """Tasks that are waiting, then what TPE proposes, told of the trials that ended."""
-    from tuning.proposals import Proposals
+    from tuning.proposals import TPESearcher
     from tuning.schedulers import objective
     from tuning.trial import OBJECTIVE
 
@@ -146,15 +148,15 @@ def _proposals(folder: Path, search: Search, space: Space, *, left: Sequence[Tri
     seed = int(np.random.SeedSequence([search.seed, len(taken)]).generate_state(1)[0])
     objectives = [OBJECTIVE, *search.objectives[1:]]
     waiting = [_task(known) for known in left]
-    found = Proposals(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
+    found = TPESearcher(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
     for known in ended:
         told = [(epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(folder / "trials" / known.name)]
         if told:
-            found.add(known.words, told, _values(known, search, told) if known.state == "done" else None)
-    return Source({}, found, len(waiting) + len(numbers))
+            found.add(known.words, told, _objective_values(known, search, told) if known.state == "done" else None)
+    return TrialSource({}, found, len(waiting) + len(numbers))
 
 
-def _values(known: Trial, search: Search, told: Sequence[tuple[int, float]]) -> list[float]:
+def _objective_values(known: Trial, search: Search, told: Sequence[tuple[int, float]]) -> list[float]:
     """The objectives of a trial that came to its end, in the order of the search."""
     from tuning.trial import WORST
 
@@ -167,29 +169,29 @@ def _run(
     folder: Path,
     search: Search,
     trials: Mapping[str, Trial],
-    source: Source,
+    source: TrialSource,
     *,
     scheduler: Any,
-    limits: Limits,
+    limits: SearchLimits,
     say: Say,
 ) -> None:
     """Let Tune run the trials of a source."""
     if not source.samples or limits.reached:
         return
-    os.environ.update(SETTINGS)
+    os.environ.update(TUNE_ENVIRONMENT)
     from ray import tune
 
     # A trial's own errors are told by the recorder; Tune's are of checkpoints that it has deleted already.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
     from tuning.recorder import LimitsReached, Recorder
-    from tuning.trial import Plan, trial
+    from tuning.trial import TrialSetup, run_trial
 
     workers = workers_of(search)
-    plan = Plan(folder, workers, carries=search.scheduler == "pbt")
+    plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt")
     recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, say=say)
     tuner = tune.Tuner(
-        tune.with_resources(_patient(partial(trial, plan=plan)), _resources(workers)),
+        tune.with_resources(_wait_for_trials(partial(run_trial, plan=plan)), _resources(workers)),
         param_space=source.space,
         tune_config=tune.TuneConfig(
             num_samples=source.samples,
@@ -212,7 +214,7 @@ def _run(
     tuner.fit()
 
 
-def _patient(function: Callable[..., None]) -> Any:
+def _wait_for_trials(function: Callable[..., None]) -> Any:
     """A function for Tune whose trial, when a scheduler stops it, has time to leave.
 
     Tune waits 2 s for the thread of a trial before it lets another use the process, and loses the other one for good
@@ -225,13 +227,13 @@ def _patient(function: Callable[..., None]) -> Any:
     def wait() -> None:
         session = get_session()
         if session is not None and session.training_started:
-            session.finish(timeout=PATIENCE_SECONDS)
+            session.finish(timeout=LEAVE_SECONDS)
 
     class Trainable(wrap_function(function)):  # type: ignore[misc]
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             wait()
             if not super().reset_config(new_config):
-                raise RuntimeError(f"the trial before it did not end within {PATIENCE_SECONDS} s")
+                raise RuntimeError(f"the trial before it did not end within {LEAVE_SECONDS} s")
             return True
 
         def cleanup(self) -> None:
@@ -244,5 +246,5 @@ def _patient(function: Callable[..., None]) -> Any:
 def _resources(workers: Workers) -> dict[str, float]:
     """What Tune holds for a trial's own process."""
     if workers.count > 1:
-        return DRIVER
+        return DRIVER_RESOURCES
     return {"cpu": float(workers.cpus or 1), **({"gpu": workers.gpus} if workers.gpus else {})}

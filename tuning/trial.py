@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.train import Workers, fit_on_workers
+from cluster.resources import Workers
+from cluster.workers import fit_on_workers
 from depthray.checkpoints import manifest, select
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
@@ -25,8 +26,8 @@ from depthray.runs import progress
 from depthray.runs.run import STOP, prepare, record
 from depthray.training import preflight
 from tuning.records import REWOUND, curve
-from tuning.space.space import words
-from tuning.trial_cost import cost
+from tuning.space.dimension import overrides
+from tuning.trial_cost import measure_cost
 
 OBJECTIVE = "objective"  # lower is better; missing for trials that no scheduler may stop
 WORST = 1e9  # of a score that is not finite; infinity would spoil the schedulers' quantiles
@@ -35,7 +36,7 @@ POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialSetup:
     """What all trials of a search share."""
 
     folder: Path
@@ -43,14 +44,14 @@ class Plan:
     carries: bool = False  # checkpoints go through Tune, so that one trial can go on from another's
 
 
-def trial(config: Mapping[str, Any], *, plan: Plan) -> None:
+def run_trial(config: Mapping[str, Any], *, plan: TrialSetup) -> None:
     """What Tune runs: config["trial"] has the words, and whether a scheduler may judge the trial."""
     from ray import tune
 
     task = config["trial"]
     run = plan.folder / "trials" / Path(tune.get_context().get_trial_dir()).name
     try:
-        recipe = preflight.load(str(plan.folder / "recipe.yaml"), words(task["words"]))
+        recipe = preflight.load(str(plan.folder / "recipe.yaml"), overrides(task["words"]))
         _prepare(run, recipe)
         for told in _train(recipe, run, plan.workers):
             carried = _carried(run, told["epoch"]) if plan.carries else None
@@ -96,7 +97,7 @@ def _train(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, An
         else:
             yield told
     gpu = workers.gpus > 0 and workers.count == 1  # this process has none where others train
-    yield {**(last or curve(run)[-1]), FINISHED: True, **cost(run, gpu=gpu)}
+    yield {**(last or curve(run)[-1]), FINISHED: True, **measure_cost(run, gpu=gpu)}
 
 
 def _here(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:

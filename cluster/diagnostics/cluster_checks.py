@@ -1,4 +1,4 @@
-"""`depthray doctor --address`: every node of a cluster is looked at, and told how it can be mended."""
+"""`depthray doctor`: with --address every node of a cluster is examined, with advice on how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ from typing import Any
 
 from cluster.diagnostics import probe
 from cluster.diagnostics.health import Cluster, Node, judge
+from depthray.cli import doctor as command
 from depthray.cli.doctor import Finding
 
 PATIENCE = 90.0  # seconds for an answer of all nodes; the first needs a process there, with its imports
+
+
+def main(argv: list[str]) -> int:
+    """`depthray doctor`, of this machine or of the cluster at --address."""
+    return command.main(argv, examine)
 
 
 def examine(address: str, storage: str | None = None) -> Iterator[Finding]:

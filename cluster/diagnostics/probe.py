@@ -130,9 +130,9 @@ def _failure(act: Callable[[], Any]) -> str:
 
 
 def _folder(where: str) -> Any:
-    from depthray.storage.remote import Folder
+    from depthray.storage.remote import RemoteFolder
 
-    return Folder(where, patience=5)
+    return RemoteFolder(where, patience=5)
 
 
 def _put(where: str, name: str, data: bytes) -> None:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import depthray
 from cluster.jobs import follow
 from depthray.cli import data, submit_flags
+from depthray.cli.submit_flags import JobCommand
 from depthray.errors import UsageError
 from depthray.storage import remote
 from depthray.training import preflight
@@ -35,23 +36,6 @@ TAKEN = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_R
 TAKEN_BEGINNINGS = ("RAY_TRAIN_", "NCCL_", "GLOO_")
 
 
-class Command(NamedTuple):
-    """What is known of a command that can be a job. Functions as text: tuning may import this package, not it that."""
-
-    parser: str
-    paths: tuple[str, ...]  # arguments that name a place on the cluster
-    files: tuple[str, ...] = ()  # those that may name a YAML file of this machine
-    check: str = ""  # what raises a mistake in the recipe they ask for
-
-
-COMMANDS = {
-    "train": Command("cluster.train:_parser", ("data", "out"), ("recipe",), "cluster.train:_recipe"),
-    "tune": Command("tuning.command:_parser", ("data", "out", "resume"), ("recipe", "space"), "tuning.plan:planned"),
-    "evaluate": Command("depthray.cli.evaluate:_parser", ("checkpoint", "data", "out")),
-    "data convert": Command("cluster.convert:_parser", ("root", "out")),
-}
-
-
 class Job(NamedTuple):
     """A job to be submitted."""
 
@@ -62,12 +46,12 @@ class Job(NamedTuple):
     again: list[str]  # the command that goes on where this one stops
 
 
-def main(word: str, argv: Sequence[str]) -> int:
+def main(word: str, command: JobCommand, argv: Sequence[str]) -> int:
     """Submit a command and follow it. Returns its exit code."""
     flags, words = submit_flags.split(argv)
-    job = planned(word, words, flags)
+    job = plan(word, command, words, flags)
     client = follow.connect(flags.submit)
-    with shipped(job) as folder:
+    with ship(job) as folder:
         variables = environment()
         follow.submitted(
             client,
@@ -80,34 +64,34 @@ def main(word: str, argv: Sequence[str]) -> int:
     return 0 if flags.no_wait else follow.followed(client, job.name, again=_resume(job, client.get_address()))
 
 
-def planned(word: str, words: list[str], flags: argparse.Namespace) -> Job:
+def plan(word: str, command: JobCommand, words: list[str], flags: argparse.Namespace) -> Job:
     """The job that a command line asks for. Raises what is wrong with it, before anything is sent."""
-    args = _parsed(word, words)
+    args = _parsed(word, command, words)
     if getattr(args, "address", None) not in (None, "auto"):
         raise UsageError(f"--address {args.address}: a job uses the cluster it is submitted to; leave out --address")
-    _check(word, args)
-    words = settled(word, words, below=flags.storage)
+    _check(word, command, args)
+    words = settle(word, command, words, below=flags.storage)
     told = (getattr(args, key, None) for key in ("root", "recipe", "checkpoint", "resume", "out"))
     about = Path(next(each for each in told if isinstance(each, str | Path) and str(each)))  # a resume may be a flag
     name = "-".join([*word.split(), about.stem, time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)])
-    sent, files = _files(word, words, args)
+    sent, files = _files(command, words, args)
     alone = word == "evaluate" or getattr(args, "local", False)  # the command's own process does the work
     resources = {"entrypoint_num_cpus": flags.job_cpus or float(alone), "entrypoint_num_gpus": flags.job_gpus or 0.0}
-    again = ["depthray", *word.split(), *_again(word, words)]
+    again = ["depthray", *word.split(), *_again(word, command, words)]
     for flag in ("job_cpus", "job_gpus"):
         if value := getattr(flags, flag):
             again += [f"--{flag.replace('_', '-')}", f"{value:g}"]
     return Job(name, sent, files, {key: value for key, value in resources.items() if value}, again)
 
 
-def settled(word: str, words: Sequence[str], *, below: str | None = None) -> list[str]:
+def settle(word: str, command: JobCommand, words: Sequence[str], *, below: str | None = None) -> list[str]:
     """A command line that means the same on every node: absolute paths, an --out, and the cluster it is on.
 
     Raises UsageError for a relative path: a job's working directory is temporary, and what is written there is lost.
     """
-    found, args = list(words), _parsed(word, words)
+    found, args = list(words), _parsed(word, command, words)
     below = below or os.environ.get("DEPTHRAY_STORAGE")
-    _check_paths(word, found, args, below)
+    _check_paths(word, command, found, args, below)
     if word in ("train", "tune") and not args.resume or args.out and word != "data convert":
         out = str(args.out or _fresh(word, args))
         if not _absolute(out):
@@ -117,8 +101,8 @@ def settled(word: str, words: Sequence[str], *, below: str | None = None) -> lis
     return found
 
 
-def _parsed(word: str, words: Sequence[str]) -> argparse.Namespace:
-    parser: argparse.ArgumentParser = resolve_name(COMMANDS[word].parser)()
+def _parsed(word: str, command: JobCommand, words: Sequence[str]) -> argparse.Namespace:
+    parser: argparse.ArgumentParser = resolve_name(command.parser)()
     if word == "data convert":
         return data.parsed(parser, list(words))
     args = parser.parse_intermixed_args(list(words))
@@ -127,13 +111,13 @@ def _parsed(word: str, words: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def _check(word: str, args: argparse.Namespace) -> None:
+def _check(word: str, command: JobCommand, args: argparse.Namespace) -> None:
     """Raise what the command itself would say of its recipe, and what only a job cannot do."""
     if word == "train" and args.resume and not args.out:
         raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
-    if not COMMANDS[word].check or args.resume and not args.recipe:
+    if not command.check or args.resume and not args.recipe:
         return  # the run to go on with lies on the cluster
-    resolve_name(COMMANDS[word].check)(argparse.Namespace(**{**vars(args), "resume": None}))
+    resolve_name(command.check)(argparse.Namespace(**{**vars(args), "resume": None}))
     recipe = preflight.load(args.recipe, [word for word in args.words if not word.startswith("data.root=")])
     if recipe.data.root and not args.data and not _absolute(recipe.data.root):
         raise UsageError(f"{args.recipe}: data.root={recipe.data.root} is relative; {_ADVICE}")
@@ -145,9 +129,9 @@ def _check(word: str, args: argparse.Namespace) -> None:
 _ADVICE = "a job runs on the cluster: give an absolute path that its nodes see, or one like s3://bucket/folder"
 
 
-def _check_paths(word: str, words: list[str], args: argparse.Namespace, below: str | None) -> None:
+def _check_paths(word: str, command: JobCommand, words: list[str], args: argparse.Namespace, below: str | None) -> None:
     """Raise UsageError for a relative path, but for an --out below a storage."""
-    for key in COMMANDS[word].paths:
+    for key in command.paths:
         value = getattr(args, key, None)
         if value is None or isinstance(value, bool) or _absolute(str(value)):
             continue
@@ -187,10 +171,10 @@ def _without(flag: str, words: Sequence[str]) -> list[str]:
     return [word for place, word in enumerate(words) if place not in gone and not word.startswith(f"{flag}=")]
 
 
-def _files(word: str, words: list[str], args: argparse.Namespace) -> tuple[list[str], dict[str, Path]]:
+def _files(command: JobCommand, words: list[str], args: argparse.Namespace) -> tuple[list[str], dict[str, Path]]:
     """The words with the YAML files among them named as in the job's working directory, and which those are."""
     sent, files = list(words), {}
-    for key in COMMANDS[word].files:
+    for key in command.files:
         text = getattr(args, key)
         if text and Path(text).suffix in (".yaml", ".yml"):
             name = f"{key}/{Path(text).name}"
@@ -202,18 +186,18 @@ def _files(word: str, words: list[str], args: argparse.Namespace) -> tuple[list[
     return sent, files
 
 
-def _again(word: str, words: list[str]) -> list[str]:
+def _again(word: str, command: JobCommand, words: list[str]) -> list[str]:
     """The words that go on with what these began."""
     words = _without("--address", words)
     if word == "train":
         return words if "--resume" in words else [*words, "--resume"]
-    if word == "tune" and (args := _parsed(word, words)).out:
-        return ["--resume", remote.address(args.out) if remote.is_remote(args.out) else str(args.out)]
+    if word == "tune" and (args := _parsed(word, command, words)).out:
+        return ["--resume", remote.normalize_address(args.out) if remote.is_remote(args.out) else str(args.out)]
     return words  # what is there already is not made again
 
 
 @contextmanager
-def shipped(job: Job) -> Iterator[Path]:
+def ship(job: Job) -> Iterator[Path]:
     """A folder with what a job takes along: our packages from wherever this process has them, and its files.
 
     Not the working directory as it is: nothing can slip in, and an installed depthray submits as a checkout does.

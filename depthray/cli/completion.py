@@ -104,21 +104,21 @@ class Curve:
             for form in ("md", "csv", "json"):
                 text = {"md": self.markdown, "csv": self.csv, "json": self.json}[form]()
                 (out / f"completion.{form}").write_text(text, encoding="utf-8")
-            sheets.save_png(out / "completion.png", plots.curves(panels, x_label="sparse samples a frame"))
+            sheets.save_png(out / "completion.png", plots.draw_curves(panels, x_label="sparse samples a frame"))
         except OSError as error:
             raise UsageError(f"cannot write the curve to {out}: {error.strerror}; give another --out") from None
 
-    def _line(self, name: str) -> plots.Line:
+    def _line(self, name: str) -> plots.PlotLine:
         """A metric against the number of samples."""
         from depthray.imaging import plots
 
         mean, low, high = ([p.scores[name][end] for p in self.points] for end in ("mean", "low", "high"))
-        return plots.Line(name, [p.samples for p in self.points], mean, low, high)
+        return plots.PlotLine(name, [p.samples for p in self.points], mean, low, high)
 
 
 def main(argv: list[str]) -> int:
     """Score a checkpoint at each number of samples as the command line asks."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import distributed
     from depthray.cli.evaluate import recipe_of
@@ -201,7 +201,7 @@ def _spread() -> nn.Module:
     from torch import nn
 
     from depthray.batch import Batch, Prediction
-    from depthray.models._inputs import filled
+    from depthray.models.layers.inputs import fill_sparse
 
     class Spread(nn.Module):
         inputs = ("sparse",)
@@ -209,7 +209,7 @@ def _spread() -> nn.Module:
 
         def forward(self, batch: Batch) -> Prediction:
             """(B,1,H,W) sparse depth -> (B,1,H,W) depth, metres"""
-            return {"depth": filled(batch["sparse"])}
+            return {"depth": fill_sparse(batch["sparse"])}
 
     return Spread()
 
@@ -235,7 +235,7 @@ def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[s
     }
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     from depthray.cli.evaluate import add_frames
 
     parser = argparse.ArgumentParser(

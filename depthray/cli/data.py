@@ -22,7 +22,7 @@ from depthray.training import preflight
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
-    from depthray.data.convert import Plan
+    from depthray.data.convert import ConversionPlan
     from depthray.data.source import Source
 
 EVERYTHING = ("image", "background", "sparse", "semantics", "instances", "mask")
@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Run one word; 3 if `check` has found something."""
-    arguments = _parse(argv)
+    arguments = parse_arguments(argv)
     answer: Answer = arguments.run(arguments)
     from rich.console import Console
 
@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
     return answer.code
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    return parsed(_parser(), argv)
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    return parsed(build_parser(), argv)
 
 
 def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -63,7 +63,7 @@ def parsed(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespa
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray data", description="Make, look at and pack data sets.")
     words = parser.add_subparsers(required=True, metavar="pack|convert|check|stats|render")
     _pack_words(words.add_parser("pack", help="pack frames into HDF5 shards, 20 times faster to read"))
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _place(text: str) -> Path | str:
     """Where data lies: a path, or the address of shards on an object store."""
-    return remote.address(text) if remote.is_remote(text) else Path(text)
+    return remote.normalize_address(text) if remote.is_remote(text) else Path(text)
 
 
 def _source_words(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +157,7 @@ def convert_section(arguments: argparse.Namespace) -> Data:
     return _section(arguments)
 
 
-def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]:
+def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, ConversionPlan]:
     """The frames of a section with everything they have, and how they are cut into shards."""
     from depthray.data import convert, sources
 
@@ -170,20 +170,20 @@ def planned(section: Data, arguments: argparse.Namespace) -> tuple[Source, Plan]
         "form": section.source,
         "depthray": depthray.__version__,
         "date": datetime.now(UTC).date().isoformat(),
-        **convert.original_units(source),
+        **convert.source_encodings(source),
     }
     made = convert.plan(
         source,
         arguments.out,
         provenance=provenance,
         frames_per_shard=arguments.frames_per_shard,
-        encoding=convert.stored_unit(section),
+        encoding=convert.shard_encoding(section),
         skip_bad=arguments.skip_bad,
     )
     return source, made
 
 
-def made_here(source: Source, made: Plan) -> Answer:
+def made_here(source: Source, made: ConversionPlan) -> Answer:
     """Make the shards in this process."""
     from depthray.data import convert
 
@@ -192,26 +192,28 @@ def made_here(source: Source, made: Plan) -> Answer:
     return packed(made, skipped)
 
 
-def packed(made: Plan, skipped: Mapping[str, str]) -> Answer:
+def packed(made: ConversionPlan, skipped: Mapping[str, str]) -> Answer:
     """What there is to say of finished shards."""
     from depthray.data import convert
 
-    shards = convert.written(made)
+    shards = convert.list_shards(made)
     done = f"{made.total - len(skipped)} frames in {len(shards)} shards at {made.out}"
-    return Answer([*convert.summary(skipped), done, *_noted(made.notes), f"next: depthray data check {made.out}"])
+    return Answer(
+        [*convert.summarise_skipped(skipped), done, *_noted(made.notes), f"next: depthray data check {made.out}"]
+    )
 
 
 def _check(arguments: argparse.Namespace) -> Answer:
-    from depthray.audit.check import check, table
-    from depthray.audit.stored_values import inspect
-    from depthray.audit.stored_values import table as stored_table
+    from depthray.audit.check import find_faults, findings_table
+    from depthray.audit.stored_values import inspect_stored_depth
+    from depthray.audit.stored_values import stored_depth_table as stored_table
     from depthray.data import sources
 
     section = with_all_keys(_section(arguments))
     source = sources.open_source(section, verify=False)
     with bar("checking", source) as advance:
-        findings = check(source, max_depth=section.max_depth, advance=lambda: advance(1))
-    stored, notes = inspect(source), data_source.notes(source)
+        findings = find_faults(source, max_depth=section.max_depth, advance=lambda: advance(1))
+    stored, notes = inspect_stored_depth(source), data_source.notes(source)
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         listed = [finding._asdict() for finding in findings]
@@ -220,7 +222,7 @@ def _check(arguments: argparse.Namespace) -> Answer:
         lines: list[Any] = [json.dumps(told, indent=1)]
     else:
         summary = f"{count} frames of {scenes} scenes: {len(findings) or 'no'} findings"
-        tables = [*([table(findings)] if findings else []), *([stored_table(stored)] if stored else [])]
+        tables = [*([findings_table(findings)] if findings else []), *([stored_table(stored)] if stored else [])]
         lines = [*tables, summary, *_noted(notes)]
     return Answer(lines, DataError.exit_code if findings else 0)
 
@@ -230,7 +232,7 @@ def _noted(notes: Sequence[str]) -> list[str]:
 
 
 def _stats(arguments: argparse.Namespace) -> Answer:
-    from depthray.audit.stats import stats, tables
+    from depthray.audit.stats import collect_stats, stats_tables
     from depthray.data import sources
     from depthray.evaluation import protocols
 
@@ -238,8 +240,8 @@ def _stats(arguments: argparse.Namespace) -> Answer:
     section = _section(arguments)
     source = sources.open_source(section)
     with bar("reading", source) as advance:
-        found = stats(source, section, protocol=arguments.protocol, advance=lambda: advance(1))
-    return Answer([json.dumps(found._asdict(), indent=1)] if arguments.json else tables(found))
+        found = collect_stats(source, section, protocol=arguments.protocol, advance=lambda: advance(1))
+    return Answer([json.dumps(found._asdict(), indent=1)] if arguments.json else stats_tables(found))
 
 
 def _render(arguments: argparse.Namespace) -> Answer:
@@ -248,7 +250,7 @@ def _render(arguments: argparse.Namespace) -> Answer:
     for flag, (number, least) in limits.items():
         if number < least:
             raise UsageError(f"--{flag} {number}: must be at least {least}")
-    synthetic.write(
+    synthetic.write_rooms(
         arguments.out,
         frames=arguments.frames,
         size=tuple(arguments.size),

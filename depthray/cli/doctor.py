@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
 from depthray.errors import ResourceError, UsageError
@@ -37,10 +36,16 @@ class Finding:
     mend: str = ""
 
 
-def main(argv: list[str]) -> int:
-    """Look at everything, print it, and return 5 if something stops training."""
-    arguments = _parser().parse_args(argv)
-    findings = list(_examination(arguments))
+Examine = Callable[[str, str | None], Iterator[Finding]]  # address, storage -> what is found on the nodes of a cluster
+
+
+def main(argv: list[str], examine_cluster: Examine | None = None) -> int:
+    """Look at everything, print it, and return 5 if something stops training.
+
+    `examine_cluster` looks at the cluster of --address; this package imports no Ray, so it is passed in.
+    """
+    arguments = build_parser().parse_args(argv)
+    findings = list(_examination(arguments, examine_cluster))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -48,7 +53,7 @@ def main(argv: list[str]) -> int:
     return ResourceError.exit_code if any(finding.state == "bad" for finding in findings) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray doctor", description="Check this machine, or a cluster, and say how to mend it."
     )
@@ -59,12 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _examination(arguments: argparse.Namespace) -> Iterator[Finding]:
-    if arguments.address:  # by name: the library imports no Ray
-        found: Iterator[Finding] = resolve_name("cluster.diagnostics.cluster_checks:examine")(
-            arguments.address, arguments.storage
-        )
-        return found
+def _examination(arguments: argparse.Namespace, examine_cluster: Examine | None) -> Iterator[Finding]:
+    if arguments.address:
+        assert examine_cluster, "--address is for the command `depthray doctor`, which passes in how to examine one"
+        return examine_cluster(arguments.address, arguments.storage)
     if arguments.storage:
         raise UsageError("--storage is tried from the nodes of a cluster: give --address too, such as --address auto")
     return examine(arguments.out)

@@ -19,7 +19,7 @@ from depthray.training.preflight import load
 
 def main(argv: list[str]) -> int:
     """Score a checkpoint as the command line asks."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import distributed
     from depthray.evaluation import report
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray evaluate",
         description="Score a checkpoint under a named protocol, overall and by range of depth, source and scene.",

@@ -13,7 +13,7 @@ from depthray.errors import DataError, UsageError
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     from numpy.typing import NDArray
 
-    from depthray.imaging.photos import Limits
+    from depthray.imaging.photos import PhotoLimits
 
 KINDS = {
     "background": "the scene without its foreground object, for networks that take it",
@@ -55,7 +55,7 @@ def beside(path: Path, place: Path) -> Path:
     return found[0]
 
 
-def read(key: str, path: Path, *, limits: Limits) -> NDArray[Any]:
+def read(key: str, path: Path, *, limits: PhotoLimits) -> NDArray[Any]:
     """A file of a further input -> its array; sparse depth as 16-bit PNG in millimetres or float .npy in metres."""
     from depthray.data import encodings
     from depthray.imaging import photos

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Predict depth, bring both pixels into space and print how far apart they are."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     from depthray.imaging import photos
     from depthray.imaging.export import assumed_camera, read_camera, unproject
     from depthray.predict import load
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
     )

@@ -41,7 +41,7 @@ class Row(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Print the table, or the same as JSON."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     found = rows()
     if arguments.json:
         print(json.dumps([row._asdict() for row in found], indent=2))
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray models", description="Architectures and their named variants.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser

@@ -7,9 +7,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.cli import further_inputs
@@ -21,11 +20,12 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from numpy.typing import NDArray
 
     from depthray.imaging.export import Camera
-    from depthray.imaging.photos import Limits
+    from depthray.imaging.photos import PhotoLimits
 
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
 MASK = ".mask.png"
 KEY = "DEPTHRAY_API_KEY"
+Connect = Callable[..., AbstractContextManager[Any]]  # (url, model=, key=) -> what has `inputs` and `maps`
 
 
 class _Wish(NamedTuple):
@@ -34,7 +34,7 @@ class _Wish(NamedTuple):
     out: Path
     formats: list[str]
     camera: Camera | None
-    limits: Limits
+    limits: PhotoLimits
     others: dict[str, Path]
 
 
@@ -45,11 +45,14 @@ class _Network(NamedTuple):
     maps: Callable[[Path, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
 
 
-def main(argv: list[str]) -> int:
-    """`depthray predict`: every image of the command line to files; those that fail are listed at the end."""
+def main(argv: list[str], connect: Connect | None = None) -> int:
+    """Predict every image of the command line into files; those that fail are listed at the end.
+
+    `connect` opens the model of a server for --url; `serve` is built upon this package and passes it in.
+    """
     from depthray.imaging.export import read_camera
 
-    arguments = _parse(argv)
+    arguments = parse_arguments(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
     wish = _Wish(arguments.out, _formats(arguments.format), camera, limits, others)
@@ -57,7 +60,7 @@ def main(argv: list[str]) -> int:
     if {"ply", "glb"} & {*wish.formats} and camera is None:
         print(_ASSUMED, file=sys.stderr)
     failed = []
-    with _network(arguments) as network:
+    with _network(arguments, connect) as network:
         further_inputs.check(others, network.inputs)
         for image, place in images:
             try:
@@ -74,22 +77,21 @@ _ASSUMED = (
 
 
 @contextmanager
-def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
+def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator[_Network]:
     """The network of a checkpoint, or the model of a server, which is asked at once whether it is there."""
     if not arguments.url:
         predictor = load(arguments.checkpoint, device=arguments.device)
         yield _Network(predictor.recipe.data.inputs, lambda image, rgb, others: predictor.maps(rgb, **others))
         return
-    # By name, as words of the command line are: serving is built upon the library, and the library knows nothing of it.
-    connected = resolve_name("serve.client.remote_predictor:connected")
+    assert connect, "--url is for the command `depthray predict`, which passes in how to connect"
     key = arguments.key or os.environ.get(KEY, "")
-    with connected(arguments.url, model=arguments.model or "", key=key) as remote:
+    with connect(arguments.url, model=arguments.model or "", key=key) as remote:
         yield _Network(remote.inputs, lambda image, rgb, others: remote.maps(image, **others))
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with a server all that is no flag is an image."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     for flag in ("device",) if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} goes {'without' if arguments.url else 'with'} --url")
@@ -100,7 +102,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     images = "IMAGE|FOLDER [IMAGE|FOLDER ...] [options]"
     parser = argparse.ArgumentParser(
         prog="depthray predict",
@@ -146,7 +148,7 @@ def _formats(text: str) -> list[str]:
     return formats
 
 
-def _limits(megapixels: float) -> Limits:
+def _limits(megapixels: float) -> PhotoLimits:
     from depthray.imaging import photos
 
     if not 0 < megapixels < 1e6:
@@ -217,9 +219,9 @@ def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np
     path = stem.with_name(stem.name + FORMATS[name])
     if name in ("ply", "glb"):
         note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
-        points = export.point_cloud if name == "ply" else export.point_cloud_glb
+        points = export.write_ply if name == "ply" else export.write_glb
         return points(path, depth, rgb, camera=camera or export.assumed_camera(*depth.shape), note=note)
-    write = {"png": export.depth_png, "npy": export.depth_npy, "colour": export.colour_png}[name]
+    write = {"png": export.write_depth_png, "npy": export.write_depth_npy, "colour": export.write_colour_png}[name]
     return write(path, depth)
 
 
@@ -230,7 +232,7 @@ def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Pat
     facts, colours = [], {}
     if "depth" in maps:
         depth = maps["depth"]
-        near, far, _ = sheets.scale([depth])
+        near, far, _ = sheets.depth_scale([depth])
         facts.append(f"{depth.min():.2f} to {depth.max():.2f} m")
         tail = f"  (red {near:g} m to blue {far:g} m)"
         colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}

@@ -21,7 +21,7 @@ COMMENT_COLUMN = 34
 
 def main(argv: list[str]) -> int:
     """List recipes, show one resolved, or print the schema."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.verb == "schema":
         print(json.dumps(Recipe.model_json_schema(), indent=2))
     elif args.verb == "list":
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray recipe", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the recipes that come with depthray")

@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 
 from depthray.config.metric_names import rank_key
 from depthray.errors import UsageError
+from depthray.runs import console
 from depthray.runs import listing as runs
-from depthray.runs import progress
-from depthray.storage.folder import tree
+from depthray.storage.folders import open_folder
 
 SETTLED = 3600.0  # seconds without a line after which a run that never said it ended may be cleaned
 COLUMNS = ("name", "recipe", "state", "done", "best", "size", "last line")
@@ -21,12 +21,12 @@ COLUMNS = ("name", "recipe", "state", "done", "best", "size", "last line")
 
 def main(argv: list[str]) -> int:
     """Run one word."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     return run(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray runs", description="Runs and searches: here, or s3://BUCKET/runs.")
     verbs = parser.add_subparsers(required=True, metavar="list|show|stop|resume|clean")
     listing = verbs.add_parser("list", help="one line a run: recipe, state, epochs, best score, size, age")
@@ -59,7 +59,7 @@ def _add(
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    rows = [_row(run) for run in runs.found(tree(arguments.folder))]
+    rows = [_row(run) for run in runs.find_runs(open_folder(arguments.folder))]
     if arguments.json:
         print(json.dumps(rows, indent=1))
     elif not rows:
@@ -78,7 +78,7 @@ def _row(run: runs.Run) -> Row:
     row: Row = {"name": run.name, "folder": run.url, "kind": "search" if run.is_search else "run", "size": run.size}
     try:
         found = runs.status(run, now=now)
-        recipe, changed = runs.nearest(run.recipe)
+        recipe, changed = runs.nearest_recipe(run.recipe)
     except UsageError as error:
         return {**row, "state": "unreadable", "why": str(error)}
     age = None if found.heard is None else max(0.0, now - found.heard)
@@ -120,7 +120,7 @@ def _age(seconds: object) -> str:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    run = runs.one(arguments.run_folder)
+    run = runs.open_run(arguments.run_folder)
     row = _row(run)
     if row["state"] == "unreadable":
         raise UsageError(str(row["why"]))
@@ -145,7 +145,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _show_recipe(run: runs.Run) -> None:
     """What differs from the recipe that is nearest."""
-    name, changed = runs.nearest(run.recipe)
+    name, changed = runs.nearest_recipe(run.recipe)
     print(f"{'recipe':<12} {name}" + (" with" if changed else ""))
     for key, (before, after) in changed.items():
         print(f"  {key}={json.dumps(after)}  (there: {json.dumps(before)})")
@@ -162,7 +162,7 @@ def _show_run(run: runs.Run) -> None:
         print(f"  {each.name}  {score}  {bytes_of(each.size)}  {marks}".rstrip())
     print(f"{'progress':<12} {len(run.records)} lines")
     for record in run.records[-4:]:
-        print(f"  {progress.line(record)}")
+        print(f"  {console.line(record)}")
 
 
 def _show_trials(run: runs.Run) -> None:
@@ -176,7 +176,7 @@ def _show_trials(run: runs.Run) -> None:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    run = runs.one(arguments.run_folder)
+    run = runs.open_run(arguments.run_folder)
     if run.is_search:
         raise UsageError(f"{run.url} is a search; stop it by Ctrl-C where it runs, or by `ray job stop`")
     found = runs.status(run, now=time.time())
@@ -189,19 +189,18 @@ def _stop(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _resume(arguments: argparse.Namespace) -> int:
-    from depthray.__main__ import main as command
-
-    run = runs.one(arguments.run_folder)
+def _resume(arguments: argparse.Namespace) -> list[str]:
+    """The command line that resumes the run or search."""
+    run = runs.open_run(arguments.run_folder)
     if runs.status(run, now=time.time()).state == "running":
         go_on = f"depthray tune --resume {run.url}" if run.is_search else f"depthray train --out {run.url} --resume"
         raise UsageError(f"{run.url} is running, by its last line; if it was killed, go on with: {go_on}")
     words = ["tune", "--resume", run.url] if run.is_search else ["train", "--out", run.url, "--resume"]
-    return command([*words, *arguments.further])
+    return [*words, *arguments.further]
 
 
 def _clean(arguments: argparse.Namespace) -> int:
-    found = [runs.one(folder) for folder in arguments.runs]  # all must be runs before one is touched
+    found = [runs.open_run(folder) for folder in arguments.runs]  # all must be runs before one is touched
     for run in found:
         _check_over(run)
     for run in found:
@@ -227,11 +226,11 @@ def _check_over(run: runs.Run) -> None:
 
 
 def _trim(run: runs.Run, *, dry: bool) -> None:
-    spare = runs.spare(run)
+    spare = runs.removable(run)
     for name, size in spare.items():
         print(f"{'would remove' if dry else 'removed'} {run.url}/{name}  ({bytes_of(size)})")
         if not dry:
-            runs.drop(run, name)
+            runs.remove(run, name)
     verb = "would free" if dry else "freed"
     print(f"{verb} {bytes_of(sum(spare.values()))} of {bytes_of(run.size)} in {run.url}")
 
@@ -245,7 +244,7 @@ def _remove(run: runs.Run, *, dry: bool, sure: bool) -> None:
         print(f"kept {run.url}")
         return
     for name in sorted({name.split("/")[0] for name in run.files}, key=lambda name: name == runs.RECIPE):
-        runs.drop(run, name)
+        runs.remove(run, name)
     run.root.remove(run.path(""))
     print(f"removed {run.url} ({bytes_of(run.size)})")
 

@@ -6,14 +6,23 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from depthray.errors import UsageError
 
-WORDS = ("train", "tune", "evaluate", "data convert")  # that can be jobs
 FLAG = "--submit"
 WITH_IT = ("--storage", "--no-wait", "--job-cpus", "--job-gpus")
 SPELLINGS = {FLAG[:end] for end in range(len("--su"), len(FLAG) + 1)}  # as argparse lets it be abbreviated
 ADDRESS = re.compile(r"\w+://\S+|[\w.-]+:\d+|\[[0-9a-f:]+\]:\d+")
+
+
+class JobCommand(NamedTuple):
+    """A command that can be a job. Its functions are named as text, "module:function", and imported only when used."""
+
+    parser: str
+    paths: tuple[str, ...]  # arguments that name a path on the cluster
+    files: tuple[str, ...] = ()  # arguments that may name a YAML file of this machine
+    check: str = ""  # takes the parsed arguments and raises what is wrong with their recipe
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--job-gpus", type=float, metavar="N", help="with --submit: GPUs of the command's own process")
 
 
-def asked(words: Sequence[str]) -> bool:
+def is_requested(words: Sequence[str]) -> bool:
     """Whether a command line is to run as a job. Raises UsageError for a flag that means nothing otherwise."""
     given = [word.partition("=")[0] for word in words]
     if SPELLINGS.intersection(given):
@@ -37,7 +46,7 @@ def asked(words: Sequence[str]) -> bool:
     return False
 
 
-def inside() -> bool:
+def is_inside_job() -> bool:
     """Whether this process is the entry point of a job, submitted by us or by `ray job submit`."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.data.source import Source
     from depthray.imaging.export import Camera
-    from depthray.imaging.rerun import View
-    from depthray.imaging.sheets import Row
+    from depthray.imaging.rerun import RecordedFrame
+    from depthray.imaging.sheets import SheetRow
     from depthray.predict import Predictor
 
 
 def main(argv: list[str]) -> int:
     """Predict some frames of a split and write everything there is to see of them."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     if not arguments.no_recording:
         _need_rerun()
     from depthray import predict
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     from depthray.cli.evaluate import add_frames
 
     parser = argparse.ArgumentParser(
@@ -73,7 +73,7 @@ def _spread(indices: list[int], count: int) -> list[int]:
     return [indices[place * len(indices) // count] for place in range(count)]
 
 
-def _view(predictor: Predictor, source: Source, index: int) -> View:
+def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
     """A frame at its own size, its further inputs made as in an evaluation."""
     import torch
     from torch.nn import functional as F
@@ -81,7 +81,7 @@ def _view(predictor: Predictor, source: Source, index: int) -> View:
     from depthray import models
     from depthray.batch import to_device
     from depthray.data.loader import eval_batches
-    from depthray.imaging.rerun import View
+    from depthray.imaging.rerun import RecordedFrame
 
     data, native = predictor.recipe.data, source.read(index)
     if "depth" not in native:
@@ -93,7 +93,7 @@ def _view(predictor: Predictor, source: Source, index: int) -> View:
         if "depth" not in answer:
             raise UsageError(f"this network predicts {', '.join(answer)}, no depth; `depthray evaluate` draws masks")
         depth = F.interpolate(answer["depth"].float(), native["depth"].shape, mode="bilinear", align_corners=False)
-    return View(native["id"], native["image"], native["depth"], depth[0, 0].cpu().numpy(), _camera(native))
+    return RecordedFrame(native["id"], native["image"], native["depth"], depth[0, 0].cpu().numpy(), _camera(native))
 
 
 def _camera(sample: Sample) -> Camera:
@@ -105,41 +105,43 @@ def _camera(sample: Sample) -> Camera:
     return Camera(*(float(matrix[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))))
 
 
-def _write(out: Path, views: list[View], *, recording: bool) -> list[Path]:
+def _write(out: Path, views: list[RecordedFrame], *, recording: bool) -> list[Path]:
     from depthray.imaging import export, sheets
     from depthray.imaging import rerun as recordings
 
     out.mkdir(parents=True, exist_ok=True)
-    errors = [sheets.Row(view.id, view.image, view.truth, view.prediction) for view in views]
+    errors = [sheets.SheetRow(view.id, view.image, view.truth, view.prediction) for view in views]
     files = [
-        sheets.save_png(out / "errors.png", sheets.sheet(errors)),
+        sheets.save_png(out / "errors.png", sheets.draw_sheet(errors)),
         sheets.save_png(out / "edges.png", _edge_sheet(views)),
     ]
     for number, view in enumerate(views):
         stem = f"{number:02d}"
-        files.append(export.point_cloud(out / f"{stem}.ply", view.prediction, view.image, camera=view.camera))
-        files.append(export.point_cloud_glb(out / f"{stem}.glb", view.prediction, view.image, camera=view.camera))
-    return [*files, recordings.write(out / "recording.rrd", views)] if recording else files
+        files.append(export.write_ply(out / f"{stem}.ply", view.prediction, view.image, camera=view.camera))
+        files.append(export.write_glb(out / f"{stem}.glb", view.prediction, view.image, camera=view.camera))
+    return [*files, recordings.write_recording(out / "recording.rrd", views)] if recording else files
 
 
-def _edge_sheet(views: list[View]) -> NDArray[np.uint8]:
+def _edge_sheet(views: list[RecordedFrame]) -> NDArray[np.uint8]:
     """Frames as rows of image, true edges, predicted edges and their difference, in metres a pixel."""
     from depthray.imaging import sheets
 
     rows = [_edges(view) for view in views]
-    scale = sheets.Scale(0.0, 0.2, 0.05)
-    return sheets.sheet(rows, depth=scale, error=scale)
+    scale = sheets.ColourScale(0.0, 0.2, 0.05)
+    return sheets.draw_sheet(rows, depth=scale, error=scale)
 
 
-def _edges(view: View) -> Row:
+def _edges(view: RecordedFrame) -> SheetRow:
     import numpy as np
 
     from depthray.imaging import edges, sheets
 
     found = edges.sharpness(view.prediction, view.truth)
-    known = edges.surrounded(view.truth)
+    known = edges.neighbours_measured(view.truth)
     truth, prediction = (
-        np.where(known, np.maximum(edges.strength(depth), 1e-6), 0).astype(np.float32)
+        np.where(known, np.maximum(edges.edge_strength(depth), 1e-6), 0).astype(np.float32)
         for depth in (view.truth, view.prediction)
     )
-    return sheets.Row(view.id, view.image, truth, prediction, caption=f"sharpness {found.ratio:.0%} of the truth's")
+    return sheets.SheetRow(
+        view.id, view.image, truth, prediction, caption=f"sharpness {found.ratio:.0%} of the truth's"
+    )

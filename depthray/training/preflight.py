@@ -96,3 +96,21 @@ def _check_stages(recipe: Recipe, *, where: str) -> None:
                 f"{where}: curriculum.scale_weights.{number} {fault}; give {wanted}, as many as "
                 "loss.multiscale_weights has, one of them above 0"
             )
+
+
+def worker_counts(recipe: Recipe, *, least: int, most: int) -> list[int]:
+    """The numbers of workers that the global batch divides by. Raises UsageError where `most` is not among them."""
+    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate
+    possible = [count for count in range(1, batch // accumulate + 1) if batch % (count * accumulate) == 0]
+    if most not in possible:
+        raise UsageError(
+            f"train.batch_size={batch} is the global batch and must divide by --workers {most} x "
+            f"train.accumulate={accumulate}" + (f"; it does for {_list_counts(possible)} workers" if possible else "")
+        )
+    if not 1 <= least <= most:
+        raise UsageError(f"--min-workers {least} must lie between 1 and --workers {most}")
+    return [count for count in possible if least <= count <= most]
+
+
+def _list_counts(counts: list[int]) -> str:
+    return f"{', '.join(str(count) for count in counts[:-1])} or {counts[-1]}" if len(counts) > 1 else str(counts[0])

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.cli import predict as command
 from depthray.errors import UsageError, did_you_mean
 from serve.client.client import DepthClient
-from serve.client.requests import Picture
+from serve.client.requests import Image
 
 
-class Remote:
+class RemotePredictor:
     """A model of a server. `inputs` and `maps` are as a Predictor has them."""
 
     def __init__(self, client: DepthClient, card: dict[str, Any], *, name: str) -> None:
@@ -22,17 +23,17 @@ class Remote:
         self.name = name
         self.inputs = tuple(map(str, card.get("inputs", ("image",))))
 
-    def maps(self, picture: Picture, **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """A picture and inputs of its size -> (H,W) float32 `depth` in metres, `mask` in [0,1].
+    def maps(self, image: Image, **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """An image and inputs of its size -> (H,W) float32 `depth` in metres, `mask` in [0,1].
 
         A file goes to the server as it is, which turns it upright; (H,W,3) uint8 RGB is upright.
         """
         further: dict[str, Any] = others
-        return self._client.maps(picture, model=self.name, **further).maps
+        return self._client.maps(image, model=self.name, **further).maps
 
 
 @contextmanager
-def connected(url: str, *, model: str = "", key: str = "") -> Iterator[Remote]:
+def connect(url: str, *, model: str = "", key: str = "") -> Iterator[RemotePredictor]:
     """The default model of a server, or name[@version]; it is asked at once, so that a wrong address shows early."""
     with DepthClient(url, key=key) as client:
         names = {str(card["name"]): card for card in client.models()}
@@ -40,4 +41,9 @@ def connected(url: str, *, model: str = "", key: str = "") -> Iterator[Remote]:
         if not names or (model and name not in names):
             raise UsageError(f"{url}: no model '{name}' there{did_you_mean(name, names)}")
         name = name or next((each for each, card in names.items() if card.get("default")), next(iter(names)))
-        yield Remote(client, names[name], name=f"{name}{at}{version}")
+        yield RemotePredictor(client, names[name], name=f"{name}{at}{version}")
+
+
+def predict(argv: list[str]) -> int:
+    """`depthray predict`, with a server's model for --url and a checkpoint without."""
+    return command.main(argv, connect)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from cluster import train
+from cluster import session, train
 from depthray.runs.locate import summary
 from tuning import command, search
 from tuning.records import Trial, curve, read_search, read_trials
@@ -165,9 +165,9 @@ def test_a_trial_that_leaves_slowly_does_not_take_the_next_one_with_it(tmp_path:
         finally:
             time.sleep(3)  # as a checkpoint under way does; Tune alone waits 2 s
 
-    with train.ray_cluster(cluster_address, workers=1):
+    with session.ray_cluster(cluster_address, workers=1):
         tuner = tune.Tuner(
-            tune.with_resources(search._patient(slow), {"cpu": 1}),
+            tune.with_resources(search._wait_for_trials(slow), {"cpu": 1}),
             param_space={"number": tune.grid_search([1, 2, 3])},
             tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=str(tmp_path), stop={"training_iteration": 1}, verbose=0),

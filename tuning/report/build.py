@@ -23,12 +23,12 @@ from markupsafe import Markup
 from depthray.config import recipe as recipes
 from depthray.errors import UsageError
 from depthray.storage import local
-from tuning.report import figures, headline, listing, phrases
+from tuning.report import figures, headline, phrases, trial_table
 from tuning.report.charts.marks import clean
-from tuning.report.figures import Section
+from tuning.report.figures import ReportSection
 from tuning.report.markdown import markdown
-from tuning.report.report_data import View
-from tuning.report.sample_sheets import Sheets, sheets
+from tuning.report.report_data import ReportData
+from tuning.report.sample_sheets import Sheets, sample_sheets
 from tuning.study.study import Study, best_recipe, train_line
 
 PAGE = Path(__file__).parent / "page"
@@ -36,7 +36,7 @@ BEST = "best.yaml"
 
 
 @dataclass(frozen=True)
-class Best:
+class BestRecipe:
     """How to train the winner again; empty where there is none."""
 
     yaml: str = ""
@@ -45,10 +45,10 @@ class Best:
 
 def main(argv: list[str]) -> int:
     """Make the report of a search again, and say the headline."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     page = write(args.search, images=not args.no_images, data=args.data)
-    view = View(Study.read(args.search))
-    print(_said(view))
+    view = ReportData(Study.read(args.search))
+    print(_format_headline(view))
     print(f"report   {page}")
     print(f"beside   {', '.join(name for name in ('report.md', 'trials.csv', BEST, 'study.json') if _has(page, name))}")
     return 0
@@ -60,9 +60,9 @@ def write(folder: Path, *, images: bool = True, data: Path | str | None = None) 
     Raises UsageError for a folder without a search, or one that cannot be written to.
     """
     study = Study.read(folder)
-    view, best, now = View(study), _best(folder, study), time.time()
+    view, best, now = ReportData(study), _best_recipe(folder, study), time.time()
     status = headline.status(view, now)
-    pictures = sheets(folder, view, data=data) if images else Sheets((), "")
+    pictures = sample_sheets(folder, view, data=data) if images else Sheets((), "")
     files = {
         "report.html": html(view, best, pictures, now=now),
         "report.md": markdown(view, command=best.command, status=status.text),
@@ -80,7 +80,7 @@ def write(folder: Path, *, images: bool = True, data: Path | str | None = None) 
     return folder / "report.html"
 
 
-def html(view: View, best: Best, pictures: Sheets, *, now: float) -> str:
+def html(view: ReportData, best: BestRecipe, pictures: Sheets, *, now: float) -> str:
     """The page of a study."""
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -92,7 +92,7 @@ def html(view: View, best: Best, pictures: Sheets, *, now: float) -> str:
     return clean(environment.get_template("template.html").render(**words, **_content(view, best, pictures, now)))
 
 
-def _content(view: View, best: Best, pictures: Sheets, now: float) -> dict[str, Any]:
+def _content(view: ReportData, best: BestRecipe, pictures: Sheets, now: float) -> dict[str, Any]:
     """Everything on the page, by the names its template has for it."""
     study, sections = view.study, _sections(view, pictures)
     winner = view.winner
@@ -106,55 +106,55 @@ def _content(view: View, best: Best, pictures: Sheets, now: float) -> dict[str, 
         "strip": figures.strip(view),
         "running": any(each.trial.state == "running" for each in study.trials),
         "changes": headline.changes(view),
-        "command": _wrapped(best.command),
-        "python": _python(winner.name if winner else ""),
+        "command": wrap_command(best.command),
+        "python": python_example(winner.name if winner else ""),
         "best_name": winner.name if winner else "",
         "best_score": phrases.score(winner.outcome.score) if winner else "",
         "tiles": headline.tiles(view),
-        "warnings": headline.warnings(view),
+        "warnings": headline.report_warnings(view),
         "sections": sections,
-        "rows": listing.rows(view),
-        "columns": listing.columns(view),
-        "states": listing.states(view),
+        "rows": trial_table.rows(view),
+        "columns": trial_table.columns(view),
+        "states": trial_table.states(view),
         "provenance": list(study.provenance().items()),
         "space": yaml.safe_dump(_plain(study.search.space), sort_keys=False, allow_unicode=True),
         "best_yaml": best.yaml,
-        "made": phrases.moment(now),
+        "made": phrases.date(now),
     }
 
 
 _LAST = (("trials", "Trials"), ("provenance", "Origin"))
 
 
-def _sections(view: View, pictures: Sheets) -> list[Section]:
+def _sections(view: ReportData, pictures: Sheets) -> list[ReportSection]:
     """The parts of the page that have something to show."""
-    table = listing.published(view)
+    table = trial_table.published(view)
     found = [
-        figures.course(view),
-        *figures.keys(view),
-        figures.population(view),
-        figures.seen(pictures),
-        figures.tradeoffs(view),
-        figures.beside(table),
-        figures.spent(view),
+        figures.progress_section(view),
+        *figures.key_sections(view),
+        figures.population_section(view),
+        figures.sample_section(pictures),
+        figures.tradeoff_section(view),
+        figures.published_section(table),
+        figures.cost_section(view),
     ]
     return [each for each in found if each.charts or each.pictures or each.table or each.missing]
 
 
-def _best(folder: Path, study: Study) -> Best:
+def _best_recipe(folder: Path, study: Study) -> BestRecipe:
     """The winner's recipe with a word on where it comes from, and the command that trains it."""
     winner = study.winner()
     if winner is None:
-        return Best()
+        return BestRecipe()
     recipe = best_recipe(folder, study)
     command = train_line(study, recipe)
     score = phrases.score(winner.mean, winner.spread)
     said = f"Best of the search over {study.search.recipe}: trial {winner.name}, {study.search.metric} {score}."
     head = "\n#   ".join(" ".join(line.split()) for line in (said, command))
-    return Best(yaml=clean(f"# {head}\n{recipes.dump(recipe)}"), command=command)
+    return BestRecipe(yaml=clean(f"# {head}\n{recipes.dump(recipe)}"), command=command)
 
 
-def _wrapped(command: str, width: int = 58) -> str:
+def wrap_command(command: str, width: int = 58) -> str:
     """A command line over several lines, each but the last ending in a backslash."""
     lines = [""]
     for word in shlex.split(command):
@@ -165,7 +165,7 @@ def _wrapped(command: str, width: int = 58) -> str:
     return " \\\n".join(lines)
 
 
-def _python(name: str) -> str:
+def python_example(name: str) -> str:
     return f'''from pathlib import Path
 
 import torch
@@ -182,7 +182,7 @@ for epoch in record(recipe, run, torch.device("cuda" if torch.cuda.is_available(
 network = load("trials/{name}")  # or the one that won, as it is: network.predict(rgb) is depth in metres'''
 
 
-def _said(view: View) -> str:
+def _format_headline(view: ReportData) -> str:
     found = headline.headline(view)
     spread = f" ± {found.spread}" if found.spread else ""
     value = f"{found.title}: {found.metric} {found.value}{spread} ({found.note})" if found.value else found.title
@@ -204,7 +204,7 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray report",
         description="Make the report of a search again, also while it runs: report.html, report.md, trials.csv, "

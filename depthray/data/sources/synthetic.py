@@ -16,13 +16,14 @@ from depthray import __version__
 from depthray.data import convert
 from depthray.data.rendering import render
 from depthray.data.rendering.render import render_frame
-from depthray.data.source import Frame, wanted
+from depthray.data.source import Frame, keys_to_read
 from depthray.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.config.sections import Data
 
+RENDERER = "0.1.0"  # the version of depthray that last changed what is rendered; part of every fingerprint
 SEED = 0  # of the rooms; which of them are held out is up to data.split_seed
 KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
 
@@ -32,14 +33,14 @@ _PINHOLE = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
 _WORDS = ("scene", "source", "id")
 
 
-def open_source(section: Data) -> Rooms:
+def open_source(section: Data) -> SyntheticRooms:
     """As many frames as the section says, drawn at its size."""
     if section.root:
         raise UsageError(
             f"data.source=synthetic draws its frames and would ignore data.root={section.root}; "
             "declare the form of what lies there: data.source=folder or data.source=shards"
         )
-    return Rooms(section.frames, section.size, wanted(section))
+    return SyntheticRooms(section.frames, section.size, keys_to_read(section))
 
 
 def fits(root: Path) -> bool:
@@ -47,7 +48,7 @@ def fits(root: Path) -> bool:
     return False
 
 
-class Rooms:
+class SyntheticRooms:
     """A data set that is drawn. See `depthray.data.source.Source`."""
 
     def __init__(self, count: int, size: tuple[int, int], keys: frozenset[str], *, seed: int = SEED) -> None:
@@ -60,7 +61,7 @@ class Rooms:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what is drawn: the renderer is a pure function of these."""
-        return sha256(repr((__version__, self._seed, len(self.frames), self._size)).encode()).hexdigest()
+        return sha256(repr((RENDERER, self._seed, len(self.frames), self._size)).encode()).hexdigest()
 
     def read(self, index: int) -> Sample:
         """Draw one frame."""
@@ -75,7 +76,7 @@ class Rooms:
         return []
 
 
-def write(
+def write_rooms(
     out: Path,
     *,
     frames: int,
@@ -87,13 +88,13 @@ def write(
     """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
     if layout == "shards":
         provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
-        convert.pack(Rooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
+        convert.pack(SyntheticRooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
         return
-    from depthray.data.shards.writer import writing
+    from depthray.data.shards.writer import translate_write_errors
 
     if (out / "index.csv").exists():
         raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
-    with writing(out):
+    with translate_write_errors(out):
         rows = []
         for index in range(frames):
             rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))

@@ -1,0 +1,53 @@
+"""A connection to a Ray cluster, or to a local one that is started for the command and ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s
+# unless told; Ray's print patch doubles lines.
+RAY_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+# A few workers on this machine can be asked often, and nobody preempts them.
+LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
+@contextmanager
+def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -> Iterator[None]:
+    """A connection to the cluster at an address, or a local one that lives as long as the context."""
+    for key, value in {**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
+        os.environ.setdefault(key, value)
+    if not address:
+        _lock()
+    import ray
+
+    if ray.is_initialized():  # by the program that calls us, which will also end it
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address:
+        ray.init(address=address, **quiet)
+    else:
+        cpus = max(os.cpu_count() or 1, workers)
+        ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _lock() -> None:
+    """Let only this process tree talk to the local cluster; Ray itself would leave a token file in the home folder."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -1,0 +1,169 @@
+"""`depthray train`: what the command line asks for, and training in this process. `cluster.train` adds Ray."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from depthray.cli import submit_flags
+from depthray.config import recipe as recipes
+from depthray.config.sections import Recipe
+from depthray.errors import DepthrayError, UsageError
+from depthray.runs import console
+from depthray.storage.remote import is_remote, normalize_address
+from depthray.training import preflight
+
+# Trains a recipe into a run on workers elsewhere, as the command line asks; whether it ran to its end.
+Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
+
+
+def main(argv: list[str], launch: Launcher) -> int:
+    """Train a recipe and print where its checkpoint is. `launch` trains where neither --local nor torchrun is used."""
+    args = build_parser().parse_intermixed_args(argv)
+    recipe = recipe_of(args)
+    run = _run_folder(args)
+    if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
+        finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
+    else:
+        if args.min_workers and not args.address:
+            raise UsageError("--min-workers is for a cluster whose nodes come and go; give its --address, or --submit")
+        prepare_run(run, recipe, resume=args.resume)  # the user's mistakes show before a cluster is started
+        finished = launch(recipe, run, args)
+    if int(os.environ.get("RANK", "0")) == 0:
+        print_result(run, finished)
+    return 0 if finished else 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="depthray train", description="Train a recipe. Dotted words change numbers: optim.lr=3e-4 train.epochs=5"
+    )
+    parser.add_argument("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
+    parser.add_argument("words", nargs="*", help="section.key=value")
+    parser.add_argument("--data", metavar="PATH", help="where the data lies (data.root)")
+    parser.add_argument("--out", metavar="RUN", type=Path, help="the run's folder (default: runs/RECIPE-DATE)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--workers", type=int, default=1, help="training processes (default: 1)")
+    parser.add_argument("--min-workers", type=int, metavar="N", help="go on with as few while nodes are lost (elastic)")
+    parser.add_argument("--gpu", action="store_true", help="one GPU a worker")
+    parser.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs a worker (default: an equal share)")
+    parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
+    wait = "for nodes of a cluster that starts them on demand (default: 15)"
+    parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
+    parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
+    parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
+    submit_flags.add_flags(parser)
+    return parser
+
+
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    if args.workers < 1:
+        raise UsageError(f"--workers {args.workers}: at least 1 is needed")
+    if args.local and args.workers > 1:
+        raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
+    if args.recipe and "=" in args.recipe:
+        args.words, args.recipe = [args.recipe, *args.words], ""
+    if args.resume and not args.out:
+        raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
+    if not args.recipe and not args.resume:
+        raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
+    if args.resume and not is_remote(args.out) and not (args.out / "recipe.yaml").is_file():
+        raise UsageError(f"--resume: {args.out} holds no run (no recipe.yaml there)")
+    words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
+    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved(args.out)), words))
+    preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
+    return recipe
+
+
+def _saved(run: Path) -> Path:
+    """The recipe of a run, a copy of it where the run lies remote."""
+    if not is_remote(run):
+        return run / "recipe.yaml"
+    from depthray.runs import download
+
+    return download.recipe_file(run)
+
+
+def _run_folder(args: argparse.Namespace) -> Path | str:
+    if args.out and is_remote(args.out):
+        return normalize_address(args.out)
+    if args.out:
+        return Path(os.path.realpath(args.out))  # unlike resolve, it leaves a loop of links to be met on writing
+    return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+
+
+def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bool) -> bool:
+    """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
+    from depthray import distributed
+    from depthray.runs.run import record, stop_on_signals, stopped
+
+    device = distributed.start(gpu=gpu)
+    run = distributed.broadcast(run)
+    _prepare_once(run, recipe, resume=resume)
+    display = console.Display() if distributed.is_main() else None
+    stop_on_signals(run, lambda text: print(text, file=sys.stderr))
+    try:
+        for _ in record(recipe, run, device, show=display.show if display else lambda _: None):
+            pass
+    finally:
+        if display:
+            display.close()
+        distributed.stop()
+    return not stopped(run)
+
+
+def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
+    """Prepare the run's folder on rank 0; a mistake found there is raised on every rank, so that none waits."""
+    from depthray import distributed
+
+    mistake: DepthrayError | None = None
+    if distributed.is_main():
+        try:
+            prepare_run(run, recipe, resume=resume)
+        except DepthrayError as error:
+            mistake = error
+    if mistake := distributed.broadcast(mistake):
+        raise mistake
+
+
+def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
+    """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
+    from depthray.runs.run import prepare
+    from depthray.training.dry_run import check_model
+    from depthray.training.frames import Frames
+
+    check_model(recipe, pretrained=not resume)
+    Frames.open(recipe)
+    prepare(run, recipe, resume=resume)
+
+
+def print_result(run: Path | str, finished: bool) -> None:
+    from depthray.runs.console import SHOWN_SCORES
+    from depthray.runs.locate import summary
+    from depthray.runs.run import scores_of
+
+    best, found = summary(run)
+    scores = scores_of(found)
+    told = [key for key in SHOWN_SCORES if key in scores] or list(
+        scores
+    )  # some protocols have scores of their own only
+    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in told)
+    try:
+        here = Path.cwd()
+    except OSError:  # gone: a node started beside a job's driver unpacks the job's code anew
+        here = Path(os.devnull)
+
+    def show(path: Path | str) -> Path | str:
+        return path.relative_to(here) if isinstance(path, Path) and path.is_relative_to(here) else path
+
+    print(f"checkpoint   {show(best)}  ({scored or 'not validated yet'})")
+    curves = f"{run}/tensorboard" if isinstance(run, str) else run / "tensorboard"
+    print(f"tensorboard  tensorboard --logdir {show(curves)}")
+    if finished:
+        print(f"next         depthray predict {show(best)} IMAGE")
+    else:
+        print(f"stopped      go on with: depthray train --out {show(run)} --resume")
