@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from depthray.imaging.plots import Line, Panel, timeline
+from depthray.imaging.plots import Panel, PlotLine, draw_timeline
 from depthray.imaging.sheets import save_png
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ray"))
@@ -38,7 +38,7 @@ def main() -> int:
     from chaos_load import failed, tally
 
     outcomes, looks, began, changes = measured(args.port, args.most, args.pause)
-    save_png(args.out, timeline(panels(outcomes, looks, began, changes)))
+    save_png(args.out, draw_timeline(panels(outcomes, looks, began, changes)))
     counts = [running for _, running, _ in looks]
     print(f"requests  {len(outcomes)} ({tally(outcomes)})")
     print(f"replicas  {counts[0]} at first, {max(counts)} at most, {counts[-1]} at last")
@@ -94,22 +94,22 @@ def panels(outcomes: Sequence, looks: Looks, began: float, changes: Sequence[tup
             bins[int((each.ended - began) / BIN)].append(each.seconds)
     middles = [BIN * (place + 0.5) for place in range(len(bins) - 1)]
     full = bins[: len(middles)]
-    clients = Line(
+    clients = PlotLine(
         "clients",
         [*(at - began for at, _ in changes), end],
         [*(count for _, count in changes), changes[-1][1]],
         steps=True,
     )
-    running = Line("answering", times, [float(count) for _, count, _ in looks], steps=True)
-    starting = Line("and starting", times, [float(a + b) for _, a, b in looks], steps=True)
+    running = PlotLine("answering", times, [float(count) for _, count, _ in looks], steps=True)
+    starting = PlotLine("and starting", times, [float(a + b) for _, a, b in looks], steps=True)
     return [
         Panel("Load: clients that wait for an answer", [clients]),
         Panel("Replicas", [running, starting]),
-        Panel("Answers per second", [Line("answers/s", middles, [len(each) / BIN for each in full])]),
+        Panel("Answers per second", [PlotLine("answers/s", middles, [len(each) / BIN for each in full])]),
         Panel(
             "Latency, milliseconds",
             [
-                Line(name, middles, [percentile(each, share) * 1000 for each in full])
+                PlotLine(name, middles, [percentile(each, share) * 1000 for each in full])
                 for name, share in (("median", 0.5), ("95 %", 0.95))
             ],
         ),

@@ -80,9 +80,9 @@ class Predictor:
 
 def prepare(rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], section: Data) -> Sample:
     """(H,W,3) uint8 RGB and further inputs (H,W) -> what a network of this section sees, at its (h,w) pixels."""
-    from depthray.data.resize import shown
+    from depthray.data.resize import resize_for_inference
 
-    return shown(_sample(rgb, others, section.inputs), section)
+    return resize_for_inference(_sample(rgb, others, section.inputs), section)
 
 
 def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:

@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from depthray.errors import DataError
 from depthray.imaging import export, photos
-from serve.backend import Answer, ModelCard, UnknownModel
+from serve.backend import BackendAnswer, ModelCard, UnknownModel
 
 PAGE = ROOT / "serve" / "page"
 CARDS = [
@@ -91,13 +91,13 @@ class Wall:
 
     async def predict(
         self, model: str, rgb: np.ndarray, others: Any, deadline: float, *, native: bool = False
-    ) -> Answer:
+    ) -> BackendAnswer:
         if model not in ("", "room", "room@0123456789ab"):
             raise UnknownModel("no such model")
         maps = {"depth": wall(rgb), "mask": np.full(rgb.shape[:2], 0.25, np.float32)}
         if "sparse" in others:
             maps["depth"] = others["sparse"]
-        return Answer(maps, "room@0123456789ab", (240, 320), {"model": 0.5})
+        return BackendAnswer(maps, "room@0123456789ab", (240, 320), {"model": 0.5})
 
     async def models(self) -> list[ModelCard]:
         return [ModelCard("room", "0123456789ab", "unet", ("image",), ("depth", "mask"), (240, 320), 0.1, 10.0, True)]
@@ -127,12 +127,12 @@ def busy(*, after: str = "0") -> Response:
 
 def answer(depth: np.ndarray, rgb: np.ndarray, form: str) -> Response:
     kinds: dict[str, tuple[str, Any]] = {
-        "png": ("image/png", export.depth_png),
-        "npy": ("application/x-npy", export.depth_npy),
-        "colour": ("image/png", export.colour_png),
+        "png": ("image/png", export.write_depth_png),
+        "npy": ("application/x-npy", export.write_depth_npy),
+        "colour": ("image/png", export.write_colour_png),
         "npz": ("application/x-npz", None),
-        "ply": ("model/ply", export.point_cloud),
-        "glb": ("model/gltf-binary", export.point_cloud_glb),
+        "ply": ("model/ply", export.write_ply),
+        "glb": ("model/gltf-binary", export.write_glb),
     }
     headers = {
         "X-Model": "room@0123456789ab",

@@ -137,7 +137,7 @@ def test_a_wrong_number_is_refused(path: Path, given: str, capsys: pytest.Captur
 
 
 def panel(*values: float) -> plots.Panel:
-    return plots.Panel("rmse", [plots.Line("rmse", (0, 5, 500)[: len(values)], values, values, values)])
+    return plots.Panel("rmse", [plots.PlotLine("rmse", (0, 5, 500)[: len(values)], values, values, values)])
 
 
 def heights(picture: Any) -> list[int]:
@@ -148,22 +148,22 @@ def heights(picture: Any) -> list[int]:
 
 
 def test_the_plot_has_a_dot_for_each_score_and_lower_is_lower() -> None:
-    first, middle, last = heights(plots.curves([panel(1.0, 0.5, 0.25)], x_label="samples"))
+    first, middle, last = heights(plots.draw_curves([panel(1.0, 0.5, 0.25)], x_label="samples"))
     assert first < middle < last
     assert (middle - first) == pytest.approx(2 * (last - middle), abs=3)
 
 
 def test_the_plot_leaves_out_what_could_not_be_scored() -> None:
-    picture = plots.curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
+    picture = plots.draw_curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
     assert len(heights(picture)) == 2
-    nothing = plots.curves([panel(float("nan"))], x_label="samples")
+    nothing = plots.draw_curves([panel(float("nan"))], x_label="samples")
     assert nothing.shape == (plots.HEIGHT, plots.WIDTH, 3) and not heights(nothing)
 
 
 def test_a_timeline_has_a_panel_below_the_other_for_each_unit() -> None:
-    steps = plots.Line("replicas", (0, 10, 20), (1, 4, 1), steps=True)
-    gap = plots.Line("median", (1, 11, 19), (0.5, float("nan"), 0.7))
-    picture = plots.timeline([plots.Panel("Replicas", [steps]), plots.Panel("Latency", [gap])])
+    steps = plots.PlotLine("replicas", (0, 10, 20), (1, 4, 1), steps=True)
+    gap = plots.PlotLine("median", (1, 11, 19), (0.5, float("nan"), 0.7))
+    picture = plots.draw_timeline([plots.Panel("Replicas", [steps]), plots.Panel("Latency", [gap])])
     assert picture.shape == (2 * plots.LOW, plots.LONG, 3)
     drawn = np.ptp(picture, axis=2) > 40  # the lines are the only colours
     assert drawn[: plots.LOW].any() and drawn[plots.LOW :].any()

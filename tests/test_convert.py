@@ -14,7 +14,7 @@ from layouts_other import MAKERS, kitti
 from cluster.convert import main as convert
 from depthray.cli.data import main
 from depthray.config.sections import Data, Sparse
-from depthray.data.convert import convert_range, original_units, plan, stored_unit
+from depthray.data.convert import convert_range, plan, shard_encoding, source_encodings
 from depthray.data.shards import format
 from depthray.data.source import Frame
 from depthray.data.sources import open_source
@@ -194,7 +194,7 @@ def test_provenance_of_what_is_declared_and_of_what_is_drawn(tmp_path):
     words = ["folder", str(root), str(tmp_path / "out"), "--encoding", "uint16_5000"]
     assert convert(words) == 0
     assert format.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == "uint16_5000"
-    assert original_units(open_source(Data(source="synthetic", frames=1, size=(24, 32)))) == {}
+    assert source_encodings(open_source(Data(source="synthetic", frames=1, size=(24, 32)))) == {}
 
 
 def test_depth_beyond_65_m_survives_in_its_own_unit(tmp_path):
@@ -214,7 +214,7 @@ def test_depth_beyond_65_m_survives_in_its_own_unit(tmp_path):
     ],
 )
 def test_the_unit_of_shards(section, unit):
-    assert stored_unit(section) == unit
+    assert shard_encoding(section) == unit
 
 
 def test_skipped_files_are_listed_at_the_end(tmp_path, capsys):

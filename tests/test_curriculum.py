@@ -9,7 +9,7 @@ import pytest
 
 from depthray.batch import Sample
 from depthray.config.sections import Curriculum, Loss
-from depthray.data.curriculum import cut, difficulty, loss_at, size_at
+from depthray.data.curriculum import cut_into_chunks, difficulty, loss_at, size_at
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import DataError
@@ -36,7 +36,7 @@ def test_chunks_hold_every_training_frame_once(order: str) -> None:
 def test_difficulty_puts_easy_frames_first() -> None:
     made = preflight.load("demo", [*SMALL, "curriculum.order=difficulty"])
     source = open_source(made.data)
-    chunks = cut(list(range(24)), source, made.curriculum, seed=0)
+    chunks = cut_into_chunks(list(range(24)), source, made.curriculum, seed=0)
     scores = [[difficulty(source.read(index)["depth"]) for index in chunk] for chunk in chunks]
     assert max(scores[0]) <= min(scores[1])
     assert max(scores[1]) <= min(scores[2])
@@ -45,7 +45,7 @@ def test_difficulty_puts_easy_frames_first() -> None:
 def test_random_chunks_depend_on_the_seed_only() -> None:
     made = preflight.load("demo", SMALL)
     source = open_source(made.data)
-    once, again, other = (cut(list(range(24)), source, made.curriculum, seed=seed) for seed in (0, 0, 1))
+    once, again, other = (cut_into_chunks(list(range(24)), source, made.curriculum, seed=seed) for seed in (0, 0, 1))
     assert once == again
     assert once != other
 

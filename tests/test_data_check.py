@@ -11,7 +11,7 @@ import pytest
 from frames import folder_dataset, read_index, write_index
 
 from depthray.__main__ import main
-from depthray.audit.check import check
+from depthray.audit.check import find_faults
 from depthray.config.sections import Data
 from depthray.data.convert import pack
 from depthray.data.shards.format import open_shard
@@ -28,7 +28,7 @@ def root(tmp_path):
 
 def findings(root, **words):
     section = Data(**{"source": "folder", "root": str(root), "inputs": ("image", "semantics")} | words)
-    return check(open_source(section, verify=False), max_depth=section.max_depth)
+    return find_faults(open_source(section, verify=False), max_depth=section.max_depth)
 
 
 def write_depth(root, depth):

@@ -10,7 +10,7 @@ import pytest
 from frames import folder_dataset, read_index, write_index
 
 from depthray.__main__ import main
-from depthray.audit.stats import quantile, stats
+from depthray.audit.stats import collect_stats, quantile
 from depthray.config.sections import Data
 from depthray.data.sources import open_source
 
@@ -32,7 +32,7 @@ def root(tmp_path):
 
 def taken(root, **words):
     section = Data(source="folder", root=str(root), **words)
-    return stats(open_source(section), section, protocol="plain")
+    return collect_stats(open_source(section), section, protocol="plain")
 
 
 def test_counts(root):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from depthray.data.encodings import ENCODINGS, check, decode, odd_values
+from depthray.data.encodings import ENCODINGS, check, decode, describe_odd_values
 from depthray.errors import DataError, UsageError
 
 
@@ -67,8 +67,8 @@ def test_unknown_encoding_names_the_nearest():
 
 
 def test_odd_values_are_counted():
-    assert odd_values(np.array([[np.nan, np.inf, -1, -np.inf, 1]])) == "1 NaN, 2 infinite, 1 negative"
-    assert odd_values(np.array([[0, 1]], np.uint16)) == ""
+    assert describe_odd_values(np.array([[np.nan, np.inf, -1, -np.inf, 1]])) == "1 NaN, 2 infinite, 1 negative"
+    assert describe_odd_values(np.array([[0, 1]], np.uint16)) == ""
 
 
 def test_decode_leaves_the_stored_array_alone():

@@ -37,8 +37,8 @@ def read_ply(path):
 
 
 def test_png_in_millimetres_equals_npy_to_half_a_millimetre(tmp_path, depth):
-    stored = cv2.imread(str(export.depth_png(tmp_path / "d.png", depth)), cv2.IMREAD_UNCHANGED)
-    metres = np.load(export.depth_npy(tmp_path / "d.npy", depth))
+    stored = cv2.imread(str(export.write_depth_png(tmp_path / "d.png", depth)), cv2.IMREAD_UNCHANGED)
+    metres = np.load(export.write_depth_npy(tmp_path / "d.npy", depth))
     assert stored.dtype == np.uint16 and metres.dtype == np.float32
     assert np.abs(stored / 1000 - metres.astype(np.float64)).max() <= 0.0005 + 1e-9
     assert stored[3, 5] == 0 and (metres == depth).all()
@@ -53,18 +53,18 @@ def test_millimetres_of_extremes(metres, expected):
 
 
 def test_npy_goes_to_the_named_file_and_needs_no_pickle(tmp_path, depth):
-    assert export.depth_npy(tmp_path / "name.raw", depth) == tmp_path / "name.raw"
+    assert export.write_depth_npy(tmp_path / "name.raw", depth) == tmp_path / "name.raw"
     assert np.load(tmp_path / "name.raw", allow_pickle=False).shape == (24, 32)
 
 
 def test_colour_map_greys_what_is_invalid(tmp_path, depth):
-    shown = cv2.imread(str(export.colour_png(tmp_path / "c.png", depth)))
+    shown = cv2.imread(str(export.write_colour_png(tmp_path / "c.png", depth)))
     assert shown.shape == (24, 32, 3)
     assert shown[3, 5].tolist() == [112, 112, 112]
 
 
 def test_points_project_back_to_their_pixels_depths_and_colours(tmp_path, depth, rgb):
-    _, points = read_ply(export.point_cloud(tmp_path / "p.ply", depth, rgb, camera=CAMERA))
+    _, points = read_ply(export.write_ply(tmp_path / "p.ply", depth, rgb, camera=CAMERA))
     u = points["x"] / points["z"] * CAMERA.fx + CAMERA.cx
     v = points["y"] / points["z"] * CAMERA.fy + CAMERA.cy
     columns, rows = np.rint(u).astype(int), np.rint(v).astype(int)
@@ -75,12 +75,12 @@ def test_points_project_back_to_their_pixels_depths_and_colours(tmp_path, depth,
 
 
 def test_ply_names_its_camera_and_whether_it_was_assumed(tmp_path, depth, rgb):
-    lines, _ = read_ply(export.point_cloud(tmp_path / "p.ply", depth, rgb, camera=CAMERA, note="ASSUMED"))
+    lines, _ = read_ply(export.write_ply(tmp_path / "p.ply", depth, rgb, camera=CAMERA, note="ASSUMED"))
     assert "comment fx 50 fy 55 cx 15.5 cy 11.5" in lines and "comment ASSUMED" in lines
 
 
 def test_ply_of_nothing_measured_is_empty(tmp_path, rgb):
-    _, points = read_ply(export.point_cloud(tmp_path / "p.ply", np.zeros((24, 32), np.float32), rgb, camera=CAMERA))
+    _, points = read_ply(export.write_ply(tmp_path / "p.ply", np.zeros((24, 32), np.float32), rgb, camera=CAMERA))
     assert len(points) == 0
 
 

@@ -13,7 +13,7 @@ from made_sources import Drawn
 
 from depthray.batch import Batch
 from depthray.config.sections import Augment, Curriculum, Data, Sparse
-from depthray.data.loader import TrainLoader, ahead, eval_batches
+from depthray.data.loader import TrainLoader, eval_batches, load_ahead
 from depthray.errors import DataError, UsageError
 
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
@@ -222,8 +222,8 @@ def test_each_epoch_has_its_size(workers: int) -> None:
 
 def test_ahead_keeps_order_and_stays_two_ahead() -> None:
     made: list[int] = []
-    results = ahead(lambda key: made.append(key) or key, range(10))  # type: ignore[func-returns-value]
+    results = load_ahead(lambda key: made.append(key) or key, range(10))  # type: ignore[func-returns-value]
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
     assert len(made) <= 3
-    assert list(ahead(str, range(10))) == [str(i) for i in range(10)]
+    assert list(load_ahead(str, range(10))) == [str(i) for i in range(10)]

@@ -21,8 +21,8 @@ from depthray.evaluation.metrics import METRICS
 from depthray.evaluation.protocols import PLAIN
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
+from depthray.training.loop import validate
 from depthray.training.preflight import load
-from depthray.training.validate import validate
 
 CPU = torch.device("cpu")
 
@@ -212,7 +212,7 @@ def test_a_sheet_of_masks_is_black_and_white_with_their_iou():
     (row,) = pictures(Masks(), batches, protocol=PLAIN, device=CPU)
     assert sheets._score(row, row.prediction) == "mask IoU 1.000"
     assert sheets._score(row._replace(score=0.25), row.prediction) == "mask IoU 0.250"
-    sheet, width = sheets.sheet([row]), sheets._tile_width([row])
+    sheet, width = sheets.draw_sheet([row]), sheets._tile_width([row])
     tile = sheet[74 + 30 :, sheets._left(1, width) :][:170, :width]
     assert tile[100, 20].tolist() == [0, 0, 0] and tile[100, width // 4].tolist() == [255, 255, 255]
 

@@ -7,7 +7,7 @@ import pytest
 from layouts_other import frame, modest
 
 from depthray.data.sources import open_source, recognise
-from depthray.data.sources.modest import held_out
+from depthray.data.sources.modest import choose_held_out
 from depthray.data.split import split
 from depthray.errors import DataError
 
@@ -44,10 +44,14 @@ def test_no_held_out_share_keeps_all_for_training(tmp_path):
 
 def test_one_of_a_hundred_and_never_all():
     names = [f"bg{number:03d}" for number in range(100)]
-    assert len(held_out(names, 0.3, "0")) == 30
-    assert len(held_out(names, 1, "0")) == 99
-    assert len(held_out(names, 0.001, "0")) == 1
-    assert held_out(names, 0.3, "0") == held_out(reversed(names), 0.3, "0") != held_out(names, 0.3, "1")
+    assert len(choose_held_out(names, 0.3, "0")) == 30
+    assert len(choose_held_out(names, 1, "0")) == 99
+    assert len(choose_held_out(names, 0.001, "0")) == 1
+    assert (
+        choose_held_out(names, 0.3, "0")
+        == choose_held_out(reversed(names), 0.3, "0")
+        != choose_held_out(names, 0.3, "1")
+    )
 
 
 def test_all_parts_are_read(tmp_path):

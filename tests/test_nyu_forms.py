@@ -15,7 +15,7 @@ import pytest
 from frames import folder_dataset
 
 from depthray.__main__ import main
-from depthray.batch import WORDS
+from depthray.batch import STRINGS
 from depthray.data.sources import open_source, synthetic
 from depthray.data.split import split
 from depthray.errors import DataError, UsageError
@@ -45,7 +45,7 @@ def test_samples_are_whole(section):
     source = open_source(section)
     for index in (0, len(source.frames) - 1):
         sample, frame = source.read(index), source.frames[index]
-        assert set(sample) == source.keys | set(WORDS)
+        assert set(sample) == source.keys | set(STRINGS)
         assert (sample["id"], sample["scene"], sample["source"]) == (frame.id, frame.scene, frame.source)
         assert sample["image"].shape == (*layouts_nyu.SIZE, 3)
         assert sample["image"].dtype == np.uint8
@@ -105,7 +105,7 @@ def test_test_frames_neither_train_nor_validate(section):
 
 def test_layouts_are_told_apart(made, tmp_path):
     folder_dataset(tmp_path / "folder")
-    synthetic.write(tmp_path / "shards", frames=2, size=(24, 32), layout="shards")
+    synthetic.write_rooms(tmp_path / "shards", frames=2, size=(24, 32), layout="shards")
     (tmp_path / "empty").mkdir()
     others = [tmp_path / name for name in ("folder", "shards", "empty")]
     for form in FORMS:

@@ -172,9 +172,9 @@ def test_bombs_are_refused_by_their_header(data):
 
 
 def test_limits_can_be_tightened():
-    assert photos.decode(encoded(scene()), limits=photos.Limits(pixels=32 * 48)).shape == (32, 48, 3)
+    assert photos.decode(encoded(scene()), limits=photos.PhotoLimits(pixels=32 * 48)).shape == (32, 48, 3)
     with pytest.raises(photos.SizeError, match="48x32 pixels"):
-        photos.decode(encoded(scene()), limits=photos.Limits(pixels=32 * 48 - 1))
+        photos.decode(encoded(scene()), limits=photos.PhotoLimits(pixels=32 * 48 - 1))
 
 
 def test_text_that_inflates_is_refused_before_the_pixels():
@@ -195,5 +195,5 @@ def test_files_missing_or_too_large_are_named(tmp_path):
         photos.read(tmp_path / "gone.jpg")
     (tmp_path / "a.png").write_bytes(encoded(scene()))
     with pytest.raises(photos.SizeError, match=r"a\.png: larger than 0 MiB"):
-        photos.read(tmp_path / "a.png", limits=photos.Limits(bytes=100))
+        photos.read(tmp_path / "a.png", limits=photos.PhotoLimits(bytes=100))
     assert (photos.read(tmp_path / "a.png") == scene()).all()

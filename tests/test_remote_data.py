@@ -22,9 +22,9 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Augment, Data
 from depthray.data import convert
 from depthray.data.loader import TrainLoader
-from depthray.data.shard_order import line_of
+from depthray.data.shard_order import shard_order_of
 from depthray.data.shards import format, remote_shards
-from depthray.data.shards.prefetch import fetched_ahead
+from depthray.data.shards.prefetch import prefetch_shards
 from depthray.data.source import Source
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError, ResourceError, UsageError
@@ -54,7 +54,7 @@ def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sto
     """The server, an empty cache of this test's own, and little patience."""
     monkeypatch.setenv(cache.PLACE, str(tmp_path / "cache"))
     monkeypatch.delenv(cache.BOUND, raising=False)
-    monkeypatch.setattr(remote_shards, "Folder", partial(storage.Folder, patience=0.5))
+    monkeypatch.setattr(remote_shards, "Folder", partial(storage.RemoteFolder, patience=0.5))
     return server
 
 
@@ -68,7 +68,7 @@ def url(store: Store, packed: Path, tmp_path: Path) -> str:
 
 def copy(folder: Path, url: str) -> None:
     for path in sorted(folder.glob("*.h5")):
-        storage.Folder(url).upload(path.name, path)
+        storage.RemoteFolder(url).upload(path.name, path)
 
 
 def opened(root: str | Path, **words: Any) -> Source:
@@ -83,19 +83,19 @@ def cached(tmp_path: Path) -> list[Path]:
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is downloaded, or read in pieces with its length, in this process."""
     names: list[str] = []
-    download, read = storage.Folder.download, storage.Folder.read
+    download, read = storage.RemoteFolder.download, storage.RemoteFolder.read
 
-    def downloading(folder: storage.Folder, name: str, path: Path) -> None:
+    def downloading(folder: storage.RemoteFolder, name: str, path: Path) -> None:
         names.append(name)
         download(folder, name, path)
 
-    def reading(folder: storage.Folder, name: str, *, start: int = 0) -> bytes:
+    def reading(folder: storage.RemoteFolder, name: str, *, start: int = 0) -> bytes:
         found = read(folder, name, start=start)
         names.append(f"{name} {len(found)}")
         return found
 
-    monkeypatch.setattr(storage.Folder, "download", downloading)
-    monkeypatch.setattr(storage.Folder, "read", reading)
+    monkeypatch.setattr(storage.RemoteFolder, "download", downloading)
+    monkeypatch.setattr(storage.RemoteFolder, "read", reading)
     return names
 
 
@@ -131,7 +131,7 @@ import sys
 import time
 from depthray.storage import remote
 from depthray.data.sources import open_source
-from depthray.data.shards.prefetch import fetched_ahead
+from depthray.data.shards.prefetch import prefetch_shards
 from depthray.config.sections import Augment, Data
 download = remote.Folder.download
 def logged(folder, name, path):
@@ -261,10 +261,10 @@ def test_what_fails_in_training_is_one_line_and_the_loader_goes_on_after_it(
 ) -> None:
     data = Data(source="shards", root=url, size=(12, 16), workers=workers)
     source = opened(url)
-    line = line_of(source, SHARDS, seed=0)
+    line = shard_order_of(source, SHARDS, seed=0)
     loader = TrainLoader(source, range(COUNT), data, Augment(), seed=0, batch_size=4, line=line)
     for path in packed.glob("*.h5"):
-        storage.Folder(url).remove(path.name)
+        storage.RemoteFolder(url).remove(path.name)
     with pytest.raises(DataError, match=r"^s3://[^\n]*h5: no longer there; it was when the data set was opened$"):
         list(loader.epoch(0))
     copy(packed, url)
@@ -295,7 +295,7 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
     shelf: Any = Shelf()
     frames = [[0, 1], [2, 6], [7, 8], [11, 9]]
     asked = []
-    for item in fetched_ahead(shelf, "abcd", frames, hold=True):
+    for item in prefetch_shards(shelf, "abcd", frames, hold=True):
         time.sleep(0.05)
         asked.append((item, list(shelf.fetched)))
     assert asked == [("a", [0, 2]), ("b", [0, 2, 3]), ("c", [0, 2, 3]), ("d", [0, 2, 3])]
@@ -343,7 +343,7 @@ def test_other_forms_are_read_from_a_disk_only() -> None:
 def test_a_bound_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cache.BOUND, text)
     with pytest.raises(UsageError, match=f"DEPTHRAY_CACHE_GB={text}: give the size of the cache in GB"):
-        cache.of_this_node()
+        cache.node_cache()
 
 
 def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from depthray.batch import Sample
 from depthray.config.sections import Data
-from depthray.data.resize import aspect_size, colour, cubic, nearest, resize, scattered, shown
+from depthray.data.resize import (
+    aspect_size,
+    resize,
+    resize_bicubic,
+    resize_colour,
+    resize_for_inference,
+    resize_nearest,
+    resize_sparse,
+)
 
 SIZES = [(12, 20), (5, 7), (48, 80), (36, 30), (7, 40)]
 
@@ -39,7 +47,7 @@ def test_maps_hold_only_values_of_the_original(size: tuple[int, int]) -> None:
 def test_each_map_pixel_is_the_nearest_by_pixel_centres(size: tuple[int, int]) -> None:
     rows, columns = np.indices((24, 40))
     for index, axis, length in ((rows, 0, 24), (columns, 1, 40)):
-        found = nearest(index.astype(np.float32), size)
+        found = resize_nearest(index.astype(np.float32), size)
         centres = (np.indices(size)[axis] + 0.5) * length / size[axis] - 0.5
         assert np.abs(found - centres).max() <= 0.5 + 1e-6
 
@@ -56,7 +64,7 @@ def test_a_point_projects_to_the_same_place_of_the_picture(size: tuple[int, int]
 def test_shrunk_colour_is_the_mean_of_the_pixels_it_covers() -> None:
     image = sample()["image"]
     means = image.reshape(12, 2, 20, 2, 3).mean(axis=(1, 3))
-    assert np.abs(colour(image, (12, 20)) - means).max() <= 0.5
+    assert np.abs(resize_colour(image, (12, 20)) - means).max() <= 0.5
 
 
 def test_own_size_keeps_everything() -> None:
@@ -86,7 +94,7 @@ def test_every_sample_falls_into_one_pixel_and_the_nearest_wins(size: tuple[int,
 
 @pytest.mark.parametrize("size", [(24, 40), (48, 80), (25, 41), (240, 400)])
 def test_enlarging_keeps_each_sample_once(size: tuple[int, int]) -> None:
-    found = scattered(scanned(), size)
+    found = resize_sparse(scanned(), size)
     assert sorted(found[found > 0].tolist()) == list(range(1, 31))
 
 
@@ -94,19 +102,19 @@ def test_shrinking_keeps_samples_that_a_look_up_would_miss() -> None:
     sparse = np.zeros((24, 40), np.float32)
     sparse[::8, ::8] = np.arange(1, 16).reshape(3, 5)
     for size in ((12, 20), (6, 10), (3, 5)):
-        found = scattered(sparse, size)
+        found = resize_sparse(sparse, size)
         assert sorted(found[found > 0].tolist()) == list(range(1, 16))
-        assert (nearest(sparse, size) > 0).sum() < 15
+        assert (resize_nearest(sparse, size) > 0).sum() < 15
 
 
 def test_of_samples_that_meet_the_nearest_stays() -> None:
     sparse = np.zeros((4, 4), np.float32)
     sparse[:2, :2] = [[7, 3], [0, 9]]
-    assert scattered(sparse, (2, 2)).tolist() == [[3, 0], [0, 0]]
+    assert resize_sparse(sparse, (2, 2)).tolist() == [[3, 0], [0, 0]]
 
 
 def test_nothing_scanned_stays_nothing() -> None:
-    assert not scattered(np.zeros((24, 40), np.float32), (5, 7)).any()
+    assert not resize_sparse(np.zeros((24, 40), np.float32), (5, 7)).any()
 
 
 @pytest.mark.parametrize(
@@ -128,9 +136,9 @@ def test_the_shorter_side_never_falls_below_the_wanted_one() -> None:
 
 def test_shown_is_training_size_unless_the_aspect_is_kept() -> None:
     given: Sample = {**sample(), "background": sample()["image"]}
-    exact = shown(given, Data(size=(12, 20)))
+    exact = resize_for_inference(given, Data(size=(12, 20)))
     assert exact["image"].shape == (12, 20, 3) and exact["image"].dtype == np.uint8
-    kept = shown(given, Data(size=(28, 30), fit="aspect"))
+    kept = resize_for_inference(given, Data(size=(28, 30), fit="aspect"))
     assert kept["image"].shape == kept["background"].shape == (28, 42, 3)
     assert kept["depth"].shape == (28, 42)
     assert np.isin(kept["depth"], given["depth"]).all()
@@ -140,7 +148,7 @@ def test_shown_is_training_size_unless_the_aspect_is_kept() -> None:
 def test_bicubic_is_neither_rounded_nor_cut_off() -> None:
     edge = np.zeros((8, 8, 3), np.uint8)
     edge[:, 4:] = 255
-    large = cubic(edge, (16, 16))
+    large = resize_bicubic(edge, (16, 16))
     assert large.dtype == np.float32
     assert large.min() < 0 and large.max() > 255
     assert np.abs(large - large.round()).max() > 0.1

@@ -55,7 +55,7 @@ def test_other_held_out_frames_validate(section, root):
 
 
 def test_shards_are_another_form(root, tmp_path):
-    synthetic.write(tmp_path / "train/rooms", frames=2, size=(24, 32), layout="shards")
+    synthetic.write_rooms(tmp_path / "train/rooms", frames=2, size=(24, 32), layout="shards")
     assert not form.fits(tmp_path)
     assert not form.fits(tmp_path / "train/rooms")
     assert recognise(root) == "s2d"

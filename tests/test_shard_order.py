@@ -16,18 +16,18 @@ from process_groups import launch
 from depthray.config.sections import Augment, Data
 from depthray.data import convert
 from depthray.data.loader import TrainLoader, eval_batches
-from depthray.data.shard_order import WINDOW, Line, line_of
+from depthray.data.shard_order import WINDOW, ShardOrder, shard_order_of
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
 from depthray.runs.run import FREE_ON_RESUME
 from depthray.training.preflight import load
 
 
-def line(sizes: Sequence[int], seed: int = 3) -> Line:
-    return Line(np.repeat(np.arange(len(sizes)), sizes), seed=seed)
+def line(sizes: Sequence[int], seed: int = 3) -> ShardOrder:
+    return ShardOrder(np.repeat(np.arange(len(sizes)), sizes), seed=seed)
 
 
-def plans(line: Line, frames: Sequence[int], *, world: int, batch: int, epoch: int = 0) -> list[list[list[int]]]:
+def plans(line: ShardOrder, frames: Sequence[int], *, world: int, batch: int, epoch: int = 0) -> list[list[list[int]]]:
     """Frames by rank and step."""
     made = []
     for rank in range(world):
@@ -84,7 +84,7 @@ def test_the_deal_and_the_order_follow_from_the_seed() -> None:
 
 def test_the_shuffle_reads_few_shards_at_a_time_and_mixes_them() -> None:
     numbers = np.repeat(np.arange(60), 50)
-    made = Line(numbers, seed=0)
+    made = ShardOrder(numbers, seed=0)
     order = numbers[made.shuffled(np.arange(3000), epoch=0, rank=0)]
     spans = [np.flatnonzero(order == shard)[[0, -1]] for shard in range(60)]
     open_at_once = max(sum(first <= place <= last for first, last in spans) for place in range(3000))
@@ -123,7 +123,7 @@ def test_frames_of_pictures_lie_in_the_first_shards_of_the_line() -> None:
 def test_only_shards_can_be_dealt() -> None:
     with pytest.raises(UsageError, match=r"data\.order=shards deals shards .*data\.source=synthetic has none"):
         section = Data(source="synthetic", order="shards", frames=8)
-        line_of(open_source(section), section, seed=0)
+        shard_order_of(open_source(section), section, seed=0)
 
 
 def test_the_order_is_part_of_the_numbers_of_a_run() -> None:

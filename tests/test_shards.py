@@ -55,12 +55,12 @@ def test_every_key_comes_back(tmp_path):
 
 def test_every_millimetre_comes_back(tmp_path):
     depth = (np.arange(65536).reshape(256, 256) / 1000).astype(np.float32)
-    assert (format.millimetres(depth).ravel() == np.arange(65536)).all()
+    assert (format.to_millimetres(depth).ravel() == np.arange(65536)).all()
 
 
 def test_depth_16_bits_cannot_hold_is_unmeasured():
     depth = np.array([[65.535, 65.536, 1e9, -1, np.nan, np.inf]], np.float32)
-    assert format.millimetres(depth).tolist() == [[65535, 0, 0, 0, 0, 0]]
+    assert format.to_millimetres(depth).tolist() == [[65535, 0, 0, 0, 0, 0]]
 
 
 def test_any_hdf5_reader_understands_a_shard(tmp_path):

@@ -12,10 +12,10 @@ from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS as OTHERS
 from paths import ROOT
 
-from depthray.batch import WORDS, collate
+from depthray.batch import STRINGS, collate
 from depthray.config.sections import Data
 from depthray.data.convert import pack
-from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
+from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame
 from depthray.data.sources import names, open_source, recognise
 
@@ -46,7 +46,7 @@ def test_sample_is_as_the_index_says(section):
     source = open_source(section)
     for index in (0, len(source.frames) - 1):
         sample, frame = source.read(index), source.frames[index]
-        assert set(sample) == source.keys | set(WORDS)
+        assert set(sample) == source.keys | set(STRINGS)
         assert (sample["id"], sample["scene"], sample["source"]) == (frame.id, frame.scene, frame.source)
         assert sample["image"].dtype == np.uint8
         assert sample["depth"].dtype == np.float32
@@ -84,7 +84,7 @@ def test_fingerprint_is_the_same_for_the_same_frames(section):
 def test_fingerprints_are_those_that_checkpoints_have_recorded(tmp_path):
     (tmp_path / "a.png").write_bytes(b"12345")
     (tmp_path / "b.png").write_bytes(b"123")
-    row = Row(Frame("a", "hall", "train", "x"), ("a.png", "b.png"), named="list line 1", camera=("5.0",))
+    row = FrameRow(Frame("a", "hall", "train", "x"), ("a.png", "b.png"), named="list line 1", camera=("5.0",))
     files = {tag: type(tag, (FrameFiles,), {"fingerprint_tag": tag}) for tag in ("Bts", "Kitti")}
     digests = {tag: made(tmp_path, [row], keys=frozenset(PAIR), encoding="uint16_mm") for tag, made in files.items()}
     assert {tag: source.fingerprint[:16] for tag, source in digests.items()} == {

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from depthray.batch import Sample
 from depthray.config.sections import Sparse
-from depthray.data.resize import resize, scattered
+from depthray.data.resize import resize, resize_sparse
 from depthray.data.sparse import LIDARS, attach, sample_depth
 from depthray.errors import DataError
 
@@ -208,4 +208,4 @@ def test_resizing_loses_no_sample_but_to_a_nearer_one(size: tuple[int, int]) -> 
 
 def test_of_samples_in_one_pixel_the_nearest_stays() -> None:
     sparse = np.array([[3, 2], [0, 5]], np.float32)
-    assert scattered(sparse, (1, 1)).tolist() == [[2]]
+    assert resize_sparse(sparse, (1, 1)).tolist() == [[2]]

@@ -12,11 +12,11 @@ from frames import folder_dataset, read_index, write_index
 from layouts_nyu import bts, nyu_csv, nyu_raw
 from layouts_other import MAKERS, sunrgbd
 
-from depthray.audit.stored_values import FRAMES, inspect
+from depthray.audit.stored_values import FRAMES, inspect_stored_depth
 from depthray.cli.data import main
 from depthray.config.sections import Data
 from depthray.data.sources import open_source
-from depthray.data.sources.folder import Folder
+from depthray.data.sources.folder import CsvFolder
 
 SIZE = (6, 8)
 
@@ -41,7 +41,7 @@ def depth(*values, dtype=np.uint16):
 
 
 def test_numbers_are_counted_over_all_frames(tmp_path):
-    (looks,) = inspect(folder(tmp_path, depth(2000, 2000, 512), depth(5120, 2004, 2000)))
+    (looks,) = inspect_stored_depth(folder(tmp_path, depth(2000, 2000, 512), depth(5120, 2004, 2000)))
     assert (looks.dtype, looks.declared, looks.frames) == ("uint16", "uint16_mm", 2)
     assert (looks.smallest, looks.largest, looks.distinct, looks.step) == (512, 5120, 4, 4)
     assert looks.zeros == pytest.approx(90 / 96)
@@ -52,21 +52,21 @@ def test_numbers_are_counted_over_all_frames(tmp_path):
 
 def test_a_unit_the_dtype_does_not_fit_is_shown_as_declared(tmp_path):
     source = folder(tmp_path, depth(51, 102, 102, dtype=np.uint8))
-    (looks,) = inspect(source)
+    (looks,) = inspect_stored_depth(source)
     assert looks.medians == {"uint8_10m": pytest.approx(4), "uint16_mm": None}
     assert looks.step == 51
 
 
 def test_floats_that_are_no_depth_do_not_count(tmp_path):
     values = depth(0.5, 1.5, 1.75, np.nan, np.inf, -1, dtype=np.float32)
-    (looks,) = inspect(folder(tmp_path, values, encoding="float_m"))
+    (looks,) = inspect_stored_depth(folder(tmp_path, values, encoding="float_m"))
     assert (looks.smallest, looks.largest, looks.distinct) == (-1, 1.75, 4)
     assert (looks.step, looks.medians) == (0.25, {"float_m": 1.5})
 
 
 @pytest.mark.parametrize(("values", "step", "distinct"), [((), None, 0), ((7,), None, 1)])
 def test_empty_and_constant_depth(tmp_path, values, step, distinct):
-    (looks,) = inspect(folder(tmp_path, depth(*values)))
+    (looks,) = inspect_stored_depth(folder(tmp_path, depth(*values)))
     assert (looks.step, looks.distinct) == (step, distinct)
     assert looks.medians["uint16_mm"] == (pytest.approx(0.007) if values else None)
 
@@ -75,20 +75,20 @@ def test_dtypes_are_kept_apart_and_bad_files_passed_over(tmp_path):
     source = folder(tmp_path, depth(1000, 2000), depth(10, 20, dtype=np.uint8), depth(5), depth(6))
     (tmp_path / "depth-2.png").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "depth-3.png"), np.ones((*SIZE, 3), np.uint16))
-    assert [(looks.dtype, looks.frames) for looks in inspect(source)] == [("uint16", 1), ("uint8", 1)]
+    assert [(looks.dtype, looks.frames) for looks in inspect_stored_depth(source)] == [("uint16", 1), ("uint8", 1)]
 
 
 def test_no_more_than_a_few_frames_are_read_spread_over_the_set(tmp_path, monkeypatch):
     source, read = folder(tmp_path, *(depth(1000 + number) for number in range(40))), []
-    whole = Folder.stored_depth
-    monkeypatch.setattr(Folder, "stored_depth", lambda self, index: (read.append(index), whole(self, index))[1])
-    (looks,) = inspect(source)
+    whole = CsvFolder.stored_depth
+    monkeypatch.setattr(CsvFolder, "stored_depth", lambda self, index: (read.append(index), whole(self, index))[1])
+    (looks,) = inspect_stored_depth(source)
     assert len(read) == looks.frames == FRAMES
     assert (read[0], read[-1]) == (0, 37)
 
 
 def test_parts_with_a_unit_each(tmp_path):
-    found = {looks.declared: looks for looks in inspect(open_source(nyu_csv(tmp_path)))}
+    found = {looks.declared: looks for looks in inspect_stored_depth(open_source(nyu_csv(tmp_path)))}
     assert {name: (looks.dtype, looks.frames) for name, looks in found.items()} == {
         "uint8_10m": ("uint8", 8),
         "uint16_mm": ("uint16", 2),
@@ -100,7 +100,7 @@ def test_parts_with_a_unit_each(tmp_path):
 @pytest.mark.parametrize("form", [*MAKERS, "bts", "nyu_raw"])
 def test_forms_of_files_mark_their_own_unit(form, tmp_path):
     source = open_source({**MAKERS, "bts": bts, "nyu_raw": nyu_raw}[form](tmp_path))
-    (looks,) = inspect(source)
+    (looks,) = inspect_stored_depth(source)
     depths = [source.read(index)["depth"] for index in range(len(source.frames))]
     measured = np.concatenate([depth[depth > 0] for depth in depths])
     assert looks.medians[looks.declared] == pytest.approx(np.median(measured), rel=0.25)
@@ -108,17 +108,17 @@ def test_forms_of_files_mark_their_own_unit(form, tmp_path):
 
 def test_a_unit_of_the_forms_own_is_told_by_what_reading_gives(tmp_path):
     source = open_source(sunrgbd(tmp_path))
-    (looks,) = inspect(source)
+    (looks,) = inspect_stored_depth(source)
     assert "rotated" in looks.declared
     assert looks.step == 8  # millimetres, rotated by 3 bits
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
-    (looks,) = inspect(source)
+    (looks,) = inspect_stored_depth(source)
     assert looks.medians[looks.declared] is None
 
 
 def test_what_is_drawn_has_no_stored_depth():
-    assert inspect(open_source(Data(source="synthetic", frames=3, size=SIZE))) == []
+    assert inspect_stored_depth(open_source(Data(source="synthetic", frames=3, size=SIZE))) == []
 
 
 def test_check_prints_the_table_and_marks_what_is_declared(tmp_path, capsys):

@@ -8,7 +8,7 @@ from depthray.config.sections import Data
 from depthray.data import sources
 from depthray.data.rendering import poses, raycast, rooms
 from depthray.data.rendering import render as synthetic
-from depthray.data.rendering.raycast import BOX, CYLINDER, ELLIPSOID, Camera, Hits, Solids
+from depthray.data.rendering.raycast import BOX, CYLINDER, ELLIPSOID, Hits, RenderCamera, Solids
 from depthray.data.sources import synthetic as sources_synthetic
 from depthray.errors import DataError, ResourceError
 
@@ -25,7 +25,7 @@ def points(sample, index):
     row, column = np.indices(sample["depth"].shape)
     (fx, _, cx), (_, fy, cy), _ = sample["intrinsics"].astype(np.float64)
     rays = np.stack([(column - cx) / fx, (row - cy) / fy, np.ones_like(row)], axis=-1)
-    view = poses.view(SEED, *divmod(index, synthetic.POSES))
+    view = poses.camera_pose(SEED, *divmod(index, synthetic.POSES))
     return (rays * sample["depth"][..., None]) @ view.rotation.T + view.position
 
 
@@ -44,9 +44,9 @@ def scattered(shape, *, count=18):
 
 def looking(solids):
     """All that a camera at the origin sees of some solids, and the (H,W,3) rays of its pixels in the world."""
-    camera = Camera(np.zeros(3), np.diag([1.0, -1.0, -1.0]), 50.0, (31.3, 23.9), *SIZE)
+    camera = RenderCamera(np.zeros(3), np.diag([1.0, -1.0, -1.0]), 50.0, (31.3, 23.9), *SIZE)
     hits = Hits(np.full(SIZE, np.inf, np.float32), np.full(SIZE, -1, np.int32))
-    raycast.cast(camera, solids, hits=hits, first=0)
+    raycast.cast_solids(camera, solids, hits=hits, first=0)
     row, column = np.indices(SIZE)
     return hits, np.stack([(column - 31.3) / 50, (23.9 - row) / 50, -np.ones(SIZE)], axis=-1)
 
@@ -135,7 +135,7 @@ def test_an_instance_is_one_thing_of_one_class_in_all_poses():
 
 def test_a_frame_does_not_depend_on_what_was_drawn_before():
     first = render(9)
-    for cached in (rooms.build, poses.view, poses.foreground, synthetic._light):
+    for cached in (rooms.build, poses.camera_pose, poses.foreground, synthetic._light):
         cached.cache_clear()
     render(30)
     again = render(9)
@@ -174,7 +174,7 @@ def test_pictures_are_neither_dark_nor_burnt_out():
 
 @pytest.mark.parametrize("layout", ["folder", "shards"])
 def test_what_is_written_reads_back_equal(tmp_path, layout):
-    sources_synthetic.write(tmp_path, frames=5, size=SIZE, seed=SEED, layout=layout)
+    sources_synthetic.write_rooms(tmp_path, frames=5, size=SIZE, seed=SEED, layout=layout)
     section = Data(source=layout, root=str(tmp_path), inputs=("image", "background", "semantics", "instances", "mask"))
     source = sources.open_source(section)
     assert [frame.scene for frame in source.frames] == ["room-0000"] * 4 + ["room-0001"]
@@ -188,12 +188,12 @@ def test_what_is_written_reads_back_equal(tmp_path, layout):
 
 
 def test_a_finished_folder_is_not_overwritten(tmp_path):
-    sources_synthetic.write(tmp_path, frames=1, size=SIZE)
+    sources_synthetic.write_rooms(tmp_path, frames=1, size=SIZE)
     with pytest.raises(DataError, match=r"index.csv exists; choose another folder"):
-        sources_synthetic.write(tmp_path, frames=1, size=SIZE)
+        sources_synthetic.write_rooms(tmp_path, frames=1, size=SIZE)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResourceError, match="file: cannot be written"):
-        sources_synthetic.write(tmp_path / "file", frames=1, size=SIZE)
+        sources_synthetic.write_rooms(tmp_path / "file", frames=1, size=SIZE)

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from depthray.imaging.sheets import Row
+from depthray.imaging.sheets import SheetRow
 from depthray.runs.tensorboard import Board
 
 
@@ -18,7 +18,7 @@ def read(directory):
 
 def row(metres=2.0):
     depth = np.full((24, 32), metres, np.float32)
-    return Row("room/00", np.zeros((24, 32, 3), np.uint8), depth, depth)
+    return SheetRow("room/00", np.zeros((24, 32, 3), np.uint8), depth, depth)
 
 
 def test_scalars_keep_step_and_value(tmp_path):

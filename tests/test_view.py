@@ -32,20 +32,20 @@ def test_a_blurred_map_is_less_sharp_by_the_share_its_edges_lost():
     assert edges.sharpness(np.full_like(truth, 3.0), truth).ratio == 0.0
     holed = truth.copy()
     holed[:, 30:34] = 0
-    assert edges.strength(holed).max() == 0  # the only edge touches what was not measured
-    assert edges.strength(truth)[10, 32] == pytest.approx(1.0)  # 2 m over two pixels
+    assert edges.edge_strength(holed).max() == 0  # the only edge touches what was not measured
+    assert edges.edge_strength(truth)[10, 32] == pytest.approx(1.0)  # 2 m over two pixels
 
 
 def test_a_plane_has_the_edge_strength_of_its_slope():
     slope = (1 + 0.03 * np.arange(64) * np.ones((48, 1))).astype(np.float32)
-    assert np.allclose(edges.strength(slope)[2:-2, 2:-2], 0.03, atol=1e-6)
+    assert np.allclose(edges.edge_strength(slope)[2:-2, 2:-2], 0.03, atol=1e-6)
 
 
 def test_a_glb_file_holds_the_points_in_metres(tmp_path):
     depth = np.full(SIZE, 2.0, np.float32)
     depth[0] = 0
     colours = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-    data = export.point_cloud_glb(tmp_path / "x.glb", depth, colours, camera=CAMERA).read_bytes()
+    data = export.write_glb(tmp_path / "x.glb", depth, colours, camera=CAMERA).read_bytes()
     magic, version, length = struct.unpack_from("<4sII", data)
     assert (magic, version, length) == (b"glTF", 2, len(data))
     size = struct.unpack_from("<I", data, 12)[0]

@@ -18,7 +18,7 @@ from depthray.errors import DataError
 EXAMPLES = 3
 
 
-class Finding(NamedTuple):
+class DataFinding(NamedTuple):
     """One fault of one frame or scene."""
 
     kind: str
@@ -26,48 +26,48 @@ class Finding(NamedTuple):
     detail: str
 
 
-class Look(NamedTuple):
+class FrameCheck(NamedTuple):
     """What one frame showed."""
 
     digest: bytes  # of the image; b"" if unusable
-    findings: list[Finding]
+    findings: list[DataFinding]
 
 
-def check(source: Source, *, max_depth: float, advance: Callable[[], None] = lambda: None) -> list[Finding]:
+def find_faults(source: Source, *, max_depth: float, advance: Callable[[], None] = lambda: None) -> list[DataFinding]:
     """Everything wrong with a data set, in the order of its frames; those of the index first."""
     frames = source.frames
     findings = [*_double_ids(frames), *_split_faults(frames)]
     first: dict[bytes, Frame] = {}
     with ThreadPoolExecutor() as threads:  # decoding and hashing let go of the interpreter lock
-        looks = threads.map(lambda index: look(source, index, max_depth=max_depth), range(len(frames)))
+        looks = threads.map(lambda index: check_frame(source, index, max_depth=max_depth), range(len(frames)))
         for frame, (digest, own) in zip(frames, looks, strict=True):
             findings += own
             if digest and (other := first.setdefault(digest, frame)) is not frame:
-                findings.append(Finding("duplicate frame", frame.id, _same_as(frame, other)))
+                findings.append(DataFinding("duplicate frame", frame.id, _same_as(frame, other)))
             advance()
     return findings
 
 
-def look(source: Source, index: int, *, max_depth: float) -> Look:
+def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
     """Read one frame and judge it."""
     name = source.frames[index].id
     try:
         sample = source.read(index)
         odd = source.faults(index)
     except DataError as error:
-        return Look(b"", [Finding("unusable", name, str(error))])
+        return FrameCheck(b"", [DataFinding("unusable", name, str(error))])
     image = sample["image"]
     found = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
     found += depth_faults(sample["depth"], max_depth=max_depth)
     if image.min() == image.max():
         found.append(("constant image", f"every pixel is {image.min()}"))
     digest = sha256(repr(image.shape).encode() + image.tobytes()).digest()
-    return Look(digest, [Finding(kind, name, detail) for kind, detail in found])
+    return FrameCheck(digest, [DataFinding(kind, name, detail) for kind, detail in found])
 
 
-def table(findings: Sequence[Finding]) -> Table:
+def findings_table(findings: Sequence[DataFinding]) -> Table:
     """The findings by kind: how many, and the first few."""
-    kinds: dict[str, list[Finding]] = defaultdict(list)
+    kinds: dict[str, list[DataFinding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
     result = Table("finding", "count", "frame or scene", "for example", title="data check")
@@ -78,20 +78,20 @@ def table(findings: Sequence[Finding]) -> Table:
     return result
 
 
-def _double_ids(frames: Sequence[Frame]) -> Iterator[Finding]:
+def _double_ids(frames: Sequence[Frame]) -> Iterator[DataFinding]:
     seen: set[str] = set()
     for index, frame in enumerate(frames):
         if frame.id in seen:
-            yield Finding("duplicate id", frame.id, f"frame {index} has the id of an earlier one")
+            yield DataFinding("duplicate id", frame.id, f"frame {index} has the id of an earlier one")
         seen.add(frame.id)
 
 
-def _split_faults(frames: Sequence[Frame]) -> Iterator[Finding]:
+def _split_faults(frames: Sequence[Frame]) -> Iterator[DataFinding]:
     for scene, sides in overlaps(frames).items():
-        yield Finding("split overlap", scene, f"the scene's frames are declared {' and '.join(sides)}")
+        yield DataFinding("split overlap", scene, f"the scene's frames are declared {' and '.join(sides)}")
     for frame in frames:
         if frame.split not in ("", *SIDES):
-            yield Finding("unknown split", frame.id, f"'{frame.split}' is none of {', '.join(SIDES)}")
+            yield DataFinding("unknown split", frame.id, f"'{frame.split}' is none of {', '.join(SIDES)}")
 
 
 def _same_as(frame: Frame, other: Frame) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from depthray.config.sections import Data
-from depthray.data.shards.format import millimetres
+from depthray.data.shards.format import to_millimetres
 from depthray.data.source import Source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
@@ -38,7 +38,7 @@ class Stats(NamedTuple):
     remark: str  # why there are no scores
 
 
-def stats(source: Source, section: Data, *, protocol: str, advance: Callable[[], None] = lambda: None) -> Stats:
+def collect_stats(source: Source, section: Data, *, protocol: str, advance: Callable[[], None] = lambda: None) -> Stats:
     """Count all frames; score the trivial predictors, fitted on the training side, on the validation side."""
     asked = PROTOCOLS[protocol]
     tally = _Tally(section)
@@ -68,7 +68,7 @@ def quantile(counts: NDArray[np.int64], share: float) -> float:
     return float(np.searchsorted(ends, share * ends[-1])) / 1000
 
 
-def tables(found: Stats) -> list[Table]:
+def stats_tables(found: Stats) -> list[Table]:
     """What was found, for people."""
     facts = Table("what", "value", title="data stats")
     for name, value in found._asdict().items():
@@ -94,7 +94,7 @@ class _Tally:
     def add(self, depth: NDArray[np.float32]) -> None:
         """Count the (H,W) metres of a frame."""
         valid = depth[(depth > self._limits[0]) & (depth < self._limits[1])]
-        self.counts += np.bincount(millimetres(valid), minlength=BINS)
+        self.counts += np.bincount(to_millimetres(valid), minlength=BINS)
         self.pixels += depth.size
         self.sizes[f"{depth.shape[1]}x{depth.shape[0]}"] += 1
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from depthray.data.encodings import ENCODINGS, decode
-from depthray.data.source import Source, Stored
+from depthray.data.source import EncodedSource, Source
 from depthray.errors import DataError
 
 FRAMES = 16  # at most are looked at
@@ -19,7 +19,7 @@ FRAMES = 16  # at most are looked at
 Counted = tuple[NDArray[Any], NDArray[np.int64]]  # stored numbers in their order, and how many pixels hold each
 
 
-class Looks(NamedTuple):
+class StoredDepth(NamedTuple):
     """How the depth of some frames of one dtype is stored. None stands for what there is nothing to say of."""
 
     dtype: str
@@ -33,9 +33,9 @@ class Looks(NamedTuple):
     medians: dict[str, float | None]  # metres over the measured pixels, by encoding
 
 
-def inspect(source: Source) -> list[Looks]:
+def inspect_stored_depth(source: Source) -> list[StoredDepth]:
     """How the depth of a data set looks, of each dtype and declared encoding by itself; frames are samples of it."""
-    if not isinstance(source, Stored):
+    if not isinstance(source, EncodedSource):
         return []
     groups: dict[tuple[str, str], list[int]] = {}
     counted: dict[tuple[str, str], list[Counted]] = {}
@@ -48,7 +48,7 @@ def inspect(source: Source) -> list[Looks]:
     return [_looks(source, key, groups[key], _together(counted[key])) for key in counted]
 
 
-def table(found: Sequence[Looks]) -> Table:
+def stored_depth_table(found: Sequence[StoredDepth]) -> Table:
     """The looks of stored depth, a line for each encoding that could be meant."""
     result = Table(
         *("stored as", "frames", "range", "distinct", "step", "zeros", "encoding", "median depth", ""),
@@ -64,7 +64,7 @@ def table(found: Sequence[Looks]) -> Table:
     return result
 
 
-def _spread(source: Stored, count: int) -> Iterator[int]:
+def _spread(source: EncodedSource, count: int) -> Iterator[int]:
     """Frames evenly spread, of each declared encoding as many."""
     groups: dict[str, list[int]] = {}
     for index in range(count):
@@ -74,7 +74,7 @@ def _spread(source: Stored, count: int) -> Iterator[int]:
         yield from (group[place * len(group) // taken] for place in range(taken))
 
 
-def _numbers(source: Stored, index: int) -> NDArray[Any] | None:
+def _numbers(source: EncodedSource, index: int) -> NDArray[Any] | None:
     """Frame -> its depth as stored; None where there is none to look at, which `check` reports for itself."""
     try:
         stored = source.stored_depth(index)
@@ -94,13 +94,13 @@ def _together(counted: Sequence[Counted]) -> Counted:
     return values, counts
 
 
-def _looks(source: Source, key: tuple[str, str], indices: list[int], counted: Counted) -> Looks:
+def _looks(source: Source, key: tuple[str, str], indices: list[int], counted: Counted) -> StoredDepth:
     (dtype, declared), (values, counts) = key, counted
     known = values[np.isfinite(values) & (values != 0)].astype(np.float64)
     medians = {name: _median(counted, name) for name, encoding in ENCODINGS.items() if dtype in encoding.dtypes}
     if declared not in medians:
         medians[declared] = None if declared in ENCODINGS else _as_read(source, indices)
-    return Looks(
+    return StoredDepth(
         dtype=dtype,
         declared=declared,
         frames=len(indices),
@@ -136,7 +136,7 @@ def _as_read(source: Source, indices: Sequence[int]) -> float | None:
     return float(np.median(together)) if together.size else None
 
 
-def _head(looks: Looks) -> tuple[str, ...]:
+def _head(looks: StoredDepth) -> tuple[str, ...]:
     spread = "-" if looks.smallest is None else f"{looks.smallest:.6g} to {looks.largest:.6g}"
     step = "-" if looks.step is None else f"{looks.step:.3g}"
     return looks.dtype, str(looks.frames), spread, str(looks.distinct), step, f"{looks.zeros:.1%}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.data.shards import format
-from depthray.data.source import Frame, Source, Stored, notes
+from depthray.data.source import EncodedSource, Frame, Source, notes
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ FRAMES_PER_SHARD = 512
 NAME = re.compile(r"shard-(\d{5,})(?:-\d+)?\.h5")
 
 
-class Plan(NamedTuple):
+class ConversionPlan(NamedTuple):
     """What every range of a conversion has in common."""
 
     out: Path
@@ -46,16 +46,16 @@ class Plan(NamedTuple):
         return range(number * self.size, min((number + 1) * self.size, self.total))
 
 
-def stored_unit(section: Data) -> str:
+def shard_encoding(section: Data) -> str:
     """How shards keep the depth of a data set: in its own unit where that is one of theirs, else in millimetres."""
     module = import_module(f"depthray.data.sources.{section.source}")
     unit = str(getattr(module, "STORED", section.encoding))
-    return unit if unit in format.STEPS else format.ENCODING
+    return unit if unit in format.STEPS_PER_METRE else format.ENCODING
 
 
-def original_units(source: Source) -> dict[str, str]:
+def source_encodings(source: Source) -> dict[str, str]:
     """How the data set itself stores depth, for the provenance of its shards; nothing where none is stored."""
-    if not isinstance(source, Stored):
+    if not isinstance(source, EncodedSource):
         return {}
     return {"encoding": ", ".join(sorted({source.encoding(index) for index in range(len(source.frames))}))}
 
@@ -68,23 +68,23 @@ def plan(
     frames_per_shard: int = FRAMES_PER_SHARD,
     encoding: str = format.ENCODING,
     skip_bad: bool = False,
-) -> Plan:
+) -> ConversionPlan:
     """Prepare the folder; a DataError if it holds shards of anything else, or cut in another way."""
-    from depthray.data.shards.writer import prepare
+    from depthray.data.shards.writer import prepare_folder
 
     facts = {**provenance, "fingerprint": _fingerprint(source, skip_bad=skip_bad)}
-    made = Plan(out, len(source.frames), frames_per_shard, encoding, facts, skip_bad, notes(source))
-    prepare(out)
+    made = ConversionPlan(out, len(source.frames), frames_per_shard, encoding, facts, skip_bad, notes(source))
+    prepare_folder(out)
     for path in sorted(out.glob("*.h5")):
         _refuse_other(path, source.frames, made)
     return made
 
 
 def convert_range(
-    source: Source, made: Plan, number: int, *, advance: Callable[[], None] = lambda: None
+    source: Source, made: ConversionPlan, number: int, *, advance: Callable[[], None] = lambda: None
 ) -> dict[str, str]:
     """Make the shards of a range unless they are there; what was wrong with each frame that was skipped, by its id."""
-    from depthray.data.shards.writer import Writers  # only packing needs HDF5
+    from depthray.data.shards.writer import RangeWriter  # only packing needs HDF5
 
     indices = made.frames(number)
     skipped = _finished(made, number, {source.frames[index].id for index in indices})
@@ -93,7 +93,7 @@ def convert_range(
             advance()
         return skipped
     skipped = {}
-    with Writers(made.out, number, made.provenance, len(indices), encoding=made.encoding) as writers:
+    with RangeWriter(made.out, number, made.provenance, len(indices), encoding=made.encoding) as writers:
         for index in indices:
             try:
                 writers.add(source.frames[index], _read(source, index, made.encoding))
@@ -106,7 +106,7 @@ def convert_range(
     return skipped
 
 
-def convert(source: Source, made: Plan, *, advance: Callable[[], None] = lambda: None) -> dict[str, str]:
+def convert(source: Source, made: ConversionPlan, *, advance: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Make all shards in this process; what was wrong with each skipped frame, by its id."""
     skipped: dict[str, str] = {}
     for number in made.ranges:
@@ -114,7 +114,7 @@ def convert(source: Source, made: Plan, *, advance: Callable[[], None] = lambda:
     return skipped
 
 
-def written(made: Plan) -> list[Path]:
+def list_shards(made: ConversionPlan) -> list[Path]:
     """The shards there are now; a DataError if no frame could be read."""
     paths = sorted(made.out.glob("*.h5"))
     if not paths:
@@ -139,7 +139,7 @@ def _read(source: Source, index: int, encoding: str) -> format.Arrays:
         raise error if where in str(error) else DataError(f"{where}: {error}") from None
 
 
-def _refuse_other(path: Path, frames: Sequence[Frame], made: Plan) -> None:
+def _refuse_other(path: Path, frames: Sequence[Frame], made: ConversionPlan) -> None:
     shard = format.open_shard(path)
     if shard.provenance.get("fingerprint") != made.provenance["fingerprint"]:
         raise DataError(f"{path}: packed from other, or since changed, data; choose another folder")
@@ -149,7 +149,7 @@ def _refuse_other(path: Path, frames: Sequence[Frame], made: Plan) -> None:
         raise DataError(f"{path}: cut in another way; give --frames-per-shard as before or choose another folder")
 
 
-def _finished(made: Plan, number: int, ids: set[str]) -> dict[str, str] | None:
+def _finished(made: ConversionPlan, number: int, ids: set[str]) -> dict[str, str] | None:
     """The skipped frames of a range whose shards are complete; None, and no shards left, if they are not."""
     found = {path: format.open_shard(path) for path in _of_range(made.out, number)}
     skipped: dict[str, str] = {}
@@ -173,7 +173,7 @@ def _ids(shard: format.Shard) -> set[str]:
     return {frame.id for frame in shard.frames}
 
 
-def summary(skipped: Mapping[str, str]) -> list[str]:
+def summarise_skipped(skipped: Mapping[str, str]) -> list[str]:
     """The skipped frames, for people: how many, and each with its fault."""
     return [f"skipped {len(skipped)} bad frames:", *(f"  {fault}" for fault in skipped.values())] if skipped else []
 
@@ -189,4 +189,4 @@ def pack(
     """Write all frames as shards into `out`. Whole shards of an interrupted earlier call are kept, not made again."""
     made = plan(source, out, provenance=provenance, frames_per_shard=frames_per_shard)
     convert(source, made, advance=advance)
-    return written(made)
+    return list_shards(made)

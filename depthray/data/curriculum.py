@@ -18,7 +18,7 @@ from depthray.errors import DataError
 T = TypeVar("T")
 
 
-def cut(indices: list[int], source: Source, section: Curriculum, *, seed: int) -> list[list[int]]:
+def cut_into_chunks(indices: list[int], source: Source, section: Curriculum, *, seed: int) -> list[list[int]]:
     """Training indices -> chunks of equal size up to one frame; `difficulty` puts easy frames into the first."""
     if section.chunks == 1:
         return [list(indices)]

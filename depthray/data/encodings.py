@@ -16,7 +16,7 @@ Metres = NDArray[np.float32]
 FLOATS = ("float16", "float32", "float64")
 
 # Cameras this library is for see scenes between a hand's breadth and a street; beyond that a unit was mistaken.
-PLAUSIBLE = (0.1, 100.0)  # metres, of a frame's median
+PLAUSIBLE_MEDIAN = (0.1, 100.0)  # metres, of a frame's median
 
 
 class Encoding(NamedTuple):
@@ -76,7 +76,7 @@ def check(encoding: str, *, where: str) -> None:
         raise UsageError(f"{where}: no depth encoding data.encoding='{encoding}'{did_you_mean(encoding, ENCODINGS)}")
 
 
-def odd_values(stored: Stored) -> str:
+def describe_odd_values(stored: Stored) -> str:
     """(H,W) stored numbers -> what `decode` silently takes for unmeasured, as words; '' if nothing."""
     if stored.dtype.kind != "f":
         return ""
@@ -103,7 +103,7 @@ def depth_faults(depth: NDArray[np.float32], *, max_depth: float) -> list[tuple[
     if measured.min() == measured.max():
         return [("constant depth", f"every measured pixel is {measured[0]:g} m")]
     median = float(np.median(measured))
-    if not PLAUSIBLE[0] <= median <= PLAUSIBLE[1]:
+    if not PLAUSIBLE_MEDIAN[0] <= median <= PLAUSIBLE_MEDIAN[1]:
         cause = "metres read as millimetres" if median < 1 else "millimetres read as metres"
         return [("implausible unit", f"median depth is {median:.4g} m: {cause}? declare the right data.encoding")]
     if median > max_depth:

@@ -29,9 +29,9 @@ from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augment import augment
 from depthray.data.curriculum import size_at
-from depthray.data.resize import shown
-from depthray.data.shard_order import Line
-from depthray.data.shards.prefetch import fetched
+from depthray.data.resize import resize_for_inference
+from depthray.data.shard_order import ShardOrder
+from depthray.data.shards.prefetch import prefetch
 from depthray.data.source import Source
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
 
@@ -62,14 +62,14 @@ class TrainLoader:
         world_size: int = 1,
         accumulate: int = 1,
         curriculum: Curriculum | None = None,
-        line: Line | None = None,
+        line: ShardOrder | None = None,
     ) -> None:
         _check_batch(batch_size, len(indices), world_size=world_size, accumulate=accumulate)
         self.indices = indices
         self.seed = seed
         self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
         self._line = line
-        self._fetched = partial(fetched, source)
+        self._fetched = partial(prefetch, source)
         self._samples = _Samples(source, data, section, seed=seed, curriculum=curriculum or Curriculum())
         self._keys = _Keys(self._fetched)
         self._processes = _processes(self._samples, self._keys, data.workers) if data.workers else None
@@ -88,7 +88,7 @@ class TrainLoader:
         """
         steps = self.plan(epoch, order)[first_step:]
         if self._processes is None:
-            return ahead(self._load_step, self._fetched(steps, hold=False))
+            return load_ahead(self._load_step, self._fetched(steps, hold=False))
         self._keys.batches = [part for step in steps for part in step]
         return self._from_processes(self._processes, len(steps))
 
@@ -125,7 +125,7 @@ def eval_batches(
     batch_size: int,
     rank: int = 0,
     world_size: int = 1,
-    line: Line | None = None,
+    line: ShardOrder | None = None,
 ) -> Iterator[tuple[list[int], Batch]]:
     """This rank's whole batches in order: indices, batch with inputs as `shown` and truth (B,1,H,W) of native size.
 
@@ -137,11 +137,11 @@ def eval_batches(
         groups = [list(indices[start : start + batch_size]) for start in starts]
     else:
         groups = line.groups(indices, size=batch_size, rank=rank, world_size=world_size)
-    for batches in ahead(lambda group: _eval_group(source, group, data), groups):
+    for batches in load_ahead(lambda group: _eval_group(source, group, data), groups):
         yield from batches
 
 
-def ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD) -> Iterator[R]:
+def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD) -> Iterator[R]:
     """make(key) of each key in order, made by a thread that runs up to `depth` items ahead."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-loader")
     pending: deque[Future[R]] = deque()
@@ -265,7 +265,7 @@ def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[li
     groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Sample]]] = {}
     for index in indices:
         native = source.read(index)
-        sample = shown(native, data)
+        sample = resize_for_inference(native, data)
         sizes = (native["depth"].shape if "depth" in native else (), sample["image"].shape[:2])
         sample = _with_made(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
         if "depth" in native:

@@ -15,7 +15,7 @@ from depthray.config.sections import Data
 MULTIPLE = 14  # of which both sides are a multiple with data.fit=aspect: the pixels of a transformer's patch
 
 
-def shown(sample: Sample, data: Data) -> Sample:
+def resize_for_inference(sample: Sample, data: Data) -> Sample:
     """Sample (H,W) -> the sample of the size that a network is shown outside of training, as data.fit says."""
     if data.fit == "exact":
         return resize(sample, data.size)
@@ -39,16 +39,16 @@ def resize(sample: Sample, size: tuple[int, int], *, bicubic: bool = False) -> S
     resized: dict[str, Any] = dict(sample)
     for key in COLOURS:
         if key in resized:
-            resized[key] = (cubic if bicubic else colour)(resized[key], size)
+            resized[key] = (resize_bicubic if bicubic else resize_colour)(resized[key], size)
     for key in MAPS:
         if key in resized:
-            resized[key] = (scattered if key == "sparse" else nearest)(resized[key], size)
+            resized[key] = (resize_sparse if key == "sparse" else resize_nearest)(resized[key], size)
     if "intrinsics" in resized:
         resized["intrinsics"] = scale_camera(sample["intrinsics"], old=sample["image"].shape[:2], new=size)
     return resized  # type: ignore[return-value]
 
 
-def colour(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_colour(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H,W,3) uint8 -> (h,w,3) uint8: pixel areas averaged when shrinking, bilinear otherwise."""
     if image.shape[:2] == size:
         return image
@@ -57,12 +57,12 @@ def colour(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return cv2.resize(image, size[::-1], interpolation=method)  # type: ignore[return-value]
 
 
-def cubic(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_bicubic(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
     """(H,W,3) uint8 -> (h,w,3) float32 on the same scale, bicubic, neither rounded nor cut off."""
     return cv2.resize(image.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
-def nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+def resize_nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """(H,W) any dtype -> (h,w) of the same dtype, each pixel the original one nearest to its centre."""
     if values.shape == size:
         return values
@@ -70,7 +70,7 @@ def nearest(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def scattered(sparse: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_sparse(sparse: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """(H,W) metres, mostly 0 -> (h,w) metres, each sample in the pixel that it falls into; of several the nearest.
 
     Looked up pixel by pixel, most of a few hundred samples would be missed when shrinking.

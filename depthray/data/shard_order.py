@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.config.sections import Data
-from depthray.data.source import Sharded, Source
+from depthray.data.source import ShardedSource, Source
 from depthray.errors import UsageError
 
 Indices = NDArray[np.int64]
 Items = TypeVar("Items", Indices, list[list[int]])
 
 WINDOW = 8  # shards whose frames are mixed
-FIXED = 4  # shards of validation frames from which those of the pictures are taken
+IMAGE_SHARDS = 4  # shards of validation frames from which those of the pictures are taken
 
 
-class Line:
+class ShardOrder:
     """The frames of a set in the order in which their shards are dealt."""
 
     def __init__(self, shard_numbers: Indices, *, seed: int) -> None:
@@ -52,7 +52,7 @@ class Line:
         batches = [shard[start : start + size] for shard in each for start in range(0, len(shard), size)]
         return _cut(batches, rank=rank, world_size=world_size)
 
-    def first(self, indices: Sequence[int], *, shards: int = FIXED) -> list[int]:
+    def first(self, indices: Sequence[int], *, shards: int = IMAGE_SHARDS) -> list[int]:
         """Those of some frames that lie in the first few shards in line that have any."""
         lined = self._lined(indices)
         chosen: list[int] = lined[np.isin(self._places[lined], np.unique(self._places[lined])[:shards])].tolist()
@@ -63,16 +63,16 @@ class Line:
         return frames[np.argsort(self._places[frames], kind="stable")]
 
 
-def line_of(source: Source, data: Data, *, seed: int) -> Line | None:
+def shard_order_of(source: Source, data: Data, *, seed: int) -> ShardOrder | None:
     """The line of a set's frames where they are dealt by shard, else None. Raises UsageError where there are none."""
     if data.order == "frames":
         return None
-    if not isinstance(source, Sharded):
+    if not isinstance(source, ShardedSource):
         raise UsageError(
             f"data.order=shards deals shards to workers, and data.source={data.source} has none; "
             "pack the data with `depthray data pack`, or leave data.order out"
         )
-    return Line(source.shard_numbers, seed=seed)
+    return ShardOrder(source.shard_numbers, seed=seed)
 
 
 def _cut(items: Items, *, rank: int, world_size: int) -> Items:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
 ALWAYS = ("image", "depth", "intrinsics")
-MADE = ("sparse",)  # derived from depth by the loader, not read
+DERIVED = ("sparse",)  # derived from depth by the loader, not read
 
 
 class Frame(NamedTuple):
@@ -58,7 +58,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Stored(Protocol):
+class EncodedSource(Protocol):
     """What a source can tell besides whose depth lies in files as numbers of some unit."""
 
     def encoding(self, index: int) -> str:
@@ -69,7 +69,7 @@ class Stored(Protocol):
 
 
 @runtime_checkable
-class Sharded(Protocol):
+class ShardedSource(Protocol):
     """What a source can do besides whose frames lie in shards, which may have to be fetched before they are read."""
 
     remote: bool  # whether they have to be
@@ -93,7 +93,7 @@ def notes(source: Source) -> tuple[str, ...]:
     return tuple(getattr(source, "notes", ()))
 
 
-def wanted(section: Data) -> frozenset[str]:
+def keys_to_read(section: Data) -> frozenset[str]:
     """The keys to read: what training always needs, the declared inputs and targets. The rest would only cost time."""
     return frozenset((*ALWAYS, *section.inputs, *section.targets))
 

@@ -28,7 +28,7 @@ CORNER_DISTANCE = 2.0  # pixels between two corners
 LEAST_SHARE = 0.05  # of the true depth: what noise leaves of it, as a sample of 0 m would be none
 
 
-class View(NamedTuple):
+class PatternInput(NamedTuple):
     """What a pattern may look at."""
 
     depth: Metres  # (H,W), 0 = unmeasured
@@ -92,24 +92,24 @@ def sample_depth(
     sparse = np.zeros_like(depth, dtype=np.float32)
     if section.samples == 0 and section.pattern != "stored":
         return sparse
-    view = View(depth, section.samples, generator, image, intrinsics)
+    view = PatternInput(depth, section.samples, generator, image, intrinsics)
     places = _lines(view, LIDARS[section.pattern]) if section.pattern in LIDARS else PATTERNS[section.pattern](view)
     sparse.flat[places] = _noisy(depth.flat[places], section.noise, generator)
     return sparse
 
 
-def _exact(view: View) -> Places:
+def _exact(view: PatternInput) -> Places:
     """So many measured pixels, none of them twice; fewer samples of the same seed are a part of more."""
     return view.generator.permutation(view.measured)[: view.samples]
 
 
-def _bernoulli(view: View) -> Places:
+def _bernoulli(view: PatternInput) -> Places:
     """Each measured pixel by itself, as often as gives so many samples on average; their number varies."""
     measured = view.measured
     return measured[view.generator.random(len(measured)) * len(measured) < view.samples]
 
 
-def _grid(view: View) -> Places:
+def _grid(view: PatternInput) -> Places:
     """About so many places at equal distances over the map; those without a measurement are left out."""
     height, width = view.depth.shape
     down = min(height, max(1, round(np.sqrt(view.samples * height / width))))
@@ -119,7 +119,7 @@ def _grid(view: View) -> Places:
     return _kept(view, (rows[:, None] * width + columns).ravel())
 
 
-def _features(view: View) -> Places:
+def _features(view: PatternInput) -> Places:
     """The strongest corners of the image that are measured, then its steepest pixels, as a tracker would have them."""
     if view.image is None:
         raise DataError("data.sparse.pattern=features looks for corners of the image, which is missing")
@@ -134,12 +134,12 @@ def _features(view: View) -> Places:
     return _kept(view, ranked[: view.samples])
 
 
-def _stored(view: View) -> Places:
+def _stored(view: PatternInput) -> Places:
     """All there is: the samples are the data set's own."""
     return view.measured
 
 
-PATTERNS: dict[str, Callable[[View], Places]] = {
+PATTERNS: dict[str, Callable[[PatternInput], Places]] = {
     "exact": _exact,
     "bernoulli": _bernoulli,
     "grid": _grid,
@@ -148,7 +148,7 @@ PATTERNS: dict[str, Callable[[View], Places]] = {
 }
 
 
-def _lines(view: View, beams: Beams) -> Places:
+def _lines(view: PatternInput, beams: Beams) -> Places:
     """The pixels that a LiDAR at the camera's own place hits: beams of constant elevation, swept from left to right."""
     height, width = view.depth.shape
     fx, fy, cx, cy = _camera(view)
@@ -163,7 +163,7 @@ def _lines(view: View, beams: Beams) -> Places:
     return _kept(view, np.unique((rows * width + columns)[inside]))
 
 
-def _camera(view: View) -> tuple[float, float, float, float]:
+def _camera(view: PatternInput) -> tuple[float, float, float, float]:
     """-> fx, fy, cx, cy in pixels of the depth; of a usual camera where there is no other."""
     if view.intrinsics is not None:
         (fx, _, cx), (_, fy, cy), _ = view.intrinsics.astype(float).tolist()
@@ -173,7 +173,7 @@ def _camera(view: View) -> tuple[float, float, float, float]:
     return focal, focal, (width - 1) / 2, (height - 1) / 2
 
 
-def _kept(view: View, places: Places) -> Places:
+def _kept(view: PatternInput, places: Places) -> Places:
     return places[view.depth.flat[places] > 0]
 
 

@@ -119,20 +119,20 @@ def _extra(scored: Scored, protocol: Protocol) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in found.items()}
 
 
-def pictures(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> list[sheets.Row]:
+def pictures(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> list[sheets.SheetRow]:
     """Frames as rows of a contact sheet, one for depth and one for the mask; truth that is not scored is left out."""
     return [row for rows in _drawn(model, batches, protocol=protocol, device=device) for row in rows]
 
 
 def _drawn(
     model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
-) -> Iterator[list[sheets.Row]]:
+) -> Iterator[list[sheets.SheetRow]]:
     """The rows of each frame."""
     for scored in predictions(model.eval(), batches, protocol=protocol, device=device):
         for place, name in enumerate(scored.batch["id"]):
             photo = _photo(scored.batch, place)
             yield [
-                sheets.Row(name, photo, truth, prediction, kind=kind)
+                sheets.SheetRow(name, photo, truth, prediction, kind=kind)
                 for kind, truth, prediction in _maps(scored, place)
             ]
 
@@ -148,7 +148,7 @@ def _maps(scored: Scored, place: int) -> Iterator[tuple[sheets.Kind, sheets.Metr
         yield "mask", _map(truth, place), _map(found, place)
 
 
-def _photo(batch: Batch, place: int) -> sheets.Colour:
+def _photo(batch: Batch, place: int) -> sheets.RgbImage:
     """(B,3,H,W) in [0,1] -> (H,W,3) uint8."""
     colour = (batch["image"][place] * 255).round().clamp(0, 255).byte()  # bicubic goes a little beyond
     return np.asarray(colour.permute(1, 2, 0).cpu().numpy(), np.uint8)
@@ -164,12 +164,12 @@ class Report:
     """An evaluation with pictures of some of its frames."""
 
     evaluation: Evaluation
-    pictures: list[sheets.Row]
+    pictures: list[sheets.SheetRow]
 
     def write(self, out: Path) -> None:
         """Write evaluation.json, .md, .csv and sheet.png into a folder."""
         self.evaluation.write(out)
-        sheets.save_png(out / "sheet.png", sheets.sheet(self.pictures))
+        sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.pictures))
 
 
 def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.device) -> Report:
@@ -222,7 +222,7 @@ def _dealt(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
 
 def _examples(
     model: nn.Module, found: Evaluation, *, source: Source, recipe: Recipe, device: torch.device
-) -> list[sheets.Row]:
+) -> list[sheets.SheetRow]:
     if not distributed.is_main():
         return []
     chosen = best_median_worst(found)
@@ -232,7 +232,7 @@ def _examples(
     return [_labelled(row, frame, label) for (label, frame), rows in scored for row in rows]
 
 
-def _labelled(row: sheets.Row, frame: Row, label: str) -> sheets.Row:
+def _labelled(row: sheets.SheetRow, frame: Row, label: str) -> sheets.SheetRow:
     """A row with its label and the score that the protocol gave its frame."""
     score = frame.score("abs_rel" if row.kind == "depth" else "iou")
     return row._replace(note=label, score=None if math.isnan(score) else score)

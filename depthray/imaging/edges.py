@@ -23,13 +23,13 @@ class Sharpness(NamedTuple):
         return self.prediction / self.truth if self.truth > 0 else float("nan")
 
 
-def strength(depth: Metres) -> Metres:
+def edge_strength(depth: Metres) -> Metres:
     """(H,W) metres -> (H,W) magnitude of the Sobel derivative in metres a pixel, 0 where a neighbour is unmeasured."""
     x, y = (cv2.Sobel(depth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    return np.where(surrounded(depth), np.hypot(x, y), 0).astype(np.float32)
+    return np.where(neighbours_measured(depth), np.hypot(x, y), 0).astype(np.float32)
 
 
-def surrounded(depth: Metres) -> NDArray[np.bool_]:
+def neighbours_measured(depth: Metres) -> NDArray[np.bool_]:
     """(H,W) metres -> (H,W) bool, where the pixel and its eight neighbours are measured"""
     measured = (np.isfinite(depth) & (depth > 0)).astype(np.uint8)
     return cv2.erode(measured, np.ones((3, 3), np.uint8)) > 0
@@ -37,7 +37,7 @@ def surrounded(depth: Metres) -> NDArray[np.bool_]:
 
 def sharpness(prediction: Metres, truth: Metres) -> Sharpness:
     """(H,W) and (H,W) metres -> their mean edge strengths over the same pixels."""
-    counted = surrounded(truth) & surrounded(prediction)
+    counted = neighbours_measured(truth) & neighbours_measured(prediction)
     if not counted.any():
         return Sharpness(float("nan"), float("nan"))
-    return Sharpness(*(float(strength(depth)[counted].mean(dtype=np.float64)) for depth in (truth, prediction)))
+    return Sharpness(*(float(edge_strength(depth)[counted].mean(dtype=np.float64)) for depth in (truth, prediction)))

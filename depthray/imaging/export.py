@@ -60,13 +60,13 @@ def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.clip(np.rint(scaled), 0, _FARTHEST).astype(np.uint16)
 
 
-def depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
+def write_depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     """(H,W) metres -> a 16-bit grey PNG in millimetres, 0 = invalid."""
     _, data = cv2.imencode(".png", millimetres(depth))
     return _write(path, data.tobytes())
 
 
-def depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
+def write_depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     """(H,W) metres -> a NumPy file of float32 metres."""
     path = Path(path)
     with path.open("wb") as file:
@@ -74,10 +74,10 @@ def depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     return path
 
 
-def colour_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
+def write_colour_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     """(H,W) metres -> a PNG to look at, coloured from its own nearest to its own farthest depth."""
-    near, far, _ = sheets.scale([depth])
-    return sheets.save_png(path, sheets.colour(depth, near=near, far=far))
+    near, far, _ = sheets.depth_scale([depth])
+    return sheets.save_png(path, sheets.colour_depth(depth, near=near, far=far))
 
 
 _POINT = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
@@ -94,7 +94,7 @@ def points(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera
     return cloud
 
 
-def point_cloud(
+def write_ply(
     path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
 ) -> Path:
     """(H,W) metres and (H,W,3) colours -> a binary PLY file of one coloured point a pixel, in metres."""
@@ -118,7 +118,7 @@ def encode_ply(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
     return "\n".join(header).encode("ascii") + cloud.tobytes()
 
 
-def point_cloud_glb(
+def write_glb(
     path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
 ) -> Path:
     """(H,W) metres and (H,W,3) colours -> a binary glTF 2.0 file of points in metres, x right, y up, z backward."""

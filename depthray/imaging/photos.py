@@ -26,7 +26,7 @@ from depthray.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class Limits(NamedTuple):
+class PhotoLimits(NamedTuple):
     """The photographs that are decoded. A file of 400 kB can hold a picture of 400 MB."""
 
     pixels: int = 64_000_000
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
     aspect: float = math.inf  # longer side over shorter side
 
 
-LIMITS = Limits()
+LIMITS = PhotoLimits()
 
 
 class FormatError(DataError):
@@ -47,17 +47,17 @@ class SizeError(DataError):
     """More or fewer pixels or bytes than the limits allow."""
 
 
-def read(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[np.uint8]:
+def read(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
     """A file -> (H,W,3) uint8 RGB, upright."""
     return decode(_bytes(Path(path), limits), where=str(path), limits=limits)
 
 
-def read_map(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> NDArray[Any]:
+def read_map(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[Any]:
     """A one-channel PNG or an .npy file -> (H,W) numbers as stored."""
     return decode_map(_bytes(Path(path), limits), where=str(path), limits=limits)
 
 
-def _bytes(path: Path, limits: Limits) -> bytes:
+def _bytes(path: Path, limits: PhotoLimits) -> bytes:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -68,7 +68,7 @@ def _bytes(path: Path, limits: Limits) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def decode(data: bytes, *, where: str = "image", limits: Limits = LIMITS) -> NDArray[np.uint8]:
+def decode(data: bytes, *, where: str = "image", limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
     """The bytes of a JPEG, PNG or WebP file -> (H,W,3) uint8 RGB, turned as its EXIF orientation says."""
     header = _header(data, where=where)
     width, height = header.size
@@ -79,7 +79,7 @@ def decode(data: bytes, *, where: str = "image", limits: Limits = LIMITS) -> NDA
     return upright(pixels, _orientation(_exif(header, data)))
 
 
-def decode_map(data: bytes, *, where: str = "map", limits: Limits = LIMITS) -> NDArray[Any]:
+def decode_map(data: bytes, *, where: str = "map", limits: PhotoLimits = LIMITS) -> NDArray[Any]:
     """The bytes of a one-channel PNG or an .npy file -> (H,W) numbers as stored: ids, or depth in some unit."""
     if data.startswith(b"\x93NUMPY"):
         return _npy(data, where=where, limits=limits)
@@ -96,7 +96,7 @@ def decode_map(data: bytes, *, where: str = "map", limits: Limits = LIMITS) -> N
     return stored
 
 
-def _npy(data: bytes, *, where: str, limits: Limits) -> NDArray[Any]:
+def _npy(data: bytes, *, where: str, limits: PhotoLimits) -> NDArray[Any]:
     try:
         stored: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError) as error:
@@ -107,7 +107,7 @@ def _npy(data: bytes, *, where: str, limits: Limits) -> NDArray[Any]:
     return stored
 
 
-def check_size(width: int, height: int, *, where: str, limits: Limits) -> None:
+def check_size(width: int, height: int, *, where: str, limits: PhotoLimits) -> None:
     """A SizeError if a picture of so many pixels is not to be decoded."""
     if max(width, height) > limits.side or width * height > limits.pixels:
         most = f"at most {limits.pixels / 1e6:g} million in all and {limits.side} a side"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import; only what draws w
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Colour = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 
 WIDTH, HEIGHT = 460, 360  # pixels of a panel of scores
 LONG, LOW = 900, 190  # pixels of a panel over time
@@ -21,7 +21,7 @@ DPI = 100
 LABEL_GAP = 0.08  # of the axis between two labels, so that they do not overlap
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """Values over x, with the ends of their intervals if there are any. A NaN leaves a gap."""
 
     name: str
@@ -36,10 +36,10 @@ class Panel(NamedTuple):
     """Lines of one unit."""
 
     title: str
-    lines: Sequence[Line]
+    lines: Sequence[PlotLine]
 
 
-def curves(panels: Sequence[Panel], *, x_label: str) -> Colour:
+def draw_curves(panels: Sequence[Panel], *, x_label: str) -> RgbImage:
     """Panels -> (H,W,3) uint8 RGB, side by side; x is a count on a log scale that has a place for 0."""
     figure = _figure(len(panels) * WIDTH, HEIGHT)
     for place, panel in enumerate(panels):
@@ -51,7 +51,7 @@ def curves(panels: Sequence[Panel], *, x_label: str) -> Colour:
     return _pixels(figure)
 
 
-def timeline(panels: Sequence[Panel]) -> Colour:
+def draw_timeline(panels: Sequence[Panel]) -> RgbImage:
     """Panels -> (H,W,3) uint8 RGB, one below the other on one axis of seconds."""
     figure = _figure(LONG, len(panels) * LOW)
     for axes, panel in zip(figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True):
@@ -100,7 +100,7 @@ def _figure(width: int, height: int) -> Figure:
     return Figure((width / DPI, height / DPI), dpi=DPI, layout="constrained")
 
 
-def _pixels(figure: Figure) -> Colour:
+def _pixels(figure: Figure) -> RgbImage:
     """-> (H,W,3) uint8 RGB"""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="rgba")

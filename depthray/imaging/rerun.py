@@ -16,7 +16,7 @@ from depthray.errors import UsageError
 from depthray.imaging.export import Camera, points
 
 
-class View(NamedTuple):
+class RecordedFrame(NamedTuple):
     """One frame. Everything has the size of the image."""
 
     id: str
@@ -26,7 +26,7 @@ class View(NamedTuple):
     camera: Camera
 
 
-def write(path: Path, views: Iterable[View]) -> Path:
+def write_recording(path: Path, views: Iterable[RecordedFrame]) -> Path:
     """Frames -> a recording with one step of the timeline `frame` each."""
     try:
         import rerun as rr

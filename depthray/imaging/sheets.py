@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 Metres = NDArray[np.float32]
 Kind = Literal["depth", "mask"]
 
@@ -25,7 +25,7 @@ _MARGIN, _GAP, _LINE, _BAR = 18, 8, 30, 12
 _LEAST_WIDTH, _MOST_WIDTH = 240, 480
 
 
-class Scale(NamedTuple):
+class ColourScale(NamedTuple):
     """The metres at both ends of a colour bar, and between its labels."""
 
     near: float
@@ -33,11 +33,11 @@ class Scale(NamedTuple):
     step: float
 
 
-class Row(NamedTuple):
+class SheetRow(NamedTuple):
     """One frame of a sheet. Image, truth and prediction may differ in size but show the same view."""
 
     id: str
-    image: Colour  # (H,W,3) RGB
+    image: RgbImage  # (H,W,3) RGB
     truth: Metres  # (h,w) metres, 0 = unmeasured or not scored; of a mask 0 or 1
     prediction: Metres  # (h',w') metres; of a mask its probability
     note: str = ""  # shown before the id: "best", "worst"
@@ -46,31 +46,33 @@ class Row(NamedTuple):
     caption: str = ""  # instead of the score
 
 
-def scale(depths: Iterable[Metres]) -> Scale:
+def depth_scale(depths: Iterable[Metres]) -> ColourScale:
     """(H,W) metres each -> round ends that hold all but the farthest and nearest 1 % of what was measured."""
     measured = [depth[_measured(depth)] for depth in depths]
     values = np.concatenate(measured) if measured else np.zeros(0, np.float32)
     if not values.size:
-        return Scale(0.0, 10.0, 2.0)
+        return ColourScale(0.0, 10.0, 2.0)
     low, high = np.percentile(values, [1, 99])
     return _rounded(float(low), float(high), parts=8)
 
 
-def colour(depth: Metres, *, near: float, far: float) -> Colour:
+def colour_depth(depth: Metres, *, near: float, far: float) -> RgbImage:
     """(H,W) metres -> (H,W,3) uint8 RGB, near metres dark red to far metres dark blue; unmeasured is grey."""
-    painted = _paint(depth, Scale(near, far, 1.0), _DEPTH)
+    painted = _paint(depth, ColourScale(near, far, 1.0), _DEPTH)
     painted[~_measured(depth)] = UNMEASURED
     return painted
 
 
-def sheet(rows: Sequence[Row], *, depth: Scale | None = None, error: Scale | None = None) -> Colour:
+def draw_sheet(
+    rows: Sequence[SheetRow], *, depth: ColourScale | None = None, error: ColourScale | None = None
+) -> RgbImage:
     """Frames -> (H,W,3) uint8 RGB: a line of image, truth, prediction and error each, under colour bars in metres.
 
     Truth and prediction share one scale for the whole sheet. By default both scales depend on the truths alone, so that
     sheets of the same frames compare from epoch to epoch. Masks are black to white, their errors from 0 to 1; a sheet
     of nothing but masks has bars of that.
     """
-    depth = depth or scale(row.truth for row in rows if row.kind == "depth")
+    depth = depth or depth_scale(row.truth for row in rows if row.kind == "depth")
     error = error or _rounded(0.0, depth.far / 4, parts=5)
     width, depths = _tile_width(rows), _Inks(depth, error, _DEPTH, " m")
     only_masks = bool(rows) and all(row.kind == "mask" for row in rows)
@@ -79,13 +81,13 @@ def sheet(rows: Sequence[Row], *, depth: Scale | None = None, error: Scale | Non
     return np.concatenate([*bands, _ground(_MARGIN, bands[0].shape[1])])
 
 
-def encode_png(picture: Colour) -> bytes:
+def encode_png(picture: RgbImage) -> bytes:
     """(H,W,3) uint8 RGB -> the bytes of a PNG file."""
     _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return data.tobytes()
 
 
-def save_png(path: str | os.PathLike[str], picture: Colour) -> Path:
+def save_png(path: str | os.PathLike[str], picture: RgbImage) -> Path:
     """(H,W,3) uint8 RGB -> a PNG file at path; returns the path."""
     path = Path(path)
     path.write_bytes(encode_png(picture))
@@ -107,7 +109,7 @@ def iou(prediction: Metres, truth: Metres) -> float:
     return np.count_nonzero(found & wanted) / union if union else 1.0
 
 
-def _table(colormap: int) -> Colour:
+def _table(colormap: int) -> RgbImage:
     """-> (256,3) uint8 RGB, the colours of an OpenCV colour map."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     return np.ascontiguousarray(cv2.applyColorMap(ramp, colormap)[:, 0, ::-1], dtype=np.uint8)
@@ -120,42 +122,44 @@ _ERROR = _table(cv2.COLORMAP_MAGMA)
 class _Inks(NamedTuple):
     """How the maps of a row are coloured."""
 
-    values: Scale
-    error: Scale
-    table: Colour
+    values: ColourScale
+    error: ColourScale
+    table: RgbImage
     unit: str
 
 
-_MASKS = _Inks(Scale(0, 1, 0.2), Scale(0, 1, 0.2), np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1), "")
+_MASKS = _Inks(
+    ColourScale(0, 1, 0.2), ColourScale(0, 1, 0.2), np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1), ""
+)
 
 
 def _measured(depth: Metres) -> NDArray[np.bool_]:
     return np.isfinite(depth) & (depth > 0)
 
 
-def _paint(values: NDArray[Any], scale: Scale, table: Colour) -> Colour:
+def _paint(values: NDArray[Any], scale: ColourScale, table: RgbImage) -> RgbImage:
     """(H,W) metres -> (H,W,3) uint8 RGB by the table, clipped to the scale."""
     share = (np.nan_to_num(values) - scale.near) / max(scale.far - scale.near, 1e-6)
-    painted: Colour = table[(np.clip(share, 0, 1) * 255).round().astype(np.uint8)]
+    painted: RgbImage = table[(np.clip(share, 0, 1) * 255).round().astype(np.uint8)]
     return painted
 
 
-def _rounded(low: float, high: float, *, parts: int) -> Scale:
+def _rounded(low: float, high: float, *, parts: int) -> ColourScale:
     """The ends moved outwards to multiples of a step of 1, 2 or 5, at most about so many steps apart."""
     raw = max(high - low, 0.05) / parts
     magnitude = 10.0 ** np.floor(np.log10(raw))
     step = float(magnitude * next(unit for unit in (1, 2, 5, 10) if unit * magnitude >= raw * 0.999))
     near, far = np.floor(low / step + 1e-6) * step, np.ceil(high / step - 1e-6) * step
-    return Scale(float(near), float(max(far, near + step)), step)
+    return ColourScale(float(near), float(max(far, near + step)), step)
 
 
-def _tile_width(rows: Sequence[Row]) -> int:
+def _tile_width(rows: Sequence[SheetRow]) -> int:
     """Pixels of a tile: a whole multiple of the widest image, enough to see, not too large for a screen."""
     width = max(max(row.image.shape[1], row.prediction.shape[1]) for row in rows) if rows else _LEAST_WIDTH
     return min(width * -(-_LEAST_WIDTH // width), _MOST_WIDTH)
 
 
-def _band(row: Row, width: int, inks: _Inks) -> Colour:
+def _band(row: SheetRow, width: int, inks: _Inks) -> RgbImage:
     """A row -> (h,W,3): a line of text above the four tiles."""
     fitted = _fit(row.prediction, row.truth.shape)
     size = (max(1, round(width * row.truth.shape[0] / row.truth.shape[1])), width)
@@ -174,7 +178,7 @@ def _known(values: Metres, kind: Kind) -> NDArray[np.bool_]:
     return _measured(values) if kind == "depth" else np.isfinite(values)
 
 
-def _score(row: Row, fitted: Metres) -> str:
+def _score(row: SheetRow, fitted: Metres) -> str:
     if row.caption:
         return row.caption
     if row.kind == "mask":
@@ -191,31 +195,33 @@ def _fit(prediction: Metres, shape: tuple[int, ...]) -> Metres:
     return np.asarray(cv2.resize(prediction, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _photo(image: Colour, size: tuple[int, int]) -> Colour:
+def _photo(image: RgbImage, size: tuple[int, int]) -> RgbImage:
     shrinks = size[1] < image.shape[1]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
 
 
-def _tile(values: Metres, valid: NDArray[np.bool_], *, size: tuple[int, int], scale: Scale, table: Colour) -> Colour:
+def _tile(
+    values: Metres, valid: NDArray[np.bool_], *, size: tuple[int, int], scale: ColourScale, table: RgbImage
+) -> RgbImage:
     """(h,w) metres -> (H,W,3) uint8 RGB at the tile's size, hatched where not valid."""
     picked = cv2.resize(values, size[::-1], interpolation=cv2.INTER_NEAREST)
     known = cv2.resize(valid.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
     return np.where(known[..., None], _paint(picked, scale, table), _hatch(size))
 
 
-def _hatch(size: tuple[int, int]) -> Colour:
+def _hatch(size: tuple[int, int]) -> RgbImage:
     """-> (H,W,3) uint8, diagonal stripes of two greys."""
     rows, columns = np.indices(size)
-    stripes: Colour = np.array(_HATCH, np.uint8)[(rows + columns) // 5 % 2]
+    stripes: RgbImage = np.array(_HATCH, np.uint8)[(rows + columns) // 5 % 2]
     return stripes
 
 
-def _ground(height: int, width: int) -> Colour:
+def _ground(height: int, width: int) -> RgbImage:
     return np.full((height, width, 3), _GROUND, np.uint8)
 
 
-def _beside(tiles: Sequence[Colour]) -> Colour:
+def _beside(tiles: Sequence[RgbImage]) -> RgbImage:
     """Four (H,w,3) tiles -> (H,W,3) with gaps between and margins around."""
     height = tiles[0].shape[0]
     gap, margin = _ground(height, _GAP), _ground(height, _MARGIN)
@@ -227,7 +233,7 @@ def _left(column: int, width: int) -> int:
     return _MARGIN + column * (width + _GAP)
 
 
-def _caption(row: Row, score: str, width: int) -> Colour:
+def _caption(row: SheetRow, score: str, width: int) -> RgbImage:
     """-> (h,W,3): note and id on the left, the score on the right."""
     band = _ground(_LINE, _left(4, width) - _GAP + _MARGIN)
     x = _MARGIN
@@ -239,7 +245,7 @@ def _caption(row: Row, score: str, width: int) -> Colour:
     return band
 
 
-def _head(width: int, inks: _Inks) -> Colour:
+def _head(width: int, inks: _Inks) -> RgbImage:
     """-> (h,W,3): names of the columns over the colour bars."""
     head = _ground(74, _left(4, width) - _GAP + _MARGIN)
     for column, name in enumerate(("image", "truth", "prediction", "error")):
@@ -251,7 +257,7 @@ def _head(width: int, inks: _Inks) -> Colour:
     return head
 
 
-def _bar(head: Colour, place: tuple[int, int], *, scale: Scale, table: Colour, unit: str) -> None:
+def _bar(head: RgbImage, place: tuple[int, int], *, scale: ColourScale, table: RgbImage, unit: str) -> None:
     """Draw a colour bar at (x, width) with its labels below, the last with the unit."""
     x, width = place
     ramp = np.linspace(scale.near, scale.far, width)[None]
@@ -273,7 +279,7 @@ def _extent(text: str, *, bold: bool = False) -> int:
     return int(cv2.getTextSize(text, _BOLD if bold else _FONT, _SIZE, 1)[0][0])
 
 
-def _write(canvas: Colour, text: str, at: tuple[int, int], *, ink: tuple[int, int, int], bold: bool = False) -> int:
+def _write(canvas: RgbImage, text: str, at: tuple[int, int], *, ink: tuple[int, int, int], bold: bool = False) -> int:
     """Write a line of text whose baseline starts at (x, y); returns its width in pixels."""
     cv2.putText(canvas, text, at, _BOLD if bold else _FONT, _SIZE, ink, 1, cv2.LINE_AA)
     return _extent(text, bold=bold)

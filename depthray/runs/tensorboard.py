@@ -38,11 +38,11 @@ class Board:
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), step)
 
-    def pictures(self, step: int, rows: Sequence[sheets.Row], *, name: str = "validation") -> None:
+    def pictures(self, step: int, rows: Sequence[sheets.SheetRow], *, name: str = "validation") -> None:
         """The contact sheet of some frames; give the same frames each time and the scale stays the same."""
-        self.image(step, name, sheets.sheet(rows))
+        self.image(step, name, sheets.draw_sheet(rows))
 
-    def image(self, step: int, name: str, rgb: sheets.Colour) -> None:
+    def image(self, step: int, name: str, rgb: sheets.RgbImage) -> None:
         """(H,W,3) uint8 RGB -> an image on the board."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from depthray import losses, models
 from depthray.batch import COLOURS, Batch
 from depthray.config.sections import Data, Model, Optim, Recipe
-from depthray.data.source import wanted
+from depthray.data.source import keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.training.optim import build_optimiser
 
 IDS = ("semantics", "instances")
 
 
-def outline(recipe: Recipe) -> Recipe:
+def cache_key(recipe: Recipe) -> Recipe:
     """What a rehearsal depends on: recipes with the same outline have the same fault, or none."""
     section = recipe.optim
     return Recipe(
@@ -31,7 +31,7 @@ def outline(recipe: Recipe) -> Recipe:
     )
 
 
-def rehearse(recipe: Recipe, *, pretrained: bool) -> None:
+def check_first_step(recipe: Recipe, *, pretrained: bool) -> None:
     """Raise UsageError for what would end a training of the recipe at its first step, the frames aside.
 
     With `pretrained`, the weights that the network begins with are read (and fetched) too.
@@ -66,7 +66,7 @@ def _forward(
 def _blank(data: Data, size: tuple[int, int], *, device: str) -> Batch:
     """One image of (H,W) with everything that frames of the section have: grey, and a wall 1 m away."""
     batch: dict[str, Any] = {"intrinsics": torch.eye(3, device=device)[None]}
-    for key in wanted(data) - {"intrinsics"}:
+    for key in keys_to_read(data) - {"intrinsics"}:
         shape = (1, 3 if key in COLOURS else 1, *size)
         batch[key] = torch.ones(shape, dtype=torch.long if key in IDS else torch.float32, device=device)
     batch["valid"] = batch["depth"].bool()

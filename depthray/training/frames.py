@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from depthray import distributed
 from depthray.batch import Batch
 from depthray.config.sections import Recipe
-from depthray.data.curriculum import cut
+from depthray.data.curriculum import cut_into_chunks
 from depthray.data.encodings import depth_faults
 from depthray.data.loader import TrainLoader, eval_batches
-from depthray.data.shard_order import line_of
-from depthray.data.source import Sharded, Source
+from depthray.data.shard_order import shard_order_of
+from depthray.data.source import ShardedSource, Source
 from depthray.data.sources import open_source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
@@ -27,8 +27,8 @@ class Frames:
         self.recipe = recipe
         self.source = source
         self.split: Split = split(source.frames, recipe.data)
-        self.line = line_of(source, recipe.data, seed=recipe.seed)
-        self.chunks = cut(self.split.train, source, recipe.curriculum, seed=recipe.seed)
+        self.line = shard_order_of(source, recipe.data, seed=recipe.seed)
+        self.chunks = cut_into_chunks(self.split.train, source, recipe.curriculum, seed=recipe.seed)
         self.loader = TrainLoader(
             source,
             self.split.train,
@@ -68,7 +68,7 @@ class Frames:
 
     def _refuse_misfit(self) -> None:
         """In a shuffle of all frames every shard is in use all the time: better refused than fetched without end."""
-        if self.line is None and isinstance(self.source, Sharded) and self.source.remote:
+        if self.line is None and isinstance(self.source, ShardedSource) and self.source.remote:
             used = self.source.shard_numbers[[*self.split.train, *self.split.val]]
             self.source.refuse_misfit(sorted(set(used.tolist())))
 

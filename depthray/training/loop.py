@@ -9,20 +9,26 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import nn
 
 from depthray import distributed, losses
 from depthray.config.metric_names import rank_key
-from depthray.config.sections import Recipe
+from depthray.config.sections import Monitor, Recipe
+from depthray.data.loader import eval_batches
+from depthray.errors import UsageError
+from depthray.evaluation.evaluate import evaluate, pictures
+from depthray.evaluation.protocols import PROTOCOLS
 from depthray.imaging import sheets
 from depthray.training import optim
 from depthray.training.frames import Frames
 from depthray.training.state import State
 from depthray.training.step import Stepper, wants_stop
-from depthray.training.throughput import Interval, Meter
-from depthray.training.validate import validate
+from depthray.training.throughput import Interval, ThroughputMeter
+
+pass
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,9 @@ class Epoch:
     number: int  # from 1
     step: int
     metrics: dict[str, float]
-    frames: list[sheets.Row] = field(default_factory=list)
+    frames: list[sheets.SheetRow] = field(default_factory=list)
     ended: str = ""  # why training ends with this epoch, if it does
+    stopped: bool = False  # it ends early, as requested or by the time limit, and can be resumed
 
 
 Event = Interval | SavePoint | Epoch
@@ -69,7 +76,7 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
 def _network(recipe: Recipe, state: State) -> nn.Module:
     given: tuple[str, ...] = getattr(state.model, "gives", ("depth",))
-    unread = losses.unread(given, recipe.loss)
+    unread = losses.unused_outputs(given, recipe.loss)
     network = distributed.wrap(state.model, sync_batchnorm=recipe.train.sync_batchnorm, unread=unread)
     return torch.compile(network) if recipe.train.compile else network  # type: ignore[return-value]
 
@@ -83,7 +90,7 @@ def _enter_phase(recipe: Recipe, state: State) -> None:
 def _epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> Iterator[Event]:
     """The steps of one epoch from where the state stands."""
     at = state.position
-    meter = Meter(recipe)
+    meter = ThroughputMeter(recipe)
     stepper = Stepper(recipe, state, network, steps_per_epoch=frames.steps_per_epoch)
     batches = frames.train_epoch(at.epoch, first_step=at.step_in_epoch)
     for _ in range(at.step_in_epoch, frames.steps_per_epoch):
@@ -124,7 +131,10 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     state.plateau.update(_rank(recipe, state, scores))
     at.seconds += time.perf_counter() - started
     metrics["seconds"] = at.seconds
-    return Epoch(at.epoch, at.step, metrics, pictures, ended=_why_ended(recipe, state))
+    ended = _why_finished(recipe, state)
+    if not ended and (stopped := distributed.broadcast(wants_stop(recipe, state))):
+        return Epoch(at.epoch, at.step, metrics, pictures, ended=_why_stopped(recipe, state), stopped=stopped)
+    return Epoch(at.epoch, at.step, metrics, pictures, ended=ended)
 
 
 def _untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
@@ -146,14 +156,13 @@ def _rank(recipe: Recipe, state: State, scores: dict[str, float]) -> float:
     return score
 
 
-def _why_ended(recipe: Recipe, state: State) -> str:
+def _why_finished(recipe: Recipe, state: State) -> str:
+    """Why nothing is left to train, "" where something is."""
     at, train = state.position, recipe.train
     if at.epoch >= train.epochs + recipe.finetune.epochs:
         return "all epochs done"
     if train.patience and at.epoch - at.best_epoch >= train.patience:
         return f"no better {recipe.eval.monitor} for {train.patience} epochs"
-    if distributed.broadcast(wants_stop(recipe, state)):
-        return _why_stopped(recipe, state)
     return ""
 
 
@@ -179,3 +188,25 @@ def learning_rate(recipe: Recipe, state: State, steps_per_epoch: int, *, step: i
         steps_per_epoch=steps_per_epoch,
         drops=state.plateau.drops,
     )
+
+
+def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[sheets.SheetRow]]:
+    """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as pictures."""
+    # Batch-norm statistics are each rank's own until the next forward pass; rank 0's are the ones that are saved.
+    # In one order on all ranks: a set would have another on each.
+    for buffer in dict.fromkeys([*state.model.buffers(), *state.predictor.buffers()]):
+        distributed.copy_from_main(buffer)
+    protocol = PROTOCOLS[recipe.eval.protocol]
+    found = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
+    scores = found.scores()
+    known = [name for name in scores if name in get_args(Monitor)]
+    if recipe.eval.monitor not in scores:
+        raise UsageError(
+            f"eval.monitor={recipe.eval.monitor} is not scored here: these frames and this network under protocol "
+            f"{protocol.name} have {', '.join(known)}; set eval.monitor to one of them"
+        )
+    rows: list[sheets.SheetRow] = []
+    if distributed.is_main():
+        fixed = eval_batches(frames.source, frames.fixed(), recipe.data, batch_size=1)
+        rows = pictures(state.predictor, fixed, protocol=protocol, device=state.device)
+    return scores, rows

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect, Request
 
 from depthray.imaging import photos
 from serve.http.problems import Problem
-from serve.settings import Limits
+from serve.settings import RequestLimits
 
 # The rest of a body that was refused is not read, so nothing else can follow on this connection.
 _CLOSE = {"Connection": "close"}
 
 
-def of_pictures(limits: Limits) -> photos.Limits:
-    """The limits of one picture, as the decoder checks them against its header."""
-    return photos.Limits(limits.pixels, limits.side, limits.body_bytes, limits.shortest_side, limits.aspect)
+def image_limits(limits: RequestLimits) -> photos.PhotoLimits:
+    """The limits of one image, as the decoder checks them against its header."""
+    return photos.PhotoLimits(limits.pixels, limits.side, limits.body_bytes, limits.shortest_side, limits.aspect)
 
 
-def check_query(request: Request, limits: Limits) -> None:
+def check_query(request: Request, limits: RequestLimits) -> None:
     """A Problem (400) if the query string is too long to be looked at."""
     if len(request.scope["query_string"]) > limits.query_bytes:
         raise Problem(400, f"the query string is longer than {limits.query_bytes} bytes")
 
 
-async def body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Request, limits: RequestLimits) -> bytes:
     """The body of a request, refused as soon as it is too large or too slow, whatever its Content-Length says."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise Problem(
-            415, "send the body without Content-Encoding; pictures are compressed as they are", headers=_CLOSE
-        )
+        raise Problem(415, "send the body without Content-Encoding; images are compressed as they are", headers=_CLOSE)
     if _announced(request) > limits.body_bytes:
         raise _too_large(limits)
     try:
@@ -44,7 +41,7 @@ async def body(request: Request, limits: Limits) -> bytes:
         raise Problem(400, "the body was cut off") from None  # nobody is left to read this; the log is
 
 
-async def _read(request: Request, limits: Limits) -> bytes:
+async def _read(request: Request, limits: RequestLimits) -> bytes:
     pieces, total = [], 0
     async for piece in request.stream():
         total += len(piece)
@@ -62,19 +59,5 @@ def _announced(request: Request) -> int:
     return int(text) if len(text) < 20 else 10**20
 
 
-def _too_large(limits: Limits) -> Problem:
+def _too_large(limits: RequestLimits) -> Problem:
     return Problem(413, f"the body is larger than {limits.body_bytes} bytes", headers=_CLOSE)
-
-
-class MediaType(NamedTuple):
-    """A Content-Type: lower case, without blanks."""
-
-    kind: str
-    parameters: dict[str, str]
-
-
-def media_type(header: str) -> MediaType:
-    """`image/JPEG; charset=x` -> its kind and parameters."""
-    kind, *rest = header[:1024].split(";")
-    pairs = (part.partition("=") for part in rest)
-    return MediaType(kind.strip().lower(), {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs})

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from depthray.batch import COLOURS
 from depthray.data import encodings
-from depthray.data.resize import colour as resize_colour
+from depthray.data.resize import resize_colour as resize_colour
 from depthray.errors import DataError
 from depthray.imaging import export, photos
-from serve.http import arrays, multipart, png, rasters
+from serve.http import arrays, multipart, rasters
 from serve.http import body as limits
 from serve.http.problems import Problem
-from serve.http.query import SCALES, Options, View
-from serve.settings import Limits
+from serve.http.query import SCALES, CameraView, Options
+from serve.settings import RequestLimits
 
 Rgb = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -40,7 +40,7 @@ _QUALITIES = {
 _MOST_WEBP = 16_383  # pixels of a side
 
 
-class Picture(NamedTuple):
+class InputImage(NamedTuple):
     """What one answer is computed from."""
 
     rgb: Rgb  # (H,W,3), upright
@@ -48,7 +48,7 @@ class Picture(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """One picture of a batch as it came."""
+    """One image of a batch as it came."""
 
     name: str
     files: dict[str, bytes]
@@ -63,11 +63,11 @@ class Encoded:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def read(body: bytes, content_type: str, bounds: Limits) -> Picture:
-    """The body of a request -> its picture and further inputs; a Problem or DataError says what is wrong with it."""
-    media = limits.media_type(content_type)
+def read(body: bytes, content_type: str, bounds: RequestLimits) -> InputImage:
+    """The body of a request -> its image and further inputs; a Problem or DataError says what is wrong with it."""
+    media = multipart.media_type(content_type)
     if not body:
-        raise Problem(400, "the body is empty; send the bytes of a JPEG, PNG or WebP picture")
+        raise Problem(400, "the body is empty; send the bytes of a JPEG, PNG or WebP image")
     if media.kind == _FORM:
         parts = multipart.parse(body, media.parameters.get("boundary", ""), most=len(FIELDS))
         return read_files(_by_name(parts), bounds)
@@ -77,23 +77,23 @@ def read(body: bytes, content_type: str, bounds: Limits) -> Picture:
     return read_files({"image": body}, bounds)
 
 
-def read_files(files: Mapping[str, bytes], bounds: Limits) -> Picture:
+def read_files(files: Mapping[str, bytes], bounds: RequestLimits) -> InputImage:
     """Files by the name of the input -> arrays of one size."""
     if "image" not in files:
         raise Problem(422, "there is no part 'image'")
-    allowed = limits.of_pictures(bounds)
+    allowed = limits.image_limits(bounds)
     rgb = photos.decode(files["image"], where="image", limits=allowed)
     others = {key: _read_other(key, data, allowed) for key, data in files.items() if key != "image"}
-    return _matched(Picture(rgb, others))
+    return _matched(InputImage(rgb, others))
 
 
-def read_batch(body: bytes, content_type: str, bounds: Limits) -> list[Upload]:
+def read_batch(body: bytes, content_type: str, bounds: RequestLimits) -> list[Upload]:
     """A form with several parts 'image' -> each with those of the further inputs that come in the same place."""
-    media = limits.media_type(content_type)
+    media = multipart.media_type(content_type)
     if media.kind != _FORM:
-        raise Problem(415, f"a batch is {_FORM} with a part 'image' for each picture")
+        raise Problem(415, f"a batch is {_FORM} with a part 'image' for each image")
     most = bounds.batch_images * len(FIELDS)
-    columns: dict[str, list[multipart.Part]] = {}
+    columns: dict[str, list[multipart.FormPart]] = {}
     for part in multipart.parse(body, media.parameters.get("boundary", ""), most=most):
         columns.setdefault(_known(part.name), []).append(part)
     images = columns.get("image", [])
@@ -101,15 +101,15 @@ def read_batch(body: bytes, content_type: str, bounds: Limits) -> list[Upload]:
         raise Problem(422, f"{len(images)} parts 'image'; a batch has 1 to {bounds.batch_images}")
     for name, parts in columns.items():
         if len(parts) != len(images):
-            raise Problem(422, f"{len(parts)} parts '{name}' for {len(images)} pictures; give one for each")
+            raise Problem(422, f"{len(parts)} parts '{name}' for {len(images)} images; give one for each")
     rows = zip(*columns.values(), strict=True)
     return [Upload(image.filename, {p.name: p.data for p in row}) for image, row in zip(images, rows, strict=True)]
 
 
-def _by_name(parts: Sequence[multipart.Part]) -> dict[str, bytes]:
+def _by_name(parts: Sequence[multipart.FormPart]) -> dict[str, bytes]:
     files = {_known(part.name): part.data for part in parts}
     if len(files) < len(parts):
-        raise Problem(400, "multipart: a part is given twice; several pictures go to /v1/depth:batch")
+        raise Problem(400, "multipart: a part is given twice; several images go to /v1/depth:batch")
     return files
 
 
@@ -128,9 +128,9 @@ def _check_kind(body: bytes, kind: str) -> None:
         raise Problem(415, f"Content-Type says {kind}, but the body is {found}")
 
 
-def _read_npz(body: bytes, bounds: Limits) -> Picture:
-    allowed = limits.of_pictures(bounds)
-    # 3 + 3 bytes of colour and up to 8 of each map: what the largest picture can need.
+def _read_npz(body: bytes, bounds: RequestLimits) -> InputImage:
+    allowed = limits.image_limits(bounds)
+    # 3 + 3 bytes of colour and up to 8 of each map: what the largest image can need.
     found = arrays.npz(body, names=FIELDS, most_bytes=bounds.pixels * 30)
     if "image" not in found:
         raise Problem(422, "npz: there is no array 'image'")
@@ -138,7 +138,7 @@ def _read_npz(body: bytes, bounds: Limits) -> Picture:
         photos.check_size(array.shape[1], array.shape[0], where=key, limits=allowed)
     read = {key: (_colour if key in COLOURS else _map)(key, array) for key, array in found.items()}
     image = read.pop("image")
-    return _matched(Picture(image, read))
+    return _matched(InputImage(image, read))
 
 
 def _colour(key: str, array: NDArray[Any]) -> Rgb:
@@ -147,7 +147,7 @@ def _colour(key: str, array: NDArray[Any]) -> Rgb:
     return array
 
 
-def _read_other(key: str, data: bytes, allowed: photos.Limits) -> NDArray[Any]:
+def _read_other(key: str, data: bytes, allowed: photos.PhotoLimits) -> NDArray[Any]:
     """A file of a further input -> (H,W,3) colours or (H,W) metres or ids."""
     if key == "background":
         return photos.decode(data, where=key, limits=allowed)
@@ -171,17 +171,17 @@ def _map(key: str, array: NDArray[Any]) -> NDArray[Any]:
     return array.astype(np.int32)
 
 
-def _matched(given: Picture) -> Picture:
+def _matched(given: InputImage) -> InputImage:
     height, width = given.rgb.shape[:2]
     for key, values in given.others.items():
         if values.shape[:2] != (height, width):
             found = f"{values.shape[1]}x{values.shape[0]}"
-            raise Problem(422, f"{key} is {found} but the picture is {width}x{height} when upright; give equal sizes")
+            raise Problem(422, f"{key} is {found} but the image is {width}x{height} when upright; give equal sizes")
     return given
 
 
 def write(maps: Mapping[str, Map], rgb: Rgb, options: Options, *, points: int) -> Encoded:
-    """Maps (h,w) of a picture (H,W,3) -> bytes of the format asked for; a point cloud has so many `points` at most."""
+    """Maps (h,w) of an image (H,W,3) -> bytes of the format asked for; a point cloud has so many `points` at most."""
     if options.form == "npz":
         return _npz(maps, options)
     plane = options.plane or ("depth" if "depth" in maps else "mask")
@@ -204,12 +204,12 @@ def _depth_png(depth: Map, options: Options) -> Encoded:
     """(h,w) metres -> 16-bit PNG; 0 is invalid, and what is too far for 16 bits is 65535."""
     stored = export.millimetres(depth if options.scale == 1000 else depth * np.float32(options.scale / 1000))
     unit = {"X-Depth-Unit": SCALES[str(options.scale)], "X-Depth-Scale": f"{1 / options.scale:.9g}"}
-    return Encoded(png.encode(stored), "image/png", {**unit, "X-Plane": "depth"})
+    return Encoded(rasters.encode_png(stored), "image/png", {**unit, "X-Plane": "depth"})
 
 
 def _mask_png(mask: Map) -> Encoded:
     """(h,w) probability -> 8-bit PNG, 255 where the foreground is likelier than not."""
-    return Encoded(png.encode((mask > 0.5).astype(np.uint8) * 255), "image/png", {"X-Plane": "mask"})
+    return Encoded(rasters.encode_png((mask > 0.5).astype(np.uint8) * 255), "image/png", {"X-Plane": "mask"})
 
 
 def npy(values: NDArray[Any]) -> bytes:
@@ -230,9 +230,9 @@ def _npz(maps: Mapping[str, Map], options: Options) -> Encoded:
 def _coloured(values: Map, plane: str, options: Options) -> Encoded:
     painted, (near, far) = rasters.paint(values, options) if plane == "depth" else rasters.paint_mask(values)
     if options.media == "image/webp" and max(values.shape) > _MOST_WEBP:
-        raise Problem(406, f"a WebP picture has at most {_MOST_WEBP} pixels a side; accept image/png or image/jpeg")
+        raise Problem(406, f"a WebP image has at most {_MOST_WEBP} pixels a side; accept image/png or image/jpeg")
     if options.media == "image/png":
-        data = png.encode(painted)
+        data = rasters.encode_png(painted)
     else:
         data = _image(*_QUALITIES[options.media], cv2.cvtColor(painted, cv2.COLOR_RGB2BGR))
     return Encoded(data, options.media, {"X-Plane": plane, "X-Depth-Range": f"{near:g},{far:g}"})
@@ -255,8 +255,8 @@ def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
     return Encoded(encode(thin, ink, camera=camera, note=note), options.media, headers)
 
 
-def _scaled(view: View, rgb: Rgb, shape: tuple[int, ...]) -> export.Camera:
-    """The camera of the picture in the pixels of the map."""
+def _scaled(view: CameraView, rgb: Rgb, shape: tuple[int, ...]) -> export.Camera:
+    """The camera of the image in the pixels of the map."""
     down, across = shape[0] / rgb.shape[0], shape[1] / rgb.shape[1]
     fx, fy, cx, cy = view.camera
     return export.Camera(fx * across, fy * down, (cx + 0.5) * across - 0.5, (cy + 0.5) * down - 0.5)

@@ -1,6 +1,8 @@
-"""Maps as pictures in the colours a client asks for: near is bright or warm, far is dark or cold."""
+"""Maps as images in the colours a client asks for: near is bright or warm, far is dark or cold."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,9 @@ _TABLES = {
 }
 
 Ends = tuple[float, float]
+
+# The choice among all filters, OpenCV's default, takes twice as long for maps and gains nothing.
+_PLAINLY = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 
 
 def paint(depth: NDArray[np.float32], options: Options) -> tuple[NDArray[np.uint8], Ends]:
@@ -39,7 +44,7 @@ def _steps(share: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _ends(depth: NDArray[np.float32], options: Options) -> Ends:
     """The metres at the ends: those asked for, else round ones of what is there."""
-    near, far, step = sheets.scale([depth])
+    near, far, step = sheets.depth_scale([depth])
     near = near if options.near is None else options.near
     far = far if options.far is None else options.far
     if near < far:
@@ -53,3 +58,12 @@ def _table(name: str) -> NDArray[np.uint8]:
     if name == "gray":
         return np.repeat(ramp, 3, axis=1)
     return np.ascontiguousarray(cv2.applyColorMap(ramp, _TABLES[name])[:, 0, ::-1], np.uint8)
+
+
+def encode_png(pixels: NDArray[Any]) -> bytes:
+    """(H,W) uint16, (H,W) uint8 or (H,W,3) uint8 RGB -> a PNG file."""
+    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    done, data = cv2.imencode(".png", ordered, _PLAINLY)
+    if not done:
+        raise RuntimeError(f"OpenCV cannot write PNG of shape {pixels.shape}")
+    return data.tobytes()

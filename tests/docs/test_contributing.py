@@ -28,8 +28,8 @@ from pydantic import Field
 from torch import nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models._blocks import Metres, enlarge
-from depthray.models._inputs import Planes, guide, plane_count
+from depthray.models.layers.blocks import Metres, enlarge
+from depthray.models.layers.inputs import Planes, guide, plane_count
 
 
 class Plain(nn.Module):
@@ -70,18 +70,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from depthray.config.sections import Data
-from depthray.data.readers.files import root_of
-from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
+from depthray.data.readers.files import data_root
+from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
 
 
 def open_source(section: Data) -> FrameFiles:
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     rows = []
     for path in sorted(root.glob("*/*.npy")):
         name = str(path.relative_to(root).with_suffix(""))
-        rows.append(Row(Frame(name, path.parent.name, "", "scenes"), (f"{name}.png", f"{name}.npy")))
+        rows.append(FrameRow(Frame(name, path.parent.name, "", "scenes"), (f"{name}.png", f"{name}.npy")))
     return FrameFiles(root, rows, keys=frozenset(PAIR), encoding="float_m")
 
 

@@ -12,15 +12,15 @@ from depthray.errors import DepthrayError
 from depthray.runs import locate
 from depthray.storage import local
 from tuning.report import phrases
-from tuning.report.report_data import View
+from tuning.report.report_data import ReportData
 from tuning.study.outcome import Outcome
 
 if TYPE_CHECKING:
     from depthray.config.sections import Recipe
-    from depthray.imaging.sheets import Colour
+    from depthray.imaging.sheets import RgbImage
 
-TOP = 3
-WIDEST, LARGEST = 1600, 900_000  # pixels, bytes
+BEST_SHOWN = 3
+MAX_WIDTH, MAX_BYTES = 1600, 900_000  # pixels, bytes
 QUALITIES = (88, 80, 70, 55)
 
 
@@ -43,7 +43,7 @@ class Sheets(NamedTuple):
     missing: str = ""
 
 
-def sheets(folder: Path, view: View, *, data: Path | str | None = None) -> Sheets:
+def sample_sheets(folder: Path, view: ReportData, *, data: Path | str | None = None) -> Sheets:
     """Contact sheets of the top configurations and the default; `data` is where the frames lie now.
 
     A sheet is kept in its trial's folder under the name of its checkpoint. Frames, weights or memory that are not there
@@ -51,7 +51,7 @@ def sheets(folder: Path, view: View, *, data: Path | str | None = None) -> Sheet
     """
     found: list[Sheet] = []
     reasons: dict[str, None] = {}
-    for label, each in chosen(view):
+    for label, each in configurations_shown(view):
         try:
             found.append(_sheet(folder / "trials" / each.name, label, each, view, data))
         except (DepthrayError, OSError, RuntimeError, ValueError, MemoryError) as error:
@@ -59,20 +59,20 @@ def sheets(folder: Path, view: View, *, data: Path | str | None = None) -> Sheet
     return Sheets(tuple(found), "; ".join(list(reasons)[:2]))
 
 
-def chosen(view: View) -> list[tuple[str, Outcome]]:
+def configurations_shown(view: ReportData) -> list[tuple[str, Outcome]]:
     """The winner, the next best ones, and the recipe as it was given, each with its label."""
     ranking = [each.outcome for each in view.ranking]
     first = [view.winner.outcome] if view.winner else []
     others = [each for each in ranking if not first or each.name != first[0].name]
-    best = [*first, *others][:TOP]
+    best = [*first, *others][:BEST_SHOWN]
     found = [("the best" if place == 0 else f"trial {each.name}", each) for place, each in enumerate(best)]
     own = [view.default.outcome] if view.default else []
     return [*found, *(("as given", each) for each in own if each.name not in [each.name for each in best])]
 
 
-def _sheet(run: Path, label: str, each: Outcome, view: View, data: Path | str | None) -> Sheet:
-    picture, checkpoint = _kept(run, data)
-    width, height = _size(picture)
+def _sheet(run: Path, label: str, each: Outcome, view: ReportData, data: Path | str | None) -> Sheet:
+    picture, checkpoint = _cached_sheet(run, data)
+    width, height = _jpeg_size(picture)
     score = f"{phrases.NAMES.get(view.metric, view.metric)} {phrases.score(each.score)}"
     return Sheet(
         trial=each.name,
@@ -85,20 +85,20 @@ def _sheet(run: Path, label: str, each: Outcome, view: View, data: Path | str | 
     )
 
 
-def _kept(run: Path, data: Path | str | None) -> tuple[bytes, str]:
+def _cached_sheet(run: Path, data: Path | str | None) -> tuple[bytes, str]:
     """The JPEG of a run's best checkpoint, drawn unless it was before, and the checkpoint's name."""
 
     path = locate.resolve(run)
     kept = run / f"sheet-{path.name}.jpg"
     if not kept.is_file():
-        picture = _jpeg(_drawn(path, data))
+        picture = encode_jpeg(draw_sheet(path, data))
         for old in run.glob("sheet-*.jpg"):
             old.unlink(missing_ok=True)
         local.replace(kept, picture)
     return kept.read_bytes(), path.name
 
 
-def _drawn(path: Path, data: Path | str | None) -> Colour:
+def draw_sheet(path: Path, data: Path | str | None) -> RgbImage:
     """The fixed validation frames of a checkpoint's recipe.
 
     The scales of a sheet depend on the truths alone, and no search changes these: sheets of a search share one.
@@ -114,14 +114,14 @@ def _drawn(path: Path, data: Path | str | None) -> Colour:
 
     device = torch.device("cpu")  # a GPU may be busy with the trials to come
     predictor = predict.load(path, device="cpu")
-    recipe = _moved(predictor.recipe, data)
+    recipe = _with_data_root(predictor.recipe, data)
     frames = Frames.open(recipe)
     batches = eval_batches(frames.source, frames.fixed(), recipe.data, batch_size=1)
     protocol = PROTOCOLS[recipe.eval.protocol]
-    return picture.sheet(evaluate.pictures(predictor.model, batches, protocol=protocol, device=device))
+    return picture.draw_sheet(evaluate.pictures(predictor.model, batches, protocol=protocol, device=device))
 
 
-def _moved(recipe: Recipe, data: Path | str | None) -> Recipe:
+def _with_data_root(recipe: Recipe, data: Path | str | None) -> Recipe:
     """The recipe with its frames where they lie now."""
     if data is None:
         return recipe
@@ -129,24 +129,24 @@ def _moved(recipe: Recipe, data: Path | str | None) -> Recipe:
     return recipe.model_copy(update={"data": section})
 
 
-def _jpeg(sheet: Colour) -> bytes:
+def encode_jpeg(sheet: RgbImage) -> bytes:
     """(H,W,3) uint8 RGB -> a JPEG no wider than WIDEST, as good as fits into LARGEST bytes."""
     import cv2
 
     height, width = sheet.shape[:2]
-    if width > WIDEST:
-        size = (WIDEST, max(1, round(height * WIDEST / width)))
+    if width > MAX_WIDTH:
+        size = (MAX_WIDTH, max(1, round(height * MAX_WIDTH / width)))
         sheet = cv2.resize(sheet, size, interpolation=cv2.INTER_AREA).astype(sheet.dtype)
     bgr = cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)
     tries: Sequence[bytes] = ()
     for quality in QUALITIES:
         tries = [cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()]
-        if len(tries[-1]) <= LARGEST:
+        if len(tries[-1]) <= MAX_BYTES:
             break
     return tries[-1]
 
 
-def _size(picture: bytes) -> tuple[int, int]:
+def _jpeg_size(picture: bytes) -> tuple[int, int]:
     """Width and height of a JPEG."""
     import cv2
     import numpy as np

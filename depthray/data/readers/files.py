@@ -80,7 +80,7 @@ class Files:
             matrix = np.array([float(word) for word in words], np.float32).reshape(3, 3)
         except ValueError:
             raise DataError(f"{path}: holds {len(words)} words, wanted the 9 numbers of a camera matrix") from None
-        return checked_camera(matrix, where=str(path))
+        return check_camera(matrix, where=str(path))
 
     def _stamp(self, name: str) -> Stamp:
         try:
@@ -101,7 +101,7 @@ class Files:
         return content
 
 
-def root_of(section: Data) -> Path:
+def data_root(section: Data) -> Path:
     """Where the data set of a section lies; a DataError if it does not say, or there is nothing."""
     if not section.root:
         raise DataError("data.root is empty: say where the data lies with --data PATH")
@@ -133,7 +133,7 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float32]:
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float32)
 
 
-def checked_camera(matrix: NDArray[np.float32], *, where: str) -> NDArray[np.float32]:
+def check_camera(matrix: NDArray[np.float32], *, where: str) -> NDArray[np.float32]:
     """(3,3) pinhole matrix -> itself; a DataError if no camera can be like that."""
     if not (np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise DataError(f"{where}: focal lengths must be positive and all numbers of the camera finite")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAIR = ("image", "depth")
 
 
-class Row(NamedTuple):
+class FrameRow(NamedTuple):
     """One frame: its files by role, relative to the root, and what a list says of it."""
 
     frame: Frame
@@ -42,7 +42,7 @@ class FrameFiles:
     def __init__(
         self,
         root: Path,
-        rows: Sequence[Row],
+        rows: Sequence[FrameRow],
         *,
         keys: frozenset[str],
         encoding: str,
@@ -111,7 +111,7 @@ class FrameFiles:
 
     def odd_depth(self, index: int) -> list[str]:
         """Frame -> which values of its depth are taken for unmeasured though they are not 0, as `faults` tells it."""
-        odd = encodings.odd_values(self.stored_depth(index))
+        odd = encodings.describe_odd_values(self.stored_depth(index))
         return [f"{self.path(index, 'depth')}: {odd} values, read as unmeasured"] if odd else []
 
     def file(self, index: int, role: str) -> str:
@@ -138,7 +138,7 @@ class FrameFiles:
         return DataError(f"{error} (frame {index}, {named})") if named else error
 
 
-def _row_text(row: Row) -> str:
+def _row_text(row: FrameRow) -> str:
     """A row as text for the fingerprint, without where it is listed: the same frames may be listed in another file."""
     return f"Row(frame={frame_text(row.frame)}, files={row.files!r}, named='', camera={row.camera!r})"
 

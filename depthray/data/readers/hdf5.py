@@ -41,7 +41,7 @@ def open_file(path: Path) -> Any:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def translate_hdf5_errors(path: Path) -> Iterator[None]:
     """Turn what the library raises about a bad file into a DataError that names it."""
     try:
         yield
@@ -55,9 +55,9 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: damaged, or not of this form: {_words(error)}") from None
 
 
-def datasets(path: Path, *names: str) -> list[NDArray[Any]]:
+def read_datasets(path: Path, *names: str) -> list[NDArray[Any]]:
     """Some arrays of a small file, that is opened for them and closed again."""
-    with reading(path), open_file(path) as file:
+    with translate_hdf5_errors(path), open_file(path) as file:
         return [np.asarray(file[name][()]) for name in names]
 
 

@@ -23,7 +23,7 @@ NATIVE = (480, 640)  # height, width the calibration is for
 RANGE = np.float32(10.0)  # metres at which the decoding of disparity stops: no measurement from there on
 
 
-class Camera(NamedTuple):
+class KinectCamera(NamedTuple):
     """A pinhole camera with lens distortion, at 640x480."""
 
     fx: float
@@ -37,14 +37,14 @@ class Camera(NamedTuple):
         return scale_camera(pinhole(self.fx, self.fy, self.cx, self.cy), old=NATIVE, new=size)
 
 
-COLOUR = Camera(
+COLOUR = KinectCamera(
     518.85790117450188,
     519.46961112127485,
     325.58244941119034,
     253.73616633400465,
     (0.20796615318809061, -0.58613825163911781, 7.2231363135888329e-04, 1.0479627195765181e-03, 0.49856986684705107),
 )
-INFRARED = Camera(
+INFRARED = KinectCamera(
     582.62448167737955,
     582.69103270988637,
     313.04475870804731,

@@ -24,7 +24,7 @@ DTYPES = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 
 LARGEST = 2**24  # bytes that may come out of a compressed element
 
 
-def arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Name -> numbers, flat, of every array of a file."""
     try:
         content = path.read_bytes()

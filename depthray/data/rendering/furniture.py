@@ -27,7 +27,7 @@ class Material(NamedTuple):
     glow: float = 0.0
 
 
-class Part(NamedTuple):
+class SolidPart(NamedTuple):
     """One solid: its bottom centre `at`, its full size (width, height, depth) and turn about y in radians."""
 
     shape: int
@@ -41,7 +41,7 @@ class Thing(NamedTuple):
     """A composite with the class it is an instance of and the floor it stands on (width, depth)."""
 
     label: str
-    parts: list[Part]
+    parts: list[SolidPart]
     floor: tuple[float, float]
 
 
@@ -53,7 +53,7 @@ def colour(rng: Rng, *, saturation: float = 0.4, value: float = 0.6) -> Colour:
     return red * red, green * green, blue * blue
 
 
-def mixed(rng: Rng, pattern: str, *, size: float, contrast: float = 0.5, tint: Colour | None = None) -> Material:
+def mix(rng: Rng, pattern: str, *, size: float, contrast: float = 0.5, tint: Colour | None = None) -> Material:
     """A material whose dark colour is the light one scaled down by `contrast`, slightly shifted in hue."""
     light = tint or colour(rng)
     red, green, blue = (channel * (1 - contrast) * rng.uniform(0.8, 1.2) for channel in light)
@@ -64,50 +64,50 @@ def wood(rng: Rng, pattern: str = "grain") -> Material:
     """Some wood, from pale birch to dark walnut."""
     shade, warmth = rng.uniform(0.18, 0.95), rng.uniform(0.75, 1.1)
     tint = (0.62 * shade, 0.42 * shade * warmth, 0.24 * shade * warmth**2)
-    return mixed(rng, pattern, size=rng.uniform(0.7, 1.4), contrast=rng.uniform(0.35, 0.65), tint=tint)
+    return mix(rng, pattern, size=rng.uniform(0.7, 1.4), contrast=rng.uniform(0.35, 0.65), tint=tint)
 
 
 def fabric(rng: Rng) -> Material:
     """A cloth: plain weave, striped, dotted or checked."""
     pattern = str(rng.choice(["carpet", "carpet", "carpet", "stripes", "dots", "checker"]))
-    return mixed(rng, pattern, size=rng.uniform(0.3, 0.8), contrast=rng.uniform(0.3, 0.7))
+    return mix(rng, pattern, size=rng.uniform(0.3, 0.8), contrast=rng.uniform(0.3, 0.7))
 
 
 def plain(rng: Rng, tint: Colour | None = None) -> Material:
     """Paint or plastic, nearly uniform."""
-    return mixed(rng, "plaster", size=rng.uniform(0.8, 2.0), contrast=0.25, tint=tint)
+    return mix(rng, "plaster", size=rng.uniform(0.8, 2.0), contrast=0.25, tint=tint)
 
 
-def box(material: Material, at: Triple, size: Triple) -> Part:
-    return Part(BOX, at, size, material)
+def box(material: Material, at: Triple, size: Triple) -> SolidPart:
+    return SolidPart(BOX, at, size, material)
 
 
-def ball(material: Material, at: Triple, size: Triple) -> Part:
-    return Part(ELLIPSOID, at, size, material)
+def ball(material: Material, at: Triple, size: Triple) -> SolidPart:
+    return SolidPart(ELLIPSOID, at, size, material)
 
 
-def tube(material: Material, at: Triple, size: Triple) -> Part:
-    return Part(CYLINDER, at, size, material)
+def tube(material: Material, at: Triple, size: Triple) -> SolidPart:
+    return SolidPart(CYLINDER, at, size, material)
 
 
 def legs(
     material: Material, width: float, height: float, *, depth: float, thick: float, shape: int = BOX
-) -> list[Part]:
+) -> list[SolidPart]:
     """Four upright legs at the corners of width x depth."""
     x, z = width / 2 - thick, depth / 2 - thick
     corners = ((-x, -z), (x, -z), (-x, z), (x, z))
-    return [Part(shape, (a, 0, b), (thick, height, thick), material) for a, b in corners]
+    return [SolidPart(shape, (a, 0, b), (thick, height, thick), material) for a, b in corners]
 
 
-def trinket(rng: Rng, at: Triple) -> Part:
+def trinket(rng: Rng, at: Triple) -> SolidPart:
     """A small thing that stands on a table or shelf."""
     side, tall = rng.uniform(0.07, 0.2), rng.uniform(0.08, 0.32)
     x, y, z = at
     if rng.random() < 0.35:
         return ball(plain(rng), (x, y, z), (side, side, side))
     if rng.random() < 0.5:
-        return tube(mixed(rng, "dots", size=0.2), (x, y, z), (side, tall, side))
-    return Part(BOX, (x, y, z), (side * 1.4, tall, side), mixed(rng, "picture", size=0.25), rng.uniform(0, 3))
+        return tube(mix(rng, "dots", size=0.2), (x, y, z), (side, tall, side))
+    return SolidPart(BOX, (x, y, z), (side * 1.4, tall, side), mix(rng, "picture", size=0.25), rng.uniform(0, 3))
 
 
 def table(rng: Rng) -> Thing:
@@ -143,9 +143,7 @@ def shelf(rng: Rng) -> Thing:
     width, height, depth = rng.uniform(0.6, 1.4), rng.uniform(1.2, 2.1), rng.uniform(0.25, 0.4)
     material = wood(rng)
     parts = [box(material, (x, 0, 0), (0.03, height, depth)) for x in (-width / 2, width / 2)]
-    parts.append(
-        box(mixed(rng, "plaster", size=1, tint=material.dark), (0, 0, -depth / 2 + 0.01), (width, height, 0.02))
-    )
+    parts.append(box(mix(rng, "plaster", size=1, tint=material.dark), (0, 0, -depth / 2 + 0.01), (width, height, 0.02)))
     count = int(rng.integers(3, 6))
     for y in np.linspace(0.05, height - 0.03, count + 1):
         parts.append(box(material, (0, float(y), 0), (width, 0.03, depth)))
@@ -154,7 +152,7 @@ def shelf(rng: Rng) -> Thing:
     return Thing("shelf", parts, (width + 0.03, depth))
 
 
-def _shelved(rng: Rng, y: float, *, width: float, depth: float, room: float) -> list[Part]:
+def _shelved(rng: Rng, y: float, *, width: float, depth: float, room: float) -> list[SolidPart]:
     """What stands on one board: a row of books, a trinket or nothing."""
     share = rng.uniform(0.3, 0.9)
     x = rng.uniform(-0.5, 0.5) * width * (1 - share) * 0.9
@@ -204,7 +202,7 @@ def sofa(rng: Rng) -> Thing:
     wide = float(places[1] - places[0]) - 0.015
     parts += [box(cloth, (float(x), seat - 0.1, 0.08), (wide, 0.12, depth - 0.2)) for x in places]
     if rng.random() < 0.6:
-        parts.append(Part(ELLIPSOID, (float(places[0]), seat, -0.12), (0.42, 0.4, 0.16), fabric(rng)))
+        parts.append(SolidPart(ELLIPSOID, (float(places[0]), seat, -0.12), (0.42, 0.4, 0.16), fabric(rng)))
     return Thing("sofa", parts, (width, depth))
 
 
@@ -216,7 +214,7 @@ def lamp(rng: Rng) -> Thing:
 
 
 def plant(rng: Rng) -> Thing:
-    pot, height, wide = mixed(rng, "plaster", size=0.5), rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.6)
+    pot, height, wide = mix(rng, "plaster", size=0.5), rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.6)
     leaf = Material((0.01, 0.05, 0.01), (0.12, 0.36, 0.06), "carpet", 0.35)
     parts = [tube(pot, (0, 0, 0), (0.32, height, 0.32))]
     for _ in range(int(rng.integers(3, 6))):
@@ -227,24 +225,22 @@ def plant(rng: Rng) -> Thing:
 
 def crates(rng: Rng) -> Thing:
     """One to three boxes on top of each other."""
-    parts: list[Part] = []
+    parts: list[SolidPart] = []
     y, side = 0.0, rng.uniform(0.3, 0.6)
     floor = (side * 1.5, side * 1.5)
     for _ in range(int(rng.integers(1, 4))):
         height = rng.uniform(0.5, 1.0) * side
         cover = (
-            wood(rng)
-            if rng.random() < 0.4
-            else mixed(rng, str(rng.choice(["picture", "checker", "plaster"])), size=0.5)
+            wood(rng) if rng.random() < 0.4 else mix(rng, str(rng.choice(["picture", "checker", "plaster"])), size=0.5)
         )
-        parts.append(Part(BOX, (0, y, 0), (side, height, side * rng.uniform(0.7, 1.0)), cover, rng.uniform(0, 3)))
+        parts.append(SolidPart(BOX, (0, y, 0), (side, height, side * rng.uniform(0.7, 1.0)), cover, rng.uniform(0, 3)))
         y, side = y + height, side * rng.uniform(0.7, 0.95)
     return Thing("box", parts, floor)
 
 
 def sphere(rng: Rng) -> Thing:
     size = rng.uniform(0.2, 0.6)
-    cover = mixed(rng, str(rng.choice(["stripes", "dots", "checker", "plaster"])), size=size * 1.5, contrast=0.7)
+    cover = mix(rng, str(rng.choice(["stripes", "dots", "checker", "plaster"])), size=size * 1.5, contrast=0.7)
     return Thing("ball", [ball(cover, (0, 0, 0), (size, size, size))], (size, size))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from depthray.data.rendering import furniture as made
 from depthray.data.rendering.furniture import Rng
-from depthray.data.rendering.raycast import Camera, Solids
+from depthray.data.rendering.raycast import RenderCamera, Solids
 from depthray.data.rendering.rooms import KEPT, Content, Placed, Room, assemble, build
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ _NEAR, _FAR = 0.6, 3.0  # metres: a view is poor where something is nearer, and 
 _PROBES = np.array([(x, y, 1.0) for x in (-0.55, -0.28, 0.0, 0.28, 0.55) for y in (-0.4, -0.13, 0.13, 0.4)])
 
 
-class View(NamedTuple):
+class CameraPose(NamedTuple):
     """A camera without pixels: place, turn (camera to world), focal length in widths, shift in widths and heights."""
 
     position: Floats
@@ -31,20 +31,20 @@ class View(NamedTuple):
     focal: float
     shift: tuple[float, float]
 
-    def camera(self, *, height: int, width: int) -> Camera:
+    def camera(self, *, height: int, width: int) -> RenderCamera:
         """The pinhole of an image of this size."""
         x, y = (self.shift[0] + 0.5) * width - 0.5, (self.shift[1] + 0.5) * height - 0.5
-        return Camera(self.position, self.rotation, self.focal * width, (x, y), height, width)
+        return RenderCamera(self.position, self.rotation, self.focal * width, (x, y), height, width)
 
 
 @lru_cache(maxsize=4 * KEPT)
-def view(seed: int, number: int, pose: int) -> View:
+def camera_pose(seed: int, number: int, pose: int) -> CameraPose:
     """A pose in the room, at a human's, a child's or a robot's height."""
     room, rng = build(seed, number), np.random.default_rng([seed, number, _SALT_POSE, pose])
     base = np.random.default_rng([seed, number, _SALT_POSE]).uniform(0, 2 * pi)
     position, rotation = _stand(rng, room, towards=base + pose * pi / 2)
     focal = 0.5 / tan(rng.uniform(52, 72) / 360 * pi)
-    return View(position, rotation, focal, (rng.normal(0, 0.01), rng.normal(0, 0.01)))
+    return CameraPose(position, rotation, focal, (rng.normal(0, 0.01), rng.normal(0, 0.01)))
 
 
 @lru_cache(maxsize=4 * KEPT)
@@ -52,7 +52,7 @@ def foreground(seed: int, number: int, pose: int) -> Content:
     """What comes and goes in front of this pose: someone, some boxes or a ball, standing on free floor in view."""
     room, rng = build(seed, number), np.random.default_rng([seed, number, _SALT_FOREGROUND, pose])
     thing = _FOREGROUNDS[int(rng.integers(len(_FOREGROUNDS)))](rng)
-    eye = view(seed, number, pose).camera(height=240, width=320)
+    eye = camera_pose(seed, number, pose).camera(height=240, width=320)
     spots = _in_view(rng, eye)
     reach = 0.5 * max(thing.floor)
     tall = max(part.at[1] + part.size[1] for part in thing.parts)
@@ -82,7 +82,7 @@ def _stand(rng: Rng, room: Room, *, towards: float) -> tuple[Floats, Floats]:
     return positions[best], turns[best]
 
 
-def _in_view(rng: Rng, eye: Camera) -> Floats:
+def _in_view(rng: Rng, eye: RenderCamera) -> Floats:
     """Some (48,2) places x, z on the floor ahead of the camera."""
     ahead = atan2(eye.rotation[0, 2], eye.rotation[2, 2])
     far, aside = rng.uniform(1.2, 4.0, 48), ahead + rng.uniform(-0.42, 0.42, 48)
@@ -100,7 +100,7 @@ def _within(spots: Floats, room: Room, *, margin: float) -> NDArray[np.bool_]:
     return np.asarray((np.abs(spots) < np.array(room.half) - margin).all(axis=1))
 
 
-def _seen(eye: Camera, solids: Solids, *, spots: Floats, heights: Floats) -> NDArray[np.int64]:
+def _seen(eye: RenderCamera, solids: Solids, *, spots: Floats, heights: Floats) -> NDArray[np.int64]:
     """(n,2) spots, k heights -> (n,) how many of these points lie in the picture with nothing in between."""
     points = np.empty((len(spots), len(heights), 3))
     points[..., 0], points[..., 1], points[..., 2] = spots[:, :1], heights, spots[:, 1:]

@@ -21,7 +21,7 @@ NEAREST = 0.05  # metres; what is nearer to the camera is not seen
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
-class Camera(NamedTuple):
+class RenderCamera(NamedTuple):
     """A pinhole: where it is, how it is turned (camera to world, columns right, down, forward), and its image."""
 
     position: NDArray[np.float64]
@@ -80,7 +80,7 @@ class _Rays(NamedTuple):
     along: tuple[Floats, Floats, Floats]  # (h,w) each
 
 
-def inside(camera: Camera, room: Solids) -> Hits:
+def cast_walls(camera: RenderCamera, room: Solids) -> Hits:
     """Camera in a box -> (H,W) depth in metres and face of its walls, seen from within."""
     turned, origins = _frame(camera, room)
     rays = _rays(turned[0], origins[0], x=camera.x[None], y=camera.y[:, None])
@@ -91,7 +91,7 @@ def inside(camera: Camera, room: Solids) -> Hits:
     return Hits(depth, (2 * axis + (along > 0)).astype(np.int32))
 
 
-def cast(camera: Camera, solids: Solids, *, hits: Hits, first: int) -> None:
+def cast_solids(camera: RenderCamera, solids: Solids, *, hits: Hits, first: int) -> None:
     """Put solids, numbered from `first` on, into the (H,W) hits wherever they are nearer."""
     tiles, nearest = _tiles(camera, solids)
     turned, origins = _frame(camera, solids)
@@ -162,7 +162,7 @@ def _put(window: Hits, hit: NDArray[np.bool_], *, near: Floats, face: NDArray[np
     np.copyto(window.face, face, where=hit, casting="same_kind")
 
 
-def _frame(camera: Camera, solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _frame(camera: RenderCamera, solids: Solids) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """P solids -> (P,3,3) camera to scaled solid, (P,3) camera position in the scaled solid."""
     to_local = solids.to_local
     origins = np.einsum("pij,pj->pi", to_local, camera.position - solids.centre) / solids.half
@@ -176,7 +176,7 @@ def _rays(turned: NDArray[np.float64], origin: NDArray[np.float64], *, x: Floats
     return _Rays(origin.tolist(), (first, second, third))
 
 
-def _tiles(camera: Camera, solids: Solids) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _tiles(camera: RenderCamera, solids: Solids) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """P solids -> (P,4) top, bottom, left, right of the pixels that can show them, (P,) least depth in metres."""
     x, y, z = np.moveaxis((_corners(solids) - camera.position) @ camera.rotation, -1, 0)
     depth = np.maximum(z, NEAREST)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.rendering import furniture as made
-from depthray.data.rendering.furniture import Material, Part, Rng, Thing
+from depthray.data.rendering.furniture import Material, Rng, SolidPart, Thing
 from depthray.data.rendering.raycast import BOX, Solids
 
 CLASSES = (
@@ -37,7 +37,7 @@ class Placed(NamedTuple):
     z: float
     yaw: float
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[SolidPart]:
         """Its parts in the frame of the room."""
         c, s = cos(self.yaw), sin(self.yaw)
         return [
@@ -156,7 +156,7 @@ def _furnish(rng: Rng, half: tuple[float, float]) -> list[Placed]:
     for _ in range(int(rng.integers(2, 7))):
         _try(placed, half, place=_on_floor(rng, half, thing=_pick(rng, _ANYWHERE)))
     if rng.random() < 0.5:
-        rug = made.mixed(rng, str(rng.choice(["carpet", "stripes", "checker", "dots"])), size=rng.uniform(0.4, 1.2))
+        rug = made.mix(rng, str(rng.choice(["carpet", "stripes", "checker", "dots"])), size=rng.uniform(0.4, 1.2))
         size = (rng.uniform(0.5, 1.2) * half[0], 0.012, rng.uniform(0.5, 1.2) * half[1])
         placed.append(Placed(Thing("rug", [made.box(rug, (0, 0, 0), size)], (0, 0)), 0, 0, 0, rng.normal(0, 0.1)))
     return placed
@@ -261,13 +261,11 @@ def _papered(rng: Rng) -> tuple[Material, ...]:
     """Materials of the shell: walls alike (one may differ), a floor, a pale ceiling."""
     kinds = ["plaster", "plaster", "plaster", "stripes", "bricks", "dots", "tiles"]
     tint = made.colour(rng, saturation=0.25, value=0.85)
-    wall = made.mixed(
+    wall = made.mix(
         rng, str(rng.choice(kinds)), size=rng.uniform(0.8, 2.0), contrast=rng.uniform(0.12, 0.35), tint=tint
     )
-    other = made.mixed(rng, str(rng.choice(kinds)), size=1.2, contrast=0.3) if rng.random() < 0.35 else wall
+    other = made.mix(rng, str(rng.choice(kinds)), size=1.2, contrast=0.3) if rng.random() < 0.35 else wall
     kind = str(rng.choice(["planks", "planks", "tiles", "carpet", "checker"]))
-    floor = (
-        made.wood(rng, kind) if kind == "planks" else made.mixed(rng, kind, size=rng.uniform(0.8, 2.0), contrast=0.5)
-    )
-    ceiling = made.mixed(rng, "plaster", size=2.0, contrast=0.1, tint=(0.8, 0.8, 0.78))
+    floor = made.wood(rng, kind) if kind == "planks" else made.mix(rng, kind, size=rng.uniform(0.8, 2.0), contrast=0.5)
+    ceiling = made.mix(rng, "plaster", size=2.0, contrast=0.1, tint=(0.8, 0.8, 0.78))
     return wall, wall, floor, ceiling, other, wall

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.rendering import textures
-from depthray.data.rendering.raycast import BOX, CYLINDER, ELLIPSOID, FACES, Camera, Hits, Solids, cast
+from depthray.data.rendering.raycast import BOX, CYLINDER, ELLIPSOID, FACES, Hits, RenderCamera, Solids, cast_solids
 from depthray.data.rendering.rooms import SHELL, Content, Room
 
 Floats = NDArray[np.float32]
@@ -47,7 +47,7 @@ class Faces:
 class Light(NamedTuple):
     """The lamp as a camera looking down, the depth it sees, and how crowded the floor is."""
 
-    eye: Camera
+    eye: RenderCamera
     depth: Floats  # (_SHADOW,_SHADOW) metres below the lamp
     crowd: Floats  # (_PLAN,_PLAN) 0 free floor .. 1 under furniture, blurred
 
@@ -94,7 +94,7 @@ def light_of(room: Room) -> Light:
     reach = min(max(room.half[0] + abs(x), room.half[1] + abs(z)) / y, 2.5)
     middle = (_SHADOW - 1) / 2
     down = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-    eye = Camera(np.array(room.lamp), down, _SHADOW / 2 / reach, (middle, middle), _SHADOW, _SHADOW)
+    eye = RenderCamera(np.array(room.lamp), down, _SHADOW / 2 / reach, (middle, middle), _SHADOW, _SHADOW)
     alone = Light(eye, np.full((_SHADOW, _SHADOW), np.inf, np.float32), np.zeros((_PLAN, _PLAN), np.float32))
     return obstruct(alone, room.content, room=room)
 
@@ -102,11 +102,11 @@ def light_of(room: Room) -> Light:
 def obstruct(light: Light, content: Content, *, room: Room) -> Light:
     """The lamp with more in its way."""
     hits = Hits(light.depth.copy(), np.zeros((_SHADOW, _SHADOW), np.int32))
-    cast(light.eye, content.solids, hits=hits, first=0)
+    cast_solids(light.eye, content.solids, hits=hits, first=0)
     return Light(light.eye, hits.depth, np.maximum(light.crowd, _crowd(room, content)))
 
 
-def shade(camera: Camera, hits: Hits, *, faces: Faces, room: Room, light: Light) -> Floats:
+def shade(camera: RenderCamera, hits: Hits, *, faces: Faces, room: Room, light: Light) -> Floats:
     """(H,W) hits -> (H,W,3) linear RGB."""
     face, depth = hits.face.ravel(), hits.depth.ravel()
     ray = [_field(camera, row).ravel() for row in camera.rotation.astype(np.float32)]
@@ -203,7 +203,7 @@ def _bend(shape: Ints, half: NDArray[np.float64], *, yaw: NDArray[np.float64]) -
     return np.stack([c * c * x + s * s * z, c * s * (z - x), s * s * x + c * c * z, y * (shape == ELLIPSOID)], axis=1)
 
 
-def _field(camera: Camera, row: Floats) -> Floats:
+def _field(camera: RenderCamera, row: Floats) -> Floats:
     """One row of the rotation -> (H,W) that component of every ray in the world."""
     return np.asarray(row[0] * camera.x[None] + (row[1] * camera.y + row[2])[:, None])
 

@@ -33,12 +33,12 @@ VERSION = 1
 MAGIC = b"depthray"
 TAIL = struct.Struct("<8sQ32s")  # magic, length of the index before it, SHA-256 of that index
 ENCODING = "uint16_mm"
-STEPS = {"uint16_mm": 1000, "uint16_256": 256}  # encodings a shard may have, in steps a metre
+STEPS_PER_METRE = {"uint16_mm": 1000, "uint16_256": 256}  # encodings a shard may have, in steps a metre
 CHANNELS = {"image": (3,), "background": (3,), "depth": (), "sparse": (), "semantics": (), "instances": (), "mask": ()}
 DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "sparse": "<u2"}
 DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1"}
 METRES = ("depth", "sparse")
-AGAIN = "pack the data again with `depthray data pack`"
+REPACK = "pack the data again with `depthray data pack`"
 
 
 class Shard(NamedTuple):
@@ -71,18 +71,20 @@ def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays
     return arrays
 
 
-def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+def to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H,W) float metres -> (H,W) uint16 millimetres; what 16 bits cannot say (beyond 65.535 m) is 0, unmeasured."""
     return _steps(depth, ENCODING)
 
 
 def _steps(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
     """(H,W) float metres -> (H,W) uint16 in the unit of the encoding; what 16 bits cannot say is 0."""
-    rounded = np.rint(np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * STEPS[encoding])
+    rounded = np.rint(
+        np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * STEPS_PER_METRE[encoding]
+    )
     return np.where((rounded >= 0) & (rounded <= 65535), rounded, 0).astype("<u2")
 
 
-def digest(arrays: Arrays) -> str:
+def sample_digest(arrays: Arrays) -> str:
     """SHA-256 of a sample's stored arrays."""
     total = sha256()
     for key in sorted(arrays):
@@ -91,34 +93,34 @@ def digest(arrays: Arrays) -> str:
     return total.hexdigest()
 
 
-def content(frames: Sequence[Frame], digests: Sequence[str]) -> str:
+def content_digest(frames: Sequence[Frame], digests: Sequence[str]) -> str:
     """SHA-256 of what frames hold and are called, in their order."""
     return sha256(json.dumps([frames, digests]).encode()).hexdigest()
 
 
 def open_shard(path: Path) -> Shard:
     """Read the index of a shard; whatever is not a whole, readable shard is a DataError."""
-    with refused(path), path.open("rb") as file:
+    with translate_index_errors(path), path.open("rb") as file:
         status = os.fstat(file.fileno())
-        return parse(file, path, stamp=(status.st_size, status.st_mtime_ns))
+        return parse_shard(file, path, stamp=(status.st_size, status.st_mtime_ns))
 
 
-def parse(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) -> Shard:
+def parse_shard(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) -> Shard:
     """What a shard, or only the end of it that holds its index, says of the shard that lies at `path`."""
     index = _read_index(file, file.seek(0, os.SEEK_END))
     if index["version"] != VERSION:
-        raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {AGAIN}")
+        raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {REPACK}")
     return _shard(path, index, stamp)
 
 
 @contextmanager
-def refused(where: Path | str) -> Iterator[None]:
+def translate_index_errors(where: Path | str) -> Iterator[None]:
     """Turn whatever goes wrong with reading an index into a DataError that names the shard."""
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError) as error:
         reason = f"{error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{where}: not a whole shard ({reason}); remove it and {AGAIN}") from None
+        raise DataError(f"{where}: not a whole shard ({reason}); remove it and {REPACK}") from None
 
 
 def read_tail(tail: bytes) -> tuple[int, bytes]:
@@ -129,12 +131,12 @@ def read_tail(tail: bytes) -> tuple[int, bytes]:
     return length, checksum
 
 
-def unaltered(shard: Shard, handle: int, row: int) -> bool:
+def is_unaltered(shard: Shard, handle: int, row: int) -> bool:
     """Whether the bytes of a frame in the open file `handle` are still those that were packed."""
     arrays = {key: read_stored(shard, handle, row, key=key) for key in shard.offsets}
     if shard.intrinsics is not None:
         arrays["intrinsics"] = shard.intrinsics[row]
-    return digest(arrays) == shard.digests[row]
+    return sample_digest(arrays) == shard.digests[row]
 
 
 def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[Any]:
@@ -142,7 +144,7 @@ def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[A
     array = np.empty((*shard.size, *CHANNELS[key]), DTYPES[key])
     read = os.preadv(handle, [array.data], int(shard.offsets[key][index]))
     if read != array.nbytes:
-        raise DataError(f"{shard.path}: ends in the middle of frame {index} '{shard.frames[index].id}'; {AGAIN}")
+        raise DataError(f"{shard.path}: ends in the middle of frame {index} '{shard.frames[index].id}'; {REPACK}")
     return array
 
 

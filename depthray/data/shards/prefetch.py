@@ -11,17 +11,17 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
-from depthray.data.source import Sharded, Source
+from depthray.data.source import ShardedSource, Source
 from depthray.errors import DepthrayError
 
 T = TypeVar("T")
 
 
-def fetched(source: Source, items: list[T], *, hold: bool) -> Iterable[T]:
+def prefetch(source: Source, items: list[T], *, hold: bool) -> Iterable[T]:
     """Steps or micro-batches of keys, the shards they need fetched ahead of them where they lie in a store."""
-    if not (isinstance(source, Sharded) and source.remote):
+    if not (isinstance(source, ShardedSource) and source.remote):
         return items
-    return fetched_ahead(source, items, [_indices(item) for item in items], hold=hold)
+    return prefetch_shards(source, items, [_indices(item) for item in items], hold=hold)
 
 
 def _indices(keys: Any) -> list[int]:
@@ -29,7 +29,9 @@ def _indices(keys: Any) -> list[int]:
     return [index for part in keys for index in _indices(part)] if isinstance(keys, list) else [keys[1]]
 
 
-def fetched_ahead(source: Sharded, items: Sequence[T], frames: Sequence[list[int]], *, hold: bool) -> Iterator[T]:
+def prefetch_shards(
+    source: ShardedSource, items: Sequence[T], frames: Sequence[list[int]], *, hold: bool
+) -> Iterator[T]:
     """The items in order; when one is given, the first shard beyond those of its frames is on its way.
 
     With `hold` an item is only given once the shards of its own frames are open here.
@@ -53,6 +55,6 @@ def fetched_ahead(source: Sharded, items: Sequence[T], frames: Sequence[list[int
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fetch(source: Sharded, number: int) -> None:
+def _fetch(source: ShardedSource, number: int) -> None:
     with suppress(DepthrayError):  # whoever reads the shard meets it too, and tells
         source.fetch(number)

@@ -19,24 +19,24 @@ from depthray.data.shards.format import TAIL, Shard
 from depthray.errors import DataError, ResourceError
 from depthray.storage import cache, remote
 from depthray.storage.local import replace
-from depthray.storage.remote import Folder
+from depthray.storage.remote import RemoteFolder
 
-AT_ONCE = 16  # indexes read at a time: each is a wait for the storage
+INDEXES_AT_ONCE = 16  # indexes read at a time: each is a wait for the storage
 
 
-class Remote:
+class RemoteShards:
     """The shards below an address, or the one that it names."""
 
     def __init__(self, url: str) -> None:
-        url = remote.address(url)
+        url = remote.normalize_address(url)
         where, _, only = url.rpartition("/") if url.endswith(".h5") else (url, "", "")
-        self._folder, self._process = Folder(where), os.getpid()
-        self._cache = cache.of_this_node()
+        self._folder, self._process = RemoteFolder(where), os.getpid()
+        self._cache = cache.node_cache()
         files = self._folder.files()
         names = [only] if only else sorted(name for name in files if name.endswith(".h5") and "/" not in name)
         if not names or only and only not in files:
             raise DataError(f"{url}: no *.h5 shards there; make them with `depthray data pack` and copy them there")
-        with ThreadPoolExecutor(AT_ONCE) as threads:
+        with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
             self.shards = list(threads.map(lambda name: self._read_index(name, files[name]), names))
         self._names = {shard.path: name for shard, name in zip(self.shards, names, strict=True)}
 
@@ -45,7 +45,7 @@ class Remote:
 
     def open(self, shard: Shard) -> int:
         """The shard in the cache, open for reading and safe from removal until it is closed."""
-        return self._cache.open(cache.Wanted(shard.path, shard.stamp[0], lambda path: self._fetch(shard, path)))
+        return self._cache.open(cache.CachedFile(shard.path, shard.stamp[0], lambda path: self._fetch(shard, path)))
 
     def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
         """Raise ResourceError where the cache cannot hold these shards at once."""
@@ -53,7 +53,7 @@ class Remote:
 
     def _read_index(self, name: str, size: int) -> Shard:
         """A shard's index: from the cache where it is the one the shard has now, which its last bytes say."""
-        with format.refused(f"{self._folder}/{name}"):
+        with format.translate_index_errors(f"{self._folder}/{name}"):
             tail = self._folder.read(name, start=max(size - TAIL.size, 0))
             length, checksum = format.read_tail(tail)
             path = self._place(name, checksum)
@@ -61,7 +61,7 @@ class Remote:
             if not index:
                 index = self._folder.read(name, start=max(size - TAIL.size - length, 0))
                 _keep(path.with_suffix(".index"), index)
-            return format.parse(io.BytesIO(index), path, stamp=(size, None))
+            return format.parse_shard(io.BytesIO(index), path, stamp=(size, None))
 
     def _place(self, name: str, checksum: bytes) -> Path:
         folder = sha256(self._folder.url.encode()).hexdigest()[:16]
@@ -104,5 +104,5 @@ def _refuse_damaged(shard: Shard, where: str) -> None:
     """Raise DataError for a fetched shard with a frame whose bytes are not those that were packed."""
     with shard.path.open("rb") as file:
         for row, frame in enumerate(shard.frames):
-            if not format.unaltered(shard, file.fileno(), row):
+            if not format.is_unaltered(shard, file.fileno(), row):
                 raise DataError(f"{where}: frame '{frame.id}' is not as it was packed; copy the shard there again")

@@ -15,12 +15,22 @@ from typing import Any
 
 import h5py
 
-from depthray.data.shards.format import CHANNELS, ENCODING, FORMAT, MAGIC, TAIL, VERSION, Arrays, content, digest
+from depthray.data.shards.format import (
+    CHANNELS,
+    ENCODING,
+    FORMAT,
+    MAGIC,
+    TAIL,
+    VERSION,
+    Arrays,
+    content_digest,
+    sample_digest,
+)
 from depthray.data.source import Frame
 from depthray.errors import ResourceError
 
 
-class Writers:
+class RangeWriter:
     """The unfinished shards of a range of frames, one for each shape of sample."""
 
     def __init__(
@@ -33,8 +43,8 @@ class Writers:
         self._encoding = encoding
         self._open: dict[Any, _Writer] = {}
 
-    def __enter__(self) -> Writers:
-        with writing(self._out):
+    def __enter__(self) -> RangeWriter:
+        with translate_write_errors(self._out):
             for stale in self._out.glob(f".tmp-{self._number:05d}-*"):  # of a worker that was killed
                 stale.unlink()
         return self
@@ -61,9 +71,9 @@ class Writers:
             del self._open[shapes]
 
 
-def prepare(out: Path) -> None:
+def prepare_folder(out: Path) -> None:
     """Make the folder of the shards, and remove what a call that was killed left there."""
-    with writing(out):
+    with translate_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         for stale in out.glob(".tmp-*"):
             stale.unlink()
@@ -114,7 +124,7 @@ class _Writer:
         self._encoding = encoding
         self._frames: list[Frame] = []
         self._digests: list[str] = []
-        with writing(out):
+        with translate_write_errors(out):
             self._disk = _Disk(self._temporary)
         self._file = h5py.File(self._disk, "w")
         for key, array in arrays.items():
@@ -129,10 +139,10 @@ class _Writer:
         """Append a sample."""
         for key, array in arrays.items():
             self._file[key][self.count] = array
-        with writing(self._out):
+        with translate_write_errors(self._out):
             self._disk.check()
         self._frames.append(frame)
-        self._digests.append(digest(arrays))
+        self._digests.append(sample_digest(arrays))
 
     def finish(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Complete the file and give it its name: from then on it counts."""
@@ -140,7 +150,7 @@ class _Writer:
         index = self._index(provenance)
         self._file.close()
         self._disk.close()
-        with writing(path):
+        with translate_write_errors(path):
             self._disk.check()
             _append(self._temporary, index)
             os.rename(self._temporary, path)
@@ -163,7 +173,7 @@ class _Writer:
             version=VERSION,
             encoding=self._encoding,
             provenance=json.dumps(dict(provenance), sort_keys=True),
-            sha256=content(self._frames, self._digests),
+            sha256=content_digest(self._frames, self._digests),
         )
         self._file.flush()
 
@@ -182,7 +192,7 @@ class _Writer:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def translate_write_errors(path: Path) -> Iterator[None]:
     """Turn an error of the file system into a ResourceError that names the path."""
     try:
         yield

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from depthray.data import encodings
-from depthray.data.source import INPUTS, MADE, TARGETS, Source
+from depthray.data.source import DERIVED, INPUTS, TARGETS, Source
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage import remote as storage
 
@@ -73,7 +73,7 @@ def _verify(source: Source, section: Data) -> None:
     if double:
         raise DataError(f"{section.root}: {len(double)} frame ids are used twice, first '{double[0]}'; ids must differ")
     for word, keys in (("inputs", section.inputs), ("targets", section.targets)):
-        made = set() if section.sparse.pattern == "stored" else set(MADE)
+        made = set() if section.sparse.pattern == "stored" else set(DERIVED)
         missing = sorted(set(keys) - source.keys - made)
         if missing:
             raise DataError(f"{section.root}: data.{word} wants '{missing[0]}', which this data set lacks")

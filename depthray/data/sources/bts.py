@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.readers import kinect as kinect
-from depthray.data.readers.files import pinhole, read_text, root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
+from depthray.data.readers.files import data_root, pinhole, read_text
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
 from depthray.data.split import SIDES
 from depthray.errors import DataError
@@ -40,7 +40,7 @@ BASES = ("", "sync", "official_splits/train", "official_splits/test", "train", "
 def open_source(section: Data) -> Bts:
     """The lists in the folder at `section.root`, or the one that it is."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     lists = [root] if root.is_file() else _lists(root)
     if not lists:
         raise DataError(f"{root}: no .txt file there with lines `rgb depth focal`; copy BTS's lists to it")
@@ -115,9 +115,9 @@ def _base(root: Path, name: str) -> str:
     return next((base for base in BASES if (root / base / name.lstrip("/")).is_file()), "")
 
 
-def _row(words: list[str], path: Path, *, number: int, base: str) -> Row:
+def _row(words: list[str], path: Path, *, number: int, base: str) -> FrameRow:
     rgb, depth = (str(PurePosixPath(base) / word.lstrip("/")) for word in words[:2])
     name = PurePosixPath(words[0].lstrip("/")).with_suffix("")
     split = next((side for side in SIDES if side in path.name), "")
     frame = Frame(str(name), kinect.room_of(name.parent.name), split=split, source=path.stem)
-    return Row(frame, (rgb, depth), named=f"{path.name} line {number}", camera=(words[2],))
+    return FrameRow(frame, (rgb, depth), named=f"{path.name} line {number}", camera=(words[2],))

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.readers.files import pinhole, root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.source import Frame, refuse_encoding, wanted
+from depthray.data.readers.files import data_root, pinhole
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
+from depthray.data.source import Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ PINHOLE = (886.81, 927.06, 512.0, 384.0)  # fx, fy, cx, cy in pixels at SIZE
 def open_source(section: Data) -> Diode:
     """The data set, or one side of it, at `section.root`."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     rows = list(_rows(root))
     if not rows:
         raise DataError(f"{root}: no [train|val]/indoors|outdoor/scene_*/scan_*/*.png there, as DIODE has them")
-    return Diode(root, rows, roles=ROLES, keys=KEYS & wanted(section), encoding=ENCODING)
+    return Diode(root, rows, roles=ROLES, keys=KEYS & keys_to_read(section), encoding=ENCODING)
 
 
 def fits(root: Path) -> bool:
@@ -69,11 +69,11 @@ class Diode(FrameFiles):
         return np.where(counts.reshape(depth.shape) > 0, depth, np.float32(0))
 
 
-def _rows(root: Path) -> Iterator[Row]:
+def _rows(root: Path) -> Iterator[FrameRow]:
     for side in ("", *SIDES):
         for place in PLACES:
             for image in sorted((root / side / place).glob("scene_*/scan_*/*.png")):
                 name = str(image.relative_to(root).with_suffix(""))
                 scene = f"{place}/{image.parents[1].name}"
                 files = (f"{name}.png", f"{name}_depth.npy", f"{name}_depth_mask.npy")
-                yield Row(Frame(f"{scene}/{image.parent.name}/{image.stem}", scene, side, f"diode-{place}"), files)
+                yield FrameRow(Frame(f"{scene}/{image.parent.name}/{image.stem}", scene, side, f"diode-{place}"), files)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.readers.files import HINT, Pixels, checked_camera, pinhole, read_text, root_of
-from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
-from depthray.data.source import Frame, wanted
+from depthray.data.readers.files import HINT, Pixels, check_camera, data_root, pinhole, read_text
+from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
+from depthray.data.source import Frame, keys_to_read
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ OPTIONAL = (*MAPS, *PINHOLE, "split", "source", "id")
 LOSSY = (".jpg", ".jpeg", ".webp")
 
 
-def open_source(section: Data) -> Folder:
+def open_source(section: Data) -> CsvFolder:
     """The folder, or the index itself, at `section.root`."""
-    root = root_of(section)
-    return Folder(root if root.is_file() else root / INDEX, section.encoding, wanted(section))
+    root = data_root(section)
+    return CsvFolder(root if root.is_file() else root / INDEX, section.encoding, keys_to_read(section))
 
 
 def fits(root: Path) -> bool:
@@ -44,7 +44,7 @@ def fits(root: Path) -> bool:
     return root.suffix == ".csv" or (root / INDEX).is_file()
 
 
-class Folder(FrameFiles):
+class CsvFolder(FrameFiles):
     """A data set of single files. See `depthray.data.source.Source`."""
 
     called = {"image": "rgb", **{key: column for column, key in MAPS.items()}}
@@ -127,10 +127,10 @@ def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:
     return frozenset(filled)
 
 
-def _row(line: Line, files: tuple[str, ...], camera: tuple[str, ...]) -> Row:
+def _row(line: Line, files: tuple[str, ...], camera: tuple[str, ...]) -> FrameRow:
     name = line.get("id") or str(Path(line["rgb"]).with_suffix(""))
     frame = Frame(name, line["scene"], split=line.get("split", ""), source=line.get("source", ""))
-    return Row(frame, tuple(line[column] for column in files), camera=tuple(line[column] for column in camera))
+    return FrameRow(frame, tuple(line[column] for column in files), camera=tuple(line[column] for column in camera))
 
 
 def _matrix(words: tuple[str, ...], where: str) -> NDArray[np.float32]:
@@ -139,4 +139,4 @@ def _matrix(words: tuple[str, ...], where: str) -> NDArray[np.float32]:
         matrix = pinhole(*(float(word) for word in words))
     except ValueError:
         raise DataError(f"{where}: {', '.join(PINHOLE)} must be numbers, are {list(words)}") from None
-    return checked_camera(matrix, where=where)
+    return check_camera(matrix, where=where)

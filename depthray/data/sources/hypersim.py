@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.readers.files import Pixels, pinhole, read_text, root_of
-from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
-from depthray.data.readers.hdf5 import datasets
-from depthray.data.source import Frame, refuse_encoding, wanted
+from depthray.data.readers.files import Pixels, data_root, pinhole, read_text
+from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
+from depthray.data.readers.hdf5 import read_datasets
+from depthray.data.source import Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ IDS = {"semantics": "semantic", "instances": "semantic_instance"}  # key: part o
 def open_source(section: Data) -> Hypersim:
     """The scenes at `section.root`."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     images = sorted(root.glob("ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg"))
     if not images:
         raise DataError(f"{root}: no ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg, as Hypersim has them")
-    wants = wanted(section)
+    wants = keys_to_read(section)
     ids = tuple(key for key in IDS if key in wants and _geometry(images[0], IDS[key]).is_file())
     rows = list(_rows(root, images, ids))
     keys = wants & {"image", "depth", "intrinsics", *ids}
@@ -83,11 +83,11 @@ class Hypersim(FrameFiles):
         return np.maximum(ids, 0).astype(np.int32)
 
     def _dataset(self, index: int, role: str) -> Pixels:
-        (array,) = datasets(self.files.unchanged(self.file(index, role)), "dataset")
+        (array,) = read_datasets(self.files.unchanged(self.file(index, role)), "dataset")
         return array
 
 
-def _rows(root: Path, images: list[Path], ids: tuple[str, ...]) -> Iterator[Row]:
+def _rows(root: Path, images: list[Path], ids: tuple[str, ...]) -> Iterator[FrameRow]:
     sides = _sides(root / SPLIT)
     for image in images:
         scene, camera, number = _names(image)
@@ -95,7 +95,7 @@ def _rows(root: Path, images: list[Path], ids: tuple[str, ...]) -> Iterator[Row]
         if sides is None or (scene, camera, number) in sides:
             split = sides[scene, camera, number] if sides else ""
             frame = Frame(f"{scene}/{camera}/{number:04d}", scene, split, "hypersim")
-            yield Row(frame, tuple(str(path.relative_to(root)) for path in files))
+            yield FrameRow(frame, tuple(str(path.relative_to(root)) for path in files))
 
 
 def _names(image: Path) -> tuple[str, str, int]:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from depthray.data import encodings
-from depthray.data.readers.files import pinhole, read_text, root_of
-from depthray.data.readers.frame_files import PAIR, FrameFiles, Row
-from depthray.data.source import Frame, refuse_encoding, wanted
+from depthray.data.readers.files import data_root, pinhole, read_text
+from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
+from depthray.data.source import Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ PINHOLES = {
 def open_source(section: Data) -> Kitti:
     """The drives, or the selected frames, at `section.root`."""
     refuse_encoding(section)
-    root = root_of(section)
-    keys = wanted(section) & {"image", "depth", "intrinsics", "sparse"}
+    root = data_root(section)
+    keys = keys_to_read(section) & {"image", "depth", "intrinsics", "sparse"}
     keys -= set() if section.sparse.pattern == "stored" else {"sparse"}
     selection = _selection(root)
     source = _open_selection(selection, keys) if selection else _open_drives(root, keys)
@@ -93,7 +93,7 @@ def _open_selection(root: Path, keys: frozenset[str]) -> Kitti:
     return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING)
 
 
-def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[Row]:
+def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[FrameRow]:
     for side in SIDES:
         for truth in sorted(root.glob(f"{side}/*_sync/proj_depth/groundtruth/image_0[23]")):
             drive, camera = truth.parents[2].name, truth.name
@@ -102,7 +102,7 @@ def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[Row]:
                 sparse = truth.parents[1] / "velodyne_raw" / camera / depth.name
                 files = (colour / f"{depth.stem}{ending}", depth, *((sparse,) if with_sparse else ()))
                 frame = Frame(f"{drive}/{camera}/{depth.stem}", drive, side, "kitti")
-                yield Row(frame, tuple(str(path.relative_to(root)) for path in files))
+                yield FrameRow(frame, tuple(str(path.relative_to(root)) for path in files))
 
 
 def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:
@@ -122,7 +122,7 @@ def _selection(root: Path) -> Path | None:
     return next((root / name for name in SELECTED if (root / name / "groundtruth_depth").is_dir()), None)
 
 
-def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[Row]:
+def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[FrameRow]:
     for image in sorted((root / "image").glob("*.png")):
         parts = SELECTED_NAME.fullmatch(image.name)
         if not parts:
@@ -135,7 +135,7 @@ def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[Row]:
             "intrinsics": f"intrinsics/{image.stem}.txt",
         }
         frame = Frame(f"{drive}/{camera}/{number}", drive, "val", "kitti")
-        yield Row(frame, tuple(files[role] for role in roles))
+        yield FrameRow(frame, tuple(files[role] for role in roles))
 
 
 @cache

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthray.data.readers.files import GREY, Pixels, read_text, root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.source import Frame, refuse_encoding, wanted
+from depthray.data.readers.files import GREY, Pixels, data_root, read_text
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
+from depthray.data.source import Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,20 +32,22 @@ SUFFIX = ".jpeg"
 ENCODING = "uint8_10m"
 
 
-def open_source(section: Data) -> Museum:
+def open_source(section: Data) -> ModestMuseum:
     """The pictures at `section.root` that are on a side of the split."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     lines = list(_lines(root / MAP))
     held = [
-        held_out({_identities(line[1])[part] for line in lines}, section.val_fraction, f"{section.split_seed}/{word}")
+        choose_held_out(
+            {_identities(line[1])[part] for line in lines}, section.val_fraction, f"{section.split_seed}/{word}"
+        )
         for part, word in enumerate(("background", "person"))
     ]
-    roles = tuple(key for key in FOLDERS if key in ("image", "depth") or key in wanted(section))
+    roles = tuple(key for key in FOLDERS if key in ("image", "depth") or key in keys_to_read(section))
     rows = list(_rows(lines, roles, held))
     left = len(lines) - len(rows)
     notes = [f"{left} pictures left out: either their background or their person is held out, not both"] if left else []
-    return Museum(root, rows, roles=roles, keys=frozenset(roles), encoding=ENCODING, notes=notes)
+    return ModestMuseum(root, rows, roles=roles, keys=frozenset(roles), encoding=ENCODING, notes=notes)
 
 
 def fits(root: Path) -> bool:
@@ -53,7 +55,7 @@ def fits(root: Path) -> bool:
     return (root / MAP).is_file()
 
 
-def held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
+def choose_held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
     """A share of the identities, the first in the order of a hash; at least one and never all, but none for 0."""
     order = sorted(set(identities), key=lambda identity: sha256(f"{salt}/{identity}".encode()).digest())
     if share == 0 or len(order) < 2:
@@ -61,7 +63,7 @@ def held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
     return set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
 
 
-class Museum(FrameFiles):
+class ModestMuseum(FrameFiles):
     """The pictures. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "Museum"
@@ -80,7 +82,7 @@ class Museum(FrameFiles):
         return self.files.load(self.file(index, "depth"), GREY)
 
 
-def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) -> Iterator[Row]:
+def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) -> Iterator[FrameRow]:
     for line in lines:
         background, person = _identities(line[1])
         unseen = {background in held[0], person in held[1]}
@@ -88,7 +90,7 @@ def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) 
             split = "val" if unseen == {True} else "train"
             stems = dict(zip(FOLDERS, line, strict=True))
             files = tuple(f"{FOLDERS[role]}/{stems[role]}{SUFFIX}" for role in roles)
-            yield Row(Frame(stems["image"], background, split, "modest"), files)
+            yield FrameRow(Frame(stems["image"], background, split, "modest"), files)
 
 
 def _lines(path: Path) -> Iterator[list[str]]:

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from depthray.data.readers import kinect as kinect
-from depthray.data.readers.files import read_text, root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
+from depthray.data.readers.files import data_root, read_text
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
 
@@ -27,15 +27,15 @@ PREFIX = "data/"
 KEYS = frozenset({"image", "depth", "intrinsics"})
 
 
-def open_source(section: Data) -> Kaggle:
+def open_source(section: Data) -> NyuKaggle:
     """The parts there are at `section.root`, the folder `data` or the one around it; or one part's CSV."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     lists = [root] if root.is_file() else _lists(root)
     if not lists or not set(PARTS).issuperset(path.name for path in lists):
         raise DataError(f"{root}: neither {' nor '.join(PARTS)} there, nor in a folder data in it")
     rows = [row for path in lists for row in _read(path)]
-    return Kaggle(lists[0].parent, rows, keys=KEYS, encoding=" or ".join(ENCODINGS.values()))
+    return NyuKaggle(lists[0].parent, rows, keys=KEYS, encoding=" or ".join(ENCODINGS.values()))
 
 
 def fits(root: Path) -> bool:
@@ -43,7 +43,7 @@ def fits(root: Path) -> bool:
     return bool(_lists(root))
 
 
-class Kaggle(FrameFiles):
+class NyuKaggle(FrameFiles):
     """A data set of two parts with a unit each. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "Kaggle"
@@ -66,7 +66,7 @@ def _lists(root: Path) -> list[Path]:
     return []
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[FrameRow]:
     lines = csv.reader(io.StringIO(read_text(path, kind="CSV file"), newline=""))
     try:
         return [_row(line, f"{path.name} line {number}", path) for number, line in enumerate(lines, 1) if line]
@@ -74,7 +74,7 @@ def _read(path: Path) -> list[Row]:
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
 
 
-def _row(line: list[str], named: str, path: Path) -> Row:
+def _row(line: list[str], named: str, path: Path) -> FrameRow:
     if len(line) != 2 or not all(word.strip() for word in line):
         number = named.removeprefix(path.name).strip()
         raise DataError(
@@ -83,4 +83,4 @@ def _row(line: list[str], named: str, path: Path) -> Row:
     rgb, depth = (word.strip().replace("\\", "/").removeprefix(PREFIX) for word in line)
     name = str(PurePosixPath(rgb).with_suffix("")).removesuffix("_colors")
     scene = kinect.room_of(PurePosixPath(rgb).parent.name.removesuffix("_out"))
-    return Row(Frame(name, scene, split=PARTS[path.name], source="nyu"), (rgb, depth), named=named)
+    return FrameRow(Frame(name, scene, split=PARTS[path.name], source="nyu"), (rgb, depth), named=named)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from depthray.data import encodings
 from depthray.data.readers import kinect as kinect
 from depthray.data.readers import mat5
-from depthray.data.readers.files import root_of
-from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, reading
-from depthray.data.source import Frame, frame_text, refuse_encoding, wanted
+from depthray.data.readers.files import data_root
+from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, translate_hdf5_errors
+from depthray.data.source import Frame, frame_text, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ ENCODING = "float_m"
 IDS = {"semantics": "labels", "instances": "instances"}
 
 
-def open_source(section: Data) -> Mat:
+def open_source(section: Data) -> NyuMat:
     """The .mat file at `section.root`, or in it, with depth as measured."""
     return open_mat(section, depth=MEASURED)
 
 
-def open_mat(section: Data, *, depth: str) -> Mat:
+def open_mat(section: Data, *, depth: str) -> NyuMat:
     """The .mat file at `section.root`, or in it; `depth` is the variable of the file to take."""
     refuse_encoding(section)
-    root = root_of(section)
-    return Mat(root / NAME if root.is_dir() else root, depth, wanted(section))
+    root = data_root(section)
+    return NyuMat(root / NAME if root.is_dir() else root, depth, keys_to_read(section))
 
 
 def fits(root: Path) -> bool:
@@ -53,12 +53,12 @@ def fits(root: Path) -> bool:
     return path.suffix == ".mat" and is_hdf5(path)
 
 
-class Mat:
+class NyuMat:
     """The labelled part. See `depthray.data.source.Source`."""
 
     def __init__(self, path: Path, depth: str, keys: frozenset[str]) -> None:
         self._mat, self._depth = Hdf5(path), depth
-        with reading(path), open_file(path) as file:
+        with translate_hdf5_errors(path), open_file(path) as file:
             self._shapes = {name: file[name].shape for name in ("images", depth, *IDS.values()) if name in file}
             _check_shapes(self._shapes, path, depth)
             scenes = _words(file, "scenes")
@@ -90,7 +90,7 @@ class Mat:
 
     def faults(self, index: int) -> list[str]:
         """Values of depth that are taken for unmeasured though they are not 0."""
-        odd = encodings.odd_values(self.stored_depth(index))
+        odd = encodings.describe_odd_values(self.stored_depth(index))
         return [f"{self._where(index)}: {odd} values, read as unmeasured"] if odd else []
 
     def encoding(self, index: int) -> str:
@@ -107,7 +107,7 @@ class Mat:
 
     def _array(self, name: str, index: int) -> NDArray[Any]:
         """Variable, frame -> (H,W[,C]) upright."""
-        with reading(self._mat.path):
+        with translate_hdf5_errors(self._mat.path):
             try:
                 stored: NDArray[Any] = self._mat.file[name][index]
             except (OSError, RuntimeError) as error:
@@ -151,7 +151,7 @@ def _sides(path: Path, count: int) -> dict[int, str]:
     """splits.mat, if there is one -> side by number of the frame, from 1; each frame has to be on one."""
     if not path.exists():
         return {}
-    found = mat5.arrays(path)
+    found = mat5.read_arrays(path)
     missing = [name for name in SIDES.values() if name not in found]
     if missing:
         raise DataError(f"{path}: no variable '{missing[0]}'")

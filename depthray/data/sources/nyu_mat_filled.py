@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.data.sources.nyu_mat import FILLED, Mat, open_mat
+from depthray.data.sources.nyu_mat import FILLED, NyuMat, open_mat
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 
-def open_source(section: Data) -> Mat:
+def open_source(section: Data) -> NyuMat:
     """The .mat file at `section.root`, or in it, with depth filled in."""
     return open_mat(section, depth=FILLED)
 

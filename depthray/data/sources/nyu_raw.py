@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray.data.readers import kinect as kinect
-from depthray.data.readers.files import root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
+from depthray.data.readers.files import data_root
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
 
@@ -29,10 +29,10 @@ LAG = 0.1  # seconds; a hand-held camera moves on
 NAME = re.compile(r"[rd]-(\d+(?:\.\d+)?)-\d+\.(?:ppm|pgm)")
 
 
-def open_source(section: Data) -> Raw:
+def open_source(section: Data) -> NyuRaw:
     """The recordings under `section.root`, which may be one of them."""
     refuse_encoding(section)
-    return Raw(root_of(section))
+    return NyuRaw(data_root(section))
 
 
 def fits(root: Path) -> bool:
@@ -42,7 +42,7 @@ def fits(root: Path) -> bool:
     return any(any(root.glob(f"{level}r-*.ppm")) and any(root.glob(f"{level}d-*.pgm")) for level in ("", "*/", "*/*/"))
 
 
-class Raw(FrameFiles):
+class NyuRaw(FrameFiles):
     """A data set of recordings. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "Raw"
@@ -79,7 +79,7 @@ def _recordings(root: Path) -> Iterator[Path]:
             yield Path(folder)
 
 
-def _pair_up(root: Path, folder: Path) -> tuple[list[Row], int]:
+def _pair_up(root: Path, folder: Path) -> tuple[list[FrameRow], int]:
     """A recording -> its frames in the order of time, and the number of colour images without depth."""
     colours, depths = _timed(folder, "r-*.ppm"), _timed(folder, "d-*.pgm")
     times = [time for time, _ in depths]
@@ -92,11 +92,11 @@ def _pair_up(root: Path, folder: Path) -> tuple[list[Row], int]:
     return rows, len(colours) - len(rows)
 
 
-def _row(root: Path, rgb: Path, depth: Path) -> Row:
+def _row(root: Path, rgb: Path, depth: Path) -> FrameRow:
     name = rgb.relative_to(root)
     # The folder's own name, also where the root is itself a recording.
     frame = Frame(str(name.with_suffix("")), kinect.room_of(rgb.parent.resolve().name), split="", source="nyu")
-    return Row(frame, (str(name), str(depth.relative_to(root))), named=f"recording {rgb.parent.name}")
+    return FrameRow(frame, (str(name), str(depth.relative_to(root))), named=f"recording {rgb.parent.name}")
 
 
 def _timed(folder: Path, pattern: str) -> list[tuple[float, Path]]:

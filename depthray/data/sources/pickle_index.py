@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from depthray.data.readers.files import root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.source import Frame, wanted
+from depthray.data.readers.files import data_root
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
+from depthray.data.source import Frame, keys_to_read
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ PAUSE = 10.0  # seconds
 BLOCK = 100  # frames
 
 
-def open_source(section: Data) -> Indexed:
+def open_source(section: Data) -> PickleIndex:
     """The index, or the folder of one, at `section.root`."""
-    index = _index(root_of(section))
+    index = _index(data_root(section))
     names = read_names(index)
     pairs = zip(_placed(index, names, COLOURS), _placed(index, names.values(), DEPTHS), strict=True)
     rows = [
-        Row(Frame(str(Path(name).with_suffix("")), scene, "", ""), pair)
+        FrameRow(Frame(str(Path(name).with_suffix("")), scene, "", ""), pair)
         for name, scene, pair in zip(names, _scenes(list(names)), pairs, strict=True)
     ]
-    return Indexed(index.parent, rows, keys=KEYS & wanted(section), encoding=section.encoding)
+    return PickleIndex(index.parent, rows, keys=KEYS & keys_to_read(section), encoding=section.encoding)
 
 
 def fits(root: Path) -> bool:
@@ -64,7 +64,7 @@ def read_names(path: Path) -> dict[str, str]:
     return names
 
 
-class Indexed(FrameFiles):
+class PickleIndex(FrameFiles):
     """A data set of pairs, whose unit the recipe declares. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "Indexed"

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from depthray.data.readers.files import Pixels, root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.readers.hdf5 import datasets
+from depthray.data.readers.files import Pixels, data_root
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
+from depthray.data.readers.hdf5 import read_datasets
 from depthray.data.readers.kinect import room_of
 from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
@@ -30,11 +30,11 @@ OFFICIAL = "official"
 def open_source(section: Data) -> S2d:
     """The folders `train` and `val` at `section.root`."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     names = [path.relative_to(root) for part in PARTS for path in sorted((root / part).glob(FILES))]
     if not names:
         raise DataError(f"{root}: no train/<recording>/00001.h5 there, nor val/official/00001.h5")
-    rows = [Row(_frame(name), (str(name),)) for name in names]
+    rows = [FrameRow(_frame(name), (str(name),)) for name in names]
     return S2d(root, rows, roles=("depth",), keys=frozenset({"image", "depth"}), encoding=ENCODING)
 
 
@@ -64,7 +64,7 @@ class S2d(FrameFiles):
         return self.odd_depth(index)
 
     def _datasets(self, index: int, *names: str) -> list[Pixels]:
-        return datasets(self.files.unchanged(self.file(index, "depth")), *names)
+        return read_datasets(self.files.unchanged(self.file(index, "depth")), *names)
 
 
 def _frame(name: Path) -> Frame:

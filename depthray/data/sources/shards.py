@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
-from depthray.data.readers.files import root_of
+from depthray.data.readers.files import data_root
 from depthray.data.shards import format
 from depthray.data.shards.format import Shard
-from depthray.data.source import wanted
+from depthray.data.source import keys_to_read
 from depthray.errors import DataError
 from depthray.storage import remote as storage
 
@@ -32,10 +32,10 @@ MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=sha
 def open_source(section: Data) -> Shards:
     """The shards at `section.root`: a folder, one file, or the address of either."""
     if storage.is_remote(section.root):
-        from depthray.data.shards.remote_shards import Remote
+        from depthray.data.shards.remote_shards import RemoteShards
 
-        return Shards(Remote(section.root), wanted(section), remote=True)
-    return Shards(Local(root_of(section)), wanted(section))
+        return Shards(RemoteShards(section.root), keys_to_read(section), remote=True)
+    return Shards(LocalShards(data_root(section)), keys_to_read(section))
 
 
 def fits(root: Path) -> bool:
@@ -43,7 +43,7 @@ def fits(root: Path) -> bool:
     return root.suffix == ".h5" or any(root.glob("*.h5"))
 
 
-class Place(Protocol):
+class ShardStore(Protocol):
     """Where shards lie."""
 
     shards: list[Shard]
@@ -55,7 +55,7 @@ class Place(Protocol):
         """Raise ResourceError where there is no room for these shards at once."""
 
 
-class Local:
+class LocalShards:
     """The shards in a folder, or the one file that it is."""
 
     def __init__(self, root: Path) -> None:
@@ -88,7 +88,7 @@ class _Handle:
 class Shards:
     """A data set of shards. See `depthray.data.source.Source` and `Sharded`."""
 
-    def __init__(self, where: Place, keys: frozenset[str], *, remote: bool = False) -> None:
+    def __init__(self, where: ShardStore, keys: frozenset[str], *, remote: bool = False) -> None:
         self.remote = remote
         self._where, self._shards = where, where.shards
         self._ends = list(accumulate(len(shard.frames) for shard in self._shards))
@@ -102,7 +102,7 @@ class Shards:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the frames and their order, however they are cut into shards."""
-        return format.content(self.frames, [digest for shard in self._shards for digest in shard.digests])
+        return format.content_digest(self.frames, [digest for shard in self._shards for digest in shard.digests])
 
     @property
     def shard_numbers(self) -> NDArray[np.int64]:
@@ -149,9 +149,9 @@ class Shards:
         """Whether the bytes are still those that were packed."""
         number, row = self._place(index)
         shard, handle = self._shards[number], self._open(number)
-        if format.unaltered(shard, handle.number, row):
+        if format.is_unaltered(shard, handle.number, row):
             return []
-        return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {format.AGAIN}"]
+        return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {format.REPACK}"]
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of a frame -> number of its shard and of its row in there."""

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
-from depthray.data.readers.files import Pixels, read_text, root_of
-from depthray.data.readers.frame_files import FrameFiles, Row
-from depthray.data.source import Frame, refuse_encoding, wanted
+from depthray.data.readers.files import Pixels, data_root, read_text
+from depthray.data.readers.frame_files import FrameFiles, FrameRow
+from depthray.data.source import Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ FAR = 8.0  # metres
 def open_source(section: Data) -> SunRgbd:
     """The data set, or the folder of some of its sensors, at `section.root`."""
     refuse_encoding(section)
-    root = root_of(section)
+    root = data_root(section)
     rows = sorted(_rows(root))
     if not rows:
         raise DataError(f"{root}: no folders with image/*.jpg and depth_bfx/ or depth/*.png, as SUN RGB-D has them")
-    return SunRgbd(root, rows, roles=ROLES, keys=KEYS & wanted(section), encoding=ENCODING)
+    return SunRgbd(root, rows, roles=ROLES, keys=KEYS & keys_to_read(section), encoding=ENCODING)
 
 
 def fits(root: Path) -> bool:
@@ -64,7 +64,7 @@ class SunRgbd(FrameFiles):
         return metres(stored, where=str(self.path(index, "depth")))
 
 
-def _rows(root: Path) -> Iterator[Row]:
+def _rows(root: Path) -> Iterator[FrameRow]:
     for place, folders, _ in os.walk(root):
         depth = next((name for name in DEPTHS if name in folders), "")
         if "image" in folders and depth:
@@ -73,7 +73,7 @@ def _rows(root: Path) -> Iterator[Row]:
             files = (_only(frame / "image"), _only(frame / depth), frame / "intrinsics.txt")
             name = str(frame.relative_to(root))
             scene = f"{Path(name).parent}/{_kind(frame)}".rstrip("/")
-            yield Row(Frame(name, scene, "", "sunrgbd"), tuple(str(path.relative_to(root)) for path in files))
+            yield FrameRow(Frame(name, scene, "", "sunrgbd"), tuple(str(path.relative_to(root)) for path in files))
 
 
 def _only(folder: Path) -> Path:

@@ -28,7 +28,7 @@ def test_a_picture_shows_itself_and_its_depth_side_by_side(show: Open, photo: Pa
     shown, half = canvas_of(page), WIDTH // 2
     np.testing.assert_array_equal(shown[:, :half], rgb[:, :half])
     near, far = np.percentile(wall(rgb), [1, 99])
-    expected = sheets.colour(wall(rgb), near=near, far=far).astype(int)
+    expected = sheets.colour_depth(wall(rgb), near=near, far=far).astype(int)
     assert np.abs(shown - expected)[:, half:].max() < 30
     assert np.abs(shown - expected)[:, half:].mean() < 4
     assert page.inner_text("#near") == f"{near:.2f} m" and page.inner_text("#far") == f"{far:.2f} m"

@@ -15,7 +15,7 @@ from frames import depth_map, read_index, write_index
 
 import cluster.train
 from depthray.__main__ import main
-from depthray.data.sources.folder import Folder
+from depthray.data.sources.folder import CsvFolder
 
 
 def break_row(root: Path, number: int, **values: str) -> None:
@@ -103,12 +103,12 @@ def test_check_finds(capsys: pytest.CaptureFixture[str], data: Path, harm: Harm,
 
 
 def test_file_changed_during_the_run(fails: Fails, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(source: Folder, index: int) -> Any:
+    def read(source: CsvFolder, index: int) -> Any:
         os.utime(data / "depth/s0-000.png", ns=(1, 1))
         return whole(source, index)
 
-    whole = Folder.read
-    monkeypatch.setattr(Folder, "read", read)
+    whole = CsvFolder.read
+    monkeypatch.setattr(CsvFolder, "read", read)
     words = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
     fails(3, *words, said="depth/s0-000.png: changed since the data set was opened")
 
