@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from tuning.report.charts.history import Scored
+from tuning.report.charts.history import ScoredTrial
 from tuning.report.charts.marks import Mark
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -17,10 +17,10 @@ def mark(name: str = "0001", *, state: str = "done", shade: int | None = 0, role
     return Mark(name, f"trial {name}", state, shade, role)  # type: ignore[arg-type]
 
 
-def marked(scores: Sequence[float | None]) -> list[Scored]:
+def marked(scores: Sequence[float | None]) -> list[ScoredTrial]:
     states = ("done", "stopped", "running", "done")
     return [
-        Scored(mark(f"{n:04d}", state="failed" if score is None else states[n % 4], shade=n % 8), score)
+        ScoredTrial(mark(f"{n:04d}", state="failed" if score is None else states[n % 4], shade=n % 8), score)
         for n, score in enumerate(scores)
     ]
 

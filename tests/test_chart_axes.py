@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from chart_svg import HOSTILE
 
+from tuning import values as tuning_values
 from tuning.report.charts import axes
-from tuning.report.charts.axes import shown
-from tuning.report.charts.marks import clean, element, number, short, text
+from tuning.report.charts.marks import clean, element, format_coordinate, text
+from tuning.values import format_number, format_value
 
 # -- numbers and marks ------------------------------------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ from tuning.report.charts.marks import clean, element, number, short, text
     ],
 )
 def test_numbers_are_written_for_people(value: float | None, digits: int, expected: str) -> None:
-    assert number(value, digits) == expected
+    assert format_number(value, digits) == expected
 
 
 @pytest.mark.parametrize(
@@ -45,17 +46,17 @@ def test_numbers_are_written_for_people(value: float | None, digits: int, expect
     [(True, "true"), (None, "none"), ([1, 0.5], "[1, 0.5]"), ("adam", "adam"), (2048, "2048"), (0.9995, "0.9995")],
 )
 def test_values_are_written_as_in_a_recipe(value: object, expected: str) -> None:
-    assert shown(value) == expected
+    assert format_value(value) == expected
 
 
 def test_choices_that_are_close_stay_apart() -> None:
-    axis = axes.choices([0.999, 0.9995, 0.9999, 0.99995])
+    axis = axes.choice_axis([0.999, 0.9995, 0.9999, 0.99995])
     assert len(axis.choices) == 4
     assert [axis.share(value) for value in (0.999, 0.9995, 0.9999, 0.99995)] == [0.125, 0.375, 0.625, 0.875]
 
 
 def test_coordinates_are_short_and_never_minus_zero() -> None:
-    assert [short(value) for value in (1.0, 1.25, -0.04, 0.0, 1e4)] == ["1", "1.2", "0", "0", "10000"]
+    assert [format_coordinate(value) for value in (1.0, 1.25, -0.04, 0.0, 1e4)] == ["1", "1.2", "0", "0", "10000"]
 
 
 def test_text_and_attributes_are_escaped_and_stay_readable() -> None:
@@ -100,15 +101,15 @@ def test_values_beyond_an_axis_are_put_at_its_end() -> None:
 
 
 def test_true_is_no_number_and_choices_have_an_order() -> None:
-    assert not axes.is_number(True)
-    assert axes.choices([10, 9, "text", True, 9.5]).choices == ("9", "9.5", "10", "true", "text")
-    assert axes.choices(["b", "a"], ordered=True).choices == ("b", "a")
-    assert axes.choices([]).choices == ("",)
+    assert not tuning_values.is_number(True)
+    assert axes.choice_axis([10, 9, "text", True, 9.5]).choices == ("9", "9.5", "10", "true", "text")
+    assert axes.choice_axis(["b", "a"], ordered=True).choices == ("b", "a")
+    assert axes.choice_axis([]).choices == ("",)
 
 
 @pytest.mark.parametrize("higher", [False, True])
 def test_a_diverged_trial_does_not_stretch_the_axis_of_scores(higher: bool) -> None:
     good = [0.10, 0.11, 0.12, 0.13, 0.14]
-    axis = axes.scores([*good, -500.0 if higher else 500.0, None, math.nan], higher=higher)
+    axis = axes.score_axis([*good, -500.0 if higher else 500.0, None, math.nan], higher=higher)
     assert axis.low > -1 and axis.high < 1
     assert all(not axis.beyond(value) for value in good)

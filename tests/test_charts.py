@@ -11,11 +11,11 @@ from chart_svg import HOSTILE, SVG, group, labels, mark, marked, parsed, points,
 
 from tuning.report.charts import axes, cost, history, parameters, schedules
 from tuning.report.charts.axes import Axis
-from tuning.report.charts.cost import Busy, Part, Priced
-from tuning.report.charts.history import Curve, Scored, Spread
+from tuning.report.charts.cost import BudgetShare, CostPoint, TrialSpan
+from tuning.report.charts.history import LearningCurve, ScoredTrial, SeedSpread
 from tuning.report.charts.marks import Mark
-from tuning.report.charts.parameters import Parameter, Tried
-from tuning.report.charts.schedules import Change, Schedule
+from tuning.report.charts.parameters import Parameter, TriedConfiguration
+from tuning.report.charts.schedules import ValueChange, ValueSchedule
 
 SCORES: dict[str, list[float | None]] = {
     "none": [],
@@ -38,43 +38,45 @@ SCORES: dict[str, list[float | None]] = {
 
 def _strip(scores: Sequence[float | None], higher: bool) -> str:
     found = marked(scores)
-    spreads = [Spread("as given", 0.3, 0.01, "default"), Spread("best", 0.1, None, "best")]
-    axis = axes.scores([each.score for each in found], higher=higher, title="AbsRel")
+    spreads = [SeedSpread("as given", 0.3, 0.01, "default"), SeedSpread("best", 0.1, None, "best")]
+    axis = axes.score_axis([each.score for each in found], higher=higher, title="AbsRel")
     return history.strip(found, spreads if scores else [], score=axis)
 
 
 def _history(scores: Sequence[float | None], higher: bool) -> str:
-    axis = axes.scores(scores, higher=higher, title="AbsRel")
+    axis = axes.score_axis(scores, higher=higher, title="AbsRel")
     return history.history(marked(scores), score=axis, default=0.3 if len(scores) % 2 else None)
 
 
 def _curves(scores: Sequence[float | None], higher: bool) -> str:
     lines = [
-        Curve(each.mark, tuple((epoch, each.score + 1 / epoch) for epoch in range(1, 5)) if each.score else ())
+        LearningCurve(each.mark, tuple((epoch, each.score + 1 / epoch) for epoch in range(1, 5)) if each.score else ())
         for each in marked(scores)
     ]
     return history.curves(lines, metric="AbsRel", higher=higher, epochs=4)
 
 
-def _tried(scores: Sequence[float | None]) -> tuple[list[Parameter], list[Tried]]:
+def _tried(scores: Sequence[float | None]) -> tuple[list[Parameter], list[TriedConfiguration]]:
     keys = [
         Parameter("optim.lr", parameters.axis_of([1e-5, 1e-2], kind="loguniform"), 3e-3),
         Parameter("optim.name", parameters.axis_of(["adam", "adan"], order=["adan", "adam"]), "adam"),
         Parameter("model.depth", parameters.axis_of([1, 2, None]), None),
     ]
     values = [(10.0 ** -(2 + n % 4), ("adam", "adan")[n % 2], (1, 2, None)[n % 3]) for n in range(len(scores))]
-    return keys, [Tried(each.mark, row, each.score) for each, row in zip(marked(scores), values, strict=True)]
+    return keys, [
+        TriedConfiguration(each.mark, row, each.score) for each, row in zip(marked(scores), values, strict=True)
+    ]
 
 
 def _parallel(scores: Sequence[float | None], higher: bool) -> str:
     keys, tried = _tried(scores)
-    return parameters.parallel(keys, tried, score=axes.scores(scores, higher=higher, title="AbsRel"))
+    return parameters.parallel(keys, tried, score=axes.score_axis(scores, higher=higher, title="AbsRel"))
 
 
 def _slice(scores: Sequence[float | None], higher: bool) -> str:
     keys, tried = _tried(scores)
     place = len(scores) % 3
-    return parameters.slice_chart(keys[place], place, tried, score=axes.scores(scores, higher=higher))
+    return parameters.slice_chart(keys[place], place, tried, score=axes.score_axis(scores, higher=higher))
 
 
 def _pair(scores: Sequence[float | None], higher: bool) -> str:
@@ -83,13 +85,13 @@ def _pair(scores: Sequence[float | None], higher: bool) -> str:
 
 
 def _tradeoff(scores: Sequence[float | None], higher: bool) -> str:
-    priced = [Priced(each.mark, 5.0, each.score) for each in marked(scores) if each.score is not None]
+    priced = [CostPoint(each.mark, 5.0, each.score) for each in marked(scores) if each.score is not None]
     return cost.tradeoff(priced, cost="ms an image", metric="AbsRel", higher=higher, log=False)
 
 
 def _timeline(scores: Sequence[float | None], higher: bool) -> str:
     return cost.timeline(
-        [Busy(each.mark, 1e9 + n, 1e9 + n + (each.score or 0)) for n, each in enumerate(marked(scores))]
+        [TrialSpan(each.mark, 1e9 + n, 1e9 + n + (each.score or 0)) for n, each in enumerate(marked(scores))]
     )
 
 
@@ -106,9 +108,10 @@ def _lineage(scores: Sequence[float | None], higher: bool) -> str:
     return schedules.lineage(_population(scores), epochs=4)
 
 
-def _population(scores: Sequence[float | None]) -> list[Schedule]:
+def _population(scores: Sequence[float | None]) -> list[ValueSchedule]:
     return [
-        Schedule(each.mark, (Change(0, each.score), Change(2, each.score, "0000")), until=4) for each in marked(scores)
+        ValueSchedule(each.mark, (ValueChange(0, each.score), ValueChange(2, each.score, "0000")), until=4)
+        for each in marked(scores)
     ]
 
 
@@ -132,7 +135,7 @@ def test_a_chart_is_well_formed_on_any_scores(
 
 
 def test_a_trial_carries_its_name_tooltip_state_and_shade() -> None:
-    tree = parsed(history.history(marked([0.3, 0.2, None]), score=axes.scores([0.3, 0.2], higher=False)))
+    tree = parsed(history.history(marked([0.3, 0.2, None]), score=axes.score_axis([0.3, 0.2], higher=False)))
     assert sorted(trials(tree)) == ["0000", "0001", "0002"]
     assert group(tree, "0001").attrib["class"] == "t stopped q1"
     assert group(tree, "0002").attrib["class"] == "t failed q2"
@@ -154,7 +157,7 @@ def test_the_line_of_the_best_so_far_never_gets_worse(higher: bool) -> None:
 
 
 def test_a_score_beyond_the_axis_is_an_arrow_with_its_own_tooltip() -> None:
-    axis = axes.scores([0.1, 0.2], higher=False)
+    axis = axes.score_axis([0.1, 0.2], higher=False)
     tree = parsed(history.history(marked([0.1, 0.2, 50.0]), score=axis))
     assert group(tree, "0002").find(f"{SVG}circle") is None
     assert group(tree, "0002").find(f"{SVG}path") is not None
@@ -162,8 +165,8 @@ def test_a_score_beyond_the_axis_is_an_arrow_with_its_own_tooltip() -> None:
 
 def test_a_strip_shows_every_score_once_and_the_far_ones_beside() -> None:
     scores: Sequence[float | None] = [0.1 + 0.001 * n for n in range(20)] + [9.0] * 7
-    axis = axes.scores(scores[:20], higher=False, title="AbsRel")
-    tree = parsed(history.strip(marked(scores), [Spread("best 0.1 ± 0.002", 0.1, 0.002, "best")], score=axis))
+    axis = axes.score_axis(scores[:20], higher=False, title="AbsRel")
+    tree = parsed(history.strip(marked(scores), [SeedSpread("best 0.1 ± 0.002", 0.1, 0.002, "best")], score=axis))
     assert len(trials(tree)) == len(set(trials(tree))) == 27
     assert "7 worse" in labels(tree) and "best 0.1 ± 0.002" in labels(tree)
 
@@ -180,9 +183,9 @@ def test_stacked_scores_do_not_cover_each_other() -> None:
 
 def test_a_stopped_curve_ends_in_a_bar_and_the_best_is_on_top() -> None:
     lines = [
-        Curve(mark("0001", role="best"), ((1, 0.5), (2, 0.3))),
-        Curve(mark("0002", state="stopped", shade=5), ((1, 0.7),)),
-        Curve(mark("0003", shade=7), ((1, 0.9), (2, 0.8))),
+        LearningCurve(mark("0001", role="best"), ((1, 0.5), (2, 0.3))),
+        LearningCurve(mark("0002", state="stopped", shade=5), ((1, 0.7),)),
+        LearningCurve(mark("0003", shade=7), ((1, 0.9), (2, 0.8))),
     ]
     tree = parsed(history.curves(lines, metric="AbsRel", higher=False, epochs=2))
     assert trials(tree)[-1] == "0001"
@@ -192,7 +195,7 @@ def test_a_stopped_curve_ends_in_a_bar_and_the_best_is_on_top() -> None:
 
 def test_upright_axes_carry_the_heights_that_a_page_chooses_by() -> None:
     keys, tried = _tried([0.1, 0.2, None])
-    tree = parsed(parameters.parallel(keys, tried, score=axes.scores([0.1, 0.2], higher=False, title="AbsRel")))
+    tree = parsed(parameters.parallel(keys, tried, score=axes.score_axis([0.1, 0.2], higher=False, title="AbsRel")))
     heights = group(tree, "0001").attrib["data-at"].split(" ")
     assert len(heights) == 4 and all(heights)
     assert group(tree, "0002").attrib["data-at"].endswith(" ")  # no score
@@ -201,10 +204,10 @@ def test_upright_axes_carry_the_heights_that_a_page_chooses_by() -> None:
 
 
 def test_the_recipe_s_own_value_is_a_line_where_it_is_in_range() -> None:
-    axis = axes.scores([0.1, 0.2], higher=False)
+    axis = axes.score_axis([0.1, 0.2], higher=False)
     inside = Parameter("optim.lr", axes.axis([1e-4, 1e-2], log=True), 1e-3)
     outside = inside._replace(default=5.0)
-    tried = [Tried(mark(), (1e-3,), 0.1)]
+    tried = [TriedConfiguration(mark(), (1e-3,), 0.1)]
     assert 'class="level"' in parameters.slice_chart(inside, 0, tried, score=axis)
     assert 'class="level"' not in parameters.slice_chart(outside, 0, tried, score=axis)
 
@@ -240,7 +243,7 @@ def test_importance_is_drawn_longest_first_and_pale_in_doubt() -> None:
 def test_slots_hold_one_trial_at_a_time_and_are_as_few_as_can_be() -> None:
     rng = np.random.default_rng(0)
     starts = rng.uniform(0, 1000, 60)
-    busy = [Busy(mark(f"{n:04d}"), start, start + rng.uniform(1, 200)) for n, start in enumerate(starts)]
+    busy = [TrialSpan(mark(f"{n:04d}"), start, start + rng.uniform(1, 200)) for n, start in enumerate(starts)]
     rows = cost.slots(busy)
     assert sum(map(len, rows)) == 60
     assert all(one.end <= other.start + 0.5 for row in rows for one, other in zip(row, row[1:], strict=False))
@@ -250,26 +253,29 @@ def test_slots_hold_one_trial_at_a_time_and_are_as_few_as_can_be() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 90.0, 5000.0, 1e6])
 def test_the_timeline_has_a_unit_that_fits(seconds: float) -> None:
-    tree = parsed(cost.timeline([Busy(mark(), 1e9, 1e9 + seconds)]))
+    tree = parsed(cost.timeline([TrialSpan(mark(), 1e9, 1e9 + seconds)]))
     unit = "s" if seconds < 180 else "min" if seconds < 10800 else "h"
     assert f"{unit} since the first trial began" in labels(tree)
 
 
 def test_parts_of_a_budget_fill_the_whole_bar() -> None:
     tree = parsed(
-        cost.shares([Part("a", 3, "done"), Part("b", 0, "stopped"), Part("c", 1, "wasted")], unit="GPU-hours")
+        cost.shares(
+            [BudgetShare("a", 3, "done"), BudgetShare("b", 0, "stopped"), BudgetShare("c", 1, "wasted")],
+            unit="GPU-hours",
+        )
     )
     widths = [float(each.attrib["width"]) for each in tree.iter(f"{SVG}rect")]
     assert widths == pytest.approx([840, 0, 280])
     assert "a: 3 GPU-hours (75%)" in "".join(tree.itertext())
-    parsed(cost.shares([Part("a", 0, "done")], unit="CPU-hours"))
+    parsed(cost.shares([BudgetShare("a", 0, "done")], unit="CPU-hours"))
 
 
 @pytest.mark.parametrize("higher", [False, True])
 def test_the_front_is_what_none_beats_in_both(higher: bool) -> None:
     rng = np.random.default_rng(1)
-    priced = [Priced(mark(f"{n}"), float(rng.integers(1, 9)), float(rng.integers(1, 9))) for n in range(40)]
-    front = {(each.cost, each.score) for each in cost.unbeaten(priced, higher=higher)}
+    priced = [CostPoint(mark(f"{n}"), float(rng.integers(1, 9)), float(rng.integers(1, 9))) for n in range(40)]
+    front = {(each.cost, each.score) for each in cost.pareto_front(priced, higher=higher)}
     sign = -1 if higher else 1
     for each in priced:
         beaten = any(
@@ -282,9 +288,9 @@ def test_the_front_is_what_none_beats_in_both(higher: bool) -> None:
 
 def test_the_way_of_the_best_weights_leads_back_over_the_copies() -> None:
     population = [
-        Schedule(mark("0001", role="best"), (Change(0, 1.0), Change(4, 1.0, "0002")), until=8),
-        Schedule(mark("0002"), (Change(0, 1.0), Change(2, 1.0, "0003")), until=8),
-        Schedule(mark("0003"), (Change(0, 1.0), Change(6, 1.0, "0001")), until=8),
+        ValueSchedule(mark("0001", role="best"), (ValueChange(0, 1.0), ValueChange(4, 1.0, "0002")), until=8),
+        ValueSchedule(mark("0002"), (ValueChange(0, 1.0), ValueChange(2, 1.0, "0003")), until=8),
+        ValueSchedule(mark("0003"), (ValueChange(0, 1.0), ValueChange(6, 1.0, "0001")), until=8),
     ]
     tree = parsed(schedules.lineage(population, epochs=8))
     way = next(each for each in tree.iter(f"{SVG}path") if each.attrib.get("class") == "front")
@@ -294,8 +300,10 @@ def test_the_way_of_the_best_weights_leads_back_over_the_copies() -> None:
 
 def test_trials_that_copied_each_other_at_once_end() -> None:
     population = [
-        Schedule(mark("0001", role="best"), (Change(0, 1.0), Change(2, 1.0, "0002")), until=4),
-        Schedule(mark("0002"), (Change(0, 1.0), Change(2, 1.0, "0001"), Change(3, 1.0, "gone")), until=4),
+        ValueSchedule(mark("0001", role="best"), (ValueChange(0, 1.0), ValueChange(2, 1.0, "0002")), until=4),
+        ValueSchedule(
+            mark("0002"), (ValueChange(0, 1.0), ValueChange(2, 1.0, "0001"), ValueChange(3, 1.0, "gone")), until=4
+        ),
     ]
     parsed(schedules.lineage(population, epochs=4))
 
@@ -304,18 +312,22 @@ def test_trials_that_copied_each_other_at_once_end() -> None:
 @pytest.mark.parametrize("role", ["", "best", "default"])
 def test_hostile_names_stay_text_in_every_form(state: str, role: str) -> None:
     hostile = Mark(HOSTILE, HOSTILE, state, 3, role)  # type: ignore[arg-type]
-    axis = axes.choices([HOSTILE, "b"], title=HOSTILE)
-    score = axes.scores([0.1, 0.2], higher=False, title=HOSTILE)
+    axis = axes.choice_axis([HOSTILE, "b"], title=HOSTILE)
+    score = axes.score_axis([0.1, 0.2], higher=False, title=HOSTILE)
     found = [
-        history.history([Scored(hostile, 0.1)], score=score, default=0.2),
-        history.strip([Scored(hostile, 0.1)], [Spread(HOSTILE, 0.1, 0.01, "best")], score=score),
-        history.curves([Curve(hostile, ((1, 0.1), (2, 0.2)))], metric=HOSTILE, higher=False, epochs=2),
-        parameters.parallel([Parameter(HOSTILE, axis, HOSTILE)], [Tried(hostile, (HOSTILE,), 0.1)], score=score),
-        parameters.slice_chart(Parameter(HOSTILE, axis), 0, [Tried(hostile, (HOSTILE,), 0.1)], score=score),
+        history.history([ScoredTrial(hostile, 0.1)], score=score, default=0.2),
+        history.strip([ScoredTrial(hostile, 0.1)], [SeedSpread(HOSTILE, 0.1, 0.01, "best")], score=score),
+        history.curves([LearningCurve(hostile, ((1, 0.1), (2, 0.2)))], metric=HOSTILE, higher=False, epochs=2),
+        parameters.parallel(
+            [Parameter(HOSTILE, axis, HOSTILE)], [TriedConfiguration(hostile, (HOSTILE,), 0.1)], score=score
+        ),
+        parameters.slice_chart(
+            Parameter(HOSTILE, axis), 0, [TriedConfiguration(hostile, (HOSTILE,), 0.1)], score=score
+        ),
         parameters.importance({HOSTILE: 1.0}, doubtful=False),
-        cost.timeline([Busy(hostile, 0.0, 1e4)]),
-        cost.shares([Part(HOSTILE, 1.0, "done")], unit=HOSTILE),
-        schedules.lineage([Schedule(hostile, (Change(0, HOSTILE),), 2)], epochs=2),
+        cost.timeline([TrialSpan(hostile, 0.0, 1e4)]),
+        cost.shares([BudgetShare(HOSTILE, 1.0, "done")], unit=HOSTILE),
+        schedules.lineage([ValueSchedule(hostile, (ValueChange(0, HOSTILE),), 2)], epochs=2),
     ]
     for svg in found:
         tree = ET.fromstring(svg)
@@ -325,5 +337,7 @@ def test_hostile_names_stay_text_in_every_form(state: str, role: str) -> None:
 
 def test_an_axis_without_numbers_of_a_logarithmic_kind_draws_nothing_on_it() -> None:
     parameter = Parameter("optim.lr", Axis(1e-5, 1e-2, (), log=True))
-    tree = parsed(parameters.slice_chart(parameter, 0, [Tried(mark(), (0.0,), 0.1)], score=axes.axis([0, 1])))
+    tree = parsed(
+        parameters.slice_chart(parameter, 0, [TriedConfiguration(mark(), (0.0,), 0.1)], score=axes.axis([0, 1]))
+    )
     assert trials(tree) == []

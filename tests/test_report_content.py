@@ -17,9 +17,9 @@ from report_html import HOSTILE, POINTS, charts, checked
 from depthray.config import recipe as recipes
 from depthray.training import preflight
 from tuning import records
-from tuning.report import build, figures, headline, listing
-from tuning.report.markdown import plain
-from tuning.report.report_data import View
+from tuning.report import build, figures, headline, trial_table
+from tuning.report.markdown import escape
+from tuning.report.report_data import ReportData
 from tuning.study.study import Study
 
 
@@ -49,14 +49,14 @@ def test_the_headline_says_score_spread_and_gain(folder: Path) -> None:
 
 def test_a_gain_within_the_spread_is_said_to_be_luck(folder: Path) -> None:
     searches.make(folder, points=POINTS, scores=[0.5, 0.4, 0.205, 0.21], seed_effect=0.1)
-    said = [each.text for each in headline.headline(View(Study.read(folder))).sentences]
+    said = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert any("may be luck of the seed" in each for each in said)
     assert not any("More than luck" in each for each in said)
 
 
 def test_a_search_that_found_nothing_better_says_so(folder: Path) -> None:
     searches.make(folder, points=POINTS, scores=[0.9, 0.8, 0.7, 0.6])
-    said = [each.text for each in headline.headline(View(Study.read(folder))).sentences]
+    said = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert "The search found nothing better." in said
     assert any("more error than the recipe as it was given" in each for each in said)
 
@@ -81,7 +81,7 @@ def test_the_python_on_the_page_runs(folder: Path, tmp_path: Path, monkeypatch: 
         tree[section].update(values)
     (folder / "best.yaml").write_text(yaml.safe_dump(tree))
     code = (
-        build._python("0001")
+        build.python_example("0001")
         .replace('load("trials/0001")', 'load("best", device="cpu")')
         .replace('"cuda" if', '"cpu" if')
     )
@@ -93,7 +93,7 @@ def test_the_python_on_the_page_runs(folder: Path, tmp_path: Path, monkeypatch: 
 
 def test_what_the_best_changes_is_listed_with_what_it_means(folder: Path) -> None:
     searches.make(folder, points=[{"optim.lr": 1e-3, "loss.gradient": 0.5}], trials=1)
-    changes = headline.changes(View(Study.read(folder)))
+    changes = headline.changes(ReportData(Study.read(folder)))
     assert [(each.key, each.old, each.new, each.about) for each in changes] == [
         ("optim.lr", "0.003", "0.001", "peak learning rate")  # the recipe has loss.gradient=0.5 itself
     ]
@@ -102,22 +102,22 @@ def test_what_the_best_changes_is_listed_with_what_it_means(folder: Path) -> Non
 def test_trials_are_ranked_and_failed_ones_tell_their_error(folder: Path) -> None:
     searches.make(folder, failed=2)
     build.write(folder, images=False)
-    view = View(Study.read(folder))
-    rows = listing.rows(view)
+    view = ReportData(Study.read(folder))
+    rows = trial_table.rows(view)
     ranks = [row.rank for row in rows if row.rank]
     assert ranks == list(range(1, len(ranks) + 1))
     scores = [float(row.score.raw) for row in rows if row.rank]
     assert scores == sorted(scores)
     assert [row.error for row in rows if row.state == "failed"] == [searches.FAULT] * 2
     assert searches.FAULT in html.unescape((folder / "report.html").read_text())
-    assert all(len(row.cells) + 5 == len(listing.columns(view)) for row in rows)
+    assert all(len(row.cells) + 5 == len(trial_table.columns(view)) for row in rows)
 
 
 def test_values_that_differ_from_the_recipe_are_marked(folder: Path) -> None:
     searches.make(folder, points=[{"optim.lr": 1e-3}, {"optim.lr": 3e-3}], repeats=0)
-    view = View(Study.read(folder))
-    place = [column.name for column in listing.columns(view)].index("lr") - 5
-    cells = {row.trial: row.cells[place] for row in listing.rows(view)}
+    view = ReportData(Study.read(folder))
+    place = [column.name for column in trial_table.columns(view)].index("lr") - 5
+    cells = {row.trial: row.cells[place] for row in trial_table.rows(view)}
     assert {name: cell.kind for name, cell in cells.items()} == {"0001": "changed", "0002": "", "default": ""}
 
 
@@ -153,7 +153,7 @@ def test_a_change_is_drawn_before_the_epoch_that_was_trained_with_it(folder: Pat
     searches.make(folder, trials=1, history=True, repeats=0)
     retold(folder, "0001", history=({"epoch": 3, "words": {"optim.lr": 5e-3}, "from": "0001"},))
     (each,) = (trial for trial in Study.read(folder).trials if trial.name == "0001")
-    moves = figures._moves(View(Study.read(folder)), each, "optim.lr")
+    moves = figures.schedule_of(ReportData(Study.read(folder)), each, "optim.lr")
     assert [change.epoch for change in moves.changes] == [0, 2] and moves.changes[1].value == 5e-3 and moves.until == 4
 
 
@@ -167,7 +167,7 @@ def test_published_scores_stand_beside_ours_in_their_order(folder: Path) -> None
         ]
     }
     searches.make(folder, points=points, scores=[0.25, 0.21, 0.4], space=space, stopped=0, nan=0, failed=0)
-    table = listing.published(View(Study.read(folder)))
+    table = trial_table.published(ReportData(Study.read(folder)))
     assert table and table.head[:6] == ("configuration", "trial", "AbsRel, published", "its place", "ours", "its place")
     assert [line.cells[:5] for line in table.lines] == [
         ("0001", "0.2000", "2", "0.2500", "2"),
@@ -181,7 +181,7 @@ def test_published_scores_stand_beside_ours_in_their_order(folder: Path) -> None
 
 def test_a_search_without_published_scores_has_no_such_table(folder: Path) -> None:
     searches.make(folder, trials=2)
-    assert listing.published(View(Study.read(folder))) is None
+    assert trial_table.published(ReportData(Study.read(folder))) is None
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_status_tells_a_search_that_runs_from_one_that_was_left(
     folder: Path, ended: bool, ago: float, kind: str, said: str
 ) -> None:
     searches.make(folder, trials=6, running=0 if ended else 2, repeats=0)
-    view = View(Study.read(folder))
+    view = ReportData(Study.read(folder))
     sign = view.study.search.started + view.study.budget().wall_seconds
     found = headline.status(view, sign + ago)
     assert found.kind == kind and said in found.text
@@ -204,11 +204,11 @@ def test_the_status_tells_a_search_that_runs_from_one_that_was_left(
 
 def test_many_trials_are_all_listed_and_the_best_drawn(folder: Path) -> None:
     searches.make(folder, trials=450, repeats=0, default=False)
-    view = View(Study.read(folder))
+    view = ReportData(Study.read(folder))
     assert len(view.searched) == 450 and 300 <= len(view.drawn) <= 400
     best = [each.name for each in view.study.ranking()[:200]]
     assert set(best) <= {each.name for each in view.drawn}
-    assert len(listing.rows(view)) == 450
+    assert len(trial_table.rows(view)) == 450
 
 
 def test_markdown_has_the_essentials_in_tables_that_line_up(folder: Path) -> None:
@@ -225,7 +225,7 @@ def test_markdown_has_the_essentials_in_tables_that_line_up(folder: Path) -> Non
 
 
 def test_markdown_text_is_taken_for_nothing_else() -> None:
-    assert plain("a|b\n<script>`x`[y](z) & *c*") == "a\\|b &lt;script&gt;\\`x\\`\\[y](z) &amp; \\*c\\*"
+    assert escape("a|b\n<script>`x`[y](z) & *c*") == "a\\|b &lt;script&gt;\\`x\\`\\[y](z) &amp; \\*c\\*"
 
 
 def test_main_says_the_headline_and_where_the_report_lies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,7 +238,7 @@ def test_main_says_the_headline_and_where_the_report_lies(folder: Path, capsys: 
 
 def test_a_long_command_is_wrapped_where_a_shell_joins_it_again() -> None:
     command = "depthray train best.yaml --data '/data/my rooms --all/it'\"'\"'s' --workers 16 --gpu --cpus-per-worker 4"
-    wrapped = build._wrapped(command)
+    wrapped = build.wrap_command(command)
     assert len(wrapped.splitlines()) > 1 and max(map(len, wrapped.splitlines())) < 70
     assert shlex.split(wrapped.replace("\\\n", "")) == shlex.split(command)
-    assert build._wrapped("") == ""
+    assert build.wrap_command("") == ""

@@ -12,7 +12,7 @@ from tuning.report import phrases
     [(None, "–"), (0, "0 s"), (45, "45 s"), (99.6, "2 min"), (3000, "50 min"), (11100, "3 h 05 min"), (2e5, "2 d 7 h")],
 )
 def test_spans_of_time_are_said_in_two_units_at_most(seconds: float | None, said: str) -> None:
-    assert phrases.span(seconds) == said
+    assert phrases.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_scores_keep_their_zeros_and_spreads_their_decimals(value: float, spread
     ],
 )
 def test_gains_are_said_by_the_direction_of_the_metric(metric: str, share: float, said: str) -> None:
-    assert phrases.less(metric, share) == said
+    assert phrases.describe_gain(metric, share) == said
 
 
 def test_every_metric_that_ranks_has_a_name() -> None:
@@ -52,7 +52,7 @@ def test_every_metric_that_ranks_has_a_name() -> None:
     from depthray.config.sections import Monitor
 
     assert set(get_args(Monitor)) <= set(phrases.NAMES)
-    assert phrases.named("rmse") == "RMSE [m]" and phrases.named("never heard of") == "never heard of"
+    assert phrases.metric_title("rmse") == "RMSE [m]" and phrases.metric_title("never heard of") == "never heard of"
     assert all(
         phrases.meaning(metric, 0.5) == ""
         or "0.5" in phrases.meaning(metric, 0.5)
@@ -63,4 +63,4 @@ def test_every_metric_that_ranks_has_a_name() -> None:
 
 @pytest.mark.parametrize(("count", "said"), [(950, "950"), (12_345, "12.3 k"), (2_073_600, "2.07 M"), (3e9, "3 G")])
 def test_counts_are_short(count: float, said: str) -> None:
-    assert phrases.compact(count) == said
+    assert phrases.count(count) == said

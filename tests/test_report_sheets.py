@@ -101,11 +101,11 @@ def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, t
         patch.setattr(sample_sheets, "_drawn", drawn)
         build.main([str(folder), "--data", str(tmp_path)])
     assert seen == [str(tmp_path)]
-    assert checked(folder).named("img")[0]["width"] == str(sample_sheets.WIDEST)
+    assert checked(folder).named("img")[0]["width"] == str(sample_sheets.MAX_WIDTH)
 
 
 def test_large_sheets_are_pressed_to_fit() -> None:
     import numpy as np
 
     noise = np.random.default_rng(0).integers(0, 256, (900, 1600, 3)).astype(np.uint8)
-    assert len(sample_sheets._jpeg(noise)) < 1.5 * sample_sheets.LARGEST
+    assert len(sample_sheets.encode_jpeg(noise)) < 1.5 * sample_sheets.MAX_BYTES

@@ -1,4 +1,4 @@
-"""Spaces: what is read, what is refused with what to write, what is drawn, and how a value is written as a word."""
+"""Spaces: reading, refusals with what to write instead, sampling, and how a value is written as an override."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import yaml
 from depthray.config.overrides import apply_word
 from depthray.errors import UsageError
 from tuning.space import space
-from tuning.space.space import Dimension, Space
+from tuning.space.dimension import Dimension, overrides
+from tuning.space.space import Space
 
 
 def parsed(text: str) -> Space:
@@ -42,10 +43,10 @@ def test_ranges_are_read_and_an_exponent_without_a_point_is_a_number() -> None:
     assert isinstance(found.dimensions[2].low, int)
 
 
-def test_points_are_read_beside_what_is_said_of_them() -> None:
+def test_points_are_read_with_their_notes() -> None:
     found = parsed("points: [{name: low, optim.lr: 2e-4, reference: {mse: 1e-2}}, {optim.lr: 0.002}]")
     assert found.points == ({"optim.lr": 2e-4}, {"optim.lr": 2e-3})
-    assert found.remarks == ({"name": "low", "reference": {"mse": 0.01}}, {})
+    assert found.notes == ({"name": "low", "reference": {"mse": 0.01}}, {})
     assert found.grid() == [{"optim.lr": 2e-4}, {"optim.lr": 2e-3}]
     assert found.sample(np.random.default_rng(0)) in found.grid()
 
@@ -53,7 +54,7 @@ def test_points_are_read_beside_what_is_said_of_them() -> None:
 @pytest.mark.parametrize("name", space.names())
 def test_a_space_survives_json_and_yaml(name: str) -> None:
     found = space.read(name)
-    tree = space.as_tree(found)
+    tree = space.to_tree(found)
     assert space.parse(json.loads(json.dumps(tree)), where=name) == found
     assert space.parse(yaml.safe_load(yaml.safe_dump(tree, sort_keys=False)), where=name) == found
 
@@ -72,15 +73,15 @@ def test_a_space_survives_json_and_yaml(name: str) -> None:
         ("optim.lr: {uniform: [1]}", "uniform takes two numbers, [low, high], not [1]"),
         ("optim.lr: {uniform: [a, b]}", "uniform takes two numbers, [low, high], not [a,b]"),
         ("optim.lr: {uniform: [false, true]}", "uniform takes two numbers"),
-        ("optim.lr: {uniform: [0, .inf]}", "inf is no value a word can give"),
-        ("optim.lr: {choice: [0, .nan]}", "nan is no value a word can give"),
-        ("model.classes: {choice: [null, 3]}", "nothing is no value a word can give"),
-        ("about: x\nmodel.x: {choice: [{a: 1}]}", "{'a': 1} is no value a word can give"),
+        ("optim.lr: {uniform: [0, .inf]}", "inf cannot be the value of an override"),
+        ("optim.lr: {choice: [0, .nan]}", "nan cannot be the value of an override"),
+        ("model.classes: {choice: [null, 3]}", "null cannot be the value of an override"),
+        ("about: x\nmodel.x: {choice: [{a: 1}]}", "{'a': 1} cannot be the value of an override"),
         ("train.batch_size: {integer: [1.5, 3]}", "integer takes whole numbers, not [1.5,3]"),
         ("points: []", "points is a list of mappings"),
         ("points: {optim.lr: 1}", "points is a list of mappings"),
         ("points: [{optim.lr: 1}]\noptim.lr: {uniform: [0, 1]}", "has points and ranges (optim.lr)"),
-        ("points: [{optim: {lr: 1}}]", "point 1: optim: {'lr': 1} is no value"),
+        ("points: [{optim: {lr: 1}}]", "point 1: optim: {'lr': 1} cannot be the value"),
         ("points: [{name: 3, optim.lr: 1}]", "point 1: name is text, not 3"),
         ("points: [{reference: 3}]", "reference is scores by name"),
         ("points: [{reference: {mse: low}}]", "reference.mse is a score, a number, not 'low'"),
@@ -111,15 +112,15 @@ def test_a_space_is_found_by_name_or_path(tmp_path: Path) -> None:
     [1e-5, 3e-4, 0.1 + 0.2, 1 / 3, 1e22, -2.5e-300, 0.0, 7, True, False, "none", "yes", "1e-5", "", "a: b", "it's #1"]
     + [[64, 64], [[64, 64], [1e-5, 2.0]], ["image", "sparse"], [], np.float64(1e-7), np.int64(3)],
 )
-def test_a_word_gives_back_exactly_its_value(value: Any) -> None:
-    (word,) = space.words({"optim.lr": value})
+def test_an_override_gives_back_exactly_its_value(value: Any) -> None:
+    (override,) = overrides({"optim.lr": value})
     tree: dict[str, Any] = {}
-    apply_word(tree, word)
+    apply_word(tree, override)
     assert tree == {"optim": {"lr": value}}
     assert isinstance(value, np.generic) or type(tree["optim"]["lr"]) is type(value)
 
 
-def test_words_are_short_and_a_rate_is_a_number_to_yaml() -> None:
+def test_overrides_are_short_and_a_rate_is_a_number_to_yaml() -> None:
     point = {
         "optim.lr": 1e-5,
         "loss.l1": 0.5,
@@ -127,7 +128,7 @@ def test_words_are_short_and_a_rate_is_a_number_to_yaml() -> None:
         "optim.name": "adam",
         "loss.silog_unbiased": True,
     }
-    assert space.words(point) == [
+    assert overrides(point) == [
         *("optim.lr=1.0e-05", "loss.l1=0.5", "data.size=[96,128]"),
         *("optim.name=adam", "loss.silog_unbiased=true"),
     ]
@@ -156,11 +157,11 @@ def test_each_kind_is_drawn_as_its_name_says() -> None:
     assert np.median(whole) == pytest.approx(10, abs=1.5)
 
 
-def test_a_number_is_brought_into_its_range_and_shortened() -> None:
+def test_a_number_is_clamped_to_its_range_and_shortened() -> None:
     rate, whole = Dimension("k", "loguniform", 1.23456e-4, 0.1), Dimension("k", "logint", 8, 64)
-    assert [rate.rounded(value) for value in (1e-9, 1.23457e-4, 0.0123456, 3)] == [1.23456e-4, 1.235e-4, 0.01235, 0.1]
-    assert [whole.rounded(value) for value in (1.2, 8.6, 100.0)] == [8, 9, 64]
-    assert {type(whole.rounded(value)) for value in (1.2, 8.6, 100.0)} == {int}
+    assert [rate.round(value) for value in (1e-9, 1.23457e-4, 0.0123456, 3)] == [1.23456e-4, 1.235e-4, 0.01235, 0.1]
+    assert [whole.round(value) for value in (1.2, 8.6, 100.0)] == [8, 9, 64]
+    assert {type(whole.round(value)) for value in (1.2, 8.6, 100.0)} == {int}
     assert max(len(str(value)) for value in draws(rate, 300)) <= 9
 
 

@@ -1,4 +1,4 @@
-"""What of a space is refused before the first trial, and that all else is taken."""
+"""Which spaces are refused before the first trial, and that all others are accepted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import yaml
 from depthray.config import recipe
 from depthray.errors import UsageError
 from depthray.training import preflight
-from tuning.space import space
-from tuning.space.space import Dimension, Space
+from tuning.space import space, space_check
+from tuning.space.dimension import Dimension
+from tuning.space.space import Space
 
 
 def parsed(text: str) -> Space:
@@ -19,9 +20,9 @@ def parsed(text: str) -> Space:
 
 
 def refusal(text: str, name: str = "demo", words: str = "") -> str:
-    """What is said of a space that does not fit a recipe; one line."""
+    """The message for a space that does not fit a recipe; one line."""
     with pytest.raises(UsageError) as caught:
-        space.check(parsed(text), preflight.load(name, words.split()), where="mine")
+        space_check.check(parsed(text), preflight.load(name, words.split()), where="mine")
     assert str(caught.value).startswith("mine: ") and "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -43,7 +44,7 @@ def refusal(text: str, name: str = "demo", words: str = "") -> str:
         ("loss.l1: {loguniform: [0, 1]}", "loguniform from 0.0 is impossible"),
         ("optim.warmup_steps: {logint: [0, 10]}", "logint from 0 is impossible"),
         ("augment.hue: {choice: []}", "the choice is empty"),
-        ("augment.hue: {choice: [0.1]}", "one value is no choice; give two or more, or augment.hue=0.1 as a word"),
+        ("augment.hue: {choice: [0.1]}", "a choice of one value; give two or more, or override augment.hue=0.1 on"),
         ("augment.hue: {choice: [0, 0.1, 0.0]}", "the choice has 0.0 twice"),
         ("optim.schedule: {choice: [constant, cosin]}", "did you mean 'cosine'?"),
         ("train.batch_size: {uniform: [8, 16]}", "write integer instead of uniform"),
@@ -57,7 +58,7 @@ def refusal(text: str, name: str = "demo", words: str = "") -> str:
         ("loss.mask_bce: {uniform: [0, 1]}", "loss.mask_bce needs 'mask' of the network, which predicts depth only"),
         ("loss.multiscale: {uniform: [0, 1]}", "loss.multiscale needs 'pyramid' of the network"),
         ("points: [{optim.lr: 1e-4}, {optim.lr: -1}]", "point 2 (optim.lr=-1) is refused: optim.lr=-1: input should"),
-        ("points: [{optim.lr: 1e-4}, {}, {optim.lr: 0.0001}]", "point 3 is point 1 again"),
+        ("points: [{optim.lr: 1e-4}, {}, {optim.lr: 0.0001}]", "point 3 is the same as point 1"),
     ],
 )
 def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(text: str, said: str) -> None:
@@ -77,11 +78,11 @@ def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(te
 def test_what_decides_frames_score_or_budget_is_not_searched(key: str) -> None:
     found = Space((Dimension(key, "integer", 1, 2),))
     with pytest.raises(UsageError, match=rf"^mine: {re.escape(key)} cannot be searched, since it ") as caught:
-        space.check(found, preflight.load("demo"), where="mine")
+        space_check.check(found, preflight.load("demo"), where="mine")
     known = key in recipe.flatten(preflight.load("demo"))
-    assert (f"give {key}=... as a word of the command" in str(caught.value)) == known
+    assert (f"override {key}=... on the command line" in str(caught.value)) == known
     with pytest.raises(UsageError, match="cannot be searched"):
-        space.check(Space(points=({key: 1},)), preflight.load("demo"), where="mine")
+        space_check.check(Space(points=({key: 1},)), preflight.load("demo"), where="mine")
 
 
 def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
@@ -91,24 +92,24 @@ def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
         section, _, name = key.rpartition(".")
         free = name in searched.get(section, {name}) and not section.startswith("data.")
         try:
-            space.check(Space((Dimension(key, "choice", values=()),)), preflight.load("demo"), where="mine")
+            space_check.check(Space((Dimension(key, "choice", values=()),)), preflight.load("demo"), where="mine")
         except UsageError as error:
             assert ("the choice is empty" in str(error)) == free, key
             assert ("cannot be searched" in str(error)) != free, key
 
 
-def test_loss_weights_that_may_all_be_0_are_found_with_how_to_mend_it() -> None:
+def test_loss_weights_that_may_all_be_0_are_found_with_how_to_fix_it() -> None:
     both = "loss.l1: {choice: [0, 1]}\nloss.gradient: {choice: [0, 1]}"
     said = refusal(both)
     assert "its configuration loss.l1=0 loss.gradient=0 is refused: every loss weight is 0" in said
     assert "keep one of those above 0" in said
     assert "loss.l1=0.0: every loss weight is 0" in refusal("loss.l1: {uniform: [0, 1]}", words="loss.gradient=0")
-    space.check(parsed(both), preflight.load("demo", ["loss.silog=0.1"]), where="mine")
+    space_check.check(parsed(both), preflight.load("demo", ["loss.silog=0.1"]), where="mine")
 
 
 def test_an_end_that_only_the_recipe_alone_refuses_is_taken() -> None:
     alone = preflight.load("demo", ["loss.gradient=0"])
-    space.check(parsed("loss.l1: {uniform: [0, 1]}\nloss.silog: {uniform: [0.1, 1]}"), alone, where="mine")
+    space_check.check(parsed("loss.l1: {uniform: [0, 1]}\nloss.silog: {uniform: [0.1, 1]}"), alone, where="mine")
 
 
 def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
@@ -132,7 +133,7 @@ def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
     ],
 )
 def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str) -> None:
-    space.check(parsed(text), preflight.load(name), where="mine")
+    space_check.check(parsed(text), preflight.load(name), where="mine")
 
 
 @pytest.mark.parametrize(
@@ -141,14 +142,14 @@ def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str
         ("dpt-vits", "optim.encoder_lr=1 model.pretrained=no.pth", ""),
         ("masknet", "optim.encoder_lr=0.1", "optim.encoder_lr=0.1: this architecture has no encoder"),
         ("demo", "model.name=masknet data.inputs=image", "unknown key 'model.encoder'"),
-        ("unet-resnet34", "loss.mask_bce=1", "the recipe cannot be trained as it is: loss.mask_bce needs 'mask'"),
+        ("unet-resnet34", "loss.mask_bce=1", "the baseline recipe cannot be trained: loss.mask_bce needs 'mask'"),
         ("depthnet", "loss.multiscale_weights=1,1 curriculum.scale_weights=[]", "the network predicts 5 scales"),
     ],
 )
 def test_a_recipe_that_would_end_at_its_first_step_is_found(name: str, words: str, said: str) -> None:
     text = "optim.lr: {loguniform: [1e-4, 1e-3]}"
     try:
-        space.check(parsed(text), preflight.load(name, words.split()), where="mine")
+        space_check.check(parsed(text), preflight.load(name, words.split()), where="mine")
         found = ""
     except UsageError as error:
         found = str(error)

@@ -66,7 +66,7 @@ def test_seed_003_is_its_published_sweep() -> None:
     made = [preflight.load(OF_BIFPN[0], overrides(point)) for point in found.points]
     assert [(each.optim.lr, each.augment.hflip) for each in made] == [(2e-4, 0.5), (2e-3, 0.5), (8e-3, 0.5), (2e-3, 0)]
     assert {each.augment.model_copy(update={"hflip": 0}) for each in made} == {Augment(hflip=0)}
-    scores = {remark["name"]: (remark["reference"]["mse"], remark["reference"]["ssim"]) for remark in found.remarks}
+    scores = {note["name"]: (note["reference"]["mse"], note["reference"]["ssim"]) for note in found.notes}
     assert scores == {
         "low": (0.014762, 0.74564),
         "mid": (0.014269, 0.77537),

@@ -20,10 +20,10 @@ from tuning.space.space import Space
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
 
 Task = dict[str, Any]  # of a trial: name, words, judged
-Told = Sequence[tuple[int, float]]  # epoch, objective
+EpochScores = Sequence[tuple[int, float]]  # epoch, objective
 
 
-class Proposals(Searcher):
+class TPESearcher(Searcher):
     """Tasks that are waiting already, then configurations proposed by TPE from what is known of the others."""
 
     def __init__(
@@ -49,22 +49,22 @@ class Proposals(Searcher):
         self.asked: dict[str, optuna.trial.Trial] = {}
         self.best: dict[str, float] = {}
 
-    def add(self, words: Mapping[str, Any], told: Told, values: Sequence[float] | None) -> None:
+    def add(self, words: Mapping[str, Any], told: EpochScores, values: Sequence[float] | None) -> None:
         """Tell of a trial that ended before: with its values, or pruned where it has none."""
-        self.study.add_trial(_known(self.distributions, words, told, values))
+        self.study.add_trial(_frozen_trial(self.distributions, words, told, values))
 
     def suggest(self, trial_id: str) -> Any:
         """The next task for Tune."""
         if self.waiting:
             task = self.waiting.pop(0)
             if task["judged"]:
-                self.study.enqueue_trial(_spelled(self.distributions, task["words"]))
+                self.study.enqueue_trial(_encode(self.distributions, task["words"]))
                 self.asked[trial_id] = self.study.ask(self.distributions)
             return {"trial": task}
         if not self.numbers:
             return Searcher.FINISHED
         asked = self.asked[trial_id] = self.study.ask(self.distributions)
-        words = {key: _read(self.dimensions[key], value) for key, value in asked.params.items()}
+        words = {key: _decode(self.dimensions[key], value) for key, value in asked.params.items()}
         return {"trial": {"name": self.name(self.numbers.pop(0)), "words": words, "judged": True}}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -106,11 +106,11 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(low, high, log=dimension.kind == "loguniform")
 
 
-def _read(dimension: Dimension, value: Any) -> Any:
-    return json.loads(value) if dimension.kind == "choice" else dimension.rounded(value)
+def _decode(dimension: Dimension, value: Any) -> Any:
+    return json.loads(value) if dimension.kind == "choice" else dimension.round(value)
 
 
-def _spelled(distributions: Mapping[str, BaseDistribution], words: Mapping[str, Any]) -> dict[str, Any]:
+def _encode(distributions: Mapping[str, BaseDistribution], words: Mapping[str, Any]) -> dict[str, Any]:
     """Words as Optuna keeps them."""
     return {
         key: json.dumps(words[key]) if isinstance(kind, CategoricalDistribution) else words[key]
@@ -118,11 +118,14 @@ def _spelled(distributions: Mapping[str, BaseDistribution], words: Mapping[str, 
     }
 
 
-def _known(
-    distributions: dict[str, BaseDistribution], words: Mapping[str, Any], told: Told, values: Sequence[float] | None
+def _frozen_trial(
+    distributions: dict[str, BaseDistribution],
+    words: Mapping[str, Any],
+    told: EpochScores,
+    values: Sequence[float] | None,
 ) -> FrozenTrial:
     return create_trial(
-        params=_spelled(distributions, words),
+        params=_encode(distributions, words),
         distributions=distributions,
         values=values,
         state=TrialState.COMPLETE if values else TrialState.PRUNED,

@@ -24,7 +24,7 @@ from tuning.space.dimension import Dimension
 from tuning.space.space import Space
 from tuning.trial import OBJECTIVE, WORST
 
-JUDGED_BY: dict[str, Any] = {"time_attr": "epoch", "metric": OBJECTIVE, "mode": "min"}
+METRIC_SETTINGS: dict[str, Any] = {"time_attr": "epoch", "metric": OBJECTIVE, "mode": "min"}
 
 
 class _MedianStopping(MedianStoppingRule):
@@ -34,7 +34,7 @@ class _MedianStopping(MedianStoppingRule):
         return str(TrialScheduler.CONTINUE)
 
 
-class _Population(PopulationBasedTraining):
+class _NamedPopulation(PopulationBasedTraining):
     """Ray's scheduler, with the name of whom a trial goes on from in its configuration."""
 
     def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -46,12 +46,12 @@ class _Population(PopulationBasedTraining):
 def asha(search: Search, space: Space) -> TrialScheduler:
     """Successive halving, asynchronous (Li et al. 2020)."""
     grace = min(search.grace, search.epochs)
-    return ASHAScheduler(**JUDGED_BY, max_t=search.epochs, grace_period=grace, reduction_factor=search.reduction)
+    return ASHAScheduler(**METRIC_SETTINGS, max_t=search.epochs, grace_period=grace, reduction_factor=search.reduction)
 
 
 def median(search: Search, space: Space) -> TrialScheduler:
     """Stops a trial whose best is worse than the median of the others' running means (Golovin et al. 2017)."""
-    return _MedianStopping(**JUDGED_BY, grace_period=search.grace, min_samples_required=3)
+    return _MedianStopping(**METRIC_SETTINGS, grace_period=search.grace, min_samples_required=3)
 
 
 def none(search: Search, space: Space) -> TrialScheduler:
@@ -61,12 +61,12 @@ def none(search: Search, space: Space) -> TrialScheduler:
 
 def pbt(search: Search, space: Space) -> TrialScheduler:
     """Population based training (Jaderberg et al. 2017): the worst quarter goes on from the best, words changed."""
-    mutations = {dimension.key: _mutation(dimension) for dimension in space.dimensions}
-    return _Population(
-        **JUDGED_BY,
+    mutations = {dimension.key: _mutations_of(dimension) for dimension in space.dimensions}
+    return _NamedPopulation(
+        **METRIC_SETTINGS,
         perturbation_interval=search.grace,
         hyperparam_mutations={"trial": {"words": mutations}},
-        custom_explore_fn=partial(_within, space=space),
+        custom_explore_fn=partial(clip_to_space, space=space),
         require_attrs=False,  # the recipe as it is takes no part
         log_config=False,
     )
@@ -80,10 +80,10 @@ SCHEDULERS: dict[str, Callable[[Search, Space], TrialScheduler]] = {
 }
 
 
-def remind(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) -> None:
+def replay(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) -> None:
     """Tell a scheduler that begins anew what the trials before it reached."""
     for known in ended:
-        past = _Past(known.name)
+        past = EndedTrial(known.name)
         scheduler.on_trial_add(None, past)
         for told in curve(folder / "trials" / known.name):
             result = {"epoch": told["epoch"], OBJECTIVE: objective(metric, told)}
@@ -98,22 +98,22 @@ def objective(metric: str, told: Mapping[str, Any]) -> float:
 
 
 @dataclass(frozen=True)
-class _Past:
+class EndedTrial:
     """A trial of before, as far as schedulers look at one."""
 
     trial_id: str
 
 
-def _mutation(dimension: Dimension) -> Any:
+def _mutations_of(dimension: Dimension) -> Any:
     if dimension.kind == "choice":
         return list(dimension.values)
     return partial(dimension.sample, np.random.default_rng())
 
 
-def _within(config: dict[str, Any], *, space: Space) -> dict[str, Any]:
+def clip_to_space(config: dict[str, Any], *, space: Space) -> dict[str, Any]:
     """The words of a config brought back into their ranges, which a factor of 1.2 may have left."""
     found = config["trial"]["words"]
     for dimension in space.dimensions:
         if dimension.kind != "choice":
-            found[dimension.key] = dimension.rounded(found[dimension.key])
+            found[dimension.key] = dimension.round(found[dimension.key])
     return config

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from depthray.errors import UsageError
+from depthray.errors import UsageError, did_you_mean
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -32,6 +32,19 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def find_yaml(name: str, folder: Path, *, kind: str) -> Path:
+    """The YAML file that a NAME.yaml of the folder or a path names; `kind` is the noun in messages."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(f"{kind} file {path} {'is not a file' if path.exists() else 'does not exist'}")
+        return path
+    known = sorted(each.stem for each in folder.glob("*.yaml"))
+    if name not in known:
+        raise UsageError(f"no {kind} '{name}'{did_you_mean(name, known)}; a file is given as path/to/it.yaml")
+    return folder / f"{name}.yaml"
 
 
 def apply_word(tree: dict[str, Any], word: str) -> None:

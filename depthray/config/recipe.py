@@ -15,9 +15,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from depthray.config.overrides import apply_word, read_yaml
+from depthray.config.overrides import apply_word, find_yaml, read_yaml
 from depthray.config.sections import Recipe
-from depthray.errors import UsageError, did_you_mean
+from depthray.config.validation import first_fault
+from depthray.errors import UsageError
 from depthray.storage import remote
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -30,7 +31,7 @@ def names() -> list[str]:
 
 def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `build`."""
-    tree = read_yaml(_find(name))
+    tree = read_yaml(find_yaml(name, RECIPES, kind="recipe"))
     for override in overrides:
         apply_word(tree, override)
     return build(tree, where=name)
@@ -41,7 +42,7 @@ def build(tree: dict[str, Any], *, where: str) -> Recipe:
     try:
         return Recipe.model_validate(_as_lists(tree, Recipe))
     except ValidationError as error:
-        raise UsageError(f"{where}: {_first_fault(error)}") from None
+        raise UsageError(f"{where}: {first_fault(error, Recipe)}") from None
 
 
 def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
@@ -72,7 +73,7 @@ def absolute(recipe: Recipe) -> Recipe:
 
 def located(where: str | Path) -> str:
     """A place of data as a process in any other folder finds it: a path from the root, or the address it is."""
-    return remote.address(where) if remote.is_remote(where) else os.path.realpath(where)
+    return remote.normalize_address(where) if remote.is_remote(where) else os.path.realpath(where)
 
 
 def dump(recipe: Recipe) -> str:
@@ -90,48 +91,6 @@ def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     before, after = flatten(old), flatten(new)
     keys = [*before, *(key for key in after if key not in before)]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-
-
-def _find(name: str) -> Path:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(f"recipe file {path} {'is not a file' if path.exists() else 'does not exist'}")
-        return path
-    if name not in names():
-        raise UsageError(f"no recipe '{name}'{did_you_mean(name, names())}; a file is given as path/to/it.yaml")
-    return RECIPES / f"{name}.yaml"
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        *parents, last = (str(part) for part in fault["loc"])
-        fields = type_of(parents).model_fields
-        return f"unknown key '{key}'{did_you_mean(last, fields)}"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "value_error":
-        return message
-    return f"{key}={fault['input']!r}: {message[0].lower()}{message[1:]}{_nearest(fault)}"
-
-
-def _nearest(fault: Any) -> str:
-    if fault["type"] != "literal_error":
-        return ""
-    choices = [choice.strip("' ") for choice in fault["ctx"]["expected"].replace(" or ", ",").split(",")]
-    near = did_you_mean(str(fault["input"]), choices)
-    return near if "did you mean" in near else ""
-
-
-def type_of(path: Sequence[str]) -> type[BaseModel]:
-    """The class of the section at a path of keys; the root is Recipe itself."""
-    section: type[BaseModel] = Recipe
-    for part in path:
-        annotation = section.model_fields[part].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel), path
-        section = annotation
-    return section
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:

@@ -10,12 +10,12 @@ from markupsafe import Markup
 from tuning.report import phrases
 from tuning.report.charts import cost, parameters, schedules
 from tuning.report.charts import history as progress
-from tuning.report.charts.history import Curve, Scored, Spread
-from tuning.report.charts.parameters import Parameter, Tried
-from tuning.report.charts.schedules import Change, Schedule
-from tuning.report.listing import Table
-from tuning.report.report_data import MOST, View, values
+from tuning.report.charts.history import LearningCurve, ScoredTrial, SeedSpread
+from tuning.report.charts.parameters import Parameter, TriedConfiguration
+from tuning.report.charts.schedules import ValueChange, ValueSchedule
+from tuning.report.report_data import MAX_DRAWN, ReportData, values
 from tuning.report.sample_sheets import Sheet, Sheets
+from tuning.report.trial_table import Table
 from tuning.study.budget import hours, unit_of
 from tuning.study.outcome import Configuration, Outcome
 
@@ -35,7 +35,7 @@ class Chart(NamedTuple):
     legend: tuple[tuple[str, str], ...] = ()  # class of a colour, and what it stands for
 
 
-class Section(NamedTuple):
+class ReportSection(NamedTuple):
     """Charts that answer one question."""
 
     id: str
@@ -50,9 +50,9 @@ class Section(NamedTuple):
     missing: str = ""  # why there is less than there could be
 
 
-def strip(view: View) -> Markup | str:
+def strip(view: ReportData) -> Markup | str:
     """All scores on one line; nothing where there is none."""
-    trials = [Scored(view.mark(each), view.score(each)) for each in [*view.searched, *view.own_default]]
+    trials = [ScoredTrial(view.mark(each), view.score(each)) for each in [*view.searched, *view.own_default]]
     if not any(each.score is not None for each in trials):
         return ""
     ends = [_spread(view.default, "as given", "default"), _spread(view.winner, "best", "best")]
@@ -62,15 +62,15 @@ def strip(view: View) -> Markup | str:
     return Markup(progress.strip(trials, known, score=view.axis))
 
 
-def course(view: View) -> Section:
+def progress_section(view: ReportData) -> ReportSection:
     """How the search went: scores in order, and curves."""
     trials = [*view.searched, *view.own_default]
     history = [_history(view)] if any(view.score(each) is not None for each in view.searched) else []
     curves = [_curves(view)] if any(each.score is not None for each in trials) else []
-    return Section("course", "How the search went", "Course", (*history, *curves))
+    return ReportSection("course", "How the search went", "Course", (*history, *curves))
 
 
-def keys(view: View) -> list[Section]:
+def key_sections(view: ReportData) -> list[ReportSection]:
     """What mattered: importance and all trials at once, then scores along single keys."""
     known = [each for each in view.searched if view.score(each) is not None]
     if not view.varied or not known:
@@ -80,92 +80,96 @@ def keys(view: View) -> list[Section]:
     pairs = [_pair(view, shared[0], shared[1])] if len(shared) > 1 else []
     slices = [_slice(view, parameter, place, shared) for place, parameter in enumerate(shared[:SLICES])]
     charts = (*bars, *pairs, _parallel(view, shared))
-    first = Section("keys", "What mattered", "Keys", charts, doubt=_capital(view.importance.doubt) if bars else "")
+    first = ReportSection(
+        "keys", "What mattered", "Keys", charts, doubt=_capital(view.importance.doubt) if bars else ""
+    )
     note = "The score along one key each; a dashed line is the value the recipe had, an arrow a score beyond the axis."
-    return [first, Section("slices", "Key by key", "Key by key", tuple(slices), note, kind="slices")]
+    return [first, ReportSection("slices", "Key by key", "Key by key", tuple(slices), note, kind="slices")]
 
 
-def population(view: View) -> Section:
+def population_section(view: ReportData) -> ReportSection:
     """How population based training moved the values; nothing where it did not."""
     moved = [each for each in view.drawn if each.trial.history]
     keys = list(dict.fromkeys(key for each in moved for step in each.trial.history for key in step["words"]))
     keys = [key for key in keys if key in view.varied][:TOP_KEYS]
     if not moved:
-        return Section("population", "How the population moved", "Population", ())
+        return ReportSection("population", "How the population moved", "Population", ())
     epochs = max(view.study.search.epochs, *(each.epochs for each in view.drawn))
     charts = [_lineage(view, keys[0] if keys else "", epochs), *(_schedule(view, key, epochs) for key in keys)]
     note = "Trials at the bottom of the population went on from copies of better ones, with changed values."
-    return Section("population", "How the population moved", "Population", tuple(charts), note, kind="slices")
+    return ReportSection("population", "How the population moved", "Population", tuple(charts), note, kind="slices")
 
 
-def tradeoffs(view: View) -> Section:
+def tradeoff_section(view: ReportData) -> ReportSection:
     """Scores against speed and size, where these were measured."""
     charts = [_tradeoff(view, name) for name in view.costs]
     note = "The line joins the trials that no other beats in score and cost at once." if charts else ""
-    return Section("tradeoffs", "Accuracy against cost", "Trade-off", tuple(charts), note)
+    return ReportSection("tradeoffs", "Accuracy against cost", "Trade-off", tuple(charts), note)
 
 
-def spent(view: View) -> Section:
+def cost_section(view: ReportData) -> ReportSection:
     """What it cost: parts of the budget, and when each slot was busy."""
     if not any(each.busy_seconds for each in view.study.trials):
-        return Section("cost", "What it cost", "Cost", ())
-    return Section("cost", "What it cost", "Cost", (_parts(view), _timeline(view)))
+        return ReportSection("cost", "What it cost", "Cost", ())
+    return ReportSection("cost", "What it cost", "Cost", (_budget_shares(view), _timeline(view)))
 
 
-def seen(pictures: Sheets) -> Section:
+def sample_section(pictures: Sheets) -> ReportSection:
     """What the best configurations predict."""
     note = "The same four validation frames through each network, on one scale in metres. Switch to and fro to compare."
     note = note if pictures.found else ""
     missing = f"Not all pictures could be made: {pictures.missing}" if pictures.missing else ""
-    return Section("pictures", "What it looks like", "Pictures", (), note, pictures=pictures.found, missing=missing)
+    return ReportSection(
+        "pictures", "What it looks like", "Pictures", (), note, pictures=pictures.found, missing=missing
+    )
 
 
-def beside(table: Table | None) -> Section:
+def published_section(table: Table | None) -> ReportSection:
     """Ours beside published scores."""
     note = "Published figures and ours differ in frames and length of training: compare the order, which "
     note += "configuration is better than which, rather than the numbers."
-    return Section("published", "Beside the published scores", "Published", (), note, table=table)
+    return ReportSection("published", "Beside the published scores", "Published", (), note, table=table)
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:] + "." * bool(text)
 
 
-def _spread(found: Configuration | None, label: str, role: str) -> Spread | None:
+def _spread(found: Configuration | None, label: str, role: str) -> SeedSpread | None:
     if found is None or found.mean is None:
         return None
-    return Spread(f"{label} {phrases.score(found.mean, found.spread)}", found.mean, found.spread, role)
+    return SeedSpread(f"{label} {phrases.score(found.mean, found.spread)}", found.mean, found.spread, role)
 
 
-def _history(view: View) -> Chart:
+def _history(view: ReportData) -> Chart:
     default = view.default.mean if view.default else None
-    trials = [Scored(view.mark(each), view.score(each)) for each in view.searched]
+    trials = [ScoredTrial(view.mark(each), view.score(each)) for each in view.searched]
     lost = sum(each.score is None for each in trials)
     beyond = sum(each.score is not None and view.axis.beyond(each.score) for each in trials)
     note = "The orange line is the best so far, the dashed one the recipe as it was given."
     note += " An arrow is a score beyond the end of the axis." if beyond else ""
-    note += f" {phrases.many(lost, 'trial')} without a score: above." if lost else ""
+    note += f" {phrases.plural(lost, 'trial')} without a score: above." if lost else ""
     svg = progress.history(trials, score=view.axis, default=default)
     return Chart("Trial by trial", Markup(svg), note)
 
 
-def _curves(view: View) -> Chart:
-    lines = [Curve(view.mark(each), _thinned(each)) for each in [*view.drawn, *view.own_default]]
+def _curves(view: ReportData) -> Chart:
+    lines = [LearningCurve(view.mark(each), _thin_points(each)) for each in [*view.drawn, *view.own_default]]
     svg = progress.curves(lines, metric=view.named, higher=view.higher, epochs=view.study.search.epochs)
-    some = f" {len(view.drawn)} of {len(view.searched)} are drawn." if len(view.searched) > MOST else ""
+    some = f" {len(view.drawn)} of {len(view.searched)} are drawn." if len(view.searched) > MAX_DRAWN else ""
     stopped = sum(each.trial.state == "stopped" for each in view.searched)
     note = f"A bar ends those that were stopped early ({stopped})." if stopped else "None was stopped early."
     return Chart("Epoch by epoch", Markup(svg), f"{note} Orange: the best; dashed: the recipe as it was given.{some}")
 
 
-def _thinned(each: Outcome) -> tuple[tuple[int, float], ...]:
+def _thin_points(each: Outcome) -> tuple[tuple[int, float], ...]:
     """Epochs with a score, of very many an even choice with the last."""
     points = [(epoch, value) for epoch, value in each.scores if value is not None]
     step = -(-len(points) // POINTS) or 1
     return tuple(points[::-1][::step][::-1])
 
 
-def _parameter(view: View, key: str) -> Parameter:
+def _parameter(view: ReportData, key: str) -> Parameter:
     """A key with its axis: over the range that was searched and whatever was tried."""
     dimension = next((each for each in view.study.dimensions if each.key == key), None)
     tried = values(view, view.searched, key)
@@ -174,42 +178,42 @@ def _parameter(view: View, key: str) -> Parameter:
     return Parameter(key, parameters.axis_of([*tried, *ends], kind=kind, order=order), view.study.base.get(key))
 
 
-def _tried(view: View, trials: Sequence[Outcome], keys: Sequence[Parameter]) -> list[Tried]:
+def _tried(view: ReportData, trials: Sequence[Outcome], keys: Sequence[Parameter]) -> list[TriedConfiguration]:
     return [
-        Tried(view.mark(each), tuple(view.study.value(each, key.key) for key in keys), view.score(each))
+        TriedConfiguration(view.mark(each), tuple(view.study.value(each, key.key) for key in keys), view.score(each))
         for each in trials
     ]
 
 
-def _parallel(view: View, keys: Sequence[Parameter]) -> Chart:
+def _parallel(view: ReportData, keys: Sequence[Parameter]) -> Chart:
     svg = parameters.parallel(keys, _tried(view, view.drawn, keys), score=view.axis)
     note = "A line a trial, stronger the better, the best in orange, failed ones in red. Draw along an axis to keep "
     note += "only the trials that pass there, on the whole page; Escape shows all again."
     return Chart("All at once", Markup(svg), note, wide=True, scrolls=True)
 
 
-def _importance(view: View) -> Chart:
+def _importance(view: ReportData) -> Chart:
     found = view.importance
     shares = {key: found.shares[key] for key in view.varied[:12] if key in found.shares}
     svg = parameters.importance(shares, doubtful=bool(found.doubt))
-    note = f"{found.method}, from {phrases.many(found.trials, 'finished trial')}."
+    note = f"{found.method}, from {phrases.plural(found.trials, 'finished trial')}."
     return Chart("How much each key counts", Markup(svg), note)
 
 
-def _pair(view: View, one: Parameter, other: Parameter) -> Chart:
+def _pair(view: ReportData, one: Parameter, other: Parameter) -> Chart:
     svg = parameters.pair(one, other, _tried(view, view.drawn, (one, other)))
     note = "The two keys that count most; stronger is better, red crosses failed, dashed is the recipe as it was given."
     return Chart("Where the good ones lie", Markup(svg), note)
 
 
-def _slice(view: View, parameter: Parameter, place: int, keys: Sequence[Parameter]) -> Chart:
+def _slice(view: ReportData, parameter: Parameter, place: int, keys: Sequence[Parameter]) -> Chart:
     tried = _tried(view, view.drawn, keys)
     return Chart("", Markup(parameters.slice_chart(parameter, place, tried, score=view.axis)))
 
 
-def _lineage(view: View, key: str, epochs: int) -> Chart:
+def _lineage(view: ReportData, key: str, epochs: int) -> Chart:
     order = sorted(view.drawn, key=lambda each: view.ranks.get(each.name, len(view.ranks) + 1))
-    trials = [_moves(view, each, key) for each in order]
+    trials = [schedule_of(view, each, key) for each in order]
     note = (
         "A row a trial, the best at the top; an arrow leads from the trial whose weights were copied to the one that "
     )
@@ -217,32 +221,32 @@ def _lineage(view: View, key: str, epochs: int) -> Chart:
     return Chart("Who copied whom", Markup(schedules.lineage(trials, epochs=epochs)), note, wide=True, scrolls=True)
 
 
-def _schedule(view: View, key: str, epochs: int) -> Chart:
-    trials = [_moves(view, each, key) for each in view.drawn]
+def _schedule(view: ReportData, key: str, epochs: int) -> Chart:
+    trials = [schedule_of(view, each, key) for each in view.drawn]
     moved = [change.value for each in trials for change in each.changes]
     kind = next((each.kind for each in view.study.dimensions if each.key == key), "")
     axis = parameters.axis_of([value for value in moved if value is not None], kind=kind)
     return Chart("", Markup(schedules.schedule(key, trials, axis=axis, epochs=epochs)))
 
 
-def _moves(view: View, each: Outcome, key: str) -> Schedule:
+def schedule_of(view: ReportData, each: Outcome, key: str) -> ValueSchedule:
     """How a trial's value of a key moved, from the words it began with."""
     value: Any = each.trial.words.get(key, view.study.base.get(key))
-    changes = [Change(0, value)]
+    changes = [ValueChange(0, value)]
     for step in each.trial.history:
         value = step["words"].get(key, value)
         # A change is told with the first epoch that was trained with it.
-        changes.append(Change(max(0, int(step["epoch"]) - 1), value, str(step.get("from", ""))))
-    return Schedule(view.mark(each), tuple(changes), max(each.epochs, changes[-1].epoch))
+        changes.append(ValueChange(max(0, int(step["epoch"]) - 1), value, str(step.get("from", ""))))
+    return ValueSchedule(view.mark(each), tuple(changes), max(each.epochs, changes[-1].epoch))
 
 
-def _tradeoff(view: View, name: str) -> Chart:
+def _tradeoff(view: ReportData, name: str) -> Chart:
     known = [
         (each, view.score(each), getattr(each.trial, name))
         for each in [*view.searched, *view.own_default]
         if getattr(each.trial, name) is not None
     ]
-    priced = [cost.Priced(view.mark(each), float(price), score) for each, score, price in known if score is not None]
+    priced = [cost.CostPoint(view.mark(each), float(price), score) for each, score, price in known if score is not None]
     prices = [each.cost for each in priced]
     log = bool(prices) and min(prices) > 0 and max(prices) > 5 * min(prices)
     title = phrases.NAMES[name]
@@ -250,17 +254,17 @@ def _tradeoff(view: View, name: str) -> Chart:
     return Chart(f"{phrases.NAMES.get(view.metric, view.metric)} against {title}", Markup(svg))
 
 
-def _parts(view: View) -> Chart:
-    unit, sums = unit_of(view.study.search), dict.fromkeys(_KINDS, 0.0)
+def _budget_shares(view: ReportData) -> Chart:
+    unit, sums = unit_of(view.study.search), dict.fromkeys(_HOUR_KINDS, 0.0)
     for each in view.study.trials:
-        sums[_kind(each)] += hours(each, unit)
-    parts = [cost.Part(label, sums[kind], kind) for kind, label in _KINDS.items()]
+        sums[_hour_kind(each)] += hours(each, unit)
+    parts = [cost.BudgetShare(label, sums[kind], kind) for kind, label in _HOUR_KINDS.items()]
     legend = tuple((part.kind, f"{phrases.hours(part.amount)} {part.label}") for part in parts if part.amount)
     svg = cost.shares(parts, unit=f"{unit}-hours")
     return Chart(f"Where {phrases.hours(sum(sums.values()))} {unit}-hours went", Markup(svg), wide=True, legend=legend)
 
 
-_KINDS = {
+_HOUR_KINDS = {
     "done": "on trials that ran to their end",
     "stopped": "on trials stopped early",
     "again": "on other seeds and the recipe as it was given",
@@ -269,7 +273,7 @@ _KINDS = {
 }
 
 
-def _kind(each: Outcome) -> str:
+def _hour_kind(each: Outcome) -> str:
     if each.lost:
         return "wasted"
     if each.trial.state in ("running", "waiting"):
@@ -277,10 +281,10 @@ def _kind(each: Outcome) -> str:
     return each.trial.state if each.trial.kind == "search" else "again"
 
 
-def _timeline(view: View) -> Chart:
+def _timeline(view: ReportData) -> Chart:
     ran = [each for each in view.study.trials if each.trial.started]
     latest = max((max(each.trial.ended, each.trial.started + each.busy_seconds) for each in ran), default=0.0)
-    busy = [cost.Busy(view.mark(each), each.trial.started, _end(each, latest)) for each in ran]
+    busy = [cost.TrialSpan(view.mark(each), each.trial.started, _end(each, latest)) for each in ran]
     rows = cost.slots(busy)
     whole = len(rows) * (latest - min((each.start for each in busy), default=latest))
     share = sum(each.end - each.start for each in busy) / whole if whole > 0 else 1.0

@@ -7,7 +7,7 @@ import time
 
 from depthray.config.metric_names import HIGHER_IS_BETTER
 from depthray.evaluation.metrics import UNITS
-from tuning.report.charts.marks import number
+from tuning.values import format_number
 
 NAMES = {
     **{"abs_rel": "AbsRel", "sq_rel": "SqRel", "rmse": "RMSE", "rmse_log": "RMSE of ln depth", "mae": "MAE"},
@@ -27,7 +27,7 @@ _MEANINGS = {
 }
 
 
-def named(metric: str) -> str:
+def metric_title(metric: str) -> str:
     """A metric's name with its unit."""
     unit = UNITS.get(metric, "")
     return f"{NAMES.get(metric, metric)} [{unit}]" if unit and unit != "x100" else NAMES.get(metric, metric)
@@ -43,17 +43,17 @@ def score(value: float | None, spread: float | None = None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     decimals = _decimals(value)
-    alone = number(value) if decimals is None else f"{value:.{decimals}f}"
-    return alone if spread is None else f"{alone} ± {scatter(value, spread)}"
+    alone = format_number(value) if decimals is None else f"{value:.{decimals}f}"
+    return alone if spread is None else f"{alone} ± {format_spread(value, spread)}"
 
 
-def scatter(value: float, spread: float) -> str:
+def format_spread(value: float, spread: float) -> str:
     """A spread with the decimals of its score, or where that leaves nothing of it with a digit of its own."""
     decimals = _decimals(value)
     if decimals is None:
-        return number(spread, 2)
+        return format_number(spread, 2)
     text = f"{spread:.{decimals}f}"
-    return text if float(text) else number(spread, 1)
+    return text if float(text) else format_number(spread, 1)
 
 
 def _decimals(value: float) -> int | None:
@@ -63,12 +63,12 @@ def _decimals(value: float) -> int | None:
     return max(0, 3 - math.floor(math.log10(abs(value))))
 
 
-def better(metric: str) -> str:
+def direction(metric: str) -> str:
     """Which way a metric goes."""
     return "higher is better" if metric in HIGHER_IS_BETTER else "lower is better"
 
 
-def less(metric: str, share: float) -> str:
+def describe_gain(metric: str, share: float) -> str:
     """A relative gain in words: 12 % less error, 3.1 % more."""
     amount = percent(abs(share))
     if metric in HIGHER_IS_BETTER:
@@ -78,10 +78,10 @@ def less(metric: str, share: float) -> str:
 
 def percent(share: float, digits: int = 2) -> str:
     """A share: 12 %, 3.1 %, 0.05 %."""
-    return f"{number(100 * share, digits if abs(share) < 0.995 else 3)} %"
+    return f"{format_number(100 * share, digits if abs(share) < 0.995 else 3)} %"
 
 
-def span(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """A span of time: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
     if seconds is None:
         return "–"
@@ -97,27 +97,27 @@ def span(seconds: float | None) -> str:
 
 def hours(amount: float) -> str:
     """An amount of hours: 0.024, 1.25, 310."""
-    return number(amount, 2 if amount < 0.1 else 3)
+    return format_number(amount, 2 if amount < 0.1 else 3)
 
 
-def moment(seconds: float) -> str:
+def date(seconds: float) -> str:
     """A time of day of this machine's clock."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "–"
 
 
-def compact(count: float) -> str:
+def count(count: float) -> str:
     """A count with three digits: 950, 12.3 k, 2.07 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
         if abs(count) >= size:
-            return f"{number(count / (1e3 if unit == 'k' else size), 3)} {unit}"
-    return number(count, 4)
+            return f"{format_number(count / (1e3 if unit == 'k' else size), 3)} {unit}"
+    return format_number(count, 4)
 
 
-def many(count: int, what: str) -> str:
+def plural(count: int, what: str) -> str:
     """1 trial, 2 trials."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def listed(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
     """a, b and c."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -10,18 +10,19 @@ from typing import Any
 from depthray.config.metric_names import HIGHER_IS_BETTER
 from tuning.report import phrases
 from tuning.report.charts import axes
-from tuning.report.charts.axes import Axis, shown
+from tuning.report.charts.axes import Axis
 from tuning.report.charts.marks import SHADES, Mark, Role
-from tuning.study.importance import Importance, distinct
+from tuning.study.importance import Importance
 from tuning.study.outcome import Configuration, Outcome
 from tuning.study.study import Study
+from tuning.values import count_distinct, format_value
 
-MOST = 400  # trials drawn wherever each takes much room
+MAX_DRAWN = 400  # trials drawn wherever each takes much room
 STATES = {"done": "ran to its end", "stopped": "stopped early", "failed": "failed", "running": "running"}
 
 
 @dataclass(frozen=True)
-class View:
+class ReportData:
     """A study with what several parts of a report need of it, found once."""
 
     study: Study
@@ -34,7 +35,7 @@ class View:
     @property
     def named(self) -> str:
         """The score's name for people."""
-        return phrases.named(self.metric)
+        return phrases.metric_title(self.metric)
 
     @property
     def higher(self) -> bool:
@@ -75,11 +76,11 @@ class View:
     @cached_property
     def drawn(self) -> list[Outcome]:
         """Those of them that are drawn everywhere: all, or of very many the best and an even choice of the rest."""
-        if len(self.searched) <= MOST:
+        if len(self.searched) <= MAX_DRAWN:
             return self.searched
         order = sorted(self.searched, key=lambda each: self.ranks.get(each.name, len(self.searched)))
-        rest = order[MOST // 2 :]
-        kept = {each.name for each in [*order[: MOST // 2], *rest[:: -(-len(rest) // (MOST // 2))]]}
+        rest = order[MAX_DRAWN // 2 :]
+        kept = {each.name for each in [*order[: MAX_DRAWN // 2], *rest[:: -(-len(rest) // (MAX_DRAWN // 2))]]}
         return [each for each in self.searched if each.name in kept]
 
     @property
@@ -91,7 +92,7 @@ class View:
     def varied(self) -> list[str]:
         """The searched keys that had more than one value, the most important first."""
         values = {key: [self.study.value(each, key) for each in self.searched] for key in self.study.keys}
-        found = [key for key in self.study.keys if distinct(values[key]) > 1]
+        found = [key for key in self.study.keys if count_distinct(values[key]) > 1]
         return sorted(found, key=lambda key: -self.importance.shares.get(key, 0.0))
 
     @cached_property
@@ -100,8 +101,8 @@ class View:
         trials = [*self.searched, *self.own_default]
         whole = [self.score(each) for each in trials if each.trial.state != "stopped"]
         scores = whole if sum(score is not None for score in whole) > 2 else [self.score(each) for each in trials]
-        ends = [end for each in (self.winner, self.default) if each for end in _ends(each)]
-        return axes.scores([*scores, *ends], higher=self.higher, title=self.named)
+        ends = [end for each in (self.winner, self.default) if each for end in seed_range(each)]
+        return axes.score_axis([*scores, *ends], higher=self.higher, title=self.named)
 
     @cached_property
     def importance(self) -> Importance:
@@ -134,9 +135,9 @@ class View:
         trial, metric = each.trial, phrases.NAMES.get(self.metric, self.metric)
         head = f"{each.name} · {metric} {phrases.score(each.score)}"
         rank = f", place {self.ranks[each.name]} of {len(self.ranks)}" if each.name in self.ranks else ""
-        how = f"{STATES.get(trial.state, trial.state)} after {phrases.many(each.epochs, 'epoch')}{rank}"
-        few = len(self.searched) <= MOST  # of very many trials, only the table has their words
-        words = [f"{key} = {shown(value)}" for key, value in each.words.items()][: 12 if few else 0]
+        how = f"{STATES.get(trial.state, trial.state)} after {phrases.plural(each.epochs, 'epoch')}{rank}"
+        few = len(self.searched) <= MAX_DRAWN  # of very many trials, only the table has their words
+        words = [f"{key} = {format_value(value)}" for key, value in each.words.items()][: 12 if few else 0]
         role = {"best": ["the best configuration"], "default": ["the recipe as it was given"]}.get(self.role(each), [])
         return "\n".join([head, *role, how, *words, *([trial.error[:200]] if trial.error else [])])
 
@@ -152,11 +153,11 @@ class View:
         return 1 + sum((found > value) == self.higher for found in scores if found is not None and found != value)
 
 
-def _ends(each: Configuration) -> tuple[float, ...]:
+def seed_range(each: Configuration) -> tuple[float, ...]:
     spread = each.spread or 0.0
     return () if each.mean is None else (each.mean - spread, each.mean + spread)
 
 
-def values(view: View, trials: Sequence[Outcome], key: str) -> list[Any]:
+def values(view: ReportData, trials: Sequence[Outcome], key: str) -> list[Any]:
     """A key's value in each of the trials."""
     return [view.study.value(each, key) for each in trials]

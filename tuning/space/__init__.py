@@ -1,1 +1,1 @@
-"""Search spaces: reading them, and checking them against a recipe."""
+"""Search spaces: their YAML files, and how they are checked against a recipe."""

@@ -3,8 +3,9 @@
     optim.lr: {loguniform: [1e-5, 1e-2]}
     model.decoder: {choice: [fixed, linear]}
 
-`read` finds one of tuning/spaces by its name, or a file by its path; `check` holds it against a recipe before the first
-trial. Kinds of range: uniform, loguniform, integer, logint (numbers, both ends within), choice (any values).
+`read` finds a space of tuning/spaces by its name, or a file by its path; `space_check.check` checks it against a recipe
+before the first trial. Kinds of range: uniform, loguniform, integer, logint (numbers, both ends included), choice (any
+values).
 """
 
 from __future__ import annotations
@@ -18,40 +19,38 @@ from typing import Any
 
 import numpy as np
 
-from depthray.config.overrides import read_yaml
-from depthray.errors import UsageError, did_you_mean
-from tuning.space.dimension import EXAMPLE, plain, read_dimension
-from tuning.space.dimension import Dimension as Dimension
-from tuning.space.dimension import words as words
-from tuning.space.space_check import check as check
+from depthray.config.overrides import find_yaml, read_yaml
+from depthray.errors import UsageError
+from tuning.space.dimension import EXAMPLE, Dimension, parse_value, read_dimension
+from tuning.values import is_number
 
 SPACES = Path(__file__).parents[1] / "spaces"
-REMARKS = ("name", "reference")  # what a point may say besides keys of the recipe
-GRID = 10_000  # points
+NOTE_KEYS = ("name", "reference")  # keys of a point that are no keys of the recipe
+MAX_GRID = 10_000  # points
 
 
 @dataclass(frozen=True)
 class Space:
-    """Dimensions to choose from, or points to try as they are."""
+    """Dimensions to sample from, or points to try as they are."""
 
     dimensions: tuple[Dimension, ...] = ()
     points: tuple[Mapping[str, Any], ...] = ()  # each dotted key -> value
     about: str = ""
-    remarks: tuple[Mapping[str, Any], ...] = ()  # of each point its `name`, and as `reference` its published scores
+    notes: tuple[Mapping[str, Any], ...] = ()  # of each point its `name`, and as `reference` its published scores
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A configuration by chance: dotted key -> value."""
+        """A random configuration: dotted key -> value."""
         if self.points:
             return dict(self.points[rng.integers(len(self.points))])
         return {dimension.key: dimension.sample(rng) for dimension in self.dimensions}
 
     def grid(self) -> list[dict[str, Any]]:
-        """Every configuration, the last key varying fastest. Raises UsageError for a range without steps."""
+        """Every configuration, the last key varying fastest. Raises UsageError for a continuous range."""
         if self.points:
             return [dict(point) for point in self.points]
-        columns = [dimension.listed() for dimension in self.dimensions]
-        if (size := math.prod(map(len, columns))) > GRID:
-            raise UsageError(f"the grid has {size} points; list fewer values as choice, or search at random")
+        columns = [dimension.grid_values() for dimension in self.dimensions]
+        if (size := math.prod(map(len, columns))) > MAX_GRID:
+            raise UsageError(f"the grid has {size} points; list fewer values as choice, or use --search random")
         return [dict(zip((each.key for each in self.dimensions), row, strict=True)) for row in product(*columns)]
 
 
@@ -61,12 +60,12 @@ def names() -> list[str]:
 
 
 def read(name_or_path: str) -> Space:
-    """The space of a name or of a YAML file. Raises UsageError where it is none."""
-    return parse(read_yaml(_find(name_or_path)), where=name_or_path)
+    """The space of a name or of a YAML file. Raises UsageError for anything else."""
+    return parse(read_yaml(find_yaml(name_or_path, SPACES, kind="space")), where=name_or_path)
 
 
 def parse(tree: Mapping[str, Any], *, where: str) -> Space:
-    """A tree of plain values as a space; how it fits a recipe is for `check`."""
+    """A tree of plain values as a space; whether it fits a recipe is for `space_check`."""
     ranges = {str(key): value for key, value in tree.items() if key not in ("about", "points")}
     about, points = tree.get("about", ""), tree.get("points")
     if not isinstance(about, str):
@@ -74,61 +73,50 @@ def parse(tree: Mapping[str, Any], *, where: str) -> Space:
     if points is not None:
         if ranges:
             raise UsageError(f"{where}: has points and ranges ({next(iter(ranges))}); give one or the other")
-        return _listed(points, about=about, where=where)
+        return _parse_points(points, about=about, where=where)
     if not ranges:
         raise UsageError(f"{where}: nothing to search; give at least one key, as in {EXAMPLE}")
-    found = (read_dimension(key, value, where=where) for key, value in ranges.items())
-    return Space(tuple(found), about=about)
+    dimensions = (read_dimension(key, value, where=where) for key, value in ranges.items())
+    return Space(tuple(dimensions), about=about)
 
 
-def as_tree(space: Space) -> dict[str, Any]:
-    """What `parse` makes the same space of, of plain values only."""
+def to_tree(space: Space) -> dict[str, Any]:
+    """The tree of plain values that `parse` reads back to the same space."""
     tree: dict[str, Any] = {"about": space.about} if space.about else {}
     if space.points:
-        remarks = space.remarks or ({},) * len(space.points)
-        return tree | {"points": [{**said, **point} for said, point in zip(remarks, space.points, strict=True)]}
+        notes = space.notes or ({},) * len(space.points)
+        return tree | {"points": [{**note, **point} for note, point in zip(notes, space.points, strict=True)]}
     return tree | {dimension.key: {dimension.kind: list(dimension.ends)} for dimension in space.dimensions}
 
 
-def _listed(points: Any, *, about: str, where: str) -> Space:
+def _parse_points(points: Any, *, about: str, where: str) -> Space:
     if not isinstance(points, list | tuple) or not points or not all(isinstance(point, dict) for point in points):
         raise UsageError(
             f"{where}: points is a list of mappings, as in points: [{{optim.lr: 2e-4}}, {{optim.lr: 2e-3}}]"
         )
-    settings, remarks = [], []
+    settings, notes = [], []
     for number, point in enumerate(points, start=1):
         at = f"{where}: point {number}"
-        remarks.append(_remarks(point, where=at))
-        given = {str(key): value for key, value in point.items() if key not in REMARKS}
-        settings.append({key: plain(value, key=key, where=at) for key, value in given.items()})
-    return Space((), tuple(settings), about, tuple(remarks))
+        notes.append(_parse_notes(point, where=at))
+        given = {str(key): value for key, value in point.items() if key not in NOTE_KEYS}
+        settings.append({key: parse_value(value, key=key, where=at) for key, value in given.items()})
+    return Space((), tuple(settings), about, tuple(notes))
 
 
-def _remarks(point: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    found: dict[str, Any] = {key: point[key] for key in REMARKS if key in point}
-    if not isinstance(found.get("name", ""), str):
-        raise UsageError(f"{where}: name is text, not {found['name']!r}")
-    reference = found.get("reference", {})
+def _parse_notes(point: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    notes: dict[str, Any] = {key: point[key] for key in NOTE_KEYS if key in point}
+    if not isinstance(notes.get("name", ""), str):
+        raise UsageError(f"{where}: name is text, not {notes['name']!r}")
+    reference = notes.get("reference", {})
     if not isinstance(reference, dict):
         raise UsageError(f"{where}: reference is scores by name, as in {{mse: 0.0143, ssim: 0.775}}, not {reference!r}")
     if reference:
-        found["reference"] = {str(key): _score(key, value, where=where) for key, value in reference.items()}
-    return found
+        notes["reference"] = {str(key): _parse_score(key, value, where=where) for key, value in reference.items()}
+    return notes
 
 
-def _score(key: str, value: Any, *, where: str) -> float:
-    score = plain(value, key=f"reference.{key}", where=where)
-    if isinstance(score, bool) or not isinstance(score, int | float):
+def _parse_score(key: str, value: Any, *, where: str) -> float:
+    score = parse_value(value, key=f"reference.{key}", where=where)  # 1e-2 is text to YAML
+    if not is_number(score):
         raise UsageError(f"{where}: reference.{key} is a score, a number, not {value!r}")
-    return score
-
-
-def _find(name: str) -> Path:
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(f"space file {path} {'is not a file' if path.exists() else 'does not exist'}")
-        return path
-    if name not in names():
-        raise UsageError(f"no space '{name}'{did_you_mean(name, names())}; a file is given as path/to/it.yaml")
-    return SPACES / f"{name}.yaml"
+    return float(score)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuning.space.dimension import LOGARITHMIC, WHOLE, Dimension
+from tuning.space.dimension import INTEGER_KINDS, LOG_KINDS, Dimension
+from tuning.values import canonical, count_distinct
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -41,25 +41,17 @@ def importance(points: Sequence[Point], dimensions: Mapping[str, Dimension | Non
     method = "PED-ANOVA" if importlib.util.find_spec("optuna") else "rank correlation"
     if len(points) < 2:
         return Importance({}, method, len(points), "importance needs at least two finished trials")
-    varied = {key: kind for key, kind in dimensions.items() if distinct([values[key] for values, _ in points]) > 1}
+    varied = {
+        key: kind for key, kind in dimensions.items() if count_distinct([values[key] for values, _ in points]) > 1
+    }
     found = (_ped_anova if method == "PED-ANOVA" else _correlation)(points, varied) if varied else {}
     total = sum(found.values())
     shares = {key: found.get(key, 0.0) / (total or 1.0) for key in dimensions}
     ordered = dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
-    return Importance(ordered, method, len(points), _doubt(len(points)))
+    return Importance(ordered, method, len(points), _describe_doubt(len(points)))
 
 
-def distinct(values: Sequence[Any]) -> int:
-    """How many different values there are; 1 and 1.0 are the same, lists may be among them."""
-    return len({spelled(value) for value in values})
-
-
-def spelled(value: Any) -> str:
-    """A value as text, equal for equal values."""
-    return repr(float(value)) if _is_number(value) else json.dumps(value, default=str)
-
-
-def _doubt(trials: int) -> str:
+def _describe_doubt(trials: int) -> str:
     return f"importance from {trials} finished trials is a guess; from about {FEW} on it means something" * (
         trials < FEW
     )
@@ -77,7 +69,7 @@ def _ped_anova(points: Sequence[Point], kinds: Mapping[str, Dimension | None]) -
 
     columns = {key: [values[key] for values, _ in points] for key in kinds}
     spaces = {key: _distribution(columns[key], kind) for key, kind in kinds.items()}
-    told = {key: _told(columns[key], spaces[key]) for key in kinds}
+    told = {key: _encode(columns[key], spaces[key]) for key in kinds}
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(TOP, min(SHARE, WANTED / len(points))))
     loudness = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -98,20 +90,20 @@ def _distribution(values: Sequence[Any], kind: Dimension | None) -> BaseDistribu
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if kind is None or kind.kind == "choice" or not all(map(_is_number, values)):
-        return CategoricalDistribution(sorted({spelled(value) for value in values}))
+        return CategoricalDistribution(sorted({canonical(value) for value in values}))
     low, high = min(kind.low, *values), max(kind.high, *values)
-    log = kind.kind in LOGARITHMIC and low > 0
-    if kind.kind in WHOLE and all(float(value).is_integer() for value in (low, high, *values)):
+    log = kind.kind in LOG_KINDS and low > 0
+    if kind.kind in INTEGER_KINDS and all(float(value).is_integer() for value in (low, high, *values)):
         return IntDistribution(int(low), int(high), log=log)
     return FloatDistribution(float(low), float(high), log=log)
 
 
-def _told(values: Sequence[Any], space: BaseDistribution) -> list[Any]:
+def _encode(values: Sequence[Any], space: BaseDistribution) -> list[Any]:
     """Values as Optuna takes them: text for a choice, since it knows no lists and takes true for 1."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     if isinstance(space, CategoricalDistribution):
-        return [spelled(value) for value in values]
+        return [canonical(value) for value in values]
     return [int(value) if isinstance(space, IntDistribution) else float(value) for value in values]
 
 
@@ -120,13 +112,13 @@ def _correlation(points: Sequence[Point], keys: Mapping[str, Dimension | None]) 
     worth = _ranks(np.array([badness for _, badness in points]))
     if np.ptp(worth) == 0:
         return dict.fromkeys(keys, 0.0)
-    return {key: _related([values[key] for values, _ in points], worth) for key in keys}
+    return {key: _association([values[key] for values, _ in points], worth) for key in keys}
 
 
-def _related(values: Sequence[Any], worth: NDArray[np.float64]) -> float:
+def _association(values: Sequence[Any], worth: NDArray[np.float64]) -> float:
     if all(map(_is_number, values)):
         return abs(float(np.corrcoef(_ranks(np.array(values, dtype=float)), worth)[0, 1]))
-    names = np.array([spelled(value) for value in values])
+    names = np.array([canonical(value) for value in values])
     within = sum(float(np.sum((worth[names == name] - worth[names == name].mean()) ** 2)) for name in np.unique(names))
     return float(np.sqrt(1 - within / np.sum((worth - worth.mean()) ** 2)))
 

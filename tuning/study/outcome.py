@@ -11,6 +11,7 @@ from typing import Any
 
 from depthray.config.metric_names import rank_key
 from tuning.records import ENDED, Search, Trial, curve, read_trials
+from tuning.values import finite_or_none
 
 RANKED = ("running", "done", "stopped")  # a failed trial's recipe does not run to its end: it cannot be the best
 
@@ -43,7 +44,7 @@ class Outcome:
     @property
     def scores(self) -> tuple[tuple[int, float | None], ...]:
         """(epoch, score) of each epoch, in order."""
-        return tuple((int(told["epoch"]), finite(told.get(self.metric))) for told in self.curve)
+        return tuple((int(told["epoch"]), finite_or_none(told.get(self.metric))) for told in self.curve)
 
     @property
     def ended(self) -> bool:
@@ -111,7 +112,9 @@ def read_outcomes(folder: Path, search: Search) -> tuple[Outcome, ...]:
 def outcome(trial: Trial, epochs: Sequence[Mapping[str, Any]], metric: str) -> Outcome:
     """What came of a trial with these epochs."""
     scored = [
-        (rank_key(metric, score), told["epoch"]) for told in epochs if (score := finite(told.get(metric))) is not None
+        (rank_key(metric, score), told["epoch"])
+        for told in epochs
+        if (score := finite_or_none(told.get(metric))) is not None
     ]
     worth, epoch = min(scored, default=(None, None))
     return Outcome(trial, metric, tuple(epochs), None if worth is None else rank_key(metric, worth), epoch)
@@ -123,9 +126,3 @@ def configuration(own: Outcome, outcomes: Iterable[Outcome]) -> Configuration:
     good = [each for each in repeats if each.ended and not each.lost]
     seeds = tuple(each.score for each in (own, *good) if each.score is not None and each.trial.state != "failed")
     return Configuration(own, repeats, seeds, lost=sum(each.lost for each in repeats))
-
-
-def finite(value: object) -> float | None:
-    """A number that is one; None for anything else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if number else None  # type: ignore[arg-type]

@@ -25,13 +25,14 @@ from depthray.errors import UsageError
 from depthray.training import preflight
 from tuning.records import Search, read_search
 from tuning.space import space as spaces
-from tuning.space.dimension import Dimension
+from tuning.space.dimension import Dimension, overrides
 from tuning.space.space import Space
 from tuning.study.budget import Budget, budget
-from tuning.study.importance import Importance, importance, spelled
-from tuning.study.outcome import RANKED, Configuration, Outcome, configuration, finite, read_outcomes
+from tuning.study.importance import Importance, importance
+from tuning.study.outcome import RANKED, Configuration, Outcome, configuration, read_outcomes
 from tuning.study.tables import as_csv, as_json
-from tuning.study.warnings import Caution, cautions
+from tuning.study.warnings import SearchWarning, warnings
+from tuning.values import canonical, finite_or_none
 
 COSTS = ("latency_ms", "parameters")  # objectives besides the metric; better when lower
 
@@ -137,9 +138,9 @@ class Study:
         """GPU-hours or CPU-hours used, wasted, saved and to come."""
         return budget(self.search, self.trials)
 
-    def cautions(self) -> list[Caution]:
+    def cautions(self) -> list[SearchWarning]:
         """What to know before believing the result, the gravest first."""
-        return list(cautions(self))
+        return list(warnings(self))
 
     def objectives(self) -> tuple[str, ...]:
         """The metric, and what else was measured of any ranked trial."""
@@ -191,7 +192,7 @@ class Study:
         return [each for each in self.trials if each.trial.kind == "search"]
 
     def _same(self, key: str, value: Any) -> bool:
-        return spelled(value) == spelled(self.base.get(key))
+        return canonical(value) == canonical(self.base.get(key))
 
     def _worth(self, each: Configuration) -> float:
         return rank_key(self.search.metric, each.mean) if each.mean is not None else math.inf
@@ -210,7 +211,7 @@ def best_recipe(folder: Path, study: Study) -> Recipe:
     winner = study.winner()
     if winner is None:
         raise UsageError(f"{folder}: no searched trial has a finite {study.search.metric}, so there is no best recipe")
-    return preflight.load(str(folder / "recipe.yaml"), spaces.words(winner.outcome.words))
+    return preflight.load(str(folder / "recipe.yaml"), overrides(winner.outcome.words))
 
 
 def train_line(study: Study, recipe: Recipe, *, path: str = "best.yaml") -> str:
@@ -224,7 +225,7 @@ def train_line(study: Study, recipe: Recipe, *, path: str = "best.yaml") -> str:
 
 def _objectives(outcome: Outcome, names: Sequence[str]) -> tuple[float, ...] | None:
     """A trial's objectives, each better when lower; None unless it has them all."""
-    found = [finite(outcome.score), *(finite(getattr(outcome.trial, name)) for name in names[1:])]
+    found = [finite_or_none(outcome.score), *(finite_or_none(getattr(outcome.trial, name)) for name in names[1:])]
     known = [value for value in found if value is not None]
     return (rank_key(names[0], known[0]), *known[1:]) if len(known) == len(names) else None
 

@@ -49,7 +49,7 @@ def as_json(study: Study) -> dict[str, Any]:
         "provenance": study.provenance(),
         "trials": [_trial(study, each) for each in study.trials],
     }
-    plain: dict[str, Any] = _plain(found)
+    plain: dict[str, Any] = _unused_plain(found)
     return plain
 
 
@@ -83,9 +83,9 @@ def _fields(gain: Any) -> dict[str, Any] | None:
     return None if gain is None else asdict(gain)
 
 
-def _plain(value: Any) -> Any:
+def _unused_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _unused_plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_unused_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tuning.report.charts.marks import Point, line, number, text
+from tuning.report.charts.marks import Point, line, text
+from tuning.values import format_number, format_value, is_number
 
 PAD = 0.06
 
@@ -31,14 +32,14 @@ class Axis(NamedTuple):
     def far(self, value: Any) -> float:
         """Where a value lies, below 0 or above 1 if it is beyond an end."""
         if self.choices:
-            return (self.choices.index(shown(value)) + 0.5) / len(self.choices)
+            return (self.choices.index(format_value(value)) + 0.5) / len(self.choices)
         low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, float(value)))
         return (at - low) / (high - low)
 
     def holds(self, value: Any) -> bool:
         """Whether a value has a place of its own here."""
         if self.choices:
-            return shown(value) in self.choices
+            return format_value(value) in self.choices
         return is_number(value) and (not self.log or value > 0)
 
     def beyond(self, value: float) -> bool:
@@ -49,7 +50,7 @@ class Axis(NamedTuple):
         """Each tick as (share, label)."""
         if self.choices:
             return [((place + 0.5) / len(self.choices), choice) for place, choice in enumerate(self.choices)]
-        return [(self.share(tick), number(tick, 3)) for tick in self.ticks]
+        return [(self.share(tick), format_number(tick, 3)) for tick in self.ticks]
 
 
 class Box(NamedTuple):
@@ -81,34 +82,18 @@ class Box(NamedTuple):
         return self.left + self.width
 
 
-def shown(value: Any) -> str:
-    """A value as people write it in a recipe: short ones as they are, long fractions to three digits."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "none"}[value]
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(shown(each) for each in value) + "]"
-    if not is_number(value):
-        return str(value)
-    return number(value, 6 if float(f"{value:.6g}") == value else 3).replace(",", "")
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def axis(values: Iterable[float], *, log: bool = False, count: int = 5, pad: float = PAD, title: str = "") -> Axis:
     """An axis around the finite values, a little beyond; around nothing, 0 to 1; around one value, some room."""
     found = [float(value) for value in values if is_number(value) and (not log or value > 0)]
     low, high = (min(found), max(found)) if found else (0.1, 1.0) if log else (0.0, 1.0)
     if log:
-        low, high = _log_room(low, high, pad)
+        low, high = _pad_log(low, high, pad)
         return Axis(low, high, _log_ticks(low, high, count), log=True, title=title)
-    low, high = _room(low, high, pad)
+    low, high = _pad(low, high, pad)
     return Axis(low, high, _ticks(low, high, count), title=title)
 
 
-def counted(values: Iterable[int], *, count: int = 6, title: str = "") -> Axis:
+def integer_axis(values: Iterable[int], *, count: int = 6, title: str = "") -> Axis:
     """An axis of whole numbers, such as epochs, from the least to the greatest with half a step of room."""
     found = list(values)
     low, high = (min(found), max(found)) if found else (0, 1)
@@ -116,14 +101,14 @@ def counted(values: Iterable[int], *, count: int = 6, title: str = "") -> Axis:
     return Axis(low - 0.5, high + 0.5, ticks, title=title)
 
 
-def choices(values: Iterable[Any], *, ordered: bool = False, title: str = "") -> Axis:
+def choice_axis(values: Iterable[Any], *, ordered: bool = False, title: str = "") -> Axis:
     """An axis with a place for each of the values, in their order if they have one, else sorted, numbers first."""
-    distinct = {shown(value): value for value in values}
-    names = list(distinct) if ordered else sorted(distinct, key=lambda name: _order(distinct[name]))
+    distinct = {format_value(value): value for value in values}
+    names = list(distinct) if ordered else sorted(distinct, key=lambda name: _choice_order(distinct[name]))
     return Axis(0, 1, (), choices=tuple(names or [""]), title=title)
 
 
-def scores(values: Iterable[float | None], *, higher: bool, title: str = "", log: bool = False) -> Axis:
+def score_axis(values: Iterable[float | None], *, higher: bool, title: str = "", log: bool = False) -> Axis:
     """An axis of scores that bad ones do not stretch: those far behind the bulk are drawn at its end."""
     found = np.array([value for value in values if value is not None and math.isfinite(value)])
     if found.size:
@@ -141,17 +126,17 @@ def draw(box: Box, *, grid: bool = True) -> str:
         y = box.top + (1 - share) * box.height
         parts += [line((box.left, y), (box.right, y), cls="grid")] if grid else []
         parts.append(text(label, (box.left - 7, y + 4), cls="tick", anchor="end"))
-    parts += _below(box)
-    parts.append(text(_headed(box.y), (4, box.top - 18), cls="name"))
-    parts.append(text(_headed(box.x), (box.right, box.bottom + 38), cls="name", anchor="end"))
+    parts += _x_labels(box)
+    parts.append(text(_axis_title(box.y), (4, box.top - 18), cls="name"))
+    parts.append(text(_axis_title(box.x), (box.right, box.bottom + 38), cls="name", anchor="end"))
     return "".join(parts)
 
 
-def _headed(axis: Axis) -> str:
+def _axis_title(axis: Axis) -> str:
     return f"{axis.title}, {axis.hint}" if axis.hint and axis.title else axis.title
 
 
-def _below(box: Box) -> list[str]:
+def _x_labels(box: Box) -> list[str]:
     """Ticks and labels under a chart; labels of choices are cut to their place."""
     words = box.x.words()
     room = max(4, int(box.width / max(1, len(words)) / 8))
@@ -159,21 +144,21 @@ def _below(box: Box) -> list[str]:
     for share, label in words:
         x = box.left + share * box.width
         parts.append(line((x, box.bottom), (x, box.bottom + 4), cls="rule"))
-        parts.append(text(cut(label, room), (x, box.bottom + 18), cls="tick", anchor="middle"))
+        parts.append(text(shorten(label, room), (x, box.bottom + 18), cls="tick", anchor="middle"))
     return parts
 
 
-def cut(label: str, room: int) -> str:
+def shorten(label: str, room: int) -> str:
     """The beginning of a label that has no more than `room` letters."""
     return label if len(label) <= room else label[: max(1, room - 1)] + "…"
 
 
-def _room(low: float, high: float, pad: float) -> tuple[float, float]:
+def _pad(low: float, high: float, pad: float) -> tuple[float, float]:
     extra = (high - low) * pad if high > low else abs(low) * 0.1 or 0.5
     return low - extra, high + extra
 
 
-def _log_room(low: float, high: float, pad: float) -> tuple[float, float]:
+def _pad_log(low: float, high: float, pad: float) -> tuple[float, float]:
     factor = (high / low) ** pad if high > low else 2.0
     return low / factor, high * factor
 
@@ -198,5 +183,5 @@ def _log_ticks(low: float, high: float, count: int) -> tuple[float, ...]:
     return _ticks(low, high, count)
 
 
-def _order(value: Any) -> tuple[bool, float, str]:
+def _choice_order(value: Any) -> tuple[bool, float, str]:
     return (False, float(value), "") if is_number(value) else (True, 0.0, str(value))

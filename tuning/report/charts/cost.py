@@ -8,13 +8,14 @@ from typing import NamedTuple
 from tuning.report.charts import axes
 from tuning.report.charts.axes import Box
 from tuning.report.charts.history import HEIGHT, LEFT, TOP, WIDTH
-from tuning.report.charts.marks import Mark, dot, element, line, number, steps, svg, text, title, trial
+from tuning.report.charts.marks import Mark, dot, element, line, steps, svg, text, title, trial
+from tuning.values import format_number
 
 WIDE, ROW = 1140, 22
 _UNITS = (("s", 1.0, 180.0), ("min", 60.0, 10800.0), ("h", 3600.0, float("inf")))
 
 
-class Busy(NamedTuple):
+class TrialSpan(NamedTuple):
     """A trial from its start to its end, in seconds since 1970."""
 
     mark: Mark
@@ -22,7 +23,7 @@ class Busy(NamedTuple):
     end: float
 
 
-class Part(NamedTuple):
+class BudgetShare(NamedTuple):
     """A part of a whole."""
 
     label: str
@@ -30,7 +31,7 @@ class Part(NamedTuple):
     kind: str  # class of its colour
 
 
-class Priced(NamedTuple):
+class CostPoint(NamedTuple):
     """A trial with its score and what it costs."""
 
     mark: Mark
@@ -38,9 +39,9 @@ class Priced(NamedTuple):
     score: float
 
 
-def slots(trials: Sequence[Busy]) -> list[list[Busy]]:
+def slots(trials: Sequence[TrialSpan]) -> list[list[TrialSpan]]:
     """The trials one after the other in as few rows as they take."""
-    rows: list[list[Busy]] = []
+    rows: list[list[TrialSpan]] = []
     for each in sorted(trials, key=lambda each: (each.start, each.end)):
         row = next((row for row in rows if row[-1].end <= each.start + 0.5), None)
         if row is None:
@@ -50,7 +51,7 @@ def slots(trials: Sequence[Busy]) -> list[list[Busy]]:
     return rows
 
 
-def timeline(trials: Sequence[Busy]) -> str:
+def timeline(trials: Sequence[TrialSpan]) -> str:
     """A row a slot and a bar a trial over the time of the search: gaps are idle, long bars are stragglers."""
     rows = slots(trials)
     begin = min((each.start for each in trials), default=0.0)
@@ -59,30 +60,30 @@ def timeline(trials: Sequence[Busy]) -> str:
     scale = axes.axis([0, max(seconds, 1.0) / factor], count=8, pad=0.0, title=f"{unit} since the first trial began")
     height = ROW * max(1, len(rows))
     box = Box(64, 12, WIDE - 64 - 18, height, scale, axes.axis([0, 1]))
-    parts = [_hours(box), *(_slot(box, row) for row in range(len(rows)))]
+    parts = [_time_axis(box), *(_slot_lane(box, row) for row in range(len(rows)))]
     for row, busy in enumerate(rows):
-        parts += [_stretch(each, box, row, begin=begin, factor=factor) for each in busy]
+        parts += [_trial_bar(each, box, row, begin=begin, factor=factor) for each in busy]
     return svg((WIDE, height + 62), *parts, label=f"{len(trials)} trials on {len(rows)} slots", cls="timeline")
 
 
-def shares(parts: Sequence[Part], *, unit: str) -> str:
+def shares(parts: Sequence[BudgetShare], *, unit: str) -> str:
     """One bar in parts."""
     whole = sum(part.amount for part in parts if part.amount > 0) or 1.0
     x, drawn = 0.0, []
     for part in parts:
         width = max(part.amount, 0.0) / whole * 2 * WIDTH
-        tip = title(f"{part.label}: {number(part.amount, 3)} {unit} ({part.amount / whole:.0%})")
+        tip = title(f"{part.label}: {format_number(part.amount, 3)} {unit} ({part.amount / whole:.0%})")
         drawn.append(element("rect", tip, x=x, y=0, width=width, height=26, cls=f"part {part.kind}"))
         x += width
     return svg((2 * WIDTH, 26), *drawn, label="parts of the budget", cls="shares")
 
 
-def tradeoff(trials: Sequence[Priced], *, cost: str, metric: str, higher: bool, log: bool) -> str:
+def tradeoff(trials: Sequence[CostPoint], *, cost: str, metric: str, higher: bool, log: bool) -> str:
     """Scores against a cost; the line joins the trials that none beats in both."""
     x = axes.axis([each.cost for each in trials], log=log, title=cost)._replace(hint="lower is better")
-    y = axes.scores([each.score for each in trials], higher=higher, title=metric)
+    y = axes.score_axis([each.score for each in trials], higher=higher, title=metric)
     box = Box(LEFT, TOP, WIDTH - LEFT - 18, HEIGHT - TOP - 50, x, y)
-    front = unbeaten(trials, higher=higher)
+    front = pareto_front(trials, higher=higher)
     points = [box.at(each.cost, each.score) for each in front]
     ends = [*points, (box.right, points[-1][1])] if points else []
     drawn = sorted(trials, key=lambda each: (each in front, bool(each.mark.role), each.mark.role == "best"))
@@ -90,16 +91,16 @@ def tradeoff(trials: Sequence[Priced], *, cost: str, metric: str, higher: bool, 
     return svg((WIDTH, HEIGHT), axes.draw(box), steps(ends, cls="front"), *dots, label=f"{metric} against {cost}")
 
 
-def unbeaten(trials: Sequence[Priced], *, higher: bool) -> list[Priced]:
+def pareto_front(trials: Sequence[CostPoint], *, higher: bool) -> list[CostPoint]:
     """The trials that are better than all cheaper ones, the cheapest first."""
-    found: list[Priced] = []
+    found: list[CostPoint] = []
     for each in sorted(trials, key=lambda each: (each.cost, -each.score if higher else each.score)):
         if not found or (each.score > found[-1].score if higher else each.score < found[-1].score):
             found.append(each)
     return found
 
 
-def _hours(box: Box) -> str:
+def _time_axis(box: Box) -> str:
     parts = []
     for share, label in box.x.words():
         x = box.left + share * box.width
@@ -108,13 +109,13 @@ def _hours(box: Box) -> str:
     return "".join([*parts, text(box.x.title, (box.right, box.bottom + 40), cls="name", anchor="end")])
 
 
-def _slot(box: Box, row: int) -> str:
+def _slot_lane(box: Box, row: int) -> str:
     y = box.top + row * ROW
     lane = element("rect", x=box.left, y=y + 2, width=box.width, height=ROW - 4, cls="lane")
     return lane + text(f"slot {row + 1}", (box.left - 7, y + ROW / 2 + 4), cls="tick", anchor="end")
 
 
-def _stretch(each: Busy, box: Box, row: int, *, begin: float, factor: float) -> str:
+def _trial_bar(each: TrialSpan, box: Box, row: int, *, begin: float, factor: float) -> str:
     """The bar of a trial, with its name where that fits."""
     left, right = (box.left + box.x.share((at - begin) / factor) * box.width for at in (each.start, each.end))
     y, width = box.top + row * ROW, max(right - left - 1, 2.0)

@@ -8,27 +8,40 @@ from typing import NamedTuple
 
 from tuning.report.charts import axes
 from tuning.report.charts.axes import Axis, Box
-from tuning.report.charts.marks import Mark, Point, dot, element, line, path, shape, short, steps, svg, text, trial
+from tuning.report.charts.marks import (
+    Mark,
+    Point,
+    dot,
+    element,
+    format_coordinate,
+    line,
+    path,
+    shape,
+    steps,
+    svg,
+    text,
+    trial,
+)
 
 WIDTH, HEIGHT = 560, 340
 LEFT, TOP, RIGHT, FOOT = 64, 44, 18, 50
 
 
-class Scored(NamedTuple):
+class ScoredTrial(NamedTuple):
     """A trial with its score, None where it has none."""
 
     mark: Mark
     score: float | None
 
 
-class Curve(NamedTuple):
+class LearningCurve(NamedTuple):
     """A trial with its score after each epoch, gaps left out."""
 
     mark: Mark
     points: tuple[tuple[int, float], ...]
 
 
-class Spread(NamedTuple):
+class SeedSpread(NamedTuple):
     """A configuration's mean score and how far other seeds are from it, None where there is one seed."""
 
     label: str  # with its numbers
@@ -37,36 +50,38 @@ class Spread(NamedTuple):
     role: str  # best or default
 
 
-def strip(trials: Sequence[Scored], spreads: Sequence[Spread], *, score: Axis) -> str:
+def strip(trials: Sequence[ScoredTrial], spreads: Sequence[SeedSpread], *, score: Axis) -> str:
     """Every score on one line, close ones stacked; above them mean and spread of the best and the default."""
     known = [each for each in trials if each.score is not None]
     far = [each for each in known if score.beyond(each.score or 0.0)]
     near = [each for each in known if each not in far]
     room = 78 if far else 0
-    left = 16 + (room if _up(score) else 0)
+    left = 16 + (room if _higher_is_better(score) else 0)
     box = Box(left, 76, WIDTH - 32 - room, 84, score, axes.axis([0, 1]))
     parts = [_strip_axis(box), *(_band(each, box, row) for row, each in enumerate(spreads))]
     radius = 5.0 if len(known) <= 60 else 3.5 if len(known) <= 200 else 2.5
-    parts += [dot(each.mark, at, radius=radius) for each, at in zip(near, _stacked(near, box, radius), strict=True)]
-    parts.append(_worse(far, box, radius))
+    parts += [
+        dot(each.mark, at, radius=radius) for each, at in zip(near, _stack_points(near, box, radius), strict=True)
+    ]
+    parts.append(_outliers(far, box, radius))
     return svg((WIDTH, 208), *parts, label=f"{score.title} of {len(known)} trials on one line", cls="strip")
 
 
-def history(trials: Sequence[Scored], *, score: Axis, default: float | None = None) -> str:
+def history(trials: Sequence[ScoredTrial], *, score: Axis, default: float | None = None) -> str:
     """Scores in the order the trials were started, and the best so far; those without a score stand at the top."""
-    box = _box(axes.counted(range(1, len(trials) + 1), title="trial, in the order they were started"), score)
-    parts = [axes.draw(box), _level(box, default), _best_so_far(trials, box)]
-    parts += [_at(each, place, box) for place, each in _last_on_top(trials)]
+    box = _box(axes.integer_axis(range(1, len(trials) + 1), title="trial, in the order they were started"), score)
+    parts = [axes.draw(box), _default_line(box, default), _best_so_far(trials, box)]
+    parts += [_score_point(each, place, box) for place, each in _last_on_top(trials)]
     return svg((WIDTH, HEIGHT), *parts, label=f"{score.title} of {len(trials)} trials in order, with the best so far")
 
 
-def curves(lines: Sequence[Curve], *, metric: str, higher: bool, epochs: int) -> str:
+def curves(lines: Sequence[LearningCurve], *, metric: str, higher: bool, epochs: int) -> str:
     """Scores by epoch, a line a trial; what the scheduler stopped ends in a bar, the best is drawn last."""
     values = [value for each in lines for _, value in each.points]
     most = max([epochs, *(epoch for each in lines for epoch, _ in each.points)])
     log = not higher and min(values, default=0.0) > 0  # errors fall fast, then slowly
-    y = axes.scores(values, higher=higher, title=metric, log=log)
-    box = _box(axes.counted(range(1, most + 1), title="epoch"), y)
+    y = axes.score_axis(values, higher=higher, title=metric, log=log)
+    box = _box(axes.integer_axis(range(1, most + 1), title="epoch"), y)
     drawn = sorted(lines, key=lambda each: (bool(each.mark.role), -(each.mark.shade or 0), each.mark.role == "best"))
     inner = element("svg", *(_curve(each, box) for each in drawn if each.points), **_window(box))
     return svg((WIDTH, HEIGHT), axes.draw(box), inner, label=f"{metric} by epoch of {len(lines)} trials")
@@ -87,7 +102,7 @@ def sparkline(points: Sequence[tuple[int, float]], *, epochs: int, low: float, h
     return svg((width, height), path(places, cls="s"), end, label="score by epoch", cls="spark")
 
 
-def marked(mark: Mark, at: Point, *, score: float, axis: Axis, radius: float = 5.0) -> str:
+def score_mark(mark: Mark, at: Point, *, score: float, axis: Axis, radius: float = 5.0) -> str:
     """A trial as a point, or where its score is beyond the end of the axis as an arrow that way."""
     if not axis.beyond(score):
         return dot(mark, at, radius=radius)
@@ -104,14 +119,14 @@ def _box(x: Axis, y: Axis) -> Box:
 def _window(box: Box) -> dict[str, float | str]:
     """What makes an inner svg show the inside of a box only."""
     size = {"x": box.left, "y": box.top, "width": box.width + RIGHT, "height": box.height}
-    return {**size, "viewBox": " ".join(short(value) for value in size.values())}
+    return {**size, "viewBox": " ".join(format_coordinate(value) for value in size.values())}
 
 
-def _up(score: Axis) -> bool:
+def _higher_is_better(score: Axis) -> bool:
     return score.hint.startswith("higher")
 
 
-def _ends(each: Spread) -> tuple[float, ...]:
+def _ends(each: SeedSpread) -> tuple[float, ...]:
     spread = each.spread or 0.0
     return each.mean - spread, each.mean + spread
 
@@ -127,7 +142,7 @@ def _strip_axis(box: Box) -> str:
     return "".join(parts)
 
 
-def _band(each: Spread, box: Box, row: int) -> str:
+def _band(each: SeedSpread, box: Box, row: int) -> str:
     """Mean and spread over the seeds as a bracket with its words."""
     y = 24 + 30 * row
     low, high = (box.left + box.x.share(end) * box.width for end in _ends(each))
@@ -143,7 +158,7 @@ def _band(each: Spread, box: Box, row: int) -> str:
     return element("g", *parts, cls=each.role)
 
 
-def _stacked(known: Sequence[Scored], box: Box, radius: float) -> list[Point]:
+def _stack_points(known: Sequence[ScoredTrial], box: Box, radius: float) -> list[Point]:
     """A place for each trial on the line, one above the other where they would overlap."""
     columns: dict[int, int] = {}
     places: dict[int, Point] = {}
@@ -157,11 +172,11 @@ def _stacked(known: Sequence[Scored], box: Box, radius: float) -> list[Point]:
     return [places[place] for place in range(len(known))]
 
 
-def _worse(far: Sequence[Scored], box: Box, radius: float) -> str:
+def _outliers(far: Sequence[ScoredTrial], box: Box, radius: float) -> str:
     """The trials beyond the end of the line, as a block beside it."""
     if not far:
         return ""
-    sign, edge = (-1, box.left) if _up(box.x) else (1, box.right)
+    sign, edge = (-1, box.left) if _higher_is_better(box.x) else (1, box.right)
     tallest = max(1, int((box.height - 12) / (2 * radius)))
     parts = []
     for place, each in enumerate(far):
@@ -172,7 +187,7 @@ def _worse(far: Sequence[Scored], box: Box, radius: float) -> str:
     return "".join([*parts, words])
 
 
-def _level(box: Box, default: float | None) -> str:
+def _default_line(box: Box, default: float | None) -> str:
     """The default's score as a line across."""
     if default is None:
         return ""
@@ -181,25 +196,25 @@ def _level(box: Box, default: float | None) -> str:
     return element("g", line((box.left, y), (box.right, y), cls="level"), words, cls="default")
 
 
-def _best_so_far(trials: Sequence[Scored], box: Box) -> str:
+def _best_so_far(trials: Sequence[ScoredTrial], box: Box) -> str:
     scored = [(place, each.score) for place, each in enumerate(trials, 1) if each.score is not None]
-    best = accumulate((score for _, score in scored), max if _up(box.y) else min)
+    best = accumulate((score for _, score in scored), max if _higher_is_better(box.y) else min)
     points = [box.at(place, score) for (place, _), score in zip(scored, best, strict=True)]
     return steps([*points, (box.right, points[-1][1])], cls="front") if points else ""
 
 
-def _at(each: Scored, place: int, box: Box) -> str:
+def _score_point(each: ScoredTrial, place: int, box: Box) -> str:
     if each.score is None:
         x, _ = box.at(place, box.y.low)
         return dot(each.mark, (x, box.top - 5))
-    return marked(each.mark, box.at(place, each.score), score=each.score, axis=box.y)
+    return score_mark(each.mark, box.at(place, each.score), score=each.score, axis=box.y)
 
 
-def _last_on_top(trials: Sequence[Scored]) -> list[tuple[int, Scored]]:
+def _last_on_top(trials: Sequence[ScoredTrial]) -> list[tuple[int, ScoredTrial]]:
     return sorted(enumerate(trials, 1), key=lambda each: (bool(each[1].mark.role), each[1].mark.role == "best"))
 
 
-def _curve(each: Curve, box: Box) -> str:
+def _curve(each: LearningCurve, box: Box) -> str:
     places = [box.far(epoch, value) for epoch, value in each.points]
     x, y = places[-1]
     ends = {

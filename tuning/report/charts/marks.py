@@ -66,7 +66,7 @@ def line(start: Point, end: Point, *, cls: str = "") -> str:
 
 def path(points: Iterable[Point], *, cls: str = "") -> str:
     """A line through points in order; nothing for fewer than two."""
-    places = [f"{short(x)} {short(y)}" for x, y in points]
+    places = [f"{format_coordinate(x)} {format_coordinate(y)}" for x, y in points]
     return element("path", d="M" + "L".join(places), cls=cls) if len(places) > 1 else ""
 
 
@@ -83,7 +83,7 @@ def svg(size: tuple[float, float], *children: str, label: str, cls: str = "") ->
         "svg",
         *children,
         xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {short(size[0])} {short(size[1])}",
+        viewBox=f"0 0 {format_coordinate(size[0])} {format_coordinate(size[1])}",
         role="img",
         aria_label=label,
         cls=f"chart {cls}".strip(),
@@ -112,12 +112,9 @@ def shape(mark: Mark, at: Point, *, radius: float = 5.0) -> str:
         return polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], cls="m")
     if mark.state == "failed":
         r = radius * 0.8
-        return element(
-            "path",
-            d=f"M{short(x - r)} {short(y - r)}l{short(2 * r)} {short(2 * r)}m0 {short(-2 * r)}"
-            f"l{short(-2 * r)} {short(2 * r)}",
-            cls="m x",
-        )
+        down, back = (format_coordinate(2 * r), format_coordinate(-2 * r))
+        start = f"M{format_coordinate(x - r)} {format_coordinate(y - r)}"
+        return element("path", d=f"{start}l{down} {down}m0 {back}l{back} {down}", cls="m x")
     return element("circle", cx=x, cy=y, r=radius, cls="m")
 
 
@@ -130,29 +127,16 @@ def star(at: Point, radius: float) -> list[Point]:
 
 def polygon(points: Iterable[Point], *, cls: str = "") -> str:
     """A closed form."""
-    return element("polygon", points=" ".join(f"{short(x)},{short(y)}" for x, y in points), cls=cls)
+    return element(
+        "polygon", points=" ".join(f"{format_coordinate(x)},{format_coordinate(y)}" for x, y in points), cls=cls
+    )
 
 
-def short(value: float) -> str:
+def format_coordinate(value: float) -> str:
     """A coordinate to a tenth of a unit."""
     found = f"{value:.1f}".removesuffix(".0")
     return "0" if found == "-0" else found
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A value for people: 0.1432, 12.5, 3.2e-4, 1,400,000; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-3 or abs(value) >= 1e9:
-        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa}e{int(exponent)}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    rounded = f"{value:,.{decimals}f}"
-    return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
-
-
 def _attribute(value: str | float) -> str:
-    return escape(clean(value)) if isinstance(value, str) else short(value)
+    return escape(clean(value)) if isinstance(value, str) else format_coordinate(value)

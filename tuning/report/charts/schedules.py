@@ -13,7 +13,7 @@ from tuning.report.charts.parameters import SLICE
 WIDE, ROW = 1140, 26
 
 
-class Change(NamedTuple):
+class ValueChange(NamedTuple):
     """From the end of which epoch on a value held, and whose weights it was taken up with, if another's."""
 
     epoch: int
@@ -21,15 +21,15 @@ class Change(NamedTuple):
     copied: str = ""
 
 
-class Schedule(NamedTuple):
+class ValueSchedule(NamedTuple):
     """The values of a parameter in one trial, in order, and the epoch the trial came to."""
 
     mark: Mark
-    changes: tuple[Change, ...]
+    changes: tuple[ValueChange, ...]
     until: int
 
 
-def schedule(key: str, trials: Sequence[Schedule], *, axis: Axis, epochs: int) -> str:
+def schedule(key: str, trials: Sequence[ValueSchedule], *, axis: Axis, epochs: int) -> str:
     """A parameter's value by epoch, a line a trial."""
     x = axes.axis([0, max([epochs, 1])], pad=0.0, title="epoch")
     box = Box(58, 36, SLICE[0] - 58 - 14, SLICE[1] - 36 - 48, x, axis._replace(title=key))
@@ -37,7 +37,7 @@ def schedule(key: str, trials: Sequence[Schedule], *, axis: Axis, epochs: int) -
     return svg(SLICE, axes.draw(box), *(_steps(each, box) for each in drawn), label=f"{key} by epoch", cls="small")
 
 
-def lineage(trials: Sequence[Schedule], *, epochs: int) -> str:
+def lineage(trials: Sequence[ValueSchedule], *, epochs: int) -> str:
     """A row a trial over the epochs; an arrow leads from whose weights were copied to who took them.
 
     The way that the weights of the best one came is drawn over it all.
@@ -46,11 +46,15 @@ def lineage(trials: Sequence[Schedule], *, epochs: int) -> str:
     x = axes.axis([0, max([epochs, 1])], pad=0.0, title="epoch")
     box = Box(64, 8, WIDE - 64 - 18, ROW * max(1, len(trials)), x, Axis(0, 1, ()))
     shifts = _shifts(trials)
-    parts = [axes.draw(box), *(_life(each, box, rows, shifts) for each in trials), _way(trials, box, rows, shifts)]
+    parts = [
+        axes.draw(box),
+        *(_trial_row(each, box, rows, shifts) for each in trials),
+        _best_lineage(trials, box, rows, shifts),
+    ]
     return svg((WIDE, box.height + 58), *parts, label=f"who copied whom among {len(trials)} trials", cls="lineage")
 
 
-def _steps(each: Schedule, box: Box) -> str:
+def _steps(each: ValueSchedule, box: Box) -> str:
     known = [change for change in each.changes if box.y.holds(change.value)]
     points = [box.at(change.epoch, change.value) for change in known]
     if points:
@@ -58,11 +62,11 @@ def _steps(each: Schedule, box: Box) -> str:
     return trial(each.mark, steps(points, cls="hit"), steps(points, cls="s"), lines=True)
 
 
-def _copies(each: Schedule) -> list[Change]:
+def _copies(each: ValueSchedule) -> list[ValueChange]:
     return [change for change in each.changes if change.copied and change.copied != each.mark.trial]
 
 
-def _shifts(trials: Sequence[Schedule]) -> dict[tuple[str, int], float]:
+def _shifts(trials: Sequence[ValueSchedule]) -> dict[tuple[str, int], float]:
     """How far the arrow of a trial and epoch is moved aside, so that those of one epoch do not cover each other."""
     epochs: dict[int, list[str]] = {}
     for each in trials:
@@ -75,39 +79,41 @@ def _shifts(trials: Sequence[Schedule]) -> dict[tuple[str, int], float]:
     }
 
 
-def _life(each: Schedule, box: Box, rows: dict[str, int], shifts: dict[tuple[str, int], float]) -> str:
+def _trial_row(each: ValueSchedule, box: Box, rows: dict[str, int], shifts: dict[tuple[str, int], float]) -> str:
     """The row of a trial with the arrows that lead to it."""
-    y = _row(box, rows[each.mark.trial])
+    y = _row_y(box, rows[each.mark.trial])
     name = text(each.mark.trial, (box.left - 7, y + 4), cls="tick", anchor="end")
     life = line((box.left, y), (box.left + box.x.share(each.until) * box.width, y), cls="s")
     arrows = [
-        _arrow(_at(box, change.epoch, shifts[each.mark.trial, change.epoch]), _row(box, rows[change.copied]), y)
+        _arrow(_epoch_x(box, change.epoch, shifts[each.mark.trial, change.epoch]), _row_y(box, rows[change.copied]), y)
         for change in _copies(each)
         if change.copied in rows
     ]
     return trial(each.mark, name, life, *arrows, lines=True)
 
 
-def _way(trials: Sequence[Schedule], box: Box, rows: dict[str, int], shifts: dict[tuple[str, int], float]) -> str:
+def _best_lineage(
+    trials: Sequence[ValueSchedule], box: Box, rows: dict[str, int], shifts: dict[tuple[str, int], float]
+) -> str:
     """Backwards from the end of the best trial, over each copy to the trial it was taken from."""
     known = {each.mark.trial: each for each in trials}
     each = next((each for each in trials if each.mark.role == "best"), None)
     if each is None:
         return ""
-    points = [(_at(box, each.until, 0.0), _row(box, rows[each.mark.trial]))]
+    points = [(_epoch_x(box, each.until, 0.0), _row_y(box, rows[each.mark.trial]))]
     before = each.until + 1
     while copy := next((one for one in _copies(each)[::-1] if one.epoch < before and one.copied in rows), None):
-        x = _at(box, copy.epoch, shifts[each.mark.trial, copy.epoch])
-        points += [(x, points[-1][1]), (x, _row(box, rows[copy.copied]))]
+        x = _epoch_x(box, copy.epoch, shifts[each.mark.trial, copy.epoch])
+        points += [(x, points[-1][1]), (x, _row_y(box, rows[copy.copied]))]
         each, before = known[copy.copied], copy.epoch
     return path([*points, (box.left, points[-1][1])], cls="front")
 
 
-def _row(box: Box, place: int) -> float:
+def _row_y(box: Box, place: int) -> float:
     return box.top + (place + 0.5) * ROW
 
 
-def _at(box: Box, epoch: int, shift: float) -> float:
+def _epoch_x(box: Box, epoch: int, shift: float) -> float:
     return box.left + box.x.share(epoch) * box.width + shift
 
 
