@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test fast coverage lint types format schema clean
+.PHONY: setup demo test fast coverage chaos lint types format schema clean
 
 setup: $(READY)
 
@@ -25,6 +25,11 @@ fast: $(READY)
 # Of the tests without Ray; what runs on a cluster only is not counted, so the floor in pyproject.toml leaves room for it.
 coverage: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray --cov --cov-report term
+
+# Kills of training runs and of a service: see chaos/README.md. Not a test of pytest; about 15 minutes.
+chaos: $(READY)
+	$(BIN)/python -m chaos.training.kills --points 12
+	$(BIN)/python -m chaos.serving --only kills overload clients
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from pathlib import Path
 from depthray.imaging.plots import Panel, PlotLine, draw_timeline
 from depthray.imaging.sheets import save_png
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "ray"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package `chaos`, which is not installed
 # Seconds and clients, one after the other.
 PHASES = ((15.0, 1), (25.0, 8), (60.0, 24), (20.0, 8), (70.0, 1))
 EVERY = 0.5  # seconds between two looks at the replicas
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=18210)
     parser.add_argument("--out", type=Path, default=Path("autoscaling.png"), help="the plot")
     args = parser.parse_args()
-    from chaos_load import failed, tally
+    from chaos.serving.load import failed, tally
 
     outcomes, looks, began, changes = measured(args.port, args.most, args.pause)
     save_png(args.out, draw_timeline(panels(outcomes, looks, began, changes)))
@@ -54,8 +54,8 @@ def main() -> int:
 
 def measured(port: int, most: int, pause: float) -> tuple[list, Looks, float, list[tuple[float, int]]]:
     """The outcomes of all requests, the replicas over time, when it began and when the load changed."""
-    from chaos_load import Load
-    from chaos_service import Service, picture
+    from chaos.serving.load import Load
+    from chaos.serving.service import Service, picture
 
     scaling = ("min=1", f"max={most}", "ongoing=4", "upscale_seconds=2", "downscale_seconds=15")
     words = [*(f"model_replicas.{word}" for word in scaling), "model.max_batch=2", "queued=64"]
@@ -84,7 +84,7 @@ def _watch(looks: Looks, seconds: float) -> None:
 
 def panels(outcomes: Sequence, looks: Looks, began: float, changes: Sequence[tuple[float, int]]) -> list[Panel]:
     """Load, replicas, throughput and latency."""
-    from chaos_load import percentile
+    from chaos.serving.load import percentile
 
     end = looks[-1][0] - began
     times = [when - began for when, _, _ in looks]

@@ -1,4 +1,4 @@
-"""One Ray cluster for all tests of the session."""
+"""One Ray cluster for all tests of the session, and a limit on hangs in place of one on time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,30 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
+import hangs
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests may take as long as they work; pytest's own limit ends only what the watch cannot interrupt."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(hangs.SLOW + 300, method="thread"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with hangs.watched():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    with hangs.watched(*([folder] if folder else [])):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

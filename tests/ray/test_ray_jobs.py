@@ -24,7 +24,7 @@ from paths import ROOT
 
 from depthray.__main__ import main
 from depthray.checkpoints import select
-from depthray.runs import progress
+from depthray.runs import console, progress
 
 TOKEN = secrets.token_hex(32)
 PORTS = (
@@ -159,7 +159,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
     assert row["state"] == "stopped"
     log = output.splitlines()
     assert [line for line in log if line.startswith("epoch ")] == [
-        progress.line(record) for record in told if record["kind"] != "note"
+        console.line(record) for record in told if record["kind"] != "note"
     ]
     assert "\r" not in output and "\x1b" not in output and TOKEN not in output
     saved = select.committed(run / "checkpoints")[-1]

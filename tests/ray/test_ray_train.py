@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import kills
 import pytest
 
+from chaos.training import kills
 from depthray.__main__ import main
 
 

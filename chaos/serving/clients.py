@@ -8,9 +8,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from chaos_load import Load, failed, tally
-from chaos_report import Finding, Sizes
-from chaos_service import TITLES, Service, picture
+from chaos.serving.load import Load, failed, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import TITLES, Service, picture
 
 QUEUED = 16
 CROWD = 3 * QUEUED  # clients that leave or linger at a time: more than may be answered at once

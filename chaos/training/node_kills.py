@@ -1,6 +1,6 @@
 """Lose nodes of a cluster of several hosts under training, a search and a service, and say what that costs.
 
-    python tests/ray/node_kills.py [--only train elastic notice tune serve wake]
+    python -m chaos.training.node_kills [--only train elastic notice tune serve wake]
 
 Hosts are network namespaces (hosts.py, needs root): a head and two workers. A node is lost by SIGKILL of all its
 processes. Each part prints rows of what was measured; exit code 1 if one is not as it must be:
@@ -24,9 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import hosts
-import kills
-from node_rows import (
+from chaos import ROOT
+from chaos.training import hosts, kills
+from chaos.training.node_rows import (
     drain,
     ended,
     failed,
@@ -42,7 +42,6 @@ from node_rows import (
     undisturbed_trial,
     until,
 )
-
 from depthray.runs.locate import summary
 
 WORDS = [
@@ -198,7 +197,7 @@ def serve(cluster: hosts.Cluster, folder: Path) -> None:
     ]
     command = cluster.on_head([sys.executable, "-m", "depthray", *words])
     with log.open("wb") as file:
-        server = subprocess.Popen(command, cwd=hosts.ROOT, env=cluster.environment(), stdout=file, stderr=file)
+        server = subprocess.Popen(command, cwd=ROOT, env=cluster.environment(), stdout=file, stderr=file)
     try:
         until(lambda: "page   " in log.read_text(), server, log)
         _lose_under_load(cluster, folder, f"http://{cluster.nodes[0].address}:8000/v1/depth")
@@ -219,7 +218,7 @@ def _lose_under_load(cluster: hosts.Cluster, folder: Path, url: str) -> None:
         "--seconds",
         str(seconds),
     ]
-    with subprocess.Popen(load, cwd=hosts.ROOT, stdout=subprocess.PIPE, text=True) as driver:
+    with subprocess.Popen(load, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
         began = time.time()
         time.sleep(15)
         lost_at = lose(cluster, 2) - began

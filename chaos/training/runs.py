@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).resolve().parents[2]
+from chaos import ROOT
+
 WORDS = [
     "demo",
     "data.size=32,64",

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from chaos_load import Load, failed, good, tally
-from chaos_report import Finding, Sizes
-from chaos_service import ROOT, Service, checkpoint, eventually, picture
-
+from chaos import ROOT
+from chaos.serving.load import Load, failed, good, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import Service, checkpoint, eventually, picture
 from serve.registry.store import Store
 
 KINDS = ("good", "flipped", "good", "other", "good", "missing", "good", "gone", "good", "nan")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from depthray.checkpoints import load, select
 from depthray.runs import download
-from depthray.storage.remote import Folder, is_remote
+from depthray.storage.remote import RemoteFolder, is_remote
 
 RESUMED = re.compile(r"resumed from (\S+) \(epoch \d+, step (\d+)\)")
 BEGAN_AGAIN = "begins again at step 0"
@@ -34,7 +34,7 @@ class Place:
         """The checkpoints that are committed where the run lies, in a moment: nothing is read but their scores."""
         root = self.near / select.FOLDER
         if is_remote(self.out):
-            names = download.complete(Folder(self.out, patience=20))
+            names = download.complete_checkpoints(RemoteFolder(self.out, retry_seconds=20))
         else:
             names = [path.name for path in select.committed(root)]
         return {name: _score(root / name) for name in names}
@@ -51,9 +51,9 @@ class Place:
         """The run's checkpoints in a folder of this machine."""
         if not is_remote(self.out):
             return self.near
-        store = Folder(self.out, patience=20)
-        for name in download.complete(store):
-            download.bring(store, to, name)
+        store = RemoteFolder(self.out, retry_seconds=20)
+        for name in download.complete_checkpoints(store):
+            download.download_checkpoint(store, to, name)
         return to
 
 

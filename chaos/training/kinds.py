@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import kill_checks as checks
-import kill_runs as runs
-from kill_disks import Bucket, Disk, Small, Storage
-
+from chaos.training import checks, runs
+from chaos.training.disks import Bucket, Disk, Small, Storage
 from cluster import one_host
 
 LONG = 30.0  # seconds that every third storage error lasts

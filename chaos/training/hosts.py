@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).parent / "ray")
 FOLDER = Path("/tmp/rE")  # short: names of Ray's sockets lie below it
 NAME, SUBNET = "drE", "10.78.0"

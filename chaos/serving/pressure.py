@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from chaos_load import Load, good, percentile, tally
-from chaos_report import Finding, Sizes
-from chaos_service import Service, eventually, picture
+from chaos.serving.load import Load, good, percentile, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import Service, eventually, picture
 
 # A pass of two pictures waits for this long, so that neither the senders nor the proxy need the cores of the networks.
 PAUSE, QUEUED = 0.1, 32

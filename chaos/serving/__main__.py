@@ -1,6 +1,6 @@
 """Harm a running `depthray serve` in every way we know, under load, and compare what is seen with what should be.
 
-    python tests/ray/serve_chaos.py [--only NAME] [--seconds 60] [--minutes 5]
+    python -m chaos.serving [--only NAME] [--seconds 60] [--minutes 5]
 
 Every check starts a service of its own with a tiny network, and prints a line for each thing it looked at. Exits 1 if
 one is not as expected.
@@ -12,15 +12,15 @@ import argparse
 import sys
 import time
 
-from chaos_clients import clients
-from chaos_ends import ends, update
-from chaos_faults import faults
-from chaos_fuzz import bodies, schema
-from chaos_kills import heads, kills
-from chaos_pressure import overload
-from chaos_promotions import promotions
-from chaos_report import Sizes
-from chaos_soak import soak
+from chaos.serving.clients import clients
+from chaos.serving.ends import ends, update
+from chaos.serving.faults import faults
+from chaos.serving.fuzz import bodies, schema
+from chaos.serving.kills import heads, kills
+from chaos.serving.pressure import overload
+from chaos.serving.promotions import promotions
+from chaos.serving.report import Sizes
+from chaos.serving.soak import soak
 
 CHECKS = {
     check.__name__: check

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from chaos_load import Load, Outcome, failed, tally
-from chaos_report import Finding, Sizes
-from chaos_service import Service, eventually, picture
+from chaos.serving.load import Load, Outcome, failed, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import Service, eventually, picture
 
 SENT = 0.1  # seconds before the signal by which a request has certainly left its client
 SLOW = 7.0  # seconds of a forward pass; more than the 5 s that Ray gives a proxy to end

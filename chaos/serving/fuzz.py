@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
 
-from chaos_report import Finding, Sizes
-from chaos_service import TITLES, Service, checkpoint, eventually
-
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import TITLES, Service, checkpoint, eventually
 from serve.registry.promotion import promote
 from serve.registry.store import Store
 

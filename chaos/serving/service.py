@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))  # run as scripts, for what the tests share
+from chaos import ROOT
 
 TITLES = {
     "model": "ray::ServeReplica:depth:Depth",
@@ -27,7 +26,7 @@ TITLES = {
     "controller": "ray::ServeController",
 }
 HEAD = {"gcs": "/gcs/gcs_server", "raylet": "/raylet/raylet"}
-FAULTS = "DEPTHRAY_FAULTS"  # the file that tests/ray/faults/sitecustomize.py reads
+FAULTS = "DEPTHRAY_FAULTS"  # the file that injected/sitecustomize.py reads
 QUIET = ("model.threads=1", "model.poll_seconds=0.2", "limits.upload_seconds=5")
 
 
@@ -63,7 +62,7 @@ class Service:
         }
         if faults is not None:
             self.order(**faults)
-            self._environment |= {"PYTHONPATH": str(Path(__file__).parent / "faults"), FAULTS: str(self.faults)}
+            self._environment |= {"PYTHONPATH": str(Path(__file__).parent / "injected"), FAULTS: str(self.faults)}
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Service:
@@ -123,7 +122,7 @@ class Service:
         return pid
 
     def order(self, **faults: Any) -> None:
-        """Have networks fail from now on as tests/ray/faults/sitecustomize.py describes; nothing: no longer."""
+        """Have networks fail from now on as injected/sitecustomize.py describes; nothing: no longer."""
         temporary = self.faults.with_suffix(".new")
         temporary.write_text(json.dumps(faults))
         temporary.replace(self.faults)

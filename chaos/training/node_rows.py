@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hosts
-import kills
+from chaos import ROOT
+from chaos.training import hosts, kills
 
 failed: list[str] = []
 
@@ -27,7 +27,7 @@ def submit(cluster: hosts.Cluster, log: Path, *words: str) -> subprocess.Popen[b
     """`depthray ... --submit` from this machine, which is no node of the cluster."""
     command = [sys.executable, "-m", "depthray", *words, "--submit", cluster.url]
     with log.open("wb") as file:
-        return subprocess.Popen(command, cwd=hosts.ROOT, env=cluster.environment(), stdout=file, stderr=file)
+        return subprocess.Popen(command, cwd=ROOT, env=cluster.environment(), stdout=file, stderr=file)
 
 
 def until(seen: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, seconds: float = 240) -> float:
@@ -129,7 +129,7 @@ def jpegs(folder: Path) -> None:
         "96",
         "128",
     ]
-    subprocess.run([sys.executable, "-m", "depthray", *command], cwd=hosts.ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "depthray", *command], cwd=ROOT, check=True, capture_output=True)
     folder.mkdir()
     for number, path in enumerate(sorted(folder.with_name("frames").rglob("*.jpg"))):
         os.link(path, folder / f"{number}.jpg")

@@ -8,9 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from chaos_load import Load, failed, silence, tally
-from chaos_report import Finding, Sizes
-from chaos_service import Service, eventually, picture
+
+from chaos.serving.load import Load, failed, silence, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import Service, eventually, picture
 
 CLIENTS = 4
 ILL: dict[str, dict[str, Any]] = {

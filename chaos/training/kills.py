@@ -1,6 +1,6 @@
 """Kill a training run, or take its storage away, at seeded steps; it must end in the right weights.
 
-    python tests/ray/kills.py [--points 50] [--kinds worker,raylet] [--seed 0]
+    python -m chaos.training.kills [--points 50] [--kinds worker,raylet] [--seed 0]
 
 The kinds: a worker, all workers, a node of a cluster (its raylet), the driver (then --resume), storage that fails for
 some seconds or for good, a disk that is full until space is freed or for good. A run that can go on must end by itself
@@ -25,14 +25,11 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, for what the tests share
-
-import kill_checks as checks
-import kill_kinds as kinds
-from kill_disks import Bucket, check_rights
-from kill_runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
 from object_store import serving
 
+from chaos.training import checks, kinds
+from chaos.training.disks import Bucket, check_rights
+from chaos.training.runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
 from cluster.one_host import OneHost, Plan, one_host
 
 __all__ = ["TORCHRUN", "WORDS", "distance", "finish", "killed_run", "records", "start", "workers"]

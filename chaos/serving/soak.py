@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos_clients import head
-from chaos_load import Load, failed, good, tally
-from chaos_report import Finding, Sizes
-from chaos_service import TITLES, Service, picture
+from chaos.serving.clients import head
+from chaos.serving.load import Load, failed, good, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import TITLES, Service, picture
 
 SHARE = 0.01  # of the requests that are hostile
 EVERY = 2.0  # seconds between two looks

@@ -6,9 +6,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from chaos_load import Load, failed, good, recovery, silence, tally
-from chaos_report import Finding, Sizes
-from chaos_service import HEAD, Service, eventually, picture
+from chaos.serving.load import Load, failed, good, recovery, silence, tally
+from chaos.serving.report import Finding, Sizes
+from chaos.serving.service import HEAD, Service, eventually, picture
 
 CLIENTS = 4
 ENDED = 120.0  # seconds until the command has noticed that its cluster is gone

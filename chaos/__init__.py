@@ -1,0 +1,11 @@
+"""Scripts that kill and starve things on purpose and check what is left. See README.md."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The object store and the hostile request bodies are those of the tests.
+sys.path.append(str(ROOT / "tests" / "support"))

@@ -1,0 +1,1 @@
+"""Harm to a running `depthray serve`: kills, faults, overload, hostile clients, promotions under load."""

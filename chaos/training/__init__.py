@@ -1,0 +1,1 @@
+"""Harm to training: killed workers, nodes and drivers, storage that fails, disks that are full."""
