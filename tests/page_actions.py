@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from serve_fake import wall
 
-from depthray.imaging import export
+from depthray.imaging.camera import assumed_camera, unproject
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -57,6 +57,6 @@ def canvas_of(page: sync_api.Page) -> np.ndarray:
 
 def metres_apart(rgb: np.ndarray, one: tuple[int, int], two: tuple[int, int], *, degrees: float = 60.0) -> float:
     depth = wall(rgb)
-    camera = export.assumed_camera(*depth.shape, degrees=degrees)
-    ends = [export.unproject(u, v, float(depth[v, u]), camera=camera) for u, v in (one, two)]
+    camera = assumed_camera(*depth.shape, degrees=degrees)
+    ends = [unproject(u, v, float(depth[v, u]), camera=camera) for u, v in (one, two)]
     return float(np.linalg.norm(ends[0] - ends[1]))

@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from depthray.errors import DataError
-from depthray.imaging import export, photos
+from depthray.imaging import camera, export, photos
 from serve.backend import BackendAnswer, ModelCard, UnknownModel
 
 PAGE = ROOT / "serve" / "page"
@@ -152,7 +152,7 @@ def _bytes(depth: np.ndarray, rgb: np.ndarray, form: str, write: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "answer"
         if form in ("ply", "glb"):
-            write(place, depth, rgb, camera=export.assumed_camera(*depth.shape))
+            write(place, depth, rgb, camera=camera.assumed_camera(*depth.shape))
         else:
             write(place, depth)
         return place.read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from depthray.imaging import export
-from depthray.imaging.export import Camera
+from depthray.imaging.camera import Camera, assumed_camera
 
 CAMERA = Camera(fx=50.0, fy=55.0, cx=15.5, cy=11.5)
 
@@ -85,7 +85,7 @@ def test_ply_of_nothing_measured_is_empty(tmp_path, rgb):
 
 
 def test_assumed_camera_sees_sixty_degrees():
-    camera = export.assumed_camera(480, 640)
+    camera = assumed_camera(480, 640)
     edges = [(u - camera.cx) / camera.fx for u in (-0.5, 639.5)]  # the outer borders of the outer pixels
     assert np.degrees(np.arctan(edges[1]) - np.arctan(edges[0])) == pytest.approx(60)
     assert camera.fx == camera.fy and camera.cy == 239.5

@@ -210,10 +210,10 @@ def test_pictures_have_a_row_for_depth_and_one_for_the_mask(tmp_path):
 def test_a_sheet_of_masks_is_black_and_white_with_their_iou():
     batches = eval_batches(Figures(("image", "mask")), [6], DATA, batch_size=1)
     (row,) = pictures(Masks(), batches, protocol=PLAIN, device=CPU)
-    assert sheets._score(row, row.prediction) == "mask IoU 1.000"
-    assert sheets._score(row._replace(score=0.25), row.prediction) == "mask IoU 0.250"
+    assert sheets._score_text(row, row.prediction) == "mask IoU 1.000"
+    assert sheets._score_text(row._replace(score=0.25), row.prediction) == "mask IoU 0.250"
     sheet, width = sheets.draw_sheet([row]), sheets._tile_width([row])
-    tile = sheet[74 + 30 :, sheets._left(1, width) :][:170, :width]
+    tile = sheet[74 + 30 :, sheets._column_start(1, width) :][:170, :width]
     assert tile[100, 20].tolist() == [0, 0, 0] and tile[100, width // 4].tolist() == [255, 255, 255]
 
 

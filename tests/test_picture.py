@@ -22,7 +22,7 @@ def tiles(rows, **scales):
     sheet = sheets.draw_sheet(rows, **scales)
     width = sheets._tile_width(rows)
     y = 74 + 30 + round(width * 24 / 32) * 2 // 3
-    return [sheet[y, sheets._left(column, width) + width // 2] for column in range(4)]
+    return [sheet[y, sheets._column_start(column, width) + width // 2] for column in range(4)]
 
 
 def test_colour_runs_from_warm_near_to_cold_far():
@@ -73,14 +73,14 @@ def test_scales_do_not_depend_on_the_predictions():
 
 def test_error_has_its_own_scale():
     bright = tiles([row(predicted_m=2.5)], depth=ColourScale(0, 10, 2), error=ColourScale(0, 0.5, 0.1))
-    assert (bright[3] == sheets._ERROR[-1]).all()
-    assert (bright[1] == sheets._DEPTH[51]).all()
+    assert (bright[3] == sheets._ERROR_MAP[-1]).all()
+    assert (bright[1] == sheets._DEPTH_MAP[51]).all()
 
 
 def test_unmeasured_truth_is_hatched_in_truth_and_error_only():
     sheet = sheets.draw_sheet([row()])
     width = sheets._tile_width([row()])
-    strip = [sheet[74 + 30 + 3, sheets._left(column, width) :][:width] for column in range(4)]
+    strip = [sheet[74 + 30 + 3, sheets._column_start(column, width) :][:width] for column in range(4)]
     hatched = [np.isin(line, np.array(sheets._HATCH)).all() for line in strip]
     assert hatched == [False, True, False, True]
 
@@ -95,13 +95,13 @@ def test_tiles_are_large_enough_to_see_and_small_enough_for_a_screen(width):
 
 def test_prediction_of_another_size_is_scored_at_the_size_of_the_truth():
     one = row(truth_m=2, predicted_m=2.5)._replace(prediction=np.full((6, 8), 2.5, np.float32))
-    assert sheets._score(one, sheets._fit(one.prediction, one.truth.shape)) == "AbsRel 0.250"
+    assert sheets._score_text(one, sheets._resize_to_truth(one.prediction, one.truth.shape)) == "AbsRel 0.250"
 
 
 def test_score_counts_measured_pixels_only_and_a_given_one_wins():
     assert sheets.abs_rel(row().prediction, row().truth) == pytest.approx(0.1, abs=1e-6)
-    assert sheets._score(row(score=0.5), row().prediction) == "AbsRel 0.500"
-    assert sheets._score(row(truth_m=0), row().prediction) == "no truth"
+    assert sheets._score_text(row(score=0.5), row().prediction) == "AbsRel 0.500"
+    assert sheets._score_text(row(truth_m=0), row().prediction) == "no truth"
     assert np.isnan(sheets.abs_rel(row().prediction, np.zeros((24, 32), np.float32)))
 
 
@@ -110,9 +110,9 @@ def test_a_prediction_of_nans_still_makes_a_sheet():
 
 
 def test_long_ids_keep_their_end_and_leave_room_for_the_score():
-    short = sheets._shortened("scene/" * 200 + "frame-0042", 200)
+    short = sheets._shorten("scene/" * 200 + "frame-0042", 200)
     assert short.startswith("...") and short.endswith("frame-0042")
-    assert sheets._extent(short) <= 200
+    assert sheets._text_width(short) <= 200
 
 
 def test_png_holds_the_same_rgb(tmp_path):

@@ -13,10 +13,10 @@ from checkpoints import write_checkpoint
 from depthray.cli import measure as measure_command
 from depthray.cli import view as view_command
 from depthray.errors import UsageError
-from depthray.imaging import edges, export
+from depthray.imaging import camera, edges, export
 from depthray.predict import load
 
-CAMERA = export.Camera(60.0, 60.0, 31.5, 23.5)
+CAMERA = camera.Camera(60.0, 60.0, 31.5, 23.5)
 SIZE = (48, 64)
 
 

@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     """Predict depth, bring both pixels into space and print how far apart they are."""
     arguments = build_parser().parse_args(argv)
     from depthray.imaging import photos
-    from depthray.imaging.export import assumed_camera, read_camera, unproject
+    from depthray.imaging.camera import assumed_camera, read_camera, unproject
     from depthray.predict import load
 
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     import numpy as np
     from numpy.typing import NDArray
 
-    from depthray.imaging.export import Camera
+    from depthray.imaging.camera import Camera
     from depthray.imaging.photos import PhotoLimits
 
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
@@ -50,7 +50,7 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
 
     `connect` opens the model of a server for --url; `serve` is built upon this package and passes it in.
     """
-    from depthray.imaging.export import read_camera
+    from depthray.imaging.camera import read_camera
 
     arguments = parse_arguments(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
@@ -215,12 +215,13 @@ def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
 
 def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np.uint8], camera: Camera | None) -> Path:
     from depthray.imaging import export
+    from depthray.imaging.camera import assumed_camera
 
     path = stem.with_name(stem.name + FORMATS[name])
     if name in ("ply", "glb"):
         note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
         points = export.write_ply if name == "ply" else export.write_glb
-        return points(path, depth, rgb, camera=camera or export.assumed_camera(*depth.shape), note=note)
+        return points(path, depth, rgb, camera=camera or assumed_camera(*depth.shape), note=note)
     write = {"png": export.write_depth_png, "npy": export.write_depth_npy, "colour": export.write_colour_png}[name]
     return write(path, depth)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from depthray.batch import Sample
     from depthray.data.source import Source
-    from depthray.imaging.export import Camera
+    from depthray.imaging.camera import Camera
     from depthray.imaging.rerun import RecordedFrame
     from depthray.imaging.sheets import SheetRow
     from depthray.predict import Predictor
@@ -97,7 +97,7 @@ def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
 
 
 def _camera(sample: Sample) -> Camera:
-    from depthray.imaging.export import Camera, assumed_camera
+    from depthray.imaging.camera import Camera, assumed_camera
 
     if "intrinsics" not in sample:
         return assumed_camera(*sample["depth"].shape)

@@ -1,4 +1,4 @@
-"""How sharp the edges of a predicted depth map are beside those of the truth (the texture analysis of seed 001)."""
+"""How sharp the edges of a predicted depth map are compared with those of the truth (texture analysis of seed 001)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Sharpness(NamedTuple):
 
 def edge_strength(depth: Metres) -> Metres:
     """(H,W) metres -> (H,W) magnitude of the Sobel derivative in metres a pixel, 0 where a neighbour is unmeasured."""
+    # Sobel's kernel sums to 8 times the slope; the scale makes it metres a pixel.
     x, y = (cv2.Sobel(depth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1)))
     return np.where(neighbours_measured(depth), np.hypot(x, y), 0).astype(np.float32)
 
@@ -37,6 +38,7 @@ def neighbours_measured(depth: Metres) -> NDArray[np.bool_]:
 
 def sharpness(prediction: Metres, truth: Metres) -> Sharpness:
     """(H,W) and (H,W) metres -> their mean edge strengths over the same pixels."""
+    # The same pixels for both maps: a hole in one of them must not change the other's mean.
     counted = neighbours_measured(truth) & neighbours_measured(prediction)
     if not counted.any():
         return Sharpness(float("nan"), float("nan"))

@@ -6,64 +6,32 @@ There is no 8-bit depth here: 256 steps over a room are 4 cm each, and no reader
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.errors import UsageError
 from depthray.imaging import sheets
+from depthray.imaging.camera import Camera
 
-_FARTHEST = 65_535
-
-
-class Camera(NamedTuple):
-    """A pinhole camera in pixels; pixel centres lie at whole numbers."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
-def assumed_camera(height: int, width: int, *, degrees: float = 60.0) -> Camera:
-    """The camera of an image of unknown origin: square pixels, centred, so many degrees from left to right."""
-    focal = width / 2 / np.tan(np.radians(degrees) / 2)
-    return Camera(float(focal), float(focal), (width - 1) / 2, (height - 1) / 2)
-
-
-def read_camera(text: str) -> Camera:
-    """`fx,fy,cx,cy` in pixels, as the flag --intrinsics has it -> the camera; a UsageError if it is none."""
-    try:
-        camera = Camera(*(float(part) for part in text.split(",")))
-    except (TypeError, ValueError):
-        raise UsageError(f"--intrinsics={text}: give four numbers fx,fy,cx,cy in pixels") from None
-    if not all(math.isfinite(number) for number in camera) or min(camera.fx, camera.fy) <= 0:
-        raise UsageError(f"--intrinsics={text}: fx and fy must be positive, and all four finite")
-    return camera
-
-
-def unproject(u: float, v: float, metres: float, *, camera: Camera) -> NDArray[np.float64]:
-    """A pixel (column, row) and its depth in metres -> (3,) metres in the camera's frame: x right, y down, z forward"""
-    return np.array([(u - camera.cx) / camera.fx * metres, (v - camera.cy) / camera.fy * metres, metres], np.float64)
+_FARTHEST = 65_535  # millimetres, the most that 16 bits hold
 
 
 def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H,W) metres -> (H,W) uint16 millimetres; 0 where not finite or not positive, at most 65.535 m."""
-    known = np.isfinite(depth) & (depth > 0)
-    scaled = np.where(known, depth, 0).astype(np.float64) * 1000
+    # float64: at 60 m a step of float32 is 4 micrometres, enough to round some half millimetres the other way.
+    scaled = np.where(sheets.is_measured(depth), depth, 0).astype(np.float64) * 1000
     return np.clip(np.rint(scaled), 0, _FARTHEST).astype(np.uint16)
 
 
 def write_depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     """(H,W) metres -> a 16-bit grey PNG in millimetres, 0 = invalid."""
     _, data = cv2.imencode(".png", millimetres(depth))
-    return _write(path, data.tobytes())
+    return _write_bytes(path, data.tobytes())
 
 
 def write_depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
@@ -85,12 +53,12 @@ _POINT = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 
 def points(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera) -> NDArray[np.void]:
     """(H,W) metres and (H,W,3) colours -> (N,) records xyz, rgb in the camera's frame: x right, y down, z forward."""
-    known = np.isfinite(depth) & (depth > 0)
-    v, u = np.nonzero(known)
-    z = depth[known]
+    measured = sheets.is_measured(depth)
+    v, u = np.nonzero(measured)
+    z = depth[measured]
     cloud = np.empty(z.size, _POINT)
     cloud["xyz"] = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
-    cloud["rgb"] = rgb[known]
+    cloud["rgb"] = rgb[measured]
     return cloud
 
 
@@ -98,7 +66,7 @@ def write_ply(
     path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
 ) -> Path:
     """(H,W) metres and (H,W,3) colours -> a binary PLY file of one coloured point a pixel, in metres."""
-    return _write(path, encode_ply(depth, rgb, camera=camera, note=note))
+    return _write_bytes(path, encode_ply(depth, rgb, camera=camera, note=note))
 
 
 def encode_ply(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
@@ -122,15 +90,16 @@ def write_glb(
     path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
 ) -> Path:
     """(H,W) metres and (H,W,3) colours -> a binary glTF 2.0 file of points in metres, x right, y up, z backward."""
-    return _write(path, encode_glb(depth, rgb, camera=camera, note=note))
+    return _write_bytes(path, encode_glb(depth, rgb, camera=camera, note=note))
 
 
 def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
     """(H,W) metres and (H,W,3) colours -> the bytes of the file `point_cloud_glb` writes."""
     cloud = points(depth, rgb, camera=camera)
-    places = (cloud["xyz"] * np.array([1, -1, -1], np.float32)).astype("<f4")
+    # glTF looks along -z with y up; cameras of the field look along +z with y down.
+    positions = (cloud["xyz"] * np.array([1, -1, -1], np.float32)).astype("<f4")
     colours = np.concatenate([cloud["rgb"], np.full((cloud.size, 1), 255, np.uint8)], axis=1)  # 4 bytes keep alignment
-    ends = (places.min(axis=0).tolist(), places.max(axis=0).tolist()) if cloud.size else ([0.0] * 3, [0.0] * 3)
+    ends = (positions.min(axis=0).tolist(), positions.max(axis=0).tolist()) if cloud.size else ([0.0] * 3, [0.0] * 3)
     tree = {
         "asset": {"version": "2.0", "generator": "depthray", "extras": {"note": note, "camera": camera._asdict()}},
         "scene": 0,
@@ -145,23 +114,23 @@ def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
             {"bufferView": 1, "componentType": 5121, "normalized": True, "count": cloud.size, "type": "VEC4"},
         ],
         "bufferViews": [
-            {"buffer": 0, "byteOffset": 0, "byteLength": places.nbytes, "target": 34962},
-            {"buffer": 0, "byteOffset": places.nbytes, "byteLength": colours.nbytes, "target": 34962},
+            {"buffer": 0, "byteOffset": 0, "byteLength": positions.nbytes, "target": 34962},
+            {"buffer": 0, "byteOffset": positions.nbytes, "byteLength": colours.nbytes, "target": 34962},
         ],
-        "buffers": [{"byteLength": places.nbytes + colours.nbytes}],
+        "buffers": [{"byteLength": positions.nbytes + colours.nbytes}],
     }
-    return _glb(tree, places.tobytes() + colours.tobytes())
+    return _pack_glb(tree, positions.tobytes() + colours.tobytes())
 
 
-def _glb(tree: dict[str, Any], data: bytes) -> bytes:
-    """The two chunks of a binary glTF file, each a multiple of 4 bytes."""
+def _pack_glb(tree: dict[str, Any], data: bytes) -> bytes:
+    """JSON tree and buffer -> a binary glTF file of two chunks, each a multiple of 4 bytes as the format demands."""
     text = json.dumps(tree, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def _write(path: str | os.PathLike[str], data: bytes) -> Path:
+def _write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
     path = Path(path)
     path.write_bytes(data)
     return path

@@ -1,6 +1,6 @@
 """Photographs from outside: bytes or a file -> upright RGB. Nothing is decoded before its header has passed the limits.
 
-Format is told by content, not by name. Alpha is dropped, grey and palette become RGB, 16 bits a channel become 8.
+The content decides the format, not the name. Alpha is dropped, grey and palette become RGB, 16 bits a channel become 8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class PhotoLimits(NamedTuple):
-    """The photographs that are decoded. A file of 400 kB can hold a picture of 400 MB."""
+    """The largest photographs that are decoded: a file of 400 kB can hold an image of 400 MB."""
 
     pixels: int = 64_000_000
     side: int = 16_384
@@ -49,15 +49,15 @@ class SizeError(DataError):
 
 def read(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
     """A file -> (H,W,3) uint8 RGB, upright."""
-    return decode(_bytes(Path(path), limits), where=str(path), limits=limits)
+    return decode(_read_bytes(Path(path), limits), where=str(path), limits=limits)
 
 
 def read_map(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[Any]:
     """A one-channel PNG or an .npy file -> (H,W) numbers as stored."""
-    return decode_map(_bytes(Path(path), limits), where=str(path), limits=limits)
+    return decode_map(_read_bytes(Path(path), limits), where=str(path), limits=limits)
 
 
-def _bytes(path: Path, limits: PhotoLimits) -> bytes:
+def _read_bytes(path: Path, limits: PhotoLimits) -> bytes:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -69,11 +69,12 @@ def _bytes(path: Path, limits: PhotoLimits) -> bytes:
 
 
 def decode(data: bytes, *, where: str = "image", limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
-    """The bytes of a JPEG, PNG or WebP file -> (H,W,3) uint8 RGB, turned as its EXIF orientation says."""
+    """The bytes of a JPEG, PNG or WebP file -> (H,W,3) uint8 RGB, turned by its EXIF orientation."""
     header = _header(data, where=where)
     width, height = header.size
     check_size(width, height, where=where, limits=limits)
-    pixels = _pixels(data)
+    # Only the header's size has been checked against the limits, so the pixels have to be of that size.
+    pixels = _decode_rgb(data)
     if pixels is None or pixels.shape[:2] != (height, width):
         raise DataError(f"{where}: damaged or incomplete {header.format} file; save or copy it again")
     return upright(pixels, _orientation(_exif(header, data)))
@@ -82,7 +83,7 @@ def decode(data: bytes, *, where: str = "image", limits: PhotoLimits = LIMITS) -
 def decode_map(data: bytes, *, where: str = "map", limits: PhotoLimits = LIMITS) -> NDArray[Any]:
     """The bytes of a one-channel PNG or an .npy file -> (H,W) numbers as stored: ids, or depth in some unit."""
     if data.startswith(b"\x93NUMPY"):
-        return _npy(data, where=where, limits=limits)
+        return _decode_npy(data, where=where, limits=limits)
     width, height = _header(data, where=where).size
     check_size(width, height, where=where, limits=limits)
     try:
@@ -96,7 +97,8 @@ def decode_map(data: bytes, *, where: str = "map", limits: PhotoLimits = LIMITS)
     return stored
 
 
-def _npy(data: bytes, *, where: str, limits: PhotoLimits) -> NDArray[Any]:
+def _decode_npy(data: bytes, *, where: str, limits: PhotoLimits) -> NDArray[Any]:
+    """The bytes of an .npy file -> (H,W) numbers as stored. Pickled arrays, which can run a program, are refused."""
     try:
         stored: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError) as error:
@@ -108,7 +110,7 @@ def _npy(data: bytes, *, where: str, limits: PhotoLimits) -> NDArray[Any]:
 
 
 def check_size(width: int, height: int, *, where: str, limits: PhotoLimits) -> None:
-    """A SizeError if a picture of so many pixels is not to be decoded."""
+    """A SizeError if an image of this size is beyond the limits."""
     if max(width, height) > limits.side or width * height > limits.pixels:
         most = f"at most {limits.pixels / 1e6:g} million in all and {limits.side} a side"
         raise SizeError(f"{where}: {width}x{height} pixels, {most}; make it smaller")
@@ -130,12 +132,13 @@ def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _header(data: bytes, *, where: str) -> ImageFile:
-    """The file opened but not decoded. By class, since `Image.open` tries every format and only warns of bombs."""
-    opener = _opener(data)
-    if opener is None:
+    """The file opened but not decoded."""
+    # By class: `Image.open` tries every format it knows, and only warns of decompression bombs.
+    format_class = _format_class(data)
+    if format_class is None:
         raise FormatError(f"{where}: not a JPEG, PNG or WebP file")
     try:
-        header = opener(io.BytesIO(data))
+        header = format_class(io.BytesIO(data))
     except DecompressionBombError:  # of WebP, which Pillow judges itself
         raise SizeError(f"{where}: far more pixels than are read; make it smaller") from None
     except (OSError, SyntaxError, ValueError, OverflowError, MemoryError) as error:
@@ -145,7 +148,8 @@ def _header(data: bytes, *, where: str) -> ImageFile:
     return header
 
 
-def _opener(data: bytes) -> type[ImageFile] | None:
+def _format_class(data: bytes) -> type[ImageFile] | None:
+    """First bytes of a file -> Pillow's class for it; None for any other format."""
     if data.startswith(b"\xff\xd8\xff"):
         return JpegImageFile
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -153,7 +157,7 @@ def _opener(data: bytes) -> type[ImageFile] | None:
     return WebPImageFile if data.startswith(b"RIFF") and data[8:12] == b"WEBP" else None
 
 
-def _pixels(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_rgb(data: bytes) -> NDArray[np.uint8] | None:
     """The bytes of a file -> (H,W,3) uint8 RGB as stored, or None if they are damaged."""
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -172,15 +176,15 @@ def _exif(header: ImageFile, data: bytes) -> bytes:
 
 
 def _png_exif(data: bytes) -> bytes:
-    """The eXIf chunk, which may also stand behind the pixels, where Pillow finds it only by decoding them."""
-    place = 8
-    for _ in range(100_000):  # a file of nothing but empty chunks must not keep us busy
-        if place + 8 > len(data):
+    """The eXIf chunk, which may also follow the pixels, where Pillow finds it only by decoding them."""
+    offset = 8
+    for _ in range(100_000):  # bounds the time a file of nothing but empty chunks takes
+        if offset + 8 > len(data):
             break
-        length, kind = struct.unpack_from(">I4s", data, place)
+        length, kind = struct.unpack_from(">I4s", data, offset)
         if kind == b"eXIf":
-            return data[place + 8 : place + 8 + length]
-        place += 12 + length
+            return data[offset + 8 : offset + 8 + length]
+        offset += 12 + length
     return b""
 
 
@@ -190,12 +194,12 @@ def _orientation(exif: bytes) -> int:
     if order is None:
         return 1
     try:
-        (place,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, place)
-        for entry in range(place + 2, place + 2 + 12 * count, 12):
+        (directory,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
             tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
             if tag == 0x0112:
                 return int(value)
-    except struct.error:
+    except struct.error:  # a broken block is common in photographs and no reason to refuse one
         pass
     return 1

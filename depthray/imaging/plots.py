@@ -1,4 +1,4 @@
-"""Line plots as pictures, drawn by matplotlib: scores against a count, and values over time."""
+"""Line plots as images, drawn by matplotlib: scores against a count, and values over time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # matplotlib takes half a second to import; only what draws waits for it
+from depthray.imaging.sheets import RgbImage
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import; only drawing needs it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-RgbImage = NDArray[np.uint8]
 
 WIDTH, HEIGHT = 460, 360  # pixels of a panel of scores
 LONG, LOW = 900, 190  # pixels of a panel over time
@@ -40,10 +39,11 @@ class Panel(NamedTuple):
 
 
 def draw_curves(panels: Sequence[Panel], *, x_label: str) -> RgbImage:
-    """Panels -> (H,W,3) uint8 RGB, side by side; x is a count on a log scale that has a place for 0."""
+    """Panels -> (H,W,3) uint8 RGB, side by side; x is a count on a log scale that includes 0."""
     figure = _figure(len(panels) * WIDTH, HEIGHT)
-    for place, panel in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+    for column, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), column)
+        # symlog: linear up to 1, so that 0 sparse samples are on the axis with 500.
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
         _plot(axes, panel, marker="o")
         _label_counts(axes, sorted({x for line in panel.lines for x in line.x}))
@@ -66,9 +66,9 @@ def _plot(axes: Axes, panel: Panel, *, marker: str) -> None:
     axes.set_title(panel.title, loc="left", fontsize=11)
     axes.grid(axis="y", alpha=0.4)
     axes.spines[["top", "right"]].set_visible(False)
-    for place, line in enumerate(panel.lines):
+    for index, line in enumerate(panel.lines):
         style = "steps-post" if line.steps else "default"
-        (drawn,) = axes.plot(line.x, line.y, label=line.name, marker=marker, drawstyle=style, zorder=4 - place / 10)
+        (drawn,) = axes.plot(line.x, line.y, label=line.name, marker=marker, drawstyle=style, zorder=4 - index / 10)
         if line.low:
             axes.fill_between(line.x, line.low, line.high, color=drawn.get_color(), alpha=0.2, linewidth=0)
             axes.vlines(line.x, line.low, line.high, color="0.5", linewidth=1)  # one point alone has no band
@@ -77,12 +77,12 @@ def _plot(axes: Axes, panel: Panel, *, marker: str) -> None:
 
 def _label_counts(axes: Axes, counts: Sequence[float]) -> None:
     """Ticks at the counts and the value at each point, except where labels would overlap."""
-    places = axes.xaxis.get_transform().transform(np.asarray(counts, float))
-    kept = [0]
-    for index, place in enumerate(places):
-        if place - places[kept[-1]] >= LABEL_GAP * (places[-1] - places[0]) > 0:
-            kept.append(index)
-    shown = [counts[index] for index in kept]
+    positions = axes.xaxis.get_transform().transform(np.asarray(counts, float))
+    labelled = [0]
+    for index, position in enumerate(positions):
+        if position - positions[labelled[-1]] >= LABEL_GAP * (positions[-1] - positions[0]) > 0:
+            labelled.append(index)
+    shown = [counts[index] for index in labelled]
     axes.minorticks_off()
     axes.set_xticks(shown, [f"{count:g}" for count in shown])
     for line in axes.lines:
@@ -101,7 +101,7 @@ def _figure(width: int, height: int) -> Figure:
 
 
 def _pixels(figure: Figure) -> RgbImage:
-    """-> (H,W,3) uint8 RGB"""
+    """A figure -> (H,W,3) uint8 RGB"""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="rgba")
     width, height = figure.canvas.get_width_height()

@@ -1,4 +1,4 @@
-"""A Rerun recording of frames: photograph, true and predicted depth as point clouds, seen by their camera.
+"""A Rerun recording of frames: photograph, true and predicted depth as point clouds, seen by one camera.
 
 Needs the extra `viz` (`pip install 'depthray[viz]'`). Opened with `rerun FILE.rrd`.
 """
@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.errors import UsageError
-from depthray.imaging.export import Camera, points
+from depthray.imaging.camera import Camera
+from depthray.imaging.export import points
 
 
 class RecordedFrame(NamedTuple):
-    """One frame. Everything has the size of the image."""
+    """One frame; all maps have the size of the image."""
 
     id: str
     image: NDArray[np.uint8]  # (H,W,3) RGB
@@ -26,16 +27,17 @@ class RecordedFrame(NamedTuple):
     camera: Camera
 
 
-def write_recording(path: Path, views: Iterable[RecordedFrame]) -> Path:
-    """Frames -> a recording with one step of the timeline `frame` each."""
+def write_recording(path: Path, frames: Iterable[RecordedFrame]) -> Path:
+    """Frames -> a recording at `path`, one step of the timeline `frame` for each."""
     try:
         import rerun as rr
     except ImportError:
         raise UsageError("a recording needs Rerun: pip install 'depthray[viz]'") from None
     recording = rr.RecordingStream("depthray")
     recording.save(path)
+    # Rerun's own default is y up; the field's cameras have y down.
     recording.log("world", rr.ViewCoordinates.RIGHT_HAND_Y_DOWN, static=True)
-    for number, view in enumerate(views):
+    for number, view in enumerate(frames):
         recording.set_time("frame", sequence=number)
         height, width = view.truth.shape
         focal, centre = view.camera[:2], view.camera[2:]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
 from depthray.imaging import export, photos
+from depthray.imaging.camera import Camera, assumed_camera
 
 Maps = dict[str, NDArray[np.float32]]
 E = TypeVar("E", bound="ServerError")
@@ -42,10 +43,10 @@ class UnavailableError(ServerError, ResourceError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a server made of one picture."""
+    """What a server made of one image."""
 
     maps: Maps = field(repr=False)  # (H,W) by target: `depth` metres, NaN where there is none; `mask` probability
-    picture: bytes = field(repr=False)
+    image: bytes = field(repr=False)
     model: str = ""  # name@version
     input_size: str = ""  # of what the network saw
     request_id: str = ""
@@ -58,52 +59,52 @@ class Estimate:
             raise UsageError(f"model {self.model} gives {', '.join(self.maps) or 'nothing'}, no depth; use maps")
         return self.maps["depth"]
 
-    def points(self, camera: export.Camera | None = None, *, degrees: float = 60.0) -> NDArray[np.void]:
+    def points(self, camera: Camera | None = None, *, degrees: float = 60.0) -> NDArray[np.void]:
         """-> (N,) records xyz (metres: x right, y down, z forward) and rgb; no camera: it sees `degrees` across."""
-        rgb = photos.decode(self.picture)
+        rgb = photos.decode(self.image)
         if rgb.shape[:2] != self.metres.shape:
-            raise UsageError("points need the map at the picture's size; leave size='model' out")
-        camera = camera or export.assumed_camera(*self.metres.shape, degrees=degrees)
+            raise UsageError("points need the map at the image's size; leave size='model' out")
+        camera = camera or assumed_camera(*self.metres.shape, degrees=degrees)
         return export.points(self.metres, rgb, camera=camera)
 
 
 _UNREADABLE = (ValueError, EOFError, OSError, SyntaxError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
-def read(response: httpx.Response, *, form: Literal["npy", "npz"], picture: bytes) -> Estimate:
+def read(response: httpx.Response, *, form: Literal["npy", "npz"], image: bytes) -> Estimate:
     """An answer with float32 metres (npy) or with all maps by name (npz)."""
     try:
-        return _estimate(response.content, response.headers, form=form, picture=picture)
+        return _estimate(response.content, response.headers, form=form, image=image)
     except _UNREADABLE as error:
-        message = f"{_where(response)}: the answer is no depth map: {_plain(str(error))}"
+        message = f"{_where(response)}: the answer is no depth map: {_printable(str(error))}"
         raise ServerError(message, status=response.status_code) from None
 
 
-def read_batch(response: httpx.Response, *, pictures: Sequence[bytes]) -> list[Estimate | ServerError]:
-    """A zip with index.json and an .npz file for each picture that could be answered."""
+def read_batch(response: httpx.Response, *, images: Sequence[bytes]) -> list[Estimate | ServerError]:
+    """A zip with index.json and an .npz file for each image that could be answered."""
     try:
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
             images = json.loads(archive.read("index.json"))["images"]
-            return [_entry(archive, *pair) for pair in zip(images, pictures, strict=True)]
+            return [_entry(archive, *pair) for pair in zip(images, images, strict=True)]
     except _UNREADABLE as error:
-        message = f"{_where(response)}: the answer is no batch: {_plain(str(error))}"
+        message = f"{_where(response)}: the answer is no batch: {_printable(str(error))}"
         raise ServerError(message, status=response.status_code) from None
 
 
-def _entry(archive: zipfile.ZipFile, about: Mapping[str, Any], picture: bytes) -> Estimate | ServerError:
-    """One picture of a batch."""
+def _entry(archive: zipfile.ZipFile, about: Mapping[str, Any], image: bytes) -> Estimate | ServerError:
+    """One image of a batch."""
     if "problem" in about:
         status = int(about["status"])
         kind = UnavailableError if status in (408, 429, 503, 504) else RefusedError if status < 500 else ServerError
-        return kind(f"{status}: {_plain(str(about['problem'].get('detail', '')))}", status=status)
-    return _estimate(archive.read(about["file"]), httpx.Headers(about["headers"]), form="npz", picture=picture)
+        return kind(f"{status}: {_printable(str(about['problem'].get('detail', '')))}", status=status)
+    return _estimate(archive.read(about["file"]), httpx.Headers(about["headers"]), form="npz", image=image)
 
 
-def _estimate(data: bytes, told: httpx.Headers, *, form: Literal["npy", "npz"], picture: bytes) -> Estimate:
+def _estimate(data: bytes, told: httpx.Headers, *, form: Literal["npy", "npz"], image: bytes) -> Estimate:
     plane = told.get("X-Plane", "depth")  # "mask" of a model that gives nothing else
     return Estimate(
         maps={plane: _map(data)} if form == "npy" else _maps(data),
-        picture=picture,
+        image=image,
         model=told.get("X-Model", ""),
         input_size=told.get("X-Model-Input-Size", ""),
         request_id=told.get("X-Request-ID", ""),
@@ -122,7 +123,7 @@ def read_models(response: httpx.Response) -> list[dict[str, Any]]:
         raise ServerError(message, status=response.status_code) from None
 
 
-def good(response: httpx.Response) -> httpx.Response:
+def raise_for_status(response: httpx.Response) -> httpx.Response:
     """The response itself, or its error raised."""
     if response.is_success:
         return response
@@ -131,7 +132,7 @@ def good(response: httpx.Response) -> httpx.Response:
 
 def error(kind: Callable[..., E], response: httpx.Response) -> E:
     """The server's own words, from a problem document (RFC 9457) or from plain text, as Ray's own errors are."""
-    words = _words(response)
+    words = _reason(response)
     hint = "; give the client its key" if response.status_code in (401, 403) else ""
     message = f"{_where(response)}: {response.status_code}: {words}{hint}"
     return kind(message, status=response.status_code, request_id=response.headers.get("X-Request-ID", ""))
@@ -148,7 +149,7 @@ def retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-def _words(response: httpx.Response) -> str:
+def _reason(response: httpx.Response) -> str:
     kind = response.headers.get("Content-Type", "")
     if "json" in kind:
         try:
@@ -158,10 +159,10 @@ def _words(response: httpx.Response) -> str:
             told = ""
     else:
         told = "" if "html" in kind else response.text
-    return _plain(told) or response.reason_phrase or "no reason given"
+    return _printable(told) or response.reason_phrase or "no reason given"
 
 
-def _plain(text: str) -> str:
+def _printable(text: str) -> str:
     """One printable line, whatever a server sends: it ends up in a terminal."""
     line = " ".join(text[:2000].split())
     return "".join(letter if letter.isprintable() else "?" for letter in line)[:300]

@@ -16,6 +16,7 @@ from depthray.data import encodings
 from depthray.data.resize import resize_colour as resize_colour
 from depthray.errors import DataError
 from depthray.imaging import export, photos
+from depthray.imaging.camera import Camera
 from serve.http import arrays, multipart, rasters
 from serve.http import body as limits
 from serve.http.problems import Problem
@@ -255,11 +256,11 @@ def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
     return Encoded(encode(thin, ink, camera=camera, note=note), options.media, headers)
 
 
-def _scaled(view: CameraView, rgb: Rgb, shape: tuple[int, ...]) -> export.Camera:
+def _scaled(view: CameraView, rgb: Rgb, shape: tuple[int, ...]) -> Camera:
     """The camera of the image in the pixels of the map."""
     down, across = shape[0] / rgb.shape[0], shape[1] / rgb.shape[1]
     fx, fy, cx, cy = view.camera
-    return export.Camera(fx * across, fy * down, (cx + 0.5) * across - 0.5, (cy + 0.5) * down - 0.5)
+    return Camera(fx * across, fy * down, (cx + 0.5) * across - 0.5, (cy + 0.5) * down - 0.5)
 
 
 def _image(suffix: str, quality: Sequence[int], pixels: NDArray[Any]) -> bytes:

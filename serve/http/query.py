@@ -1,6 +1,6 @@
-"""What a client asks for beside the picture: the query string and the Accept header -> Options. Pure, and strict.
+"""The query string and the Accept header of a request -> Options. Pure, and strict.
 
-An unknown word is refused rather than ignored: a misspelt `fov` would silently give points with a guessed camera.
+An unknown parameter is refused rather than ignored: a misspelt `fov` would silently give points with an assumed camera.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from depthray.errors import did_you_mean
-from depthray.imaging.export import Camera, assumed_camera
+from depthray.imaging.camera import Camera, assumed_camera
 from serve.http.problems import Problem
 
 Format = Literal["png", "npy", "npz", "colour", "ply", "glb"]
@@ -37,7 +37,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "scale": tuple(SCALES),
     "dtype": ("float32", "float16"),
 }
-RANGES = {  # of numbers, both ends included
+RANGES = {  # of numeric parameters, both ends included
     "vmin": (0.0, 1000.0),
     "vmax": (0.0, 1000.0),
     "fx": (1.0, 1e6),
@@ -48,58 +48,60 @@ RANGES = {  # of numbers, both ends included
 }
 ASSUMED_FOV = 60.0
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
-_MOST_RANGES = 32
+_MAX_ACCEPT_RANGES = 32
 
 
-class View(NamedTuple):
-    """The camera of an answer, and whether the client told or we guessed."""
+class CameraView(NamedTuple):
+    """The camera of an answer, and whether the client gave it or it is assumed."""
 
     camera: Camera
-    told: str  # as in the header X-Intrinsics
+    origin: str  # as in the header X-Intrinsics
 
     @property
-    def assumed(self) -> bool:
-        """Whether nobody told us."""
-        return self.told.startswith("assumed")
+    def is_assumed(self) -> bool:
+        """Whether the client gave no camera."""
+        return self.origin.startswith("assumed")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an answer shall look."""
+    """The requested form of an answer."""
 
     form: Format = "png"
     media: str = "image/png"
     cmap: str = "turbo"
-    near: float | None = None  # metres at the ends of the colour map; None: of the answer itself
+    near: float | None = None  # metres at the ends of the colour map; None: by the range of the answer itself
     far: float | None = None
-    native: bool = False  # the network's own pixels instead of the picture's
-    plane: Literal["depth", "mask"] | None = None  # None: depth where the network gives it
+    native: bool = False  # the network's own pixels instead of the image's
+    plane: Literal["depth", "mask"] | None = None  # None: depth if the network predicts it
     scale: int = 1000  # steps of a 16-bit PNG per metre
     dtype: Literal["float32", "float16"] = "float32"
     intrinsics: tuple[float, float, float | None, float | None] | None = None
     fov: float | None = None
 
-    def view(self, height: int, width: int) -> View:
-        """The camera of a picture of so many pixels."""
+    def view(self, height: int, width: int) -> CameraView:
+        """The camera of an image of (H,W) pixels."""
         if self.intrinsics is not None:
             fx, fy, cx, cy = self.intrinsics
             camera = Camera(fx, fy, (width - 1) / 2 if cx is None else cx, (height - 1) / 2 if cy is None else cy)
-            return View(camera, "given " + " ".join(f"{name}={value:g}" for name, value in camera._asdict().items()))
-        told = f"given fov={self.fov:g}" if self.fov else f"assumed fov={ASSUMED_FOV:g}"
-        return View(assumed_camera(height, width, degrees=self.fov or ASSUMED_FOV), told)
+            return CameraView(
+                camera, "given " + " ".join(f"{name}={value:g}" for name, value in camera._asdict().items())
+            )
+        origin = f"given fov={self.fov:g}" if self.fov else f"assumed fov={ASSUMED_FOV:g}"
+        return CameraView(assumed_camera(height, width, degrees=self.fov or ASSUMED_FOV), origin)
 
 
 def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
-    """The pairs of a query string and the Accept header -> what is asked for, or a Problem."""
-    given = dict(query)
-    for name in given:
+    """The pairs of a query string and the Accept header -> the options, or a Problem."""
+    texts = dict(query)
+    for name in texts:
         if name not in CHOICES and name not in RANGES:
-            raise Problem(400, f"unknown parameter '{_shown(name)}'{did_you_mean(name[:40], (*CHOICES, *RANGES))}")
-    if len(given) < len(query):
+            raise Problem(400, f"unknown parameter '{_printable(name)}'{did_you_mean(name[:40], (*CHOICES, *RANGES))}")
+    if len(texts) < len(query):
         raise Problem(400, "a parameter is given twice")
-    chosen = {name: _choice(name, given[name]) for name in CHOICES if name in given}
-    numbers = {name: _number(name, given[name]) for name in RANGES if name in given}
-    form, media = _negotiated(chosen.get("format"), accept)
+    chosen = {name: _read_choice(name, texts[name]) for name in CHOICES if name in texts}
+    numbers = {name: _read_number(name, texts[name]) for name in RANGES if name in texts}
+    form, media = _negotiate(chosen.get("format"), accept)
     _check_range(numbers)
     return Options(
         form,
@@ -116,18 +118,19 @@ def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
     )
 
 
-def _choice(name: str, text: str) -> str:
+def _read_choice(name: str, text: str) -> str:
     if text not in CHOICES[name]:
-        raise Problem(400, f"{name}={_shown(text)}: choose from {', '.join(CHOICES[name])}")
+        raise Problem(400, f"{name}={_printable(text)}: choose from {', '.join(CHOICES[name])}")
     return text
 
 
-def _number(name: str, text: str) -> float:
+def _read_number(name: str, text: str) -> float:
+    # float() alone would take nan, inf, 1_000 and digits of other scripts.
     if not _NUMBER.fullmatch(text):
-        raise Problem(400, f"{name}={_shown(text)}: give a number")
+        raise Problem(400, f"{name}={_printable(text)}: give a number")
     low, high = RANGES[name]
     if not low <= float(text) <= high:
-        raise Problem(422, f"{name}={_shown(text)}: give a number from {low:g} to {high:g}")
+        raise Problem(422, f"{name}={_printable(text)}: give a number from {low:g} to {high:g}")
     return float(text)
 
 
@@ -140,45 +143,46 @@ def _intrinsics(numbers: dict[str, float]) -> tuple[float, float, float | None, 
     if "fx" not in numbers:
         stray = [name for name in ("fy", "cx", "cy") if name in numbers]
         if stray:
-            raise Problem(422, f"{stray[0]} is of no use without fx")
+            raise Problem(422, f"{stray[0]} needs fx too")
         return None
     if "fov" in numbers:
         raise Problem(422, "give either fov or fx, not both")
     return numbers["fx"], numbers.get("fy", numbers["fx"]), numbers.get("cx"), numbers.get("cy")
 
 
-def _negotiated(form: str | None, accept: str | None) -> tuple[Format, str]:
-    """The format asked for by name, or else the acceptable one we prefer; and its media type."""
-    wanted = list(_ranges(accept or "*/*")) or [("*/*", 1.0)]
+def _negotiate(form: str | None, accept: str | None) -> tuple[Format, str]:
+    """The format requested by name, else the first of MEDIA that Accept prefers; and its media type."""
+    accepted = list(_media_ranges(accept or "*/*")) or [("*/*", 1.0)]
     if form is not None:
+        # A format has one media type, except `colour`, for which Accept chooses between image formats.
         coloured = [media for media in COLOURED if form == "colour"]
-        best = max(coloured, key=lambda media: _quality(media, wanted), default="")
+        best = max(coloured, key=lambda media: _quality(media, accepted), default="")
         return form, best or MEDIA_OF[form]  # type: ignore[index, return-value]
-    best = max(MEDIA, key=lambda media: _quality(media, wanted))
-    if _quality(best, wanted) <= 0:
+    best = max(MEDIA, key=lambda media: _quality(media, accepted))
+    if _quality(best, accepted) <= 0:
         raise Problem(406, f"an answer can be {', '.join(MEDIA)}; or name one by ?format=")
     return MEDIA[best], best
 
 
-def _ranges(accept: str) -> Iterator[tuple[str, float]]:
-    """`image/*;q=0.5, ...` -> media ranges with their quality."""
-    for piece in accept[:4096].split(",")[:_MOST_RANGES]:
+def _media_ranges(accept: str) -> Iterator[tuple[str, float]]:
+    """`image/*;q=0.5, ...` -> media ranges with their quality (RFC 9110, section 12.5.1)."""
+    for piece in accept[:4096].split(",")[:_MAX_ACCEPT_RANGES]:
         kind, *parameters = (part.strip().lower() for part in piece.split(";"))
         quality = next((part[2:] for part in parameters if part.startswith("q=")), "1")
         if "/" in kind and re.fullmatch(r"[01](\.\d{0,3})?", quality, re.ASCII):
             yield kind, min(float(quality), 1.0)
 
 
-def _quality(media: str, wanted: Sequence[tuple[str, float]]) -> float:
-    """Of the most specific range that holds the media type."""
+def _quality(media: str, accepted: Sequence[tuple[str, float]]) -> float:
+    """The quality of the most specific range that contains the media type."""
     family = media.partition("/")[0] + "/*"
     for kind in (media, family, "*/*"):
-        found = [quality for name, quality in wanted if name == kind]
-        if found:
-            return max(found)
+        qualities = [quality for name, quality in accepted if name == kind]
+        if qualities:
+            return max(qualities)
     return 0.0
 
 
-def _shown(text: str) -> str:
-    """A client's own words as they may be repeated: short, and printable."""
+def _printable(text: str) -> str:
+    """A client's own text as it may be repeated in an answer: short, and printable."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:40])

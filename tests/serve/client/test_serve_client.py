@@ -16,6 +16,7 @@ from serve_fake import Fake, busy, wall
 
 from depthray.errors import DataError, UsageError
 from depthray.imaging import export
+from depthray.imaging.camera import Camera
 from serve.client.client import AsyncDepthClient, DepthClient, ServerError
 
 
@@ -35,7 +36,7 @@ def test_what_the_server_tells_beside_the_map_is_kept(client: DepthClient) -> No
 
 
 def test_points_are_those_of_export_with_the_picture_s_colours(client: DepthClient) -> None:
-    camera = export.Camera(30.0, 31.0, 9.0, 6.0)
+    camera = Camera(30.0, 31.0, 9.0, 6.0)
     estimate = client.predict(RGB)
     expected = export.points(wall(RGB), RGB, camera=camera)
     np.testing.assert_array_equal(estimate.points(camera), expected)

@@ -10,7 +10,7 @@ from serve_clients import QUICK, RGB, png
 from serve_fake import Wall, running, wall
 
 from depthray.errors import UsageError
-from depthray.imaging import export
+from depthray.imaging import camera, export
 from serve.client import remote_predictor
 from serve.client.client import DepthClient, RefusedError
 from serve.http import auth, routes
@@ -37,7 +37,7 @@ def test_the_true_api_is_understood(real: DepthClient) -> None:
 
 
 def test_the_true_api_s_files_and_points_agree_with_ours(real: DepthClient) -> None:
-    ours = export.points(wall(RGB), RGB, camera=export.assumed_camera(12, 20, degrees=75))
+    ours = export.points(wall(RGB), RGB, camera=camera.assumed_camera(12, 20, degrees=75))
     cloud = real.fetch(RGB, "ply", query={"fov": 75})
     assert cloud.endswith(ours.tobytes())
     np.testing.assert_array_equal(real.predict(RGB).points(degrees=75), ours)
@@ -69,14 +69,14 @@ def test_a_bad_picture_of_a_batch_is_an_error_in_its_place(real: DepthClient) ->
 def test_a_server_stands_in_for_a_checkpoint() -> None:
     app = routes.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]))
     with running(app) as url:
-        with remote_predictor.connected(url, key="k" * 20) as predictor:
+        with remote_predictor.connect(url, key="k" * 20) as predictor:
             assert predictor.inputs == ("image",)
             np.testing.assert_array_equal(predictor.maps(RGB)["depth"], wall(RGB))
-        with remote_predictor.connected(url, key="k" * 20, model="room") as predictor:
+        with remote_predictor.connect(url, key="k" * 20, model="room") as predictor:
             assert predictor.name == "room"
         for words, fault, message in (
             ({"key": "k" * 20, "model": "rom"}, UsageError, r"no model 'rom' there \(did you mean 'room'\?\)"),
             ({}, RefusedError, "401"),
         ):
-            with pytest.raises(fault, match=message), remote_predictor.connected(url, **words):
+            with pytest.raises(fault, match=message), remote_predictor.connect(url, **words):
                 pass

@@ -1,0 +1,42 @@
+"""A pinhole camera in pixels, and where a pixel with a depth is in space."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from depthray.errors import UsageError
+
+
+class Camera(NamedTuple):
+    """A pinhole camera in pixels; pixel centres are at whole numbers."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+def assumed_camera(height: int, width: int, *, degrees: float = 60.0) -> Camera:
+    """The camera of an image of unknown origin: square pixels, centred, `degrees` from left to right."""
+    focal = width / 2 / np.tan(np.radians(degrees) / 2)
+    return Camera(float(focal), float(focal), (width - 1) / 2, (height - 1) / 2)
+
+
+def read_camera(text: str) -> Camera:
+    """The flag --intrinsics, `fx,fy,cx,cy` in pixels -> the camera; a UsageError for anything else."""
+    try:
+        camera = Camera(*(float(part) for part in text.split(",")))
+    except (TypeError, ValueError):
+        raise UsageError(f"--intrinsics={text}: give four numbers fx,fy,cx,cy in pixels") from None
+    if not all(math.isfinite(number) for number in camera) or min(camera.fx, camera.fy) <= 0:
+        raise UsageError(f"--intrinsics={text}: fx and fy must be positive, and all four finite")
+    return camera
+
+
+def unproject(u: float, v: float, metres: float, *, camera: Camera) -> NDArray[np.float64]:
+    """A pixel (column, row) and its depth in metres -> (3,) metres in the camera's frame: x right, y down, z forward"""
+    return np.array([(u - camera.cx) / camera.fx * metres, (v - camera.cy) / camera.fy * metres, metres], np.float64)
