@@ -120,7 +120,7 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
 
 def parsed_serve(module, words: list[str]) -> argparse.Namespace:
     """What `depthray serve`, or the word after it, makes of the rest."""
-    nested = {word: getattr(module, f"_{word}_parser") for word in module.COMMANDS}
+    nested = {word: getattr(module, f"_{word}_parser") for word in module.SUBCOMMANDS}
     if words and words[0] in nested:
         return nested[words[0]]().parse_args(words[1:])
     arguments = module.build_parser().parse_intermixed_args(words)
@@ -152,8 +152,8 @@ def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None
 def flags() -> set[str]:
     """Every flag of every word, nested ones too."""
     found: set[str] = set()
-    parsers = [module_of(word)._parser() for word in COMMANDS] + [one_host.build_parser()]
-    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").COMMANDS]
+    parsers = [parser_of(word) for word in COMMANDS] + [one_host.build_parser()]
+    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").SUBCOMMANDS]
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
@@ -266,8 +266,8 @@ def test_links_lead_somewhere() -> None:
     assert not broken
 
 
-def test_the_tree_in_the_readme_is_there() -> None:
-    (tree,) = [block.text for block in blocks("text") if block.page.name == "README.md"]
+def test_the_tree_of_the_architecture_page_is_there() -> None:
+    (tree,) = [block.text for block in blocks("text") if block.page.name == "architecture.md"]
     folders: list[str] = []
     for line in tree.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
