@@ -28,7 +28,7 @@ from depthray.data.shards.prefetch import prefetch_shards
 from depthray.data.source import Source
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError, ResourceError, UsageError
-from depthray.storage import cache
+from depthray.storage import cache, settings
 from depthray.storage import remote as storage
 from depthray.training import preflight
 
@@ -51,10 +51,10 @@ def server() -> Iterator[Store]:
 
 @pytest.fixture
 def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The server, an empty cache of this test's own, and little patience."""
-    monkeypatch.setenv(cache.PLACE, str(tmp_path / "cache"))
-    monkeypatch.delenv(cache.BOUND, raising=False)
-    monkeypatch.setattr(remote_shards, "Folder", partial(storage.RemoteFolder, patience=0.5))
+    """The server, an empty cache of this test's own, and short retries."""
+    monkeypatch.setenv(settings.CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(settings.CACHE_GB, raising=False)
+    monkeypatch.setattr(remote_shards, "RemoteFolder", partial(storage.RemoteFolder, retry_seconds=0.5))
     return server
 
 
@@ -133,11 +133,11 @@ from depthray.storage import remote
 from depthray.data.sources import open_source
 from depthray.data.shards.prefetch import prefetch_shards
 from depthray.config.sections import Augment, Data
-download = remote.Folder.download
+download = remote.RemoteFolder.download
 def logged(folder, name, path):
     print(name, flush=True)
     download(folder, name, path)
-remote.Folder.download = logged
+remote.RemoteFolder.download = logged
 source = open_source(Data(source="shards", root=sys.argv[1]))
 for index in range(len(source.frames)):
     source.read(index)
@@ -157,7 +157,7 @@ def test_the_cache_is_bounded_and_the_longest_unused_go(
     url: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = max(path.stat().st_size for path in packed.glob("*.h5"))
-    monkeypatch.setenv(cache.BOUND, str(3.5 * size / cache.GB))
+    monkeypatch.setenv(settings.CACHE_GB, str(3.5 * size / settings.GB))
     for index in (0, 3, 6, 9):  # each by a process of its own, as it were: closed when the source is gone
         opened(url).read(index)
     assert [path.name[:11] for path in cached(tmp_path)] == ["shard-00001", "shard-00002", "shard-00003"]
@@ -165,12 +165,12 @@ def test_the_cache_is_bounded_and_the_longest_unused_go(
 
 def test_open_shards_never_go(url: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = max(path.stat().st_size for path in packed.glob("*.h5"))
-    monkeypatch.setenv(cache.BOUND, str(2.5 * size / cache.GB))
+    monkeypatch.setenv(settings.CACHE_GB, str(2.5 * size / settings.GB))
     source = opened(url)
     source.read(0)
     source.read(3)
     with pytest.raises(
-        ResourceError, match=r"no room for shard-00002.*DEPTHRAY_CACHE_GB allows .* are in use.*data\.o"
+        ResourceError, match=r"no space for shard-00002.*DEPTHRAY_CACHE_GB allows .* are in use.*data\.o"
     ):
         source.read(6)
     assert len(cached(tmp_path)) == 2
@@ -182,9 +182,9 @@ def test_a_shuffle_of_all_is_refused_where_the_cache_is_too_small(
 ) -> None:
     from depthray.training.frames import Frames
 
-    monkeypatch.setenv(cache.BOUND, "0.00002")
+    monkeypatch.setenv(settings.CACHE_GB, "0.00002")
     words = ["data.source=shards", f"data.root={url}", "train.batch_size=4", "data.size=32,32"]
-    with pytest.raises(ResourceError, match=r"no room for 0\.\d+ GB of shards: .*data\.order=shards"):
+    with pytest.raises(ResourceError, match=r"no space for 0\.\d+ GB of shards: .*data\.order=shards"):
         next(Frames.open(preflight.load("demo", words)).train_epoch(0))
 
 
@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> N
     source = opened(url)
     usage = cache.shutil.disk_usage("/")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=cache.SPARE))
-    with pytest.raises(ResourceError, match=r"no room for shard-00000.*the disk has 0\.27 GB free; free space"):
+    with pytest.raises(ResourceError, match=r"no space for shard-00000.*the disk has 0\.27 GB free; free space"):
         source.read(0)
 
 
@@ -305,17 +305,17 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
 CROWD = """
 import os, random, sys
 from pathlib import Path
-from depthray.storage import cache
-from depthray.storage.cache import Cache, Wanted
+from depthray.storage import cache, settings
+from depthray.storage.cache import Cache, CachedFile
 root, seed = Path(sys.argv[1]), int(sys.argv[2])
 random.seed(seed)
 store = Cache(root, limit=65_000)
 for _ in range(150):
     number = random.randrange(12)
     content = bytes([number]) * 10_000
-    handle = store.open(Wanted(root / "set" / f"{number}.h5", 10_000, lambda path: path.write_bytes(content)))
+    handle = store.open(CachedFile(root / "set" / f"{number}.h5", 10_000, lambda path: path.write_bytes(content)))
     assert os.pread(handle, 10_001, 0) == content
-    with cache._locked(root / ".lock"):  # nobody removes or begins to fetch meanwhile
+    with cache._lock(root / ".lock"):  # nobody removes a file or begins to download one meanwhile
         assert sum(map(cache._bytes, root.glob("*/*.h5"))) <= 65_000
     os.close(handle)
 """
@@ -341,7 +341,7 @@ def test_other_forms_are_read_from_a_disk_only() -> None:
 
 @pytest.mark.parametrize("text", ["much", "0", "-1"])
 def test_a_bound_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(cache.BOUND, text)
+    monkeypatch.setenv(settings.CACHE_GB, text)
     with pytest.raises(UsageError, match=f"DEPTHRAY_CACHE_GB={text}: give the size of the cache in GB"):
         cache.node_cache()
 

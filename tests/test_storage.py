@@ -13,7 +13,7 @@ from object_store import Store, serving
 
 from depthray.errors import UsageError
 from depthray.storage import remote
-from depthray.storage.remote import Folder, StorageError
+from depthray.storage.remote import RemoteFolder, StorageError
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def store() -> Iterator[Store]:
 
 
 @pytest.fixture(params=["s3", "file"])
-def folder(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Folder:
+def folder(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> RemoteFolder:
     url = store.url(f"runs/{tmp_path.name}") if request.param == "s3" else f"file://{tmp_path}/runs/x"
-    return Folder(url, patience=5)
+    return RemoteFolder(url, retry_seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def folder(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Fold
 )
 def test_an_address_has_one_spelling(where: str | Path, said: str) -> None:
     assert remote.is_remote(where)
-    assert remote.address(where) == said
+    assert remote.normalize_address(where) == said
 
 
 @pytest.mark.parametrize("where", ["runs/x", "/tmp/x", "./s3", "C:/x", "a:b", "", "s3:", "s3://", Path("runs/x")])
@@ -51,16 +51,16 @@ def test_other_paths_are_local(where: str | Path) -> None:
 @pytest.mark.parametrize("where", ["s3://key:secret@bucket/x", "s3://bucket/x?endpoint_override=evil"])
 def test_no_credentials_in_an_address(where: str) -> None:
     with pytest.raises(UsageError, match="no credentials") as error:
-        Folder(where)
+        RemoteFolder(where)
     assert "secret" not in str(error.value)
 
 
 def test_a_scheme_nobody_knows() -> None:
     with pytest.raises(UsageError, match="nosuch"):
-        Folder("nosuch://bucket/x", patience=0).names()
+        RemoteFolder("nosuch://bucket/x", retry_seconds=0).names()
 
 
-def test_what_is_written_is_read(folder: Folder, tmp_path: Path) -> None:
+def test_what_is_written_is_read(folder: RemoteFolder, tmp_path: Path) -> None:
     assert folder.names() == [] and folder.files() == {}
     folder.write("recipe.yaml", b"seed: 1\n")
     folder.write("recipe.yaml", b"seed: 2\n")
@@ -73,7 +73,7 @@ def test_what_is_written_is_read(folder: Folder, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(folder)).read("recipe.yaml") == b"seed: 2\n"  # noqa: S301
 
 
-def test_files_go_up_and_come_down(folder: Folder, tmp_path: Path) -> None:
+def test_files_go_up_and_come_down(folder: RemoteFolder, tmp_path: Path) -> None:
     data = bytes(range(256)) * 50_000  # two pieces
     (tmp_path / "up").write_bytes(data)
     folder.upload("weights", tmp_path / "up")
@@ -86,7 +86,7 @@ def test_files_go_up_and_come_down(folder: Folder, tmp_path: Path) -> None:
         assert file.read(1000) == data[5_000_000:5_001_000] and file.tell() == 5_001_000
 
 
-def test_a_missing_file_is_said_at_once(folder: Folder, tmp_path: Path) -> None:
+def test_a_missing_file_is_said_at_once(folder: RemoteFolder, tmp_path: Path) -> None:
     folder.write("there", b"")
     for ask in (folder.read, folder.open, lambda name: folder.download(name, tmp_path / "down")):
         with pytest.raises(FileNotFoundError):
@@ -96,7 +96,7 @@ def test_a_missing_file_is_said_at_once(folder: Folder, tmp_path: Path) -> None:
     assert not (tmp_path / "down").exists() and folder.names() == ["there"]
 
 
-def test_remove_takes_files_and_folders(folder: Folder) -> None:
+def test_remove_takes_files_and_folders(folder: RemoteFolder) -> None:
     for name in ("a/1", "a/b/2", "c"):
         folder.write(name, b"x")
     for name in ("a", "c", "none"):
@@ -105,7 +105,7 @@ def test_remove_takes_files_and_folders(folder: Folder) -> None:
 
 
 def test_a_short_failure_is_waited_out(store: Store) -> None:
-    folder = Folder(store.url("short"), patience=30)
+    folder = RemoteFolder(store.url("short"), retry_seconds=30)
     folder.write("x", b"before")
     with folder.open("x") as file:
         store.stop()
@@ -118,7 +118,7 @@ def test_a_short_failure_is_waited_out(store: Store) -> None:
 
 
 def test_a_long_failure_is_one_clear_line(store: Store) -> None:
-    folder = Folder(store.url("long"), patience=0.5)
+    folder = RemoteFolder(store.url("long"), retry_seconds=0.5)
     folder.write("x", b"before")
     started = time.monotonic()
     with store.away(), pytest.raises(StorageError) as error:
@@ -132,5 +132,5 @@ def test_a_long_failure_is_one_clear_line(store: Store) -> None:
 def test_what_lasts_is_not_waited_for(store: Store) -> None:
     started = time.monotonic()
     with pytest.raises(StorageError, match="there is no such bucket"):
-        Folder("s3://no-such-bucket-here/x", patience=60).write("x", b"")
+        RemoteFolder("s3://no-such-bucket-here/x", retry_seconds=60).write("x", b"")
     assert time.monotonic() - started < 10

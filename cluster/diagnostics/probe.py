@@ -132,7 +132,7 @@ def _failure(act: Callable[[], Any]) -> str:
 def _folder(where: str) -> Any:
     from depthray.storage.remote import RemoteFolder
 
-    return RemoteFolder(where, patience=5)
+    return RemoteFolder(where, retry_seconds=5)
 
 
 def _put(where: str, name: str, data: bytes) -> None:

@@ -1,15 +1,14 @@
 """The manifest of a checkpoint: what its files must be, byte for byte, and where in the run it was taken.
 
-It is written last, so a folder without one is no checkpoint. It ends with a digest of itself and has one valid spelling
-only, so a changed byte shows wherever it is.
+It is written last, so a folder without one is no checkpoint. It ends with a digest of itself and is valid only exactly
+as `render` writes it, so that a changed byte shows wherever it is.
 """
 
 from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -17,16 +16,17 @@ from typing import Any
 
 from depthray.errors import CheckpointError
 from depthray.storage.local import FileRecord
+from depthray.storage.os_errors import translate_os_errors
 
 NAME = "manifest.json"
 FORMAT = 1
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a checkpoint was taken, by what, and the files it consists of."""
+    """When in its run a checkpoint was taken, by which versions, and the files it consists of."""
 
     epoch: int
     step: int
@@ -36,10 +36,10 @@ class Manifest:
 
 
 def render(manifest: Manifest) -> bytes:
-    """The bytes of manifest.json: its one valid spelling, with a digest of the rest."""
+    """The bytes of manifest.json, the last of which is a digest of the rest."""
     body = {"format": FORMAT, **asdict(manifest)}
-    digest = sha256(_spell(body)).hexdigest()
-    return _spell({**body, "digest": digest})
+    digest = sha256(_serialize(body)).hexdigest()
+    return _serialize({**body, "digest": digest})
 
 
 def parse(data: bytes, *, where: Path) -> Manifest:
@@ -58,14 +58,14 @@ def parse(data: bytes, *, where: Path) -> Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """The manifest of a checkpoint folder that holds the files it names and no others; contents are not looked at."""
+    """The manifest of a checkpoint folder that holds the files it names and no others; contents are not read."""
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such checkpoint folder")
     where = path / NAME
     if not where.is_file():
         raise CheckpointError(f"{path}: has no {NAME}, so it is not a complete checkpoint; use another")
-    with _readable(where), where.open("rb") as file:
-        manifest = parse(file.read(MOST_BYTES), where=where)
+    with _translate_read_errors(where), where.open("rb") as file:
+        manifest = parse(file.read(MAX_BYTES), where=where)
         _check_listing(path, manifest)
     return manifest
 
@@ -80,7 +80,7 @@ def verify(path: Path) -> Manifest:
 
 def check_file(path: Path, expected: FileRecord) -> None:
     """CheckpointError unless the file is as it was written."""
-    with _readable(path):
+    with _translate_read_errors(path):
         _check_size(path, expected)
         with path.open("rb") as file:
             _check_digest(path, file_digest(file, "sha256").hexdigest(), expected)
@@ -88,14 +88,14 @@ def check_file(path: Path, expected: FileRecord) -> None:
 
 def read_file(path: Path, expected: FileRecord) -> bytes:
     """The bytes of a file, the very ones that were checked."""
-    with _readable(path):
+    with _translate_read_errors(path):
         _check_size(path, expected)
         data = path.read_bytes()
     _check_digest(path, sha256(data).hexdigest(), expected)
     return data
 
 
-def _spell(tree: dict[str, Any]) -> bytes:
+def _serialize(tree: dict[str, Any]) -> bytes:
     return json.dumps(tree, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -113,10 +113,10 @@ def _build(tree: dict[str, Any]) -> Manifest:
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
-    found = {entry.name for entry in path.iterdir()} - {NAME}
-    if missing := sorted(set(manifest.files) - found):
+    names = {entry.name for entry in path.iterdir()} - {NAME}
+    if missing := sorted(set(manifest.files) - names):
         raise CheckpointError(f"{path}: {missing[0]} is missing; use another checkpoint")
-    if extra := sorted(found - set(manifest.files)):
+    if extra := sorted(names - set(manifest.files)):
         raise CheckpointError(f"{path}: {extra[0]} does not belong to this checkpoint; remove it if you know it")
 
 
@@ -128,14 +128,10 @@ def _check_size(path: Path, expected: FileRecord) -> None:
         raise CheckpointError(f"{path}: {status.st_size} bytes instead of {expected.size}; use another checkpoint")
 
 
-def _check_digest(path: Path, found: str, expected: FileRecord) -> None:
-    if found != expected.sha256:
+def _check_digest(path: Path, digest: str, expected: FileRecord) -> None:
+    if digest != expected.sha256:
         raise CheckpointError(f"{path}: damaged (its SHA-256 is not the one recorded); use another checkpoint")
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; use another checkpoint") from None
+def _translate_read_errors(path: Path) -> AbstractContextManager[None]:
+    return translate_os_errors(path, to=CheckpointError, doing="be read", advice="use another checkpoint")

@@ -16,7 +16,7 @@ from torch import Tensor
 from depthray.errors import CheckpointError
 
 
-def spell_weights(weights: dict[str, Tensor]) -> bytes:
+def serialize_weights(weights: dict[str, Tensor]) -> bytes:
     """Tensors by name -> safetensors bytes, each contiguous and, if tied to another, stored again."""
     own: dict[str, Tensor] = {}
     storages: set[int] = set()

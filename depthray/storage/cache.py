@@ -1,34 +1,33 @@
-"""Fetched files on a node's own disk, shared by all its processes, bounded; the longest unused go first.
+"""Downloaded files on a node's own disk, shared by all its processes and bounded; the least recently used go first.
 
-A process holds a shared lock on every file it has open, and whoever makes room takes only files that nobody holds. A
-file gets its name when it is whole; while it is fetched, whoever else wants it waits for the lock of its name.
+A process holds a shared lock on every file it has open, and only files that nobody holds are removed to free space. A
+file gets its name when it is complete; while it is downloaded, other processes wait for the lock of its name.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from depthray.errors import ResourceError, UsageError
+from depthray.errors import ResourceError
+from depthray.storage.os_errors import translate_os_errors
+from depthray.storage.settings import CACHE, CACHE_GB, GB, cache_bytes, cache_folder
 
-PLACE, BOUND = "DEPTHRAY_CACHE", "DEPTHRAY_CACHE_GB"
 SPARE = 256 * 2**20  # bytes left free on the disk, for everybody else
 FETCHING, RESERVED = ".fetching", "reserved"
-GB = 1e9
 
 
-class Wanted(NamedTuple):
-    """A file that the cache is asked for."""
+class CachedFile(NamedTuple):
+    """A file of the cache, and how it is downloaded."""
 
     path: Path  # in the cache
     size: int  # bytes
-    fetch: Callable[[Path], None]  # writes the file, whole and checked, to a path
+    download: Callable[[Path], None]  # writes the file, complete and checked, to a path
 
 
 class Cache:
@@ -37,14 +36,14 @@ class Cache:
     def __init__(self, root: Path, *, limit: int | None = None) -> None:
         self.root, self.limit = root, limit
 
-    def open(self, wanted: Wanted) -> int:
-        """The file, open for reading and kept from removal until it is closed; fetched by whoever wants it first."""
-        with _explained(self.root):
-            while (handle := _held(wanted.path, wanted.size)) is None:
+    def open(self, wanted: CachedFile) -> int:
+        """The file, open for reading and kept from removal until it is closed; the first to open it downloads it."""
+        with self._translate_errors():
+            while (handle := _open_shared(wanted.path, wanted.size)) is None:
                 wanted.path.parent.mkdir(parents=True, exist_ok=True)
-                with _locked(_lock_of(wanted.path)):
+                with _lock(_lock_of(wanted.path)):
                     if not wanted.path.exists():
-                        self._fetch(wanted)
+                        self._download(wanted)
             with suppress(PermissionError):  # of a cache that another user fills
                 os.utime(handle)
             return handle
@@ -53,50 +52,54 @@ class Cache:
         """Raise ResourceError where files (path -> bytes) that are all in use at once do not fit."""
         total = sum(files.values())
         missing = sum(size for path, size in files.items() if not path.exists())
-        with _explained(self.root):
+        with self._translate_errors():
             free = self._free() - SPARE + sum(_bytes(path) for path in self._files() if path not in files)
         if self.limit is not None and total > self.limit:
-            raise self._too_small(f"{total / GB:.2f} GB of shards", f"{BOUND} allows {self.limit / GB:g} GB")
+            raise self._too_small(f"{total / GB:.2f} GB of shards", f"{CACHE_GB} allows {self.limit / GB:g} GB")
         if missing > free:
-            raise self._too_small(f"{missing / GB:.2f} GB of shards", f"the disk has room for {max(free, 0) / GB:.2f}")
+            raise self._too_small(f"{missing / GB:.2f} GB of shards", f"the disk has space for {max(free, 0) / GB:.2f}")
 
-    def _fetch(self, wanted: Wanted) -> None:
+    def _download(self, wanted: CachedFile) -> None:
         work = _work_of(wanted.path)
         shutil.rmtree(work, ignore_errors=True)
         try:
             self._reserve(work, wanted)
-            wanted.fetch(work / wanted.path.name)
+            wanted.download(work / wanted.path.name)
             os.replace(work / wanted.path.name, wanted.path)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def _reserve(self, work: Path, wanted: Wanted) -> None:
-        """Make room for a file, and keep it: its working folder has an empty file of its size."""
-        with _locked(self.root / ".lock"):
+    def _reserve(self, work: Path, wanted: CachedFile) -> None:
+        """Free space for a file and reserve it: its working folder has an empty file of its size."""
+        with _lock(self.root / ".lock"):
             self._remove_abandoned()
             unused = sorted(self._files(), key=_last_use)
-            while why := self._why_no_room(wanted.size):
-                if not any(_removed(path) for path in unused):
+            while why := self._why_full(wanted.size):
+                if not any(_try_remove(path) for path in unused):
                     raise self._too_small(f"{wanted.path.name} of {wanted.size / GB:.3f} GB", why)
                 unused = [path for path in unused if path.exists()]
             work.mkdir()
             with (work / RESERVED).open("wb") as file:
                 file.truncate(wanted.size)
 
-    def _why_no_room(self, size: int) -> str:
+    def _why_full(self, size: int) -> str:
         reserved = sum(map(_bytes, self.root.glob(f"*/.*{FETCHING}/{RESERVED}")))
         used = reserved + sum(map(_bytes, self._files()))
         if self.limit is not None and used + size > self.limit:
-            return f"{BOUND} allows {self.limit / GB:g} GB, of which {used / GB:.3f} are in use"
+            return f"{CACHE_GB} allows {self.limit / GB:g} GB, of which {used / GB:.3f} are in use"
         if reserved + size + SPARE > self._free():
             return f"the disk has {self._free() / GB:.2f} GB free"
         return ""
 
     def _too_small(self, what: str, why: str) -> ResourceError:
         return ResourceError(
-            f"{self.root}: no room for {what}: {why}; free space, raise {BOUND}, name a folder on a bigger disk in "
-            f"{PLACE}, or read fewer shards at once with data.order=shards and smaller ones (--frames-per-shard)"
+            f"{self.root}: no space for {what}: {why}; free space, raise {CACHE_GB}, name a folder on a bigger disk in "
+            f"{CACHE}, or read fewer shards at once with data.order=shards and smaller ones (--frames-per-shard)"
         )
+
+    def _translate_errors(self) -> AbstractContextManager[None]:
+        advice = f"{{remedy}}, or set {CACHE}"
+        return translate_os_errors(self.root, to=ResourceError, doing="keep shards there", advice=advice)
 
     def _files(self) -> list[Path]:
         return list(self.root.glob("*/*.h5"))
@@ -106,29 +109,21 @@ class Cache:
         return shutil.disk_usage(self.root).free
 
     def _remove_abandoned(self) -> None:
-        """Remove what processes that were killed while they fetched have left."""
+        """Remove what processes that were killed while they downloaded have left."""
         for work in self.root.glob(f"*/.*{FETCHING}"):
             name = work.name.removeprefix(".").removesuffix(FETCHING)
-            with _locked(_lock_of(work.parent / name), wait=False) as free:
-                if free:
+            with _lock(_lock_of(work.parent / name), wait=False) as locked:
+                if locked:
                     shutil.rmtree(work, ignore_errors=True)
 
 
-def of_this_node() -> Cache:
-    """The cache of shards, where the environment says, or in the home folder."""
-    root = Path(os.environ.get(PLACE) or Path.home() / ".cache" / "depthray")
-    text = os.environ.get(BOUND, "")
-    try:
-        limit = int(float(text) * GB) if text else None
-    except ValueError:
-        limit = 0
-    if limit is not None and limit <= 0:
-        raise UsageError(f"{BOUND}={text}: give the size of the cache in GB, e.g. 200")
-    return Cache(Path(os.path.abspath(root)) / "data", limit=limit)
+def node_cache() -> Cache:
+    """The cache of shards of this machine, as the environment sets it."""
+    return Cache(cache_folder() / "data", limit=cache_bytes())
 
 
 def _bytes(path: Path) -> int:
-    """Of a file, 0 where another process has just removed it."""
+    """The size of a file, 0 where another process has just removed it."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -150,8 +145,8 @@ def _work_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{FETCHING}")
 
 
-def _held(path: Path, size: int) -> int | None:
-    """The file, open and held against removal; None where there is none (any more). One of another size is removed."""
+def _open_shared(path: Path, size: int) -> int | None:
+    """The file, open and under a shared lock; None where there is none (any more). One of another size is removed."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -166,8 +161,8 @@ def _held(path: Path, size: int) -> int | None:
     return None
 
 
-def _removed(path: Path) -> bool:
-    """Whether a file that nobody holds was there to remove."""
+def _try_remove(path: Path) -> bool:
+    """Whether a file was removed: it was there, and no process held it."""
     with suppress(FileNotFoundError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -180,12 +175,11 @@ def _removed(path: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """The lock of a file of this name, and whether it was to be had; it ends with the process at the latest."""
+def _lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a path, and yield whether it could be had; it ends with the process at the latest."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        had = _try_lock(handle, wait=wait)
-        yield had
+        yield _try_lock(handle, wait=wait)
     finally:
         # By itself the lock would last until loader processes that were forked meanwhile have closed the file too.
         fcntl.flock(handle, fcntl.LOCK_UN)
@@ -198,15 +192,3 @@ def _try_lock(handle: int, *, wait: bool) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def _explained(root: Path) -> Iterator[None]:
-    """Turn an error of the file system into a ResourceError that says what the user can do about it."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free space" if full else "make it writable"
-        reason = error.strerror or str(error)
-        raise ResourceError(f"{root}: cannot keep shards there: {reason}; {remedy}, or set {PLACE}") from None

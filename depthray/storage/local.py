@@ -1,43 +1,30 @@
-"""Files that are on the disk when they are said to be, digested while they are written."""
+"""Atomic writes to local files, synced to disk, with their SHA-256."""
 
 from __future__ import annotations
 
-import errno
 import io
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 from uuid import uuid4
 
-from depthray.errors import CheckpointError
+UNFINISHED = ".writing-"  # begins the names of files that are not complete yet
 
-T = TypeVar("T")
-PAUSE = 0.5  # seconds after the first failure of a file system; up to ten times that later
-UNFINISHED = ".writing-"  # how the names of files begin that are not whole yet
-_FULL, _CLOSED = "free some space there", "give a folder that can be written to"
-_REMEDIES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EROFS: _CLOSED,
-    errno.EACCES: _CLOSED,
-    errno.EPERM: _CLOSED,
-    errno.ENOTDIR: _CLOSED,
-    errno.EEXIST: _CLOSED,
-}
 
-# What may pass without anybody starting training again: a server that is away, a disk that somebody makes room on.
-_NAMES = """EAGAIN EBUSY EINTR EIO ENOSPC EDQUOT EROFS ESTALE ETIMEDOUT ENODEV ENXIO ENOTCONN ECONNRESET ECONNREFUSED
-ECONNABORTED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENOLCK ESHUTDOWN"""
-_PASSING = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str
 
 
 class Hashed(io.RawIOBase):
-    """A file being written and digested at once. An error of the file is kept in `error`, and writing goes idle."""
+    """A file that is hashed while it is written. After an error, kept in `error`, nothing more is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.digest, self.size = file, sha256(), 0
@@ -56,7 +43,7 @@ class Hashed(io.RawIOBase):
 
 
 def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
-    """Create a file, let `fill` write it, and see it to the disk."""
+    """Create a file, let `fill` write it, and fsync it."""
     with path.open("xb") as file:
         hashed = Hashed(file)
         fill(hashed)
@@ -68,7 +55,7 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file that readers see in whole, old or new."""
+    """Write a file, of which readers see all, old or new."""
     temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
     try:
         with temporary.open("xb") as file:
@@ -83,64 +70,9 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """See the names in a folder to the disk."""
+    """Fsync a directory: the names in it are then on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remedy(error: OSError) -> str:
-    """What the user can do about an error of the file system; "" where nothing is known."""
-    return _REMEDIES.get(error.errno or 0, "")
-
-
-def passing(error: OSError) -> bool:
-    """Whether an error of the file system may go away by itself, as when a file server is away for a while."""
-    return error.errno in _PASSING
-
-
-class Trials:
-    """Does things on a file system that may be away for a while: again and again, until `patience` seconds are over."""
-
-    def __init__(self, patience: float, say: Callable[[str], None]) -> None:
-        self.patience, self.say = patience, say
-
-    def run(self, action: Callable[[], T]) -> T:
-        """What an action gives that raises an error `explained`; the first failure is said, and the end of failing."""
-        started, failures = time.monotonic(), 0
-        while True:
-            try:
-                done = action()
-            except CheckpointError as error:
-                left = started + self.patience - time.monotonic()
-                if not (isinstance(error.__cause__, OSError) and passing(error.__cause__)) or left <= 0:
-                    raise
-                failures += 1
-                if failures == 1:
-                    self.say(f"storage: {error}; trying again for {left:.0f} s")
-                time.sleep(min(left, PAUSE * min(failures, 10)))
-            else:
-                if failures:
-                    waited = time.monotonic() - started
-                    self.say(f"storage: works again after {failures} failures in {waited:.0f} s")
-                return done
-
-
-@contextmanager
-def explained(root: Path) -> Iterator[None]:
-    """Turn an error of the file system into a CheckpointError that says what the user can do about it."""
-    try:
-        yield
-    except OSError as error:
-        reason, advice = error.strerror or str(error), remedy(error) or "look at that disk"
-        raise CheckpointError(f"{root}: cannot write checkpoints: {reason}; {advice}") from error
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size in bytes and SHA-256 of a file."""
-
-    size: int
-    sha256: str

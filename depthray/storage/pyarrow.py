@@ -1,4 +1,4 @@
-"""What pyarrow's file systems leave to us: opening the right one, whole objects, and what their errors mean."""
+"""What pyarrow's file systems lack: opening the right one, writes that appear at once, and what their errors mean."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
 from depthray.errors import ResourceError, UsageError
-from depthray.storage.local import UNFINISHED, remedy
+from depthray.storage.local import UNFINISHED
+from depthray.storage.os_errors import reason, remedy
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 PIECE = 8 << 20  # bytes copied at once
-_IN_PLACE = ("s3", "gcs", "abfs")  # a store shows an object only when all of it is there
-# What no patience mends, in the words of the stores' errors.
-_LASTING = {
+_ATOMIC = ("s3", "gcs", "abfs")  # these show an object only when all of it is written
+# Errors that no retry helps against, by what the stores call them.
+_PERMANENT = {
     "NO_SUCH_BUCKET": "there is no such bucket; make it, or give another name",
     "NoSuchBucket": "there is no such bucket; make it, or give another name",
     "ACCESS_DENIED": "access is denied; give credentials that may read and write there",
@@ -29,7 +30,7 @@ _LASTING = {
 
 
 class StorageError(ResourceError):
-    """Storage that cannot be reached, written or read, for longer than was waited."""
+    """Storage that cannot be reached, written or read, and was not for as long as calls are tried again."""
 
 
 def open_store(url: str) -> tuple[FileSystem, str]:
@@ -42,7 +43,7 @@ def open_store(url: str) -> tuple[FileSystem, str]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     try:
-        if scheme == "s3" and endpoint:  # only Amazon can be asked in which region a bucket lies
+        if scheme == "s3" and endpoint:  # only Amazon can be asked for the region of a bucket
             return S3FileSystem(endpoint_override=endpoint, region=region or "us-east-1"), path
         store, root = FileSystem.from_uri(url)
     except (ArrowException, ValueError) as error:
@@ -50,7 +51,7 @@ def open_store(url: str) -> tuple[FileSystem, str]:
     return store, root
 
 
-def listed(store: FileSystem, root: str, *, deep: bool) -> list[Any]:
+def list_folder(store: FileSystem, root: str, *, deep: bool) -> list[Any]:
     from pyarrow.fs import FileSelector
 
     infos = store.get_file_info(FileSelector(root, allow_not_found=True, recursive=deep))
@@ -58,11 +59,11 @@ def listed(store: FileSystem, root: str, *, deep: bool) -> list[Any]:
 
 
 def put(store: FileSystem, path: str, source: BinaryIO, size: int) -> None:
-    """Write an object, seen in whole only."""
-    if store.type_name in _IN_PLACE:
+    """Write an object that appears complete or not at all."""
+    if store.type_name in _ATOMIC:
         _stream(store, path, source)
-        if (found := store.get_file_info(path).size) != size:
-            raise OSError(f"{found} bytes instead of {size} arrived")
+        if (stored := store.get_file_info(path).size) != size:
+            raise OSError(f"{stored} bytes instead of {size} arrived")
         return
     folder = os.path.dirname(path)
     store.create_dir(folder, recursive=True)
@@ -76,18 +77,18 @@ def _stream(store: FileSystem, path: str, source: BinaryIO) -> None:
         copyfileobj(source, target, PIECE)
 
 
-def lasting(error: OSError) -> bool:
+def is_permanent(error: OSError) -> bool:
     kinds = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
-    return isinstance(error, kinds) or any(word in str(error) for word in _LASTING)
+    return isinstance(error, kinds) or any(name in str(error) for name in _PERMANENT)
 
 
-def reason(error: OSError) -> str:
-    """What a store's error says, short, and what to do."""
+def explain(error: OSError) -> str:
+    """What went wrong in a store, in short, and what to do."""
     text = " ".join(str(error).split())
-    for word, told in _LASTING.items():
-        if word in text:
-            return told
+    for name, explanation in _PERMANENT.items():
+        if name in text:
+            return explanation
     if advice := remedy(error):  # of a disk of this machine, or of one that is addressed like a store
-        return f"{error.strerror or text}; {advice}"
-    told = text.split("Details: ")[-1].split("operation: ")[-1].split(" (Request ID")[0]
-    return f"{told[:200]}; look at the network, AWS_ENDPOINT_URL and the credentials, then give the command again"
+        return f"{reason(error)}; {advice}"
+    details = text.split("Details: ")[-1].split("operation: ")[-1].split(" (Request ID")[0]
+    return f"{details[:200]}; look at the network, AWS_ENDPOINT_URL and the credentials, then give the command again"

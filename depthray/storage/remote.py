@@ -1,4 +1,4 @@
-"""Folders on an object store or another file system of pyarrow: `Folder("s3://bucket/runs/x")`.
+"""Folders on an object store or another file system of pyarrow: `RemoteFolder("s3://bucket/runs/x")`.
 
 Endpoint and credentials are those of the store's own tools: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ~/.aws, machine roles.
 pyarrow is imported with the first call that needs it; a library without remote folders runs without it.
@@ -7,14 +7,10 @@ pyarrow is imported with the first call that needs it; a library without remote 
 from __future__ import annotations
 
 import io
-import math
 import os
-import random
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from shutil import copyfileobj
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
@@ -22,39 +18,16 @@ from uuid import uuid4
 
 from depthray.errors import UsageError
 from depthray.storage.local import UNFINISHED
-from depthray.storage.pyarrow import PIECE, lasting, listed, open_store, put, reason
+from depthray.storage.pyarrow import PIECE, explain, is_permanent, list_folder, open_store, put
 from depthray.storage.pyarrow import StorageError as StorageError
+from depthray.storage.retry import Retry
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 T = TypeVar("T")
-# Path() makes one slash of two, and most words of the command line read Paths: `s3:/bucket` is meant as `s3://bucket`.
+# Path() makes one slash of two, and most arguments of the command line are Paths: `s3:/bucket` means `s3://bucket`.
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]+):/+([^/].*)", re.DOTALL)
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0
-
-
-def patience() -> float:
-    """Seconds for which a run waits for storage that fails before it ends: DEPTHRAY_STORAGE_PATIENCE, else 600."""
-    given = os.environ.get("DEPTHRAY_STORAGE_PATIENCE", "600")
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < math.inf:
-        raise UsageError(f"DEPTHRAY_STORAGE_PATIENCE={given}: give a number of seconds, such as 600")
-    return seconds
-
-
-def cache() -> Path:
-    """Where copies of what lies remote are kept on this machine: DEPTHRAY_CACHE, else ~/.cache/depthray."""
-    return Path(os.environ.get("DEPTHRAY_CACHE") or Path.home() / ".cache" / "depthray").absolute()
-
-
-def place(kind: str, url: str) -> Path:
-    """The folder of the cache for a remote folder, of its name and a digest of its address."""
-    url = address(url)
-    return cache() / kind / f"{url.rsplit('/', 1)[-1]}-{sha256(url.encode()).hexdigest()[:12]}"
 
 
 def is_remote(where: str | Path) -> bool:
@@ -62,8 +35,8 @@ def is_remote(where: str | Path) -> bool:
     return _REMOTE.fullmatch(str(where)) is not None
 
 
-def address(where: str | Path) -> str:
-    """The one spelling of a remote path: two slashes (three for `file`), none at the end.
+def normalize_address(where: str | Path) -> str:
+    """A remote path with two slashes after its scheme (three for `file`) and none at the end.
 
     Raises UsageError for a path with credentials or options in it: it is written into logs and records.
     """
@@ -76,48 +49,50 @@ def address(where: str | Path) -> str:
     return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
 
 
-class Folder:
-    """A remote folder. Each call is tried again until it works or `patience` seconds are over, then StorageError."""
+class RemoteFolder:
+    """A remote folder. A call that fails is tried again for `retry_seconds`, then it raises StorageError."""
 
-    def __init__(self, url: str | Path, *, patience: float = 120.0) -> None:
-        self.url, self.patience = address(url), patience
+    def __init__(self, url: str | Path, *, retry_seconds: float = 120.0) -> None:
+        self.url, self.retry_seconds = normalize_address(url), retry_seconds
         self._opened: tuple[int, FileSystem, str] | None = None
 
-    def __truediv__(self, name: str) -> Folder:
+    def __truediv__(self, name: str) -> RemoteFolder:
         """The folder of that name in this one."""
-        return Folder(f"{self.url}/{name}", patience=self.patience)
+        return RemoteFolder(f"{self.url}/{name}", retry_seconds=self.retry_seconds)
 
     def __str__(self) -> str:
         return self.url
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "patience": self.patience, "_opened": None}
+        return {"url": self.url, "retry_seconds": self.retry_seconds, "_opened": None}
 
     def names(self) -> list[str]:
         """The names of files and folders directly in it, those of folders with a slash at the end."""
 
-        def find(store: FileSystem, root: str) -> list[str]:
-            return sorted(info.base_name + ("" if info.is_file else "/") for info in listed(store, root, deep=False))
+        def list_names(store: FileSystem, root: str) -> list[str]:
+            return sorted(
+                info.base_name + ("" if info.is_file else "/") for info in list_folder(store, root, deep=False)
+            )
 
-        return self._try("list", "", find)
+        return self._try("list", "", list_names)
 
     def files(self) -> dict[str, int]:
         """All files in it and its folders, relative path -> bytes."""
 
-        def find(store: FileSystem, root: str) -> dict[str, int]:
-            infos = (info for info in listed(store, root, deep=True) if info.is_file)
+        def list_files(store: FileSystem, root: str) -> dict[str, int]:
+            infos = (info for info in list_folder(store, root, deep=True) if info.is_file)
             return {os.path.relpath(info.path, root): info.size for info in infos}
 
-        return self._try("list", "", find)
+        return self._try("list", "", list_files)
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None where there is none."""
 
-        def ask(store: FileSystem, path: str) -> int | None:
+        def look(store: FileSystem, path: str) -> int | None:
             info = store.get_file_info(path)
             return info.size if info.is_file else None
 
-        return self._try("look at", name, ask)
+        return self._try("look at", name, look)
 
     def read(self, name: str, *, start: int = 0) -> bytes:
         """The bytes of a file from `start` on. FileNotFoundError where there is none."""
@@ -130,26 +105,26 @@ class Folder:
         return self._try("read", name, get)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that readers see in whole, old or new."""
+        """Write a file, of which readers see all, old or new."""
         self._try("write", name, lambda store, path: put(store, path, io.BytesIO(data), len(data)))
 
     def upload(self, name: str, path: Path) -> None:
         """Copy a local file to it, a piece at a time."""
 
-        def send(store: FileSystem, place: str) -> None:
+        def send(store: FileSystem, target: str) -> None:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                put(store, place, cast(BinaryIO, _Upto(file, size)), size)  # a log may grow meanwhile
+                put(store, target, cast(BinaryIO, _Prefix(file, size)), size)  # a log may grow meanwhile
 
         self._try("write", name, send, local=path)
 
     def download(self, name: str, path: Path) -> None:
-        """Copy a file of it to a local one, which appears whole or not at all."""
+        """Copy a file of it to a local one, which appears complete or not at all."""
         temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
 
-        def fetch(store: FileSystem, place: str) -> None:
+        def fetch(store: FileSystem, source_path: str) -> None:
             try:
-                with store.open_input_stream(place) as source, temporary.open("wb") as file:
+                with store.open_input_stream(source_path) as source, temporary.open("wb") as file:
                     copyfileobj(source, file, PIECE)
                     file.flush()
                     os.fsync(file.fileno())
@@ -175,22 +150,21 @@ class Folder:
             return
 
     def open(self, name: str) -> BinaryIO:
-        """A file of it for reading here and there, by range requests. FileNotFoundError where there is none."""
-        return cast(BinaryIO, io.BufferedReader(_Ranges(self, name), 1 << 20))
+        """A seekable file of it for reading by range requests. FileNotFoundError where there is none."""
+        return cast(BinaryIO, io.BufferedReader(_RangeReader(self, name), 1 << 20))
 
     def _try(self, verb: str, name: str, action: Callable[[FileSystem, str], T], *, local: Path | None = None) -> T:
-        """What an action gives, tried until the patience is over; a missing file is the caller's matter at once."""
-        where = f"{self.url}/{name}" if name else self.url
-        with _told(where, verb):
-            for pause in _pauses(self.patience):
-                try:
-                    store, root = self._store()
-                    return action(store, f"{root}/{name}" if name else root)
-                except OSError as error:
-                    if pause is None or lasting(error) or _is_of(error, local):
-                        raise
-                time.sleep(pause)
-        raise AssertionError("the last pause is None")
+        """The result of an action, tried again; that a file is missing is for the caller to handle at once."""
+
+        def attempt() -> T:
+            store, root = self._store()
+            return action(store, f"{root}/{name}" if name else root)
+
+        def is_transient(error: BaseException) -> bool:
+            return isinstance(error, OSError) and not is_permanent(error) and not _is_of(error, local)
+
+        with _translate_store_errors(f"{self.url}/{name}" if name else self.url, verb):
+            return Retry(self.retry_seconds, is_transient=is_transient).run(attempt)
 
     def _store(self) -> tuple[FileSystem, str]:
         """The file system and the path in it; made again in a forked process, which has none of its threads."""
@@ -199,11 +173,11 @@ class Folder:
         return self._opened[1:]
 
 
-class _Ranges(io.RawIOBase):
-    """Reads of a remote file at any place, each tried again by its folder."""
+class _RangeReader(io.RawIOBase):
+    """Reads of a remote file at any position, each tried again by its folder."""
 
-    def __init__(self, folder: Folder, name: str) -> None:
-        self.folder, self.name, self.place = folder, name, 0
+    def __init__(self, folder: RemoteFolder, name: str) -> None:
+        self.folder, self.name, self.position = folder, name, 0
         size = folder.size(name)
         if size is None:
             raise FileNotFoundError(f"{folder.url}/{name}: no such file")
@@ -218,30 +192,30 @@ class _Ranges(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.place = offset + (0, self.place, self.bytes)[whence]
-        return self.place
+        self.position = offset + (0, self.position, self.bytes)[whence]
+        return self.position
 
     def tell(self) -> int:
-        return self.place
+        return self.position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(0, self.bytes - self.place))
+        wanted = min(len(buffer), max(0, self.bytes - self.position))
         data = self.folder._try("read", self.name, lambda store, path: self._read(store, path, wanted))
         buffer[: len(data)] = data
-        self.place += len(data)
+        self.position += len(data)
         return len(data)
 
     def _read(self, store: FileSystem, path: str, wanted: int) -> bytes:
         try:
             if self.file is None or self.process != os.getpid():  # a forked process opens it for itself
                 self.file, self.process = store.open_input_file(path), os.getpid()
-            return cast(bytes, self.file.read_at(wanted, self.place))
+            return cast(bytes, self.file.read_at(wanted, self.position))
         except OSError:
             self.file = None  # the next try opens it again
             raise
 
 
-class _Upto:
+class _Prefix:
     """The first bytes of a file that may grow."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -253,23 +227,14 @@ class _Upto:
         return data
 
 
-def _pauses(patience: float) -> Iterator[float | None]:
-    """Seconds to wait after each failure, longer each time and never alike; None for the last."""
-    end, pause = time.monotonic() + patience, _FIRST_PAUSE
-    while (left := end - time.monotonic()) > 0:
-        yield min(left, pause * random.uniform(0.5, 1.0))
-        pause = min(_LONGEST_PAUSE, 2 * pause)
-    yield None
-
-
 def _is_of(error: OSError, path: Path | None) -> bool:
-    """Whether an error is one of the local file, which says its name, and not of the store."""
+    """Whether an error is one of the local file, which it names, and not of the store."""
     return path is not None and str(error.filename) == str(path)
 
 
 @contextmanager
-def _told(where: str, verb: str) -> Iterator[None]:
-    """Turn an error of a store into one line; that a file is missing stays as it is."""
+def _translate_store_errors(where: str, verb: str) -> Iterator[None]:
+    """Turn an error of a store into a StorageError of one line; FileNotFoundError stays as it is."""
     try:
         yield
     except FileNotFoundError:
@@ -277,4 +242,4 @@ def _told(where: str, verb: str) -> Iterator[None]:
     except OSError as error:
         if error.filename:  # a local file
             raise
-        raise StorageError(f"{where}: cannot {verb} it: {reason(error)}") from error
+        raise StorageError(f"{where}: cannot {verb} it: {explain(error)}") from error

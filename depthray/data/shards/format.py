@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from depthray.data.source import Frame
 from depthray.errors import DataError
+from depthray.storage import os_errors
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
@@ -119,8 +120,8 @@ def translate_index_errors(where: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError) as error:
-        reason = f"{error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(f"{where}: not a whole shard ({reason}); remove it and {REPACK}") from None
+        why = os_errors.reason(error) if isinstance(error, OSError) else str(error)
+        raise DataError(f"{where}: not a whole shard ({why}); remove it and {REPACK}") from None
 
 
 def read_tail(tail: bytes) -> tuple[int, bytes]:

@@ -19,7 +19,9 @@ from depthray.data.shards.format import TAIL, Shard
 from depthray.errors import DataError, ResourceError
 from depthray.storage import cache, remote
 from depthray.storage.local import replace
+from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.remote import RemoteFolder
+from depthray.storage.settings import CACHE, CACHE_GB
 
 INDEXES_AT_ONCE = 16  # indexes read at a time: each is a wait for the storage
 
@@ -70,7 +72,7 @@ class RemoteShards:
     def _fetch(self, shard: Shard, path: Path) -> None:
         """Fetch a shard and see that it is whole and the one whose index was read."""
         if os.getpid() != self._process:  # storage clients do not survive a fork; the parent brings what is read
-            raise ResourceError(f"{shard.path}: gone from the cache while it was used; raise {cache.BOUND}")
+            raise ResourceError(f"{shard.path}: gone from the cache while it was used; raise {CACHE_GB}")
         name = self._names[shard.path]
         where = f"{self._folder}/{name}"
         try:
@@ -93,11 +95,9 @@ def _kept(path: Path, checksum: bytes) -> bytes:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    try:
+    with translate_os_errors(path, to=ResourceError, doing="be written", advice=f"{{remedy}}, or set {CACHE}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror}; free space or set {cache.PLACE}") from None
 
 
 def _refuse_damaged(shard: Shard, where: str) -> None:

@@ -6,8 +6,8 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from depthray.data.shards.format import (
 )
 from depthray.data.source import Frame
 from depthray.errors import ResourceError
+from depthray.storage.os_errors import translate_os_errors
 
 
 class RangeWriter:
@@ -191,15 +192,10 @@ class _Writer:
         }
 
 
-@contextmanager
-def translate_write_errors(path: Path) -> Iterator[None]:
+def translate_write_errors(path: Path) -> AbstractContextManager[None]:
     """Turn an error of the file system into a ResourceError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(
-            f"{path}: cannot be written: {error.strerror or error}; free space or choose another folder"
-        ) from None
+    advice = "free space or choose another folder"
+    return translate_os_errors(path, to=ResourceError, doing="be written", advice=advice)
 
 
 def _offsets(data: Any) -> list[int]:

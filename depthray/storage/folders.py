@@ -1,4 +1,4 @@
-"""A folder of this machine or of an object store, with the same few calls."""
+"""Folders of this machine or of an object store, with the same calls."""
 
 from __future__ import annotations
 
@@ -6,25 +6,12 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 from depthray.storage import local, remote
 
 
-class Tree(Protocol):
-    """A folder on a store or here."""
-
-    @property
-    def url(self) -> str: ...
-    def names(self) -> list[str]: ...
-    def files(self) -> dict[str, int]: ...
-    def read(self, name: str) -> bytes: ...
-    def write(self, name: str, data: bytes) -> None: ...
-    def remove(self, name: str) -> None: ...
-
-
-class Here:
-    """A folder of this machine with the calls of storage.Folder."""
+class LocalFolder:
+    """A folder of this machine with the calls of `RemoteFolder`."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.url = path, str(path)
@@ -35,18 +22,18 @@ class Here:
 
     def files(self) -> dict[str, int]:
         """All files in it and its folders, relative path -> bytes."""
-        found = {}
+        sizes = {}
         for path in (Path(root, name) for root, _, names in os.walk(self.path) for name in names):
             with suppress(FileNotFoundError):  # a run under way renames and removes checkpoints
-                found[path.relative_to(self.path).as_posix()] = path.lstat().st_size
-        return found
+                sizes[path.relative_to(self.path).as_posix()] = path.lstat().st_size
+        return sizes
 
     def read(self, name: str) -> bytes:
         """The bytes of a file."""
         return (self.path / name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that readers see in whole."""
+        """Write a file, of which readers see all, old or new."""
         local.replace(self.path / name, data)
 
     def remove(self, name: str) -> None:
@@ -58,6 +45,9 @@ class Here:
             path.unlink(missing_ok=True)
 
 
-def tree(where: str | Path) -> Tree:
+AnyFolder = LocalFolder | remote.RemoteFolder
+
+
+def open_folder(where: str | Path) -> AnyFolder:
     """The folder of a path of this machine, or of an address such as s3://BUCKET/runs."""
-    return remote.Folder(where) if remote.is_remote(where) else Here(Path(os.path.realpath(where)))
+    return remote.RemoteFolder(where) if remote.is_remote(where) else LocalFolder(Path(os.path.realpath(where)))
