@@ -141,7 +141,7 @@ def parser_of(word: str) -> argparse.ArgumentParser:
 
 def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None:
     name = getattr(arguments, "recipe", "") or getattr(arguments, "name", "") or RECIPE
-    words = list(getattr(arguments, "words", []))
+    words = list(getattr(arguments, "overrides", []))
     if "=" in name:
         name, words = RECIPE, [name, *words]
     if name.startswith("runs/"):  # a recipe that a command of the page has written

@@ -240,7 +240,7 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     weights = models.build_model(demo.model, demo.data.inputs).state_dict()
     folder = tmp_path_factory.mktemp("run")
-    contents = load.Contents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
+    contents = load.CheckpointContents(weights, {}, demo, {"abs_rel": 0.5}, epoch=3, step=30, fingerprint="0" * 64)
     save.write(folder / "checkpoints", contents)
     return folder
 
@@ -272,7 +272,7 @@ def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["model.encoder=resnet18"], UsageError, "model.encoder=resnet18: an evaluation takes words of data"),
+        (["model.encoder=resnet18"], UsageError, "model.encoder=resnet18: an evaluation can override data"),
         (["eval.protocol=nyu-bst"], UsageError, "did you mean 'nyu-bts'"),
         (["--split", "vall"], UsageError, "no split 'vall'.*did you mean 'val'"),
         (["--data", "nowhere"], DataError, "nowhere does not exist"),
@@ -288,7 +288,7 @@ def test_command_names_what_is_wrong(run, words, error, message):
 def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
     contents = load.load(locate.resolve(run))
     weights = {key: value for key, value in contents.weights.items() if not key.endswith("bias")}
-    small = load.Contents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
+    small = load.CheckpointContents(weights, {}, contents.recipe, {}, epoch=1, step=1, fingerprint="")
     path = save.write(tmp_path / "checkpoints", small)
     with pytest.raises(CheckpointError, match="the weights do not fit the recipe"):
         evaluate_command.main([str(path)])

@@ -16,7 +16,7 @@ from serve_networks import photograph, write_checkpoint
 from depthray.__main__ import main
 from depthray.predict import load
 from serve import settings
-from serve.backend import Answer, ModelCard, UnknownModel
+from serve.backend import BackendAnswer, ModelCard, UnknownModel
 from serve.http import auth, routes
 
 KEY = "k" * 20
@@ -30,11 +30,11 @@ class Here:
 
     async def predict(
         self, model: str, rgb: Any, others: Mapping[str, Any], deadline: float, *, native: bool = False
-    ) -> Answer:
+    ) -> BackendAnswer:
         name = model or next(iter(self.predictors))
         if name not in self.predictors:
             raise UnknownModel("no such model")
-        return Answer(self.predictors[name].maps(rgb, **others), f"{name}@0123456789ab", (64, 96))
+        return BackendAnswer(self.predictors[name].maps(rgb, **others), f"{name}@0123456789ab", (64, 96))
 
     async def models(self) -> list[ModelCard]:
         cards = []
@@ -118,7 +118,7 @@ def test_one_that_is_refused_does_not_stop_the_others(
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["--device", "cpu"], 2, "--device goes without --url"),
+        (["--device", "cpu"], 2, "--device cannot be combined with --url"),
         (["--model", "pain"], 2, "did you mean 'plain'?"),
         (["--model", "completion"], 2, "needs --sparse as well"),
         (["--sparse", "measured"], 2, "--sparse: this network does not take it"),
@@ -136,7 +136,7 @@ def test_a_mistake_is_one_line(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["run", "photo.jpg", "--key", "x"], "--key goes with --url"),
+        (["run", "photo.jpg", "--key", "x"], "--key needs --url"),
         (["run"], "predict what?"),
         (["--url", "localhost:8000", "photos/plain.png"], "begins with http"),
     ],

@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
-    add("words", nargs="*", help="section.key=value")
+    add("overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4")
     add("--space", metavar="FILE", default="all", help=f"what is searched: {', '.join(space.names())}, or a YAML file")
     add("--data", metavar="PATH", help="where the data lies (data.root)")
     add("--out", metavar="SEARCH", type=Path, help="the search's folder (default: runs/tune-RECIPE-DATE)")

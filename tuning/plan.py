@@ -70,7 +70,7 @@ def resume(args: argparse.Namespace) -> SearchPlan:
     """A search to go on with: what was asked then, but for its budgets. Raises UsageError where there is none."""
     folder = Path(os.path.realpath(args.resume))
     search = read_search(folder)
-    if args.recipe or args.words:
+    if args.recipe or args.overrides:
         raise UsageError("--resume goes on with the recipe and words of the search; leave out the others")
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / "space.yaml"), where=str(folder / "space.yaml"))
@@ -117,10 +117,10 @@ def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     if args.recipe and "=" in args.recipe:
-        args.words, args.recipe = [args.recipe, *args.words], ""
+        args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if not args.recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
-    words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
+    words = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
     return recipes.absolute(preflight.load(args.recipe, words))
 
 

@@ -29,11 +29,11 @@ from depthray.training import preflight
 
 PACKAGES = ("depthray", "cluster", "tuning", "serve")
 # `ray job stop` then asks as Ctrl-C does, which every command answers with a checkpoint, and waits until it is written.
-STOPPING = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
+STOP_VARIABLES = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
 # Settings of the submitter that a job takes along. No credentials: those belong to the nodes, and a job's environment
 # is shown on the dashboard.
-TAKEN = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-TAKEN_BEGINNINGS = ("RAY_TRAIN_", "NCCL_", "GLOO_")
+FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+FORWARDED_PREFIXES = ("RAY_TRAIN_", "NCCL_", "GLOO_")
 
 
 class Job(NamedTuple):
@@ -52,32 +52,32 @@ def main(word: str, command: JobCommand, argv: Sequence[str]) -> int:
     job = plan(word, command, words, flags)
     client = follow.connect(flags.submit)
     with ship(job) as folder:
-        variables = environment()
-        follow.submitted(
+        variables = job_variables()
+        follow.submit_job(
             client,
             entrypoint=shlex.join(["python", "-m", "depthray", *word.split(), *job.words]),
             submission_id=job.name,
             runtime_env={"working_dir": str(folder), "env_vars": variables},
             **job.resources,
         )
-    _tell(job, client.get_address(), variables)
-    return 0 if flags.no_wait else follow.followed(client, job.name, again=_resume(job, client.get_address()))
+    _print_job(job, client.get_address(), variables)
+    return 0 if flags.no_wait else follow.follow_job(client, job.name, again=_format_resume(job, client.get_address()))
 
 
 def plan(word: str, command: JobCommand, words: list[str], flags: argparse.Namespace) -> Job:
     """The job that a command line asks for. Raises what is wrong with it, before anything is sent."""
-    args = _parsed(word, command, words)
+    args = _parse(word, command, words)
     if getattr(args, "address", None) not in (None, "auto"):
         raise UsageError(f"--address {args.address}: a job uses the cluster it is submitted to; leave out --address")
-    _check(word, command, args)
+    _check_recipe(word, command, args)
     words = settle(word, command, words, below=flags.storage)
     told = (getattr(args, key, None) for key in ("root", "recipe", "checkpoint", "resume", "out"))
     about = Path(next(each for each in told if isinstance(each, str | Path) and str(each)))  # a resume may be a flag
     name = "-".join([*word.split(), about.stem, time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)])
-    sent, files = _files(command, words, args)
+    sent, files = _replace_files(command, words, args)
     alone = word == "evaluate" or getattr(args, "local", False)  # the command's own process does the work
     resources = {"entrypoint_num_cpus": flags.job_cpus or float(alone), "entrypoint_num_gpus": flags.job_gpus or 0.0}
-    again = ["depthray", *word.split(), *_again(word, command, words)]
+    again = ["depthray", *word.split(), *_resume_arguments(word, command, words)]
     for flag in ("job_cpus", "job_gpus"):
         if value := getattr(flags, flag):
             again += [f"--{flag.replace('_', '-')}", f"{value:g}"]
@@ -89,40 +89,40 @@ def settle(word: str, command: JobCommand, words: Sequence[str], *, below: str |
 
     Raises UsageError for a relative path: a job's working directory is temporary, and what is written there is lost.
     """
-    found, args = list(words), _parsed(word, command, words)
+    found, args = list(words), _parse(word, command, words)
     below = below or os.environ.get("DEPTHRAY_STORAGE")
     _check_paths(word, command, found, args, below)
     if word in ("train", "tune") and not args.resume or args.out and word != "data convert":
-        out = str(args.out or _fresh(word, args))
-        if not _absolute(out):
-            found = [*_without("--out", found), "--out", f"{_storage(below).rstrip('/')}/{out}"]
+        out = str(args.out or _new_run_name(word, args))
+        if not _is_absolute(out):
+            found = [*_without("--out", found), "--out", f"{_check_storage(below).rstrip('/')}/{out}"]
     if not getattr(args, "address", "none") and not getattr(args, "local", False):
         found += ["--address", "auto"]
     return found
 
 
-def _parsed(word: str, command: JobCommand, words: Sequence[str]) -> argparse.Namespace:
+def _parse(word: str, command: JobCommand, words: Sequence[str]) -> argparse.Namespace:
     parser: argparse.ArgumentParser = resolve_name(command.parser)()
     if word == "data convert":
-        return data.parsed(parser, list(words))
+        return data.parse_with_overrides(parser, list(words))
     args = parser.parse_intermixed_args(list(words))
     if "=" in getattr(args, "recipe", ""):
-        args.words, args.recipe = [args.recipe, *args.words], ""
+        args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     return args
 
 
-def _check(word: str, command: JobCommand, args: argparse.Namespace) -> None:
+def _check_recipe(word: str, command: JobCommand, args: argparse.Namespace) -> None:
     """Raise what the command itself would say of its recipe, and what only a job cannot do."""
     if word == "train" and args.resume and not args.out:
         raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
     if not command.check or args.resume and not args.recipe:
         return  # the run to go on with lies on the cluster
     resolve_name(command.check)(argparse.Namespace(**{**vars(args), "resume": None}))
-    recipe = preflight.load(args.recipe, [word for word in args.words if not word.startswith("data.root=")])
-    if recipe.data.root and not args.data and not _absolute(recipe.data.root):
+    recipe = preflight.load(args.recipe, [override for override in args.overrides if not override.startswith("data.root=")])
+    if recipe.data.root and not args.data and not _is_absolute(recipe.data.root):
         raise UsageError(f"{args.recipe}: data.root={recipe.data.root} is relative; {_ADVICE}")
     for key, value in recipe.model.options.items():
-        if isinstance(value, str) and Path(value).suffix and Path(value).is_file() and not _absolute(value):
+        if isinstance(value, str) and Path(value).suffix and Path(value).is_file() and not _is_absolute(value):
             raise UsageError(f"model.{key}={value} is a file of this machine's folder; {_ADVICE}")
 
 
@@ -133,34 +133,34 @@ def _check_paths(word: str, command: JobCommand, words: list[str], args: argpars
     """Raise UsageError for a relative path, but for an --out below a storage."""
     for key in command.paths:
         value = getattr(args, key, None)
-        if value is None or isinstance(value, bool) or _absolute(str(value)):
+        if value is None or isinstance(value, bool) or _is_absolute(str(value)):
             continue
         if key == "out" and word != "data convert":
-            _storage(below, f"--out {value} is relative")
+            _check_storage(below, f"--out {value} is relative")
             continue
         raise UsageError(f"{'' if key in ('checkpoint', 'root') else '--'}{key} {value} is relative; {_ADVICE}")
     for given in words:
-        if given.startswith("data.root=") and not _absolute(given.partition("=")[2]):
+        if given.startswith("data.root=") and not _is_absolute(given.partition("=")[2]):
             raise UsageError(f"{given} is relative; {_ADVICE}")
 
 
-def _storage(below: str | None, why: str = "no --out is given") -> str:
+def _check_storage(below: str | None, why: str = "no --out is given") -> str:
     """Where the runs of jobs lie. Raises UsageError where that is not said, or is itself relative."""
     if not below:
         raise UsageError(
             f"{why}, and a job's working directory is temporary; give an absolute --out that all nodes see "
             "(/shared/runs/x, s3://bucket/x), or --storage or DEPTHRAY_STORAGE, the folder of all runs"
         )
-    if not _absolute(below):
+    if not _is_absolute(below):
         raise UsageError(f"--storage {below} is relative; {_ADVICE}")
     return below
 
 
-def _absolute(path: str) -> bool:
+def _is_absolute(path: str) -> bool:
     return remote.is_remote(path) or Path(path).is_absolute()
 
 
-def _fresh(word: str, args: argparse.Namespace) -> str:
+def _new_run_name(word: str, args: argparse.Namespace) -> str:
     return "tune-" * (word == "tune") + f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -171,7 +171,9 @@ def _without(flag: str, words: Sequence[str]) -> list[str]:
     return [word for place, word in enumerate(words) if place not in gone and not word.startswith(f"{flag}=")]
 
 
-def _files(command: JobCommand, words: list[str], args: argparse.Namespace) -> tuple[list[str], dict[str, Path]]:
+def _replace_files(
+    command: JobCommand, words: list[str], args: argparse.Namespace
+) -> tuple[list[str], dict[str, Path]]:
     """The words with the YAML files among them named as in the job's working directory, and which those are."""
     sent, files = list(words), {}
     for key in command.files:
@@ -186,12 +188,12 @@ def _files(command: JobCommand, words: list[str], args: argparse.Namespace) -> t
     return sent, files
 
 
-def _again(word: str, command: JobCommand, words: list[str]) -> list[str]:
+def _resume_arguments(word: str, command: JobCommand, words: list[str]) -> list[str]:
     """The words that go on with what these began."""
     words = _without("--address", words)
     if word == "train":
         return words if "--resume" in words else [*words, "--resume"]
-    if word == "tune" and (args := _parsed(word, command, words)).out:
+    if word == "tune" and (args := _parse(word, command, words)).out:
         return ["--resume", remote.normalize_address(args.out) if remote.is_remote(args.out) else str(args.out)]
     return words  # what is there already is not made again
 
@@ -216,20 +218,20 @@ def ship(job: Job) -> Iterator[Path]:
         yield folder
 
 
-def environment() -> dict[str, str]:
+def job_variables() -> dict[str, str]:
     """The environment of a job."""
-    taken = {key: value for key, value in os.environ.items() if key in TAKEN or key.startswith(TAKEN_BEGINNINGS)}
-    return {**STOPPING, **taken}
+    taken = {key: value for key, value in os.environ.items() if key in FORWARDED or key.startswith(FORWARDED_PREFIXES)}
+    return {**STOP_VARIABLES, **taken}
 
 
-def _resume(job: Job, address: str) -> str:
+def _format_resume(job: Job, address: str) -> str:
     return shlex.join([*job.again, "--submit", address])
 
 
-def _tell(job: Job, address: str, variables: dict[str, str]) -> None:
+def _print_job(job: Job, address: str, variables: dict[str, str]) -> None:
     """Say how to follow, stop and resume the job."""
     print(f"job          {job.name} on {address}")
     print(f"environment  {' '.join(f'{key}={value}' for key, value in sorted(variables.items()))}")
-    print(f"follow       {follow.command('logs --follow', job.name, address)}")
-    print(f"stop         {follow.command('stop', job.name, address)}")
-    print(f"resume       {_resume(job, address)}", flush=True)
+    print(f"follow       {follow.ray_job_command('logs --follow', job.name, address)}")
+    print(f"stop         {follow.ray_job_command('stop', job.name, address)}")
+    print(f"resume       {_format_resume(job, address)}", flush=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray.errors import UsageError
-from depthray.runs import locate
+from depthray.runs import layout, locate
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     import torch
@@ -260,10 +260,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _default_out(path: Path, side: str) -> Path:
-    """RUN/evaluations/CHECKPOINT-SIDE-completion; in the working directory for a checkpoint outside a run."""
-    path = path.resolve()
-    run = path.parents[1] if path.parent.name == "checkpoints" else Path()
-    return run / "evaluations" / f"{path.name}-{side}-completion"
+    return layout.evaluation(path.resolve(), f"{side}-completion")
 
 
 def _headed(name: str) -> str:

@@ -49,7 +49,7 @@ def main(argv: list[str], examine_cluster: Examine | None = None) -> int:
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        print("\n".join(_lines(findings)))
+        print("\n".join(_format_findings(findings)))
     return ResourceError.exit_code if any(finding.state == "bad" for finding in findings) else 0
 
 
@@ -70,10 +70,10 @@ def _examination(arguments: argparse.Namespace, examine_cluster: Examine | None)
         return examine_cluster(arguments.address, arguments.storage)
     if arguments.storage:
         raise UsageError("--storage is tried from the nodes of a cluster: give --address too, such as --address auto")
-    return examine(arguments.out)
+    return examine_machine(arguments.out)
 
 
-def examine(out: Path) -> Iterator[Finding]:
+def examine_machine(out: Path) -> Iterator[Finding]:
     """Everything that matters for a run written below `out`."""
     yield _python()
     yield from _packages()
@@ -86,7 +86,7 @@ def examine(out: Path) -> Iterator[Finding]:
     yield from _torch()
 
 
-def _lines(findings: list[Finding]) -> Iterator[str]:
+def _format_findings(findings: list[Finding]) -> Iterator[str]:
     marks = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -167,7 +167,7 @@ def _processors() -> Finding:
 def _memory() -> Finding:
     free = _free_memory()
     mend = "close other programs, or lower train.batch_size, data.workers and --workers"
-    return _room("memory", free, least=1.5, good=4, mend=mend)
+    return _space_finding("memory", free, least=1.5, good=4, mend=mend)
 
 
 def _free_memory() -> float:
@@ -197,7 +197,7 @@ def _shared_memory() -> Finding:
         return Finding("shared memory", "ok", "no /dev/shm here; loader processes use files")
     free = shutil.disk_usage(_SHARED).free / _GIB
     mend = "start the container with --shm-size=8g; until then data.workers=0, and Ray is slow"
-    return _room("shared memory", free, least=0, good=2, mend=mend)
+    return _space_finding("shared memory", free, least=0, good=2, mend=mend)
 
 
 def _disk(out: Path) -> Finding:
@@ -205,12 +205,12 @@ def _disk(out: Path) -> Finding:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return Finding("disk", "bad", f"{folder} cannot be written to", "choose another folder with --out")
     free = shutil.disk_usage(folder).free / _GIB
-    return _room(
+    return _space_finding(
         "disk", free, least=1, good=10, mend=f"make room on the disk of {folder}, or choose another with --out"
     )
 
 
-def _room(name: str, free: float, *, least: float, good: float, mend: str) -> Finding:
+def _space_finding(name: str, free: float, *, least: float, good: float, mend: str) -> Finding:
     """So many GiB are free; fewer than `least` stop training."""
     found = f"{free:.3g} GiB free"
     if free >= good:
@@ -238,7 +238,7 @@ def _torch() -> Iterator[Finding]:
         yield _no_gpu()
     for device in devices or [torch.device("cpu")]:
         yield _precision(device)
-        yield _step(device)
+        yield _device_computes(device)
 
 
 def _gpu(device: torch.device) -> Finding:
@@ -271,7 +271,7 @@ def _precision(device: torch.device) -> Finding:
     return Finding(f"{device} precision", "ok", f"train.precision=auto is {words[fastest(device)]}")
 
 
-def _step(device: torch.device) -> Finding:
+def _device_computes(device: torch.device) -> Finding:
     """One forward and backward pass, as a broken driver or build shows only when it computes."""
     import torch
     from torch.nn import functional as F

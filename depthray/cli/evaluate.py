@@ -8,11 +8,11 @@ from pathlib import Path
 
 from depthray.checkpoints import load as checkpoints_load
 from depthray.cli import submit_flags
-from depthray.config.recipe import located
+from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.evaluation.protocols import PROTOCOLS
-from depthray.runs import locate
+from depthray.runs import layout, locate
 from depthray.storage.remote import is_remote
 from depthray.training.preflight import load
 
@@ -28,12 +28,12 @@ def main(argv: list[str]) -> int:
     device = distributed.start()
     try:
         path = locate.resolve(arguments.checkpoint)
-        found = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
+        result = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
         if distributed.is_main():
-            name = f"{arguments.split}-{found.evaluation.protocol.name}"
+            name = f"{arguments.split}-{result.evaluation.protocol.name}"
             out = arguments.out or _default_out(path, name, remote=is_remote(arguments.checkpoint))
-            found.write(out)
-            print(report.markdown(found.evaluation.summary(), scenes=5))
+            result.write(out)
+            print(report.markdown(result.evaluation.summary(), scenes=5))
             print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
     finally:
         distributed.stop()
@@ -54,50 +54,47 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _epilog() -> str:
-    """Which words there are, and every protocol with what it scores."""
-    words = "Words: eval.protocol=nyu-bts, data.encoding=uint16_mm and whatever else of data.* and eval.* differs."
+    """What can be overridden, and every protocol with what it scores."""
+    overrides = (
+        "Overrides: eval.protocol=nyu-bts, data.encoding=uint16_mm and whatever else of data.* and eval.* differs."
+    )
     width = max(map(len, PROTOCOLS))
     indent = " " * (width + 4)
     lines = [
         textwrap.fill(protocol.about, 110, initial_indent=f"  {name:{width}}  ", subsequent_indent=indent)
         for name, protocol in PROTOCOLS.items()
     ]
-    return "\n".join([words, "", "Protocols:", *lines])
+    return "\n".join([overrides, "", "Protocols:", *lines])
 
 
 def add_frames(parser: argparse.ArgumentParser) -> None:
-    """What says which checkpoint is asked and on which frames, for every word that `recipe_of` serves."""
+    """Arguments that say which checkpoint is scored and on which frames, for every command that calls `recipe_of`."""
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
-    parser.add_argument("words", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
     parser.add_argument("--data", metavar="PATH", help="the frames; default: those the recipe names")
     parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
     parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
 
 
 def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
-    """The checkpoint's recipe with the words and the place of the frames applied."""
+    """The checkpoint's recipe with the overrides and the path of the frames applied."""
     from depthray.data import sources
 
-    fixed = [word for word in arguments.words if not word.startswith(("data.", "eval."))]
+    fixed = [key for key in arguments.overrides if not key.startswith(("data.", "eval."))]
     if fixed:
-        raise UsageError(
-            f"{fixed[0]}: an evaluation takes words of data.* and eval.* only; the rest is the checkpoint's"
-        )
-    checkpoints_load.recipe_of(path)  # a damaged one is the checkpoint's fault, not that of the words
-    recipe = load(str(path / "recipe.yaml"), arguments.words, training=False)
-    place = {}
+        raise UsageError(f"{fixed[0]}: an evaluation can override data.* and eval.* only; the rest is the checkpoint's")
+    checkpoints_load.read_recipe(path)  # a damaged one is the checkpoint's fault, not that of the overrides
+    recipe = load(str(path / manifest.RECIPE), arguments.words, training=False)
+    changes = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)
-        place = {"root": located(arguments.data), "source": form}
+        changes = {"root": absolute_path(arguments.data), "source": form}
     elif arguments.source:
-        place = {"source": arguments.source}
-    data = recipe.data.model_copy(update=place)
+        changes = {"source": arguments.source}
+    data = recipe.data.model_copy(update=changes)
     sources.check(data, where="--source")
     return recipe.model_copy(update={"data": data})
 
 
 def _default_out(path: Path, name: str, *, remote: bool = False) -> Path:
-    """RUN/evaluations/CHECKPOINT-NAME; in the working directory for a checkpoint that lies remote or outside a run."""
-    path = path.resolve()
-    run = path.parents[1] if path.parent.name == "checkpoints" and not remote else Path()
-    return run / "evaluations" / f"{path.name}-{name}"
+    return layout.evaluation(path.resolve(), name, remote=remote)

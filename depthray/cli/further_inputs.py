@@ -1,4 +1,4 @@
-"""Further inputs of a network beside the photograph: their flags, the file that belongs to an image, its array."""
+"""Inputs of a network other than the photograph: their flags, the file that belongs to an image, its array."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def check(kinds: Collection[str], inputs: tuple[str, ...]) -> None:
-    """Raise a UsageError unless these kinds are what a network of these inputs takes beside the image."""
+    """Raise a UsageError unless these kinds are what a network of these inputs takes besides the image."""
     for key in inputs:
         if key != "image" and key not in kinds:
             raise UsageError(f"this network needs --{key} as well; its inputs are {', '.join(inputs)}")
@@ -44,15 +44,15 @@ def check(kinds: Collection[str], inputs: tuple[str, ...]) -> None:
             raise UsageError(f"--{key}: this network does not take it; its inputs are {', '.join(inputs)}")
 
 
-def beside(path: Path, place: Path) -> Path:
+def find(path: Path, name: Path) -> Path:
     """The file of a further input that belongs to an image: in a folder the one of its name, whatever the suffix."""
     if not path.is_dir():
         return path
-    stem = path / place
-    found = sorted(file for file in stem.parent.glob(f"{glob.escape(stem.name)}.*") if file.is_file())
-    if len(found) != 1:
-        raise DataError(f"{stem}.*: {'several files' if found else 'no file'} for this image; one is needed")
-    return found[0]
+    stem = path / name
+    files = sorted(file for file in stem.parent.glob(f"{glob.escape(stem.name)}.*") if file.is_file())
+    if len(files) != 1:
+        raise DataError(f"{stem}.*: {'several files' if files else 'no file'} for this image; one is needed")
+    return files[0]
 
 
 def read(key: str, path: Path, *, limits: PhotoLimits) -> NDArray[Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Predict depth, bring both pixels into space and print how far apart they are."""
+    """Predict depth, unproject both pixels and print how far apart they are."""
     arguments = build_parser().parse_args(argv)
     from depthray.imaging import photos
     from depthray.imaging.camera import assumed_camera, read_camera, unproject
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
     _refuse_outside(pixels, rgb)
     predictor = load(arguments.checkpoint, device=arguments.device)
     further_inputs.check(given, predictor.recipe.data.inputs)
-    beside = {key: further_inputs.beside(path, Path(arguments.image.stem)) for key, path in given.items()}
-    others = {key: further_inputs.read(key, path, limits=photos.LIMITS) for key, path in beside.items()}
+    files = {key: further_inputs.find(path, Path(arguments.image.stem)) for key, path in given.items()}
+    others = {key: further_inputs.read(key, path, limits=photos.LIMITS) for key, path in files.items()}
     depth = predictor.predict(rgb, **others)
     if camera is None:
         print("WARNING: the camera is ASSUMED to see 60 degrees from left to right; give --intrinsics", file=sys.stderr)
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder (its best checkpoint)")
-    parser.add_argument("image", type=Path, help="JPEG, PNG or WebP; EXIF is obeyed")
+    parser.add_argument("image", type=Path, help="JPEG, PNG or WebP; EXIF orientation is applied")
     for name, about in (("x1", "column"), ("y1", "row"), ("x2", "column"), ("y2", "row")):
         parser.add_argument(name, type=int, help=f"{about} of the {'first' if name[1] == '1' else 'second'} pixel")
     parser.add_argument("--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image")

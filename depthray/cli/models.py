@@ -1,4 +1,4 @@
-"""`depthray models`: every architecture and named variant, what it takes and gives, and the recipes that use it.
+"""`depthray models`: every architecture and named variant, its inputs and outputs, and the recipes that use it.
 
 Networks are built without memory for their weights (PyTorch's meta device), so that the table takes seconds.
 """
@@ -25,7 +25,7 @@ SIDE = 224  # pixels a side of the image that output sizes are given for
 WIDTH = 120  # characters a line where the output is no terminal
 
 
-class Row(NamedTuple):
+class ModelRow(NamedTuple):
     """One architecture, or one named variant of it."""
 
     architecture: str
@@ -42,14 +42,14 @@ class Row(NamedTuple):
 def main(argv: list[str]) -> int:
     """Print the table, or the same as JSON."""
     arguments = build_parser().parse_args(argv)
-    found = rows()
+    listed = rows()
     if arguments.json:
-        print(json.dumps([row._asdict() for row in found], indent=2))
+        print(json.dumps([row._asdict() for row in listed], indent=2))
     else:
         from rich.console import Console
 
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
-        console.print(table(found))
+        console.print(table(listed))
     return 0
 
 
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def rows() -> list[Row]:
+def rows() -> list[ModelRow]:
     """A row for each architecture of the folder and each of its variants."""
     users = _users()
     return [
@@ -74,7 +74,7 @@ def variants_of(name: str) -> dict[str, dict[str, Any]]:
     return getattr(import_module(f"depthray.models.{name}"), "VARIANTS", {})
 
 
-def table(found: list[Row]) -> Table:
+def table(listed: list[ModelRow]) -> Table:
     """The rows for a terminal."""
     from rich.box import SIMPLE
     from rich.table import Table
@@ -86,12 +86,12 @@ def table(found: list[Row]) -> Table:
     for title in ("stride", f"at {SIDE}²", "parameters"):
         shown.add_column(title, justify="right", no_wrap=True)
     shown.add_column("recipes", overflow="fold")
-    for row in found:
+    for row in listed:
         shown.add_row(*_cells(row))
     return shown
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ModelRow) -> list[str]:
     options = [f"{key}={json.dumps(value)}".replace('"', "") for key, value in row.options.items()]
     return [
         *(f"  {row.variant}" if row.variant else row.architecture, " ".join(options), ", ".join(row.inputs)),
@@ -100,7 +100,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _row(name: str, variant: str, users: list[str]) -> Row:
+def _row(name: str, variant: str, users: list[str]) -> ModelRow:
     import torch
 
     module = import_module(f"depthray.models.{name}")
@@ -110,11 +110,13 @@ def _row(name: str, variant: str, users: list[str]) -> Row:
     side = math.ceil(SIDE / getattr(network, "reduction", 1))
     parameters = sum(parameter.numel() for parameter in network.parameters())
     about = (module.__doc__ or "").split("\n")[0]
-    return Row(name, variant, options, list(network.inputs), network.stride, [side, side], parameters, users, about)
+    return ModelRow(
+        name, variant, options, list(network.inputs), network.stride, [side, side], parameters, users, about
+    )
 
 
 def _users() -> dict[tuple[str, str], list[str]]:
-    """(architecture, variant) -> the recipes that use it; the variant is the one that says most of a recipe's model."""
+    """(architecture, variant) -> the recipes that use it; the variant with the most options in common."""
     users: dict[tuple[str, str], list[str]] = {}
     for name in recipes.names():
         section = preflight.load(name).model
@@ -134,6 +136,6 @@ def _variant(section: Model) -> str:
 
 
 def _defaults(name: str) -> dict[str, Any]:
-    """Option -> its default, and the inputs that are natural to an architecture."""
+    """Option -> its default, and the inputs that an architecture has by default."""
     build = import_module(f"depthray.models.{name}").build
     return {key: parameter.default for key, parameter in inspect.signature(build).parameters.items()}

@@ -28,8 +28,8 @@ KEY = "DEPTHRAY_API_KEY"
 Connect = Callable[..., AbstractContextManager[Any]]  # (url, model=, key=) -> what has `inputs` and `maps`
 
 
-class _Wish(NamedTuple):
-    """What the command line asks to be made of every image."""
+class _Request(NamedTuple):
+    """What the command line asks for, the same for every image."""
 
     out: Path
     formats: list[str]
@@ -55,19 +55,19 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
     arguments = parse_arguments(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
-    wish = _Wish(arguments.out, _formats(arguments.format), camera, limits, others)
+    request = _Request(arguments.out, _formats(arguments.format), camera, limits, others)
     images = list(_targets(arguments.images, recursive=arguments.recursive))
-    if {"ply", "glb"} & {*wish.formats} and camera is None:
+    if {"ply", "glb"} & {*request.formats} and camera is None:
         print(_ASSUMED, file=sys.stderr)
     failed = []
     with _network(arguments, connect) as network:
         further_inputs.check(others, network.inputs)
-        for image, place in images:
+        for image, output in images:
             try:
-                print(_predict(network, image, place, wish=wish))
+                print(_predict(network, image, output, request=request))
             except DataError as error:
                 failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
-    return _farewell(failed, len(images), arguments.out)
+    return _print_summary(failed, len(images), arguments.out)
 
 
 _ASSUMED = (
@@ -78,7 +78,7 @@ _ASSUMED = (
 
 @contextmanager
 def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator[_Network]:
-    """The network of a checkpoint, or the model of a server, which is asked at once whether it is there."""
+    """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
         predictor = load(arguments.checkpoint, device=arguments.device)
         yield _Network(predictor.recipe.data.inputs, lambda image, rgb, others: predictor.maps(rgb, **others))
@@ -90,11 +90,11 @@ def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line; with a server all that is no flag is an image."""
+    """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
     for flag in ("device",) if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
-            raise UsageError(f"--{flag} goes {'without' if arguments.url else 'with'} --url")
+            raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
         arguments.images = [*filter(None, [arguments.checkpoint]), *arguments.images]
     elif not arguments.checkpoint:
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", help="a checkpoint, or a run folder (its best checkpoint)")
     parser.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="JPEG, PNG or WebP; EXIF is obeyed"
+        "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="JPEG, PNG or WebP; EXIF orientation is applied"
     )
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder (default: predictions)")
     parser.add_argument(
@@ -157,20 +157,20 @@ def _limits(megapixels: float) -> PhotoLimits:
 
 
 def _targets(paths: Sequence[Path], *, recursive: bool) -> Iterator[tuple[Path, Path]]:
-    """Each image with the place of its outputs below the output folder, without a suffix; no two places are equal."""
-    found = {image: place for path in paths for image, place in _listed(path, recursive=recursive)}
-    if not found:
+    """Each image with the path of its outputs below the output folder, without a suffix; no two are equal."""
+    outputs = {image: output for path in paths for image, output in _images_of(path, recursive=recursive)}
+    if not outputs:
         raise DataError(f"no JPEG, PNG or WebP image in {', '.join(map(str, paths))}")
-    twice = [str(place) for place, count in Counter(found.values()).items() if count > 1]
+    twice = [str(output) for output, count in Counter(outputs.values()).items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]} is in two of the folders; give their common folder with --recursive instead")
-    stems = Counter(place.with_suffix("") for place in found.values())
-    for image, place in found.items():
-        yield image, place if stems[place.with_suffix("")] > 1 else place.with_suffix("")
+    stems = Counter(output.with_suffix("") for output in outputs.values())
+    for image, output in outputs.items():  # a.jpg and a.png keep their suffixes, which else would share outputs
+        yield image, output if stems[output.with_suffix("")] > 1 else output.with_suffix("")
 
 
-def _listed(path: Path, *, recursive: bool) -> Iterable[tuple[Path, Path]]:
-    """The images of a path, each with its place relative to it; earlier outputs of ours are no inputs."""
+def _images_of(path: Path, *, recursive: bool) -> Iterable[tuple[Path, Path]]:
+    """The images of a path, each with its path relative to it; outputs of an earlier call are no inputs."""
     from depthray.imaging import photos
 
     if not path.is_dir():
@@ -183,21 +183,21 @@ def _listed(path: Path, *, recursive: bool) -> Iterable[tuple[Path, Path]]:
     ]
 
 
-def _predict(network: _Network, image: Path, place: Path, *, wish: _Wish) -> str:
-    """Predict one image and write its files; returns a line that says what was found and where it lies."""
+def _predict(network: _Network, image: Path, output: Path, *, request: _Request) -> str:
+    """Predict one image and write its files at `output`, which has no suffix; returns the lines to print."""
     from depthray.imaging import photos
 
-    rgb = photos.read(image, limits=wish.limits)
-    beside = place.parent / image.stem
-    files = {key: further_inputs.beside(path, beside) for key, path in wish.others.items()}
-    others = {key: further_inputs.read(key, path, limits=wish.limits) for key, path in files.items()}
+    rgb = photos.read(image, limits=request.limits)
+    name = output.parent / image.stem
+    files = {key: further_inputs.find(path, name) for key, path in request.others.items()}
+    others = {key: further_inputs.read(key, path, limits=request.limits) for key, path in files.items()}
     maps = network.maps(image, rgb, others)
-    stem = wish.out / place
+    stem = request.out / output
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
         if "depth" in maps:
-            written += [_write(name, stem, maps["depth"], rgb=rgb, camera=wish.camera) for name in wish.formats]
+            written += [_write(name, stem, maps["depth"], rgb=rgb, camera=request.camera) for name in request.formats]
     except OSError as error:
         raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
     return _line(image, maps, written)
@@ -243,7 +243,7 @@ def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Pat
     return "\n".join([*lines, *(f"  -> {file}{colours.get(file, '')}" for file in files)])
 
 
-def _farewell(failed: Sequence[str], total: int, out: Path) -> int:
+def _print_summary(failed: Sequence[str], total: int, out: Path) -> int:
     print(f"{total - len(failed)} of {total} images predicted, in {out}")
     for message in failed:
         print(f"depthray: {message}", file=sys.stderr)

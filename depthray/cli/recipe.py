@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         for name in recipes.names():
             print(f"{name:<24}{preflight.load(name).about}")
     else:
-        print("\n".join(commented(preflight.load(args.name, args.words))))
+        print("\n".join(commented(preflight.load(args.name, args.overrides))))
     return 0
 
 
@@ -38,7 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs.add_parser("list", help="the recipes that come with depthray")
     show = verbs.add_parser("show", help="a recipe with every key, its value and its meaning")
     show.add_argument("name", help="name of a recipe or path of its YAML file")
-    show.add_argument("words", nargs="*", help="section.key=value")
+    show.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4"
+    )
     verbs.add_parser("schema", help="JSON schema of a recipe")
     return parser
 

@@ -11,18 +11,21 @@ from pathlib import PurePosixPath
 
 from depthray.config.metric_names import rank_key
 from depthray.errors import UsageError
-from depthray.runs import console
+from depthray.runs import console, layout
 from depthray.runs import listing as runs
 from depthray.storage.folders import open_folder
 
-SETTLED = 3600.0  # seconds without a line after which a run that never said it ended may be cleaned
+SETTLED = 3600.0  # seconds without a record after which a run that recorded no end may be cleaned
 COLUMNS = ("name", "recipe", "state", "done", "best", "size", "last line")
 
 
-def main(argv: list[str]) -> int:
-    """Run one word."""
+Answer = int | list[str]  # an exit code, or the command line to run instead
+
+
+def main(argv: list[str]) -> Answer:
+    """Run one of the commands."""
     arguments = build_parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    run: Callable[[argparse.Namespace], Answer] = arguments.run
     return run(arguments)
 
 
@@ -30,17 +33,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="depthray runs", description="Runs and searches: here, or s3://BUCKET/runs.")
     verbs = parser.add_subparsers(required=True, metavar="list|show|stop|resume|clean")
     listing = verbs.add_parser("list", help="one line a run: recipe, state, epochs, best score, size, age")
-    listing.add_argument("folder", nargs="?", default="runs", help="where the runs lie (default: runs)")
+    listing.add_argument("folder", nargs="?", default="runs", help="the folder of the runs (default: runs)")
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.set_defaults(run=_list)
-    _add(verbs, "show", _show, "a run's recipe, checkpoints with scores, progress, and how to go on")
-    _add(verbs, "stop", _stop, "ask a run to save a checkpoint and end, wherever it runs")
-    resume = _add(verbs, "resume", _resume, "go on with a run or a search")
+    _add(verbs, "show", _show, "a run's recipe, checkpoints with scores, progress, and how to resume")
+    _add(verbs, "stop", _stop, "ask a run to save a checkpoint and stop, wherever it runs")
+    resume = _add(verbs, "resume", _resume, "resume a run or a search")
     resume.add_argument("further", nargs=argparse.REMAINDER, help="of `depthray train`: --workers 4, --submit, ...")
-    clean = verbs.add_parser("clean", help="remove what a run can do without: all but its best and last checkpoint")
+    clean = verbs.add_parser("clean", help="remove what a run can spare: all but its best and last checkpoint")
     clean.add_argument("runs", nargs="+", metavar="RUN", help="the run's folder")
-    clean.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
-    clean.add_argument("--all", action="store_true", help="remove the whole run, after a question")
+    clean.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
+    clean.add_argument("--all", action="store_true", help="remove all of the run, after a question")
     clean.add_argument("--yes", action="store_true", help="with --all: do not ask")
     clean.set_defaults(run=_clean)
     return parser
@@ -49,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser],
     verb: str,
-    run: Callable[[argparse.Namespace], int],
+    run: Callable[[argparse.Namespace], Answer],
     about: str,
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(verb, help=about)
@@ -69,23 +72,25 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-Row = dict[str, str | int | float | None]
+RunRow = dict[str, str | int | float | None]
 
 
-def _row(run: runs.Run) -> Row:
-    """What is known of a run, as plain values."""
+def _row(run: runs.Run) -> RunRow:
+    """A run as plain values."""
     now = time.time()
-    row: Row = {"name": run.name, "folder": run.url, "kind": "search" if run.is_search else "run", "size": run.size}
+    row: RunRow = {"name": run.name, "folder": run.url, "kind": "search" if run.is_search else "run", "size": run.size}
     try:
-        found = runs.status(run, now=now)
+        status = runs.status(run, now=now)
         recipe, changed = runs.nearest_recipe(run.recipe)
     except UsageError as error:
         return {**row, "state": "unreadable", "why": str(error)}
-    age = None if found.heard is None else max(0.0, now - found.heard)
-    return {**row, **found._asdict(), "age": age, "recipe": recipe, "changed": len(changed)}
+    values = status._asdict()
+    seen = values["heard"] = values.pop("last_seen")  # scripts read the key of version 0.1
+    age = None if seen is None else max(0.0, now - seen)
+    return {**row, **values, "age": age, "recipe": recipe, "changed": len(changed)}
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: RunRow) -> tuple[str, ...]:
     if row["state"] == "unreadable":
         return str(row["name"]), "?", "unreadable", "", "", bytes_of(int(row["size"] or 0)), ""
     unit = "trials" if row["kind"] == "search" else "epochs"
@@ -139,12 +144,12 @@ def _show(arguments: argparse.Namespace) -> int:
             f"{'stop':<12} " + ("Ctrl-C there, or `ray job stop`" if run.is_search else f"depthray runs stop {run.url}")
         )
     elif row["state"] != "finished":
-        print(f"{'go on':<12} depthray runs resume {run.url}")
+        print(f"{'resume':<12} depthray runs resume {run.url}")
     return 0
 
 
 def _show_recipe(run: runs.Run) -> None:
-    """What differs from the recipe that is nearest."""
+    """The nearest recipe that depthray ships, and what differs from it."""
     name, changed = runs.nearest_recipe(run.recipe)
     print(f"{'recipe':<12} {name}" + (" with" if changed else ""))
     for key, (before, after) in changed.items():
@@ -153,13 +158,12 @@ def _show_recipe(run: runs.Run) -> None:
 
 def _show_run(run: runs.Run) -> None:
     """The checkpoints of a run and the end of its progress."""
-    saved = run.checkpoints()
-    top = runs.best(saved, run.recipe.eval.monitor)
-    print(f"{'checkpoints':<12} {len(saved)}")
-    for each in saved:
-        marks = " ".join(mark for mark, is_it in (("best", each is top), ("last", each is saved[-1])) if is_it)
-        score = "not validated" if each.score is None else f"{run.recipe.eval.monitor} {each.score:.4f}"
-        print(f"  {each.name}  {score}  {bytes_of(each.size)}  {marks}".rstrip())
+    print(f"{'checkpoints':<12} {len(run.checkpoints)}")
+    for saved in run.checkpoints:
+        is_best = saved is run.best_checkpoint and saved.score is not None
+        marks = " ".join(["best"] * is_best + ["last"] * (saved is run.checkpoints[-1]))
+        score = "not validated" if saved.score is None else f"{run.recipe.eval.monitor} {saved.score:.4f}"
+        print(f"  {saved.name}  {score}  {bytes_of(saved.size)}  {marks}".rstrip())
     print(f"{'progress':<12} {len(run.records)} lines")
     for record in run.records[-4:]:
         print(f"  {console.line(record)}")
@@ -167,11 +171,12 @@ def _show_run(run: runs.Run) -> None:
 
 def _show_trials(run: runs.Run) -> None:
     """The trials of a search: name, state, best score."""
-    metric = str(run.json(runs.SEARCH).get("metric", ""))
+    metric = str(run.json(layout.SEARCH).get("metric", ""))
     for trial in run.trials:
         scores = sorted(trial.scores(), key=lambda value: rank_key(metric, value))
-        told = f"{metric} {scores[0]:.4f}" if scores else "no score yet"
-        print(f"  {PurePosixPath(trial.place).name}  {trial.json(runs.TRIAL).get('state', 'waiting')}  {told}")
+        score = f"{metric} {scores[0]:.4f}" if scores else "no score yet"
+        state = trial.json(layout.TRIAL).get("state", "waiting")
+        print(f"  {PurePosixPath(trial.path).name}  {state}  {score}")
     print(f"{'report':<12} depthray report {run.url}")
 
 
@@ -179,13 +184,13 @@ def _stop(arguments: argparse.Namespace) -> int:
     run = runs.open_run(arguments.run_folder)
     if run.is_search:
         raise UsageError(f"{run.url} is a search; stop it by Ctrl-C where it runs, or by `ray job stop`")
-    found = runs.status(run, now=time.time())
-    if found.state not in ("running", "silent"):
-        print(f"{run.url} does not run: {found.state}{f' ({found.why})' if found.why else ''}")
+    status = runs.status(run, now=time.time())
+    if status.state not in ("running", "silent"):
+        print(f"{run.url} does not run: {status.state}{f' ({status.why})' if status.why else ''}")
         return 0
-    run.root.write(run.path(runs.STOP), b"")
-    print(f"{run.url} was asked to stop; it ends after the step under way, with a checkpoint")
-    print(f"go on with: depthray runs resume {run.url}")
+    run.root.write(run.path_of(layout.STOP), b"")
+    print(f"{run.url} was asked to stop; it ends after the current step, with a checkpoint")
+    print(f"resume with: depthray runs resume {run.url}")
     return 0
 
 
@@ -193,17 +198,17 @@ def _resume(arguments: argparse.Namespace) -> list[str]:
     """The command line that resumes the run or search."""
     run = runs.open_run(arguments.run_folder)
     if runs.status(run, now=time.time()).state == "running":
-        go_on = f"depthray tune --resume {run.url}" if run.is_search else f"depthray train --out {run.url} --resume"
-        raise UsageError(f"{run.url} is running, by its last line; if it was killed, go on with: {go_on}")
-    words = ["tune", "--resume", run.url] if run.is_search else ["train", "--out", run.url, "--resume"]
-    return [*words, *arguments.further]
+        resume = f"depthray tune --resume {run.url}" if run.is_search else f"depthray train --out {run.url} --resume"
+        raise UsageError(f"{run.url} is running, by its last line; if it was killed, resume with: {resume}")
+    command_line = ["tune", "--resume", run.url] if run.is_search else ["train", "--out", run.url, "--resume"]
+    return [*command_line, *arguments.further]
 
 
 def _clean(arguments: argparse.Namespace) -> int:
-    found = [runs.open_run(folder) for folder in arguments.runs]  # all must be runs before one is touched
-    for run in found:
-        _check_over(run)
-    for run in found:
+    chosen = [runs.open_run(folder) for folder in arguments.runs]  # all must be runs before one is touched
+    for run in chosen:
+        _check_ended(run)
+    for run in chosen:
         if arguments.all:
             _remove(run, dry=arguments.dry_run, sure=arguments.yes)
         else:
@@ -211,45 +216,45 @@ def _clean(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_over(run: runs.Run) -> None:
-    """Raise UsageError for a run that may be going on."""
+def _check_ended(run: runs.Run) -> None:
+    """Raise UsageError for a run that may still be training."""
     try:
-        found = runs.status(run, now=time.time())
+        status = runs.status(run, now=time.time())
     except UsageError:
-        return  # of a version that cannot be going on here
-    heard = time.time() - (found.heard or 0.0)
-    if found.state == "running" or found.state == "silent" and heard < SETTLED:
+        return  # its recipe is of another version, which cannot be training here
+    age = time.time() - (status.last_seen or 0.0)
+    if status.state == "running" or status.state == "silent" and age < SETTLED:
         raise UsageError(
-            f"{run.url} is {found.state}, last line {_age(heard)}; "
+            f"{run.url} is {status.state}, last line {_age(age)}; "
             "stop it first, or wait until it has been silent for an hour"
         )
 
 
 def _trim(run: runs.Run, *, dry: bool) -> None:
-    spare = runs.removable(run)
-    for name, size in spare.items():
+    files = runs.removable(run)
+    for name, size in files.items():
         print(f"{'would remove' if dry else 'removed'} {run.url}/{name}  ({bytes_of(size)})")
         if not dry:
             runs.remove(run, name)
     verb = "would free" if dry else "freed"
-    print(f"{verb} {bytes_of(sum(spare.values()))} of {bytes_of(run.size)} in {run.url}")
+    print(f"{verb} {bytes_of(sum(files.values()))} of {bytes_of(run.size)} in {run.url}")
 
 
 def _remove(run: runs.Run, *, dry: bool, sure: bool) -> None:
-    """Remove a whole run, its recipe last: what is left of an interrupted removal is still known for a run."""
+    """Remove all of a run, its recipe last: what is left of an interrupted removal is still listed as a run."""
     if dry:
         print(f"would remove {run.url} and all in it ({bytes_of(run.size)}, {len(run.files)} files)")
         return
-    if not sure and not _agreed(f"remove {run.url} and all in it ({bytes_of(run.size)})? [y/N] "):
+    if not sure and not _confirm(f"remove {run.url} and all in it ({bytes_of(run.size)})? [y/N] "):
         print(f"kept {run.url}")
         return
-    for name in sorted({name.split("/")[0] for name in run.files}, key=lambda name: name == runs.RECIPE):
+    for name in sorted({name.split("/")[0] for name in run.files}, key=lambda name: name == layout.RECIPE):
         runs.remove(run, name)
-    run.root.remove(run.path(""))
+    run.root.remove(run.path_of(""))
     print(f"removed {run.url} ({bytes_of(run.size)})")
 
 
-def _agreed(question: str) -> bool:
+def _confirm(question: str) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("--all asks before it removes a run, and there is nobody to ask; give --yes as well")
     return input(question).strip().lower() in ("y", "yes")

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from depthray.errors import UsageError
 
 FLAG = "--submit"
-WITH_IT = ("--storage", "--no-wait", "--job-cpus", "--job-gpus")
-SPELLINGS = {FLAG[:end] for end in range(len("--su"), len(FLAG) + 1)}  # as argparse lets it be abbreviated
+SUBMIT_ONLY_FLAGS = ("--storage", "--no-wait", "--job-cpus", "--job-gpus")
+ABBREVIATIONS = {FLAG[:end] for end in range(len("--su"), len(FLAG) + 1)}  # as argparse lets it be abbreviated
 ADDRESS = re.compile(r"\w+://\S+|[\w.-]+:\d+|\[[0-9a-f:]+\]:\d+")
 
 
@@ -39,9 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def is_requested(words: Sequence[str]) -> bool:
     """Whether a command line is to run as a job. Raises UsageError for a flag that means nothing otherwise."""
     given = [word.partition("=")[0] for word in words]
-    if SPELLINGS.intersection(given):
+    if ABBREVIATIONS.intersection(given):
         return True
-    if stray := next((flag for flag in given if flag in WITH_IT), None):
+    if stray := next((flag for flag in given if flag in SUBMIT_ONLY_FLAGS), None):
         raise UsageError(f"{stray} goes with {FLAG}; give both, or neither")
     return False
 
@@ -55,10 +55,10 @@ def split(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of the submission, and the words of the command without them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_flags(parser)
-    return parser.parse_known_args(list(_joined(words)))
+    return parser.parse_known_args(list(_join_address(words)))
 
 
-def _joined(words: Sequence[str]) -> Iterator[str]:
+def _join_address(words: Sequence[str]) -> Iterator[str]:
     """`--submit ADDRESS` as one word, and `--submit` before anything that is no address as `--submit=`."""
     words = [*words, ""]
     skip = False
@@ -66,7 +66,7 @@ def _joined(words: Sequence[str]) -> Iterator[str]:
         flag, equals, value = word.partition("=")
         if skip:
             skip = False
-        elif flag not in SPELLINGS:
+        elif flag not in ABBREVIATIONS:
             yield word
         elif equals:
             yield f"{FLAG}={value}"

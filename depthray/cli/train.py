@@ -13,7 +13,7 @@ from depthray.cli import submit_flags
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
-from depthray.runs import console
+from depthray.runs import console, layout
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
 
@@ -24,7 +24,7 @@ Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
 def main(argv: list[str], launch: Launcher) -> int:
     """Train a recipe and print where its checkpoint is. `launch` trains where neither --local nor torchrun is used."""
     args = build_parser().parse_intermixed_args(argv)
-    recipe = recipe_of(args)
+    recipe = load_recipe(args)
     run = _run_folder(args)
     if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
         finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
@@ -43,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="depthray train", description="Train a recipe. Dotted words change numbers: optim.lr=3e-4 train.epochs=5"
     )
     parser.add_argument("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
-    parser.add_argument("words", nargs="*", help="section.key=value")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4"
+    )
     parser.add_argument("--data", metavar="PATH", help="where the data lies (data.root)")
     parser.add_argument("--out", metavar="RUN", type=Path, help="the run's folder (default: runs/RECIPE-DATE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -60,29 +62,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def recipe_of(args: argparse.Namespace) -> Recipe:
+def load_recipe(args: argparse.Namespace) -> Recipe:
     if args.workers < 1:
         raise UsageError(f"--workers {args.workers}: at least 1 is needed")
     if args.local and args.workers > 1:
         raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
     if args.recipe and "=" in args.recipe:
-        args.words, args.recipe = [args.recipe, *args.words], ""
+        args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if args.resume and not args.out:
         raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
     if not args.recipe and not args.resume:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
-    if args.resume and not is_remote(args.out) and not (args.out / "recipe.yaml").is_file():
-        raise UsageError(f"--resume: {args.out} holds no run (no recipe.yaml there)")
-    words = [*args.words, *([f"data.root={recipes.located(args.data)}"] if args.data else [])]
-    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved(args.out)), words))
+    if args.resume and not is_remote(args.out) and not (args.out / layout.RECIPE).is_file():
+        raise UsageError(f"--resume: {args.out} holds no run (no {layout.RECIPE} there)")
+    words = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
+    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved_recipe(args.out)), words))
     preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
     return recipe
 
 
-def _saved(run: Path) -> Path:
+def _saved_recipe(run: Path) -> Path:
     """The recipe of a run, a copy of it where the run lies remote."""
     if not is_remote(run):
-        return run / "recipe.yaml"
+        return run / layout.RECIPE
     from depthray.runs import download
 
     return download.recipe_file(run)
@@ -99,7 +101,8 @@ def _run_folder(args: argparse.Namespace) -> Path | str:
 def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bool) -> bool:
     """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
     from depthray import distributed
-    from depthray.runs.run import record, stop_on_signals, stopped
+    from depthray.runs.control import is_stop_requested, stop_on_signals
+    from depthray.runs.run import record
 
     device = distributed.start(gpu=gpu)
     run = distributed.broadcast(run)
@@ -113,7 +116,7 @@ def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bo
         if display:
             display.close()
         distributed.stop()
-    return not stopped(run)
+    return not is_stop_requested(run)
 
 
 def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
@@ -144,7 +147,7 @@ def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 def print_result(run: Path | str, finished: bool) -> None:
     from depthray.runs.console import SHOWN_SCORES
     from depthray.runs.locate import summary
-    from depthray.runs.run import scores_of
+    from depthray.runs.loggers import scores_of
 
     best, found = summary(run)
     scores = scores_of(found)
@@ -161,7 +164,7 @@ def print_result(run: Path | str, finished: bool) -> None:
         return path.relative_to(here) if isinstance(path, Path) and path.is_relative_to(here) else path
 
     print(f"checkpoint   {show(best)}  ({scored or 'not validated yet'})")
-    curves = f"{run}/tensorboard" if isinstance(run, str) else run / "tensorboard"
+    curves = f"{run}/{layout.TENSORBOARD}" if isinstance(run, str) else run / layout.TENSORBOARD
     print(f"tensorboard  tensorboard --logdir {show(curves)}")
     if finished:
         print(f"next         depthray predict {show(best)} IMAGE")

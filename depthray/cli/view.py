@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Predict some frames of a split and write everything there is to see of them."""
+    """Predict some frames of a split and write a recording, sheets and point clouds of them."""
     arguments = build_parser().parse_intermixed_args(argv)
     if not arguments.no_recording:
         _need_rerun()
@@ -63,18 +63,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _need_rerun() -> None:
     if find_spec("rerun") is None:
-        raise UsageError("a recording needs Rerun: pip install 'depthray[viz]', or give --no-recording to do without")
+        raise UsageError("a recording needs Rerun: pip install 'depthray[viz]', or give --no-recording")
 
 
 def _spread(indices: list[int], count: int) -> list[int]:
     if count < 1:
         raise UsageError(f"--frames {count}: must be at least 1")
     count = min(count, len(indices))
-    return [indices[place * len(indices) // count] for place in range(count)]
+    return [indices[number * len(indices) // count] for number in range(count)]
 
 
 def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
-    """A frame at its own size, its further inputs made as in an evaluation."""
+    """A frame at its own size, its other inputs made as in an evaluation."""
     import torch
     from torch.nn import functional as F
 
@@ -89,10 +89,12 @@ def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
     ((_, batch),) = eval_batches(source, [index], data, batch_size=1)
     batch = to_device(batch, predictor.device, min_depth=data.min_depth, max_depth=data.max_depth)
     with torch.inference_mode():
-        answer = models.run(predictor.model, batch)
-        if "depth" not in answer:
-            raise UsageError(f"this network predicts {', '.join(answer)}, no depth; `depthray evaluate` draws masks")
-        depth = F.interpolate(answer["depth"].float(), native["depth"].shape, mode="bilinear", align_corners=False)
+        prediction = models.run(predictor.model, batch)
+        if "depth" not in prediction:
+            raise UsageError(
+                f"this network predicts {', '.join(prediction)}, no depth; `depthray evaluate` draws masks"
+            )
+        depth = F.interpolate(prediction["depth"].float(), native["depth"].shape, mode="bilinear", align_corners=False)
     return RecordedFrame(native["id"], native["image"], native["depth"], depth[0, 0].cpu().numpy(), _camera(native))
 
 
@@ -102,7 +104,7 @@ def _camera(sample: Sample) -> Camera:
     if "intrinsics" not in sample:
         return assumed_camera(*sample["depth"].shape)
     matrix = sample["intrinsics"]
-    return Camera(*(float(matrix[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))))
+    return Camera(*(float(matrix[index]) for index in ((0, 0), (1, 1), (0, 2), (1, 2))))
 
 
 def _write(out: Path, views: list[RecordedFrame], *, recording: bool) -> list[Path]:
@@ -136,12 +138,12 @@ def _edges(view: RecordedFrame) -> SheetRow:
 
     from depthray.imaging import edges, sheets
 
-    found = edges.sharpness(view.prediction, view.truth)
+    sharpness = edges.sharpness(view.prediction, view.truth)
     known = edges.neighbours_measured(view.truth)
     truth, prediction = (
         np.where(known, np.maximum(edges.edge_strength(depth), 1e-6), 0).astype(np.float32)
         for depth in (view.truth, view.prediction)
     )
     return sheets.SheetRow(
-        view.id, view.image, truth, prediction, caption=f"sharpness {found.ratio:.0%} of the truth's"
+        view.id, view.image, truth, prediction, caption=f"sharpness {sharpness.ratio:.0%} of the truth's"
     )

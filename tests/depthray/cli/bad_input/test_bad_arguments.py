@@ -16,7 +16,7 @@ from bad_input import Fails
     [
         (3, ["--split", "test"], "split 'test' has no frames"),
         (2, ["--split", "tset"], "did you mean 'test'?"),
-        (2, ["optim.lr=1"], "takes words of data.* and eval.* only"),
+        (2, ["optim.lr=1"], "can override data.* and eval.* only"),
         (2, ["eval.protocl=plain"], "unknown key 'eval.protocl' (did you mean 'protocol'?)"),
         (3, ["data.encoding=uint8_10m"], "declare the right data.encoding"),
         (2, ["--out", "FILE"], "cannot write the report to"),
