@@ -14,22 +14,22 @@ import tempfile
 import time
 from pathlib import Path
 
-import frames
+import rendered_frames
 import torch
 
-from depthray.checkpoints.save import Writer
+from depthray.checkpoints.save import CheckpointWriter
 from depthray.training import preflight
 from depthray.training.state import State, begin
 
 
 def main() -> int:
     """Print both times and their ratio."""
-    args = frames.parser(__doc__).parse_args()
+    args = rendered_frames.parser(__doc__).parse_args()
     made = preflight.load("unet-resnet34", ["data.source=synthetic"])
     state = begin(made, torch.device("cpu"))
     one_step(state)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
-    writer = Writer(work / "checkpoints", keep_best=1, monitor="abs_rel")
+    writer = CheckpointWriter(work / "checkpoints", keep_best=1, monitor="abs_rel")
     writer.reserve(state.contents({}, fingerprint="none"))  # as the training loop does after its first step
     writer.wait()
     plain, blocked, written = [], [], []

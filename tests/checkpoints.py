@@ -12,7 +12,7 @@ from torch import Tensor
 
 from depthray import models
 from depthray.checkpoints import manifest, save
-from depthray.checkpoints.load import Contents
+from depthray.checkpoints.load import CheckpointContents
 from depthray.config.sections import Recipe
 from depthray.storage import local
 from depthray.training import preflight
@@ -25,13 +25,13 @@ def write_checkpoint(folder: Path, *words: str, name: str = "demo") -> Path:
     made = preflight.load(name, [*(SMALL if name == "demo" else SMALL[:1]), *words])
     torch.manual_seed(0)
     weights = models.build_model(made.model, made.data.inputs).state_dict()
-    contents = Contents(
+    contents = CheckpointContents(
         weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
     )
     return save.write(folder / "checkpoints", contents)
 
 
-def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> Contents:
+def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> CheckpointContents:
     """Weights in two layouts and three dtypes, nested state, and a score; all tensors hold `fill`."""
     weights = {
         "conv.weight": torch.full((4, 3, 3, 3), fill).to(memory_format=torch.channels_last),
@@ -39,7 +39,7 @@ def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float =
         "half": torch.full((5,), fill, dtype=torch.bfloat16),
     }
     state = {"optimiser": {"state": {0: {"exp_avg": torch.full((7,), fill)}}, "lr": [0.1, None]}, "step": step}
-    return Contents(weights, state, Recipe(seed=step), {"abs_rel": score}, epoch, step, "f" * 64)
+    return CheckpointContents(weights, state, Recipe(seed=step), {"abs_rel": score}, epoch, step, "f" * 64)
 
 
 def flat(tree: Any) -> list[Any]:

@@ -15,7 +15,7 @@ import torch
 from checkpoints import Hostile, contents, flat, reseal
 
 from depthray.checkpoints import manifest, select
-from depthray.checkpoints.load import Contents, load
+from depthray.checkpoints.load import CheckpointContents, load
 from depthray.checkpoints.manifest import verify
 from depthray.checkpoints.save import write
 from depthray.checkpoints.select import committed, latest
@@ -31,7 +31,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nobody catches it."""
 
 
-def load_all(path: Path) -> Contents:
+def load_all(path: Path) -> CheckpointContents:
     return load(path, state=True)
 
 
@@ -52,7 +52,9 @@ def test_state_keeps_strides_and_tied_weights_are_both_there(tmp_path: Path) -> 
     tied, image = torch.rand(6, 4), torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     weights = {"a": tied, "b": tied, "part": tied[1:3], "across": tied.t(), "image": image}
     given = contents()
-    found = load(write(tmp_path, Contents(weights, {"m": image, "n": image}, Recipe(), {}, 0, 1, "")), state=True)
+    found = load(
+        write(tmp_path, CheckpointContents(weights, {"m": image, "n": image}, Recipe(), {}, 0, 1, "")), state=True
+    )
     assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
     assert all(found.weights[name].is_contiguous() for name in weights)
     assert found.state["m"].stride() == image.stride()

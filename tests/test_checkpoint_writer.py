@@ -13,8 +13,8 @@ import pytest
 import torch
 from checkpoints import contents, flat
 
-from depthray.checkpoints.load import Contents, load
-from depthray.checkpoints.save import Writer, write
+from depthray.checkpoints.load import CheckpointContents, load
+from depthray.checkpoints.save import CheckpointWriter, write
 from depthray.checkpoints.select import committed, latest
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
@@ -40,7 +40,7 @@ def limited() -> Iterator[Callable[[int], None]]:
 
 @pytest.mark.parametrize("size", [0, 100, 1000])
 def test_a_disk_that_fills_up_on_the_way(tmp_path: Path, limited: Callable[[int], None], size: int) -> None:
-    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="abs_rel")
     writer.save(contents(1))
     before = writer.wait()
     limited(size)
@@ -57,11 +57,11 @@ def test_a_root_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "checkpoints"):
         with pytest.raises(CheckpointError, match="give a folder that can be written to"):
-            Writer(root, keep_best=1, monitor="abs_rel")
+            CheckpointWriter(root, keep_best=1, monitor="abs_rel")
 
 
 def test_writer_saves_the_moment_of_the_call(tmp_path: Path) -> None:
-    live, writer = contents(5), Writer(tmp_path / "a", keep_best=9, monitor="abs_rel")
+    live, writer = contents(5), CheckpointWriter(tmp_path / "a", keep_best=9, monitor="abs_rel")
     expected = write(tmp_path / "b", live)
     writer.save(live)
     for tensor in (*live.weights.values(), live.state["optimiser"]["state"][0]["exp_avg"]):
@@ -75,7 +75,7 @@ def test_writer_saves_the_moment_of_the_call(tmp_path: Path) -> None:
 
 
 def test_writer_reuses_its_memory_without_mixing_saves(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=9, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path, keep_best=9, monitor="abs_rel")
     for step in (1, 2, 3):
         given = contents(step, fill=float(step))
         if step == 2:
@@ -89,7 +89,7 @@ def test_writer_reuses_its_memory_without_mixing_saves(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_thread_is_raised_by_the_next_save(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "run", keep_best=1, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path / "run", keep_best=1, monitor="abs_rel")
     shutil.rmtree(tmp_path / "run")
     writer.save(contents(1))
     with pytest.raises(CheckpointError, match="run: cannot write checkpoints: No such file"):
@@ -98,7 +98,7 @@ def test_an_error_of_the_thread_is_raised_by_the_next_save(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("scores", "keep", "kept"), KEPT)
 def test_the_best_and_the_last_are_kept(tmp_path: Path, scores: list[float], keep: int, kept: list[int]) -> None:
-    writer = Writer(tmp_path, keep_best=keep, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path, keep_best=keep, monitor="abs_rel")
     for step, score in enumerate(scores, 1):
         writer.save(contents(step, score))
     writer.wait()
@@ -107,15 +107,15 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path, scores: list[float], kee
 
 
 def test_a_missing_score_is_never_best(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=1, monitor="rmse")
+    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="rmse")
     for step, metrics in enumerate(({}, {"rmse": 2.0}, {}, {"abs_rel": 0.1}), 1):
-        writer.save(Contents({}, {}, Recipe(), metrics, 0, step, ""))
+        writer.save(CheckpointContents({}, {}, Recipe(), metrics, 0, step, ""))
     writer.wait()
     assert [int(path.name[-8:]) for path in committed(tmp_path)] == [2, 4]
 
 
 def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=2, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path, keep_best=2, monitor="abs_rel")
     for score in (NAN, 0.3, 0.2):
         writer.save(contents(7, score))
         writer.wait()
@@ -125,7 +125,7 @@ def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
 
 
 def test_reserved_memory_holds_nothing_of_its_own(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="abs_rel")
     writer.reserve(contents(step=1, fill=1.0))
     writer.save(contents(step=2, fill=7.0))
     path = writer.wait()

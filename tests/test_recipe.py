@@ -66,7 +66,7 @@ def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
         ("eval.protocol=nyu-bt", "nyu-bts"),
         ("loss.l1=0 loss.gradient=0", "every loss weight is 0"),
         ("data.min_depth=11", "data.min_depth must be below data.max_depth"),
-        ("nonsense", "'nonsense' is neither a flag nor a word"),
+        ("nonsense", "'nonsense' is neither a flag nor an override"),
         ("seed.x=1", "'seed' is a value, not a section"),
         ("data.sparse.sample=5", "unknown key 'data.sparse.sample' (did you mean 'samples'?)"),
         ("data.sparse.pattern=lidar", "did you mean 'lidar"),

@@ -29,7 +29,7 @@ def test_words_win_over_environment_over_file(tmp_path: Path) -> None:
         ("timeout_seconds=.nan", "timeout_seconds=nan: "),
         ("default=../x", "default='../x': "),
         ("limits.pixels=many", "limits.pixels='many': "),
-        ("nonsense", "'nonsense' is neither a flag nor a word"),
+        ("nonsense", "'nonsense' is neither a flag nor an override"),
     ],
 )
 def test_a_wrong_word_is_named(word: str, told: str) -> None:

@@ -15,14 +15,15 @@ from depthray.checkpoints import manifest
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, verify
 from depthray.checkpoints.serialize import read_state, read_weights
 from depthray.config import recipe
+from depthray.config.overrides import parse_yaml
 from depthray.config.sections import Recipe
 from depthray.data import sources
 from depthray.errors import CheckpointError, UsageError
 
 
 @dataclass(frozen=True)
-class Contents:
-    """What a checkpoint holds."""
+class CheckpointContents:
+    """The contents of a checkpoint."""
 
     weights: dict[str, Tensor]
     state: dict[str, Any]  # nested dicts, lists and tuples of tensors and plain values
@@ -33,39 +34,50 @@ class Contents:
     fingerprint: str
 
 
-def load(path: Path, *, state: bool = False) -> Contents:
+def load(path: Path, *, state: bool = False) -> CheckpointContents:
     """The contents of a checkpoint, all of its files verified; the training state only if asked for."""
     record = verify(path) if not state else manifest.read(path)
     data = {
         name: manifest.read_file(path / name, file) for name, file in record.files.items() if state or name != STATE
     }
-    return Contents(
+    return CheckpointContents(
         weights=read_weights(data[WEIGHTS], where=path / WEIGHTS),
         state=read_state(data[STATE], where=path / STATE) if state else {},
-        recipe=recipe_of(path),
-        metrics=metrics_of(path),
+        recipe=_parse_recipe(data[RECIPE], where=path),
+        metrics=_parse_metrics(data[METRICS]),
         epoch=record.epoch,
         step=record.step,
         fingerprint=record.fingerprint,
     )
 
 
-def recipe_of(path: Path) -> Recipe:
+def read_recipe(path: Path) -> Recipe:
     """The recipe of a checkpoint, its file verified."""
-    manifest.check_file(path / RECIPE, manifest.read(path).files[RECIPE])
-    try:
-        made = recipe.read(str(path / RECIPE))
-        models.check(made.model, where=RECIPE)
-        sources.check(made.data, where=RECIPE)
-    except UsageError as error:
-        raise CheckpointError(f"{path}: its recipe does not fit this version of depthray: {error}") from None
-    return made
+    expected = manifest.read(path).files[RECIPE]
+    return _parse_recipe(manifest.read_file(path / RECIPE, expected), where=path)
 
 
-def metrics_of(path: Path) -> dict[str, float]:
+def read_metrics(path: Path) -> dict[str, float]:
     """The metrics of a checkpoint, NaN where there was no number; none where they cannot be read."""
     try:
-        tree = json.loads((path / METRICS).read_bytes())
-        return {key: math.nan if value is None else float(value) for key, value in tree.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return _parse_metrics((path / METRICS).read_bytes())
+    except OSError:
         return {}
+
+
+def _parse_recipe(data: bytes, *, where: Path) -> Recipe:
+    try:
+        parsed = recipe.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
+        models.check(parsed.model, where=RECIPE)
+        sources.check(parsed.data, where=RECIPE)
+    except UsageError as error:
+        raise CheckpointError(f"{where}: its recipe does not fit this version of depthray: {error}") from None
+    return parsed
+
+
+def _parse_metrics(data: bytes) -> dict[str, float]:
+    try:
+        tree = json.loads(data)
+        return {key: math.nan if value is None else float(value) for key, value in tree.items()}
+    except (ValueError, AttributeError, TypeError):
+        return {}  # scores are only for choosing among checkpoints: without them this one is the last choice

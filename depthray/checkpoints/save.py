@@ -2,7 +2,7 @@
 
     RUN/checkpoints/epoch-0003-step-00000120/
         model.safetensors   weights to predict with
-        state.pt            what else training needs to go on; loads with weights_only=True
+        state.pt            what else training needs to resume; loads with weights_only=True
         recipe.yaml         metrics.json         manifest.json (sizes, SHA-256; written last)
 
 It is written under a temporary name, synced to disk, and renamed. `root` is the folder `checkpoints` throughout.
@@ -27,20 +27,23 @@ import torch
 
 import depthray
 from depthray.checkpoints import manifest
-from depthray.checkpoints.load import Contents
+from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest
-from depthray.checkpoints.select import TEMPORARY, checkpoints_in, place_of, ranked
-from depthray.checkpoints.serialize import spell_weights
+from depthray.checkpoints.select import TEMPORARY, CheckpointName, checkpoints_in, rank, scores
+from depthray.checkpoints.serialize import serialize_weights
 from depthray.checkpoints.snapshot import Snapshot
 from depthray.config import recipe
-from depthray.storage.local import Trials, explained, sync_folder, write_file
+from depthray.errors import CheckpointError
+from depthray.storage.local import sync_folder, write_file
+from depthray.storage.os_errors import is_transient, translate_os_errors
+from depthray.storage.retry import Retry
 
 
-class Writer:
+class CheckpointWriter:
     """Saves checkpoints of a run in the background and keeps the best and the last.
 
-    `save` returns when the tensors are copied; what goes wrong later is raised by the next `save` or `wait`. A disk or
-    file server that fails is tried again for `patience` seconds, each time said, while training goes on.
+    `save` returns when the tensors are copied; an error after that is raised by the next `save` or `wait`. A disk or
+    file server that fails is tried again for `retry_seconds`, while training continues.
     """
 
     def __init__(
@@ -49,49 +52,49 @@ class Writer:
         *,
         keep_best: int,
         monitor: str,
-        patience: float = 0.0,
-        say: Callable[[str], None] = lambda _: None,
+        retry_seconds: float = 0.0,
+        log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.root, self.keep_best, self.monitor = root, keep_best, monitor
-        self._trials = Trials(patience, say)
+        self._retry = Retry(retry_seconds, is_transient=is_transient, log=log)
         self._snapshot = Snapshot()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="depthray-checkpoint")
         self._pending: Future[Path | None] | None = None
         _prepare(root)
 
-    def reserve(self, contents: Contents) -> None:
-        """Find memory for contents of this shape in the background, which would take longest in the first `save`."""
+    def reserve(self, contents: CheckpointContents) -> None:
+        """Allocate memory for contents of this shape in the background, where a first `save` spends most time."""
         self.wait()
         self._pending = self._thread.submit(self._reserve, contents)
 
-    def save(self, contents: Contents) -> None:
-        """Copy the live tensors and write them while training goes on."""
+    def save(self, contents: CheckpointContents) -> None:
+        """Copy the live tensors and write them while training continues."""
         self.wait()
         copied = _copy(contents, self._snapshot)
         self._pending = self._thread.submit(self._write, copied)
 
     def wait(self) -> Path | None:
-        """Wait until all is written; the path of what was written since the last call."""
+        """Wait until all is written; the path of the checkpoint written since the last call."""
         pending, self._pending = self._pending, None
         return pending.result() if pending else None
 
     def hurry(self) -> None:
         """Wait no longer for a disk that fails."""
-        self._trials.patience = 0.0
+        self._retry.hurry()
 
-    def _reserve(self, contents: Contents) -> None:
+    def _reserve(self, contents: CheckpointContents) -> None:
         _copy(contents, self._snapshot)  # of tensors that are changing; never read, and overwritten by the first save
         self._snapshot.finish()
 
-    def _write(self, contents: Contents) -> Path:
+    def _write(self, contents: CheckpointContents) -> Path:
         self._snapshot.finish()
-        path = self._trials.run(lambda: _commit(self.root, contents))
-        self._trials.run(lambda: _prune(self.root, keep_best=self.keep_best, monitor=self.monitor))
+        path = self._retry.run(lambda: _commit(self.root, contents))
+        self._retry.run(lambda: _prune(self.root, keep_best=self.keep_best, monitor=self.monitor))
         return path
 
 
-def write(root: Path, contents: Contents) -> Path:
-    """Write one checkpoint, here and now; nothing is removed but what a killed writer left behind."""
+def write(root: Path, contents: CheckpointContents) -> Path:
+    """Write one checkpoint and return its path; only what a killed writer left behind is removed."""
     _prepare(root)
     snapshot = Snapshot()
     copied = _copy(contents, snapshot)
@@ -99,16 +102,16 @@ def write(root: Path, contents: Contents) -> Path:
     return _commit(root, copied)
 
 
-def _copy(contents: Contents, snapshot: Snapshot) -> Contents:
+def _copy(contents: CheckpointContents, snapshot: Snapshot) -> CheckpointContents:
     copied = snapshot.take({"weights": contents.weights, "state": contents.state})
     metrics = {key: float(value) for key, value in contents.metrics.items()}
     return replace(contents, weights=copied["weights"], state=copied["state"], metrics=metrics)
 
 
-def _commit(root: Path, contents: Contents) -> Path:
-    """Write a checkpoint whose tensors are this thread's own; it appears whole or not at all."""
+def _commit(root: Path, contents: CheckpointContents) -> Path:
+    """Write a checkpoint whose tensors are this thread's own; it appears complete or not at all."""
     temporary = root / f"{TEMPORARY}{uuid4().hex}"
-    with explained(root):
+    with translate_os_errors(root, to=CheckpointError, doing="write checkpoints"):
         try:
             temporary.mkdir()
             _write_files(temporary, contents)
@@ -122,12 +125,12 @@ def _commit(root: Path, contents: Contents) -> Path:
     return target
 
 
-def _write_files(folder: Path, contents: Contents) -> None:
+def _write_files(folder: Path, contents: CheckpointContents) -> None:
     files = {
-        WEIGHTS: write_file(folder / WEIGHTS, lambda file: file.write(spell_weights(contents.weights))),
+        WEIGHTS: write_file(folder / WEIGHTS, lambda file: file.write(serialize_weights(contents.weights))),
         STATE: write_file(folder / STATE, lambda file: torch.save(contents.state, cast(IO[bytes], file))),
         RECIPE: write_file(folder / RECIPE, lambda file: file.write(recipe.dump(contents.recipe).encode())),
-        METRICS: write_file(folder / METRICS, lambda file: file.write(_spell_metrics(contents.metrics))),
+        METRICS: write_file(folder / METRICS, lambda file: file.write(_serialize_metrics(contents.metrics))),
     }
     versions = {name: version(name) for name in ("torch", "numpy")}
     versions |= {"depthray": depthray.__version__, "python": platform.python_version()}
@@ -135,27 +138,25 @@ def _write_files(folder: Path, contents: Contents) -> None:
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
 
 
-def _spell_metrics(metrics: dict[str, float]) -> bytes:
+def _serialize_metrics(metrics: dict[str, float]) -> bytes:
     """Metrics as strict JSON, which knows no NaN or infinity: these become null."""
     tree = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
     return json.dumps(tree, indent=1).encode() + b"\n"
 
 
-def _free_name(root: Path, contents: Contents) -> Path:
-    """A new name, after all others of this step: what stands there is removed only when this one is safe on disk."""
-    name = f"epoch-{contents.epoch:04d}-step-{contents.step:08d}"
-    times = [
-        place_of(path)[2] for path in checkpoints_in(root) if place_of(path)[:2] == (contents.step, contents.epoch)
-    ]
-    return root / (f"{name}-{max(times) + 1}" if times else name)
+def _free_name(root: Path, contents: CheckpointContents) -> Path:
+    """A new name, after all others of this step: an older save is removed only when this one is safe on disk."""
+    name = CheckpointName(contents.step, contents.epoch)
+    saves = [other.save for path in checkpoints_in(root) if (other := _name(path))[:2] == name[:2]]
+    return root / str(name._replace(save=max(saves, default=0) + 1))
 
 
 def _prune(root: Path, *, keep_best: int, monitor: str) -> None:
     """Remove all but the best and the last, and of a step that was saved again all but the last save."""
     paths = checkpoints_in(root)
-    newest = {place_of(path)[:2]: path for path in paths}
-    keep = {paths[-1], *ranked(list(newest.values()), monitor)[:keep_best]}
-    with explained(root):
+    newest = {_name(path)[:2]: path for path in paths}
+    keep = {paths[-1], *rank(scores(list(newest.values()), monitor), monitor)[:keep_best]}
+    with translate_os_errors(root, to=CheckpointError, doing="write checkpoints"):
         for path in paths:
             if path not in keep:
                 doomed = root / f"{TEMPORARY}{uuid4().hex}"
@@ -163,9 +164,15 @@ def _prune(root: Path, *, keep_best: int, monitor: str) -> None:
                 shutil.rmtree(doomed)
 
 
+def _name(path: Path) -> CheckpointName:
+    name = CheckpointName.parse(path.name)
+    assert name is not None, path  # it is one of `checkpoints_in`
+    return name
+
+
 def _prepare(root: Path) -> None:
     """Make the folder and clear what killed writers left in it."""
-    with explained(root):
+    with translate_os_errors(root, to=CheckpointError, doing="write checkpoints"):
         root.mkdir(parents=True, exist_ok=True)
         for stale in root.glob(f"{TEMPORARY}*"):
             shutil.rmtree(stale)

@@ -1,14 +1,15 @@
-"""Which checkpoints a run has, and which of them is meant: the best, the latest, one by its name."""
+"""Which checkpoints a run has, how they are named, and which of them is the best and the latest."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from depthray.checkpoints import manifest
-from depthray.checkpoints.load import metrics_of
+from depthray.checkpoints.load import read_metrics
 from depthray.checkpoints.manifest import verify
 from depthray.config.metric_names import rank_key
 from depthray.errors import CheckpointError
@@ -16,6 +17,36 @@ from depthray.errors import CheckpointError
 FOLDER = "checkpoints"
 TEMPORARY = ".tmp-"
 _NAME = re.compile(r"epoch-(\d+)-step-(\d+)(?:-(\d+))?")  # the last number only where a step was saved again
+T = TypeVar("T")
+
+
+class CheckpointName(NamedTuple):
+    """The name of a checkpoint, epoch-0003-step-00000120[-2]. Names compare by when they were saved."""
+
+    step: int
+    epoch: int
+    save: int = 1  # 2 for the second checkpoint of the same step, and so on
+
+    def __str__(self) -> str:
+        again = f"-{self.save}" if self.save > 1 else ""
+        return f"epoch-{self.epoch:04d}-step-{self.step:08d}{again}"
+
+    @classmethod
+    def parse(cls, name: str) -> CheckpointName | None:
+        """The parts of a name; None for the names of other files and folders."""
+        match = _NAME.fullmatch(name)
+        return cls(int(match[2]), int(match[1]), int(match[3] or 1)) if match else None
+
+
+def sort_names(names: Sequence[str]) -> list[str]:
+    """Those that are names of checkpoints, by step."""
+    parsed = [(key, name) for name in names if (key := CheckpointName.parse(name))]
+    return [name for _, name in sorted(parsed)]
+
+
+def checkpoints_in(root: Path) -> list[Path]:
+    """The folders with the name of a checkpoint, by step."""
+    return [root / name for name in sort_names([path.name for path in root.glob("epoch-*")])]
 
 
 def committed(root: Path) -> list[Path]:
@@ -24,7 +55,7 @@ def committed(root: Path) -> list[Path]:
 
 
 def latest(root: Path, say: Callable[[str], None]) -> Path | None:
-    """The last good checkpoint, None if there is none yet; each bad one passed over is said.
+    """The last good checkpoint, None if there is none yet; each bad one passed over is reported.
 
     Where all are bad, CheckpointError: to begin again at step 0 is for the user to decide.
     """
@@ -41,29 +72,19 @@ def latest(root: Path, say: Callable[[str], None]) -> Path | None:
     return None
 
 
-def best(paths: list[Path], monitor: str) -> Path:
-    """Of checkpoints by step the best, or the last if none is scored."""
-    return (ranked(paths, monitor) or paths[::-1])[0]
+def scores(paths: Sequence[Path], monitor: str) -> list[tuple[Path, float | None]]:
+    """Checkpoints with their monitored score, None where they were not validated."""
+    return [(path, read_metrics(path).get(monitor)) for path in paths]
 
 
-def place(name: str) -> tuple[int, int, int] | None:
-    """Step, epoch and how many times that step was saved, from the name of a checkpoint; None for other names."""
-    return place_of(Path(name)) if _NAME.fullmatch(name) else None
+def rank(scored: Sequence[tuple[T, float | None]], monitor: str) -> list[T]:
+    """Of checkpoints by step those with a finite score, the best first, of equals the latest first."""
+    finite = [(score, checkpoint) for checkpoint, score in scored if score is not None and math.isfinite(score)]
+    # The sort is stable, so among equal scores the order of the input decides: the latest is put first.
+    return [checkpoint for _, checkpoint in sorted(finite[::-1], key=lambda pair: rank_key(monitor, pair[0]))]
 
 
-def checkpoints_in(root: Path) -> list[Path]:
-    """The folders with the name of a checkpoint, by step."""
-    return sorted((path for path in root.glob("epoch-*") if _NAME.fullmatch(path.name)), key=place_of)
-
-
-def place_of(path: Path) -> tuple[int, int, int]:
-    """Step, epoch and how many times that step was saved, from the name of a checkpoint."""
-    match = _NAME.fullmatch(path.name)
-    epoch, step, times = (int(group or 1) for group in match.groups()) if match else (0, 0, 0)
-    return step, epoch, times
-
-
-def ranked(paths: list[Path], monitor: str) -> list[Path]:
-    """The scored checkpoints, best score first, of equals the latest first."""
-    scored = [(rank_key(monitor, metrics_of(path).get(monitor, math.nan)), path) for path in reversed(paths)]
-    return [path for _, path in sorted((pair for pair in scored if math.isfinite(pair[0])), key=lambda pair: pair[0])]
+def best(scored: Sequence[tuple[T, float | None]], monitor: str) -> T | None:
+    """Of checkpoints by step the best, or the last if none is scored; None where there are none."""
+    ranked = rank(scored, monitor) or [checkpoint for checkpoint, _ in scored[-1:]]
+    return ranked[0] if ranked else None

@@ -1,4 +1,4 @@
-"""A recipe as plain values: read from a YAML file, changed by dotted words such as `optim.lr=3e-4`."""
+"""A recipe as plain values: read from a YAML file, changed by dotted overrides such as `optim.lr=3e-4`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from depthray.errors import UsageError, did_you_mean
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; see `parse_yaml`."""
+    return parse_yaml(path.read_bytes(), where=path)
+
+
+def parse_yaml(data: bytes, *, where: Path) -> dict[str, Any]:
     """A YAML mapping by the safe loader; duplicate keys and Python tags are refused."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        tree = yaml.load(data.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # not all of them are PyYAML's own
-        raise UsageError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{where}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise UsageError(f"{path}: a recipe is a mapping of sections, this is {type(tree).__name__}")
+        raise UsageError(f"{where}: a recipe is a mapping of sections, this is {type(tree).__name__}")
     return tree
 
 
@@ -47,25 +52,25 @@ def find_yaml(name: str, folder: Path, *, kind: str) -> Path:
     return folder / f"{name}.yaml"
 
 
-def apply_word(tree: dict[str, Any], word: str) -> None:
-    """Set one dotted word in the tree, its value read as YAML; the key is checked by `parse`."""
-    key, equals, text = word.partition("=")
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set the dotted key of `key=value` in the tree, the value read as YAML; the key is checked by `recipe.build`."""
+    key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"'{word}' is neither a flag nor a word of the form section.key=value")
+        raise UsageError(f"'{override}' is neither a flag nor an override of the form section.key=value")
     *parents, last = key.split(".")
     for parent in parents:
         child = tree.setdefault(parent, {})
         if not isinstance(child, dict):
             raise UsageError(f"{key}: '{parent}' is a value, not a section")
         tree = child
-    value = _value(text)
-    tree[last] = text if value is None and text else value
+    value = _parse_value(text)
+    tree[last] = text if value is None and text else value  # `key=null` and `key=~` mean a text, as no key takes null
     if isinstance(value, str) and "," in value:
-        tree[last] = [_value(part) for part in value.split(",")]
+        tree[last] = [_parse_value(part) for part in value.split(",")]
 
 
-def _value(text: str) -> Any:
-    """What a text is as YAML; itself where it is none."""
+def _parse_value(text: str) -> Any:
+    """A text parsed as YAML; the text itself where it is not valid YAML."""
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):

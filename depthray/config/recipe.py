@@ -1,8 +1,8 @@
-"""A recipe says everything about a run's numbers. Defaults <- YAML file <- dotted words, typed and checked.
+"""A recipe determines the numbers of a run. Defaults <- YAML file <- dotted overrides, typed and checked.
 
 `read("unet-resnet34", ["optim.lr=3e-4"])` reads `recipes/unet-resnet34.yaml` (or a path), applies the overrides in
-order and returns a frozen `Recipe`. Whatever is unknown or out of range is a `UsageError` naming the key. Whether it
-can be trained, with an architecture and a form of data that exist, is for `depthray.training.preflight` to say.
+order and returns a frozen `Recipe`. A key that is unknown or out of range is a `UsageError` naming it. Whether the
+recipe can be trained, with an architecture and a data source that exist, `depthray.training.preflight` checks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from depthray.config.overrides import apply_word, find_yaml, read_yaml
+from depthray.config.overrides import apply_override, find_yaml, read_yaml
 from depthray.config.sections import Recipe
 from depthray.config.validation import first_fault
 from depthray.errors import UsageError
@@ -33,7 +33,7 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `build`."""
     tree = read_yaml(find_yaml(name, RECIPES, kind="recipe"))
     for override in overrides:
-        apply_word(tree, override)
+        apply_override(tree, override)
     return build(tree, where=name)
 
 
@@ -46,22 +46,22 @@ def build(tree: dict[str, Any], *, where: str) -> Recipe:
 
 
 def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
-    """The tree with a lone value as a list of one, where its key takes any number of them."""
+    """The tree with a single value as a list of one, where its key takes any number of them."""
     if not isinstance(tree, dict):
         return tree
-    found = dict(tree)
+    listed = dict(tree)
     for key, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel) and key in tree:
-            found[key] = _as_lists(tree[key], kind)
+            listed[key] = _as_lists(tree[key], kind)
         elif get_args(kind)[1:] == (...,) and isinstance(tree.get(key), str | int | float):
-            found[key] = [tree[key]]
-    return found
+            listed[key] = [tree[key]]
+    return listed
 
 
 def absolute(recipe: Recipe) -> Recipe:
-    """The recipe with the paths in it from the root: processes that train it may run in other folders."""
-    data = {"root": located(recipe.data.root)} if recipe.data.root else {}
+    """The recipe with absolute paths: processes that train it may run in other folders."""
+    data = {"root": absolute_path(recipe.data.root)} if recipe.data.root else {}
     options = {
         key: os.path.realpath(value)
         for key, value in recipe.model.options.items()
@@ -71,13 +71,13 @@ def absolute(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=sections)
 
 
-def located(where: str | Path) -> str:
-    """A place of data as a process in any other folder finds it: a path from the root, or the address it is."""
+def absolute_path(where: str | Path) -> str:
+    """The absolute path of data on this machine; an address stays an address."""
     return remote.normalize_address(where) if remote.is_remote(where) else os.path.realpath(where)
 
 
 def dump(recipe: Recipe) -> str:
-    """The recipe as YAML that `load` reads back to an equal recipe."""
+    """The recipe as YAML that `read` reads back to an equal recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

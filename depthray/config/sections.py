@@ -1,4 +1,4 @@
-"""The sections of a recipe: every key with its type, its limits and what it means."""
+"""The sections of a recipe: every key with its type, limits and meaning, from which its JSON schema is made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is no number of epochs
+Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is not a number of epochs
 NotNegative = Annotated[int, Field(ge=0, strict=True)]
 Side = Annotated[int, Field(gt=0, le=8192, strict=True)]
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
@@ -53,29 +53,33 @@ class Sparse(Section):
     """How sparse depth is sampled from measured depth, where `sparse` is an input. See depthray/data/sparse.py."""
 
     pattern: Literal["exact", "bernoulli", "grid", "lidar64", "lidar16", "lidar8", "features", "stored"] = Field(
-        "exact", description="where samples lie; stored: the data set has its own"
+        "exact", description="where samples are; stored: the data set has its own"
     )
     samples: NotNegative = Field(500, description="samples an image: exact, bernoulli (expected), grid, features")
     noise: Amount = Field(0.0, description="standard deviation of a sample's relative error")
 
 
 class Data(Section):
-    """Which frames, how they are encoded and split, and at what size the network sees them."""
+    """Which frames, how they are encoded and split, and the size of the network's inputs."""
 
-    source: str = Field("shards", description="form of the data set: a module of depthray/data/sources")
-    root: str = Field("", description="where the data lies; `--data PATH` sets it")
+    source: str = Field("shards", description="kind of data set: a module of depthray/data/sources")
+    root: str = Field("", description="path or address of the data; `--data PATH` sets it")
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
-    size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels the network is trained at")
+    size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels at which the network is trained")
     fit: Literal["exact", "aspect"] = Field(
         "exact",
         description="size outside of training: data.size, or that of its shorter side, the aspect kept, bicubically",
     )
-    inputs: tuple[str, ...] = Field(("image",), description="batch keys the network is given", min_length=1)
-    targets: tuple[str, ...] = Field(("depth",), description="batch keys the network is taught", min_length=1)
+    inputs: tuple[str, ...] = Field(("image",), description="batch keys that are inputs of the network", min_length=1)
+    targets: tuple[str, ...] = Field(
+        ("depth",), description="batch keys that the network learns to predict", min_length=1
+    )
     sparse: Sparse = Sparse()
     min_depth: Amount = Field(1e-3, description="metres; nearer truth is not valid")
     max_depth: PositiveFloat = Field(10.0, description="metres; farther truth is not valid")
-    val_fraction: Fraction = Field(0.1, description="share of frames held out, whole scenes; a split in the index wins")
+    val_fraction: Fraction = Field(
+        0.1, description="share of frames held out, whole scenes; a split in the index overrides it"
+    )
     split_seed: NotNegative = Field(0, description="which scenes are held out")
     frames: Positive = Field(480, description="synthetic source only: number of frames rendered")
     order: Literal["frames", "shards"] = Field(
@@ -85,7 +89,7 @@ class Data(Section):
     workers: NotNegative = Field(0, description="loader processes per training worker; 0 = a background thread")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Data:
+    def _check_depth_order(self) -> Data:
         if self.min_depth >= self.max_depth:
             raise ValueError("data.min_depth must be below data.max_depth")
         return self
@@ -152,20 +156,22 @@ class Loss(Section):
     mask_dice: Amount = Field(0.0, description="Dice loss of the mask's probability")
     mask_rmse: Amount = Field(0.0, description="root of the mean squared error of the mask's probability")
     mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
-    silog_lambda: Fraction = Field(0.85, description="how much of the common scale error silog forgives")
-    silog_unbiased: bool = Field(False, description="silog: variance over n - 1 pixels, as AdaBins has it")
-    depth_range: PositiveFloat = Field(10.0, description="metres that ssim, ms_ssim, depth_bce, depth_dice take as 1")
+    silog_lambda: Fraction = Field(0.85, description="share of the common scale error that silog ignores")
+    silog_unbiased: bool = Field(False, description="silog: variance over n - 1 pixels, as in AdaBins")
+    depth_range: PositiveFloat = Field(
+        10.0, description="metres that count as 1 for ssim, ms_ssim, depth_bce, depth_dice"
+    )
     multiscale_weights: tuple[Amount, ...] = Field((1.0, 0.7, 0.5, 0.3, 0.2), description="weights, finest first")
     multiscale_norm: Literal["l1", "l2"] = Field("l1", description="error of a scale")
     multiscale_relative: bool = Field(False, description="error of a scale as a share of the true depth")
 
     @property
     def terms(self) -> dict[str, float]:
-        """Weight by term, of the terms that count."""
+        """Weight by term, of the terms whose weight is above 0."""
         return {key: value for key, value in self if key not in LOSS_OPTIONS and value > 0}
 
     @model_validator(mode="after")
-    def _something(self) -> Loss:
+    def _check_some_weight(self) -> Loss:
         if not self.terms:
             raise ValueError("every loss weight is 0; give at least one, e.g. loss.l1=1")
         return self
@@ -200,9 +206,9 @@ class Train(Section):
 
     epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
-    accumulate: Positive = Field(1, description="parts a worker's share of the batch is run in, to save memory")
+    accumulate: Positive = Field(1, description="parts in which a worker's share of the batch is run, to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the device gains from it"
+        "auto", description="auto: bf16 where it is faster on the device"
     )
     channels_last: bool = Field(
         True, description="memory layout of images and weights; the faster one for convolutions"

@@ -71,7 +71,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (3, "curriculum.chunks=9", "lower train.batch_size or curriculum.chunks"),
         (3, "data.frames=1", "no frames to validate on"),
         (3, "data.val_fraction=0", "data.val_fraction is 0"),
-        (2, "nonsense", "'nonsense' is neither a flag nor a word"),
+        (2, "nonsense", "'nonsense' is neither a flag nor an override"),
         (2, "--workers=0", "--workers 0"),
         (2, "--workers=2", "--local is one process"),
         (2, "train.epochs=true", "train.epochs=True"),
