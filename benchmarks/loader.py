@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import frames
 import numpy as np
+import rendered_frames
 
 from depthray.config.sections import Data
 from depthray.data.sources import open_source
@@ -24,9 +24,9 @@ from depthray.data.sources import open_source
 
 def main() -> int:
     """Print samples/s of both and their ratio."""
-    args = frames.parser(__doc__).parse_args()
+    args = rendered_frames.parser(__doc__).parse_args()
     cv2.setNumThreads(0)
-    folder, shards = frames.folder_and_shards(args.data)
+    folder, shards = rendered_frames.folder_and_shards(args.data)
     with (folder / "index.csv").open(encoding="utf-8") as file:
         files = [(folder / row["rgb"], folder / row["depth"]) for row in csv.DictReader(file)]
     source = open_source(Data(source="shards", root=str(shards)))

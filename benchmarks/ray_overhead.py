@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import frames
+import rendered_frames
 
 WORDS = [
     "unet-resnet34",
@@ -43,8 +43,8 @@ TorchTrainer(lambda: open(OUT, "w").write(str(time.time())), scaling_config=Scal
 
 def main() -> int:
     """Print both comparisons."""
-    args = frames.parser(__doc__).parse_args()
-    _, shards = frames.folder_and_shards(args.data)
+    args = rendered_frames.parser(__doc__).parse_args()
+    _, shards = rendered_frames.folder_and_shards(args.data)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
     local, on_ray, first, empty = [], [], [], []
     for number in range(args.rounds):

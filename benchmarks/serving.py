@@ -30,8 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import frames
 import processes
+import rendered_frames
 import torch
 
 from depthray import models
@@ -88,7 +88,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = frames.parser(__doc__)
+    parser = rendered_frames.parser(__doc__)
     parser.add_argument("words", nargs="*", help="settings of depthray serve")
     parser.add_argument("--recipe", default="unet-resnet34", help="whose network is served, untrained")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of what the network sees")
@@ -104,7 +104,7 @@ def written(name: str, run: Path, size: list[int] | None) -> Path:
     made = preflight.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
     torch.manual_seed(0)
     network = models.build_model(made.model, made.data.inputs, pretrained=False)
-    contents = checkpoints_load.Contents(
+    contents = checkpoints_load.CheckpointContents(
         weights=dict(network.state_dict()), state={}, recipe=made, metrics={}, epoch=0, step=0, fingerprint="untrained"
     )
     return save.write(run / "checkpoints", contents)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import cv2
-import frames
+import rendered_frames
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -27,7 +27,7 @@ from depthray import models
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
-from depthray.training.state import begin
+from depthray.training.state import Hooks, begin
 from depthray.training.throughput import Interval
 
 STEPS = 12
@@ -44,8 +44,8 @@ WORDS = [
 
 def main() -> int:
     """Print images/s of all and the ratios."""
-    args = frames.parser(__doc__).parse_args()
-    folder, shards = frames.folder_and_shards(args.data)
+    args = rendered_frames.parser(__doc__).parse_args()
+    folder, shards = rendered_frames.folder_and_shards(args.data)
     rates: dict[str, list[float]] = {"plain": [], "depthray": [], "depthray fp32": []}
     for _ in range(args.rounds):
         rates["plain"].append(plain(folder))
@@ -64,7 +64,7 @@ def ours(shards: Path, *words: str) -> float:
     made = preflight.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
     state = begin(made, torch.device("cpu"))
     loader = Frames.open(made)
-    state.stop = lambda: state.position.step >= STEPS - 1
+    state.hooks = Hooks(stop_requested=lambda: state.position.step >= STEPS - 1)
     times = [time.perf_counter() for event in fit(made, state, loader) if isinstance(event, Interval)]
     return (len(times) - 3) * made.train.batch_size / (times[-1] - times[2])
 
