@@ -262,7 +262,7 @@ def test_what_fails_in_training_is_one_line_and_the_loader_goes_on_after_it(
     data = Data(source="shards", root=url, size=(12, 16), workers=workers)
     source = opened(url)
     line = shard_order_of(source, SHARDS, seed=0)
-    loader = TrainLoader(source, range(COUNT), data, Augment(), seed=0, batch_size=4, line=line)
+    loader = TrainLoader(source, range(COUNT), data, Augment(), seed=0, batch_size=4, shard_order=line)
     for path in packed.glob("*.h5"):
         storage.RemoteFolder(url).remove(path.name)
     with pytest.raises(DataError, match=r"^s3://[^\n]*h5: no longer there; it was when the data set was opened$"):
@@ -350,7 +350,7 @@ def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.chdir(tmp_path)
     made = preflight.load("demo", ["data.source=shards", "data.root=s3://bucket/packed/"])
     assert recipes.absolute(made).data.root == "s3://bucket/packed"
-    assert recipes.located("packed") == os.path.realpath(tmp_path / "packed")
+    assert recipes.absolute_path("packed") == os.path.realpath(tmp_path / "packed")
 
 
 @pytest.mark.parametrize("word", ["check", "stats"])

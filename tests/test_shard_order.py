@@ -40,7 +40,7 @@ def plans(line: ShardOrder, frames: Sequence[int], *, world: int, batch: int, ep
             batch_size=batch,
             rank=rank,
             world_size=world,
-            line=line,
+            shard_order=line,
         )
         made.append([[index for part in step for _, index in part] for step in loader.plan(epoch)])
     return made
@@ -85,7 +85,7 @@ def test_the_deal_and_the_order_follow_from_the_seed() -> None:
 def test_the_shuffle_reads_few_shards_at_a_time_and_mixes_them() -> None:
     numbers = np.repeat(np.arange(60), 50)
     made = ShardOrder(numbers, seed=0)
-    order = numbers[made.shuffled(np.arange(3000), epoch=0, rank=0)]
+    order = numbers[made.shuffle(np.arange(3000), epoch=0, rank=0)]
     spans = [np.flatnonzero(order == shard)[[0, -1]] for shard in range(60)]
     open_at_once = max(sum(first <= place <= last for first, last in spans) for place in range(3000))
     assert open_at_once <= WINDOW + 1
@@ -93,7 +93,7 @@ def test_the_shuffle_reads_few_shards_at_a_time_and_mixes_them() -> None:
 
 
 def test_an_epoch_goes_on_from_any_step() -> None:
-    words = {"seed": 3, "batch_size": 4, "rank": 1, "world_size": 2, "line": line([6] * 6)}
+    words = {"seed": 3, "batch_size": 4, "rank": 1, "world_size": 2, "shard_order": line([6] * 6)}
     loader = TrainLoader(Drawn(36), range(36), Data(size=(12, 16)), Augment(), **words)
     whole, rest = list(loader.epoch(2)), list(loader.epoch(2, first_step=4))
     assert len(whole) == 9 and len(rest) == 5
@@ -106,7 +106,7 @@ def test_validation_batches_stay_in_their_shard_and_do_not_depend_on_the_world_s
     numbers = np.repeat(np.arange(4), sizes)
     found = []
     for world in (1, 2, 3, 8):
-        words = {"batch_size": 4, "world_size": world, "line": line(sizes)}
+        words = {"batch_size": 4, "world_size": world, "shard_order": line(sizes)}
         batches = chain(*(eval_batches(Drawn(36), frames, Data(size=(12, 16)), rank=r, **words) for r in range(world)))
         found.append([indices for indices, _ in batches])
     assert all(each == found[0] for each in found)
@@ -121,7 +121,7 @@ def test_frames_of_pictures_lie_in_the_first_shards_of_the_line() -> None:
 
 
 def test_only_shards_can_be_dealt() -> None:
-    with pytest.raises(UsageError, match=r"data\.order=shards deals shards .*data\.source=synthetic has none"):
+    with pytest.raises(UsageError, match=r"data\.order=shards divides shards .*data\.source=synthetic has none"):
         section = Data(source="synthetic", order="shards", frames=8)
         shard_order_of(open_source(section), section, seed=0)
 
@@ -140,8 +140,7 @@ from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.data.sources.shards import Shards
 from depthray.training.state import begin
-from depthray.training.loop import fit, Epoch
-from depthray.training.validate import validate
+from depthray.training.loop import Epoch, fit, validate
 device = distributed.start(gpu=False)
 made = preflight.load("demo", sys.argv[2:])
 frames = Frames.open(made)

@@ -1,1 +1,1 @@
-"""From files to batches: encodings, sources, splits, shards, augmentation, loading, and what `depthray data` does."""
+"""From files to batches: encodings, sources, splits, shards, augmentation and loading."""

@@ -1,7 +1,7 @@
 """Random changes of a training sample: a pure function of (seed, epoch, sample id).
 
-The same sample of the same epoch is changed alike by any process of any number of processes. Geometry is done here, for
-all maps and the camera at once; photometry is albumentations', which is met in this file only.
+The same sample of the same epoch is changed alike in any process, of any number of them. Geometry is done here, for all
+maps and the camera at once; photometry is done by albumentations, which only this file imports.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from depthray.config.sections import Augment
 from depthray.data.resize import resize
 
 BLUR_SIGMA = (0.3, 1.5)  # pixels
-NOISE_SIGMA = (0.01, 0.05)  # share of full scale
+NOISE_SIGMA = (0.01, 0.05)  # of the full scale
 SHIFT = 0.2  # largest change of brightness and contrast by brightness_contrast
 HUE, SATURATION, VALUE = 20, 30, 20  # largest shifts by hue_saturation_value, of OpenCV's 180, 255, 255
 JITTER = ("brightness", "contrast", "saturation", "hue")
-FALLBACK_FOCAL = 1.0  # image widths, where a sample has no intrinsics to turn about
+FALLBACK_FOCAL = 1.0  # image widths, of the camera assumed for rotations where a sample has no intrinsics
 
 
 def augment(sample: Sample, section: Augment, *, seed: int, epoch: int, size: tuple[int, int] | None = None) -> Sample:
     """Sample (H,W) -> changed sample of size (h,w) pixels, its own size if None; maps stay in metres and ids."""
     generator = generator_of(f"{seed}:{epoch}:{sample['id']}")
-    # All are drawn always, so that switching one change on leaves the others as they were.
+    # All are always drawn, so that switching one change on leaves the others as they were.
     flip, share, left, top, turn = generator.random(5)
     target = size or sample["image"].shape[:2]
     if section.crop < 1:
@@ -53,26 +53,26 @@ def generator_of(key: str) -> np.random.Generator:
 
 
 def mirror(sample: Sample) -> Sample:
-    """Sample (H,W) -> the same scene seen in a mirror, left and right exchanged."""
+    """Sample (H,W) -> the same scene with left and right exchanged."""
     mirrored: dict[str, Any] = dict(sample)
     for key in (*COLOURS, *MAPS):
         if key in mirrored:
             mirrored[key] = cv2.flip(mirrored[key], 1)
     if "intrinsics" in mirrored:
         move = np.array([[-1, 0, sample["image"].shape[1] - 1], [0, 1, 0], [0, 0, 1]])
-        # The mirrored camera's x axis points the other way too, which keeps the focal length positive.
+        # The mirrored camera's x axis is reversed as well, which keeps the focal length positive.
         mirrored["intrinsics"] = (move @ sample["intrinsics"] @ np.diag([-1, 1, 1])).astype(np.float32)
     return mirrored  # type: ignore[return-value]
 
 
 def crop(sample: Sample, share: float, *, left: float, top: float) -> Sample:
-    """Sample (H,W) -> the part of `share` of its sides, placed by left and top in [0,1)."""
+    """Sample (H,W) -> (h,w) of `share` of its sides; left and top in [0,1) are its position in the free margin."""
     height, width = sample["image"].shape[:2]
     h, w = max(1, round(share * height)), max(1, round(share * width))
     y, x = int(top * (height - h + 1)), int(left * (width - w + 1))
     cropped: dict[str, Any] = dict(sample)
     for key in (*COLOURS, *MAPS):
-        if key in cropped:
+        if key in cropped:  # a view, not a copy: `resize` reads it next
             cropped[key] = cropped[key][y : y + h, x : x + w]
     if "intrinsics" in cropped:
         move = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
@@ -81,12 +81,13 @@ def crop(sample: Sample, share: float, *, left: float, top: float) -> Sample:
 
 
 def rotate(sample: Sample, degrees: float) -> Sample:
-    """Sample (H,W) -> seen by the camera rolled about its optical axis: depth and intrinsics keep their values."""
+    """Sample (H,W) -> (H,W) with the camera rolled about its optical axis: depth and intrinsics keep their values."""
     height, width = sample["image"].shape[:2]
     rows, columns = np.indices((height, width), np.float64)
-    back = _roll(_camera(sample), -degrees)
-    x = back[0, 0] * columns + back[0, 1] * rows + back[0, 2]
-    y = back[1, 0] * columns + back[1, 1] * rows + back[1, 2]
+    # The inverse: where each pixel of the result comes from. Rolling keeps z, so there is nothing to divide by.
+    inverse = _roll(_pinhole(sample), -degrees)
+    x = inverse[0, 0] * columns + inverse[0, 1] * rows + inverse[0, 2]
+    y = inverse[1, 0] * columns + inverse[1, 1] * rows + inverse[1, 2]
     rotated: dict[str, Any] = dict(sample)
     for key in COLOURS:
         if key in rotated:
@@ -98,12 +99,12 @@ def rotate(sample: Sample, degrees: float) -> Sample:
 
 
 def photometry(sample: Sample, section: Augment, generator: np.random.Generator) -> Sample:
-    """Sample (H,W) -> other brightness, colour, sharpness and noise of its RGB; image and background alike."""
+    """Sample (H,W) -> with other brightness, colour, sharpness and noise of its RGB; image and background alike."""
     keys = [key for key in COLOURS if key in sample]
     changed: dict[str, Any] = dict(sample)
     colour, sensor = _pipelines(section, threading.get_ident())
     if colour is not None:
-        # One tall picture: contrast turns about the mean, which has to be the same for image and background.
+        # One tall image: contrast is relative to the mean, which has to be the same for image and background.
         tall = np.concatenate([changed[key] for key in keys])
         changed |= zip(keys, np.split(_apply(colour, generator, image=tall)["image"], len(keys)), strict=True)
     if sensor is not None:
@@ -113,12 +114,15 @@ def photometry(sample: Sample, section: Augment, generator: np.random.Generator)
 
 @lru_cache(maxsize=32)
 def _pipelines(section: Augment, thread: int) -> tuple[Any, Any]:
-    """The albumentations pipelines for colour and for the sensor, or None where the section asks for nothing."""
+    """The albumentations pipelines for colour and for the sensor, or None where the section changes nothing.
+
+    One a thread: a pipeline holds its random state, which loader threads must not share.
+    """
     jitter = {key: getattr(section, key) for key in JITTER}
     chances = (section.brightness_contrast, section.hue_saturation_value, section.blur, section.noise)
     if not (any(jitter.values()) or any(chances)):
         return None, None
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the package index at import otherwise
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import queries the package index
     import albumentations as A
 
     colour = [A.ColorJitter(**jitter, p=1.0)] if any(jitter.values()) else []
@@ -145,8 +149,8 @@ def _apply(pipeline: Any, generator: np.random.Generator, **images: NDArray[np.u
     return changed
 
 
-def _camera(sample: Sample) -> NDArray[np.float64]:
-    """(3,3) pinhole matrix in pixels of the sample, or a camera at the middle of the picture."""
+def _pinhole(sample: Sample) -> NDArray[np.float64]:
+    """Sample (H,W) -> (3,3) pinhole matrix in pixels; centred, with the fallback focal length, where it has none."""
     if "intrinsics" in sample:
         return np.array(sample["intrinsics"], dtype=np.float64)
     height, width = sample["image"].shape[:2]
@@ -155,17 +159,18 @@ def _camera(sample: Sample) -> NDArray[np.float64]:
 
 
 def _roll(camera: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
-    """(3,3) pinhole matrix -> (3,3) where each pixel goes when the camera rolls by degrees."""
+    """(3,3) pinhole matrix -> (3,3) homography of the pixels when the camera rolls by degrees."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-    moved: NDArray[np.float64] = camera @ turn @ np.linalg.inv(camera)
-    return moved
+    homography: NDArray[np.float64] = camera @ turn @ np.linalg.inv(camera)
+    return homography
 
 
 def _interpolate(image: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
     """(H,W,3) uint8 at (h,w) pixel positions -> (h,w,3) uint8, mirrored beyond the border."""
-    places = (x.astype(np.float32), y.astype(np.float32))
-    return cv2.remap(image, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)  # type: ignore[return-value]
+    positions = (x.astype(np.float32), y.astype(np.float32))
+    # Mirrored, since a black corner would be colour that depth says nothing about.
+    return cv2.remap(image, *positions, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)  # type: ignore[return-value]
 
 
 def _look_up(values: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[Any]:
@@ -173,6 +178,6 @@ def _look_up(values: NDArray[Any], x: NDArray[np.float64], y: NDArray[np.float64
     height, width = values.shape
     columns, rows = np.rint(x).astype(np.intp), np.rint(y).astype(np.intp)
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    found: NDArray[Any] = values[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    found[~inside] = 0
-    return found
+    sampled: NDArray[Any] = values[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    sampled[~inside] = 0
+    return sampled

@@ -1,6 +1,6 @@
 """Curriculum: what changes from epoch to epoch, counted over both phases: chunks of the frames, sizes, scale weights.
 
-Each is a pure function of the epoch, so that a resumed run and every loader process agree without being told.
+Each is a pure function of the epoch, so that a resumed run and every loader process agree without a message.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ T = TypeVar("T")
 
 
 def cut_into_chunks(indices: list[int], source: Source, section: Curriculum, *, seed: int) -> list[list[int]]:
-    """Training indices -> chunks of equal size up to one frame; `difficulty` puts easy frames into the first."""
+    """Training indices -> chunks that differ by one frame at most; `difficulty` puts easy frames into the first."""
     if section.chunks == 1:
         return [list(indices)]
     if section.order == "random":
         ordered = np.random.default_rng([seed, section.chunks]).permutation(indices)
     else:
-        scores = [difficulty(_depth(source, index)) for index in indices]
+        scores = [difficulty(_read_depth(source, index)) for index in indices]
+        # Stable, so that frames of equal difficulty keep their order on every platform.
         ordered = np.asarray(indices)[np.argsort(scores, kind="stable")]
     return [chunk.tolist() for chunk in np.array_split(ordered, section.chunks)]
 
@@ -46,12 +47,13 @@ def _stage(stages: Sequence[T], number: int, *, last: T) -> T:
 
 
 def difficulty(depth: NDArray[np.float32]) -> float:
-    """(H,W) metres -> how much structure a frame has: mean |difference of ln depth| of neighbours, over measured pairs.
+    """(H,W) metres -> the structure of a frame: mean |difference of ln depth| of neighbours, over measured pairs.
 
     An empty wall scores near 0, a cluttered room high. A frame with nothing measured is the hardest: there is least to
     learn from it.
     """
     measured = depth > 0
+    # Logarithms: a step of 10 % is as much structure at 1 m as at 5 m.
     log_depth = np.log(np.where(measured, depth, 1.0))
     total, pairs = 0.0, 0
     for axis in (0, 1):
@@ -63,7 +65,8 @@ def difficulty(depth: NDArray[np.float32]) -> float:
     return total / pairs if pairs else float("inf")
 
 
-def _depth(source: Source, index: int) -> NDArray[np.float32]:
+def _read_depth(source: Source, index: int) -> NDArray[np.float32]:
+    """Frame -> (H,W) metres"""
     sample = source.read(index)
     if "depth" not in sample:
         raise DataError(f"frame '{sample['id']}' has no depth to rank it by; use curriculum.order=random")

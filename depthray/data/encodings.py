@@ -15,8 +15,8 @@ Metres = NDArray[np.float32]
 
 FLOATS = ("float16", "float32", "float64")
 
-# Cameras this library is for see scenes between a hand's breadth and a street; beyond that a unit was mistaken.
-PLAUSIBLE_MEDIAN = (0.1, 100.0)  # metres, of a frame's median
+# The cameras of this library see scenes between 10 cm and the end of a street; beyond that a unit was mistaken.
+PLAUSIBLE_MEDIAN = (0.1, 100.0)  # metres, of the depth of a frame
 
 
 class Encoding(NamedTuple):
@@ -77,7 +77,7 @@ def check(encoding: str, *, where: str) -> None:
 
 
 def describe_odd_values(stored: Stored) -> str:
-    """(H,W) stored numbers -> what `decode` silently takes for unmeasured, as words; '' if nothing."""
+    """(H,W) stored numbers -> counts of the values that `decode` silently makes unmeasured, as text; '' if none."""
     if stored.dtype.kind != "f":
         return ""
     counts = {
@@ -88,11 +88,11 @@ def describe_odd_values(stored: Stored) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _wrong_dtype(found: str, encoding: str) -> str:
-    fitting = [name for name, known in ENCODINGS.items() if found in known.dtypes]
-    hint = f"; for {found} there is {', '.join(fitting)}" if fitting else ""
+def _wrong_dtype(dtype: str, encoding: str) -> str:
+    fitting = [name for name, known in ENCODINGS.items() if dtype in known.dtypes]
+    hint = f"; for {dtype} there is {', '.join(fitting)}" if fitting else ""
     wanted = " or ".join(ENCODINGS[encoding].dtypes)
-    return f"depth is stored as {found}, but encoding '{encoding}' is {wanted}: declare the right data.encoding{hint}"
+    return f"depth is stored as {dtype}, but encoding '{encoding}' is {wanted}: declare the right data.encoding{hint}"
 
 
 def depth_faults(depth: NDArray[np.float32], *, max_depth: float) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 Step s of an epoch takes entries s*G to (s+1)*G of the epoch's permutation, G being the global batch; rank r of W takes
 the r-th of W equal parts of them. Nothing else decides what a batch holds: 1 or 8 processes train on the same numbers.
-With data.order=shards each rank has a permutation of its own part of the frames instead: see order.py.
+With data.order=shards each rank has a permutation of its own part of the frames instead: see shard_order.py.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ R = TypeVar("R")
 class TrainLoader:
     """This rank's share of the training batches.
 
-    Raises UsageError where the global batch cannot be shared out, DataError where the frames do not fill one.
+    Raises UsageError where the global batch cannot be divided, DataError where the frames do not fill one.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class TrainLoader:
         world_size: int = 1,
         accumulate: int = 1,
         curriculum: Curriculum | None = None,
-        line: ShardOrder | None = None,
+        shard_order: ShardOrder | None = None,
     ) -> None:
         _check_batch(batch_size, len(indices), world_size=world_size, accumulate=accumulate)
         self.indices = indices
         self.seed = seed
         self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
-        self._line = line
-        self._fetched = partial(prefetch, source)
+        self._shard_order = shard_order
+        self._prefetch = partial(prefetch, source)
         self._samples = _Samples(source, data, section, seed=seed, curriculum=curriculum or Curriculum())
-        self._keys = _Keys(self._fetched)
-        self._processes = _processes(self._samples, self._keys, data.workers) if data.workers else None
-        # Held outside as well until this object is gone: were they found dead together by the cycle collector, it would
-        # close the queues before the processes are told to end, and those are then waited for in vain, 5 s each.
+        self._keys = _EpochKeys(self._prefetch)
+        self._processes = _start_processes(self._samples, self._keys, data.workers) if data.workers else None
+        # A second reference until this object is gone: if the cycle collector found both dead at once, it would close
+        # the queues before the processes are asked to end, and each of those is then waited for in vain, 5 s.
         weakref.finalize(self, _release, self._processes)
 
     def steps_per_epoch(self, count: int | None = None) -> int:
@@ -88,33 +88,33 @@ class TrainLoader:
         """
         steps = self.plan(epoch, order)[first_step:]
         if self._processes is None:
-            return load_ahead(self._load_step, self._fetched(steps, hold=False))
+            return load_ahead(self._load_step, self._prefetch(steps, hold=False))
         self._keys.batches = [part for step in steps for part in step]
         return self._from_processes(self._processes, len(steps))
 
     def plan(self, epoch: int, order: Sequence[int] | None = None) -> list[list[list[Key]]]:
-        """Keys by step, micro-batch and place, of this rank."""
+        """The keys of this rank by step, micro-batch and position in it."""
         frames = np.asarray(self.indices if order is None else order)
         _check_batch(self.batch_size, len(frames), world_size=self.world_size, accumulate=self.accumulate)
         share = self.batch_size // self.world_size
         steps = self.steps_per_epoch(len(frames))
         parts = (self.accumulate, share // self.accumulate)
-        if self._line is None:
+        if self._shard_order is None:
             shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
             mine = shuffled[: steps * self.batch_size].reshape(steps, self.world_size, *parts)[:, self.rank]
         else:
-            part = self._line.part(frames, rank=self.rank, world_size=self.world_size)
-            mine = self._line.shuffled(part, epoch=epoch, rank=self.rank)[: steps * share].reshape(steps, *parts)
+            part = self._shard_order.part(frames, rank=self.rank, world_size=self.world_size)
+            mine = self._shard_order.shuffle(part, epoch=epoch, rank=self.rank)[: steps * share].reshape(steps, *parts)
         return [[[(epoch, index) for index in part] for part in step] for step in mine.tolist()]
 
     def _load_step(self, parts: list[list[Key]]) -> list[Batch]:
         return [_pin(collate([self._samples.load(key) for key in part])) for part in parts]
 
     def _from_processes(self, processes: DataLoader[Loaded], steps: int) -> Iterator[list[Batch]]:
-        with _no_advice():
+        with _silence_warnings():
             batches = iter(processes)
         for _ in range(steps):
-            yield [_received(batches) for _ in range(self.accumulate)]
+            yield [_next_batch(batches) for _ in range(self.accumulate)]
 
 
 def eval_batches(
@@ -125,24 +125,24 @@ def eval_batches(
     batch_size: int,
     rank: int = 0,
     world_size: int = 1,
-    line: ShardOrder | None = None,
+    shard_order: ShardOrder | None = None,
 ) -> Iterator[tuple[list[int], Batch]]:
-    """This rank's whole batches in order: indices, batch with inputs as `shown` and truth (B,1,H,W) of native size.
+    """This rank's batches in order: indices, batch with inputs at the network's size and truth (B,1,H,W), native size.
 
-    What a batch holds never depends on the world size. Frames of unlike size come as separate batches, and so do those
-    of unlike shards where shards are dealt in `line`.
+    What a batch holds never depends on the world size. Frames of different size come as separate batches, and with
+    `shard_order` those of different shards do too.
     """
-    if line is None:
+    if shard_order is None:
         starts = range(rank * batch_size, len(indices), world_size * batch_size)
         groups = [list(indices[start : start + batch_size]) for start in starts]
     else:
-        groups = line.groups(indices, size=batch_size, rank=rank, world_size=world_size)
+        groups = shard_order.groups(indices, size=batch_size, rank=rank, world_size=world_size)
     for batches in load_ahead(lambda group: _eval_group(source, group, data), groups):
         yield from batches
 
 
 def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD) -> Iterator[R]:
-    """make(key) of each key in order, made by a thread that runs up to `depth` items ahead."""
+    """make(key) of each key in order, computed by a thread that runs up to `depth` items ahead."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-loader")
     pending: deque[Future[R]] = deque()
     try:
@@ -167,7 +167,7 @@ class _Samples(Dataset[Loaded]):
         epoch, index = key
         size = size_at(epoch, self.curriculum, last=self.data.size)
         sample = augment(self.source.read(index), self.section, seed=self.seed, epoch=epoch, size=size)
-        return _with_made(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
+        return _add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
 
     def __getitem__(self, key: Key) -> Loaded:
         try:
@@ -177,44 +177,46 @@ class _Samples(Dataset[Loaded]):
             return error
 
 
-class _Keys(Sampler[list[Key]]):
+class _EpochKeys(Sampler[list[Key]]):
     """Micro-batches of the epoch to come, read by the loader processes at its start."""
 
     batches: list[list[Key]] = []
 
-    def __init__(self, fetched: Callable[..., Iterable[list[Key]]]) -> None:
-        self._fetched = fetched
+    def __init__(self, prefetch: Callable[..., Iterable[list[Key]]]) -> None:
+        self._prefetch = prefetch
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self._fetched(self.batches, hold=True))
+        return iter(self._prefetch(self.batches, hold=True))
 
     def __len__(self) -> int:
         return len(self.batches)
 
 
-def _processes(samples: _Samples, keys: _Keys, workers: int) -> DataLoader[Loaded]:
+def _start_processes(samples: _Samples, keys: _EpochKeys, workers: int) -> DataLoader[Loaded]:
     forks = "fork" in multiprocessing.get_all_start_methods()
-    with _no_advice():
+    with _silence_warnings():
         return DataLoader(
             samples,
             batch_sampler=keys,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=_start_process,
+            worker_init_fn=_init_process,
             persistent_workers=True,
             pin_memory=torch.cuda.is_available(),
-            multiprocessing_context="fork" if forks else None,  # starts at once; a fresh process imports torch first
+            multiprocessing_context="fork"
+            if forks
+            else None,  # a fork starts at once; a new process imports torch first
             generator=torch.Generator(),  # else each epoch would draw from the generator that dropout uses
         )
 
 
 def _release(_: object) -> None:
-    """Nothing: the argument was held for long enough."""
+    """Do nothing: the finalizer's reference to its argument was all that was needed."""
 
 
 @contextmanager
-def _no_advice() -> Iterator[None]:
-    """Silence two warnings: the number of processes is the user's choice, and fork beside our threads is safe.
+def _silence_warnings() -> Iterator[None]:
+    """Silence two warnings: the number of processes is the user's choice, and a fork with our threads is safe.
 
     Python 3.12 warns of the latter because a thread might hold a lock; ours hold none that a loader process takes.
     """
@@ -224,9 +226,9 @@ def _no_advice() -> Iterator[None]:
         yield
 
 
-def _start_process(_: int) -> None:
+def _init_process(_: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
-    # Ctrl-C is the training process's to handle: the batches up to its last step are still needed.
+    # The training process handles Ctrl-C: it still needs the batches up to its last step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -238,7 +240,7 @@ def _collate(samples: list[Loaded]) -> Batch | DepthrayError:
     return collate(samples)  # type: ignore[arg-type]
 
 
-def _received(batches: Iterator[Batch | DepthrayError]) -> Batch:
+def _next_batch(batches: Iterator[Batch | DepthrayError]) -> Batch:
     try:
         batch = next(batches)
     except RuntimeError as error:
@@ -250,32 +252,33 @@ def _received(batches: Iterator[Batch | DepthrayError]) -> Batch:
         try:
             raise batch
         finally:
-            del batch  # the traceback holds this frame: an error held by it in turn would keep all of it alive
+            del batch  # the traceback refers to this frame; a reference back would keep both alive
     return batch
 
 
 def _pin(batch: Batch) -> Batch:
+    """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
     if not torch.cuda.is_available():
         return batch
     return {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}  # type: ignore[return-value]
 
 
 def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[list[int], Batch]]:
-    """Frames -> a batch for each pair of native and shown size among them, in order of first appearance."""
+    """Frames -> a batch for each pair of native and network size among them, in order of first appearance."""
     groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Sample]]] = {}
     for index in indices:
         native = source.read(index)
         sample = resize_for_inference(native, data)
         sizes = (native["depth"].shape if "depth" in native else (), sample["image"].shape[:2])
-        sample = _with_made(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
+        sample = _add_sparse(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
         if "depth" in native:
             sample["depth"] = native["depth"]
         groups.setdefault(sizes, []).append((index, sample))
     return [([i for i, _ in group], _pin(collate([sample for _, sample in group]))) for group in groups.values()]
 
 
-def _with_made(sample: Sample, data: Data, *, key: str) -> Sample:
-    """Sample (h,w) -> the same with the inputs that are made, not read."""
+def _add_sparse(sample: Sample, data: Data, *, key: str) -> Sample:
+    """Sample (h,w) -> the same with sparse depth where that is an input: it is derived from depth, not read."""
     return sparse.attach(sample, data.sparse, key=key) if "sparse" in data.inputs else sample
 
 

@@ -1,4 +1,4 @@
-"""Changing the size of a sample: colour is averaged or interpolated, maps are looked up, the camera follows."""
+"""Changing the size of a sample: colour is averaged or interpolated, maps are looked up, the camera is scaled along."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from depthray.batch import COLOURS, MAPS, Sample
 from depthray.config.sections import Data
 
-MULTIPLE = 14  # of which both sides are a multiple with data.fit=aspect: the pixels of a transformer's patch
+MULTIPLE = 14  # with data.fit=aspect both sides are multiples of it: the side of a transformer's patch in pixels
 
 
 def resize_for_inference(sample: Sample, data: Data) -> Sample:
-    """Sample (H,W) -> the sample of the size that a network is shown outside of training, as data.fit says."""
+    """Sample (H,W) -> (h,w) of the size that a network gets outside of training, by data.fit."""
     if data.fit == "exact":
         return resize(sample, data.size)
     height, width = sample["image"].shape[:2]
@@ -24,7 +24,7 @@ def resize_for_inference(sample: Sample, data: Data) -> Sample:
 
 
 def aspect_size(height: int, width: int, *, shorter: int) -> tuple[int, int]:
-    """height, width in pixels -> those of the same aspect, both sides multiples of 14 and no side below `shorter`."""
+    """height, width in pixels -> height, width of the same aspect, multiples of 14, no side below `shorter`."""
     scale = shorter / min(height, width)
     least = math.ceil(shorter / MULTIPLE)
     rows, columns = (max(round(side * scale / MULTIPLE), least) * MULTIPLE for side in (height, width))
@@ -32,9 +32,9 @@ def aspect_size(height: int, width: int, *, shorter: int) -> tuple[int, int]:
 
 
 def resize(sample: Sample, size: tuple[int, int], *, bicubic: bool = False) -> Sample:
-    """Sample (H,W) -> sample of size (h,w) pixels; depth and ids are values of the original, never in-betweens.
+    """Sample (H,W) -> sample of size (h,w) pixels; depth and ids are values of the original, never averages.
 
-    Colour stays uint8 of 0 to 255; `bicubic` makes it float32, which may go a little beyond.
+    Colour stays uint8 of 0 to 255; `bicubic` makes it float32, which overshoots that range a little at edges.
     """
     resized: dict[str, Any] = dict(sample)
     for key in COLOURS:
@@ -58,7 +58,7 @@ def resize_colour(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
 
 
 def resize_bicubic(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(H,W,3) uint8 -> (h,w,3) float32 on the same scale, bicubic, neither rounded nor cut off."""
+    """(H,W,3) uint8 -> (h,w,3) float32 on the same scale, bicubic, neither rounded nor clamped."""
     return cv2.resize(image.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
 
 
@@ -79,18 +79,19 @@ def resize_sparse(sparse: NDArray[np.float32], size: tuple[int, int]) -> NDArray
         return sparse
     rows, columns = np.nonzero(sparse)
     metres = sparse[rows, columns]
-    places = [
-        ((at + 0.5) * new / old).astype(np.intp)
-        for at, new, old in zip((rows, columns), size, sparse.shape, strict=True)
-    ]
-    moved = np.full(size, np.inf, np.float32)
-    np.minimum.at(moved, tuple(places), metres)
-    moved[np.isinf(moved)] = 0
-    return moved
+    pixels = tuple(
+        ((position + 0.5) * new / old).astype(np.intp)
+        for position, new, old in zip((rows, columns), size, sparse.shape, strict=True)
+    )
+    resized = np.full(size, np.inf, np.float32)
+    np.minimum.at(resized, pixels, metres)
+    resized[np.isinf(resized)] = 0
+    return resized
 
 
 def scale_camera(intrinsics: NDArray[np.float32], *, old: tuple[int, ...], new: tuple[int, ...]) -> NDArray[np.float32]:
-    """(3,3) in pixels of the old (H,W) -> (3,3) in pixels of the new; pixel centres lie at whole numbers."""
-    (y, x) = (new[0] / old[0], new[1] / old[1])
+    """(3,3) in pixels of the old (H,W) -> (3,3) in pixels of the new; pixel centres are at whole numbers."""
+    y, x = new[0] / old[0], new[1] / old[1]
+    # The half pixel: the left edge of an image is at -0.5, and edges coincide, not pixel centres.
     move = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
     return (move @ intrinsics).astype(np.float32)

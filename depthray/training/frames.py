@@ -27,7 +27,7 @@ class Frames:
         self.recipe = recipe
         self.source = source
         self.split: Split = split(source.frames, recipe.data)
-        self.line = shard_order_of(source, recipe.data, seed=recipe.seed)
+        self.shard_order = shard_order_of(source, recipe.data, seed=recipe.seed)
         self.chunks = cut_into_chunks(self.split.train, source, recipe.curriculum, seed=recipe.seed)
         self.loader = TrainLoader(
             source,
@@ -40,7 +40,7 @@ class Frames:
             world_size=distributed.world_size(),
             accumulate=recipe.train.accumulate,
             curriculum=recipe.curriculum,
-            line=self.line,
+            shard_order=self.shard_order,
         )
         # All epochs have equally many steps, so that the schedule is a pure function of the step.
         self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
@@ -68,7 +68,7 @@ class Frames:
 
     def _refuse_misfit(self) -> None:
         """In a shuffle of all frames every shard is in use all the time: better refused than fetched without end."""
-        if self.line is None and isinstance(self.source, ShardedSource) and self.source.remote:
+        if self.shard_order is None and isinstance(self.source, ShardedSource) and self.source.remote:
             used = self.source.shard_numbers[[*self.split.train, *self.split.val]]
             self.source.refuse_misfit(sorted(set(used.tolist())))
 
@@ -81,7 +81,7 @@ class Frames:
             batch_size=self.recipe.eval.batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
-            line=self.line,
+            shard_order=self.shard_order,
         )
 
     def doubts(self) -> list[str]:
@@ -98,5 +98,5 @@ class Frames:
     def fixed(self, count: int = 4) -> list[int]:
         """Validation frames spread over the set, the same at every epoch, for pictures."""
         # Dealt by shard, the first in line are rank 0's, who draws the pictures.
-        val = self.split.val if self.line is None else self.line.first(self.split.val)
+        val = self.split.val if self.shard_order is None else self.shard_order.first(self.split.val)
         return [val[i * len(val) // min(count, len(val))] for i in range(min(count, len(val)))]
