@@ -111,12 +111,12 @@ def test_leftovers_of_other_ranges_are_left_to_their_workers(tmp_path):
 
 def test_another_cut_is_refused(tmp_path):
     run(tmp_path)
-    with pytest.raises(DataError, match=r"shard-0000.*\.h5: cut in another way; give --frames-per-shard as before"):
+    with pytest.raises(DataError, match=r"shard-0000.*\.h5: cut into other ranges; give --frames-per-shard as before"):
         plan(Made(), tmp_path, provenance={}, frames_per_shard=3)
-    with pytest.raises(DataError, match="cut in another way"):
+    with pytest.raises(DataError, match="cut into other ranges"):
         plan(Made(), tmp_path, provenance={}, frames_per_shard=4, encoding="uint16_256")
     (tmp_path / "shard-00000.h5").rename(tmp_path / "mine.h5")
-    with pytest.raises(DataError, match=r"mine\.h5: cut in another way"):
+    with pytest.raises(DataError, match=r"mine\.h5: cut into other ranges"):
         run(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What a form of data set gives: frames, and samples by their index."""
+"""The protocol of data sets: frames, and samples by the index of their frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.config.sections import Data
 
-# batch.py knows these too, but it costs an import of torch, which checking a recipe must not.
+# batch.py has these too, but imports torch, which takes seconds and which checking a recipe does not need.
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
 ALWAYS = ("image", "depth", "intrinsics")
@@ -22,7 +22,7 @@ DERIVED = ("sparse",)  # derived from depth by the loader, not read
 
 
 class Frame(NamedTuple):
-    """What is known of a frame without reading it."""
+    """The facts of a frame that are known without reading it."""
 
     id: str
     scene: str
@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 
 
 def frame_text(frame: Frame) -> str:
-    """A frame as text for fingerprints. Spelled out here, so that renaming the class changes no fingerprint."""
+    """A frame as text for fingerprints; not its `repr`, which would change with the name of the class."""
     return f"Frame(id={frame.id!r}, scene={frame.scene!r}, split={frame.split!r}, source={frame.source!r})"
 
 
@@ -48,48 +48,48 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the frames are; a missing file is a DataError."""
+        """SHA-256 that changes when the frames change; a missing file is a DataError."""
 
     def read(self, index: int) -> Sample:
-        """The sample of a frame; a DataError if it is missing, unreadable or does not fit together."""
+        """The sample of a frame; a DataError if it is missing, unreadable or inconsistent."""
 
     def faults(self, index: int) -> list[str]:
-        """What is odd about a stored frame though `read` accepts it, one sentence each."""
+        """Odd things about a stored frame that `read` accepts all the same, one sentence each."""
 
 
 @runtime_checkable
 class EncodedSource(Protocol):
-    """What a source can tell besides whose depth lies in files as numbers of some unit."""
+    """A source whose depth is stored as numbers of some unit."""
 
     def encoding(self, index: int) -> str:
-        """How a frame's depth is stored: a name of `encodings.ENCODINGS`, or words where the form has its own unit."""
+        """How a frame's depth is stored: a name of `encodings.ENCODINGS`, or text where the form has its own unit."""
 
     def stored_depth(self, index: int) -> NDArray[Any]:
-        """(H,W) or (H,W,1) depth of a frame in the numbers its file holds; a DataError as from `Source.read`."""
+        """(H,W) or (H,W,1) depth of a frame as stored, not yet metres; a DataError as from `Source.read`."""
 
 
 @runtime_checkable
 class ShardedSource(Protocol):
-    """What a source can do besides whose frames lie in shards, which may have to be fetched before they are read."""
+    """A source whose frames are in shards, which may have to be downloaded before they are read."""
 
-    remote: bool  # whether they have to be
+    remote: bool  # whether they have to be downloaded
 
     @property
     def shard_numbers(self) -> NDArray[np.int64]:
         """The number of the shard of each frame."""
 
     def fetch(self, number: int) -> None:
-        """Have a shard on this node, for reading it soon."""
+        """Download a shard to this node where it is remote, for reading it soon."""
 
     def hold(self, numbers: Iterable[int]) -> None:
-        """Have shards on this node, and open here, so that processes forked from this one can read them as well."""
+        """Open shards in this process, so that processes forked from it can read them as well."""
 
     def refuse_misfit(self, numbers: Iterable[int]) -> None:
-        """Raise ResourceError where this node has no room for these shards at once."""
+        """Raise ResourceError where this node has no space for these shards at once."""
 
 
 def notes(source: Source) -> tuple[str, ...]:
-    """What a source has left out, and why, one sentence each, where it can tell."""
+    """The frames that a source has left out, and why, one sentence each."""
     return tuple(getattr(source, "notes", ()))
 
 

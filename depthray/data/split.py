@@ -1,9 +1,9 @@
-"""Which frames train, which are held out. A scene is never on both sides."""
+"""The split of frames into train, val and test. A scene is never on two sides: its frames look alike."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,7 +35,7 @@ def split(frames: Sequence[Frame], section: Data) -> Split:
 
 
 def side(frames: Sequence[Frame], section: Data, name: str) -> list[int]:
-    """The frames of one side, or of 'all'; only that side has to have some."""
+    """The indices of the frames of one side, or of 'all'; only that side must not be empty."""
     if name not in (*SIDES, "all"):
         raise UsageError(f"no split '{name}'{did_you_mean(name, (*SIDES, 'all'))}")
     if name == "all":
@@ -83,22 +83,19 @@ def _choose(scenes: dict[str, int], section: Data) -> set[str]:
     """Scenes in the order of a hash, as long as they fit into val_fraction of the frames; at least the smallest one."""
     if len(scenes) < 2 or section.val_fraction == 0:
         return set()
+    # A hash, not a shuffle: a scene that is added later moves few others to the other side.
     order = sorted(scenes, key=lambda scene: sha256(f"{section.split_seed}/{scene}".encode()).digest())
-    room = section.val_fraction * sum(scenes.values())
+    left = section.val_fraction * sum(scenes.values())  # frames that may still be held out
     held: set[str] = set()
-    for scene in _all_but_one(order):
-        if scenes[scene] <= room + 1e-9:
+    for scene in order[:-1]:  # even with val_fraction=1 something is left to train on
+        if scenes[scene] <= left + 1e-9:  # the product above may be just below a whole number
             held.add(scene)
-            room -= scenes[scene]
+            left -= scenes[scene]
     return held or {min(order, key=lambda scene: scenes[scene])}
-
-
-def _all_but_one(order: Sequence[str]) -> Iterable[str]:
-    return order[:-1]  # even with val_fraction=1 something is left to train on
 
 
 def _why_no_val(frames: Sequence[Frame], section: Data) -> str:
     if section.val_fraction == 0:
         return "data.val_fraction is 0 and the index declares no val frames"
     count = len({frame.scene for frame in frames if frame.split != "test"})
-    return f"whole scenes are held out, and there is {count} scene; declare a `split` column or bring more scenes"
+    return f"whole scenes are held out, and there is {count} scene; declare a `split` column or add more scenes"

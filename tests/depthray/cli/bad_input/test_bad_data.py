@@ -153,7 +153,7 @@ def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Pa
     nothing = "looks like none of bts, "
     places = {
         tmp_path / "nowhere": "nowhere does not exist",
-        loop: "loop is a link that leads nowhere",
+        loop: "loop is a broken link",
         file: nothing,
         tmp_path / "empty": nothing,
     }
