@@ -9,7 +9,18 @@ from torch import nn
 
 from depthray import models
 from depthray.config.sections import Model
-from depthray.models.bifpn import COARSE, EPSILON, LEVELS, NODES, VARIANTS, BiFPN, Block, Inception, Trainable, build
+from depthray.models.bifpn import (
+    COARSE,
+    EPSILON,
+    LEVELS,
+    NODES,
+    VARIANTS,
+    BiFPN,
+    BiFPNBlock,
+    Inception,
+    TrainableFusion,
+    build,
+)
 
 CHANNELS = (40, 112, 192, 320, 1280)
 
@@ -84,7 +95,7 @@ def test_nodes_divide_by_their_number_of_inputs_save_for_two_slips(fusion):
 
 
 def test_weights_change_what_a_node_takes_and_a_negative_one_goes_on_learning():
-    fuse = Trainable(2)
+    fuse = TrainableFusion(2)
     maps = [torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)]
     with torch.no_grad():
         fuse.weight.copy_(torch.tensor([-3.0, 1.0]))
@@ -95,7 +106,7 @@ def test_weights_change_what_a_node_takes_and_a_negative_one_goes_on_learning():
 
 
 def test_weights_of_zero_give_zero_not_nan():
-    fuse = Trainable(3)
+    fuse = TrainableFusion(3)
     nn.init.zeros_(fuse.weight)
     assert not fuse([torch.ones(1, 1, 1, 1)] * 3).any()
 
@@ -116,7 +127,7 @@ def test_answers_have_the_sizes_of_the_levels():
 @pytest.mark.parametrize(("fusion", "used"), [("trainable", True), ("constant", False)])
 def test_coarse_answers_count_only_when_mended(fusion, used):
     torch.manual_seed(0)
-    block, levels = Block(CHANNELS, fusion=fusion).eval(), levels_of()
+    block, levels = BiFPNBlock(CHANNELS, fusion=fusion).eval(), levels_of()
     with torch.no_grad():
         before = block(levels)
         [block.bifpn.node[name].norm.bias.add_(torch.randn(64)) for name in COARSE]
@@ -135,7 +146,7 @@ def test_only_the_originals_unused_nodes_are_frozen(trained, constant):
 @pytest.mark.parametrize("fusion", ["trainable", "constant"])
 def test_every_trained_parameter_gets_a_gradient(fusion):
     torch.manual_seed(0)
-    block = Block(CHANNELS, fusion=fusion).train()
+    block = BiFPNBlock(CHANNELS, fusion=fusion).train()
     answer = block(levels_of())
     (answer * torch.rand(answer.shape)).sum().backward()
     parameters = {name: value for name, value in block.named_parameters() if value.requires_grad}

@@ -10,7 +10,7 @@ from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.depthmasknet import build
 
-WITHOUT_ROW = ("Sequential", "ModuleList", "Planes", "Metres")  # they hold layers, or only rescale
+WITHOUT_ROW = ("Sequential", "ModuleList", "InputStack", "DepthHead")  # they hold layers, or only rescale
 BOTH = ["all", "code"]
 
 
@@ -30,7 +30,7 @@ def encoder(taken, given, side):
         *convolved(given, given, side),
         ("Conv2d", (given, side, side), taken * given),
         ("BatchNorm2d", (given, side, side), 2 * given),
-        ("Encoder", (given, side, side), 0),
+        ("EncoderBlock", (given, side, side), 0),
     ]
 
 
@@ -40,7 +40,7 @@ def decoder(taken, given, side):
         ("Conv2d", (given, side // 2, side // 2), taken * given + given),
         *convolved(given, given, side),
         *convolved(given, given, side),
-        ("Decoder", (given, side, side), 0),
+        ("DecoderBlock", (given, side, side), 0),
     ]
 
 
@@ -130,7 +130,7 @@ def test_laterals_are_the_maps_of_the_way_down(model):
     assert torch.equal(taken["m3"][1], joined)
     assert torch.equal(taken["d1"][1], taken["m1"][0])
     with torch.no_grad():
-        stem = model.image(model.image_planes(pair()))
+        stem = model.image(model.image_stack(pair()))
     assert torch.equal(taken["m4"][1], stem)
 
 

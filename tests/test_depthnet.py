@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from depthray.errors import UsageError
-from depthray.models.depthnet import Classes, build
+from depthray.models.depthnet import ClassChannels, build
 
 
 def count(model):
@@ -111,14 +111,14 @@ def test_original_stacking_needs_an_image():
 
 
 def test_ids_become_one_plane_each_and_unknown_ids_none():
-    planes = Classes("onehot", 3)(torch.tensor([[[[0, 2], [3, -1]]]]))
+    planes = ClassChannels("onehot", 3)(torch.tensor([[[[0, 2], [3, -1]]]]))
     assert planes[0, :, 0, 0].tolist() == [1, 0, 0]
     assert planes[0, :, 0, 1].tolist() == [0, 0, 1]
     assert not planes[0, :, 1].any()
 
 
 def test_unknown_ids_share_one_description():
-    planes = Classes("embedding", 3)(torch.tensor([[[[0, 2], [3, -1]]]]))
+    planes = ClassChannels("embedding", 3)(torch.tensor([[[[0, 2], [3, -1]]]]))
     assert torch.equal(planes[0, :, 1, 0], planes[0, :, 1, 1])
     assert not torch.equal(planes[0, :, 0, 0], planes[0, :, 0, 1])
     assert not torch.equal(planes[0, :, 1, 0], planes[0, :, 0, 1])

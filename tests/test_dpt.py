@@ -9,8 +9,8 @@ from torch import nn
 
 from depthray.errors import UsageError
 from depthray.models import dpt
-from depthray.models._vit import Shape, ViT
-from depthray.models.dpt import build, rename
+from depthray.models.dpt import build, translate_key
+from depthray.models.layers.vit import ViT, ViTShape
 
 # Published metric checkpoints: encoder width, blocks, channels of the decoder and of its levels, parameters.
 PUBLISHED = {
@@ -74,18 +74,18 @@ def test_every_published_weight_has_its_place(size):
     assert numel(shapes.values()) == PUBLISHED[size][-1]
     with torch.device("meta"):
         ours = {key: tuple(value.shape) for key, value in build(size=size).state_dict().items()}
-    assert {rename(key): shape for key, shape in shapes.items() if rename(key)} == ours
+    assert {translate_key(key): shape for key, shape in shapes.items() if translate_key(key)} == ours
 
 
 def test_only_two_published_parts_are_read_by_nothing():
-    idle = {re.sub(r"\.conv.*", "", key) for key in published("vits") if rename(key) is None}
+    idle = {re.sub(r"\.conv.*", "", key) for key in published("vits") if translate_key(key) is None}
     assert idle == {"pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1"}
-    assert numel(shape for key, shape in published("vits").items() if rename(key) is None) == 384 + 2 * 36_928
+    assert numel(shape for key, shape in published("vits").items() if translate_key(key) is None) == 384 + 2 * 36_928
 
 
 @pytest.mark.parametrize("key", ["encoder.norm.bias", "depth_head.scratch.refinenet4.resConfUnit2.conv1.bias"])
 def test_our_own_names_stay(key):
-    assert rename(key) == key
+    assert translate_key(key) == key
 
 
 def test_encoder_is_called_so_for_its_learning_rate():
@@ -105,7 +105,7 @@ def weights(tmp_path):
 @pytest.mark.parametrize("file", ["weights.pth", "weights.safetensors"])
 def test_published_weights_come_from_a_file(tmp_path, weights, file):
     ours = build(size="tiny", pretrained=str(tmp_path / file)).state_dict()
-    theirs = {rename(key): value for key, value in weights.items()}
+    theirs = {translate_key(key): value for key, value in weights.items()}
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -123,7 +123,7 @@ def test_weights_of_another_size_are_refused(tmp_path, weights):
 
 
 def test_no_weights_are_fetched():
-    with pytest.raises(UsageError, match="model.pretrained=true: dpt fetches no weights; give the path"):
+    with pytest.raises(UsageError, match="model.pretrained=true: dpt downloads no weights; give the path"):
         build(size="tiny", pretrained=True)
 
 
@@ -150,7 +150,7 @@ def test_depth_is_a_share_of_max_depth():
 
 
 def test_positions_are_kept_at_the_stored_size_and_smooth_at_others():
-    encoder = ViT(Shape(width=8, blocks=1, heads=2, taps=(0, 0, 0, 0), grid=6))
+    encoder = ViT(ViTShape(width=8, blocks=1, heads=2, taps=(0, 0, 0, 0), grid=6))
     ramp = torch.arange(6.0).view(1, 6).expand(6, 6).reshape(1, 36, 1).expand(1, 36, 8)  # the column of each patch
     with torch.no_grad():
         encoder.pos_embed[:, 1:] = ramp
@@ -166,7 +166,7 @@ def test_positions_are_kept_at_the_stored_size_and_smooth_at_others():
 
 def test_maps_keep_the_layout_of_the_patches():
     """A patch moved in the image moves in the maps: without blocks and positions, nothing else may happen."""
-    encoder = ViT(Shape(width=8, blocks=1, heads=2, taps=(0, 0, 0, 0), grid=4)).eval()
+    encoder = ViT(ViTShape(width=8, blocks=1, heads=2, taps=(0, 0, 0, 0), grid=4)).eval()
     with torch.no_grad():
         encoder.pos_embed.zero_()
         image = torch.rand(1, 3, 28, 42)

@@ -7,9 +7,9 @@ from torch import nn
 from torchvision.models import get_model
 
 from depthray.errors import UsageError
-from depthray.models import _encoders
-from depthray.models._encoders import build_encoder, planes_for, widen
-from depthray.models._inputs import plane_count
+from depthray.models.layers import encoders
+from depthray.models.layers.encoders import build_encoder, build_stack, widen
+from depthray.models.layers.inputs import input_channels
 
 
 def count(model):
@@ -31,7 +31,7 @@ def test_parameters_without_classifier(name, parameters):
         assert count(build_encoder(name, ("image",))) == parameters
 
 
-@pytest.mark.parametrize("name", [name for name in _encoders.ENCODERS if name != "efficientnet_b0"])
+@pytest.mark.parametrize("name", [name for name in encoders.ENCODERS if name != "efficientnet_b0"])
 def test_five_maps_each_half_of_the_one_before(name):
     with torch.device("meta"):
         encoder = build_encoder(name, ("image",))
@@ -90,7 +90,7 @@ def test_only_the_image_counts_after_widening(name):
     narrow = build_encoder(name, ("image",)).eval()
     torch.manual_seed(0)
     wide = build_encoder(name, inputs).eval()
-    planes = torch.randn(1, plane_count(inputs), 32, 32)
+    planes = torch.randn(1, input_channels(inputs), 32, 32)
     with torch.no_grad():
         assert torch.allclose(wide(planes)[-1], narrow(planes[:, 2:5])[-1], atol=1e-5)
 
@@ -115,5 +115,5 @@ def test_an_untrained_bottleneck_resnet_stays_calm():
 
 @pytest.mark.parametrize(("normalise", "red"), [("imagenet", 0.515 / 0.229), ("none", 1.0)])
 def test_colours_are_normalised_or_left(normalise, red):
-    planes = planes_for(("image",), max_depth=10.0, normalise=normalise)({"image": torch.ones(1, 3, 1, 1)})
+    planes = build_stack(("image",), max_depth=10.0, normalise=normalise)({"image": torch.ones(1, 3, 1, 1)})
     assert planes[0, 0].item() == pytest.approx(red)

@@ -116,8 +116,8 @@ def test_an_untrained_resnet101_predicts_sensible_depths_in_evaluation_too():
 def test_colours_in_0_1_are_an_option():
     image = torch.full((1, 3, 2, 2), 0.5)
     with torch.device("meta"):
-        assert build(encoder="resnet18", normalise="none").planes.mean.shape == (1, 3, 1, 1)
-    assert torch.equal(build(encoder="resnet18", normalise="none").planes({"image": image}), image)
+        assert build(encoder="resnet18", normalise="none").stack.mean.shape == (1, 3, 1, 1)
+    assert torch.equal(build(encoder="resnet18", normalise="none").stack({"image": image}), image)
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)

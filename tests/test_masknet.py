@@ -10,7 +10,7 @@ from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.masknet import build
 
-WITHOUT_ROW = ("Sequential", "Planes")  # they hold layers, or only prepare the input
+WITHOUT_ROW = ("Sequential", "InputStack")  # they hold layers, or only prepare the input
 ROWS = [
     ("Conv2d", 32, 896),
     ("BatchNorm2d", 32, 64),
@@ -51,7 +51,7 @@ def test_background_comes_first(model):
     batch = pair()
     with torch.no_grad():
         model(batch)
-        first = model.background(model.background_planes(batch))
+        first = model.background(model.background_stack(batch))
     assert order[:2] == ["background", "image"]
     assert torch.equal(seen[0][:, :32], first)
 

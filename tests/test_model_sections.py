@@ -18,8 +18,8 @@ from torch import nn
 from depthray import models
 from depthray.config.sections import Model
 from depthray.errors import DataError, UsageError
-from depthray.models import _inputs
-from depthray.models._encoders import widen
+from depthray.models.layers import inputs as _inputs
+from depthray.models.layers.encoders import widen
 
 ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
 
@@ -125,7 +125,7 @@ def test_run_cuts_coarse_maps_by_share(size):
 
 
 def test_planes_of_each_input():
-    planes = _inputs.Planes(("sparse", "semantics", "instances"), max_depth=10.0)
+    planes = _inputs.InputStack(("sparse", "semantics", "instances"), max_depth=10.0)
     ids = torch.tensor([[[[5, 5], [5, 6]]]])
     out = planes({"sparse": torch.tensor([[[[0.0, 2.5], [5.0, 10.0]]]]), "semantics": ids, "instances": ids})
     assert out.shape == (1, 13, 2, 2)
@@ -141,7 +141,7 @@ def test_samples_are_kept_and_spread_over_the_map():
     sparse = torch.zeros_like(slope)
     places = torch.randperm(33 * 40, generator=torch.Generator().manual_seed(0))[:80]
     sparse.view(-1)[places] = slope.view(-1)[places]
-    whole = _inputs.filled(torch.cat([sparse, torch.zeros_like(sparse)]))
+    whole = _inputs.fill_sparse(torch.cat([sparse, torch.zeros_like(sparse)]))
     assert torch.equal(whole[0].view(-1)[places], slope.view(-1)[places])
     assert (whole[:1] - slope).abs().mean() < 0.1
     assert whole[1].abs().max() == 0
@@ -161,7 +161,7 @@ def test_an_untrained_network_starts_from_the_samples(name):
 
 
 def test_image_is_normalised_as_imagenet_was():
-    white = _inputs.Planes(("image",), max_depth=10.0)({"image": torch.ones(1, 3, 1, 1)})
+    white = _inputs.InputStack(("image",), max_depth=10.0)({"image": torch.ones(1, 3, 1, 1)})
     assert white.flatten().tolist() == pytest.approx([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225])
 
 

@@ -133,7 +133,7 @@ def test_maps_have_the_promised_size_and_depth_is_metric(model, size):
     with torch.no_grad():
         prediction = models.run(model, some(model.inputs, 2, *size))
     assert set(prediction) <= {"depth", "pyramid", "mask"} and {"depth", "mask"} & set(prediction)
-    assert set(prediction) == set(getattr(model, "gives", ("depth",)))
+    assert set(prediction) == set(getattr(model, "outputs", ("depth",)))
     for key in {"depth", "mask"} & set(prediction):
         assert prediction[key].shape == (2, 1, *(math.ceil(side / getattr(model, "reduction", 1)) for side in size))
         assert prediction[key].dtype == torch.float32

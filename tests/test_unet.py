@@ -160,7 +160,7 @@ def test_failed_download_says_what_to_do(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(UsageError, match=r"resnet18 could not be fetched .*no route.* model.pretrained=path/to"):
+    with pytest.raises(UsageError, match=r"resnet18 could not be downloaded .*no route.* model.pretrained=path/to"):
         build(encoder="resnet18", pretrained=True)
 
 

@@ -2,7 +2,7 @@
 
 A network takes a batch and returns a prediction; it states `inputs`, the batch keys it reads, and `stride`, of which
 height and width must be multiples. `run` pads for that, so callers never do. One whose prediction is not depth alone
-states its maps as `gives`.
+states its maps as `outputs`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from depthray.errors import DataError, UsageError, did_you_mean
 
-if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do without it
+if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do not need it
     from torch import Tensor, nn
 
     from depthray.batch import Batch, Prediction
@@ -63,18 +63,19 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
 
 
 def check_ids(model: nn.Module, batch: Batch) -> None:
-    """Refuse class ids that the network would take for others. Meant for a batch on the CPU, where looking is cheap."""
-    parts: list[Any] = list(model.modules())
-    told = [part.told_apart for part in parts if hasattr(part, "told_apart")]
-    if not told or "semantics" not in batch:
+    """Refuse class ids beyond the network's classes. Call it with a batch on the CPU, where reading values is cheap."""
+    modules: list[Any] = list(model.modules())
+    counts = [module.num_classes for module in modules if hasattr(module, "num_classes")]
+    if not counts or "semantics" not in batch:
         return
-    largest = batch["semantics"].amax(dim=(1, 2, 3)).tolist()
-    for place, number in enumerate(largest):
-        if number >= min(told):
-            where = f"sample '{batch['id'][place]}'" if "id" in batch else "semantics"
+    largest = batch["semantics"].amax(dim=(1, 2, 3)).tolist()  # (B,1,H,W) -> one id an image
+    for index, number in enumerate(largest):
+        if number >= min(counts):
+            where = f"sample '{batch['id'][index]}'" if "id" in batch else "semantics"
             raise DataError(
-                f"{where}: class id {number}, but this network tells 0 to {min(told) - 1} apart; give data of fewer "
-                "classes, more of them to the network (model.classes, if it has that), or no semantics in data.inputs"
+                f"{where}: class id {number} is out of range: this network has {min(counts)} classes "
+                f"(0 to {min(counts) - 1}); set model.classes={number + 1} if it has that option, give data of fewer "
+                "classes, or leave semantics out of data.inputs"
             )
 
 

@@ -1,7 +1,7 @@
 """DepthNet of many inputs and five scales (seed system 000): image, sparse depth and classes in, a depth pyramid out.
 
 A contracting and an expanding half joined by skips, with a prediction at 1/32, 1/16, 1/8 and 1/4 of the size and one
-at 1/2 that is enlarged to the input's. The original stacked RGB, one plane of sparse depth and two planes of zeros,
+at 1/2 that is upsampled to the input's. The original stacked RGB, one channel of sparse depth and two of zeros,
 read no classes, had no norm and left the sign of its depth open: `stacking: original`, `norm: none`, `head: none`
 (or `elu`, its post-processing).
 """
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models._blocks import Metres
-from depthray.models._inputs import Planes, guide, plane_count
+from depthray.models.layers.blocks import DepthHead
+from depthray.models.layers.inputs import InputStack, guide, input_channels
 
 Norm = Literal["group", "none"]
 Head = Literal["sigmoid", "elu", "none"]
 
 GROUPS = 8
-EMBEDDED = 8  # planes an embedded class is described by
+EMBEDDED = 8  # channels of an embedded class
 CLASSES = {"embedding": 1024, "onehot": 41}  # every id of NYU Depth v2; its usual 40 classes and 0 for none
 DOWN = ((32, 1), (64, 1), (128, 2), (256, 2), (256, 2), (512, 2))  # channels and convolutions of each halving
 UP = (256, 128, 64, 32, 32)  # channels of each doubling
@@ -38,50 +38,50 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Classes(nn.Module):
-    """Class ids as planes. An id outside 0 .. classes - 1 is unknown: a row of its own, or no plane set.
+class ClassChannels(nn.Module):
+    """Class ids as channels. An id outside 0 .. classes - 1 is unknown: a row of its own, or no channel set.
 
     Only those below 0 should come here: `models.check_ids` refuses frames with others.
     """
 
     def __init__(self, kind: Literal["embedding", "onehot"], classes: int) -> None:
         super().__init__()
-        self.classes = self.told_apart = classes
+        self.num_classes = classes
         self.embedding = nn.Embedding(classes + 1, EMBEDDED) if kind == "embedding" else None
-        self.planes = EMBEDDED if kind == "embedding" else classes
+        self.channels = EMBEDDED if kind == "embedding" else classes
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(B,1,H,W) ids -> (B,C,H,W) planes"""
-        known = (ids >= 0) & (ids < self.classes)
-        index = torch.where(known, ids, self.classes)
+        """(B,1,H,W) ids -> (B,C,H,W)"""
+        known = (ids >= 0) & (ids < self.num_classes)
+        index = torch.where(known, ids, self.num_classes)
         if self.embedding is not None:
-            described: Tensor = self.embedding(index[:, 0]).permute(0, 3, 1, 2)
-            return described
-        numbers = torch.arange(self.classes, device=ids.device).view(1, -1, 1, 1)
-        return (index == numbers).float()
+            embedded: Tensor = self.embedding(index[:, 0]).permute(0, 3, 1, 2)  # (B,H,W,8) -> (B,8,H,W)
+            return embedded
+        numbers = torch.arange(self.num_classes, device=ids.device).view(1, -1, 1, 1)
+        return (index == numbers).float()  # (B,1,H,W) against (1,C,1,1) -> (B,C,H,W)
 
 
-class Stack(nn.Module):
+class ClassStack(nn.Module):
     """All inputs stacked: classes as `Classes` has them, everything else as every model here sees it."""
 
-    def __init__(self, inputs: tuple[str, ...], classes: Classes, *, max_depth: float) -> None:
+    def __init__(self, inputs: tuple[str, ...], classes: ClassChannels, *, max_depth: float) -> None:
         super().__init__()
         self.inputs = inputs
         rest = tuple(key for key in inputs if key != "semantics")
-        self.rest = Planes(rest, max_depth=max_depth) if rest else None
+        self.rest = InputStack(rest, max_depth=max_depth) if rest else None
         self.classes = classes if "semantics" in inputs else None
-        self.count = plane_count(rest) + (classes.planes if self.classes else 0)
+        self.count = input_channels(rest) + (classes.channels if self.classes else 0)
 
     def forward(self, batch: Batch) -> Tensor:
-        """inputs of a batch -> (B,C,H,W) planes of about unit size"""
-        planes = [self.rest(batch)] if self.rest is not None else []
+        """inputs of a batch -> (B,C,H,W) of about unit size"""
+        channels = [self.rest(batch)] if self.rest is not None else []
         if self.classes is not None:
-            planes.append(self.classes(batch["semantics"]))
-        return torch.cat(planes, dim=1)
+            channels.append(self.classes(batch["semantics"]))
+        return torch.cat(channels, dim=1)
 
 
 class OriginalStack(nn.Module):
-    """The six planes of the original: RGB, sparse depth as a share of max_depth, two of zeros."""
+    """The six channels of the original: RGB, sparse depth as a share of max_depth, two of zeros."""
 
     count = 6
 
@@ -91,72 +91,73 @@ class OriginalStack(nn.Module):
             raise UsageError("model.stacking=original: needs 'image' among data.inputs")
         self.inputs = tuple(key for key in inputs if key in ("image", "sparse"))
         self.max_depth = max_depth
-        self.image = Planes(("image",), max_depth=max_depth)
+        self.image = InputStack(("image",), max_depth=max_depth)
 
     def forward(self, batch: Batch) -> Tensor:
-        """inputs of a batch -> (B,6,H,W) planes"""
+        """inputs of a batch -> (B,6,H,W)"""
         image = self.image(batch)
         blank = torch.zeros_like(image[:, :1])
         sparse = batch["sparse"] / self.max_depth if "sparse" in self.inputs else blank
         return torch.cat([image, sparse, blank, blank], dim=1)
 
 
-def _block(taken: int, given: int, *, norm: Norm, stride: int = 1) -> nn.Sequential:
+def _block(in_channels: int, out_channels: int, *, norm: Norm, stride: int = 1) -> nn.Sequential:
     """A 3x3 convolution, norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(taken, given, 3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(GROUPS, given) if norm == "group" else nn.Identity(),
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(GROUPS, out_channels) if norm == "group" else nn.Identity(),
         nn.ReLU(inplace=True),
     )
 
 
-def _down(taken: int, given: int, *, blocks: int, norm: Norm) -> nn.Sequential:
+def _down(in_channels: int, out_channels: int, *, blocks: int, norm: Norm) -> nn.Sequential:
     """Halve the size, then convolve on."""
-    more = [_block(given, given, norm=norm) for _ in range(blocks - 1)]
-    return nn.Sequential(_block(taken, given, norm=norm, stride=2), *more)
+    more = [_block(out_channels, out_channels, norm=norm) for _ in range(blocks - 1)]
+    return nn.Sequential(_block(in_channels, out_channels, norm=norm, stride=2), *more)
 
 
 class DepthNet(nn.Module):
     """Six halvings, five doublings joined to the half that came before, five predictions."""
 
     stride = 64
-    gives = ("depth", "pyramid")
+    outputs = ("depth", "pyramid")
 
     def __init__(
-        self, stack: Stack | OriginalStack, *, norm: Norm, head: Head, dropout: float, max_depth: float
+        self, stack: ClassStack | OriginalStack, *, norm: Norm, head: Head, dropout: float, max_depth: float
     ) -> None:
         super().__init__()
         self.inputs = stack.inputs
         self.kind = head
         self.max_depth = max_depth
-        self.share = Metres("sigmoid", max_depth=max_depth)
-        self.guided = head == "sigmoid" and isinstance(stack, Stack)  # the original knew nothing of it
+        self.head = DepthHead("sigmoid", max_depth=max_depth)
+        self.guided = head == "sigmoid" and isinstance(stack, ClassStack)  # the original was not guided by sparse depth
         self.stack = stack
         self.drop = nn.Dropout2d(dropout)
         widths = [width for width, _ in DOWN]
         self.down = nn.ModuleList(
-            _down(taken, given, blocks=blocks, norm=norm)
-            for taken, (given, blocks) in zip((stack.count, *widths), DOWN, strict=False)
+            _down(width_in, width_out, blocks=blocks, norm=norm)
+            for width_in, (width_out, blocks) in zip((stack.count, *widths), DOWN, strict=False)
         )
-        joined = [given + skip for given, skip in zip(UP, (*widths[-2:0:-1], 0), strict=True)]
+        joined = [width + skip for width, skip in zip(UP, (*widths[-2:0:-1], 0), strict=True)]
         self.up = nn.ModuleList(
-            _block(taken, given, norm=norm) for taken, given in zip((widths[-1], *joined), UP, strict=False)
+            _block(width_in, width_out, norm=norm)
+            for width_in, width_out in zip((widths[-1], *joined), UP, strict=False)
         )
         self.heads = nn.ModuleList(nn.Conv2d(channels, 1, 3, padding=1) for channels in joined)
-        self._start()
+        self._init_weights()
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth and a pyramid at 1/4, 1/8, 1/16, 1/32, metres, float32"""
-        planes = self.stack(batch)
-        logits = self._logits(self._features(planes))
-        whole = F.interpolate(logits[-1], size=planes.shape[-2:], mode="bilinear", align_corners=False)
+        stacked = self.stack(batch)
+        logits = self._logits(self._features(stacked))
+        full = F.interpolate(logits[-1], size=stacked.shape[-2:], mode="bilinear", align_corners=False)  # (B,1,H,W)
         start = guide(batch, self.inputs) if self.guided else None
-        depth, *pyramid = (self._metres(level, start) for level in (whole, *logits[-2::-1]))
+        depth, *pyramid = (self._metres(level, start) for level in (full, *logits[-2::-1]))
         return {"depth": depth, "pyramid": pyramid}
 
-    def _features(self, planes: Tensor) -> list[Tensor]:
-        """(B,C,H,W) planes -> six maps, 1/2 to 1/64 of the size"""
-        features = [self.down[0](planes)]
+    def _features(self, stacked: Tensor) -> list[Tensor]:
+        """(B,C,H,W) inputs -> six maps, 1/2 to 1/64 of the size"""
+        features = [self.down[0](stacked)]
         for down in list(self.down)[1:]:
             features.append(down(self.drop(features[-1])))
         return features
@@ -174,11 +175,11 @@ class DepthNet(nn.Module):
     def _metres(self, logits: Tensor, start: Tensor | None) -> Tensor:
         """(B,1,h,w) logits, (B,1,H,W) metres to start from -> (B,1,h,w) metres"""
         if self.kind == "sigmoid":
-            metres: Tensor = self.share(logits, start)
+            metres: Tensor = self.head(logits, start)
             return metres
         return F.elu(logits) + 1 if self.kind == "elu" else logits
 
-    def _start(self) -> None:
+    def _init_weights(self) -> None:
         """Xavier-normal convolutions, and heads that begin at a usual depth."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -208,13 +209,13 @@ def build(
 ) -> DepthNet:
     """The network of a recipe's `model` section; any inputs go, e.g. ("image",) or ("image", "sparse").
 
-    `classes`: ids 0 .. classes - 1 are told apart; by default 1024 embedded, 41 as planes.
+    `classes`: ids are 0 .. classes - 1; by default 1024 embedded, 41 one-hot.
     `head`: metres = max_depth * sigmoid, or ELU + 1, or the bare output, which may be negative.
     """
     count = CLASSES[semantics] if classes is None else classes
     stack = (
         OriginalStack(inputs, max_depth=max_depth)
         if stacking == "original"
-        else Stack(inputs, Classes(semantics, count), max_depth=max_depth)
+        else ClassStack(inputs, ClassChannels(semantics, count), max_depth=max_depth)
     )
     return DepthNet(stack, norm=norm, head=head, dropout=dropout, max_depth=max_depth)

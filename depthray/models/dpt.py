@@ -1,10 +1,10 @@
-"""Dense prediction transformer, a present-day anchor beside the seed systems: metres = max_depth * sigmoid.
+"""Dense prediction transformer, a present-day reference for the seed systems: metres = max_depth * sigmoid.
 
 The encoder is DINOv2's, the decoder that of DPT (Ranftl et al. 2021) as Depth Anything V2 has it, and `pretrained`
 reads the metric checkpoints published for that: `max_depth: 20` for the indoor ones (Hypersim), 80 for the outdoor
 ones (Virtual KITTI). Their preprocessing is the image / 255 normalised as for ImageNet, as `Planes` does, and resized
 bicubically with its aspect kept to 518 pixels of the shorter side and a multiple of 14 of the longer: `data.fit=aspect`
-with a `data.size` whose shorter side is 518. Other sizes go too, at a lower score.
+with a `data.size` whose shorter side is 518. Other sizes work too, at a lower score.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models._blocks import Metres, enlarge
-from depthray.models._encoders import widen
-from depthray.models._inputs import Planes, guide
-from depthray.models._vit import PATCH, Shape, ViT
-from depthray.models._weights import load_weights
+from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.encoders import widen
+from depthray.models.layers.inputs import InputStack, guide
+from depthray.models.layers.vit import PATCH, ViT, ViTShape
+from depthray.models.layers.weights import load_weights
 
 Size = Literal["tiny", "vits", "vitb", "vitl"]
 
-SHAPES: dict[Size, Shape] = {
-    "tiny": Shape(width=48, blocks=4, heads=3, taps=(0, 1, 2, 3), grid=8),
-    "vits": Shape(width=384, blocks=12, heads=6, taps=(2, 5, 8, 11)),
-    "vitb": Shape(width=768, blocks=12, heads=12, taps=(2, 5, 8, 11)),
-    "vitl": Shape(width=1024, blocks=24, heads=16, taps=(4, 11, 17, 23)),
+SHAPES: dict[Size, ViTShape] = {
+    "tiny": ViTShape(width=48, blocks=4, heads=3, taps=(0, 1, 2, 3), grid=8),
+    "vits": ViTShape(width=384, blocks=12, heads=6, taps=(2, 5, 8, 11)),
+    "vitb": ViTShape(width=768, blocks=12, heads=12, taps=(2, 5, 8, 11)),
+    "vitl": ViTShape(width=1024, blocks=24, heads=16, taps=(4, 11, 17, 23)),
 }
 LEVELS: dict[Size, tuple[int, int, int, int]] = {  # channels of the four maps a decoder begins with
     "tiny": (16, 24, 32, 48),
@@ -39,21 +39,21 @@ LEVELS: dict[Size, tuple[int, int, int, int]] = {  # channels of the four maps a
 }
 FUSED: dict[Size, int] = {"tiny": 16, "vits": 64, "vitb": 128, "vitl": 256}  # channels of the decoder
 LAST = 32  # channels before the logits
-# Published, though nothing reads them: patches are never masked here, and the coarsest level joins no other.
-IDLE = ("pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1.")
+# Published but unused: patches are never masked here, and the coarsest level joins no other.
+UNUSED = ("pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1.")
 
 VARIANTS: dict[str, dict[str, Any]] = {f"dpt-{size}": {"size": size} for size in SHAPES if size != "vits"}
 
 
-def rename(key: str) -> str | None:
-    """Name of a published weight -> its name here; None if nothing reads it. Names from here stay as they are."""
-    if key.startswith(IDLE):
+def translate_key(key: str) -> str | None:
+    """Name of a published weight -> its name here; None if it is unused. Names from here stay as they are."""
+    if key.startswith(UNUSED):
         return None
     return key.replace("pretrained.", "encoder.", 1) if key.startswith("pretrained.") else key
 
 
-class Residual(nn.Module):
-    """Two convolutions beside the input, each after a ReLU."""
+class ResidualConvUnit(nn.Module):
+    """Two convolutions, each after a ReLU, added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,21 +66,21 @@ class Residual(nn.Module):
         return added
 
 
-class Fusion(nn.Module):
-    """Join a finer level, convolve, enlarge."""
+class FeatureFusionBlock(nn.Module):
+    """Join a finer level, convolve, upsample."""
 
     def __init__(self, channels: int, *, joins: bool) -> None:
         super().__init__()
         self.out_conv = nn.Conv2d(channels, channels, 1)
-        self.resConfUnit1 = Residual(channels) if joins else None
-        self.resConfUnit2 = Residual(channels)
+        self.resConfUnit1 = ResidualConvUnit(channels) if joins else None
+        self.resConfUnit2 = ResidualConvUnit(channels)
 
     def forward(self, features: Tensor, finer: Tensor | None, *, size: tuple[int, int]) -> Tensor:
-        """(B,C,h,w) features, the level of that size -> (B,C,H,W) of the given size"""
+        """(B,C,h,w) features, the level of that size -> (B,C,H,W) of `size`"""
         if self.resConfUnit1 is not None and finer is not None:
             features = features + self.resConfUnit1(finer)
-        given: Tensor = self.out_conv(enlarge(self.resConfUnit2(features), size))
-        return given
+        fused: Tensor = self.out_conv(upsample(self.resConfUnit2(features), size))  # (B,C,H,W)
+        return fused
 
 
 class Scratch(nn.Module):
@@ -88,16 +88,16 @@ class Scratch(nn.Module):
 
     def __init__(self, levels: tuple[int, ...], channels: int) -> None:
         super().__init__()
-        for number, taken in enumerate(levels, start=1):
-            setattr(self, f"layer{number}_rn", nn.Conv2d(taken, channels, 3, padding=1, bias=False))
-            setattr(self, f"refinenet{number}", Fusion(channels, joins=number < len(levels)))
+        for number, count in enumerate(levels, start=1):
+            setattr(self, f"layer{number}_rn", nn.Conv2d(count, channels, 3, padding=1, bias=False))
+            setattr(self, f"refinenet{number}", FeatureFusionBlock(channels, joins=number < len(levels)))
         self.output_conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
         self.output_conv2 = nn.Sequential(
             nn.Conv2d(channels // 2, LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(LAST, 1, 1)
         )
 
     def forward(self, levels: list[Tensor], *, size: tuple[int, int]) -> Tensor:
-        """four levels (B,c,h,w), finest first -> (B,1,H,W) logits of the given size"""
+        """four levels (B,c,h,w), finest first -> (B,1,H,W) logits of `size`"""
         even = [getattr(self, f"layer{number}_rn")(level) for number, level in enumerate(levels, start=1)]
         sizes = [
             (2 * even[0].shape[-2], 2 * even[0].shape[-1]),
@@ -107,11 +107,11 @@ class Scratch(nn.Module):
         for number in range(len(even), 0, -1):
             finer = even[number - 1] if number < len(even) else None
             features = getattr(self, f"refinenet{number}")(features, finer, size=sizes[number - 1])
-        logits: Tensor = self.output_conv2(enlarge(self.output_conv1(features), size))
+        logits: Tensor = self.output_conv2(upsample(self.output_conv1(features), size))
         return logits
 
 
-class Decoder(nn.Module):
+class DPTDecoder(nn.Module):
     """Four maps of one size become levels at 4, 2, 1 and 1/2 times that size, then logits."""
 
     def __init__(self, width: int, levels: tuple[int, int, int, int], channels: int) -> None:
@@ -130,38 +130,39 @@ class Decoder(nn.Module):
     def forward(self, maps: list[Tensor], *, size: tuple[int, int]) -> Tensor:
         """four maps (B,C,h,w), shallowest first -> (B,1,H,W) logits"""
         steps = zip(self.projects, self.resize_layers, maps, strict=True)
-        logits: Tensor = self.scratch([resize(project(level)) for project, resize, level in steps], size=size)
+        levels = [resize(project(level)) for project, resize, level in steps]  # (B,c,4h,4w) to (B,c,h/2,w/2)
+        logits: Tensor = self.scratch(levels, size=size)
         return logits
 
 
 class DPT(nn.Module):
-    """Transformer, decoder, metres. Published names of weights are understood when a state is loaded."""
+    """Transformer, decoder, metres. `load_state_dict` takes the published names of weights too."""
 
     stride = PATCH
 
-    def __init__(self, planes: Planes, size: Size, *, max_depth: float) -> None:
+    def __init__(self, stack: InputStack, size: Size, *, max_depth: float) -> None:
         super().__init__()
-        self.inputs = planes.inputs
+        self.inputs = stack.inputs
         self.max_depth = max_depth
-        self.planes = planes
+        self.stack = stack
         self.encoder = ViT(SHAPES[size])
-        self.depth_head = Decoder(SHAPES[size].width, LEVELS[size], FUSED[size])
+        self.depth_head = DPTDecoder(SHAPES[size].width, LEVELS[size], FUSED[size])
         last: Any = self.depth_head.scratch.output_conv2[-1]
-        self.metres = Metres("sigmoid", max_depth=max_depth)
-        self.metres.starts_at(last)
-        self.register_load_state_dict_pre_hook(_rename_all)  # type: ignore[no-untyped-call]
+        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres.init_bias(last)
+        self.register_load_state_dict_pre_hook(_translate_keys)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
-        planes = self.planes(batch)
-        logits = self.depth_head(self.encoder(planes), size=(planes.shape[-2], planes.shape[-1]))
+        stacked = self.stack(batch)
+        logits = self.depth_head(self.encoder(stacked), size=(stacked.shape[-2], stacked.shape[-1]))
         return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 
-def _rename_all(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+def _translate_keys(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Rename in place what was published, below the prefix of the network."""
     for key in [key for key in state if key.startswith(prefix)]:
-        name = rename(key.removeprefix(prefix))
+        name = translate_key(key.removeprefix(prefix))
         weight = state.pop(key)
         if name is not None:
             state[prefix + name] = weight
@@ -179,8 +180,8 @@ def build(
     `pretrained`: path of a .pth or .safetensors file of Depth Anything V2, metric, of the same size.
     """
     if pretrained is True:
-        raise UsageError("model.pretrained=true: dpt fetches no weights; give the path of a downloaded file instead")
-    network = DPT(Planes(inputs, max_depth=max_depth), size, max_depth=max_depth)
+        raise UsageError("model.pretrained=true: dpt downloads no weights; give the path of a downloaded file instead")
+    network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth)
     if pretrained:
         load_weights(network, size, pretrained)
     network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)

@@ -1,8 +1,8 @@
 """Feature pyramid on a ResNet-101 (seed system 002): metres = max_depth * softplus, at a quarter of the input's size.
 
-From the coarsest map up, each level is the enlarged one below plus the encoder's map, smoothed; the smoothed map is
-what goes further. The original ended in a ReLU (`head: relu`): once all its answers are 0 it never learns again, for
-no gradient passes. It also fed colours in [0,1] to an encoder that knew normalised ones (`normalise: none`).
+From the coarsest map up, each level is the upsampled one below plus the encoder's map, smoothed; the smoothed map is
+what goes further. The original ended in a ReLU (`head: relu`): once all its outputs are 0 it never learns again, for
+no gradient passes. It also fed colours in [0,1] to an encoder trained on normalised ones (`normalise: none`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models._blocks import Metres, enlarge
-from depthray.models._encoders import Encoder, Normalise, build_encoder, planes_for
-from depthray.models._inputs import Planes, guide
+from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.encoders import Encoder, Normalise, build_encoder, build_stack
+from depthray.models.layers.inputs import InputStack, guide
 
 WIDTH = 256
 HEAD_WIDTH = 64
@@ -29,13 +29,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class FPN(nn.Module):
     """Encoder, three levels up from its coarsest map, two convolutions to logits."""
 
-    stride = 1  # each level enlarges to the next finer one, so any size goes through
+    stride = 1  # each level is upsampled to the next finer one, so any size works
     reduction = 4
 
-    def __init__(self, planes: Planes, encoder: Encoder, *, metres: Metres) -> None:
+    def __init__(self, stack: InputStack, encoder: Encoder, *, metres: DepthHead) -> None:
         super().__init__()
-        self.inputs = planes.inputs
-        self.planes = planes
+        self.inputs = stack.inputs
+        self.stack = stack
         self.encoder = encoder
         levels = encoder.channels[1:]
         self.lateral = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in levels)
@@ -43,20 +43,20 @@ class FPN(nn.Module):
         last = nn.Conv2d(HEAD_WIDTH, 1, 3, padding=1)
         self.head = nn.Sequential(nn.Conv2d(WIDTH, HEAD_WIDTH, 3, padding=1), nn.ReLU(inplace=True), last)
         self.metres = metres
-        metres.starts_at(last)
+        metres.init_bias(last)
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,ceil(H/4),ceil(W/4)) depth in metres, float32"""
-        _, *levels = self.encoder(self.planes(batch))
+        _, *levels = self.encoder(self.stack(batch))
         *finer, features = (lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
         for smooth, level in zip(reversed(self.smooth), reversed(finer), strict=True):
-            features = smooth(_onto(features, level))
+            features = smooth(_onto(features, level))  # (B,256,H/32,W/32), then 1/16, 1/8, 1/4
         return {"depth": self.metres(self.head(features), guide(batch, self.inputs))}
 
 
 def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
     """(B,C,h,w), (B,C,H,W) -> (B,C,H,W) their sum at the finer size"""
-    return enlarge(coarse, (fine.shape[-2], fine.shape[-1]), corners=False) + fine
+    return upsample(coarse, (fine.shape[-2], fine.shape[-1]), corners=False) + fine
 
 
 def build(
@@ -68,12 +68,12 @@ def build(
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
 ) -> FPN:
-    """The network of a recipe's `model` section. `max_depth` is the scale of its answers, not their bound.
+    """The network of a recipe's `model` section. `max_depth` is the scale of its depths, not their bound.
 
-    `pretrained`: true fetches torchvision's ImageNet weights, a path reads a .pth or .safetensors file of the encoder.
+    `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
     """
     return FPN(
-        planes_for(inputs, max_depth=max_depth, normalise=normalise),
+        build_stack(inputs, max_depth=max_depth, normalise=normalise),
         build_encoder(encoder, inputs, pretrained=pretrained),
-        metres=Metres(head, max_depth=max_depth),
+        metres=DepthHead(head, max_depth=max_depth),
     )

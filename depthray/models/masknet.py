@@ -1,7 +1,7 @@
 """MaskNet3 (seed system 004): the foreground object as logits, from a scene with and without it, at the input's size.
 
 Background and image pass one convolution each, with weights of their own; three more compare the two, all at full
-size. An answer sees seven pixels across, and needs no more: it has only to tell where the two differ.
+size. The receptive field is seven pixels across, which is enough: the mask is where the two differ.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models._encoders import widen
-from depthray.models._inputs import Planes
+from depthray.models.layers.encoders import widen
+from depthray.models.layers.inputs import InputStack
 
 WIDTHS = (32, 64)  # of each branch, of what compares them
 FOREGROUND = 0.05  # share of pixels taken for foreground before training: it is 5.2 % of the original's data set
@@ -26,39 +26,39 @@ class MaskNet3(nn.Module):
     """A branch for the background, one for the image, three convolutions over both to logits."""
 
     stride = 1  # everything happens at full size
-    gives = ("mask",)
+    outputs = ("mask",)
 
     def __init__(self, inputs: tuple[str, ...], *, max_depth: float) -> None:
         super().__init__()
         self.inputs = inputs
         branch, width = WIDTHS
-        self.background_planes, self.image_planes = branch_planes(inputs, max_depth=max_depth)
+        self.background_stack, self.image_stack = branch_stacks(inputs, max_depth=max_depth)
         self.background = nn.Sequential(*layers(3, branch))
         self.image = nn.Sequential(*layers(3, branch))
-        self.image[0] = widen(self.image[0], self.image_planes.inputs)  # type: ignore[arg-type]
+        self.image[0] = widen(self.image[0], self.image_stack.inputs)  # type: ignore[arg-type]
         self.compare = nn.Sequential(*layers(2 * branch, width), *layers(width, width))
         self.head = mask_head(width)
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) mask logits, float32"""
-        background = self.background(self.background_planes(batch))
-        image = self.image(self.image_planes(batch))
-        features = self.compare(torch.cat([background, image], dim=1))
+        background = self.background(self.background_stack(batch))
+        image = self.image(self.image_stack(batch))
+        features = self.compare(torch.cat([background, image], dim=1))  # (B,32+32,H,W) -> (B,64,H,W)
         return {"mask": self.head(features).float()}
 
 
-def branch_planes(inputs: tuple[str, ...], *, max_depth: float) -> tuple[Planes, Planes]:
-    """The planes of the background, and those of the image together with every further input."""
+def branch_stacks(inputs: tuple[str, ...], *, max_depth: float) -> tuple[InputStack, InputStack]:
+    """The stack of the background, and that of the image together with every further input."""
     for key in ("background", "image"):
         if key not in inputs:
             raise UsageError(f"data.inputs: this model compares image and background; add '{key}' to data.inputs")
     others = tuple(key for key in inputs if key != "background")
-    return Planes(("background",), max_depth=max_depth), Planes(others, max_depth=max_depth)
+    return InputStack(("background",), max_depth=max_depth), InputStack(others, max_depth=max_depth)
 
 
-def layers(taken: int, given: int) -> tuple[nn.Module, ...]:
+def layers(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     """A 3x3 convolution, batch norm and ReLU. The convolution keeps the bias it had in the original."""
-    return nn.Conv2d(taken, given, 3, padding=1), nn.BatchNorm2d(given), nn.ReLU(inplace=True)
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
 
 
 def mask_head(width: int) -> nn.Conv2d:

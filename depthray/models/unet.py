@@ -1,6 +1,6 @@
 """U-Net on a ResNet encoder (seed system 001): metres = max_depth * sigmoid, at the size of the input.
 
-Each step up enlarges, joins the encoder's map of that size and convolves. The original built norm and activation into
+Each step up upsamples, joins the encoder's map of that size and convolves. The original built norm and activation into
 these steps without calling them, so that its decoder was linear: `decoder: linear` is that network, `fixed` calls them.
 """
 
@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models._blocks import Metres, enlarge
-from depthray.models._encoders import Encoder, build_encoder
-from depthray.models._inputs import Planes, guide
+from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.encoders import Encoder, build_encoder
+from depthray.models.layers.inputs import InputStack, guide
 
 WIDTHS = {"tiny": (64, 40, 24, 16)}  # of the steps up, coarsest first
 RESNET_WIDTHS = (256, 128, 64, 32)
@@ -28,54 +28,54 @@ VARIANTS = {
 }
 
 
-class Up(nn.Module):
-    """One step up: enlarge to the skip's size, join, convolve."""
+class UpBlock(nn.Module):
+    """One step up: upsample to the skip's size, concatenate, convolve."""
 
-    def __init__(self, taken: int, given: int, *, after: nn.Module) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, after: nn.Module) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(taken, given, 3, padding=1)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.after = after
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """(B,C,h,w) features, (B,S,H,W) skip -> (B,c,H,W)"""
-        enlarged = enlarge(features, (skip.shape[-2], skip.shape[-1]))
-        joined: Tensor = self.after(self.conv(torch.cat([enlarged, skip], dim=1)))
+        upsampled = upsample(features, (skip.shape[-2], skip.shape[-1]))  # (B,C,H,W)
+        joined: Tensor = self.after(self.conv(torch.cat([upsampled, skip], dim=1)))  # (B,C+S,H,W) -> (B,c,H,W)
         return joined
 
 
 class UNet(nn.Module):
     """Encoder, four steps up, one convolution to logits."""
 
-    stride = 1  # each step up enlarges to its skip, so any size goes through
+    stride = 1  # each step up upsamples to its skip, so any size works
 
     def __init__(
-        self, planes: Planes, encoder: Encoder, *, widths: tuple[int, ...], linear: bool, max_depth: float
+        self, stack: InputStack, encoder: Encoder, *, widths: tuple[int, ...], linear: bool, max_depth: float
     ) -> None:
         super().__init__()
-        self.inputs = planes.inputs
-        self.planes = planes
+        self.inputs = stack.inputs
+        self.stack = stack
         self.encoder = encoder
-        taken = (encoder.channels[-1], *widths[:-1])
+        below = (encoder.channels[-1], *widths[:-1])
         skips = encoder.channels[-2::-1]
         self.decoder = nn.ModuleList(
-            Up(below + skip, width, after=nn.Identity() if linear else _bend(encoder, width))
-            for below, skip, width in zip(taken, skips, widths, strict=True)
+            UpBlock(channels + skip, width, after=nn.Identity() if linear else _norm_and_activation(encoder, width))
+            for channels, skip, width in zip(below, skips, widths, strict=True)
         )
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
-        self.metres = Metres("sigmoid", max_depth=max_depth)
-        self.metres.starts_at(self.head)
+        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres.init_bias(self.head)
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
-        planes = self.planes(batch)
-        features, *skips = reversed(self.encoder(planes))
+        stacked = self.stack(batch)
+        features, *skips = reversed(self.encoder(stacked))  # (B,c,H/32,W/32), then 1/16 to 1/2
         for up, skip in zip(self.decoder, skips, strict=True):
             features = up(features, skip)
-        logits = enlarge(self.head(features).float(), (planes.shape[-2], planes.shape[-1]))
+        logits = upsample(self.head(features).float(), (stacked.shape[-2], stacked.shape[-1]))
         return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 
-def _bend(encoder: Encoder, width: int) -> nn.Module:
+def _norm_and_activation(encoder: Encoder, width: int) -> nn.Module:
     return nn.Sequential(encoder.norm(width), nn.LeakyReLU(0.2, inplace=True))
 
 
@@ -89,10 +89,10 @@ def build(
 ) -> UNet:
     """The network of a recipe's `model` section.
 
-    `pretrained`: true fetches torchvision's ImageNet weights, a path reads a .pth or .safetensors file of the encoder.
+    `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
     """
     return UNet(
-        Planes(inputs, max_depth=max_depth),
+        InputStack(inputs, max_depth=max_depth),
         build_encoder(encoder, inputs, pretrained=pretrained),
         widths=WIDTHS.get(encoder, RESNET_WIDTHS),
         linear=decoder == "linear",

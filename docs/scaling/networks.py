@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from depthray import models
-from depthray.models._inputs import PLANES
+from depthray.models.layers.inputs import CHANNELS
 from depthray.training import preflight
 
 # Recipe -> (height, width) that its seed system trains at; the recipes themselves are set to sizes for a CPU.
@@ -166,7 +166,7 @@ def bucketed(parameters: list[nn.Parameter], ready: dict[int, float]) -> tuple[B
 
 
 def _batch(inputs: tuple[str, ...], images: int, size: tuple[int, int]) -> Any:
-    planes = {key: 1 if key in ONE_PLANE else PLANES[key] for key in inputs}
+    planes = {key: 1 if key in ONE_PLANE else CHANNELS[key] for key in inputs}
     return {
         key: torch.empty(images, count, *size, dtype=torch.long if key in IDS else torch.float32)
         for key, count in planes.items()

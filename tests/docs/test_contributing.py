@@ -28,8 +28,8 @@ from pydantic import Field
 from torch import nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import Metres, enlarge
-from depthray.models.layers.inputs import Planes, guide, plane_count
+from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.inputs import InputStack, guide, input_channels
 
 
 class Plain(nn.Module):
@@ -38,16 +38,16 @@ class Plain(nn.Module):
     def __init__(self, inputs: tuple[str, ...], *, width: int, max_depth: float) -> None:
         super().__init__()
         self.inputs = inputs
-        self.planes = Planes(inputs, max_depth=max_depth)
-        self.first = nn.Conv2d(plane_count(inputs), width, 3, stride=2, padding=1)
+        self.stack = InputStack(inputs, max_depth=max_depth)
+        self.first = nn.Conv2d(input_channels(inputs), width, 3, stride=2, padding=1)
         self.second = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
         self.last = nn.Conv2d(width, 1, 3, padding=1)
-        self.metres = Metres("sigmoid", max_depth=max_depth)
-        self.metres.starts_at(self.last)
+        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres.init_bias(self.last)
 
     def forward(self, batch: Batch) -> Prediction:
-        planes = self.planes(batch)
-        logits = enlarge(self.last(self.second(self.first(planes))).float(), planes.shape[-2:])
+        stacked = self.stack(batch)
+        logits = upsample(self.last(self.second(self.first(stacked))).float(), stacked.shape[-2:])
         return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 

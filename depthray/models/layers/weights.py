@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from depthray.errors import UsageError
 
-# what torch.load raises on bytes that are no weights, by where in the file it stumbles
+# What torch.load raises on bytes that are no weights depends on where in the file they are wrong.
 UNREADABLE = (UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError)
 CLASSIFIERS = ("fc.", "classifier.")  # as torchvision names them; encoders have none
 
 
 def load_weights(encoder: nn.Module, name: str, source: Literal[True] | str) -> None:
-    """Fill torchvision's encoder of this name: `True` fetches the ImageNet weights, a path reads a file."""
-    weights = _downloaded(name) if source is True else _read(Path(source))
+    """Fill torchvision's encoder of this name: `True` downloads the ImageNet weights, a path is a file."""
+    weights = _download(name) if source is True else _read(Path(source))
     where = "model.pretrained=true" if source is True else f"model.pretrained={source}"
     _fill(encoder, weights, where=where, name=name)
 
 
-def _downloaded(name: str) -> dict[str, Tensor]:
+def _download(name: str) -> dict[str, Tensor]:
     if name == "tiny":
         raise UsageError("model.pretrained=true: no ImageNet weights for encoder 'tiny'; use resnet18 or resnet34")
     from torchvision.models import get_model_weights
@@ -34,7 +34,7 @@ def _downloaded(name: str) -> dict[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:
         raise UsageError(
-            f"model.pretrained=true: ImageNet weights of {name} could not be fetched ({_one_line(error)}); "
+            f"model.pretrained=true: ImageNet weights of {name} could not be downloaded ({_one_line(error)}); "
             "give a downloaded file instead: model.pretrained=path/to/weights.pth"
         ) from None
     return weights
@@ -74,8 +74,8 @@ def _fill(encoder: nn.Module, weights: dict[str, Tensor], *, where: str, name: s
         raise UsageError(f"{where}: does not fit the encoder {name} ({_one_line(error)})") from None
     lacking = [key for key in missing if not key.endswith("num_batches_tracked")]
     if lacking or unexpected:
-        word, key = ("lacks", lacking[0]) if lacking else ("has the unknown", unexpected[0])
-        raise UsageError(f"{where}: {word} weight '{key}'; give weights of the encoder {name}")
+        fault, key = ("lacks", lacking[0]) if lacking else ("has the unknown", unexpected[0])
+        raise UsageError(f"{where}: {fault} weight '{key}'; give weights of the encoder {name}")
 
 
 def _one_line(error: Exception) -> str:

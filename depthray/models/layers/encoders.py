@@ -1,4 +1,4 @@
-"""Encoders: planes in, feature maps out, finest first."""
+"""Encoders: stacked inputs in, feature maps out, finest first."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from depthray.models._blocks import group_norm
-from depthray.models._inputs import Planes, image_slice, plane_count
-from depthray.models._weights import load_weights
+from depthray.models.layers.blocks import group_norm
+from depthray.models.layers.inputs import InputStack, image_slice, input_channels
+from depthray.models.layers.weights import load_weights
 
 Normalise = Literal["imagenet", "none"]
 RESIDUAL = 0.2  # weight of a bottleneck's residual before training
@@ -41,24 +41,24 @@ class ResNet(Encoder):
         super().__init__()
         from torchvision.models import get_model
 
-        whole = get_model(name, weights=None)
-        _calm(whole)
-        coarsest = whole.fc.in_features
+        resnet = get_model(name, weights=None)
+        _weaken_residuals(resnet)
+        coarsest = resnet.fc.in_features
         self.channels = (64, coarsest // 8, coarsest // 4, coarsest // 2, coarsest)
-        self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = whole.layer1, whole.layer2, whole.layer3, whole.layer4
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
 
-    def forward(self, planes: Tensor) -> list[Tensor]:
-        """(B,C,H,W) planes -> five maps (B,c,h,w), finest first."""
-        features: list[Tensor] = [self.relu(self.bn1(self.conv1(planes)))]
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """(B,C,H,W) inputs -> five maps (B,c,h,w), finest first."""
+        features: list[Tensor] = [self.relu(self.bn1(self.conv1(inputs)))]
         features.append(self.layer1(self.maxpool(features[-1])))
         for layer in (self.layer2, self.layer3, self.layer4):
-            features.append(layer(features[-1]))
+            features.append(layer(features[-1]))  # half the size, twice the channels
         return features
 
 
-def _calm(resnet: nn.Module) -> None:
-    """Weaken the residuals of bottleneck blocks; else 33 of them sum to thousands until batch norm knows the data."""
+def _weaken_residuals(resnet: nn.Module) -> None:
+    """Scale down the residuals of bottlenecks; else 33 of them sum to thousands until batch norm has statistics."""
     from torchvision.models.resnet import Bottleneck
 
     for block in resnet.modules():
@@ -66,21 +66,21 @@ def _calm(resnet: nn.Module) -> None:
             nn.init.constant_(block.bn3.weight, RESIDUAL)
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions with group norm beside a 1x1 shortcut, halving the size."""
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with group norm plus a 1x1 shortcut, halving the size."""
 
-    def __init__(self, taken: int, given: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(taken, given, 3, stride=2, padding=1, bias=False)
-        self.norm1 = group_norm(given)
-        self.conv2 = nn.Conv2d(given, given, 3, padding=1, bias=False)
-        self.norm2 = group_norm(given)
-        self.shortcut = nn.Conv2d(taken, given, 1, stride=2)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False)
+        self.norm1 = group_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = group_norm(out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=2)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,c,H/2,W/2)"""
-        inner = self.relu(self.norm1(self.conv1(features)))
+        inner = self.relu(self.norm1(self.conv1(features)))  # (B,c,H/2,W/2)
         outer: Tensor = self.relu(self.norm2(self.conv2(inner)) + self.shortcut(features))
         return outer
 
@@ -96,15 +96,15 @@ class Tiny(Encoder):
         self.norm1 = group_norm(self.channels[0])
         self.relu = nn.ReLU(inplace=True)
         pairs = zip(self.channels, self.channels[1:], strict=False)
-        self.stages = nn.ModuleList(Residual(taken, given) for taken, given in pairs)
+        self.stages = nn.ModuleList(ResidualBlock(*pair) for pair in pairs)
 
     def norm(self, channels: int) -> nn.Module:
         """GroupNorm, so that no part depends on the other images of a batch."""
         return group_norm(channels)
 
-    def forward(self, planes: Tensor) -> list[Tensor]:
-        """(B,C,H,W) planes -> five maps (B,c,h,w), finest first."""
-        features = [self.relu(self.norm1(self.conv1(planes)))]
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """(B,C,H,W) inputs -> five maps (B,c,h,w), finest first."""
+        features = [self.relu(self.norm1(self.conv1(inputs)))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return features
@@ -128,9 +128,9 @@ class EfficientNet(Encoder):
         """Make the first convolution as wide as the inputs."""
         self.features[0][0] = widen(self.features[0][0], inputs)
 
-    def forward(self, planes: Tensor) -> list[Tensor]:
-        """(B,C,H,W) planes -> nine maps (B,c,h,w), finest first."""
-        maps = [planes]
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """(B,C,H,W) inputs -> nine maps (B,c,h,w), finest first."""
+        maps = [inputs]
         for stage in self.features:
             maps.append(stage(maps[-1]))
         return maps[1:]
@@ -153,22 +153,22 @@ def build_encoder(name: str, inputs: tuple[str, ...], *, pretrained: bool | str 
     return encoder
 
 
-def planes_for(inputs: tuple[str, ...], *, max_depth: float, normalise: Normalise) -> Planes:
-    """The inputs as planes; colour as ImageNet weights expect it, or left in [0,1]."""
-    planes = Planes(inputs, max_depth=max_depth)
+def build_stack(inputs: tuple[str, ...], *, max_depth: float, normalise: Normalise) -> InputStack:
+    """The inputs stacked; colour as ImageNet weights expect it, or left in [0,1]."""
+    stack = InputStack(inputs, max_depth=max_depth)
     if normalise == "none":
-        planes.mean.zero_()
-        planes.std.fill_(1.0)
-    return planes
+        stack.mean.zero_()
+        stack.std.fill_(1.0)
+    return stack
 
 
 def widen(convolution: nn.Conv2d, inputs: tuple[str, ...]) -> nn.Conv2d:
-    """An RGB convolution for these inputs: the same answer to the image, weights of all other planes 0."""
+    """An RGB convolution for these inputs: the same output for the image, weights of all other channels 0."""
     image = image_slice(inputs)
     if inputs == ("image",):
         return convolution
     wide = nn.Conv2d(
-        plane_count(inputs),
+        input_channels(inputs),
         convolution.out_channels,
         convolution.kernel_size,  # type: ignore[arg-type]
         stride=convolution.stride,  # type: ignore[arg-type]

@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 PATCH = 14
 GRID = 37  # patches a side that positions are stored for: 518 pixels
-NUDGE = 0.1  # added to the wanted number of patches before the scale is taken, as DINOv2 was trained
+NUDGE = 0.1  # added to the number of patches before the scale is computed, as DINOv2 was trained
 
 
-class Shape(NamedTuple):
+class ViTShape(NamedTuple):
     """Sizes of a transformer."""
 
     width: int
     blocks: int
     heads: int
-    taps: tuple[int, int, int, int]  # blocks whose output is given out
+    taps: tuple[int, int, int, int]  # blocks whose output is returned
     grid: int = GRID
 
 
-class Scale(nn.Module):
+class LayerScale(nn.Module):
     """A trained factor per channel."""
 
     def __init__(self, width: int) -> None:
@@ -46,10 +46,10 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B,N,C) -> (B,N,C)"""
-        parts = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(parts[0], parts[1], parts[2])
-        given: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
-        return given
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3,B,heads,N,C/heads)
+        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])  # (B,heads,N,C/heads)
+        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))  # (B,N,C)
+        return projected
 
 
 class Mlp(nn.Module):
@@ -62,67 +62,67 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B,N,C) -> (B,N,C)"""
-        given: Tensor = self.fc2(F.gelu(self.fc1(tokens)))
-        return given
+        output: Tensor = self.fc2(F.gelu(self.fc1(tokens)))  # (B,N,4C) between
+        return output
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Attention and MLP, each normed before, scaled after and added."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
-        self.ls1 = Scale(width)
+        self.ls1 = LayerScale(width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width)
-        self.ls2 = Scale(width)
+        self.ls2 = LayerScale(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B,N,C) -> (B,N,C)"""
         tokens = tokens + self.ls1(self.attn(self.norm1(tokens)))
-        given: Tensor = tokens + self.ls2(self.mlp(self.norm2(tokens)))
-        return given
+        output: Tensor = tokens + self.ls2(self.mlp(self.norm2(tokens)))
+        return output
 
 
-class Patches(nn.Module):
+class PatchEmbed(nn.Module):
     """One token a patch."""
 
-    def __init__(self, planes: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(planes, width, PATCH, stride=PATCH)
+        self.proj = nn.Conv2d(in_channels, width, PATCH, stride=PATCH)
 
-    def forward(self, planes: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """(B,P,H,W) -> (B,H/14 * W/14,C)"""
-        tokens: Tensor = self.proj(planes).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.proj(inputs).flatten(2).transpose(1, 2)  # (B,C,h,w) -> (B,h*w,C)
         return tokens
 
 
 class ViT(nn.Module):
     """Patches to tokens; the class token and the patches of four blocks come out as maps."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: ViTShape) -> None:
         super().__init__()
         self.shape = shape
-        self.patch_embed = Patches(3, shape.width)
+        self.patch_embed = PatchEmbed(3, shape.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, shape.grid**2 + 1, shape.width))
-        self.blocks = nn.ModuleList(Block(shape.width, shape.heads) for _ in range(shape.blocks))
+        self.blocks = nn.ModuleList(TransformerBlock(shape.width, shape.heads) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(shape.width, eps=1e-6)
-        self._start()
+        self._init_weights()
 
-    def forward(self, planes: Tensor) -> list[Tensor]:
-        """(B,P,H,W) planes -> four maps (B,C,H/14,W/14), shallowest first"""
-        rows, columns = planes.shape[-2] // PATCH, planes.shape[-1] // PATCH
-        patches = self.patch_embed(planes)
-        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        """(B,P,H,W) inputs -> four maps (B,C,H/14,W/14), shallowest first"""
+        rows, columns = inputs.shape[-2] // PATCH, inputs.shape[-1] // PATCH
+        patches = self.patch_embed(inputs)
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)  # (B,1+N,C)
         tokens = tokens + self._positions(rows, columns).to(tokens.dtype)
         maps = []
         for number, block in enumerate(self.blocks):
             tokens = block(tokens)
             if number in self.shape.taps:
-                grid = self.norm(tokens)[:, 1:].reshape(-1, rows, columns, self.shape.width)
-                maps.append(grid.permute(0, 3, 1, 2))
+                grid = self.norm(tokens)[:, 1:].reshape(-1, rows, columns, self.shape.width)  # (B,h,w,C)
+                maps.append(grid.permute(0, 3, 1, 2))  # (B,C,h,w)
         return maps
 
     def _positions(self, rows: int, columns: int) -> Tensor:
@@ -130,12 +130,12 @@ class ViT(nn.Module):
         grid = self.shape.grid
         if (rows, columns) == (grid, grid):
             return self.pos_embed
-        square = self.pos_embed[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)
+        square = self.pos_embed[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1,C,37,37)
         scale = ((rows + NUDGE) / grid, (columns + NUDGE) / grid)
         resized = F.interpolate(square, scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat([self.pos_embed[:, :1].float(), resized.flatten(2).transpose(1, 2)], dim=1)
 
-    def _start(self) -> None:
+    def _init_weights(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
         for module in self.modules():

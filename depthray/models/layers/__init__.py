@@ -1,0 +1,1 @@
+"""What several architectures share, and those of your own may: inputs, encoders, transformer, blocks, weights."""
