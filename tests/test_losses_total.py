@@ -55,7 +55,7 @@ def test_options_of_the_recipe_reach_their_term(name, options):
     value, _ = losses.total(prediction, batch, Loss(**{name: 1.0, **options}))
     usual = Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)})
     size = prediction["depth"].shape[-2:]
-    truth, valid = inputs.nearest(batch["depth"], size), inputs.nearest(batch["valid"], size)
+    truth, valid = inputs.resize_nearest(batch["depth"], size), inputs.resize_nearest(batch["valid"], size)
     extra = {"pyramid": prediction["pyramid"]} if name == "multiscale" else {}
     torch.testing.assert_close(
         value, TERMS[name](prediction["depth"], truth, valid=valid, **extra, **options), rtol=0, atol=0
@@ -67,13 +67,13 @@ def test_options_of_the_recipe_reach_their_term(name, options):
 def test_truth_at_another_size_is_the_measured_depth_nearest_to_each_centre(size):
     _, batch = case()
     depth, valid = batch["depth"], batch["valid"]
-    small = inputs.nearest(depth, size)
+    small = inputs.resize_nearest(depth, size)
     rows, columns = (
         [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in zip((12, 16), size, strict=True)
     )
     np.testing.assert_array_equal(small[1, 0].numpy(), depth[1, 0].numpy()[np.ix_(rows, columns)])
-    assert inputs.nearest(valid, size).dtype == torch.bool
-    assert torch.equal(inputs.nearest(valid, size), inputs.nearest(valid.float(), size) == 1)
+    assert inputs.resize_nearest(valid, size).dtype == torch.bool
+    assert torch.equal(inputs.resize_nearest(valid, size), inputs.resize_nearest(valid.float(), size) == 1)
 
 
 def test_invalid_pixels_stay_invalid_at_a_coarser_size():
@@ -95,7 +95,7 @@ def test_camera_follows_as_it_does_where_frames_are_resized():
 def test_image_and_camera_are_brought_to_the_coarse_depth():
     prediction, batch = case()
     size = prediction["depth"].shape[-2:]
-    truth, valid = inputs.nearest(batch["depth"], size), inputs.nearest(batch["valid"], size)
+    truth, valid = inputs.resize_nearest(batch["depth"], size), inputs.resize_nearest(batch["valid"], size)
     _, terms = losses.total(prediction, batch, Loss(normals=1, smoothness=1))
     camera = inputs.scale_camera(batch["intrinsics"], old=(12, 16), new=size)
     image = functional.avg_pool2d(batch["image"], 2)

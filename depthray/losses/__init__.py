@@ -2,9 +2,11 @@
 
 A term is the mean over each image's valid pixels, so that the average over images does not depend on how a batch is
 dealt over processes or micro-batches. It is 0, with gradient 0, for an image without valid pixels, and is computed in
-float32 whatever the prediction's dtype. Terms are functions of tensors of one size; `total` finds those tensors by the
-names of the function's parameters, the truth brought to the size of the prediction (inputs.py), and its options among
-the recipe's keys.
+float32 whatever the prediction's dtype.
+
+A term is a function of tensors of one size. Its parameters say what it needs: `total` passes each by its name, either a
+tensor of `LossInputs`, where the truth is resized to the prediction, or an option of the recipe's `loss` section. So a
+term can be called with tensors alone, and which outputs of a network a recipe leaves unused can be read from it too.
 """
 
 from __future__ import annotations
@@ -19,39 +21,38 @@ from torch import Tensor
 
 from depthray.batch import Batch, Prediction
 from depthray.config.sections import LOSS_OPTIONS, Loss
-from depthray.losses import depth, gradients, masks, pyramid, structure
-from depthray.losses.inputs import Case
+from depthray.losses import depth, gradients, masks, pyramid
+from depthray.losses.inputs import LossInputs
 
 Term = Callable[..., Tensor]
-MODULES: tuple[ModuleType, ...] = (depth, gradients, structure, pyramid, masks)
-# A term is the function that is named as its weight in the recipe.
+MODULES: tuple[ModuleType, ...] = (depth, gradients, pyramid, masks)
+# A term is the function with the name of its weight in the recipe; what a module merely imports is none.
 TERMS: dict[str, Term] = {
     name: getattr(module, name)
     for module in MODULES
     for name in Loss.model_fields
     if name not in LOSS_OPTIONS and getattr(getattr(module, name, None), "__module__", "") == module.__name__
 }
-MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # name of a term's parameter: map of a prediction
+MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # parameter of a term: map of a prediction
 
 
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum, and (B,) unweighted by term."""
-    terms = {name: _term(name, Case(prediction, batch, name), section) for name in section.terms}
+    terms = {name: _term(name, LossInputs(prediction, batch, name), section) for name in section.terms}
     weighted = torch.stack([weight * terms[name] for name, weight in section.terms.items()])
     return weighted.sum(dim=0), terms
 
 
-def unread(maps: Collection[str], section: Loss) -> tuple[str, ...]:
-    """Of the maps of a prediction those that no term of the section reads."""
-    read = {MAPS[key] for name in section.terms for key in _parameters(name) if key in MAPS}
-    return tuple(key for key in maps if key not in read)
+def unused_outputs(maps: Collection[str], section: Loss) -> tuple[str, ...]:
+    """Those maps of a prediction that no term of the section uses."""
+    used = {MAPS[key] for name in section.terms for key in _parameters(name) if key in MAPS}
+    return tuple(key for key in maps if key not in used)
 
 
-def _term(name: str, case: Case, section: Loss) -> Tensor:
-    """(B,) value of a term."""
-    return TERMS[name](
-        **{key: getattr(section, key) if key in LOSS_OPTIONS else getattr(case, key)() for key in _parameters(name)}
-    )
+def _term(name: str, inputs: LossInputs, section: Loss) -> Tensor:
+    """Prediction and truth, each (B,1,H,W) of its own size -> (B,) value of a term."""
+    arguments = {key: getattr(section if key in LOSS_OPTIONS else inputs, key) for key in _parameters(name)}
+    return TERMS[name](**arguments)
 
 
 @cache

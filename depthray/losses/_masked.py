@@ -5,35 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-NEAREST = 1e-3  # metres; below it the logarithm goes on as its tangent
-FLATTEST = 1e-6  # below it a root goes on as a straight line to 0
+NEAREST = 1e-3  # metres; below it the logarithm continues as its tangent
+FLATTEST = 1e-6  # below it a root continues as a straight line to 0
 
 
 def error(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """(B,1,H,W) metres -> (B,1,H,W) float32 error in metres, 0 where not valid."""
     # Masked before the arithmetic: a NaN at an invalid pixel would come back through the gradient of a product with 0.
-    return kept(depth, valid) - kept(truth, valid)
+    return keep_valid(depth, valid) - keep_valid(truth, valid)
 
 
 def log_error(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """(B,1,H,W) metres -> (B,1,H,W) float32 error of ln depth, 0 where not valid."""
-    return ln(kept(depth, valid, other=1.0)) - ln(kept(truth, valid, other=1.0))
+    return ln(keep_valid(depth, valid, other=1.0)) - ln(keep_valid(truth, valid, other=1.0))
 
 
-def kept(values: Tensor, valid: Tensor, *, other: float = 0.0) -> Tensor:
+def keep_valid(values: Tensor, valid: Tensor, *, other: float = 0.0) -> Tensor:
     """(B,1,H,W) any unit -> the same in float32, `other` where not valid."""
     return torch.where(valid, values.float(), other)
 
 
 def ln(value: Tensor, *, least: float = NEAREST) -> Tensor:
-    """Logarithm that goes on as its tangent below `least`: a prediction of 0 is finite and still has a way back."""
+    """(B,1,H,W) -> its logarithm, below `least` its tangent: a prediction of 0 is finite and still has a gradient."""
     near = value.clamp(min=least)
     return near.log() + (value - near) / least
 
 
 def root(value: Tensor, power: float = 0.5) -> Tensor:
-    """value >= 0 -> value^power, whose slope at 0 is finite: a line below FLATTEST."""
+    """(B,) value >= 0 -> (B,) value^power, whose slope at 0 is finite: a line below FLATTEST."""
     steep = value > FLATTEST
+    # The inner `where` keeps the infinite slope at 0 out of the gradient, which the outer one would multiply by 0.
     return torch.where(steep, torch.where(steep, value, 1.0) ** power, value * FLATTEST ** (power - 1))
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from depthray.losses import _masked
-from depthray.losses._masked import error, kept, log_error, mean, root
+from depthray.losses._masked import error, keep_valid, log_error, mean, root
 
-LEAST_SHARE = 1e-4  # below it, as above 1 minus it, the cross-entropy of a share goes on as its tangent
+LEAST_SHARE = 1e-4  # below it, as above 1 minus it, the cross-entropy of a share continues as its tangent
 
 
 def l1(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def silog(
     """(B,1,H,W) metres -> (B,) sqrt(mean g^2 - lambda (mean g)^2) with g the error of ln depth.
 
     As BTS has it with lambda 0.85, as AdaBins with the unbiased variance (over n - 1 pixels) besides, as Depth Anything
-    V2 with lambda 0.5. Without the factor 10 of the first two: that is the weight's business.
+    V2 with lambda 0.5. The factor 10 of the first two is left to the term's weight.
     """
     log = log_error(depth, truth, valid=valid)
     bias = mean(log, valid)
@@ -70,8 +70,8 @@ def depth_bce(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float
 
     Its least value is the entropy of the true shares, not 0. Truth beyond the range counts as 1.
     """
-    share = kept(depth, valid, other=depth_range / 2) / depth_range
-    target = (kept(truth, valid) / depth_range).clamp(0, 1)
+    share = keep_valid(depth, valid, other=depth_range / 2) / depth_range
+    target = (keep_valid(truth, valid) / depth_range).clamp(0, 1)
     near, far = (_masked.ln(side, least=LEAST_SHARE) for side in (share, 1 - share))
     return mean(-target * near - (1 - target) * far, valid)
 
@@ -80,9 +80,9 @@ def depth_dice(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: floa
     """(B,1,H,W) metres -> (B,) 1 - (2 sum py + 1) / (sum p + sum y + 1) of the shares p, y = depth / depth_range.
 
     Shares end at 0 and 1. They are no probabilities, so a perfect prediction does not cost 0 and is not the cheapest:
-    the term belongs beside others.
+    the term is meant to be combined with others.
     """
-    return dice(*((kept(side, valid) / depth_range).clamp(0, 1) for side in (depth, truth)))
+    return dice(*((keep_valid(side, valid) / depth_range).clamp(0, 1) for side in (depth, truth)))
 
 
 def dice(share: Tensor, target: Tensor) -> Tensor:

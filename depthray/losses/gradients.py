@@ -1,11 +1,12 @@
-"""Terms that compare how depth changes from pixel to pixel."""
+"""Terms that compare neighbourhoods of pixels: derivatives, surface normals, SSIM."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from depthray.losses._masked import NEAREST, error, kept, mean, total
+from depthray.evaluation import ssim as metric
+from depthray.losses._masked import NEAREST, error, keep_valid, mean, total
 
 STRIDES = (1, 2, 4, 8)  # of gradient matching
 
@@ -27,8 +28,8 @@ def sobel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """
     off = error(depth, truth, valid=valid)
     rows = valid[..., :-2, :] & valid[..., 1:-1, :] & valid[..., 2:, :]
-    whole = rows[..., :-2] & rows[..., 1:-1] & rows[..., 2:]
-    return mean(_derivative(off).abs(), whole) + mean(_derivative(off.mT).mT.abs(), whole)
+    windows = rows[..., :-2] & rows[..., 1:-1] & rows[..., 2:]  # (B,1,H-2,W-2)
+    return mean(_derivative(off).abs(), windows) + mean(_derivative(off.mT).mT.abs(), windows)
 
 
 def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
@@ -47,9 +48,9 @@ def normals(depth: Tensor, truth: Tensor, *, valid: Tensor, intrinsics: Tensor) 
     """
     across, down = pairs(valid)
     corner = across[..., :-1, :] & down[..., :-1]
-    seen, true = (_normals(kept(side, valid), intrinsics.float()) for side in (depth, truth))
+    predicted, true = (_normals(keep_valid(side, valid), intrinsics.float()) for side in (depth, truth))
     # For unit vectors this is 1 - cosine, without its rounding error at small angles.
-    return mean((seen - true).square().sum(dim=1, keepdim=True) / 2, corner)
+    return mean((predicted - true).square().sum(dim=1, keepdim=True) / 2, corner)
 
 
 def smoothness(depth: Tensor, *, image: Tensor, valid: Tensor) -> Tensor:
@@ -57,11 +58,23 @@ def smoothness(depth: Tensor, *, image: Tensor, valid: Tensor) -> Tensor:
 
     Inverse depth is divided by its mean first, so that the term does not reward far predictions.
     """
-    inverse = 1 / kept(depth, valid, other=1.0).clamp(min=NEAREST)
+    inverse = 1 / keep_valid(depth, valid, other=1.0).clamp(min=NEAREST)
     level = mean(inverse, valid).view(-1, 1, 1, 1)
     inverse = torch.where(valid, inverse / torch.where(level > 0, level, 1.0), 0.0)
     across, down = pairs(valid)
-    return _bumps(inverse, image, counted=across, axis=3) + _bumps(inverse, image, counted=down, axis=2)
+    return _edge_aware(inverse, image, counted=across, axis=3) + _edge_aware(inverse, image, counted=down, axis=2)
+
+
+def ssim(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float = 10.0) -> Tensor:
+    """(B,1,H,W) metres -> (B,) 1 - SSIM over windows of valid pixels; 0 for an image without one."""
+    similarity = metric.ssim(keep_valid(depth, valid), keep_valid(truth, valid), data_range=depth_range, valid=valid)
+    return torch.where(metric.has_window(valid), 1 - similarity, 0.0)
+
+
+def ms_ssim(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float = 10.0) -> Tensor:
+    """(B,1,H,W) metres -> (B,) 1 - multi-scale SSIM over windows of valid pixels; 0 for an image without one."""
+    similarity = metric.ms_ssim(keep_valid(depth, valid), keep_valid(truth, valid), data_range=depth_range, valid=valid)
+    return torch.where(metric.has_window(valid), 1 - similarity, 0.0)
 
 
 def pairs(valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +90,7 @@ def _derivative(values: Tensor) -> Tensor:
 
 
 def _roughness(off: Tensor, valid: Tensor) -> Tensor:
+    """(B,1,H,W) error in metres -> (B,) sum of |x differences| and |y differences| per valid pixel."""
     across, down = pairs(valid)
     changes = total(off.diff(dim=3).abs(), across) + total(off.diff(dim=2).abs(), down)
     return changes / valid.sum(dim=(1, 2, 3)).clamp(min=1)
@@ -106,6 +120,7 @@ def _unit(vectors: Tensor) -> Tensor:
     return scaled / scaled.square().sum(dim=1, keepdim=True).clamp(min=tiny).sqrt()
 
 
-def _bumps(inverse: Tensor, image: Tensor, *, counted: Tensor, axis: int) -> Tensor:
+def _edge_aware(inverse: Tensor, image: Tensor, *, counted: Tensor, axis: int) -> Tensor:
+    """(B,1,H,W) inverse depth, (B,3,H,W) image -> (B,) mean change along an axis, less where the image changes."""
     edges = image.float().diff(dim=axis).abs().mean(dim=1, keepdim=True)
     return mean(inverse.diff(dim=axis).abs() * torch.exp(-edges), counted)

@@ -1,4 +1,4 @@
-"""Brings the truth to the size of a prediction, and says what is missing where a term cannot be computed."""
+"""What loss terms are computed from: predicted maps, and the truth resized to them."""
 
 from __future__ import annotations
 
@@ -15,47 +15,55 @@ from depthray.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
-class Case:
-    """A prediction and its batch as one term sees them; each method is named like the argument it gives."""
+class LossInputs:
+    """A prediction and its batch as one term needs them. Its properties have the names of the terms' parameters."""
 
     prediction: Prediction
     batch: Batch
     term: str
 
+    @property
     def depth(self) -> Tensor:
         """(B,1,h,w) metres, as predicted."""
-        return self._said("depth")  # type: ignore[no-any-return]
+        return self._predicted("depth")  # type: ignore[no-any-return]
 
+    @property
     def pyramid(self) -> list[Tensor]:
         """Coarser levels (B,1,h,w) in metres, as predicted."""
-        return self._said("pyramid")  # type: ignore[no-any-return]
+        return self._predicted("pyramid")  # type: ignore[no-any-return]
 
+    @property
     def logits(self) -> Tensor:
         """(B,1,h,w) of the mask, as predicted."""
-        return self._said("mask")  # type: ignore[no-any-return]
+        return self._predicted("mask")  # type: ignore[no-any-return]
 
+    @property
     def truth(self) -> Tensor:
-        """(B,1,h,w) metres at the size of the predicted depth, each pixel a measured one."""
-        return nearest(self._known("depth"), self.depth().shape[-2:])
+        """(B,1,h,w) metres at the size of the predicted depth, never interpolated."""
+        return resize_nearest(self._given("depth"), self.depth.shape[-2:])
 
+    @property
     def valid(self) -> Tensor:
         """(B,1,h,w) bool at the size of the predicted depth."""
-        return nearest(self._known("valid"), self.depth().shape[-2:])
+        return resize_nearest(self._given("valid"), self.depth.shape[-2:])
 
+    @property
     def image(self) -> Tensor:
         """(B,3,h,w) in [0,1] at the size of the predicted depth."""
-        return area(self._known("image"), self.depth().shape[-2:])
+        return resize_area(self._given("image"), self.depth.shape[-2:])
 
+    @property
     def intrinsics(self) -> Tensor:
         """(B,3,3) camera in pixels of the predicted depth."""
-        camera: Tensor = self._known("intrinsics")
-        return scale_camera(camera, old=self._known("depth").shape[-2:], new=self.depth().shape[-2:])
+        camera: Tensor = self._given("intrinsics")
+        return scale_camera(camera, old=self._given("depth").shape[-2:], new=self.depth.shape[-2:])
 
+    @property
     def mask(self) -> Tensor:
-        """(B,1,h,w) 0 or 1 at the size of the logits: what covers more than half of a pixel."""
-        return (area(self._known("mask"), self.logits().shape[-2:]) > 0.5).float()
+        """(B,1,h,w) 0 or 1 at the size of the logits; 1 where the mask covers more than half of a pixel."""
+        return (resize_area(self._given("mask"), self.logits.shape[-2:]) > 0.5).float()
 
-    def _said(self, key: str) -> Any:
+    def _predicted(self, key: str) -> Any:
         if key not in self.prediction:
             raise UsageError(
                 f"loss.{self.term} needs '{key}' of the network, which predicts {' and '.join(self.prediction)} only; "
@@ -63,7 +71,7 @@ class Case:
             )
         return self.prediction[key]  # type: ignore[literal-required]
 
-    def _known(self, key: str) -> Any:
+    def _given(self, key: str) -> Any:
         if key not in self.batch:
             source = "depth" if key == "valid" else key
             raise DataError(
@@ -73,7 +81,7 @@ class Case:
         return self.batch[key]  # type: ignore[literal-required]
 
 
-def nearest(values: Tensor, size: Sequence[int]) -> Tensor:
+def resize_nearest(values: Tensor, size: Sequence[int]) -> Tensor:
     """(B,1,H,W) float or bool -> (B,1,h,w), each pixel the original one nearest to its centre."""
     if tuple(values.shape[-2:]) == tuple(size):
         return values
@@ -81,7 +89,7 @@ def nearest(values: Tensor, size: Sequence[int]) -> Tensor:
     return resized.bool() if values.dtype == torch.bool else resized
 
 
-def area(values: Tensor, size: Sequence[int]) -> Tensor:
+def resize_area(values: Tensor, size: Sequence[int]) -> Tensor:
     """(B,C,H,W) -> (B,C,h,w), each pixel the mean of what it covers."""
     if tuple(values.shape[-2:]) == tuple(size):
         return values
@@ -89,7 +97,7 @@ def area(values: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def scale_camera(intrinsics: Tensor, *, old: Sequence[int], new: Sequence[int]) -> Tensor:
-    """(B,3,3) in pixels of the old (H,W) -> (B,3,3) in pixels of the new; pixel centres lie at whole numbers."""
+    """(B,3,3) in pixels of the old (H,W) -> (B,3,3) in pixels of the new; pixel centres are at whole numbers."""
     y, x = (after / before for after, before in zip(new, old, strict=True))
     scale = intrinsics.new_tensor([x, y, 1.0]).view(3, 1)
     move = intrinsics.new_tensor([[0, 0, (x - 1) / 2], [0, 0, (y - 1) / 2], [0, 0, 0]])

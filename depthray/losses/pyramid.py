@@ -1,4 +1,4 @@
-"""The term that teaches every scale of a depth pyramid."""
+"""The term that compares every scale of a depth pyramid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from depthray.errors import UsageError
-from depthray.losses._masked import NEAREST, error, kept, mean
-from depthray.losses.inputs import area
+from depthray.losses._masked import NEAREST, error, keep_valid, mean
+from depthray.losses.inputs import resize_area
 
 
 def multiscale(
@@ -31,7 +31,7 @@ def multiscale(
     _check(multiscale_weights, scales=len(levels))
     errors = []
     for level in levels:
-        target, counted = shrink(truth, valid=valid, size=level.shape[-2:])
+        target, counted = downsample(truth, valid=valid, size=level.shape[-2:])
         off = error(level, target, valid=counted)
         if multiscale_relative:
             off = off / torch.where(counted, target.clamp(min=NEAREST), 1.0)
@@ -40,14 +40,14 @@ def multiscale(
     return (torch.stack(errors, dim=1) * (weights / weights.sum())).sum(dim=1)
 
 
-def shrink(truth: Tensor, *, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+def downsample(truth: Tensor, *, valid: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """(B,1,H,W) metres -> (B,1,h,w) mean over each pixel's valid ones, and where there are any."""
     if tuple(truth.shape[-2:]) == tuple(size):
         return truth, valid
-    known = area(valid.float(), size)
-    summed = area(kept(truth, valid), size)
-    counted = known > 0
-    return torch.where(counted, summed / torch.where(counted, known, 1.0), 0.0), counted
+    share = resize_area(valid.float(), size)  # of valid pixels in each pixel of (h,w)
+    summed = resize_area(keep_valid(truth, valid), size)
+    counted = share > 0
+    return torch.where(counted, summed / torch.where(counted, share, 1.0), 0.0), counted
 
 
 def _check(weights: Sequence[float], *, scales: int) -> None:
