@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ import torch
 from depthray.__main__ import main
 from depthray.checkpoints import load
 from depthray.runs import listing, locate, progress
-from depthray.runs.run import STOP, prepare, record
-from depthray.storage.folder import tree
+from depthray.runs.layout import STOP
+from depthray.runs.run import prepare, record
+from depthray.storage.folders import open_folder
 from depthray.training import preflight
 
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=3", "train.precision=fp32"]
@@ -22,7 +24,7 @@ SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epoch
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three epochs with all its checkpoints, trained for real: its own words tell how it ended."""
+    """A run of three epochs with all its checkpoints, trained for real."""
     run = tmp_path_factory.mktemp("trained") / "first"
     made = preflight.load("demo", [*SMALL, "train.keep_best=3"])
     prepare(run, made, resume=False)
@@ -75,9 +77,14 @@ def test_states_follow_what_the_run_left(place: Path, capsys: pytest.CaptureFixt
         row = listed(place, capsys)["first"]
         return row["state"], row["why"]
 
-    progress.append(run, {"kind": "note", "text": "resumed from epoch-0003-step-00000009 (epoch 3, step 9)"})
+    def record_state(state: Any, reason: str) -> None:
+        text = "whatever people read"
+        progress.append(run, progress.state_record(progress.RecordedState(state, reason), text, epoch=2, step=4))
+
     assert state() == ("finished", "all epochs done")
-    cut(run, 3)  # the notes and the last epoch
+    record_state("running", "")
+    assert state() == ("running", "")
+    cut(run, 3)  # both states and the last epoch
     assert state() == ("running", "")
     (run / STOP).touch()
     assert state() == ("running", "asked to stop")
@@ -85,11 +92,11 @@ def test_states_follow_what_the_run_left(place: Path, capsys: pytest.CaptureFixt
     assert state()[0] == "stopped"
     (run / STOP).unlink()
     assert state()[0] == "silent"
-    progress.append(run, {"kind": "note", "text": "stopped at step 4: asked to stop; go on with --resume"})
-    assert state() == ("stopped", "stopped at step 4: asked to stop")
-    progress.append(run, {"kind": "note", "text": "training ended: time limit of 5 minutes"})
+    record_state("stopped", "asked to stop")
+    assert state() == ("stopped", "asked to stop")
+    record_state("stopped", "time limit of 5 minutes")
     assert state() == ("stopped", "time limit of 5 minutes")
-    (run / "error.json").write_text(json.dumps({"exit_code": 4, "text": "the loss is not finite"}))
+    record_state("failed", "the loss is not finite")
     assert state() == ("failed", "the loss is not finite")
 
 
@@ -146,7 +153,7 @@ def test_clean_keeps_the_best_and_the_last_and_what_is_evaluated(
 ) -> None:
     run = place / "first"
     where = f"file://{run}" if remote else str(run)
-    saved = listing.one(run).checkpoints()
+    saved = listing.open_run(run).checkpoints
     best = locate.resolve(run).name
     for extra in ("ray/attempt-1/x", "checkpoints/.tmp-1/model.safetensors", "evaluations/v/evaluation.json"):
         (run / extra).parent.mkdir(parents=True)
@@ -198,7 +205,7 @@ def test_a_store_is_read_as_a_folder_is(place: Path, capsys: pytest.CaptureFixtu
     assert differing == {"folder"} and there["folder"] == f"file://{place}/first"
     assert main(["runs", "show", f"file://{place}/first"]) == 0
     url = f"file://{place}"
-    assert tree(url).names() == tree(place).names() == ["first/"]
+    assert open_folder(url).names() == open_folder(place).names() == ["first/"]
 
 
 def test_resume_goes_on_with_the_run_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,5 +256,5 @@ def test_a_search_is_one_line_and_its_trials_are_cleaned(place: Path, capsys: py
 def test_files_that_go_while_they_are_listed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the parts of a checkpoint do, whose folder gets its name when all are there."""
     (tmp_path / "here").write_bytes(b"12")
-    monkeypatch.setattr("depthray.storage.folder.os.walk", lambda path: [(str(path), [], ["gone", "here"])])
-    assert tree(tmp_path).files() == {"here": 2}
+    monkeypatch.setattr("depthray.storage.folders.os.walk", lambda path: [(str(path), [], ["gone", "here"])])
+    assert open_folder(tmp_path).files() == {"here": 2}

@@ -136,11 +136,9 @@ def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
     from depthray.runs.run import prepare
-    from depthray.training.dry_run import check_model
-    from depthray.training.frames import Frames
+    from depthray.training.dry_run import check_before_run
 
-    check_model(recipe, pretrained=not resume)
-    Frames.open(recipe)
+    check_before_run(recipe, pretrained=not resume)
     prepare(run, recipe, resume=resume)
 
 

@@ -1,6 +1,6 @@
-"""Runs and checkpoints that lie remote, brought to the cache of this machine and verified there.
+"""Remote runs and checkpoints, downloaded into the cache of this machine and verified there.
 
-What a run writes lies in its working folder, CACHE/runs/NAME-DIGEST; what is only looked at, in CACHE/fetched/...
+What a run writes is in its working folder, CACHE/runs/NAME-DIGEST; copies for reading are in CACHE/fetched/...
 """
 
 from __future__ import annotations
@@ -13,53 +13,45 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from depthray.checkpoints import manifest, select
-from depthray.checkpoints.select import FOLDER, TEMPORARY
+from depthray.checkpoints.select import TEMPORARY, CheckpointName
 from depthray.errors import CheckpointError, UsageError
-from depthray.runs import progress
-from depthray.storage import remote
-from depthray.storage.remote import Folder
+from depthray.runs.layout import CHECKPOINTS, IDENTITY, PROGRESS, RECIPE, STOP
+from depthray.storage import remote, settings
+from depthray.storage.remote import RemoteFolder
 from depthray.training import preflight
-
-RECIPE = "recipe.yaml"
-IDENTITY = "identity"  # a word of its own for each run; a working folder with another one belongs to a run of before
-STOP = "STOP"
 
 
 def working_folder(url: str | Path) -> Path:
-    """Where a process of this machine writes a run that lies remote."""
-    return remote.place("runs", remote.address(url))
+    """Where a process of this machine writes a remote run."""
+    return settings.cached_copy("runs", remote.normalize_address(url))
 
 
 def recipe_file(url: str | Path) -> Path:
     """The recipe of a remote run as a local file. Raises UsageError where there is no run."""
-    url = remote.address(url)
-    path = remote.place("fetched", url) / RECIPE
+    url = remote.normalize_address(url)
+    path = settings.cached_copy("fetched", url) / RECIPE
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        Folder(url, patience=30).download(RECIPE, path)
+        RemoteFolder(url, retry_seconds=30).download(RECIPE, path)
     except FileNotFoundError:
         raise UsageError(f"--resume: {url} holds no run (no {RECIPE} there)") from None
     return path
 
 
-def complete(run: Folder) -> list[str]:
+def complete_checkpoints(run: RemoteFolder) -> list[str]:
     """The names of the complete checkpoints of a remote run, by step."""
-    files = (run / FOLDER).files()
+    files = (run / CHECKPOINTS).files()
     names = {name.partition("/")[0] for name in files if name.endswith(f"/{manifest.NAME}") and name.count("/") == 1}
-    return sorted((name for name in names if select.place(name)), key=order)
+    return select.sort_names([*names])
 
 
-def order(name: str) -> tuple[int, int, int]:
-    """The place of a checkpoint in its run: a key to sort names by."""
-    return select.place(name) or (0, 0, 0)
-
-
-def bring(run: Folder, working: Path, name: str) -> Path:
-    """Download a checkpoint into a run's folder; it appears there verified and whole, or CheckpointError."""
-    source, target = run / FOLDER / name, working / FOLDER / name
+def download_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
+    """Download a checkpoint into a run's folder; it appears there verified and complete, or CheckpointError."""
+    source, target = run / CHECKPOINTS / name, working / CHECKPOINTS / name
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}")
     temporary.mkdir()
@@ -73,57 +65,64 @@ def bring(run: Folder, working: Path, name: str) -> Path:
     except CheckpointError as error:
         raise CheckpointError(str(error).replace(str(temporary), source.url)) from None
     except FileNotFoundError:
-        raise CheckpointError(f"{source.url}: went away while it was fetched; use another checkpoint") from None
+        raise CheckpointError(f"{source.url}: was removed while it was downloaded; use another checkpoint") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
-def take_up(run: Folder, working: Path, say: Callable[[str], None]) -> None:
-    """Make the working folder ready to go on with a remote run: progress, and the newest good checkpoint of both.
+def prepare_to_resume(run: RemoteFolder, working: Path, say: Callable[[str], None]) -> None:
+    """Make the working folder ready to resume a remote run: progress, and the newest good checkpoint of both folders.
 
-    A damaged checkpoint is passed over, and said; CheckpointError where there are some and none is good.
+    A damaged checkpoint is passed over and reported; CheckpointError where there are some and none is good.
     """
-    with _alone(working):
-        _same_run(run, working, say)
-        (working / FOLDER).mkdir(exist_ok=True)
-        _newest(run, working, say)
-        _longer_progress(run, working)
+    with _locked(working):
+        _match_identity(run, working, say)
+        (working / CHECKPOINTS).mkdir(exist_ok=True)
+        _download_newest(run, working, say)
+        _download_longer_progress(run, working)
         if run.size(STOP) is None:
             (working / STOP).unlink(missing_ok=True)
 
 
-def _same_run(run: Folder, working: Path, say: Callable[[str], None]) -> None:
+def _match_identity(run: RemoteFolder, working: Path, say: Callable[[str], None]) -> None:
+    """Move a working folder away that belongs to an earlier run of the same address."""
     try:
-        word = run.read(IDENTITY)
+        identity = run.read(IDENTITY)
     except FileNotFoundError:
         raise CheckpointError(f"{run.url}: holds no run any more; somebody removed it") from None
     mine = working / IDENTITY
-    if working.exists() and (mine.read_bytes() if mine.exists() else b"") != word:
-        aside = working.with_name(f"{working.name}-before-{time.strftime('%Y%m%d-%H%M%S')}")
-        os.rename(working, aside)
-        say(f"{working} held another run of the same name; it is now {aside.name}, to be removed if it is not wanted")
+    if working.exists() and (mine.read_bytes() if mine.exists() else b"") != identity:
+        old = working.with_name(f"{working.name}-before-{time.strftime('%Y%m%d-%H%M%S')}")
+        os.rename(working, old)
+        say(f"{working} held another run of the same name; it is now {old.name}, to be removed if it is not wanted")
     working.mkdir(parents=True, exist_ok=True)
-    mine.write_bytes(word)
+    mine.write_bytes(identity)
 
 
-def _newest(run: Folder, working: Path, say: Callable[[str], None]) -> None:
-    names = complete(run)
-    here = [order(path.name) for path in select.committed(working / FOLDER) if _good(path)]
-    for name in reversed(names):
-        if any(mine >= order(name) for mine in here):
-            return
+def _download_newest(run: RemoteFolder, working: Path, say: Callable[[str], None]) -> None:
+    remote_names = complete_checkpoints(run)
+    local_names = [path.name for path in select.committed(working / CHECKPOINTS) if _is_good(path)]
+    newest_here = max(map(_position, local_names), default=None)
+    for name in reversed(remote_names):
+        if newest_here and newest_here >= _position(name):
+            return  # a run that was killed may be ahead of what was uploaded
         try:
-            bring(run, working, name)
+            download_checkpoint(run, working, name)
         except CheckpointError as error:
             say(f"{error}; going back to the checkpoint before")
         else:
             return
-    if names and not here:
-        raise CheckpointError(f"{run.url}: none of {len(names)} checkpoints is good; give another --out to begin again")
+    if remote_names and not local_names:
+        count = len(remote_names)
+        raise CheckpointError(f"{run.url}: none of {count} checkpoints is good; give another --out to begin again")
 
 
-def _good(path: Path) -> bool:
+def _position(name: str) -> CheckpointName:
+    return CheckpointName.parse(name) or CheckpointName(0, 0)
+
+
+def _is_good(path: Path) -> bool:
     try:
         manifest.verify(path)
     except CheckpointError:
@@ -131,82 +130,95 @@ def _good(path: Path) -> bool:
     return True
 
 
-def _longer_progress(run: Folder, working: Path) -> None:
-    """Progress goes on after the records that are known; those of this machine may be ahead of the mirrored ones."""
-    mine, theirs = working / progress.FILE, run.size(progress.FILE)
-    if theirs and theirs > (mine.stat().st_size if mine.exists() else 0):
-        run.download(progress.FILE, mine)
+def _download_longer_progress(run: RemoteFolder, working: Path) -> None:
+    """Continue the longer of both progress files; the one of this machine may be ahead of what was uploaded."""
+    mine, size = working / PROGRESS, run.size(PROGRESS)
+    if size and size > (mine.stat().st_size if mine.exists() else 0):
+        run.download(PROGRESS, mine)
 
 
-def ensure(run: Folder, working: Path, name: str) -> Path:
+def ensure_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
     """A checkpoint that another process of the run chose, in this machine's working folder."""
-    with _alone(working):
-        path = working / FOLDER / name
-        return path if _good(path) else bring(run, working, name)
+    with _locked(working):
+        path = working / CHECKPOINTS / name
+        return path if _is_good(path) else download_checkpoint(run, working, name)
 
 
 @contextmanager
-def _alone(working: Path) -> Iterator[None]:
-    """Keep the other processes of this machine from fetching the same."""
+def _locked(working: Path) -> Iterator[None]:
+    """Keep the other processes of this machine from downloading the same."""
     working.parent.mkdir(parents=True, exist_ok=True)
     with working.with_name(f"{working.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def fetched(url: str) -> Path:
+def cached_checkpoint(url: str) -> Path:
     """The checkpoint meant by a remote path (itself, or of a run its best), in the cache of this machine."""
     run, name = _split(url)
     if name is None:
-        name, _ = best(url)
-    place = remote.place("fetched", run.url)
-    with _alone(place):
-        path = place / FOLDER / name
-        return path if _is_copy(path, run / FOLDER / name) else bring(run, place, name)
+        name, _ = best_checkpoint(url)
+    copy = settings.cached_copy("fetched", run.url)
+    with _locked(copy):
+        path = copy / CHECKPOINTS / name
+        return path if _is_copy(path, run / CHECKPOINTS / name) else download_checkpoint(run, copy, name)
 
 
-def best(url: str) -> tuple[str, dict[str, float]]:
-    """The best checkpoint of a remote run, or the last if none is scored: its name and scores. Little is fetched."""
-    run = Folder(url)
-    names = complete(run)
+def best_checkpoint(url: str) -> tuple[str, dict[str, float]]:
+    """Name and scores of the best checkpoint of a remote run, or of the last if none is scored.
+
+    Of each checkpoint only its metrics are downloaded.
+    """
+    run = RemoteFolder(url)
+    names = complete_checkpoints(run)
     if not names:
-        raise CheckpointError(f"{run.url}: neither a checkpoint nor a run folder with one in {FOLDER}/")
-    look = remote.place("fetched", run.url) / f"{TEMPORARY}{uuid4().hex}"
+        raise CheckpointError(f"{run.url}: neither a checkpoint nor a run folder with one in {CHECKPOINTS}/")
     try:
-        for name in names:
-            (look / name).mkdir(parents=True)
-            for file in (manifest.METRICS, manifest.RECIPE, manifest.NAME):
-                (run / FOLDER / name).download(file, look / name / file)
-        parts = [look / name for name in names]
-        chosen = select.best(parts, _monitor(parts[-1], run))
-        return chosen.name, json.loads((chosen / manifest.METRICS).read_bytes())
+        monitor = _monitor(run, names[-1])
+        metrics = {name: _metrics(run / CHECKPOINTS / name) for name in names}
     except FileNotFoundError:
         raise CheckpointError(f"{run.url}: its checkpoints change; try again in a moment") from None
-    finally:
-        shutil.rmtree(look, ignore_errors=True)
+    best = select.best([(name, metrics[name].get(monitor)) for name in names], monitor) or names[-1]
+    return best, metrics[best]
 
 
-def _monitor(part: Path, run: Folder) -> str:
-
+def _metrics(checkpoint: RemoteFolder) -> dict[str, Any]:
+    """The metrics of a remote checkpoint, none where they are damaged: it then ranks as one without scores."""
     try:
-        return preflight.load(str(part / manifest.RECIPE), training=False).eval.monitor
+        metrics = json.loads(checkpoint.read(manifest.METRICS))
+    except ValueError:
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
+def _monitor(run: RemoteFolder, name: str) -> str:
+    """The metric by which a run ranks its checkpoints."""
+    copy = settings.cached_copy("fetched", run.url) / f"{TEMPORARY}{uuid4().hex}"
+    copy.mkdir(parents=True)
+    try:
+        (run / CHECKPOINTS / name).download(manifest.RECIPE, copy / manifest.RECIPE)
+        return preflight.load(str(copy / manifest.RECIPE), training=False).eval.monitor
     except UsageError as error:
-        raise CheckpointError(f"{run.url}: {part.name}: its recipe cannot be read: {error}") from None
+        raise CheckpointError(f"{run.url}: {name}: its recipe cannot be read: {error}") from None
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
 
 
-def _split(url: str) -> tuple[Folder, str | None]:
-    """The run a remote path is of, and the name of the checkpoint if the path means one."""
+def _split(url: str) -> tuple[RemoteFolder, str | None]:
+    """The run that a remote path is in, and the name of the checkpoint if the path means one."""
     parent, _, name = url.rpartition("/")
-    if not select.place(name):
-        return Folder(url.removesuffix(f"/{FOLDER}")), None
-    if parent.endswith(f"/{FOLDER}"):
-        return Folder(parent.removesuffix(f"/{FOLDER}")), name
-    raise CheckpointError(f"{url}: a checkpoint lies in the folder {FOLDER} of a run; give RUN or RUN/{FOLDER}/{name}")
+    if not CheckpointName.parse(name):
+        return RemoteFolder(url.removesuffix(f"/{CHECKPOINTS}")), None
+    if parent.endswith(f"/{CHECKPOINTS}"):
+        return RemoteFolder(parent.removesuffix(f"/{CHECKPOINTS}")), name
+    raise CheckpointError(
+        f"{url}: a checkpoint is in the folder {CHECKPOINTS} of a run; give RUN or RUN/{CHECKPOINTS}/{name}"
+    )
 
 
-def _is_copy(path: Path, source: Folder) -> bool:
-    """Whether a local checkpoint is good and the very one that lies remote."""
+def _is_copy(path: Path, source: RemoteFolder) -> bool:
+    """Whether a local checkpoint is good and the same as the remote one."""
     try:
-        return _good(path) and source.read(manifest.NAME) == (path / manifest.NAME).read_bytes()
+        return _is_good(path) and source.read(manifest.NAME) == (path / manifest.NAME).read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{source.url}: no such checkpoint") from None

@@ -5,35 +5,37 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from depthray.checkpoints import manifest
-from depthray.checkpoints.load import recipe_of
-from depthray.checkpoints.select import FOLDER, best, committed, place
+from depthray.checkpoints import manifest, select
+from depthray.checkpoints.load import read_recipe
+from depthray.checkpoints.select import CheckpointName
 from depthray.errors import CheckpointError
 from depthray.runs import download
-from depthray.storage.remote import address, is_remote
+from depthray.runs.layout import CHECKPOINTS
+from depthray.storage.remote import is_remote, normalize_address
 
 
 def resolve(path: Path) -> Path:
     """The checkpoint meant by a path: itself, or of a run folder the best, or the last if none is scored.
 
-    One that lies remote is fetched into the cache of this machine.
+    A remote one is downloaded into the cache of this machine.
     """
     if is_remote(path):
-        return download.fetched(address(path))
-    if place(path.name) or (path / manifest.NAME).is_file():
+        return download.cached_checkpoint(normalize_address(path))
+    if CheckpointName.parse(path.name) or (path / manifest.NAME).is_file():
         return path
-    root = path / FOLDER if (path / FOLDER).is_dir() else path
-    paths = committed(root)
+    root = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    paths = select.committed(root)
     if not paths:
-        raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {FOLDER}/")
-    return best(paths, recipe_of(paths[-1]).eval.monitor)
+        raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {CHECKPOINTS}/")
+    monitor = read_recipe(paths[-1]).eval.monitor
+    return select.best(select.scores(paths, monitor), monitor) or paths[-1]
 
 
 def summary(run: Path | str) -> tuple[Path | str, dict[str, float]]:
     """The best checkpoint of a run and its metrics. Raises CheckpointError where there is none yet."""
     if is_remote(run):
-        name, scores = download.best(address(run))
-        return f"{address(run)}/{FOLDER}/{name}", scores
+        url = normalize_address(run)
+        name, metrics = download.best_checkpoint(url)
+        return f"{url}/{CHECKPOINTS}/{name}", metrics
     path = resolve(Path(run))
-    scores = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    return path, scores
+    return path, json.loads((path / manifest.METRICS).read_text(encoding="utf-8"))

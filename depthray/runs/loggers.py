@@ -1,4 +1,4 @@
-"""What a run tells of itself while it is trained: lines of progress, and curves and pictures for TensorBoard."""
+"""What a run logs while it trains: records of progress, and curves and images for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from depthray import distributed
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.evaluation.protocols import PROTOCOLS
-from depthray.runs import progress
+from depthray.runs import layout, progress
 from depthray.runs.tensorboard import Board
-from depthray.storage.local import Trials
-from depthray.storage.remote import patience
+from depthray.storage.os_errors import is_transient
+from depthray.storage.retry import Retry
+from depthray.storage.settings import retry_seconds
 from depthray.training.loop import Epoch
 from depthray.training.throughput import Interval
 
 OF_TRAINING = ("train_loss", "lr", "bad_steps", "seconds")  # the numbers of an epoch that are no scores
 
 
-class Log:
-    """Progress records to the run's file and to whoever watches; only rank 0 has something to say."""
+class ProgressLog:
+    """Writes progress records to the run's file and shows them; only rank 0 does."""
 
     def __init__(self, run: Path, show: Callable[[progress.Record], None]) -> None:
-        self.file, self.show = progress.Appender(run, patience=patience()), show
+        self.file, self.show = progress.Appender(run, retry_seconds=retry_seconds()), show
 
     def _write(self, record: progress.Record) -> None:
         if distributed.is_main():
@@ -34,16 +35,18 @@ class Log:
             self.show(record)
 
     def flush(self) -> None:
-        """See to it that all is in the file, also after a failure of the disk."""
-        Trials(patience(), lambda _: None).run(self.file.flush)
+        """Write the records that wait, also after a failure of the disk."""
+        Retry(retry_seconds(), is_transient=is_transient).run(self.file.flush)
 
     def interval(self, event: Interval) -> None:
         self._write({"kind": "interval", **asdict(event)})
 
     def epoch(self, event: Epoch) -> None:
         self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
-        if event.ended:
-            self.note(f"training ended: {event.ended}")
+
+    def state(self, state: progress.RecordedState, text: str, *, epoch: int, step: int) -> None:
+        """Log that the run is in another state since that epoch and step, with a text for people."""
+        self._write(progress.state_record(state, text, epoch=epoch, step=step))
 
     def note(self, text: str) -> None:
         self._write({"kind": "note", "text": text})
@@ -52,7 +55,7 @@ class Log:
 class Curves:
     """TensorBoard of a run, opened with its first event; a disk that fails leaves a gap and does not end the run.
 
-    It is opened only after the first step: importing its writer takes a second nobody should wait for.
+    It is opened only after the first step: importing its writer takes a second, which training should not wait for.
     """
 
     def __init__(self, recipe: Recipe, run: Path, say: Callable[[str], None]) -> None:
@@ -61,7 +64,7 @@ class Curves:
         self.failed = False
 
     def open(self, *, first_step: int) -> None:
-        """Hide what an earlier process wrote of the steps after the first one, as these are run again."""
+        """Hide what an earlier process wrote about the steps after the first one, as these are trained again."""
         self._draw(first_step, lambda board: None)
 
     def interval(self, event: Interval) -> None:
@@ -82,7 +85,7 @@ class Curves:
         except OSError as error:
             self.board = None
             if not self.failed:
-                self.say(f"storage: TensorBoard has a gap: {error.strerror or error}; training goes on")
+                self.say(f"storage: TensorBoard has a gap: {error.strerror or error}; training continues")
             self.failed = True
 
 
@@ -98,7 +101,7 @@ def _curves(event: Interval) -> dict[str, float]:
 
 
 def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
-    board = Board(run / "tensorboard", first_step=first_step)
+    board = Board(run / layout.TENSORBOARD, first_step=first_step)
     scored = PROTOCOLS[recipe.eval.protocol].scores(recipe.data.targets)
     board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
     return board
@@ -115,5 +118,5 @@ def _draw(board: Board, event: Epoch) -> None:
 
 
 def scores_of(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What an epoch's numbers say of the validation frames."""
+    """The validation scores among the metrics of an epoch."""
     return {key: value for key, value in metrics.items() if key not in OF_TRAINING}

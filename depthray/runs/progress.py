@@ -1,43 +1,149 @@
-"""What a run says of itself: a JSON line each in RUN/progress.jsonl, shown as a bar on a terminal or as plain lines.
+"""The progress file of a run, RUN/progress.jsonl: the records that it has, how they are written and read.
 
-Whoever trains writes the file; whoever watches (this process, the driver of a cluster job, `tail -f`) reads it.
+A record is a JSON object on a line, with its `kind` and the `time` in seconds since 1970:
+
+    interval   some steps of training: epoch, step, loss, speed (`depthray.training.throughput`)
+    epoch      a finished epoch: epoch, step, scores
+    state      the run started, resumed, stopped, finished or failed: state, reason, epoch, step, text
+    rewound    a trial continues from an earlier epoch of another one: epoch, text; later epochs are void
+    note       something for people: text
+
+`state` and `reason` are for programs, `text` is the same for people and may be reworded at any time.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, NamedTuple
 
 from depthray.errors import CheckpointError
-from depthray.storage.local import explained, passing, sync_folder
-from depthray.storage.remote import Folder, StorageError, is_remote
+from depthray.runs import layout
+from depthray.storage.folders import LocalFolder
+from depthray.storage.local import sync_folder
+from depthray.storage.os_errors import is_transient, translate_os_errors
+from depthray.storage.remote import RemoteFolder, is_remote
+from depthray.storage.retry import Outage
+from depthray.storage.strict_json import to_json
 
-FILE = "progress.jsonl"
-TRAINED = b'"kind": "interval"'  # in the file: a step was trained
+FILE = layout.PROGRESS
+REWOUND = "rewound"
 _LONGEST = 1 << 20  # bytes of a line
 Record = dict[str, Any]
 
 
+class RecordedState(NamedTuple):
+    """What a run last recorded of its state."""
+
+    state: Literal["running", "stopped", "finished", "failed"]
+    reason: str
+
+
+def parse(data: bytes) -> list[Record]:
+    """The records in the bytes of a progress file.
+
+    Left out are lines that are no records: a kill may have cut one short, a failing disk have left zeros.
+    """
+    records = []
+    for line in data.split(b"\n"):
+        with suppress(ValueError):
+            record = json.loads(line.lstrip(b"\0"))
+            if isinstance(record, dict) and "kind" in record:
+                records.append(record)
+    return records
+
+
+def read(run: Path) -> list[Record]:
+    """The records of a run of this machine, none where it has no progress file."""
+    try:
+        return parse((run / FILE).read_bytes())
+    except FileNotFoundError:
+        return []
+
+
+def state_record(state: RecordedState, text: str, *, epoch: int, step: int) -> Record:
+    """A record of a run's state at an epoch and a step, with a text for people."""
+    return {"kind": "state", **state._asdict(), "epoch": epoch, "step": step, "text": text}
+
+
+def last_state(records: Sequence[Record]) -> RecordedState | None:
+    """The state that a run recorded last; None where it recorded none."""
+    for record in reversed(records):
+        if record["kind"] == "state":
+            return RecordedState(record["state"], record["reason"])
+    return None
+
+
+def legacy_state(records: Sequence[Record], error: Mapping[str, Any], *, epochs: int) -> RecordedState | None:
+    """The state of a run without state records, made by version 0.1: from the sentences that it wrote instead.
+
+    `error` is its error.json, `epochs` what its recipe has. None where it was trained after its last such sentence.
+    """
+    if error:
+        return RecordedState("failed", str(error.get("text", "")))
+    for position, record in reversed(list(enumerate(records))):
+        text = str(record.get("text", ""))
+        if record["kind"] in ("interval", "epoch"):
+            return None
+        if text.startswith("training ended: "):
+            reason = text.removeprefix("training ended: ")
+            early = reason.startswith(("asked to stop", "time limit"))
+            return RecordedState("stopped" if early else "finished", reason)
+        if text.startswith("stopped at "):
+            return RecordedState("stopped", text.partition(";")[0])
+        if text.startswith("resumed from "):
+            trained = [number["epoch"] for number in records[:position] if number["kind"] == "epoch"]
+            resumed_at_end = bool(trained) and trained[-1] >= epochs
+            return RecordedState("finished", "all epochs done") if resumed_at_end else RecordedState("running", "")
+    return None
+
+
+def epochs(records: Iterable[Record]) -> list[Record]:
+    """The records of a run's epochs in order; of an epoch that was trained again the last one."""
+    by_number: dict[int, Record] = {}
+    for record in records:
+        if record["kind"] == REWOUND:
+            by_number = {number: epoch for number, epoch in by_number.items() if number <= record["epoch"]}
+        elif record["kind"] == "epoch":
+            by_number[record["epoch"]] = record
+    return [by_number[number] for number in sorted(by_number)]
+
+
 def append(run: Path, record: Record) -> None:
-    """Add a record, with the time of day in seconds, to the run's progress file."""
+    """Add a record, with the time of day, to the progress file of a run that nobody else writes to now."""
     with (run / FILE).open("a", encoding="utf-8") as file:
-        file.write(_spell(record))
+        file.write(_serialize(record))
 
 
-def _spell(record: Record) -> str:
-    record = {**record, "time": time.time()}
-    clean = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
-    }
-    return json.dumps(clean) + "\n"
+def record_failure(run: Path | str, reason: str) -> None:
+    """Record that a run failed whose own rank 0 could not, as another process failed or it was killed.
+
+    Nothing is recorded where the run has recorded its end, or has not started.
+    """
+    # No retries: the store may be what failed.
+    folder = RemoteFolder(run, retry_seconds=0) if is_remote(run) else LocalFolder(Path(run))
+    try:
+        data = folder.read(FILE)
+    except FileNotFoundError:
+        return
+    records = parse(data)
+    last = last_state(records)
+    if last is None or last.state != "running":
+        return
+    epoch = next((record["epoch"] for record in reversed(records) if record["kind"] in ("epoch", "state")), 0)
+    step = next((record["step"] for record in reversed(records) if "step" in record), 0)
+    record = state_record(RecordedState("failed", reason), f"failed: {reason}", epoch=epoch, step=step)
+    complete = data[: data.rfind(b"\n") + 1]  # a killed worker may have left half a line
+    folder.write(FILE, complete + _serialize(record).encode())
+
+
+def _serialize(record: Record) -> str:
+    return to_json({**record, "time": time.time()}) + "\n"
 
 
 def sync(file: IO[bytes], data: bytes) -> None:
@@ -49,190 +155,64 @@ def sync(file: IO[bytes], data: bytes) -> None:
 class Appender:
     """Adds records to the run's progress file, from any thread; what a failing disk refuses is added later.
 
-    Raises CheckpointError when the disk has failed for `patience` seconds.
+    Raises CheckpointError when the disk has failed for `retry_seconds`.
     """
 
-    def __init__(self, run: Path, *, patience: float) -> None:
-        self.path, self.patience = run / FILE, patience
+    def __init__(self, run: Path, *, retry_seconds: float) -> None:
+        self.path, self.retry_seconds = run / FILE, retry_seconds
         self._lock = threading.Lock()
         self._waiting: list[str] = []
+        self._trained = False  # a step was recorded
+        self._synced = False  # after the first step: a later start without a checkpoint must see that there was one
         self._first = True
-        self._begun = False  # on the disk, whatever fails: without it, beginning again at step 0 would not be noticed
-        self._whole: int | None = None  # bytes of the file before what was perhaps half written
-        self._failing_since: float | None = None
+        self._complete: int | None = None  # bytes of the file before what was perhaps half written
+        self._outage = Outage()
 
     def append(self, record: Record) -> None:
         """Add a record after those that still wait."""
         with self._lock:
-            self._waiting.append(_spell(record))
+            self._trained = self._trained or record["kind"] == "interval"
+            self._waiting.append(_serialize(record))
             self._flush()
 
     def flush(self) -> None:
-        """Add what waits."""
+        """Add the records that wait."""
         with self._lock:
             self._flush()
 
     def _flush(self) -> None:
         try:
-            with explained(self.path.parent):
+            with translate_os_errors(self.path.parent, to=CheckpointError, doing="write progress"):
                 self._write()
         except CheckpointError as error:
-            now = time.monotonic()
-            since = self._failing_since = self._failing_since or now
-            if not (isinstance(error.__cause__, OSError) and passing(error.__cause__)) or now - since >= self.patience:
+            self._outage.record()
+            if not is_transient(error) or self._outage.seconds >= self.retry_seconds:
                 raise
 
     def _write(self) -> None:
         if not self._waiting:
             return
         if self._first:
-            self._whole = _whole(self.path)
+            self._complete = _complete_bytes(self.path)
         with self.path.open("ab") as file:
-            if self._whole is not None and file.tell() > self._whole:
-                file.truncate(self._whole)
-            self._whole = file.seek(0, os.SEEK_END)
-            sync(file, data := "".join(self._waiting).encode())
-            if not self._begun and TRAINED in data:
+            if self._complete is not None and file.tell() > self._complete:
+                file.truncate(self._complete)
+            self._complete = file.seek(0, os.SEEK_END)
+            sync(file, "".join(self._waiting).encode())
+            if self._trained and not self._synced:
                 os.fsync(file.fileno())
                 sync_folder(self.path.parent)
-                self._begun = True
+                self._synced = True
         self._waiting.clear()
-        self._first, self._whole = False, None
-        self._failing_since = None
+        self._first, self._complete = False, None
+        self._outage.reset()
 
 
-def _whole(path: Path) -> int:
-    """Bytes of a progress file up to the end of its last whole line: a writer before may have been cut off."""
+def _complete_bytes(path: Path) -> int:
+    """Bytes of a progress file up to the end of its last complete line: a writer before may have been cut off."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
         start = max(0, file.seek(0, os.SEEK_END) - _LONGEST)
         file.seek(start)
         return start + file.read().rfind(b"\n") + 1
-
-
-TOLD = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores, where it has them
-
-
-def line(record: Record) -> str:
-    """A record as one plain line."""
-    kind = record["kind"]
-    if kind == "interval":
-        skipped = f" skipped {record['bad_steps']}" if record["bad_steps"] else ""
-        return (
-            f"epoch {record['epoch']}/{record['epochs']} step {record['step']}/{record['steps']} "
-            f"loss {_number(record['loss'])} lr {record['lr']:.2e} {record['images_per_second']:.1f} img/s "
-            f"data wait {record['wait_share']:.0%} mem {record['memory_gib']:.1f} GiB "
-            f"eta {clock(record['eta_seconds'])}{skipped}"
-        )
-    if kind == "epoch":
-        scores = " ".join(f"{key} {_number(record[key])}" for key in TOLD if key in record)
-        return f"epoch {record['epoch']} done: {scores} train_loss {_number(record['train_loss'])}"
-    return str(record["text"])
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def _number(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.4f}"
-
-
-class Display:
-    """Shows records: a rich bar where the stream is a terminal, else one line a record."""
-
-    def __init__(self, stream: IO[str] | None = None) -> None:
-        self.stream = stream or sys.stdout
-        self.bar: Any = None
-        if self.stream.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
-            self.bar = Progress(*columns, console=Console(file=self.stream))
-            self.task = self.bar.add_task("starting", total=None, text="")
-            self.bar.start()
-
-    def show(self, record: Record) -> None:
-        """Show one record."""
-        if self.bar is None:
-            self.stream.write(line(record) + "\n")
-            self.stream.flush()
-        elif record["kind"] == "interval":
-            speed = f"{record['images_per_second']:.0f} img/s  wait {record['wait_share']:.0%}"
-            text = f"loss {_number(record['loss'])}  {speed}  {clock(record['eta_seconds'])} left"
-            title = f"epoch {record['epoch']}/{record['epochs']}"
-            self.bar.update(self.task, completed=record["step"], total=record["steps"], text=text, description=title)
-        else:
-            self.bar.console.print(line(record), highlight=False)
-
-    def close(self) -> None:
-        """End the bar."""
-        if self.bar is not None:
-            self.bar.stop()
-
-
-class Follower:
-    """Shows what another process appends to a run's progress file, from where it stood at the start.
-
-    Of a run that lies remote it reads what is mirrored there; a store that does not answer is asked again later.
-    """
-
-    def __init__(self, run: Path | str, show: Callable[[Record], None], *, every: float | None = None) -> None:
-        self._read: Callable[[int], bytes] = _remote(run) if is_remote(run) else _local(Path(run) / FILE)
-        self.show, self.every = show, every or (2.0 if is_remote(run) else 0.5)
-        self.offset = len(self._read(0))
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Follower:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
-
-    def _run(self) -> None:
-        while not self.done.wait(self.every):
-            self._drain()
-        self._drain()
-
-    def _drain(self) -> None:
-        for record in self._new():
-            self.show(record)
-
-    def _new(self) -> Iterator[Record]:
-        for raw in self._read(self.offset).splitlines(keepends=True):
-            if not raw.endswith(b"\n"):
-                return  # half written
-            self.offset += len(raw)
-            with suppress(ValueError):  # a disk that failed may have left zeros, or half a line
-                yield json.loads(raw.lstrip(b"\0"))
-
-
-def _local(path: Path) -> Callable[[int], bytes]:
-    def read(start: int) -> bytes:
-        try:
-            with path.open("rb") as file:
-                file.seek(start)
-                return file.read()
-        except OSError:  # not there yet, or on a file server that is away
-            return b""
-
-    return read
-
-
-def _remote(run: Path | str) -> Callable[[int], bytes]:
-    folder = Folder(run, patience=0)
-
-    def read(start: int) -> bytes:
-        try:
-            return folder.read(FILE, start=start)
-        except (StorageError, FileNotFoundError):
-            return b""
-
-    return read

@@ -1,10 +1,8 @@
-"""A run is a folder: recipe, progress, TensorBoard, checkpoints. `record` trains into it and goes on where it stopped.
-
-RUN/recipe.yaml  progress.jsonl  tensorboard/  checkpoints/epoch-0003-step-00000120/
-"""
+"""A run is a folder (`depthray.runs.layout`): `prepare` makes it, `record` trains into it or resumes it."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,27 +15,26 @@ from depthray.checkpoints import load, save, select
 from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
-from depthray.errors import DataError, UsageError
+from depthray.errors import CheckpointError, DataError, DepthrayError, UsageError
 from depthray.runs import download, progress
-from depthray.runs.control import STOP as STOP
-from depthray.runs.control import asked_to_stop
-from depthray.runs.control import stop_on_signals as stop_on_signals
-from depthray.runs.control import stopped as stopped
-from depthray.runs.loggers import Curves, Log
-from depthray.runs.loggers import scores_of as scores_of
-from depthray.runs.upload import Mirror, send
-from depthray.storage.local import explained, replace, sync_folder
-from depthray.storage.remote import Folder, StorageError, is_remote, patience
+from depthray.runs.control import is_stop_requested
+from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
+from depthray.runs.loggers import Curves, ProgressLog
+from depthray.runs.progress import RecordedState
+from depthray.runs.upload import Uploader, upload_checkpoint
+from depthray.storage.local import replace, sync_folder
+from depthray.storage.os_errors import translate_os_errors
+from depthray.storage.remote import RemoteFolder, StorageError, is_remote
+from depthray.storage.settings import retry_seconds
 from depthray.training import preflight
 from depthray.training.dry_run import check_targets
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, fit
-from depthray.training.outside import Outside
-from depthray.training.state import State, begin, restore
+from depthray.training.state import Hooks, State, begin, restore
 from depthray.training.throughput import Interval
 
-PREPARING = 30.0  # seconds to wait for a store before a run: whoever starts it is there to see to it
-# A run may be lengthened, moved or shown differently when it is taken up again; all else would make it another run.
+PREPARING = 30.0  # seconds to wait for a store before a run starts, while its user still waits for the command
+# A resumed run may be lengthened, moved or shown differently; any other change would make it another run.
 FREE_ON_RESUME = {
     "about",
     "data.root",
@@ -53,46 +50,47 @@ FREE_ON_RESUME = {
 
 
 def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
-    """Make the run's folder, or check that this recipe may go on in it.
+    """Make the run's folder, or check that this recipe may resume the run in it.
 
-    Raises UsageError for a folder that holds a run when `resume` is not asked, and for a recipe that differs.
+    Raises UsageError for a folder that holds a run when `resume` is not requested, and for a recipe that differs.
     """
     if is_remote(run):
-        _prepare_remote(Folder(run, patience=PREPARING), recipe, resume=resume)
+        _prepare_remote(RemoteFolder(run, retry_seconds=PREPARING), recipe, resume=resume)
         return
     run = Path(run)
-    saved = run / "recipe.yaml"
+    saved = run / RECIPE
     if saved.exists():
-        if not resume:
-            raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
-        _same(preflight.parse(read_yaml(saved), where=str(saved), training=False), recipe, run)
+        _check_resume(saved, recipe, run, resume=resume, where=str(saved))
     try:
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        replace(saved, recipes.dump(recipe).encode())  # in whole: without it the checkpoints cannot be gone on with
+        (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        replace(saved, recipes.dump(recipe).encode())  # atomic: without it no checkpoint could be resumed from
         sync_folder(run)
     except OSError as error:
         raise UsageError(f"cannot write the run folder {run}: {error.strerror}") from None
     (run / STOP).unlink(missing_ok=True)
 
 
-def _prepare_remote(run: Folder, recipe: Recipe, *, resume: bool) -> None:
-    if run.size(download.RECIPE) is not None:
-        if not resume:
-            raise UsageError(f"{run} already holds a run; give --resume to go on with it, or another --out")
-        where = f"{run}/{download.RECIPE}"
-        _same(preflight.parse(read_yaml(download.recipe_file(run.url)), where=where, training=False), recipe, run)
-    if run.size(download.IDENTITY) is None or not resume:
-        run.write(download.IDENTITY, uuid4().hex.encode())
-    run.write(download.RECIPE, recipes.dump(recipe).encode())
+def _prepare_remote(run: RemoteFolder, recipe: Recipe, *, resume: bool) -> None:
+    if run.size(RECIPE) is not None:
+        _check_resume(download.recipe_file(run.url), recipe, run, resume=resume, where=f"{run}/{RECIPE}")
+    if run.size(IDENTITY) is None or not resume:
+        run.write(IDENTITY, uuid4().hex.encode())
+    run.write(RECIPE, recipes.dump(recipe).encode())
     run.remove(STOP)
     (download.working_folder(run.url) / STOP).unlink(missing_ok=True)
 
 
-def _same(old: Recipe, new: Recipe, run: Path | Folder) -> None:
-    changed = {key: pair for key, pair in recipes.difference(old, new).items() if key not in FREE_ON_RESUME}
+def _check_resume(saved: Path, recipe: Recipe, run: Path | RemoteFolder, *, resume: bool, where: str) -> None:
+    """Raise UsageError unless the run of a saved recipe is to be resumed, and with the same recipe."""
+    if not resume:
+        raise UsageError(f"{run} already holds a run; give --resume to resume it, or another --out")
+    old = preflight.parse(read_yaml(saved), where=where, training=False)
+    changed = {key: pair for key, pair in recipes.difference(old, recipe).items() if key not in FREE_ON_RESUME}
     if changed:
-        what = ", ".join(f"{key} was {before}, is {after}" for key, (before, after) in changed.items())
-        raise UsageError(f"{run} was trained with another recipe ({what}); use the same words, or another --out")
+        differences = ", ".join(f"{key} was {before}, is {after}" for key, (before, after) in changed.items())
+        raise UsageError(
+            f"{run} was trained with another recipe ({differences}); use the same overrides, or another --out"
+        )
 
 
 def record(
@@ -101,47 +99,49 @@ def record(
     device: torch.device,
     *,
     show: Callable[[progress.Record], None] = lambda _: None,
-    outside: Outside | None = None,
+    hooks: Hooks | None = None,
 ) -> Iterator[Epoch]:
     """Train a recipe into a prepared run folder, from its newest good checkpoint if it has one; yields each epoch.
 
-    Every process calls it; rank 0 writes. `show` is given each progress record on rank 0; `outside` is who started it.
-    A run that lies remote is written into the working folder of rank 0's machine, and from there copied to its place
-    while training goes on.
+    Every process calls it; rank 0 writes, and passes each progress record to `show`. `hooks` are the launcher's.
+    A remote run is written into the working folder of rank 0's machine and uploaded from there while it trains.
     """
     frames = Frames.open(recipe)
-    remote = Folder(run, patience=patience()) if is_remote(run) else None
-    run = download.working_folder(run) if remote else Path(run)
-    log = Log(run, show)
-    state = _start(recipe, run, device, frames, log, remote)
+    remote = RemoteFolder(run, retry_seconds=retry_seconds()) if is_remote(run) else None
+    folder = download.working_folder(run) if remote else Path(run)
+    log = ProgressLog(folder, show)
+    state = _start(recipe, folder, device, frames, log, remote)
     check_targets(state.model, recipe)
-    state.stop = lambda: asked_to_stop(run)
-    state.outside = outside or state.outside
+    state.hooks = given = hooks or Hooks()
     if not distributed.is_main():
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         return
-    for doubt in frames.doubts():
-        log.note(doubt)
-    with _mirrored(remote, run, state, log):
-        yield from _main(recipe, run, state, frames, log)
+    for warning in frames.sanity_warnings():
+        log.note(warning)
+    with _uploaded(remote, folder, log) as upload_failed, _failures_logged(log, state):
+        state.hooks = dataclasses.replace(
+            given, stop_requested=lambda: given.stop_requested() or upload_failed() or is_stop_requested(folder)
+        )
+        yield from _train(recipe, folder, state, frames, log)
 
 
-def _main(recipe: Recipe, run: Path, state: State, frames: Frames, log: Log) -> Iterator[Epoch]:
+def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: ProgressLog) -> Iterator[Epoch]:
     """The run on rank 0: trained, saved, logged and drawn."""
-    section, first_step = recipe.train, state.position.step
-    writer = save.Writer(
-        run / select.FOLDER,
-        keep_best=section.keep_best,
+    first_step = state.position.step
+    writer = save.CheckpointWriter(
+        run / CHECKPOINTS,
+        keep_best=recipe.train.keep_best,
         monitor=recipe.eval.monitor,
-        patience=patience(),
-        say=log.note,
+        retry_seconds=retry_seconds(),
+        log=log.note,
     )
     curves = Curves(recipe, run, log.note)
-    begun = False
+    has_stepped = False
+    end = None  # of the run, once training has come to it
     try:
         for event in fit(recipe, state, frames):
-            if not begun:
-                begun = True
+            if not has_stepped:
+                has_stepped = True
                 writer.reserve(state.contents({}, fingerprint=frames.fingerprint))
                 curves.open(first_step=first_step)
             if isinstance(event, Interval):
@@ -149,90 +149,126 @@ def _main(recipe: Recipe, run: Path, state: State, frames: Frames, log: Log) -> 
                 curves.interval(event)
                 continue
             metrics = event.metrics if isinstance(event, Epoch) else {}
-            state.outside.check()
+            state.hooks.before_save()
             writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
                 log.epoch(event)
                 curves.epoch(event)
+                if event.ended:
+                    end = RecordedState("stopped" if event.stopped else "finished", event.ended)
                 yield event
-            elif event.asked:
+            elif event.requested:
                 writer.wait()
                 log.note(f"saved at step {state.position.step}, as workers are about to change")
-                state.outside.saved()
+                state.hooks.saved()
             elif event.reason:
-                log.note(f"stopped at step {state.position.step}: {event.reason}; go on with --resume")
+                end = RecordedState("stopped", event.reason)
+        end = end or RecordedState("finished", "all epochs done")  # it was resumed after its last epoch
+    except GeneratorExit:
+        end = end or RecordedState("stopped", "its caller ended it")
+        raise
     except KeyboardInterrupt:
         writer.hurry()
+        end = RecordedState("stopped", "interrupted")
         raise
     finally:
         try:
             writer.wait()
         finally:
             curves.close()
+        if end:  # only now: what is recorded as an end can be resumed from
+            _log_end(log, state, end)
         log.flush()
 
 
+def _log_end(log: ProgressLog, state: State, end: RecordedState) -> None:
+    at = state.position
+    if at.step_in_epoch:
+        text = f"stopped at step {at.step}: {end.reason}; resume with --resume"
+    else:
+        text = f"training ended: {end.reason}"
+    log.state(end, text, epoch=at.epoch, step=at.step)
+
+
 @contextmanager
-def _mirrored(remote: Folder | None, run: Path, state: State, log: Log) -> Iterator[None]:
-    """Copy a run to where it lies remote while the body trains; when that fails for good, training stops, saved."""
-    if remote is None:
-        yield
-        return
-    mirror = Mirror(remote, run, log.note, patience=patience())
-    state.stop = lambda: mirror.error is not None or asked_to_stop(run)
+def _failures_logged(log: ProgressLog, state: State) -> Iterator[None]:
+    """Record a failure that would repeat itself. Others, as of a lost worker, may be followed by a restart."""
     try:
         yield
+    except DepthrayError as error:
+        with suppress(DepthrayError):  # the disk may be what failed
+            at = state.position
+            log.state(RecordedState("failed", str(error)), f"failed: {error}", epoch=at.epoch, step=at.step)
+        raise
+
+
+@contextmanager
+def _uploaded(remote: RemoteFolder | None, run: Path, log: ProgressLog) -> Iterator[Callable[[], bool]]:
+    """Upload a remote run while the body trains. It is given a function: whether uploading has failed for good."""
+    if remote is None:
+        yield lambda: False
+        return
+    uploader = Uploader(remote, run, log.note, retry_seconds=retry_seconds())
+    try:
+        yield lambda: uploader.error is not None
     except GeneratorExit:  # the caller wants no more epochs
-        mirror.close()
+        uploader.close()
         raise
     except Exception as error:
-        with suppress(StorageError):  # what ended training is said, not what followed
-            mirror.close()
+        with suppress(StorageError):  # the error that ended training is raised, not one that followed from it
+            uploader.close()
         raise error
     except BaseException:
-        mirror.close(wait=False)
+        uploader.close(wait=False)
         raise
-    mirror.close()
+    uploader.close()
 
 
 def _start(
-    recipe: Recipe, run: Path, device: torch.device, frames: Frames, log: Log, remote: Folder | None = None
+    recipe: Recipe,
+    run: Path,
+    device: torch.device,
+    frames: Frames,
+    log: ProgressLog,
+    remote: RemoteFolder | None = None,
 ) -> State:
     """The state to begin with; rank 0 chooses the checkpoint for all."""
-    found = _choose(run, log, remote) if distributed.is_main() else None
-    found = distributed.broadcast(found)
-    if found and remote and not distributed.is_main():
-        with explained(run):
-            found = download.ensure(remote, run, found.name)
-    if found is None:
-        if distributed.is_main() and _has_trained(run):
-            log.note("begins again at step 0: no checkpoint had been saved yet")
+    checkpoint = distributed.broadcast(_choose(run, log, remote) if distributed.is_main() else None)
+    if checkpoint is None:
+        if distributed.is_main():
+            again = any(record["kind"] == "interval" for record in progress.read(run))
+            text = "begins again at step 0: no checkpoint had been saved yet" if again else "training starts"
+            log.state(RecordedState("running", ""), text, epoch=0, step=0)
         return begin(recipe, device)
-    contents = load.load(found, state=True)
+    if remote and not distributed.is_main():
+        with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
+            checkpoint = download.ensure_checkpoint(remote, run, checkpoint.name)
+    contents = load.load(checkpoint, state=True)
     if contents.fingerprint != frames.fingerprint:
         raise DataError(
-            f"the frames in {recipe.data.root or recipe.data.source} are not those of {found}: "
+            f"the frames in {recipe.data.root or recipe.data.source} are not those of {checkpoint}: "
             f"their fingerprint differs; give the data the run began with, or start a new run"
         )
     state = restore(contents, recipe, device)
     if distributed.is_main():
         workers = f"{count} workers" if (count := distributed.world_size()) > 1 else "1 worker"
         at = state.position
-        log.note(f"resumed from {found.name} (epoch {at.epoch}, step {at.step}) on {workers}")
+        text = f"resumed from {checkpoint.name} (epoch {at.epoch}, step {at.step}) on {workers}"
+        log.state(RecordedState("running", ""), text, epoch=at.epoch, step=at.step)
     return state
 
 
-def _has_trained(run: Path) -> bool:
-    path = run / progress.FILE
-    return path.exists() and progress.TRAINED in path.read_bytes()
-
-
-def _choose(run: Path, log: Log, remote: Folder | None) -> Path | None:
-    """The newest good checkpoint of a run; where other machines need it too, it lies remote as well."""
+def _choose(run: Path, log: ProgressLog, remote: RemoteFolder | None) -> Path | None:
+    """The newest good checkpoint of a run; where other machines need it too, it is on the store as well."""
     if remote:
-        with explained(run):
-            download.take_up(remote, run, log.note)
-    found = select.latest(run / select.FOLDER, log.note)
-    if found and remote and distributed.world_size() > 1 and found.name not in download.complete(remote):
-        send(remote, found)
-    return found
+        with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
+            download.prepare_to_resume(remote, run, log.note)
+    checkpoint = select.latest(run / CHECKPOINTS, log.note)
+    if (
+        checkpoint
+        and remote
+        and distributed.world_size() > 1
+        and checkpoint.name not in download.complete_checkpoints(remote)
+    ):
+        upload_checkpoint(remote, checkpoint)
+    return checkpoint

@@ -1,0 +1,138 @@
+"""The progress of a run on the console: a bar on a terminal, plain lines in a log, from this process or from another.
+
+The driver of a cluster follows the run's file: Ray Train passes metrics on once an epoch, as a report waits for all
+workers and for the next poll of the controller, and a bar needs the intervals between.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from depthray.runs import progress
+from depthray.runs.progress import Record
+from depthray.storage.remote import RemoteFolder, StorageError, is_remote
+
+SHOWN_SCORES = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores those that fit on a line
+
+
+def line(record: Record) -> str:
+    """A record as one line of text."""
+    kind = record["kind"]
+    if kind == "interval":
+        skipped = f" skipped {record['bad_steps']}" if record["bad_steps"] else ""
+        return (
+            f"epoch {record['epoch']}/{record['epochs']} step {record['step']}/{record['steps']} "
+            f"loss {_format_number(record['loss'])} lr {record['lr']:.2e} {record['images_per_second']:.1f} img/s "
+            f"data wait {record['wait_share']:.0%} mem {record['memory_gib']:.1f} GiB "
+            f"eta {clock(record['eta_seconds'])}{skipped}"
+        )
+    if kind == "epoch":
+        scores = " ".join(f"{key} {_format_number(record[key])}" for key in SHOWN_SCORES if key in record)
+        return f"epoch {record['epoch']} done: {scores} train_loss {_format_number(record['train_loss'])}"
+    return str(record["text"])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _format_number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"
+
+
+class Display:
+    """Shows records: a rich bar where the stream is a terminal, else one line a record."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self.bar: Any = None
+        if self.stream.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+            self.bar = Progress(*columns, console=Console(file=self.stream))
+            self.task = self.bar.add_task("starting", total=None, text="")
+            self.bar.start()
+
+    def show(self, record: Record) -> None:
+        """Show one record."""
+        if self.bar is None:
+            self.stream.write(line(record) + "\n")
+            self.stream.flush()
+        elif record["kind"] == "interval":
+            speed = f"{record['images_per_second']:.0f} img/s  wait {record['wait_share']:.0%}"
+            text = f"loss {_format_number(record['loss'])}  {speed}  {clock(record['eta_seconds'])} left"
+            title = f"epoch {record['epoch']}/{record['epochs']}"
+            self.bar.update(self.task, completed=record["step"], total=record["steps"], text=text, description=title)
+        else:
+            self.bar.console.print(line(record), highlight=False)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class Follower:
+    """Shows what another process appends to a run's progress file, from its end at the start.
+
+    Of a remote run it reads what is uploaded; a store that does not answer is asked again later.
+    """
+
+    def __init__(self, run: Path | str, show: Callable[[Record], None], *, every: float | None = None) -> None:
+        self._read = _read_remote(run) if is_remote(run) else _read_local(Path(run))
+        self.show, self.every = show, every or (2.0 if is_remote(run) else 0.5)
+        self.offset = len(self._read(0))
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Follower:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        while not self.done.wait(self.every):
+            self._show_new()
+        self._show_new()
+
+    def _show_new(self) -> None:
+        data = self._read(self.offset)
+        complete = data[: data.rfind(b"\n") + 1]  # the rest is a line that is being written
+        self.offset += len(complete)
+        for record in progress.parse(complete):
+            self.show(record)
+
+
+def _read_local(run: Path) -> Callable[[int], bytes]:
+    def read(start: int) -> bytes:
+        try:
+            with (run / progress.FILE).open("rb") as file:
+                file.seek(start)
+                return file.read()
+        except OSError:  # not there yet, or on a file server that is away
+            return b""
+
+    return read
+
+
+def _read_remote(run: Path | str) -> Callable[[int], bytes]:
+    folder = RemoteFolder(run, retry_seconds=0)
+
+    def read(start: int) -> bytes:
+        try:
+            return folder.read(progress.FILE, start=start)
+        except (StorageError, FileNotFoundError):
+            return b""
+
+    return read
