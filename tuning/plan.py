@@ -16,9 +16,11 @@ import yaml
 
 from cluster.resources import Workers
 from depthray.config import recipe as recipes
+from depthray.config.batch_size import check_batch_size
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
+from depthray.runs import layout
 from depthray.training import preflight
 from tuning.records import SEARCH, Search, read_search
 from tuning.search import slots
@@ -49,9 +51,9 @@ def begin(args: argparse.Namespace) -> SearchPlan:
     search = _search(args, recipe, space)
     folder = _folder(args)
     try:
-        (folder / "trials").mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.yaml").write_text(recipes.dump(recipe), encoding="utf-8")
-        (folder / "space.yaml").write_text(yaml.safe_dump(dict(search.space), sort_keys=False), encoding="utf-8")
+        (folder / layout.TRIALS).mkdir(parents=True, exist_ok=True)
+        (folder / layout.RECIPE).write_text(recipes.dump(recipe), encoding="utf-8")
+        (folder / layout.SPACE).write_text(yaml.safe_dump(dict(search.space), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the folder {folder}: {error.strerror}; give another --out") from None
     return SearchPlan(folder, search, space)
@@ -73,8 +75,8 @@ def resume(args: argparse.Namespace) -> SearchPlan:
     if args.recipe or args.overrides:
         raise UsageError("--resume goes on with the recipe and words of the search; leave out the others")
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
-    space = spaces.parse(read_yaml(folder / "space.yaml"), where=str(folder / "space.yaml"))
-    _checked_data(preflight.load(str(folder / "recipe.yaml"), []))
+    space = spaces.parse(read_yaml(folder / layout.SPACE), where=str(folder / layout.SPACE))
+    _checked_data(preflight.load(str(folder / layout.RECIPE), []))
     return SearchPlan(folder, replace(search, **changed, ended=0.0), space)
 
 
@@ -136,11 +138,12 @@ def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
         raise UsageError("--objectives needs --search tpe and --scheduler none: a trial stopped early has no cost yet")
     if args.gpus_per_worker % 1 and (args.workers_per_trial > 1 or args.gpus_per_worker > 1):
         raise UsageError(f"--gpus-per-worker {args.gpus_per_worker}: a part of a GPU is for trials of one worker")
-    if recipe.train.batch_size % (args.workers_per_trial * recipe.train.accumulate):
-        raise UsageError(
-            f"train.batch_size={recipe.train.batch_size} is the global batch and must divide by "
-            f"--workers-per-trial {args.workers_per_trial} x train.accumulate={recipe.train.accumulate}"
-        )
+    check_batch_size(
+        recipe.train.batch_size,
+        workers=args.workers_per_trial,
+        accumulate=recipe.train.accumulate,
+        name=f"--workers-per-trial {args.workers_per_trial}",
+    )
     _check_pbt(args, space)
 
 
@@ -201,11 +204,9 @@ def _folder(args: argparse.Namespace) -> Path:
 
 def _checked_data(recipe: Recipe) -> str:
     """The fingerprint of the frames. Raises what is wrong with data or model before a cluster is started."""
-    from depthray.training.dry_run import check_model
-    from depthray.training.frames import Frames
+    from depthray.training.dry_run import check_before_run
 
-    check_model(recipe, pretrained=True)
-    return Frames.open(recipe).fingerprint
+    return check_before_run(recipe, pretrained=True)
 
 
 def _provenance(recipe: Recipe, fingerprint: str) -> dict[str, str]:

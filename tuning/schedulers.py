@@ -18,7 +18,9 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
+from cluster.ray_private import MedianStoppingHooks, PopulationHooks
 from depthray.config.metric_names import rank_key
+from depthray.runs import layout
 from tuning.records import Search, Trial, curve
 from tuning.space.dimension import Dimension
 from tuning.space.space import Space
@@ -27,20 +29,19 @@ from tuning.trial import OBJECTIVE, WORST
 METRIC_SETTINGS: dict[str, Any] = {"time_attr": "epoch", "metric": OBJECTIVE, "mode": "min"}
 
 
-class _MedianStopping(MedianStoppingRule):
+class _MedianStopping(MedianStoppingHooks, MedianStoppingRule):
     """Ray's rule, which would pause trials while it knows too few to judge: each pause is a start of a process here."""
 
-    def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
+    def judge_unknown(self) -> str:
         return str(TrialScheduler.CONTINUE)
 
 
-class _NamedPopulation(PopulationBasedTraining):
+class _NamedPopulation(PopulationHooks, PopulationBasedTraining):
     """Ray's scheduler, with the name of whom a trial goes on from in its configuration."""
 
-    def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        config, operations = super()._get_new_config(trial, trial_to_clone)
-        # The other's own may still hold the name of a third one.
-        return {**config, "trial": {**config["trial"], "name": trial_to_clone.storage.trial_dir_name}}, operations
+    def extend_config(self, config: dict[str, Any], source: Any) -> dict[str, Any]:
+        # The source's own configuration may still hold the name of a third trial.
+        return {**config, "trial": {**config["trial"], "name": source.storage.trial_dir_name}}
 
 
 def asha(search: Search, space: Space) -> TrialScheduler:
@@ -85,7 +86,7 @@ def replay(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) ->
     for known in ended:
         past = EndedTrial(known.name)
         scheduler.on_trial_add(None, past)
-        for told in curve(folder / "trials" / known.name):
+        for told in curve(layout.trial(folder, known.name)):
             result = {"epoch": told["epoch"], OBJECTIVE: objective(metric, told)}
             if scheduler.on_trial_result(None, past, result) == TrialScheduler.STOP:
                 break  # what is stopped may not be told of again

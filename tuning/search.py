@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from cluster.ray_private import wait_for_stopped_trial
 from cluster.resources import Workers
-from tuning.records import ENDED, Search, Trial, curve, read_trials, write_trial
+from depthray.runs import layout
+from tuning.records import ENDED, Search, SearchLimits, Trial, curve, read_trials, write_trial
 from tuning.space.space import Space
-from tuning.trial_limits import SearchLimits
 
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has all that they would write
@@ -150,7 +151,7 @@ def _proposals(
     waiting = [_task(known) for known in left]
     found = TPESearcher(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
     for known in ended:
-        told = [(epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(folder / "trials" / known.name)]
+        told = [(epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(layout.trial(folder, known.name))]
         if told:
             found.add(known.words, told, _objective_values(known, search, told) if known.state == "done" else None)
     return TrialSource({}, found, len(waiting) + len(numbers))
@@ -203,7 +204,7 @@ def _run(
         ),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=str(folder / "ray"),
+            storage_path=str(folder / layout.RAY),
             failure_config=tune.FailureConfig(max_failures=search.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if plan.carries else None),
             callbacks=[recorder],
@@ -221,23 +222,17 @@ def _wait_for_trials(function: Callable[..., None]) -> Any:
     where a checkpoint takes longer. It does not wait at all before it ends a process, and then what Ray Train holds for
     workers that were started from it is not given back.
     """
-    from ray.train._internal.session import get_session
     from ray.tune.trainable import wrap_function
-
-    def wait() -> None:
-        session = get_session()
-        if session is not None and session.training_started:
-            session.finish(timeout=LEAVE_SECONDS)
 
     class Trainable(wrap_function(function)):  # type: ignore[misc]
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            wait()
+            wait_for_stopped_trial(LEAVE_SECONDS)
             if not super().reset_config(new_config):
                 raise RuntimeError(f"the trial before it did not end within {LEAVE_SECONDS} s")
             return True
 
         def cleanup(self) -> None:
-            wait()
+            wait_for_stopped_trial(LEAVE_SECONDS)
             super().cleanup()
 
     return Trainable

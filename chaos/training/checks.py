@@ -70,7 +70,8 @@ def _score(path: Path) -> float:
 
 
 def step(name: str) -> int:
-    return (select.place(name) or (0, 0, 0))[0]
+    at = select.CheckpointName.parse(name)
+    return at.step if at else 0
 
 
 def newest(saved: Saved) -> int:

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         result = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
         if distributed.is_main():
             name = f"{arguments.split}-{result.evaluation.protocol.name}"
-            out = arguments.out or _default_out(path, name, remote=is_remote(arguments.checkpoint))
+            out = arguments.out or layout.evaluation(path, name, remote=is_remote(arguments.checkpoint))
             result.write(out)
             print(report.markdown(result.evaluation.summary(), scenes=5))
             print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
@@ -84,7 +84,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     if fixed:
         raise UsageError(f"{fixed[0]}: an evaluation can override data.* and eval.* only; the rest is the checkpoint's")
     checkpoints_load.read_recipe(path)  # a damaged one is the checkpoint's fault, not that of the overrides
-    recipe = load(str(path / manifest.RECIPE), arguments.words, training=False)
+    recipe = load(str(path / layout.RECIPE), arguments.words, training=False)
     changes = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)
@@ -94,7 +94,3 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     data = recipe.data.model_copy(update=changes)
     sources.check(data, where="--source")
     return recipe.model_copy(update={"data": data})
-
-
-def _default_out(path: Path, name: str, *, remote: bool = False) -> Path:
-    return layout.evaluation(path.resolve(), name, remote=remote)
