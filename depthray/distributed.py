@@ -1,7 +1,7 @@
-"""Rank, world size, device, wrapping and sums: the only file that knows of other processes.
+"""Rank, world size, device, DDP and reductions: the only file of the library that knows of other processes.
 
 Ray Train and torchrun both set RANK, WORLD_SIZE, LOCAL_RANK before our code runs; Ray also joins the process group.
-Alone, every function here does the obvious thing for one process.
+Without them, every function here does the obvious thing for one process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from depthray.batch import Batch, Prediction
 from depthray.errors import ResourceError
 
-# A rank that died must become an error of the others, not an endless wait; the longest honest one is a validation.
+# A dead rank must become an error of the others, not an endless wait; the longest legitimate wait is a validation.
 TIMEOUT = timedelta(minutes=30)
 
 T = TypeVar("T")
@@ -40,8 +40,8 @@ def start(*, gpu: bool | None = None) -> torch.device:
     if use_gpu:
         torch.cuda.set_device(device)
     if "RANK" in os.environ and not dist.is_initialized():
-        # Imported later (DDP does), its default arguments would hold the group for good: `stop` could not end gloo's
-        # threads, and one that still frees its last work while Python ends aborts the process.
+        # Imported after the group exists (as DDP does), its default arguments would keep the group alive: `stop` could
+        # not end gloo's threads, and one that still frees its last work while Python exits aborts the process.
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if use_gpu else "gloo", timeout=TIMEOUT)
     return device
@@ -54,12 +54,12 @@ def stop() -> None:
 
 
 def rank() -> int:
-    """This process's number, 0 alone."""
+    """This process's rank; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together, 1 alone."""
+    """How many processes train together; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -94,32 +94,33 @@ def broadcast(value: T) -> T:
     return box[0]
 
 
-class Taught(nn.Module):
-    """A network without the maps that no loss reads, so that what only they need is not waited for."""
+class DropOutputs(nn.Module):
+    """Removes outputs that no loss term uses, so that DDP sees which parameters get no gradient and skips them."""
 
-    def __init__(self, module: nn.Module, unread: Collection[str]) -> None:
+    def __init__(self, module: nn.Module, dropped: Collection[str]) -> None:
         super().__init__()
         self.module = module
-        self.unread = frozenset(unread)
+        self.dropped = frozenset(dropped)
 
     def forward(self, batch: Batch) -> Prediction:
-        """A batch -> the prediction less the maps that are not read"""
+        """A batch (B,C,H,W) -> the prediction (B,1,H,W) without the dropped maps"""
         prediction = self.module(batch)
-        return {key: value for key, value in prediction.items() if key not in self.unread}  # type: ignore[return-value]
+        return {key: value for key, value in prediction.items() if key not in self.dropped}  # type: ignore[return-value]
 
 
-def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unread: Collection[str] = ()) -> nn.Module:
-    """The model with gradients averaged over processes; the model itself when alone.
+def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unused_outputs: Collection[str] = ()) -> nn.Module:
+    """The model with gradients averaged over processes (DDP); the model itself for one process.
 
-    `unread` are the maps of its prediction that no loss reads. What only these need gets no gradient, as alone; looking
-    for it in each step costs time, so it is done only where there are such maps.
+    `unused_outputs` are the maps of its prediction that no loss term uses. Parameters that only these need get no
+    gradient, as with one process; finding them costs time in each step, so DDP looks for them only where there are any.
     """
     if world_size() == 1:
         return model
     if sync_batchnorm:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    network = Taught(model, unread) if unread else model
-    return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=bool(unread))
+    network = DropOutputs(model, unused_outputs) if unused_outputs else model
+    find_unused = bool(unused_outputs)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=find_unused)
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:

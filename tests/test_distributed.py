@@ -14,13 +14,13 @@ import json, sys
 from depthray import distributed
 from depthray.training import preflight
 from depthray.training.frames import Frames
-from depthray.training.state import begin
+from depthray.training.state import Hooks, begin
 from depthray.training.throughput import Interval
 from depthray.training.loop import fit
 device = distributed.start(gpu=False)
 made = preflight.load("demo", sys.argv[2:])
 state = begin(made, device)
-state.stop = lambda: True  # after one step
+state.hooks = Hooks(stop_requested=lambda: True)  # after one step
 list(fit(made, state, Frames.open(made)))
 if distributed.is_main():
     import torch

@@ -15,7 +15,7 @@ from scoring import BATCH, COUNT, DATA, Net, Rooms
 from depthray.data.loader import eval_batches
 from depthray.errors import DataError, UsageError
 from depthray.evaluation import report
-from depthray.evaluation.evaluate import Report, best_median_worst, evaluate, pictures
+from depthray.evaluation.evaluate import EvaluationReport, best_median_worst, evaluate, sheet_rows
 from depthray.evaluation.mask_metrics import MASK_METRICS, boundary, boundary_f1, mask_scores, probability, tolerance
 from depthray.evaluation.metrics import METRICS
 from depthray.evaluation.protocols import PLAIN
@@ -200,16 +200,16 @@ def test_neither_depth_nor_mask_is_an_error():
 
 def test_pictures_have_a_row_for_depth_and_one_for_the_mask(tmp_path):
     batches = eval_batches(Figures(("image", "depth", "mask")), [1], DATA, batch_size=1)
-    rows = pictures(Masks(depth=True), batches, protocol=PLAIN, device=CPU)
+    rows = sheet_rows(Masks(depth=True), batches, protocol=PLAIN, device=CPU)
     assert [row.kind for row in rows] == ["depth", "mask"]
     assert set(np.unique(rows[1].truth)) == {0, 1} and 0 < rows[1].prediction.min() < 0.5 < rows[1].prediction.max() < 1
-    Report(run(depth=True), rows).write(tmp_path)
+    EvaluationReport(run(depth=True), rows).write(tmp_path)
     assert cv2.imread(str(tmp_path / "sheet.png")) is not None
 
 
 def test_a_sheet_of_masks_is_black_and_white_with_their_iou():
     batches = eval_batches(Figures(("image", "mask")), [6], DATA, batch_size=1)
-    (row,) = pictures(Masks(), batches, protocol=PLAIN, device=CPU)
+    (row,) = sheet_rows(Masks(), batches, protocol=PLAIN, device=CPU)
     assert sheets._score_text(row, row.prediction) == "mask IoU 1.000"
     assert sheets._score_text(row._replace(score=0.25), row.prediction) == "mask IoU 0.250"
     sheet, width = sheets.draw_sheet([row]), sheets._tile_width([row])

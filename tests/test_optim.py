@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from depthray.config.sections import Optim
+from depthray.config.sections import Optim, Recipe, Train
 from depthray.errors import UsageError
 from depthray.models.unet import build
 from depthray.training.optim import Average, Plateau, build_optimiser, learning_rate, set_learning_rate
@@ -24,10 +24,9 @@ class Net(nn.Module):
 
 
 def rate(step, *, schedule="constant", total=100, lr=1.0, epoch=10, drops=0, **options):
-    section = Optim(**options)
-    return learning_rate(
-        section, schedule=schedule, lr=lr, step=step, total_steps=total, steps_per_epoch=epoch, drops=drops
-    )
+    steps_per_epoch = epoch if total % epoch == 0 else total
+    recipe = Recipe(optim=Optim(schedule=schedule, lr=lr, **options), train=Train(epochs=total // steps_per_epoch))
+    return learning_rate(recipe, step, steps_per_epoch=steps_per_epoch, drops=drops)
 
 
 @pytest.mark.parametrize(

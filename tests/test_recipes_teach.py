@@ -39,7 +39,7 @@ def test_the_loss_reaches_every_trained_parameter(name):
     trained = {key: value for key, value in network.named_parameters() if value.requires_grad}
     assert [key for key, value in trained.items() if value.grad is None or not value.grad.any()] == []
     assert all(value.grad.isfinite().all() for value in trained.values())
-    assert losses.unread(getattr(network, "gives", ("depth",)), made.loss) == ()
+    assert losses.unused_outputs(getattr(network, "outputs", ("depth",)), made.loss) == ()
 
 
 @pytest.mark.parametrize("name", recipe.names())
@@ -47,4 +47,4 @@ def test_the_network_gives_what_the_recipe_is_taught_and_ranked_by(name):
     made = preflight.load(name)
     with torch.device("meta"):
         network = models.build_model(made.model, made.data.inputs)
-    assert set(made.data.targets) <= set(getattr(network, "gives", ("depth",)))
+    assert set(made.data.targets) <= set(getattr(network, "outputs", ("depth",)))

@@ -12,12 +12,14 @@ import torch
 from depthray.checkpoints import load, select
 from depthray.config.sections import Recipe
 from depthray.errors import DataError, DivergedError, UsageError
-from depthray.runs import progress
+from depthray.runs import console
+from depthray.runs.layout import STOP
 from depthray.runs.locate import summary
-from depthray.runs.run import STOP, prepare, record
+from depthray.runs.run import prepare, record
 from depthray.training import preflight
 from depthray.training.frames import Frames
-from depthray.training.loop import Epoch, SavePoint, fit, learning_rate
+from depthray.training.loop import Epoch, SavePoint, fit
+from depthray.training.optim import learning_rate
 from depthray.training.state import State, begin
 from depthray.training.throughput import Interval
 
@@ -181,9 +183,8 @@ def test_the_time_limit_ends_training_with_a_save_point(frames: Frames) -> None:
 
 def test_the_rate_is_a_pure_function_of_the_position(frames: Frames) -> None:
     made = small("optim.schedule=cosine", "optim.lr=1")
-    state = begin(made, CPU)
-    assert learning_rate(made, state, 4, step=0) == 1.0
-    assert learning_rate(made, state, 4, step=4) == pytest.approx(0.5)
+    assert learning_rate(made, 0, steps_per_epoch=4) == 1.0
+    assert learning_rate(made, 4, steps_per_epoch=4) == pytest.approx(0.5)
 
 
 def test_reusing_a_run_without_resume_is_an_error(tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_a_run_of_no_epochs_is_a_scored_checkpoint_of_the_weights_as_they_came(t
     assert best.name == "epoch-0000-step-00000000"
     assert math.isfinite(scores["abs_rel"]) and scores["abs_rel"] == epoch.metrics["abs_rel"]
     assert_equal(load.load(best).weights, dict(begin(made, CPU).model.state_dict()))
-    assert "epoch 0 done: abs_rel" in "\n".join(progress.line(line) for line in lines)
+    assert "epoch 0 done: abs_rel" in "\n".join(console.line(line) for line in lines)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "plateau"])

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from depthray.config.sections import Optim, Schedule
+from depthray.config.sections import Optim, Recipe, Schedule
 from depthray.errors import UsageError
 from depthray.training.adan import Adan
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
-ONECYCLE_RISE = 0.3  # share of the steps, where warmup_steps does not say
+ONECYCLE_RISE = 0.3  # share of the steps, where optim.warmup_steps is 0
 ONECYCLE_START = 1 / 25  # of the peak
-ENCODER = re.compile(r"(module\.|_orig_mod\.)*encoder\.")  # wrapped for several processes, compiled, or neither
-BETTER = 1e-4  # a score counts as better only if it is so by this share
+ENCODER = re.compile(r"(module\.|_orig_mod\.)*encoder\.")  # with the prefixes of DDP and of torch.compile
+BETTER = 1e-4  # a score counts as better only if it is lower by this share: noise would delay every drop
 
 
 def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None) -> torch.optim.Optimizer:
@@ -35,7 +35,7 @@ def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None
     else:
         kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
         optimiser = kind(groups, lr=rate, fused=True)  # the same formula in one pass over memory
-        optimiser.register_step_pre_hook(_align)
+        optimiser.register_step_pre_hook(_match_layouts)
     set_learning_rate(optimiser, rate)
     return optimiser
 
@@ -46,40 +46,42 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["scale"]
 
 
-def learning_rate(
-    section: Optim,
-    *,
-    schedule: Schedule,
-    lr: float,
-    step: int,
-    total_steps: int,
-    steps_per_epoch: int,
-    drops: int = 0,
-) -> float:
-    """The rate of step `step` (from 0) of a phase of `total_steps` with peak `lr`; `drops` are the plateau's."""
+def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, drops: int = 0) -> float:
+    """The rate of step `step` (from 0) of a run: a pure function of it and of the plateau's `drops`."""
+    schedule, peak, step, steps = _phase(recipe, step, steps_per_epoch=steps_per_epoch)
+    section = recipe.optim
     if schedule == "onecycle":
-        return _onecycle(section, lr=lr, step=step, total_steps=total_steps)
+        return _onecycle(section, lr=peak, step=step, steps=steps)
     if step < section.warmup_steps:
-        return lr * (step + 1) / section.warmup_steps
+        return peak * (step + 1) / section.warmup_steps
     if schedule == "cosine":
-        done = (step - section.warmup_steps) / max(1, total_steps - section.warmup_steps)
-        return _glide(lr, section.min_lr, done)
+        done = (step - section.warmup_steps) / max(1, steps - section.warmup_steps)
+        return _half_cosine(peak, section.min_lr, done)
     if schedule == "step":
-        return lr * float(section.step_factor ** (step // steps_per_epoch // section.step_epochs))
+        return peak * float(section.step_factor ** (step // steps_per_epoch // section.step_epochs))
     if schedule == "plateau":
-        return max(lr * float(section.step_factor**drops), min(lr, section.min_lr))
-    return lr
+        return max(peak * float(section.step_factor**drops), min(peak, section.min_lr))
+    return peak
 
 
-def _onecycle(section: Optim, *, lr: float, step: int, total_steps: int) -> float:
+def _phase(recipe: Recipe, step: int, *, steps_per_epoch: int) -> tuple[Schedule, float, int, int]:
+    """Schedule and peak rate of the phase of a step, the step counted from its start, and the steps it has."""
+    first = recipe.train.epochs * steps_per_epoch
+    if recipe.finetune.epochs and step >= first:
+        section = recipe.finetune
+        return section.schedule, section.lr, step - first, section.epochs * steps_per_epoch
+    return recipe.optim.schedule, recipe.optim.lr, step, first
+
+
+def _onecycle(section: Optim, *, lr: float, step: int, steps: int) -> float:
     """Up from a 25th of the peak over the warm-up steps (else 30 % of all), then down to min_lr, as half cosines."""
-    rise = section.warmup_steps or max(1, round(ONECYCLE_RISE * total_steps))
+    rise = section.warmup_steps or max(1, round(ONECYCLE_RISE * steps))
     if step < rise:
-        return _glide(lr * ONECYCLE_START, lr, step / rise)
-    return _glide(lr, section.min_lr, (step - rise) / max(1, total_steps - rise))
+        return _half_cosine(lr * ONECYCLE_START, lr, step / rise)
+    return _half_cosine(lr, section.min_lr, (step - rise) / max(1, steps - rise))
 
 
-def _glide(start: float, end: float, done: float) -> float:
+def _half_cosine(start: float, end: float, done: float) -> float:
     """Half a cosine from start (done = 0) to end (done = 1, and after)."""
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
@@ -94,7 +96,7 @@ class Plateau:
         self.drops = 0
 
     def update(self, score: float) -> int:
-        """Take an epoch's validation score (lower is better; NaN never is); the drops so far."""
+        """Count an epoch's validation score (lower is better; NaN never is better) and return the drops so far."""
         if score < self.best - (BETTER * abs(self.best) if math.isfinite(self.best) else 0):
             self.best, self.waited = score, 0
             return self.drops
@@ -108,21 +110,21 @@ class Plateau:
         return {"best": self.best, "waited": self.waited, "drops": self.drops}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue from what `state_dict` returned."""
         self.best = float(state["best"])
         self.waited, self.drops = int(state["waited"]), int(state["drops"])
 
 
 class Average:
-    """A second set of weights: the mean of those training went through, which validates better than the last ones.
+    """A second set of weights: the mean over training steps (EMA or SWA), which validates better than the last ones.
 
-    Give it the bare network, not one wrapped for several processes or compiled. Buffers (batch-norm statistics) are
+    Takes the bare network, not one wrapped for several processes or compiled. Buffers (batch-norm statistics) are
     averaged with the weights.
     """
 
     def __init__(self, model: nn.Module, section: Optim) -> None:
         self.swa_start = section.swa_start if section.average == "swa" else 0.0
-        self.averaged = AveragedModel(model, multi_avg_fn=_rule(section), use_buffers=True)
+        self.averaged = AveragedModel(model, multi_avg_fn=_averaging(section), use_buffers=True)
 
     @property
     def count(self) -> int:
@@ -130,7 +132,7 @@ class Average:
         return int(self.averaged.n_averaged)
 
     def update(self, model: nn.Module, *, progress: float) -> None:
-        """Take in the weights after a step; `progress` is the share of all steps before it. SWA waits for its start."""
+        """Average in the weights after a step; `progress` is the share of all steps before it. SWA starts later."""
         if progress >= self.swa_start:
             self.averaged.update_parameters(model)
 
@@ -144,22 +146,22 @@ class Average:
         return {"weights": self.averaged.module.state_dict(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Continue from what `state_dict` returned."""
         self.averaged.module.load_state_dict(state["weights"])
         self.averaged.n_averaged.fill_(state["count"])
 
 
-def _rule(section: Optim) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """How weights are taken into an average that already holds `count` steps."""
+def _averaging(section: Optim) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """The update of an average that already holds `count` steps, as AveragedModel calls it."""
 
-    def take(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         share = 1 / (int(count) + 1) if section.average == "swa" else 1 - _decay(section.ema_decay, int(count))
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, share)
         else:  # a counter, such as batch norm's: its mean would be no count
             torch._foreach_copy_(averaged, current)
 
-    return take
+    return update
 
 
 def _decay(decay: float, count: int) -> float:
@@ -167,34 +169,35 @@ def _decay(decay: float, count: int) -> float:
     return min(decay, (1 + count) / (10 + count))
 
 
-def _align(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-    """Lay out gradients and state in memory as their parameters are.
+def _match_layouts(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+    """Give gradients and optimiser state the memory layout of their parameters.
 
-    The fused step on a CPU walks all of them in one order and does not look: state that was loaded in another layout
-    (channels_last switched on or off in between) would be applied to the wrong weights in silence.
+    The fused step on a CPU walks all of them in memory order without comparing strides: state that was saved in another
+    layout (train.channels_last was changed) would silently be applied to the wrong weights.
     """
     for group in optimiser.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
-                parameter.grad = _laid_out(parameter.grad, parameter)
+                parameter.grad = _as_layout_of(parameter.grad, parameter)
             state = optimiser.state.get(parameter, {})
             for key, value in state.items():
-                state[key] = _laid_out(value, parameter)
+                state[key] = _as_layout_of(value, parameter)
 
 
-def _laid_out(value: Any, parameter: Tensor) -> Any:
+def _as_layout_of(value: Any, parameter: Tensor) -> Any:
+    """A tensor of the parameter's shape -> the same values with its strides; anything else as it is."""
     if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
         return value
     return torch.empty_like(parameter).copy_(value)
 
 
 def _groups(model: nn.Module, section: Optim) -> list[dict[str, Any]]:
-    """Parameters by (multiple of the rate, weight decay); vectors (biases, norms) are not decayed."""
+    """Parameters grouped by (multiple of the rate, weight decay); vectors (biases, norms) are not decayed."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = section.encoder_lr if ENCODER.match(name) else 1.0
-            decay = section.weight_decay if parameter.ndim > 1 else 0.0
+            decay = section.weight_decay if parameter.ndim > 1 else 0.0  # pulling a norm's scale to 0 helps nobody
             groups.setdefault((scale, decay), []).append(parameter)
     if section.encoder_lr not in (1.0, *(scale for scale, _ in groups)):
         raise UsageError(f"optim.encoder_lr={section.encoder_lr:g}: this architecture has no encoder; leave it at 1")

@@ -22,13 +22,13 @@ class Precision:
     dtype: torch.dtype
 
     @staticmethod
-    def of(word: str, device: torch.device) -> Precision:
+    def of(name: str, device: torch.device) -> Precision:
         """The format of `train.precision` on a device; `auto` is narrow only where hardware computes in it."""
-        if word == "fp16" and device.type == "cpu":
+        if name == "fp16" and device.type == "cpu":
             raise UsageError("train.precision=fp16 gains nothing on a CPU; use auto, bf16 or fp32")
-        words = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         # One format for all ranks, though their hardware may differ.
-        return Precision(device, words[word] if word in words else distributed.broadcast(fastest(device)))
+        return Precision(device, dtypes[name] if name in dtypes else distributed.broadcast(fastest(device)))
 
     @property
     def scaled(self) -> bool:

@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from depthray import models
-from depthray.checkpoints.load import Contents
+from depthray.checkpoints.load import CheckpointContents
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.training import optim
-from depthray.training.outside import Outside
 from depthray.training.precision import Precision
 
 
@@ -28,20 +27,30 @@ class Position:
     """How far a run has come."""
 
     epoch: int = 0  # epochs finished
-    step_in_epoch: int = 0  # steps of the epoch under way
+    step_in_epoch: int = 0  # steps of the current epoch
     step: int = 0  # steps in all
     seconds: float = 0.0  # wall clock in training, over all resumes
-    loss_sum: float = 0.0  # of the epoch under way, over its good steps
-    good_steps: int = 0  # of the epoch under way
+    loss_sum: float = 0.0  # of the current epoch, over its good steps
+    good_steps: int = 0  # of the current epoch
     bad_steps: int = 0  # steps skipped for a non-finite loss, in all
     bad_in_row: int = 0
-    best: float = math.inf  # lowest validation score
+    best: float = math.inf  # lowest rank key of a validation score
     best_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Callbacks of whoever started the run. The defaults do nothing; on a Ray cluster `cluster.elastic` gives them."""
+
+    stop_requested: Callable[[], bool] = lambda: False  # called after each step and epoch; rank 0's answer counts
+    save_requested: Callable[[], bool] = lambda: False  # called on each process after each step
+    before_save: Callable[[], None] = lambda: None  # called on rank 0; raises where another group has taken over
+    saved: Callable[[], None] = lambda: None  # called on rank 0 once a requested save point is on disk
 
 
 @dataclass
 class State:
-    """Model, optimiser and averages of a run on one process, and the position it has reached."""
+    """Model, optimiser and averages of a run on one process, its position, and the hooks of whoever started it."""
 
     recipe: Recipe
     device: torch.device
@@ -52,20 +61,29 @@ class State:
     plateau: optim.Plateau
     precision: Precision
     position: Position = field(default_factory=Position)
-    stop: Callable[[], bool] = lambda: False  # asked after each step whether to end
-    outside: Outside = field(default_factory=Outside)
+    hooks: Hooks = field(default_factory=Hooks)
 
     @property
     def predictor(self) -> nn.Module:
         """The model that is validated and saved: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.network(self.model)
 
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether `train.max_minutes` is over."""
+        limit = self.recipe.train.max_minutes * 60
+        return limit > 0 and self.position.seconds >= limit
+
+    def should_stop(self) -> bool:
+        """Whether this process would end the run: a stop was requested, or the time limit is over."""
+        return self.hooks.stop_requested() or self.is_out_of_time
+
     def restart_optimiser(self, lr: float) -> None:
         """A fresh optimiser and plateau for a new phase."""
         self.optimiser = optim.build_optimiser(self.model, self.recipe.optim, lr=lr)
         self.plateau = optim.Plateau(self.recipe.optim.plateau_patience)
 
-    def contents(self, metrics: dict[str, float], *, fingerprint: str) -> Contents:
+    def contents(self, metrics: dict[str, float], *, fingerprint: str) -> CheckpointContents:
         """What a checkpoint of this moment holds; the tensors are the live ones."""
         state: dict[str, Any] = {
             "optimiser": self.optimiser.state_dict(),
@@ -73,10 +91,11 @@ class State:
             "plateau": self.plateau.state_dict(),
             "position": asdict(self.position),
         }
+        # The weights file holds the average, which is what predicts; training continues from the raw weights.
         if self.average is not None:
             state["average"] = self.average.state_dict()
             state["model"] = self.model.state_dict()
-        return Contents(
+        return CheckpointContents(
             weights=dict(self.predictor.state_dict()),
             state=state,
             recipe=self.recipe,
@@ -106,8 +125,8 @@ def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> S
     )
 
 
-def restore(contents: Contents, recipe: Recipe, device: torch.device) -> State:
-    """The state a checkpoint holds, to go on from exactly there."""
+def restore(contents: CheckpointContents, recipe: Recipe, device: torch.device) -> State:
+    """The state of a checkpoint, to continue from exactly there."""
     state = begin(recipe, device, pretrained=False)
     saved = contents.state
     try:

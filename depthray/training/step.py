@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,6 @@ from depthray.config.sections import Recipe
 from depthray.data.curriculum import loss_at
 from depthray.errors import DivergedError
 from depthray.training import optim
-from depthray.training.seeding import seed_step
 from depthray.training.state import State
 
 
@@ -24,7 +24,7 @@ class StepResult:
 
     loss: float  # mean over the global batch; NaN when skipped
     stop: bool
-    save: bool = False  # somebody outside asks for a save point
+    save: bool = False  # a save point was requested
 
 
 class Stepper:
@@ -41,55 +41,58 @@ class Stepper:
         state, at = self.state, self.state.position
         state.model.train()
         seed_step(self.recipe.seed, at.step)
+        # Batch-norm statistics change in the forward pass already: a skipped step must undo that.
         before = [buffer.clone() for buffer in self.buffers]
         per_image = self._backward(micro_batches)
         state.scaler.unscale_(state.optimiser)
         norm = nn.utils.get_total_norm(p.grad for p in self.parameters if p.grad is not None)
         if self.recipe.optim.clip_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.optim.clip_norm, norm)
-        total, bad, stop, save = self._agree(per_image, norm)
+        mean_loss, bad, stop, save = self._agree(per_image, norm)
         if bad:
             self._skip(micro_batches, per_image, before)
         else:
             optim.set_learning_rate(state.optimiser, lr)
             state.scaler.step(state.optimiser)
-            at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + total, at.good_steps + 1, 0
+            at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + mean_loss, at.good_steps + 1, 0
             if state.average is not None:
                 state.average.update(state.model, progress=at.step / self.steps)
         state.scaler.update()
         state.optimiser.zero_grad(set_to_none=True)
-        return StepResult(math.nan if bad else total, stop, save)
+        return StepResult(math.nan if bad else mean_loss, stop, save)
 
     def _backward(self, micro_batches: list[Batch]) -> Tensor:
-        """Backward through the micro-batches; gradients of the mean loss over the global batch; returns (b,) losses."""
-        data, losses_seen = self.recipe.data, []
+        """Micro-batches (b,C,H,W) -> (B,) loss of each image; gradients are of the mean over the global batch."""
+        data, per_image = self.recipe.data, []
         section = loss_at(self.state.position.epoch, self.recipe.curriculum, last=self.recipe.loss)
         images = sum(len(batch["id"]) for batch in micro_batches)
         for number, cpu_batch in enumerate(micro_batches, start=1):
             models.check_ids(self.state.model, cpu_batch)
             batch = to_device(cpu_batch, self.state.device, min_depth=data.min_depth, max_depth=data.max_depth)
+            # Gradients travel between processes once a step, with the last micro-batch.
             with distributed.hold_gradients(self.network, hold=number < len(micro_batches)):
                 with self.state.precision.autocast():
                     prediction = models.run(self.network, batch)
-                per_image, _ = losses.total(prediction, batch, section)
-                self.state.scaler.scale(per_image.sum() / images).backward()  # type: ignore[no-untyped-call]
-            losses_seen.append(per_image.detach())
-        return torch.cat(losses_seen)
+                loss, _ = losses.total(prediction, batch, section)  # (b,)
+                self.state.scaler.scale(loss.sum() / images).backward()  # type: ignore[no-untyped-call]
+            per_image.append(loss.detach())
+        return torch.cat(per_image)
 
     def _agree(self, per_image: Tensor, norm: Tensor) -> tuple[float, bool, bool, bool]:
         """Mean loss over all processes, whether to skip, to stop, to save: one small sum for all four."""
-        stopping = distributed.is_main() and wants_stop(self.recipe, self.state)
-        wishes = per_image.new_tensor([float(stopping), float(self.state.outside.save())], dtype=torch.float64)
-        control = torch.cat([per_image.double().sum()[None], wishes])
+        stop_here = distributed.is_main() and self.state.should_stop()
+        requests = [float(stop_here), float(self.state.hooks.save_requested())]
+        control = torch.cat([per_image.double().sum()[None], per_image.new_tensor(requests, dtype=torch.float64)])
         distributed.sum_(control)
         total, stop, save = control.tolist()
-        total /= self.recipe.train.batch_size
+        mean_loss = total / self.recipe.train.batch_size
         # After the average over processes the norm is the same everywhere, so all skip together. With a scaled loss an
         # overflow of the gradient alone is part of finding the scale, which the scaler handles.
-        bad = not math.isfinite(total) or not (self.state.precision.scaled or bool(torch.isfinite(norm)))
-        return total, bad, stop > 0, save > 0
+        bad = not math.isfinite(mean_loss) or not (self.state.precision.scaled or bool(torch.isfinite(norm)))
+        return mean_loss, bad, stop > 0, save > 0
 
     def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor]) -> None:
+        """Undo the step and count it; DivergedError, naming samples, when too many in a row were bad."""
         at = self.state.position
         for buffer, old in zip(self.buffers, before, strict=True):
             buffer.copy_(old)
@@ -105,7 +108,10 @@ class Stepper:
             )
 
 
-def wants_stop(recipe: Recipe, state: State) -> bool:
-    """Whether this process would end the run: it was asked to, or the time limit is over."""
-    limit = recipe.train.max_minutes * 60
-    return state.stop() or (limit > 0 and state.position.seconds >= limit)
+def seed_step(seed: int, step: int) -> None:
+    """Seed this process's torch generators for one step: dropout is a function of (seed, step, rank).
+
+    So resuming needs no saved generator.
+    """
+    high, low = np.random.SeedSequence([seed, step, distributed.rank()]).generate_state(2)
+    torch.manual_seed(int(high) << 32 | int(low))

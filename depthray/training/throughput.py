@@ -1,4 +1,4 @@
-"""Steps added up into what a progress line says: loss, speed, time spent waiting for data, memory, time left."""
+"""Steps added up into the values of a progress line: loss, speed, time waiting for data, memory, time left."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from depthray.training.step import StepResult
 
 @dataclass(frozen=True)
 class Interval:
-    """What a stretch of steps looked like, for a progress line."""
+    """The steps between two progress lines."""
 
-    epoch: int  # under way, from 1
+    epoch: int  # the current one, from 1
     epochs: int
     step: int
     steps: int
@@ -31,8 +31,8 @@ class Interval:
     bad_steps: int
 
 
-class Meter:
-    """Adds steps up to the next progress line."""
+class ThroughputMeter:
+    """Adds up the steps between two progress lines."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.every, self.batch_size = recipe.train.log_seconds, recipe.train.batch_size
@@ -58,11 +58,11 @@ class Meter:
         return time.perf_counter() - self.since >= self.every
 
     def interval(self, state: State, steps_per_epoch: int) -> Interval:
-        """The line since the last one."""
+        """The steps since the last interval; the next one begins."""
         at, recipe = state.position, state.recipe
         epochs = recipe.train.epochs + recipe.finetune.epochs
         steps = epochs * steps_per_epoch
-        line = Interval(
+        interval = Interval(
             epoch=at.epoch + 1,
             epochs=epochs,
             step=at.step,
@@ -76,7 +76,7 @@ class Meter:
             bad_steps=at.bad_steps,
         )
         self._restart()
-        return line
+        return interval
 
 
 def memory_gib(device: torch.device) -> float:
