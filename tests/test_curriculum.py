@@ -102,7 +102,7 @@ def test_frames_without_depth_have_no_difficulty_but_can_be_trained_on() -> None
     with pytest.raises(DataError, match="has no depth to rank it by; use curriculum.order=random"):
         Frames(made, bare)
     frames = Frames(preflight.load("demo", SMALL), bare)
-    assert frames.doubts() == []
+    assert frames.sanity_warnings() == []
     assert "depth" not in next(frames.train_epoch(0))[0]
 
 

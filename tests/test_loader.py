@@ -96,7 +96,7 @@ def test_a_chunk_is_shuffled_and_nothing_else_is_read() -> None:
 
 @pytest.mark.parametrize("words", [{"world_size": 3}, {"accumulate": 3}, {"world_size": 2, "accumulate": 4}])
 def test_a_batch_that_cannot_be_shared_is_an_error(words: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=r"train\.batch_size=4 cannot be shared .*; use \d"):
+    with pytest.raises(UsageError, match=r"train\.batch_size=4 .* \d workers .* set train\.batch_size=\d"):
         loader(Drawn(18), **words)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from depthray.batch import Batch, Sample, collate
+from depthray.config.batch_size import check_batch_size
 from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augment import augment
@@ -33,7 +34,7 @@ from depthray.data.resize import resize_for_inference
 from depthray.data.shard_order import ShardOrder
 from depthray.data.shards.prefetch import prefetch
 from depthray.data.source import Source
-from depthray.errors import DataError, DepthrayError, ResourceError, UsageError
+from depthray.errors import DataError, DepthrayError, ResourceError
 
 STEPS_AHEAD = 2
 
@@ -283,14 +284,8 @@ def _add_sparse(sample: Sample, data: Data, *, key: str) -> Sample:
 
 
 def _check_batch(batch_size: int, frames: int, *, world_size: int, accumulate: int) -> None:
+    check_batch_size(batch_size, workers=world_size, accumulate=accumulate)
     parts = world_size * accumulate
-    if batch_size % parts:
-        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
-        near = f"{below} or {above}" if below else f"{above}"
-        raise UsageError(
-            f"train.batch_size={batch_size} cannot be shared by {world_size} workers times "
-            f"train.accumulate={accumulate}; use {near}"
-        )
     if frames < batch_size:
         fits = frames // parts * parts
         remedy = f"use train.batch_size={fits} or more frames" if fits else f"{parts} workers times parts need more"

@@ -1,4 +1,4 @@
-"""The frames of a run as one process sees them: opened, split by scene, cut into chunks, dealt to this rank."""
+"""The frames of a run on one process: opened, split by scene, cut into chunks, this rank's share loaded."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Frames:
 
     @staticmethod
     def open(recipe: Recipe) -> Frames:
-        """The frames of a recipe, from where its data section says they lie."""
+        """The frames of a recipe's data section."""
         return Frames(recipe, open_source(recipe.data))
 
     @property
     def fingerprint(self) -> str:
-        """What the frames are, as a digest."""
+        """A digest of what the frames are; two data sets with equal ones are the same."""
         return self.source.fingerprint
 
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
@@ -67,7 +67,7 @@ class Frames:
         return self.loader.epoch(epoch, order=chunk, first_step=first_step)
 
     def _refuse_misfit(self) -> None:
-        """In a shuffle of all frames every shard is in use all the time: better refused than fetched without end."""
+        """Refuse a cache too small for a shuffle of all frames: every shard would be downloaded again and again."""
         if self.shard_order is None and isinstance(self.source, ShardedSource) and self.source.remote:
             used = self.source.shard_numbers[[*self.split.train, *self.split.val]]
             self.source.refuse_misfit(sorted(set(used.tolist())))
@@ -84,10 +84,10 @@ class Frames:
             shard_order=self.shard_order,
         )
 
-    def doubts(self) -> list[str]:
+    def sanity_warnings(self) -> list[str]:
         """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""
         limit = self.recipe.data.max_depth
-        samples = [self.source.read(index) for index in self.fixed()]
+        samples = [self.source.read(index) for index in self.fixed_frames()]
         return [
             f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"
             for sample in samples
@@ -95,8 +95,8 @@ class Frames:
             for kind, detail in depth_faults(sample["depth"], max_depth=limit)
         ]
 
-    def fixed(self, count: int = 4) -> list[int]:
-        """Validation frames spread over the set, the same at every epoch, for pictures."""
-        # Dealt by shard, the first in line are rank 0's, who draws the pictures.
+    def fixed_frames(self, count: int = 4) -> list[int]:
+        """Indices of validation frames spread over the set, the same at every epoch, for contact sheets."""
+        # With data.order=shards take those of rank 0's shards: it draws the sheets.
         val = self.split.val if self.shard_order is None else self.shard_order.first(self.split.val)
         return [val[i * len(val) // min(count, len(val))] for i in range(min(count, len(val)))]

@@ -1,4 +1,4 @@
-"""Whether a recipe can be trained: its sections held against each other, its architecture, data form and protocol.
+"""Whether a recipe can be trained: its sections checked against each other, its architecture, data form and protocol.
 
 Nothing here needs torch, so that a mistake in a recipe is reported in a moment. See `dry_run` for the network itself.
 """
@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import Any, get_args
 
 from depthray import models
-from depthray.config import recipe
+from depthray.config import recipe as recipes
+from depthray.config.batch_size import check_batch_size, possible_workers
 from depthray.config.sections import Data, Monitor, Recipe
 from depthray.data import sources
 from depthray.errors import UsageError
@@ -19,32 +20,32 @@ from depthray.evaluation import protocols
 from depthray.evaluation.protocols import PROTOCOLS
 
 
-def load(name: str, words: Sequence[str] = (), *, training: bool = True) -> Recipe:
+def load(name: str, overrides: Sequence[str] = (), *, training: bool = True) -> Recipe:
     """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `check`."""
-    return check(recipe.read(name, words), where=name, training=training)
+    return check(recipes.read(name, overrides), where=name, training=training)
 
 
 def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
     """The recipe of a tree of plain values; see `check`."""
-    return check(recipe.build(tree, where=where), where=where, training=training)
+    return check(recipes.build(tree, where=where), where=where, training=training)
 
 
-def check(made: Recipe, *, where: str, training: bool = True) -> Recipe:
+def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     """The recipe itself, if its architecture, data form and protocol exist and fit together; else a `UsageError`.
 
     Keys that only training relates to each other may disagree where a recipe is read for its data or to be scored.
     """
-    models.check(made.model, where=where)
-    protocols.check(made.eval.protocol, where=where)
-    sources.check(made.data, where=where)
+    models.check(recipe.model, where=where)
+    protocols.check(recipe.eval.protocol, where=where)
+    sources.check(recipe.data, where=where)
     if training:
         for check_one in (_check_monitor, _check_range, _check_stages):
-            check_one(made, where=where)
-    return made
+            check_one(recipe, where=where)
+    return recipe
 
 
 def _check_monitor(recipe: Recipe, *, where: str) -> None:
-    """A run is ranked by a score of something it is taught; else that shows only after the first epoch."""
+    """A run is ranked by a score of one of its targets; without this check that fails only after the first epoch."""
     section, targets = recipe.eval, ",".join(recipe.data.targets)
     protocol = PROTOCOLS[section.protocol]
     scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
@@ -61,7 +62,7 @@ def _check_monitor(recipe: Recipe, *, where: str) -> None:
 
 
 def _check_range(recipe: Recipe, *, where: str) -> None:
-    """A network is not taught depths beyond those it is made for."""
+    """The truth may not be deeper than the network can predict."""
     farthest = _farthest(recipe)
     if "depth" in recipe.data.targets and farthest is not None and recipe.data.max_depth > farthest:
         raise UsageError(
@@ -74,7 +75,7 @@ def _check_range(recipe: Recipe, *, where: str) -> None:
 def _farthest(recipe: Recipe) -> float | None:
     """Metres of model.max_depth, given or by default; None where the architecture has no such option.
 
-    The default is looked up only where the data differ from theirs: the look costs an import of torch.
+    The default is looked up only where the data differ from theirs: that imports torch.
     """
     given: float | None = recipe.model.options.get("max_depth")
     if given is not None or recipe.data.max_depth <= Data.model_fields["max_depth"].default:
@@ -100,17 +101,8 @@ def _check_stages(recipe: Recipe, *, where: str) -> None:
 
 def worker_counts(recipe: Recipe, *, least: int, most: int) -> list[int]:
     """The numbers of workers that the global batch divides by. Raises UsageError where `most` is not among them."""
-    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate
-    possible = [count for count in range(1, batch // accumulate + 1) if batch % (count * accumulate) == 0]
-    if most not in possible:
-        raise UsageError(
-            f"train.batch_size={batch} is the global batch and must divide by --workers {most} x "
-            f"train.accumulate={accumulate}" + (f"; it does for {_list_counts(possible)} workers" if possible else "")
-        )
+    section = recipe.train
+    check_batch_size(section.batch_size, workers=most, accumulate=section.accumulate, name=f"--workers {most}")
     if not 1 <= least <= most:
-        raise UsageError(f"--min-workers {least} must lie between 1 and --workers {most}")
-    return [count for count in possible if least <= count <= most]
-
-
-def _list_counts(counts: list[int]) -> str:
-    return f"{', '.join(str(count) for count in counts[:-1])} or {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        raise UsageError(f"--min-workers {least} must be between 1 and --workers {most}")
+    return [count for count in possible_workers(section.batch_size, section.accumulate) if least <= count <= most]
