@@ -96,8 +96,8 @@ def test_a_logarithmic_axis_gives_decades_equal_room() -> None:
 
 def test_values_beyond_an_axis_are_put_at_its_end() -> None:
     axis = axes.axis([0, 1])
-    assert axis.share(99) == 1 and axis.share(-99) == 0 and axis.far(99) > 1
-    assert axis.beyond(99) and not axis.beyond(0.5)
+    assert axis.share(99) == 1 and axis.share(-99) == 0 and axis.unclamped(99) > 1
+    assert axis.clamps(99) and not axis.clamps(0.5)
 
 
 def test_true_is_no_number_and_choices_have_an_order() -> None:
@@ -112,4 +112,4 @@ def test_a_diverged_trial_does_not_stretch_the_axis_of_scores(higher: bool) -> N
     good = [0.10, 0.11, 0.12, 0.13, 0.14]
     axis = axes.score_axis([*good, -500.0 if higher else 500.0, None, math.nan], higher=higher)
     assert axis.low > -1 and axis.high < 1
-    assert all(not axis.beyond(value) for value in good)
+    assert all(not axis.clamps(value) for value in good)

@@ -38,7 +38,7 @@ SCORES: dict[str, list[float | None]] = {
 
 def _strip(scores: Sequence[float | None], higher: bool) -> str:
     found = marked(scores)
-    spreads = [SeedSpread("as given", 0.3, 0.01, "default"), SeedSpread("best", 0.1, None, "best")]
+    spreads = [SeedSpread("baseline", 0.3, 0.01, "default"), SeedSpread("best", 0.1, None, "best")]
     axis = axes.score_axis([each.score for each in found], higher=higher, title="AbsRel")
     return history.strip(found, spreads if scores else [], score=axis)
 
@@ -150,9 +150,7 @@ def test_the_line_of_the_best_so_far_never_gets_worse(higher: bool) -> None:
     front = next(each for each in tree.iter(f"{SVG}path") if each.attrib.get("class") == "front")
     heights = [y for _, y in points(front.attrib["d"])]
     assert heights == sorted(heights, reverse=higher)
-    top = history.TOP + (1 - axis.share(max(scores) if higher else min(scores))) * (
-        history.HEIGHT - history.TOP - history.FOOT
-    )
+    top = axes.TOP + (1 - axis.share(max(scores) if higher else min(scores))) * (axes.HEIGHT - axes.TOP - axes.FOOT)
     assert heights[-1] == pytest.approx(top, abs=0.06)
 
 
@@ -255,7 +253,7 @@ def test_slots_hold_one_trial_at_a_time_and_are_as_few_as_can_be() -> None:
 def test_the_timeline_has_a_unit_that_fits(seconds: float) -> None:
     tree = parsed(cost.timeline([TrialSpan(mark(), 1e9, 1e9 + seconds)]))
     unit = "s" if seconds < 180 else "min" if seconds < 10800 else "h"
-    assert f"{unit} since the first trial began" in labels(tree)
+    assert f"{unit} since the first trial started" in labels(tree)
 
 
 def test_parts_of_a_budget_fill_the_whole_bar() -> None:

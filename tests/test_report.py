@@ -22,6 +22,7 @@ from depthray.errors import UsageError
 from tuning import records
 from tuning.report import build
 from tuning.study.study import Study
+from tuning.study.warnings import warnings
 
 CASES: dict[str, dict[str, Any]] = {
     "usual": {},
@@ -66,8 +67,8 @@ def test_a_report_is_made_of_any_search(folder: Path, case: dict[str, Any]) -> N
     lines = list(csv.reader((folder / "trials.csv").read_text(encoding="utf-8").splitlines()))
     assert len(lines) == 1 + len(study.trials)
     assert (folder / "report.md").read_text(encoding="utf-8").startswith("# Search over demo\n")
-    assert (folder / "best.yaml").exists() == (study.winner() is not None)
-    for each in study.cautions():
+    assert (folder / "best.yaml").exists() == (study.winner is not None)
+    for each in warnings(study):
         assert (each.key if each.kind == "unused" else " ".join(each.text[1:].split())) in page.text
 
 
@@ -100,7 +101,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(folder: Path, monkeypatch: p
 
     searches.make(folder, trials=2)
     monkeypatch.setattr(build.local, "replace", refused)
-    with pytest.raises(UsageError, match="cannot write the report .* Permission denied"):
+    with pytest.raises(UsageError, match="search: cannot write the report: Permission denied; "):
         build.write(folder, images=False)
 
 

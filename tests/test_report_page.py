@@ -66,7 +66,7 @@ def order(page: sync_api.Page) -> list[str]:
 
 
 def test_a_trial_under_the_pointer_is_marked_in_all_charts_and_the_table(show: Open, folder: Path) -> None:
-    page, winner = show(), Study.read(folder).winner()
+    page, winner = show(), Study.read(folder).winner
     assert winner
     page.locator(f".trials tbody[data-trial='{winner.name}'] th").hover()
     assert marked(page) == {winner.name}
@@ -85,7 +85,7 @@ def test_a_click_keeps_the_mark_until_escape(show: Open) -> None:
 
 
 def test_the_tooltip_tells_of_the_trial(show: Open, folder: Path) -> None:
-    page, winner = show(), Study.read(folder).winner()
+    page, winner = show(), Study.read(folder).winner
     assert winner and winner.outcome.score
     page.locator(".chart .t.best .m").first.hover()
     said = page.inner_text("#tip")

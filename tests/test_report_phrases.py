@@ -63,4 +63,4 @@ def test_every_metric_that_ranks_has_a_name() -> None:
 
 @pytest.mark.parametrize(("count", "said"), [(950, "950"), (12_345, "12.3 k"), (2_073_600, "2.07 M"), (3e9, "3 G")])
 def test_counts_are_short(count: float, said: str) -> None:
-    assert phrases.count(count) == said
+    assert phrases.format_count(count) == said

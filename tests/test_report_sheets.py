@@ -43,7 +43,7 @@ def with_checkpoints(folder: Path, run: Path, names: list[str]) -> None:
 
 def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, trained: Path) -> None:
     searches.make(folder, trials=6)
-    best = [each.name for each in Study.read(folder).ranking()[:3]]
+    best = [each.name for each in Study.read(folder).ranking[:3]]
     with_checkpoints(folder, trained, [*best, "default"])
     build.write(folder)
     page = checked(folder)
@@ -53,9 +53,9 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
     assert len(kept) == 4
     assert sum("checked" in each for each in page.named("input")) == 1
     assert [each["data-trial"] for each in page.named("label")] == [
-        *[Study.read(folder).winner().name],
+        *[Study.read(folder).winner.name],
         *[  # type: ignore[union-attr]
-            name for name in best if name != Study.read(folder).winner().name
+            name for name in best if name != Study.read(folder).winner.name
         ],
         "default",
     ]  # type: ignore[union-attr]
@@ -78,12 +78,12 @@ def test_data_that_is_not_there_leaves_a_report_that_says_so(folder: Path, train
     searches.make(folder, trials=3, repeats=0)
     build.write(folder)
     page = checked(folder)
-    assert not page.named("img") and "Not all pictures could be made" in page.text
+    assert not page.named("img") and "Some images could not be made" in page.text
     with_checkpoints(folder, trained, ["0001"])
     broken = next((folder / "trials/0001/checkpoints").glob("*/model.safetensors"))
     broken.write_bytes(b"damaged")
     build.write(folder)
-    assert "Not all pictures could be made" in checked(folder).text
+    assert "Some images could not be made" in checked(folder).text
 
 
 def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Numbers as people say them: scores, spans of time, shares, and what a metric means."""
+"""Numbers as people write them: scores, durations, shares, and the meaning of a metric."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _MEANINGS = {
 
 
 def metric_title(metric: str) -> str:
-    """A metric's name with its unit."""
+    """The name of a metric with its unit."""
     unit = UNITS.get(metric, "")
     return f"{NAMES.get(metric, metric)} [{unit}]" if unit and unit != "x100" else NAMES.get(metric, metric)
 
 
 def meaning(metric: str, value: float) -> str:
-    """What a score says of a prediction; nothing where that takes more than a sentence."""
+    """What a score means for a prediction; "" for metrics that one sentence cannot explain."""
     return _MEANINGS.get(metric, "").format(value=value, share=percent(value, 3))
 
 
 def score(value: float | None, spread: float | None = None) -> str:
-    """A score with four digits, zeros among them, so that scores line up; with its spread: 0.1320 ± 0.0031."""
+    """A score with four digits, trailing zeros included so that scores line up; with its spread: 0.1320 ± 0.0031."""
     if value is None or not math.isfinite(value):
         return "–"
     decimals = _decimals(value)
@@ -48,7 +48,7 @@ def score(value: float | None, spread: float | None = None) -> str:
 
 
 def format_spread(value: float, spread: float) -> str:
-    """A spread with the decimals of its score, or where that leaves nothing of it with a digit of its own."""
+    """A spread with the decimals of its score, or with one digit of its own where that would round it to 0."""
     decimals = _decimals(value)
     if decimals is None:
         return format_number(spread, 2)
@@ -57,19 +57,19 @@ def format_spread(value: float, spread: float) -> str:
 
 
 def _decimals(value: float) -> int | None:
-    """How many a score is shown with; None where it is shown as number() does."""
+    """The decimals of a score; None for very small and large ones, which are written as `format_number` does."""
     if value == 0 or not 1e-3 <= abs(value) < 1e6:
         return None
     return max(0, 3 - math.floor(math.log10(abs(value))))
 
 
 def direction(metric: str) -> str:
-    """Which way a metric goes."""
+    """Whether a metric is better when higher or lower."""
     return "higher is better" if metric in HIGHER_IS_BETTER else "lower is better"
 
 
 def describe_gain(metric: str, share: float) -> str:
-    """A relative gain in words: 12 % less error, 3.1 % more."""
+    """A relative gain: 12 % less error, 3.1 % higher."""
     amount = percent(abs(share))
     if metric in HIGHER_IS_BETTER:
         return f"{amount} {'higher' if share >= 0 else 'lower'}"
@@ -82,7 +82,7 @@ def percent(share: float, digits: int = 2) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A span of time: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    """A duration: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
     if seconds is None:
         return "–"
     minutes = round(seconds / 60)
@@ -101,11 +101,11 @@ def hours(amount: float) -> str:
 
 
 def date(seconds: float) -> str:
-    """A time of day of this machine's clock."""
+    """Seconds since 1970 as a local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "–"
 
 
-def count(count: float) -> str:
+def format_count(count: float) -> str:
     """A count with three digits: 950, 12.3 k, 2.07 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
         if abs(count) >= size:
@@ -113,9 +113,9 @@ def count(count: float) -> str:
     return format_number(count, 4)
 
 
-def plural(count: int, what: str) -> str:
+def plural(count: int, noun: str) -> str:
     """1 trial, 2 trials."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def join_names(names: list[str]) -> str:

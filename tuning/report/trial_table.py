@@ -1,4 +1,4 @@
-"""A study's tables: every trial in a row, and published scores beside ours."""
+"""The tables of a report: every trial in a row, and our scores next to published ones."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from markupsafe import Markup
 
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
-from tuning import values as tuning_values
 from tuning.report import phrases
 from tuning.report.charts import axes, history
 from tuning.report.charts.axes import Axis
 from tuning.report.report_data import ReportData
-from tuning.space import space as spaces
 from tuning.study.budget import hours, unit_of
 from tuning.study.outcome import Outcome
-from tuning.values import canonical, finite_or_none, format_number, format_value
+from tuning.values import canonical, finite_or_none, format_number, format_value, is_number
 
-MOST_KEYS = 16  # columns
+MAX_KEYS = 16  # columns
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by."""
+    """The text of a cell, and the value it is sorted by."""
 
     text: str
     raw: str = ""
@@ -68,47 +66,47 @@ class Table(NamedTuple):
     lines: tuple[TableLine, ...]
 
 
-def columns(view: ReportData) -> list[Column]:
+def columns(data: ReportData) -> list[Column]:
     """The heads of the table of trials."""
-    unit, short = unit_of(view.study.search), _short_names(keys_shown(view))
+    unit, short = unit_of(data.study.search), _short_names(keys_shown(data))
     head = [
-        Column("#", "place among the searched trials", sorted="ascending"),
+        Column("#", "rank among the searched trials", sorted="ascending"),
         Column("trial"),
         Column("state"),
-        Column(view.named, f"best over its epochs; {phrases.direction(view.metric)}"),
+        Column(data.metric_title, f"best over its epochs; {phrases.direction(data.study.metric)}"),
         Column("curve", "score by epoch", kind=""),
     ]
-    keys = [Column(short[key], f"{key}: {meaning(key)}".rstrip(": ")) for key in keys_shown(view)]
-    costs = [Column(phrases.NAMES[name]) for name in view.costs]
-    spent = [Column("time", "that its resources were taken"), Column(f"{unit}-hours")]
+    keys = [Column(short[key], f"{key}: {meaning(key)}".rstrip(": ")) for key in keys_shown(data)]
+    costs = [Column(phrases.NAMES[name]) for name in data.costs]
+    spent = [Column("time", "for which it held its resources"), Column(f"{unit}-hours")]
     return [*head, *keys, *costs, Column("best epoch"), Column("epochs"), *spent]
 
 
-def rows(view: ReportData) -> list[TrialRow]:
-    """Every trial, the ranked ones first, then those that run, then those without a score."""
-    ends = [value for each in view.study.trials for _, value in each.scores if value is not None]
-    limit = axes.score_axis(ends, higher=view.higher)
-    small = {each.name for each in view.searched} - {each.name for each in view.drawn}
+def rows(data: ReportData) -> list[TrialRow]:
+    """Every trial: first the ranked ones, then the running ones, then those without a score."""
+    scores = [value for each in data.study.trials for _, value in each.scores if value is not None]
+    axis = axes.score_axis(scores, higher=data.higher)
+    without_curve = {each.name for each in data.started} - {each.name for each in data.drawn}
     return [
-        _row(view, each, None if each.name in small else limit)
-        for each in sorted(view.study.trials, key=lambda each: _order(view, each))
+        _row(data, each, None if each.name in without_curve else axis)
+        for each in sorted(data.study.trials, key=lambda each: _order(data, each))
     ]
 
 
-def states(view: ReportData) -> list[tuple[str, int]]:
-    """How many trials are in each state, all of them first."""
-    found = [each.trial.state for each in view.study.trials]
-    names = [name for name in ("done", "stopped", "failed", "running", "waiting") if name in found]
-    return [("all", len(found)), *((name, found.count(name)) for name in names)]
+def states(data: ReportData) -> list[tuple[str, int]]:
+    """The number of trials in each state, all of them first."""
+    counted = [each.trial.state for each in data.study.trials]
+    names = [name for name in ("done", "stopped", "failed", "running", "waiting") if name in counted]
+    return [("all", len(counted)), *((name, counted.count(name)) for name in names)]
 
 
-def keys_shown(view: ReportData) -> list[str]:
+def keys_shown(data: ReportData) -> list[str]:
     """The keys that have a column: those that varied."""
-    return view.varied[:MOST_KEYS]
+    return data.varied[:MAX_KEYS]
 
 
 def meaning(key: str) -> str:
-    """What the recipe says of a key; nothing of options of an architecture."""
+    """The description of a key in the schema of recipes; "" for options of an architecture."""
     section, _, name = key.partition(".")
     fields = Recipe.model_fields
     if not name:
@@ -117,81 +115,79 @@ def meaning(key: str) -> str:
     return (inner[name].description or "") if name in inner else ""
 
 
-def published(view: ReportData) -> Table | None:
-    """Ours beside the figures that the points of the space carry as `reference`; None where they carry none."""
-    space = spaces.parse(dict(view.study.search.space), where="the space of the search")
-    pairs = [(point, said) for point, said in zip(space.points, space.notes, strict=False) if said.get("reference")]
-    metrics = list(dict.fromkeys(name for _, said in pairs for name in said["reference"]))
+def published(data: ReportData) -> Table | None:
+    """Our scores next to those that the points of the space have as `reference`; None where they have none."""
+    space = data.study.space
+    pairs = [(point, note) for point, note in zip(space.points, space.notes, strict=False) if note.get("reference")]
+    metrics = list(dict.fromkeys(name for _, note in pairs for name in note["reference"]))
     if not pairs:
         return None
-    ours = [_trial_of_point(view, point) for point, _ in pairs]
+    ours = [_trial_of_point(data, point) for point, _ in pairs]
     head = ["configuration", "trial"]
-    found: list[list[str]] = [[each.name if each else "not run"] for each in ours]
+    lines: list[list[str]] = [[each.name if each else "not run"] for each in ours]
     for metric in metrics:
-        told = [finite_or_none(said["reference"].get(metric)) for _, said in pairs]
+        theirs = [finite_or_none(note["reference"].get(metric)) for _, note in pairs]
         own = [_score_at_best(each, metric) if each else None for each in ours]
-        places = (_ranks_of(told, metric), _ranks_of(own, metric))
-        head += [f"{phrases.NAMES.get(metric, metric)}, published", "its place", "ours", "its place"]
-        for line, one, other, place, mine in zip(found, told, own, *places, strict=True):
-            line += [phrases.score(one), place, phrases.score(other), mine]
-    lines = [
-        TableLine(each.name if each else "", str(said.get("name") or _format_point(point)), tuple(cells))
-        for (point, said), each, cells in zip(pairs, ours, found, strict=True)
+        ranks = (_ranks_of(theirs, metric), _ranks_of(own, metric))
+        head += [f"{phrases.NAMES.get(metric, metric)}, published", "its rank", "ours", "its rank"]
+        for line, their_score, own_score, their_rank, own_rank in zip(lines, theirs, own, *ranks, strict=True):
+            line += [phrases.score(their_score), their_rank, phrases.score(own_score), own_rank]
+    named = [
+        TableLine(each.name if each else "", str(note.get("name") or _format_point(point)), tuple(cells))
+        for (point, note), each, cells in zip(pairs, ours, lines, strict=True)
     ]
-    return Table(tuple(head), tuple(lines))
+    return Table(tuple(head), tuple(named))
 
 
-def _order(view: ReportData, each: Outcome) -> tuple[Any, ...]:
-    known = view.ranks.get(each.name)
+def _order(data: ReportData, each: Outcome) -> tuple[Any, ...]:
+    rank = data.ranks.get(each.name)
     states = ("running", "done", "stopped", "waiting", "failed")
-    return known is None, known or 0, each.trial.kind == "search", states.index(each.trial.state), each.name
+    return rank is None, rank or 0, each.trial.kind == "search", states.index(each.trial.state), each.name
 
 
-def _row(view: ReportData, each: Outcome, limit: Axis | None) -> TrialRow:
+def _row(data: ReportData, each: Outcome, axis: Axis | None) -> TrialRow:
     trial = each.trial
     return TrialRow(
         trial=each.name,
-        rank=view.ranks.get(each.name),
-        kind={"default": "as given"}.get(trial.kind, ""),
+        rank=data.ranks.get(each.name),
+        kind={"default": "baseline"}.get(trial.kind, ""),
         state=trial.state,
-        role=view.role(each),
+        role=data.role(each),
         score=Cell(phrases.score(each.score), "" if each.score is None else repr(each.score)),
-        curve=Markup(_spark(view, each, limit) if limit else ""),
-        cells=tuple(_cells(view, each)),
+        curve=Markup(_sparkline(data, each, axis) if axis else ""),
+        cells=tuple(_cells(data, each)),
         error=trial.error,
     )
 
 
-def _spark(view: ReportData, each: Outcome, limit: Axis) -> str:
+def _sparkline(data: ReportData, each: Outcome, axis: Axis) -> str:
     points = [(epoch, value) for epoch, value in each.scores if value is not None]
     if len(points) < 2:
         return ""
-    return history.sparkline(points, epochs=view.study.search.epochs, low=limit.low, high=limit.high)
+    return history.sparkline(points, epochs=data.study.search.epochs, score=axis)
 
 
-def _cells(view: ReportData, each: Outcome) -> list[Cell]:
-    trial, unit = each.trial, unit_of(view.study.search)
-    spent = hours(each, unit)
-    asked = view.study.search.epochs
+def _cells(data: ReportData, each: Outcome) -> list[Cell]:
+    spent = hours(each, unit_of(data.study.search))
     return [
-        *(_value_cell(view, each, key) for key in keys_shown(view)),
-        *(_cost_cell(getattr(trial, name)) for name in view.costs),
+        *(_value_cell(data, each, key) for key in keys_shown(data)),
+        *(_cost_cell(getattr(each.trial, name)) for name in data.costs),
         _number_cell(each.best_epoch),
-        Cell(f"{each.epochs} / {asked}", str(each.epochs)),
+        Cell(f"{each.epochs} / {data.study.search.epochs}", str(each.epochs)),
         Cell(phrases.duration(each.busy_seconds), f"{each.busy_seconds:.0f}"),
         Cell(phrases.hours(spent), f"{spent:.6g}"),
     ]
 
 
-def _value_cell(view: ReportData, each: Outcome, key: str) -> Cell:
-    value = view.study.value(each, key)
-    changed = canonical(value) != canonical(view.study.base.get(key))
-    raw = repr(float(value)) if tuning_values.is_number(value) else format_value(value)
+def _value_cell(data: ReportData, each: Outcome, key: str) -> Cell:
+    value = data.study.value(each, key)
+    changed = canonical(value) != canonical(data.study.base.get(key))
+    raw = repr(float(value)) if is_number(value) else format_value(value)
     return Cell(format_value(value), raw, "changed" if changed else "")
 
 
 def _cost_cell(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(phrases.count(value), repr(float(value)))
+    return Cell("–") if value is None else Cell(phrases.format_count(value), repr(float(value)))
 
 
 def _number_cell(value: float | None) -> Cell:
@@ -199,30 +195,31 @@ def _number_cell(value: float | None) -> Cell:
 
 
 def _short_names(keys: list[str]) -> dict[str, str]:
-    """Keys without their section, where that leaves no two alike."""
+    """Keys without their section, unless two would then be equal."""
     last = [key.rpartition(".")[2] for key in keys]
     return {key: name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)}
 
 
-def _trial_of_point(view: ReportData, point: Mapping[str, Any]) -> Outcome | None:
+def _trial_of_point(data: ReportData, point: Mapping[str, Any]) -> Outcome | None:
     """The searched trial of a point."""
-    wanted = {key: canonical(value) for key, value in point.items()}
-    same = [
-        each for each in view.searched if {key: canonical(value) for key, value in each.trial.words.items()} == wanted
-    ]
-    return next(iter(same), None)
+    wanted = _canonical_point(point)
+    return next((each for each in data.started if _canonical_point(each.trial.words) == wanted), None)
+
+
+def _canonical_point(point: Mapping[str, Any]) -> dict[str, str]:
+    return {key: canonical(value) for key, value in point.items()}
 
 
 def _score_at_best(each: Outcome, metric: str) -> float | None:
-    """Another score of a trial at its best epoch."""
-    return next((finite_or_none(told.get(metric)) for told in each.curve if told["epoch"] == each.best_epoch), None)
+    """Another metric of a trial at its best epoch."""
+    return next((finite_or_none(epoch.get(metric)) for epoch in each.curve if epoch["epoch"] == each.best_epoch), None)
 
 
 def _ranks_of(values: list[float | None], metric: str) -> list[str]:
-    """The place of each value among them, 1 for the best."""
-    worth = [None if value is None else rank_key(metric, value) for value in values]
-    known = sorted(value for value in worth if value is not None)
-    return ["–" if value is None else str(known.index(value) + 1) for value in worth]
+    """The rank of each value among them, 1 for the best."""
+    keys = [None if value is None else rank_key(metric, value) for value in values]
+    known = sorted(key for key in keys if key is not None)
+    return ["–" if key is None else str(known.index(key) + 1) for key in keys]
 
 
 def _format_point(point: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from depthray.config import recipe as recipes
-from depthray.config.overrides import apply_word
+from depthray.config.overrides import apply_override
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.training import preflight
@@ -119,7 +119,7 @@ def _find_fault(point: Mapping[str, Any], *, recipe: Recipe, pretrained: bool, k
     tree = recipe.model_dump(mode="json")
     try:
         for override in overrides(point):  # as text, the way a trial applies them
-            apply_word(tree, override)
+            apply_override(tree, override)
         trial_recipe = preflight.parse(tree, where="recipe")
     except UsageError as error:
         return str(error).removeprefix("recipe: ")

@@ -1,1 +1,1 @@
-"""A search in numbers: winner, gain, importance, budget, warnings."""
+"""A search in numbers: outcomes, winner, gain, importance, budget, warnings."""

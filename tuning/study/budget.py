@@ -1,4 +1,4 @@
-"""What a search cost, what was lost and saved of it, and what is to come."""
+"""The cost of a search: hours used, wasted, saved and left."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from typing import Literal
 
 from tuning.records import Search, Trial
 from tuning.study.outcome import Outcome
+from tuning.study.study import Study
+
+Unit = Literal["GPU", "CPU"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Hours of GPUs, or of CPUs where the search asks for no GPU."""
+    """Hours of GPUs, or of CPUs where the search requests no GPU."""
 
-    unit: Literal["GPU", "CPU"]
+    unit: Unit
     used: float  # unit-hours that trials held their resources
     wasted: float  # of these, by trials that failed or never had a finite score,
     wasted_trials: int  # and how many
     saved: float  # that stopped trials would have taken for the rest of their epochs, at their own pace,
     saved_trials: int  # and how many
-    wall_seconds: float  # from the start to the end, or to the last sign of life
-    left: float | None  # unit-hours to the end; None when it has ended, or while there is no pace to judge by
+    wall_seconds: float  # from the start to the end, or to the last record
+    left: float | None  # unit-hours to the end; None when it has ended, or before the first epoch of any trial
     left_seconds: float | None  # the same as wall time
 
 
-def budget(search: Search, outcomes: Sequence[Outcome]) -> Budget:
-    """The cost of a search with these trials."""
+def budget(study: Study) -> Budget:
+    """The cost of a search so far, and an estimate of the rest."""
+    search, outcomes = study.search, study.trials
     unit = unit_of(search)
     wasted, stopped = [each for each in outcomes if each.lost], [each for each in outcomes if _was_saved(each)]
     used = sum(hours(each, unit) for each in outcomes)
-    wall = max(0.0, (search.ended or _last_sign(search, outcomes)) - search.started)
+    wall = max(0.0, (search.ended or _last_record(search, outcomes)) - search.started)
     seconds = None if search.ended else _seconds_left(search, outcomes)
     left = None if seconds is None else sum(seconds) / 3600 * _amount(search, unit)
-    spared = sum(_seconds_saved(search, each) * _amount(each.trial, unit) / 3600 for each in stopped)
     return Budget(
         unit=unit,
         used=used,
         wasted=sum(hours(each, unit) for each in wasted),
         wasted_trials=len(wasted),
-        saved=spared,
+        saved=sum(_seconds_saved(search, each) * _amount(each.trial, unit) / 3600 for each in stopped),
         saved_trials=len(stopped),
         wall_seconds=wall,
         left=left if left is None or not search.gpu_hours else min(left, max(0.0, search.gpu_hours - used)),
@@ -48,19 +51,19 @@ def budget(search: Search, outcomes: Sequence[Outcome]) -> Budget:
     )
 
 
-def unit_of(search: Search) -> Literal["GPU", "CPU"]:
-    """What the hours of a search are hours of."""
+def unit_of(search: Search) -> Unit:
+    """The unit in which the hours of a search are counted."""
     return "GPU" if search.gpus else "CPU"
 
 
-def hours(outcome: Outcome, unit: Literal["GPU", "CPU"]) -> float:
+def hours(outcome: Outcome, unit: Unit) -> float:
     """Unit-hours that a trial held its resources."""
     return outcome.busy_seconds / 3600 * _amount(outcome.trial, unit)
 
 
-def _amount(asked: Search | Trial, unit: Literal["GPU", "CPU"]) -> float:
+def _amount(owner: Search | Trial, unit: Unit) -> float:
     """GPUs or CPUs of all workers of a trial."""
-    return asked.workers * (asked.gpus if unit == "GPU" else asked.cpus)
+    return owner.workers * (owner.gpus if unit == "GPU" else owner.cpus)
 
 
 def _was_saved(outcome: Outcome) -> bool:
@@ -71,34 +74,34 @@ def _seconds_saved(search: Search, outcome: Outcome) -> float:
     return max(0, search.epochs - outcome.epochs) * (outcome.seconds_per_epoch or 0.0)
 
 
-def _last_sign(search: Search, outcomes: Sequence[Outcome]) -> float:
-    """The latest time that anything was written, of a search that runs or was killed."""
-    told = [float(each.curve[-1].get("time") or 0) for each in outcomes if each.curve]
-    return max(search.started, *told, *(max(each.trial.started, each.trial.ended) for each in outcomes))
+def _last_record(search: Search, outcomes: Sequence[Outcome]) -> float:
+    """The time of the latest record of a search that runs or was killed."""
+    epochs = [float(each.curve[-1].get("time") or 0) for each in outcomes if each.curve]
+    return max(search.started, *epochs, *(max(each.trial.started, each.trial.ended) for each in outcomes))
 
 
 def _seconds_left(search: Search, outcomes: Sequence[Outcome]) -> list[float] | None:
-    """Seconds of each trial that is still to run, or to run to its end."""
-    whole = _seconds_of_a_whole(search, outcomes)
-    if whole is None:
+    """Seconds of each trial that is still to start or to end; None before the pace of any is known."""
+    full = _seconds_of_full_trial(search, outcomes)
+    if full is None:
         return None
     ended = [each.busy_seconds for each in outcomes if each.ended and each.trial.kind == "search"]
-    usual = statistics.mean(ended) if ended else whole
-    running = [_seconds_to_end(search, each, whole) for each in outcomes if each.trial.state == "running"]
+    usual = statistics.mean(ended) if ended else full  # less than a full trial, as the scheduler stops some
+    running = [_seconds_to_end(search, each, full) for each in outcomes if each.trial.state == "running"]
     kinds = [each.trial.kind for each in outcomes]
     waiting = [each.trial.kind for each in outcomes if each.trial.state == "waiting"]
     searched = waiting.count("search") + max(0, search.trials - kinds.count("search"))
-    repeated = waiting.count("repeat") if "repeat" in kinds else _repeats(search)
+    repeated = waiting.count("repeat") if "repeat" in kinds else _planned_repeats(search)
     default = waiting.count("default") + ("default" not in kinds)
-    return [*running, *[usual] * searched, *[whole] * (repeated + default)]
+    return [*running, *[usual] * searched, *[full] * (repeated + default)]
 
 
-def _repeats(search: Search) -> int:
-    """Trials under other seeds that a search ends with, of the recipe as it was given too; a population has none."""
+def _planned_repeats(search: Search) -> int:
+    """Trials under other seeds at the end of a search, the baseline among them; none of a population."""
     return 0 if search.scheduler == "pbt" else search.repeats * (1 + min(search.top, search.trials))
 
 
-def _seconds_of_a_whole(search: Search, outcomes: Sequence[Outcome]) -> float | None:
+def _seconds_of_full_trial(search: Search, outcomes: Sequence[Outcome]) -> float | None:
     """Seconds of a trial that runs to its last epoch."""
     done = [each.busy_seconds for each in outcomes if each.trial.state == "done"]
     if done:
@@ -107,12 +110,13 @@ def _seconds_of_a_whole(search: Search, outcomes: Sequence[Outcome]) -> float | 
     return statistics.mean(paces) * search.epochs if paces else None
 
 
-def _seconds_to_end(search: Search, outcome: Outcome, whole: float) -> float:
+def _seconds_to_end(search: Search, outcome: Outcome, full: float) -> float:
     pace = outcome.seconds_per_epoch
-    return whole if pace is None else max(0, search.epochs - outcome.epochs) * pace
+    return full if pace is None else max(0, search.epochs - outcome.epochs) * pace
 
 
 def _wall_left(search: Search, seconds: Sequence[float], *, wall: float) -> float:
-    """Wall time of the trials to come, several at a time, within the time the search was given."""
+    """Wall time of the remaining trials, several at a time, at most the rest of --hours."""
+    # No number of slots makes the rest shorter than its longest trial.
     together = max(sum(seconds) / max(1, search.concurrent), max(seconds, default=0.0))
     return min(together, max(0.0, search.hours * 3600 - wall)) if search.hours else together

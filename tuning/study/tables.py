@@ -5,22 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tuning.study.budget import hours, unit_of
+from depthray.storage.strict_json import finite_tree
+from tuning.study.budget import budget, hours, unit_of
+from tuning.study.importance import importance
 from tuning.study.outcome import Configuration, Outcome
-
-if TYPE_CHECKING:
-    from tuning.study.study import Study
+from tuning.study.study import Gain, Study
+from tuning.study.warnings import warnings
 
 COLUMNS = ("name", "kind", "of", "state", "score", "best_epoch", "epochs", "seconds")
 
 
 def as_csv(study: Study) -> str:
-    """One line a trial; after what became of it, a column for each searched key with the value it had."""
+    """A line a trial: its outcome, then a column for each searched key with the value it had."""
     unit = unit_of(study.search)
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
@@ -32,25 +31,28 @@ def as_csv(study: Study) -> str:
 
 
 def as_json(study: Study) -> dict[str, Any]:
-    """All of a study but the curves, as JSON has it: lists, and None for what is no finite number."""
-    winner, default = study.winner(), study.default()
-    found = {
-        "search": asdict(study.search),
-        "winner": None if winner is None else _configuration(winner),
-        "default": None if default is None else _configuration(default),
-        "gain": _fields(study.gain()),
-        "gain_over_median": _fields(study.gain_over_median()),
-        "ranking": [_configuration(each) for each in study.ranking()],
-        "budget": asdict(study.budget()),
-        "importance": asdict(study.importance()),
-        "cautions": [asdict(each) for each in study.cautions()],
-        "objectives": study.objectives(),
-        "pareto": [each.name for each in study.pareto()],
-        "provenance": study.provenance(),
-        "trials": [_trial(study, each) for each in study.trials],
-    }
-    plain: dict[str, Any] = _unused_plain(found)
-    return plain
+    """Everything of a study but the curves, as plain values: lists, and None for numbers that are not finite.
+
+    The keys are read by scripts and stay the same: `words` are overrides, `cautions` are warnings.
+    """
+    tree: dict[str, Any] = finite_tree(
+        {
+            "search": asdict(study.search),
+            "winner": None if study.winner is None else _configuration(study.winner),
+            "default": None if study.default is None else _configuration(study.default),
+            "gain": _gain(study.gain()),
+            "gain_over_median": _gain(study.gain_over_median()),
+            "ranking": [_configuration(each) for each in study.ranking],
+            "budget": asdict(budget(study)),
+            "importance": asdict(importance(study)),
+            "cautions": [asdict(each) for each in warnings(study)],
+            "objectives": study.objectives,
+            "pareto": [each.name for each in study.pareto()],
+            "provenance": study.provenance(),
+            "trials": [_trial(study, each) for each in study.trials],
+        }
+    )
+    return tree
 
 
 def _row(each: Outcome) -> list[Any]:
@@ -66,7 +68,7 @@ def _configuration(each: Configuration) -> dict[str, Any]:
     return {
         "name": each.name,
         "score": each.outcome.score,
-        "words": each.outcome.words,
+        "words": each.outcome.overrides,
         "seeds": each.seeds,
         "mean": each.mean,
         "spread": each.spread,
@@ -75,17 +77,9 @@ def _configuration(each: Configuration) -> dict[str, Any]:
 
 
 def _trial(study: Study, each: Outcome) -> dict[str, Any]:
-    told = {"score": each.score, "best_epoch": each.best_epoch, "epochs": each.epochs, "last": each.last}
-    return {**asdict(each.trial), **told, "hours": hours(each, unit_of(study.search))}
+    scores = {"score": each.score, "best_epoch": each.best_epoch, "epochs": each.epochs, "last": each.last}
+    return {**asdict(each.trial), **scores, "hours": hours(each, unit_of(study.search))}
 
 
-def _fields(gain: Any) -> dict[str, Any] | None:
+def _gain(gain: Gain | None) -> dict[str, Any] | None:
     return None if gain is None else asdict(gain)
-
-
-def _unused_plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _unused_plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_unused_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,1 +1,1 @@
-"""Charts of a search: plain values -> SVG text. Colours are classes that the page around them gives a meaning."""
+"""Charts of a search: plain values -> SVG text. Colours are CSS classes that the page defines."""

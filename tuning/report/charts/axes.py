@@ -1,4 +1,4 @@
-"""Axes: values -> places on a chart, with round ticks; linear, logarithmic or one place for each choice."""
+"""Axes: values -> positions on a chart, with round ticks; linear, logarithmic, or with a position for each choice."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tuning.report.charts.marks import Point, line, text
+from tuning.report.charts.marks import Mark, Point, dot, element, line, text, trial
 from tuning.values import format_number, format_value, is_number
 
-PAD = 0.06
+# Sizes in the units of an SVG's viewBox: a chart of half the page's width, one of a third, one of all of it.
+WIDTH, HEIGHT = 560, 340
+SMALL_WIDTH, SMALL_HEIGHT = 360, 250
+WIDE = 1140
+LEFT, TOP, RIGHT, FOOT = 64, 44, 18, 50  # margins of a chart of half the width, for the labels
+PAD = 0.06  # share of its range that an axis has beyond each end
 
 
 class Axis(NamedTuple):
-    """A range of values, or choices one beside the other."""
+    """A range of values, or choices next to each other."""
 
     low: float
     high: float
@@ -26,31 +31,36 @@ class Axis(NamedTuple):
     hint: str = ""  # e.g. "lower is better"
 
     def share(self, value: Any) -> float:
-        """Where a value lies, 0 at the low end to 1 at the high end; what is beyond an end is put at it."""
-        return min(max(self.far(value), 0.0), 1.0)
+        """The position of a value, from 0 at the low end to 1 at the high end; clamped to the ends."""
+        return min(max(self.unclamped(value), 0.0), 1.0)
 
-    def far(self, value: Any) -> float:
-        """Where a value lies, below 0 or above 1 if it is beyond an end."""
+    def unclamped(self, value: Any) -> float:
+        """The position of a value, below 0 or above 1 beyond the ends."""
         if self.choices:
             return (self.choices.index(format_value(value)) + 0.5) / len(self.choices)
         low, high, at = (math.log(x) if self.log else x for x in (self.low, self.high, float(value)))
         return (at - low) / (high - low)
 
     def holds(self, value: Any) -> bool:
-        """Whether a value has a place of its own here."""
+        """Whether a value has a position on the axis."""
         if self.choices:
             return format_value(value) in self.choices
         return is_number(value) and (not self.log or value > 0)
 
-    def beyond(self, value: float) -> bool:
-        """Whether a value is drawn at an end that is not its own."""
+    def clamps(self, value: float) -> bool:
+        """Whether a value is beyond the ends, and so is drawn at one of them."""
         return not self.choices and not self.low <= value <= self.high
 
-    def words(self) -> list[tuple[float, str]]:
-        """Each tick as (share, label)."""
+    def labels(self) -> list[tuple[float, str]]:
+        """Each tick as (position, label)."""
         if self.choices:
-            return [((place + 0.5) / len(self.choices), choice) for place, choice in enumerate(self.choices)]
+            return [((index + 0.5) / len(self.choices), choice) for index, choice in enumerate(self.choices)]
         return [(self.share(tick), format_number(tick, 3)) for tick in self.ticks]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the hint says so."""
+        return self.hint.startswith("higher")
 
 
 class Box(NamedTuple):
@@ -63,13 +73,21 @@ class Box(NamedTuple):
     x: Axis
     y: Axis
 
-    def at(self, x: Any, y: Any) -> Point:
-        """Where a pair of values lies."""
-        return self.left + self.x.share(x) * self.width, self.top + (1 - self.y.share(y)) * self.height
+    def x_at(self, value: Any) -> float:
+        """The x of a value."""
+        return self.left + self.x.share(value) * self.width
 
-    def far(self, x: Any, y: Any) -> Point:
-        """Where a pair of values lies, outside the box if it is beyond an end."""
-        return self.left + self.x.far(x) * self.width, self.top + (1 - self.y.far(y)) * self.height
+    def y_at(self, value: Any) -> float:
+        """The y of a value."""
+        return self.top + (1 - self.y.share(value)) * self.height
+
+    def at(self, x: Any, y: Any) -> Point:
+        """The point of a pair of values."""
+        return self.x_at(x), self.y_at(y)
+
+    def unclamped(self, x: Any, y: Any) -> Point:
+        """The point of a pair of values, outside of the box if it is beyond an end."""
+        return self.left + self.x.unclamped(x) * self.width, self.top + (1 - self.y.unclamped(y)) * self.height
 
     @property
     def bottom(self) -> float:
@@ -82,10 +100,20 @@ class Box(NamedTuple):
         return self.left + self.width
 
 
+def chart_box(x: Axis, y: Axis) -> Box:
+    """The box of a chart of half the page's width."""
+    return Box(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - FOOT, x, y)
+
+
+def small_box(x: Axis, y: Axis) -> Box:
+    """The box of a chart of a third of the page's width."""
+    return Box(58, 36, SMALL_WIDTH - 58 - 14, SMALL_HEIGHT - 36 - 48, x, y)
+
+
 def axis(values: Iterable[float], *, log: bool = False, count: int = 5, pad: float = PAD, title: str = "") -> Axis:
-    """An axis around the finite values, a little beyond; around nothing, 0 to 1; around one value, some room."""
-    found = [float(value) for value in values if is_number(value) and (not log or value > 0)]
-    low, high = (min(found), max(found)) if found else (0.1, 1.0) if log else (0.0, 1.0)
+    """An axis around the finite values, a little beyond; without any, 0 to 1; around a single one, some space."""
+    finite = [float(value) for value in values if is_number(value) and (not log or value > 0)]
+    low, high = (min(finite), max(finite)) if finite else (0.1, 1.0) if log else (0.0, 1.0)
     if log:
         low, high = _pad_log(low, high, pad)
         return Axis(low, high, _log_ticks(low, high, count), log=True, title=title)
@@ -94,63 +122,90 @@ def axis(values: Iterable[float], *, log: bool = False, count: int = 5, pad: flo
 
 
 def integer_axis(values: Iterable[int], *, count: int = 6, title: str = "") -> Axis:
-    """An axis of whole numbers, such as epochs, from the least to the greatest with half a step of room."""
-    found = list(values)
-    low, high = (min(found), max(found)) if found else (0, 1)
+    """An axis of whole numbers, such as epochs, from the least to the greatest with half a step of space."""
+    numbers = list(values)
+    low, high = (min(numbers), max(numbers)) if numbers else (0, 1)
     ticks = tuple(tick for tick in _ticks(low, high, count) if tick == round(tick)) if high > low else (low,)
     return Axis(low - 0.5, high + 0.5, ticks, title=title)
 
 
+def epoch_axis(epochs: int) -> Axis:
+    """An axis from the start of a training to the end of its last epoch."""
+    return axis([0, max(epochs, 1)], pad=0.0, title="epoch")
+
+
 def choice_axis(values: Iterable[Any], *, ordered: bool = False, title: str = "") -> Axis:
-    """An axis with a place for each of the values, in their order if they have one, else sorted, numbers first."""
+    """An axis with a position for each of the values, in their order or sorted, numbers first."""
     distinct = {format_value(value): value for value in values}
     names = list(distinct) if ordered else sorted(distinct, key=lambda name: _choice_order(distinct[name]))
     return Axis(0, 1, (), choices=tuple(names or [""]), title=title)
 
 
 def score_axis(values: Iterable[float | None], *, higher: bool, title: str = "", log: bool = False) -> Axis:
-    """An axis of scores that bad ones do not stretch: those far behind the bulk are drawn at its end."""
-    found = np.array([value for value in values if value is not None and math.isfinite(value)])
-    if found.size:
+    """An axis of scores that bad outliers do not widen: those are drawn at its end."""
+    scores = np.array([value for value in values if value is not None and math.isfinite(value)])
+    if scores.size:
         sign = -1.0 if higher else 1.0
-        badness = found * sign
-        limit = np.percentile(badness, 75) + 1.5 * (np.percentile(badness, 75) - badness.min())
-        found = badness[badness <= max(limit, badness.min())] * sign
-    return axis(found.tolist(), title=title, log=log)._replace(hint="higher is better" if higher else "lower is better")
+        ranks = scores * sign  # lower is better
+        # Tukey's fence, with the best score as lower quartile: good scores, however far ahead, are never cut off.
+        limit = np.percentile(ranks, 75) + 1.5 * (np.percentile(ranks, 75) - ranks.min())
+        scores = ranks[ranks <= max(limit, ranks.min())] * sign
+    hint = "higher is better" if higher else "lower is better"
+    return axis(scores.tolist(), title=title, log=log)._replace(hint=hint)
+
+
+def score_point(mark: Mark, at: Point, *, score: float, axis: Axis, radius: float = 5.0) -> str:
+    """A trial as a point, or as an arrow if its score is beyond the end of the axis."""
+    if not axis.clamps(score):
+        return dot(mark, at, radius=radius)
+    x, y = at
+    tip = -7 if score > axis.high else 7
+    arrow = element("path", d=f"M{x - 5:.1f} {y - tip / 2:.1f}h10l-5 {tip}z", cls="m")
+    return trial(mark, arrow)
+
+
+def default_level(box: Box, value: Any, label: str = "") -> str:
+    """The value of the baseline as a line across, with a label at its right end."""
+    y = box.y_at(value)
+    parts = [line((box.left, y), (box.right, y), cls="level")]
+    if label:
+        # Above the line, but below it where the title of the axis is.
+        parts.append(text(label, (box.right, y - 6 if y - box.top > 24 else y + 16), cls="label", anchor="end"))
+    return element("g", *parts, cls="default")
 
 
 def draw(box: Box, *, grid: bool = True) -> str:
     """The frame of a chart: grid, ticks, labels, and the titles of its axes."""
     parts = [line((box.left, box.bottom), (box.right, box.bottom), cls="rule")]
-    for share, label in box.y.words():
+    for share, label in box.y.labels():
         y = box.top + (1 - share) * box.height
         parts += [line((box.left, y), (box.right, y), cls="grid")] if grid else []
         parts.append(text(label, (box.left - 7, y + 4), cls="tick", anchor="end"))
-    parts += _x_labels(box)
+    parts.append(x_labels(box))
     parts.append(text(_axis_title(box.y), (4, box.top - 18), cls="name"))
     parts.append(text(_axis_title(box.x), (box.right, box.bottom + 38), cls="name", anchor="end"))
     return "".join(parts)
 
 
+def x_labels(box: Box, *, grid: bool = False) -> str:
+    """Ticks and labels under a chart; labels of choices are shortened to their width."""
+    labels = box.x.labels()
+    letters = max(4, int(box.width / max(1, len(labels)) / 8))
+    parts = []
+    for share, label in labels:
+        x = box.left + share * box.width
+        parts.append(line((x, box.top if grid else box.bottom), (x, box.bottom + 4), cls="grid" if grid else "rule"))
+        parts.append(text(shorten(label, letters), (x, box.bottom + 18), cls="tick", anchor="middle"))
+    return "".join(parts)
+
+
+def shorten(label: str, letters: int) -> str:
+    """A label cut to a number of letters."""
+    return label if len(label) <= letters else label[: max(1, letters - 1)] + "…"
+
+
 def _axis_title(axis: Axis) -> str:
     return f"{axis.title}, {axis.hint}" if axis.hint and axis.title else axis.title
-
-
-def _x_labels(box: Box) -> list[str]:
-    """Ticks and labels under a chart; labels of choices are cut to their place."""
-    words = box.x.words()
-    room = max(4, int(box.width / max(1, len(words)) / 8))
-    parts = []
-    for share, label in words:
-        x = box.left + share * box.width
-        parts.append(line((x, box.bottom), (x, box.bottom + 4), cls="rule"))
-        parts.append(text(shorten(label, room), (x, box.bottom + 18), cls="tick", anchor="middle"))
-    return parts
-
-
-def shorten(label: str, room: int) -> str:
-    """The beginning of a label that has no more than `room` letters."""
-    return label if len(label) <= room else label[: max(1, room - 1)] + "…"
 
 
 def _pad(low: float, high: float, pad: float) -> tuple[float, float]:
@@ -169,6 +224,7 @@ def _ticks(low: float, high: float, count: int) -> tuple[float, ...]:
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(unit * magnitude for unit in (1, 2, 5, 10) if unit * magnitude >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # Rounded, so that 3 x 0.1 is labelled 0.3.
     return tuple(round(number * step, 12) if step > 1e-9 else number * step for number in range(first, last + 1))
 
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from tuning.report.charts import axes
-from tuning.report.charts.axes import Axis, Box
+from tuning.report.charts.axes import HEIGHT, RIGHT, WIDTH, Axis, Box, chart_box, score_point
 from tuning.report.charts.marks import (
     Mark,
     Point,
@@ -22,9 +22,6 @@ from tuning.report.charts.marks import (
     text,
     trial,
 )
-
-WIDTH, HEIGHT = 560, 340
-LEFT, TOP, RIGHT, FOOT = 64, 44, 18, 50
 
 
 class ScoredTrial(NamedTuple):
@@ -42,7 +39,7 @@ class LearningCurve(NamedTuple):
 
 
 class SeedSpread(NamedTuple):
-    """A configuration's mean score and how far other seeds are from it, None where there is one seed."""
+    """The mean score of a configuration and its spread over seeds, None for a single seed."""
 
     label: str  # with its numbers
     mean: float
@@ -53,173 +50,134 @@ class SeedSpread(NamedTuple):
 def strip(trials: Sequence[ScoredTrial], spreads: Sequence[SeedSpread], *, score: Axis) -> str:
     """Every score on one line, close ones stacked; above them mean and spread of the best and the default."""
     known = [each for each in trials if each.score is not None]
-    far = [each for each in known if score.beyond(each.score or 0.0)]
-    near = [each for each in known if each not in far]
-    room = 78 if far else 0
-    left = 16 + (room if _higher_is_better(score) else 0)
-    box = Box(left, 76, WIDTH - 32 - room, 84, score, axes.axis([0, 1]))
-    parts = [_strip_axis(box), *(_band(each, box, row) for row, each in enumerate(spreads))]
+    outliers = [each for each in known if score.clamps(each.score or 0.0)]
+    near = [each for each in known if each not in outliers]
+    margin = 78 if outliers else 0
+    left = 16 + (margin if score.higher_is_better else 0)
+    box = Box(left, 76, WIDTH - 32 - margin, 84, score, axes.axis([0, 1]))
+    parts = [_strip_axis(box), *(_spread_bracket(each, box, row) for row, each in enumerate(spreads))]
     radius = 5.0 if len(known) <= 60 else 3.5 if len(known) <= 200 else 2.5
     parts += [
         dot(each.mark, at, radius=radius) for each, at in zip(near, _stack_points(near, box, radius), strict=True)
     ]
-    parts.append(_outliers(far, box, radius))
+    parts.append(_outliers(outliers, box, radius))
     return svg((WIDTH, 208), *parts, label=f"{score.title} of {len(known)} trials on one line", cls="strip")
 
 
 def history(trials: Sequence[ScoredTrial], *, score: Axis, default: float | None = None) -> str:
-    """Scores in the order the trials were started, and the best so far; those without a score stand at the top."""
-    box = _box(axes.integer_axis(range(1, len(trials) + 1), title="trial, in the order they were started"), score)
-    parts = [axes.draw(box), _default_line(box, default), _best_so_far(trials, box)]
-    parts += [_score_point(each, place, box) for place, each in _last_on_top(trials)]
+    """Scores in the order of their trials' start, and the best so far; trials without a score are at the top."""
+    box = chart_box(axes.integer_axis(range(1, len(trials) + 1), title="trial, in the order they were started"), score)
+    level = "" if default is None else axes.default_level(box, default, "baseline")
+    drawn = sorted(enumerate(trials, 1), key=lambda each: each[1].mark.draw_order)
+    parts = [
+        axes.draw(box),
+        level,
+        _best_so_far(trials, box),
+        *(_draw_score(each, index, box) for index, each in drawn),
+    ]
     return svg((WIDTH, HEIGHT), *parts, label=f"{score.title} of {len(trials)} trials in order, with the best so far")
 
 
 def curves(lines: Sequence[LearningCurve], *, metric: str, higher: bool, epochs: int) -> str:
-    """Scores by epoch, a line a trial; what the scheduler stopped ends in a bar, the best is drawn last."""
+    """Scores by epoch, a line a trial; a bar ends those that the scheduler stopped, the best is on top."""
     values = [value for each in lines for _, value in each.points]
-    most = max([epochs, *(epoch for each in lines for epoch, _ in each.points)])
+    last = max([epochs, *(epoch for each in lines for epoch, _ in each.points)])
     log = not higher and min(values, default=0.0) > 0  # errors fall fast, then slowly
     y = axes.score_axis(values, higher=higher, title=metric, log=log)
-    box = _box(axes.integer_axis(range(1, most + 1), title="epoch"), y)
-    drawn = sorted(lines, key=lambda each: (bool(each.mark.role), -(each.mark.shade or 0), each.mark.role == "best"))
-    inner = element("svg", *(_curve(each, box) for each in drawn if each.points), **_window(box))
+    box = chart_box(axes.integer_axis(range(1, last + 1), title="epoch"), y)
+    drawn = sorted(lines, key=lambda each: each.mark.draw_order)
+    inner = element("svg", *(_draw_curve(each, box) for each in drawn if each.points), **_window(box))
     return svg((WIDTH, HEIGHT), axes.draw(box), inner, label=f"{metric} by epoch of {len(lines)} trials")
 
 
-def sparkline(points: Sequence[tuple[int, float]], *, epochs: int, low: float, high: float) -> str:
+def sparkline(points: Sequence[tuple[int, float]], *, epochs: int, score: Axis) -> str:
     """A curve without axes, on the scale of all the trials."""
     width, height = 84, 22
-    span = (high - low) or 1.0
-    places = [
-        (
-            2 + (epoch - 1) / max(1, epochs - 1) * (width - 4),
-            2 + (1 - min(max((value - low) / span, 0), 1)) * (height - 4),
-        )
-        for epoch, value in points
-    ]
-    end = element("circle", cx=places[-1][0], cy=places[-1][1], r=2, cls="m") if places else ""
-    return svg((width, height), path(places, cls="s"), end, label="score by epoch", cls="spark")
-
-
-def score_mark(mark: Mark, at: Point, *, score: float, axis: Axis, radius: float = 5.0) -> str:
-    """A trial as a point, or where its score is beyond the end of the axis as an arrow that way."""
-    if not axis.beyond(score):
-        return dot(mark, at, radius=radius)
-    x, y = at
-    tip = -7 if score > axis.high else 7
-    arrow = element("path", d=f"M{x - 5:.1f} {y - tip / 2:.1f}h10l-5 {tip}z", cls="m")
-    return trial(mark, arrow)
-
-
-def _box(x: Axis, y: Axis) -> Box:
-    return Box(LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - FOOT, x, y)
+    box = Box(2, 2, width - 4, height - 4, Axis(1, max(epochs, 2), ()), score)
+    corners = [box.at(epoch, value) for epoch, value in points]
+    end = element("circle", cx=corners[-1][0], cy=corners[-1][1], r=2, cls="m") if corners else ""
+    return svg((width, height), path(corners, cls="s"), end, label="score by epoch", cls="spark")
 
 
 def _window(box: Box) -> dict[str, float | str]:
-    """What makes an inner svg show the inside of a box only."""
+    """Attributes that make an inner svg show only the inside of a box: curves are not clamped but cut off there."""
     size = {"x": box.left, "y": box.top, "width": box.width + RIGHT, "height": box.height}
     return {**size, "viewBox": " ".join(format_coordinate(value) for value in size.values())}
 
 
-def _higher_is_better(score: Axis) -> bool:
-    return score.hint.startswith("higher")
-
-
-def _ends(each: SeedSpread) -> tuple[float, ...]:
-    spread = each.spread or 0.0
-    return each.mean - spread, each.mean + spread
-
-
 def _strip_axis(box: Box) -> str:
-    parts = [line((box.left, box.bottom), (box.right, box.bottom), cls="rule")]
-    for share, label in box.x.words():
-        x = box.left + share * box.width
-        parts += [line((x, box.bottom), (x, box.bottom + 4), cls="rule")]
-        parts.append(text(label, (x, box.bottom + 18), cls="tick", anchor="middle"))
-    hint = "better →" if box.x.hint.startswith("higher") else "← better"
-    parts.append(text(f"{box.x.title}   {hint}", (box.left, box.bottom + 40), cls="name"))
-    return "".join(parts)
+    rule = line((box.left, box.bottom), (box.right, box.bottom), cls="rule")
+    hint = "better →" if box.x.higher_is_better else "← better"
+    name = text(f"{box.x.title}   {hint}", (box.left, box.bottom + 40), cls="name")
+    return "".join([rule, axes.x_labels(box), name])
 
 
-def _band(each: SeedSpread, box: Box, row: int) -> str:
-    """Mean and spread over the seeds as a bracket with its words."""
-    y = 24 + 30 * row
-    low, high = (box.left + box.x.share(end) * box.width for end in _ends(each))
-    middle = (low + high) / 2
-    right = middle < box.left + box.width / 2
-    place = (max(high, middle) + 12, y + 4) if right else (min(low, middle) - 12, y + 4)
+def _spread_bracket(each: SeedSpread, box: Box, row: int) -> str:
+    """Mean and spread over the seeds as a bracket with its label."""
+    y, spread = 24 + 30 * row, each.spread or 0.0
+    low, high = box.x_at(each.mean - spread), box.x_at(each.mean + spread)
+    center = (low + high) / 2
+    label_right = center < box.left + box.width / 2
+    label_x = max(high, center) + 12 if label_right else min(low, center) - 12
     parts = [
-        line((middle, y), (middle, box.bottom), cls="stem"),
+        line((center, y), (center, box.bottom), cls="stem"),
         element("rect", x=low, y=y - 4, width=max(high - low, 1), height=8, rx=4, cls="band"),
-        element("circle", cx=middle, cy=y, r=4.5, cls="m"),
-        text(each.label, place, cls="label", anchor="start" if right else "end"),
+        element("circle", cx=center, cy=y, r=4.5, cls="m"),
+        text(each.label, (label_x, y + 4), cls="label", anchor="start" if label_right else "end"),
     ]
     return element("g", *parts, cls=each.role)
 
 
 def _stack_points(known: Sequence[ScoredTrial], box: Box, radius: float) -> list[Point]:
-    """A place for each trial on the line, one above the other where they would overlap."""
+    """A point for each trial on the line, one above the other where they would overlap."""
     columns: dict[int, int] = {}
-    places: dict[int, Point] = {}
+    points: dict[int, Point] = {}
     tallest = max(1, int(box.height / (2 * radius)))
-    for place in sorted(range(len(known)), key=lambda place: known[place].score or 0.0):
-        x = box.left + box.x.share(known[place].score) * box.width
+    for index in sorted(range(len(known)), key=lambda index: known[index].score or 0.0):
+        x = box.x_at(known[index].score)
         column = round(x / (2 * radius))
         level = columns.get(column, 0)
         columns[column] = level + 1
-        places[place] = (x, box.bottom - radius - 1 - level % tallest * 2 * radius)
-    return [places[place] for place in range(len(known))]
+        points[index] = (x, box.bottom - radius - 1 - level % tallest * 2 * radius)
+    return [points[index] for index in range(len(known))]
 
 
-def _outliers(far: Sequence[ScoredTrial], box: Box, radius: float) -> str:
-    """The trials beyond the end of the line, as a block beside it."""
-    if not far:
+def _outliers(outliers: Sequence[ScoredTrial], box: Box, radius: float) -> str:
+    """The trials beyond the end of the line, as a block next to it."""
+    if not outliers:
         return ""
-    sign, edge = (-1, box.left) if _higher_is_better(box.x) else (1, box.right)
+    sign, edge = (-1, box.left) if box.x.higher_is_better else (1, box.right)
     tallest = max(1, int((box.height - 12) / (2 * radius)))
     parts = []
-    for place, each in enumerate(far):
-        column, level = divmod(place, tallest)
+    for index, each in enumerate(outliers):
+        column, level = divmod(index, tallest)
         at = (edge + sign * (18 + column * 2 * radius), box.bottom - radius - 1 - level * 2 * radius)
         parts.append(dot(each.mark, at, radius=radius))
-    words = text(f"{len(far)} worse", (edge + sign * 12, box.bottom + 18), cls="tick", anchor="" if sign > 0 else "end")
-    return "".join([*parts, words])
-
-
-def _default_line(box: Box, default: float | None) -> str:
-    """The default's score as a line across."""
-    if default is None:
-        return ""
-    _, y = box.at(box.x.low, default)
-    words = text("as given", (box.right, y - 6 if y - box.top > 24 else y + 16), cls="label", anchor="end")
-    return element("g", line((box.left, y), (box.right, y), cls="level"), words, cls="default")
+    anchor = "" if sign > 0 else "end"
+    label = text(f"{len(outliers)} worse", (edge + sign * 12, box.bottom + 18), cls="tick", anchor=anchor)
+    return "".join([*parts, label])
 
 
 def _best_so_far(trials: Sequence[ScoredTrial], box: Box) -> str:
-    scored = [(place, each.score) for place, each in enumerate(trials, 1) if each.score is not None]
-    best = accumulate((score for _, score in scored), max if _higher_is_better(box.y) else min)
-    points = [box.at(place, score) for (place, _), score in zip(scored, best, strict=True)]
+    scored = [(index, each.score) for index, each in enumerate(trials, 1) if each.score is not None]
+    best = accumulate((score for _, score in scored), max if box.y.higher_is_better else min)
+    points = [box.at(index, score) for (index, _), score in zip(scored, best, strict=True)]
     return steps([*points, (box.right, points[-1][1])], cls="front") if points else ""
 
 
-def _score_point(each: ScoredTrial, place: int, box: Box) -> str:
+def _draw_score(each: ScoredTrial, index: int, box: Box) -> str:
     if each.score is None:
-        x, _ = box.at(place, box.y.low)
-        return dot(each.mark, (x, box.top - 5))
-    return score_mark(each.mark, box.at(place, each.score), score=each.score, axis=box.y)
+        return dot(each.mark, (box.x_at(index), box.top - 5))
+    return score_point(each.mark, box.at(index, each.score), score=each.score, axis=box.y)
 
 
-def _last_on_top(trials: Sequence[ScoredTrial]) -> list[tuple[int, ScoredTrial]]:
-    return sorted(enumerate(trials, 1), key=lambda each: (bool(each[1].mark.role), each[1].mark.role == "best"))
-
-
-def _curve(each: LearningCurve, box: Box) -> str:
-    places = [box.far(epoch, value) for epoch, value in each.points]
-    x, y = places[-1]
+def _draw_curve(each: LearningCurve, box: Box) -> str:
+    corners = [box.unclamped(epoch, value) for epoch, value in each.points]
+    x, y = corners[-1]
     ends = {
         "stopped": line((x, y - 6), (x, y + 6), cls="end"),
         "failed": shape(each.mark._replace(role=""), (x, y), radius=4),
     }
     end = ends.get(each.mark.state, element("circle", cx=x, cy=y, r=2.5, cls="m"))
-    return trial(each.mark, path(places, cls="hit"), path(places, cls="s"), end, lines=True)
+    # The path of class "hit" is wide and invisible: a thin line is hard to point at.
+    return trial(each.mark, path(corners, cls="hit"), path(corners, cls="s"), end, lines=True)

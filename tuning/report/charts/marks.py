@@ -1,6 +1,6 @@
-"""The parts charts are made of: escaped elements, and the group that stands for one trial in every chart.
+"""The parts of charts: escaped SVG elements, and the group that represents one trial in every chart.
 
-Whatever comes in as text may be hostile or broken: it is escaped, and what XML forbids is replaced.
+Text from trials and recipes may be hostile or broken: it is escaped, and characters that XML forbids are replaced.
 """
 
 from __future__ import annotations
@@ -19,28 +19,33 @@ _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 class Mark(NamedTuple):
-    """What a chart must know of a trial, wherever it stands."""
+    """A trial as every chart draws it."""
 
     trial: str
-    title: str  # what the tooltip says
+    title: str  # the text of its tooltip
     state: str = "done"
     shade: int | None = None  # 0 best ... SHADES - 1 worst; None without a score
     role: Role = ""
 
+    @property
+    def draw_order(self) -> tuple[bool, int, bool]:
+        """A key to sort trials by, so that the better ones are drawn over the others, and the best over all."""
+        return bool(self.role), -(self.shade or 0), self.role == "best"
+
 
 def clean(text: str) -> str:
-    """The text without what XML and UTF-8 cannot hold: control characters and halves of surrogate pairs."""
+    """The text without control characters and halves of surrogate pairs, which XML and UTF-8 cannot hold."""
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def element(tag: str, *children: str, **attributes: str | float | None) -> str:
     """An SVG element; children are markup, attributes are escaped. `cls` is class, `a_b` is a-b, None is left out."""
-    words = [
+    pairs = [
         f' {"class" if name == "cls" else name.replace("_", "-")}="{_attribute(value)}"'
         for name, value in attributes.items()
         if value is not None and value != ""
     ]
-    head = f"<{tag}{''.join(words)}"
+    head = f"<{tag}{''.join(pairs)}"
     return f"{head}>{''.join(children)}</{tag}>" if children else f"{head}/>"
 
 
@@ -50,7 +55,7 @@ def title(text: str) -> str:
 
 
 def text(content: str, at: Point, *, cls: str = "", anchor: str = "", **more: str | float | None) -> str:
-    """A line of text whose baseline starts, or by its anchor ends or has its middle, at (x, y)."""
+    """A line of text whose baseline starts at (x, y), or has its end or middle there, by its anchor."""
     return element("text", escape(clean(content)), x=at[0], y=at[1], cls=cls, text_anchor=anchor, **more)
 
 
@@ -66,8 +71,8 @@ def line(start: Point, end: Point, *, cls: str = "") -> str:
 
 def path(points: Iterable[Point], *, cls: str = "") -> str:
     """A line through points in order; nothing for fewer than two."""
-    places = [f"{format_coordinate(x)} {format_coordinate(y)}" for x, y in points]
-    return element("path", d="M" + "L".join(places), cls=cls) if len(places) > 1 else ""
+    corners = [f"{format_coordinate(x)} {format_coordinate(y)}" for x, y in points]
+    return element("path", d="M" + "L".join(corners), cls=cls) if len(corners) > 1 else ""
 
 
 def steps(points: Sequence[Point], *, cls: str = "") -> str:
@@ -91,19 +96,19 @@ def svg(size: tuple[float, float], *children: str, label: str, cls: str = "") ->
 
 
 def trial(mark: Mark, *children: str, lines: bool = False, **more: str) -> str:
-    """All that one chart shows of a trial, with its tooltip; a page highlights it by data-trial."""
+    """The group of a trial in a chart, with its tooltip; the page highlights it by data-trial."""
     shade = "" if mark.shade is None else f" q{mark.shade}"
-    words = f"t {'l ' if lines else ''}{mark.state}{shade} {mark.role}".strip()
-    return element("g", title(mark.title), *children, cls=words, data_trial=mark.trial, **more)
+    classes = f"t {'l ' if lines else ''}{mark.state}{shade} {mark.role}".strip()
+    return element("g", title(mark.title), *children, cls=classes, data_trial=mark.trial, **more)
 
 
 def dot(mark: Mark, at: Point, *, radius: float = 5.0) -> str:
-    """A trial as a point whose form says its state: disc, ring (stopped), dashed ring (running), cross (failed)."""
+    """A trial as a point whose shape shows its state: disc, ring (stopped), dashed ring (running), cross (failed)."""
     return trial(mark, shape(mark, at, radius=radius))
 
 
 def shape(mark: Mark, at: Point, *, radius: float = 5.0) -> str:
-    """The form of a trial at (x, y): the best is a star, the default a diamond."""
+    """The shape of a trial at (x, y): the best is a star, the default a diamond."""
     x, y = at
     if mark.role == "best":
         return polygon(star(at, radius * 1.9), cls="m")
@@ -126,7 +131,7 @@ def star(at: Point, radius: float) -> list[Point]:
 
 
 def polygon(points: Iterable[Point], *, cls: str = "") -> str:
-    """A closed form."""
+    """A closed polygon."""
     return element(
         "polygon", points=" ".join(f"{format_coordinate(x)},{format_coordinate(y)}" for x, y in points), cls=cls
     )
@@ -134,8 +139,8 @@ def polygon(points: Iterable[Point], *, cls: str = "") -> str:
 
 def format_coordinate(value: float) -> str:
     """A coordinate to a tenth of a unit."""
-    found = f"{value:.1f}".removesuffix(".0")
-    return "0" if found == "-0" else found
+    rounded = f"{value:.1f}".removesuffix(".0")
+    return "0" if rounded == "-0" else rounded
 
 
 def _attribute(value: str | float) -> str:

@@ -1,4 +1,4 @@
-"""Charts of population based training: how each parameter moved over the epochs, and who copied whom."""
+"""Charts of population based training: each parameter over the epochs, and who copied whom."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tuning.report.charts import axes
-from tuning.report.charts.axes import Axis, Box
+from tuning.report.charts.axes import SMALL_HEIGHT, SMALL_WIDTH, WIDE, Axis, Box
 from tuning.report.charts.marks import Mark, element, line, path, polygon, steps, svg, text, trial
-from tuning.report.charts.parameters import SLICE
 
-WIDE, ROW = 1140, 26
+ROW = 26  # height of a trial
 
 
 class ValueChange(NamedTuple):
-    """From the end of which epoch on a value held, and whose weights it was taken up with, if another's."""
+    """The epoch after which a value was used, and the trial whose weights were copied with it, if any."""
 
     epoch: int
     value: Any
@@ -22,7 +21,7 @@ class ValueChange(NamedTuple):
 
 
 class ValueSchedule(NamedTuple):
-    """The values of a parameter in one trial, in order, and the epoch the trial came to."""
+    """The values of a parameter in one trial, in order, and the last epoch of the trial."""
 
     mark: Mark
     changes: tuple[ValueChange, ...]
@@ -31,34 +30,29 @@ class ValueSchedule(NamedTuple):
 
 def schedule(key: str, trials: Sequence[ValueSchedule], *, axis: Axis, epochs: int) -> str:
     """A parameter's value by epoch, a line a trial."""
-    x = axes.axis([0, max([epochs, 1])], pad=0.0, title="epoch")
-    box = Box(58, 36, SLICE[0] - 58 - 14, SLICE[1] - 36 - 48, x, axis._replace(title=key))
-    drawn = sorted(trials, key=lambda each: (-(each.mark.shade or 0), each.mark.role == "best"))
-    return svg(SLICE, axes.draw(box), *(_steps(each, box) for each in drawn), label=f"{key} by epoch", cls="small")
+    box = axes.small_box(axes.epoch_axis(epochs), axis._replace(title=key))
+    lines = [_value_line(each, box) for each in sorted(trials, key=lambda each: each.mark.draw_order)]
+    return svg((SMALL_WIDTH, SMALL_HEIGHT), axes.draw(box), *lines, label=f"{key} by epoch", cls="small")
 
 
 def lineage(trials: Sequence[ValueSchedule], *, epochs: int) -> str:
-    """A row a trial over the epochs; an arrow leads from whose weights were copied to who took them.
+    """A row a trial over the epochs; an arrow leads from the trial whose weights were copied to the one that took them.
 
-    The way that the weights of the best one came is drawn over it all.
+    The lineage of the best trial's weights is drawn on top.
     """
-    rows = {each.mark.trial: place for place, each in enumerate(trials)}
-    x = axes.axis([0, max([epochs, 1])], pad=0.0, title="epoch")
-    box = Box(64, 8, WIDE - 64 - 18, ROW * max(1, len(trials)), x, Axis(0, 1, ()))
-    shifts = _shifts(trials)
-    parts = [
-        axes.draw(box),
-        *(_trial_row(each, box, rows, shifts) for each in trials),
-        _best_lineage(trials, box, rows, shifts),
-    ]
+    rows = {each.mark.trial: index for index, each in enumerate(trials)}
+    box = Box(64, 8, WIDE - 64 - 18, ROW * max(1, len(trials)), axes.epoch_axis(epochs), Axis(0, 1, ()))
+    shifts = _arrow_shifts(trials)
+    best = _best_lineage(trials, box, rows, shifts)
+    parts = [axes.draw(box), *(_trial_row(each, box, rows, shifts) for each in trials), best]
     return svg((WIDE, box.height + 58), *parts, label=f"who copied whom among {len(trials)} trials", cls="lineage")
 
 
-def _steps(each: ValueSchedule, box: Box) -> str:
+def _value_line(each: ValueSchedule, box: Box) -> str:
     known = [change for change in each.changes if box.y.holds(change.value)]
     points = [box.at(change.epoch, change.value) for change in known]
     if points:
-        points.append((box.at(each.until, known[-1].value)[0], points[-1][1]))
+        points.append((box.x_at(each.until), points[-1][1]))
     return trial(each.mark, steps(points, cls="hit"), steps(points, cls="s"), lines=True)
 
 
@@ -66,16 +60,16 @@ def _copies(each: ValueSchedule) -> list[ValueChange]:
     return [change for change in each.changes if change.copied and change.copied != each.mark.trial]
 
 
-def _shifts(trials: Sequence[ValueSchedule]) -> dict[tuple[str, int], float]:
-    """How far the arrow of a trial and epoch is moved aside, so that those of one epoch do not cover each other."""
+def _arrow_shifts(trials: Sequence[ValueSchedule]) -> dict[tuple[str, int], float]:
+    """Offset of the arrow of a trial and epoch, so that the arrows of one epoch do not cover each other."""
     epochs: dict[int, list[str]] = {}
     for each in trials:
         for change in _copies(each):
             epochs.setdefault(change.epoch, []).append(each.mark.trial)
     return {
-        (name, epoch): (place - (len(names) - 1) / 2) * min(9.0, 60 / len(names))
+        (name, epoch): (index - (len(names) - 1) / 2) * min(9.0, 60 / len(names))
         for epoch, names in epochs.items()
-        for place, name in enumerate(names)
+        for index, name in enumerate(names)
     }
 
 
@@ -83,38 +77,35 @@ def _trial_row(each: ValueSchedule, box: Box, rows: dict[str, int], shifts: dict
     """The row of a trial with the arrows that lead to it."""
     y = _row_y(box, rows[each.mark.trial])
     name = text(each.mark.trial, (box.left - 7, y + 4), cls="tick", anchor="end")
-    life = line((box.left, y), (box.left + box.x.share(each.until) * box.width, y), cls="s")
+    lifetime = line((box.left, y), (box.x_at(each.until), y), cls="s")
     arrows = [
-        _arrow(_epoch_x(box, change.epoch, shifts[each.mark.trial, change.epoch]), _row_y(box, rows[change.copied]), y)
+        _arrow(box.x_at(change.epoch) + shifts[each.mark.trial, change.epoch], _row_y(box, rows[change.copied]), y)
         for change in _copies(each)
         if change.copied in rows
     ]
-    return trial(each.mark, name, life, *arrows, lines=True)
+    return trial(each.mark, name, lifetime, *arrows, lines=True)
 
 
 def _best_lineage(
     trials: Sequence[ValueSchedule], box: Box, rows: dict[str, int], shifts: dict[tuple[str, int], float]
 ) -> str:
-    """Backwards from the end of the best trial, over each copy to the trial it was taken from."""
+    """A line backwards from the end of the best trial, over each copy to the trial it was copied from."""
     known = {each.mark.trial: each for each in trials}
     each = next((each for each in trials if each.mark.role == "best"), None)
     if each is None:
         return ""
-    points = [(_epoch_x(box, each.until, 0.0), _row_y(box, rows[each.mark.trial]))]
+    points = [(box.x_at(each.until), _row_y(box, rows[each.mark.trial]))]
     before = each.until + 1
+    # Strictly earlier copies only: trials that copied each other in one epoch would never end.
     while copy := next((one for one in _copies(each)[::-1] if one.epoch < before and one.copied in rows), None):
-        x = _epoch_x(box, copy.epoch, shifts[each.mark.trial, copy.epoch])
+        x = box.x_at(copy.epoch) + shifts[each.mark.trial, copy.epoch]
         points += [(x, points[-1][1]), (x, _row_y(box, rows[copy.copied]))]
         each, before = known[copy.copied], copy.epoch
     return path([*points, (box.left, points[-1][1])], cls="front")
 
 
-def _row_y(box: Box, place: int) -> float:
-    return box.top + (place + 0.5) * ROW
-
-
-def _epoch_x(box: Box, epoch: int, shift: float) -> float:
-    return box.left + box.x.share(epoch) * box.width + shift
+def _row_y(box: Box, row: int) -> float:
+    return box.top + (row + 0.5) * ROW
 
 
 def _arrow(x: float, start: float, end: float) -> str:

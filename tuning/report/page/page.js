@@ -3,41 +3,41 @@
   const $ = (all, root = document) => [...root.querySelectorAll(all)];
   const body = document.body, tip = document.getElementById('tip');
 
-  // One trial, everywhere: what belongs to a trial carries its name in data-trial.
-  const places = new Map();
-  for (const place of $('[data-trial]')) {
-    const name = place.dataset.trial;
-    if (!places.has(name)) places.set(name, []);
-    places.get(name).push(place);
+  // A trial is highlighted everywhere at once: its elements have its name in data-trial.
+  const elements = new Map();
+  for (const element of $('[data-trial]')) {
+    const name = element.dataset.trial;
+    if (!elements.has(name)) elements.set(name, []);
+    elements.get(name).push(element);
   }
   let shown = null, pinned = null;
   const mark = (name) => {
     if (name === shown) return;
-    for (const place of places.get(shown) ?? []) place.classList.remove('on');
-    for (const place of places.get(name) ?? []) place.classList.add('on');
+    for (const element of elements.get(shown) ?? []) element.classList.remove('on');
+    for (const element of elements.get(name) ?? []) element.classList.add('on');
     shown = name;
     body.classList.toggle('picking', Boolean(name));
   };
   const pin = (name) => { pinned = name === pinned ? null : name; mark(pinned); };
   const nameAt = (target) => target.closest?.('[data-trial]')?.dataset.trial ?? null;
 
-  // The browser's own tooltips are slow and cannot be touched: their text moves into #tip.
+  // The browser's own tooltips are slow, and there are none on touch screens: their text moves into #tip.
   for (const title of $('svg title')) {
     title.parentNode.dataset.tip = title.textContent;
     title.remove();
   }
-  const tell = (event) => {
-    const about = event.target.closest?.('[data-tip]');
-    tip.hidden = !about;
-    if (!about) return;
-    tip.textContent = about.dataset.tip;
+  const showTip = (event) => {
+    const source = event.target.closest?.('[data-tip]');
+    tip.hidden = !source;
+    if (!source) return;
+    tip.textContent = source.dataset.tip;
     const box = tip.getBoundingClientRect(), gap = 14;
     const left = event.clientX + gap + box.width > innerWidth ? event.clientX - gap - box.width : event.clientX + gap;
     const top = event.clientY + gap + box.height > innerHeight ? event.clientY - gap - box.height : event.clientY + gap;
     tip.style.left = `${Math.max(4, left)}px`;
     tip.style.top = `${Math.max(4, top)}px`;
   };
-  document.addEventListener('pointermove', tell);
+  document.addEventListener('pointermove', showTip);
   document.addEventListener('pointerover', (event) => { if (!brushing) mark(nameAt(event.target) ?? pinned); });
   document.addEventListener('focusin', (event) => mark(nameAt(event.target) ?? pinned));
   document.addEventListener('click', (event) => {
@@ -45,7 +45,7 @@
     if (String(getSelection())) return;
     const name = nameAt(event.target);
     if (name || pinned) pin(name);
-    tell(event);
+    showTip(event);
   });
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Escape') { pinned = null; mark(null); tip.hidden = true; ranges.clear(); narrow(); }
@@ -53,23 +53,23 @@
   });
   document.addEventListener('scroll', () => { tip.hidden = true; }, { passive: true });
 
-  // Ranges drawn on the upright axes leave only the trials that pass through all of them.
+  // Ranges drawn on the upright axes keep only the trials that are in all of them.
   const ranges = new Map();
   let brushing = null;
-  const threads = $('.parallel .t').map((thread) => [thread.dataset.trial, (thread.dataset.at ?? '').split(' ')]);
+  const lines = $('.parallel .t').map((line) => [line.dataset.trial, (line.dataset.at ?? '').split(' ')]);
   const narrow = () => {
-    const kept = new Set(threads.filter(([, at]) => [...ranges].every(([axis, { low, high }]) =>
+    const kept = new Set(lines.filter(([, at]) => [...ranges].every(([axis, { low, high }]) =>
       at[axis] !== '' && at[axis] !== undefined && +at[axis] >= low && +at[axis] <= high)).map(([name]) => name));
     body.classList.toggle('narrowed', ranges.size > 0);
-    for (const [name, all] of places)
-      for (const place of all) place.classList.toggle('off', ranges.size > 0 && !kept.has(name));
+    for (const [name, all] of elements)
+      for (const element of all) element.classList.toggle('off', ranges.size > 0 && !kept.has(name));
     for (const range of $('.range')) if (!ranges.has(+range.parentNode.dataset.axis)) range.remove();
     filter();
   };
   const heightAt = (event, svg) =>
     new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse()).y;
   for (const handle of $('.parallel .brush')) {
-    const pole = handle.parentNode, svg = handle.ownerSVGElement, axis = +pole.dataset.axis;
+    const axisGroup = handle.parentNode, svg = handle.ownerSVGElement, axis = +axisGroup.dataset.axis;
     handle.addEventListener('pointerdown', (event) => {
       brushing = { from: heightAt(event, svg) };
       handle.setPointerCapture(event.pointerId);
@@ -80,13 +80,13 @@
       const ends = [brushing.from, heightAt(event, svg)].sort((a, b) => a - b);
       if (ends[1] - ends[0] < 4) return;
       ranges.set(axis, { low: ends[0], high: ends[1] });
-      let range = pole.querySelector('.range');
+      let range = axisGroup.querySelector('.range');
       if (!range) {
         range = document.createElementNS('http://www.w3.org/2000/svg', 'rect');
         range.classList.add('range');
         range.setAttribute('width', 12);
         range.setAttribute('x', +handle.getAttribute('x') + 10);
-        pole.append(range);
+        axisGroup.append(range);
       }
       range.setAttribute('y', ends[0]);
       range.setAttribute('height', ends[1] - ends[0]);
@@ -96,7 +96,7 @@
       handle.addEventListener(end, () => { brushing = null; narrow(); });
   }
 
-  // The table: sorted by any column, missing values last; filtered by state and by the ranges above.
+  // The table is sorted by any column, missing values last, and filtered by state and by the ranges above.
   const table = document.querySelector('.trials'), states = $('.filters button');
   let state = 'all';
   const filter = () => {
@@ -111,11 +111,11 @@
       filter();
     });
   }
-  const sort = (head, place) => {
+  const sort = (head, column) => {
     const up = head.getAttribute('aria-sort') !== 'ascending';
     for (const other of $('th', table.tHead)) other.removeAttribute('aria-sort');
     head.setAttribute('aria-sort', up ? 'ascending' : 'descending');
-    const key = (row) => row.rows[0].cells[place].dataset.v ?? '';
+    const key = (row) => row.rows[0].cells[column].dataset.v ?? '';
     const rows = [...table.tBodies].map((row) => [row, key(row)]);
     const numeric = rows.every(([, value]) => value === '' || !Number.isNaN(Number(value)));
     const compare = (a, b) => (numeric ? a - b : a.localeCompare(b, 'en', { numeric: true }));
