@@ -1,7 +1,7 @@
-"""Workers that come and go: which numbers of them are allowed, and what a group of them hears while it trains.
+"""Workers that come and go: what a group of workers receives from the cluster while it trains.
 
-The workers, Ray Train's controller (`cluster.scaling_policy`) and lost workers that still run speak through the
-key-value store of the cluster, which is the one place that a node cut off from the others cannot reach.
+The workers, Ray Train's controller (`cluster.scaling_policy`) and lost workers that still run communicate through the
+cluster's key-value store, the one place that a node cut off from the others cannot reach.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from cluster import ray_private
 from depthray.checkpoints import select
+from depthray.runs import download
 from depthray.storage.remote import RemoteFolder, is_remote
 from depthray.training.state import Hooks
 
-WORDS = b"depthray-groups"  # namespace in the key-value store
-GROUP, SAVE, SAVED = "group", "save", "saved"  # the group at work, a wish to save, the wish that was fulfilled
-LOOK = 1.0  # seconds between looks for a wish
-AGAIN = 15.0  # seconds between save points while a node of the group is about to go
-GRACE = 20.0  # seconds that a worker lives on after SIGTERM, if it is let
+NAMESPACE = b"depthray-groups"  # in the key-value store
+# Keys: the group that trains, the latest save request, the save request that was last fulfilled.
+GROUP, SAVE, SAVED = "group", "save", "saved"
+POLL_SECONDS = 1.0  # between looks for a save request
+SAVE_INTERVAL_SECONDS = 15.0  # between save points while a node of the group is about to be removed
+GRACE_SECONDS = 20.0  # a worker runs on for so long after SIGTERM, if it is not killed
 
 _terminated = threading.Event()  # this process got SIGTERM
 
@@ -32,115 +35,96 @@ class Superseded(RuntimeError):
     """This worker was given up and another group trains in its place. No DepthrayError: that would end the run."""
 
 
-def put(attempt: str, key: str, value: str) -> None:
-    """Leave a word for the other processes of an attempt."""
-    from ray.experimental.internal_kv import _internal_kv_put
-
-    _internal_kv_put(f"{attempt}/{key}".encode(), value.encode(), overwrite=True, namespace=WORDS)
+def put_value(attempt: str, key: str, value: str) -> None:
+    """Publish a value to the other processes of an attempt."""
+    ray_private.put_value(NAMESPACE, f"{attempt}/{key}", value, overwrite=True)
 
 
-def get(attempt: str, key: str) -> str:
-    """The word left last, nothing if there was none."""
-    from ray.experimental.internal_kv import _internal_kv_get
-
-    return (_internal_kv_get(f"{attempt}/{key}".encode(), namespace=WORDS) or b"").decode()
+def get_value(attempt: str, key: str) -> str:
+    """The value published last, "" if there was none."""
+    return ray_private.get_value(NAMESPACE, f"{attempt}/{key}")
 
 
-class Watch:
-    """What a worker hears: notice that a node will be taken away, SIGTERM, the wish to save before a resize."""
+class WorkerWatch:
+    """What a worker receives: a preemption notice, SIGTERM, a save request before a resize."""
 
     def __init__(self, attempt: str, run: str, *, main: bool) -> None:
         self.attempt, self.run, self.main = attempt, run, main
         self.group = secrets.token_hex(8)
-        self._wish = self._done = ""  # the wish heard last, the one fulfilled last
-        self._again = 0.0
-        self._went = False  # SIGTERM was passed on
+        self._request = self._fulfilled = ""  # ids of save requests: received last, and on disk
+        self._next_save = 0.0  # of those that a preemption notice causes
+        self._sigterm_reported = False
         if main:
-            put(attempt, GROUP, self.group)
-            self._wish = self._done = get(attempt, SAVE)
-            threading.Thread(target=self._listen, name="depthray-watch", daemon=True).start()
+            put_value(attempt, GROUP, self.group)
+            self._request = self._fulfilled = get_value(attempt, SAVE)  # of the group before this one
+            threading.Thread(target=self._poll_requests, name="depthray-watch", daemon=True).start()
 
-    def outside(self) -> Hooks:
-        """What the run asks and tells."""
-        return Hooks(save=self.save, check=self.check, saved=self.saved)
+    def hooks(self) -> Hooks:
+        """Callbacks for the training loop."""
+        return Hooks(save_requested=self.save_requested, before_save=self.check_group, saved=self.confirm_save)
 
-    def save(self) -> bool:
-        """Whether to save now. Rank 0 hears what all are told; SIGTERM comes to one process only."""
-        if _terminated.is_set() and not self._went:
-            self._went = True
+    def save_requested(self) -> bool:
+        """Whether to save now. Rank 0 answers for requests that reach all; SIGTERM reaches one process only."""
+        if _terminated.is_set() and not self._sigterm_reported:
+            self._sigterm_reported = True
             return True
         if not self.main:
             return False
-        if self._wish != self._done:
+        if self._request != self._fulfilled:
             return True
-        if leaving() and time.monotonic() >= self._again:
-            self._again = time.monotonic() + AGAIN
+        if ray_private.is_node_preempted() and time.monotonic() >= self._next_save:
+            self._next_save = time.monotonic() + SAVE_INTERVAL_SECONDS
             return True
         return False
 
-    def check(self) -> None:
+    def check_group(self) -> None:
         """Raise Superseded where another group has taken the run over.
 
         A node cut off from the cluster gets no answer, waits here, and is ended by Ray; so it cannot write either.
         """
-        if get(self.attempt, GROUP) != self.group:
+        if get_value(self.attempt, GROUP) != self.group:
             raise Superseded(f"another group of workers has taken over {self.run}")
 
-    def saved(self) -> None:
-        """The wish is fulfilled; for a remote run, once the store has what was written here."""
-        if self._wish == self._done:
+    def confirm_save(self) -> None:
+        """Publish that the save request is fulfilled; for a remote run, once the store has the checkpoint."""
+        if self._request == self._fulfilled:
             return
-        wish, self._done = self._wish, self._wish
-        threading.Thread(target=self._confirm, args=(wish,), daemon=True).start()
+        request, self._fulfilled = self._request, self._request
+        # In a thread, as an upload may take minutes and training must not wait for it.
+        threading.Thread(target=self._publish_saved, args=(request,), daemon=True).start()
 
-    def _confirm(self, wish: str) -> None:
+    def _publish_saved(self, request: str) -> None:
         if is_remote(self.run):
             _wait_for_upload(self.run)
-        put(self.attempt, SAVED, wish)
+        put_value(self.attempt, SAVED, request)
 
-    def _listen(self) -> None:
+    def _poll_requests(self) -> None:
         while True:
-            with suppress(Exception):  # the cluster's head may be away for a while
-                self._wish = get(self.attempt, SAVE)
-            time.sleep(LOOK)
+            with suppress(Exception):  # the cluster's head may be unreachable for a while
+                self._request = get_value(self.attempt, SAVE)
+            time.sleep(POLL_SECONDS)
 
 
 def _wait_for_upload(run: str) -> None:
-    from depthray.runs import download
-
-    here = select.committed(download.working_folder(run) / select.FOLDER)[-1].name
+    newest = select.committed(download.working_folder(run) / select.FOLDER)[-1].name
     while True:
-        with suppress(Exception):  # the store may be away; the controller does not wait for ever
-            if here in download.complete_checkpoints(RemoteFolder(run)):
+        with suppress(Exception):  # the store may be unreachable; the controller does not wait for ever
+            if newest in download.complete_checkpoints(RemoteFolder(run)):
                 return
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
 
 
-def leaving() -> bool:
-    """Whether a node of this worker's group is about to be taken away.
-
-    What Ray Train told this process, from where `ray.train.get_preemption_info` takes it: that one asks all workers,
-    which at each step would be too dear.
-    """
-    try:
-        from ray.train.v2._internal.execution.context import get_train_context
-
-        return get_train_context().preemption_context.preemption_info is not None
-    except (ImportError, AttributeError, RuntimeError):
-        return False
-
-
-def live_on_after_sigterm() -> None:
-    """On SIGTERM, let this process save and live on for GRACE seconds; a second one ends it as before."""
+def delay_sigterm() -> None:
+    """On SIGTERM, let this process run on for GRACE_SECONDS so that it can save; a second one ends it as before."""
     if threading.current_thread() is not threading.main_thread():
         return
-    before: Any = signal.getsignal(signal.SIGTERM)
+    previous: Any = signal.getsignal(signal.SIGTERM)
 
-    def take_leave(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, before)
+    def start_timer(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, previous)
         _terminated.set()
-        timer = threading.Timer(GRACE, os.kill, args=(os.getpid(), signal.SIGTERM))
+        timer = threading.Timer(GRACE_SECONDS, os.kill, args=(os.getpid(), signal.SIGTERM))
         timer.daemon = True
         timer.start()
 
-    signal.signal(signal.SIGTERM, take_leave)
+    signal.signal(signal.SIGTERM, start_timer)

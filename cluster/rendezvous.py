@@ -1,4 +1,4 @@
-"""What the driver and the workers of one attempt at a run know of each other, whatever becomes of the run's folder."""
+"""What the driver and the workers of one attempt at a run share besides the run's folder, which may be what fails."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cluster import ray_private
 from depthray.errors import DepthrayError, UsageError
 from depthray.storage.remote import is_remote
 
-ERRORS = b"depthray-errors"  # of workers, by attempt, in the key-value store of the cluster
-MARK = ".attempt-"
+NAMESPACE = b"depthray-errors"  # of workers' errors by attempt, in the cluster's key-value store
+MARKER_PREFIX = ".attempt-"
 
 
 @contextmanager
-def marked(run: Path | str, attempt: str) -> Iterator[None]:
-    """Leave a file in a local run folder, by which workers on other machines know that it is the same folder."""
+def marker_file(run: Path | str, attempt: str) -> Iterator[None]:
+    """Keep a file in a local run folder, by which workers on other machines know that it is the same folder."""
     if is_remote(run):
         yield
         return
-    mark = Path(run, f"{MARK}{attempt}")
-    for old in Path(run).glob(f"{MARK}*"):
+    marker = Path(run, f"{MARKER_PREFIX}{attempt}")
+    for old in Path(run).glob(f"{MARKER_PREFIX}*"):  # of drivers that were killed
         old.unlink(missing_ok=True)
-    mark.touch()
+    marker.touch()
     try:
         yield
     finally:
-        with suppress(OSError):
-            mark.unlink(missing_ok=True)
+        with suppress(OSError):  # an error of the run itself must not be hidden by this one
+            marker.unlink(missing_ok=True)
 
 
 def check_shared(run: str, attempt: str) -> None:
-    """Raise UsageError unless this machine sees the run folder of the driver, which is told over the network."""
+    """Raise UsageError unless this machine sees the run folder of the driver, whose path came over the network."""
     if is_remote(run):
         return
     for _ in range(20):  # a file server may show a new name late
-        if Path(run, f"{MARK}{attempt}").exists():
+        if Path(run, f"{MARKER_PREFIX}{attempt}").exists():
             return
         time.sleep(0.5)
     raise UsageError(
@@ -47,25 +48,24 @@ def check_shared(run: str, attempt: str) -> None:
     )
 
 
-def tell(attempt: str, error: DepthrayError) -> None:
-    """Leave the user's error with the cluster: the run's own folder may be what fails."""
-    from ray.experimental.internal_kv import _internal_kv_put
-
+def report_error(attempt: str, error: DepthrayError) -> None:
+    """Publish the user's error on the cluster's head: Ray would wrap it, and the run's own folder may be what fails."""
     text = json.dumps({"exit_code": error.exit_code, "text": str(error)})
-    _internal_kv_put(attempt.encode(), text.encode(), overwrite=False, namespace=ERRORS)  # the first is the cause
+    ray_private.put_value(NAMESPACE, attempt, text, overwrite=False)  # the first error is the cause of the others
 
 
-def told(attempt: str) -> bytes | None:
-    from ray.experimental.internal_kv import _internal_kv_get
+def reported_error(attempt: str) -> DepthrayError | None:
+    """The user's error that a worker of the attempt has published first."""
+    text = ray_private.get_value(NAMESPACE, attempt)
+    if not text:
+        return None
+    report = json.loads(text)
+    error = DepthrayError(report["text"])
+    error.exit_code = report["exit_code"]
+    return error
 
-    found: bytes | None = _internal_kv_get(attempt.encode(), namespace=ERRORS)
-    return found
 
-
-def raise_known(attempt: str) -> None:
-    """Raise the user's error that a worker left behind."""
-    if text := told(attempt):
-        found = json.loads(text)
-        error = DepthrayError(found["text"])
-        error.exit_code = found["exit_code"]
+def raise_reported_error(attempt: str) -> None:
+    """Raise the user's error that a worker has published."""
+    if error := reported_error(attempt):
         raise error

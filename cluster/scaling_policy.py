@@ -4,98 +4,76 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Any
 
-import ray
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.callback import WorkerCallback
-from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 from ray.train.v2.api.config import ScalingConfig
 
-from cluster import elastic
+from cluster import elastic, ray_private
+from cluster.ray_private import ElasticScalingPolicy, NoopDecision, ResizeDecision, WorkerCallback
 
-ANSWER = 5.0  # seconds within which the cluster tells what it has
-PATIENCE = 60.0  # seconds to wait for the save point before a resize
+SAVE_SECONDS = 60.0  # to wait for the save point before a resize
 
 
-class Divisors(ElasticScalingPolicy):
-    """As many workers as there is room for, of the numbers that the global batch divides by.
+class DivisorPolicy(ray_private.ScalingPolicyHooks, ElasticScalingPolicy):
+    """As many workers as the cluster has resources for, of the numbers that the global batch divides by.
 
-    Unlike Ray's own policy it asks for the nodes as they are now rather than up to 20 s ago, leaves out nodes that are
-    about to go, and has a healthy group save before it is replaced by one of another size.
+    Unlike Ray's own policy it uses the nodes as they are now rather than up to 20 s ago, leaves out nodes that are
+    about to be removed, and has a healthy group save before it is replaced by one of another size.
     """
 
     def __init__(self, scaling_config: ScalingConfig, *, sizes: list[int], attempt: str) -> None:
         super().__init__(scaling_config)
         self.sizes, self.attempt = sizes, attempt
-        self._wanted: ResizeDecision | None = None
-        self._wish, self._since = "", 0.0
+        self._resize: ResizeDecision | None = None  # waits for the save point
+        self._request, self._requested_at = "", 0.0
 
-    def _count_possible_workers(self, reserved_resources: dict[str, Any]) -> int:
-        going = _draining()
-        staying = {node: resources for node, resources in reserved_resources.items() if node not in going}
-        room = super()._count_possible_workers(staying)
-        return max((size for size in self.sizes if size <= room), default=0)
+    def remaining_nodes(self, nodes: Mapping[str, Any]) -> dict[str, Any]:
+        draining = ray_private.draining_nodes()
+        return {node: resources for node, resources in nodes.items() if node not in draining}
+
+    def allowed_count(self, most: int) -> int:
+        return max((size for size in self.sizes if size <= most), default=0)
 
     def make_decision_for_non_running_worker_group(self) -> Any:
-        self._wanted = None
+        self._resize = None  # the group is gone, so nobody is left to save
         return super().make_decision_for_non_running_worker_group()
 
     def make_decision_for_running_worker_group(self, worker_group_state: Any, worker_group_status: Any) -> Any:
-        if self._wanted:
-            return self._saved_or_noop()
+        if self._resize:
+            return self._resize_once_saved()
         decision = super().make_decision_for_running_worker_group(worker_group_state, worker_group_status)
         if isinstance(decision, ResizeDecision):
-            self._wanted, self._wish, self._since = decision, secrets.token_hex(4), time.monotonic()
-            elastic.put(self.attempt, elastic.SAVE, self._wish)
+            self._resize, self._request, self._requested_at = decision, secrets.token_hex(4), time.monotonic()
+            elastic.put_value(self.attempt, elastic.SAVE, self._request)
             return NoopDecision()
         return decision
 
-    def _saved_or_noop(self) -> Any:
+    def _resize_once_saved(self) -> Any:
         """The resize that waits for a save point, once that is there."""
-        saved = elastic.get(self.attempt, elastic.SAVED) == self._wish
-        if not saved and time.monotonic() - self._since < PATIENCE:
+        saved = elastic.get_value(self.attempt, elastic.SAVED) == self._request
+        # A group that cannot save must not keep the run at its size for ever.
+        if not saved and time.monotonic() - self._requested_at < SAVE_SECONDS:
             return NoopDecision()
-        decision, self._wanted = self._wanted, None
+        decision, self._resize = self._resize, None
         return decision
 
-    def _get_reserved_resources(self) -> Any:
-        now = time.monotonic()
-        if now - self._latest_reserved_resources_query_time < self.GET_RESERVED_RESOURCES_INTERVAL_S:
-            return self._latest_reserved_resources
-        try:
-            asked = self._autoscaling_coordinator.get_reserved_resources.remote(self._requester_id, recompute=True)
-            self._latest_reserved_resources = ray.get(asked, timeout=ANSWER)
-        except Exception:  # as in the base: no decision until the next look
-            self._latest_reserved_resources = None
-        self._latest_reserved_resources_query_time = time.monotonic()
-        return self._latest_reserved_resources
 
-
-def _draining() -> dict[str, int]:
-    """Nodes that are about to be taken away."""
-    from ray._private.state import state
-
-    return dict(state.get_draining_nodes())
-
-
-class OnSigterm(WorkerCallback):
-    """Lets a worker that gets SIGTERM save; in its main thread, where alone signals can be taken."""
+class SigtermCallback(WorkerCallback):
+    """Lets a worker that gets SIGTERM save. Runs in its main thread, the only one that may set a signal handler."""
 
     def after_init_train_context(self) -> None:
-        elastic.live_on_after_sigterm()
+        elastic.delay_sigterm()
 
 
-class Trainer(TorchTrainer):
+class ElasticTrainer(ray_private.TrainerHooks, TorchTrainer):
     """TorchTrainer that resizes by our policy and leaves Ctrl-C to us: Ray would end the run without a checkpoint."""
 
-    sizes: tuple[int, ...] = ()  # the numbers of workers that will do; empty: one only
+    sizes: tuple[int, ...] = ()  # the allowed numbers of workers; empty: the run is not elastic
 
-    def _register_sigint_handler(self, controller: Any) -> None:
-        pass
-
-    def _initialize_and_run_controller(self, **parts: Any) -> Any:
-        if self.sizes:
-            scaling: Any = self.scaling_config  # mypy sees the classes of the older API
-            parts["scaling_policy"] = Divisors(scaling, sizes=list(self.sizes), attempt=str(self.run_config.name))
-        return super()._initialize_and_run_controller(**parts)  # type: ignore[misc]
+    def scaling_policy(self, default: Any) -> Any:
+        if not self.sizes:
+            return default
+        scaling: Any = self.scaling_config  # mypy sees the classes of the older API
+        return DivisorPolicy(scaling, sizes=list(self.sizes), attempt=str(self.run_config.name))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, 2 s
-# unless told; Ray's print patch doubles lines.
+# Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, every
+# 2 s by default; Ray's print patch prints lines twice.
 RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -18,7 +18,7 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "NO_ALBUMENTATIONS_UPDATE": "1",
 }
-# A few workers on this machine can be asked often, and nobody preempts them.
+# A few workers on this machine can be polled often, and their node is not preempted.
 LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
@@ -28,17 +28,17 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
     for key, value in {**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
         os.environ.setdefault(key, value)
     if not address:
-        _lock()
+        _require_token()
     import ray
 
-    if ray.is_initialized():  # by the program that calls us, which will also end it
+    if ray.is_initialized():  # by the calling program, which will also shut it down
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address:
         ray.init(address=address, **quiet)
     else:
-        cpus = max(os.cpu_count() or 1, workers)
+        cpus = max(os.cpu_count() or 1, workers)  # more workers than cores are slow, but not an error
         ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
     try:
         yield
@@ -46,7 +46,7 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
         ray.shutdown()
 
 
-def _lock() -> None:
+def _require_token() -> None:
     """Let only this process tree talk to the local cluster; Ray itself would leave a token file in the home folder."""
     if "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cluster.resources import Workers, await_room
+from cluster.resources import Workers, wait_for_resources
 from cluster.session import ray_cluster
 from cluster.workers import fit_on_workers
 from depthray.cli import train as command
@@ -21,20 +21,20 @@ def main(argv: list[str]) -> int:
 
 
 def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
-    """Train on Ray workers, lost ones replaced; whether it ran to its end."""
-    from depthray.runs.run import stop_on_signals, stopped
+    """Train on Ray workers, replacing lost workers. Returns whether training ran to its end."""
+    from depthray.runs.control import is_stop_requested, stop_on_signals
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
     display = console.Display()
     try:
         with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):
             workers = _workers(recipe, args)
-            if args.address:
-                await_room(workers, lambda text: print(text, flush=True), minutes=args.wait)
+            if args.address:  # a local cluster is made with enough CPUs and never grows
+                wait_for_resources(workers, lambda text: print(text, flush=True), minutes=args.wait)
             fit_on_workers(recipe, run, workers)
     finally:
         display.close()
-    return not stopped(run)
+    return not is_stop_requested(run)
 
 
 def _workers(recipe: Recipe, args: argparse.Namespace) -> Workers:

@@ -11,17 +11,20 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster import elastic
-from cluster.rendezvous import check_shared, marked, raise_known, tell, told
-from cluster.resources import Workers, per_worker
+from cluster.rendezvous import check_shared, marker_file, raise_reported_error, report_error, reported_error
+from cluster.resources import Workers, resources_per_worker
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError
+from depthray.runs import layout, progress
 from depthray.storage.remote import is_remote
 
-OF_STORAGE = (
+STORAGE_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_REGION",
@@ -33,24 +36,25 @@ ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
 RESIZE_SECONDS = 30.0  # between looks for nodes that came
 
 
-def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers) -> None:
+def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbacks: Sequence[Any] = ()) -> None:
     """Train into a prepared run on workers of the cluster this process is connected to.
 
+    `callbacks` are of `ray.train.UserCallback`; their `after_report` gets the metrics of each epoch.
     Raises the DepthrayError that ended training, ResourceError where the cluster has too few CPUs or GPUs.
     """
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
-    from cluster.scaling_policy import OnSigterm, Trainer
+    from cluster.scaling_policy import ElasticTrainer, SigtermCallback
 
     # A new name each time: Ray silently takes up its own record of a name used before; ours is the safe one.
     name = f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}-{os.getpid()}"
     config = {"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": workers.gpus > 0, "attempt": name}
-    resources = per_worker(ray.cluster_resources(), workers)
+    resources = resources_per_worker(ray.cluster_resources(), workers)
     if workers.sizes:
         for key, value in ELASTIC_SETTINGS.items():
             os.environ.setdefault(key, value)
-    trainer = Trainer(
+    trainer = ElasticTrainer(
         work,
         train_loop_config=config,
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees the classes of the older API
@@ -61,51 +65,57 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers) -> None:
         ),
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
-            storage_path=str(_records_of_ray(run)),
-            worker_runtime_env={"env_vars": settings} if (settings := _settings_of_storage()) else None,
+            storage_path=str(_ray_storage_path(run)),
+            worker_runtime_env={"env_vars": settings} if (settings := _storage_variables()) else None,
             failure_config=FailureConfig(max_failures=workers.max_failures),
-            callbacks=[OnSigterm()],  # type: ignore[list-item]
+            callbacks=[SigtermCallback(), *callbacks],  # type: ignore[list-item]
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
     trainer.sizes = workers.sizes
-    with marked(run, name):
+    with marker_file(run, name):
         _fit(trainer, run, name)
 
 
-def _records_of_ray(run: Path | str) -> Path:
+def _ray_storage_path(run: Path | str) -> Path:
     """Where Ray keeps what it writes of an attempt. We need none of it, so a store that fails need not stop it."""
-    return Path(tempfile.gettempdir(), f"depthray-ray-{os.getuid()}") if is_remote(run) else Path(run, "ray")
+    return Path(tempfile.gettempdir(), f"depthray-ray-{os.getuid()}") if is_remote(run) else Path(run, layout.RAY)
 
 
-def _settings_of_storage() -> dict[str, str]:
+def _storage_variables() -> dict[str, str]:
     """Where the store is, for the workers of a cluster; their credentials are those of their machine."""
-    return {key: os.environ[key] for key in OF_STORAGE if key in os.environ}
+    return {key: os.environ[key] for key in STORAGE_VARIABLES if key in os.environ}
 
 
 def _fit(trainer: Any, run: Path | str, attempt: str) -> None:
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise_known(attempt)
-        reason = str(error).strip().splitlines()[-1]
-        raise DepthrayError(
-            f"training failed: {reason}; the checkpoints in {run} are intact, go on with --resume"
-        ) from error
-    raise_known(attempt)
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise_reported_error(attempt)
+            reason = str(error).strip().splitlines()[-1]
+            raise DepthrayError(
+                f"training failed: {reason}; the checkpoints in {run} are intact, resume with --resume"
+            ) from error
+        raise_reported_error(attempt)
+    except DepthrayError as error:
+        # Rank 0 records its own failures. Those of other workers it does not see, and a killed one records none.
+        with suppress(DepthrayError, OSError):
+            progress.record_failure(run, str(error))
+        raise
 
 
 def work(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with every epoch reported to Ray."""
-    if told(config["attempt"]):
+    if reported_error(config["attempt"]):
         return  # the group was restarted after a mistake that would repeat itself; the driver reports it
     try:
         check_shared(config["run"], config["attempt"])
         _work(config, config["run"])
     except DepthrayError as error:
-        tell(config["attempt"], error)
+        report_error(config["attempt"], error)
         raise
 
 
@@ -117,6 +127,6 @@ def _work(config: dict[str, Any], run: str) -> None:
 
     recipe = Recipe.model_validate(config["recipe"])
     device = distributed.start(gpu=config["gpu"])
-    watch = elastic.Watch(config["attempt"], run, main=distributed.is_main())
-    for epoch in record(recipe, run, device, outside=watch.outside()):
-        ray.train.report({**epoch.metrics, "epoch": epoch.number})
+    watch = elastic.WorkerWatch(config["attempt"], run, main=distributed.is_main())
+    for epoch in record(recipe, run, device, hooks=watch.hooks()):
+        ray.train.report({**epoch.metrics, "epoch": epoch.number, "ended": bool(epoch.ended)})

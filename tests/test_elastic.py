@@ -1,4 +1,4 @@
-"""Workers that come and go: sizes, save points asked for from outside, superseded groups, waiting for nodes."""
+"""Workers that come and go: sizes, save requests, superseded groups, waiting for nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from cluster import elastic, resources
+from cluster import elastic, ray_private, resources
 from cluster.resources import Workers
 from depthray.checkpoints import load, select
 from depthray.config.sections import Recipe
@@ -34,12 +34,12 @@ def made(*words: str) -> Recipe:
 
 
 @pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def values(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The key-value store of a cluster."""
     store: dict[str, str] = {}
-    monkeypatch.setattr(elastic, "put", lambda attempt, key, value: store.update({f"{attempt}/{key}": value}))
-    monkeypatch.setattr(elastic, "get", lambda attempt, key: store.get(f"{attempt}/{key}", ""))
-    monkeypatch.setattr(elastic.Watch, "_listen", lambda self: None)
+    monkeypatch.setattr(elastic, "put_value", lambda attempt, key, value: store.update({f"{attempt}/{key}": value}))
+    monkeypatch.setattr(elastic, "get_value", lambda attempt, key: store.get(f"{attempt}/{key}", ""))
+    monkeypatch.setattr(elastic.WorkerWatch, "_poll_requests", lambda self: None)
     return store
 
 
@@ -51,32 +51,34 @@ def test_only_numbers_of_workers_that_divide_the_global_batch_are_used() -> None
 def test_a_number_of_workers_that_does_not_divide_names_those_that_do() -> None:
     with pytest.raises(UsageError, match=r"train.batch_size=12 .* --workers 8 .* 1, 2, 3, 4, 6 or 12 workers"):
         preflight.worker_counts(made("train.batch_size=12"), least=2, most=8)
-    with pytest.raises(UsageError, match="train.accumulate=5$"):
+    with pytest.raises(UsageError, match="train.accumulate=5; set train.batch_size=10 or 15$"):
         preflight.worker_counts(made("train.batch_size=12", "train.accumulate=5"), least=1, most=1)
     for least in (0, 5):
-        with pytest.raises(UsageError, match=f"--min-workers {least} must lie between 1 and --workers 4"):
+        with pytest.raises(UsageError, match=f"--min-workers {least} must be between 1 and --workers 4"):
             preflight.worker_counts(made("train.batch_size=12"), least=least, most=4)
 
 
-def test_a_save_point_is_made_at_the_step_it_is_asked_for_and_told(tmp_path: Path) -> None:
-    asked, told = [False, True, False], list[int]()
-    outside = Hooks(save=lambda: bool(asked and asked.pop(0)), saved=lambda: told.append(steps(tmp_path)[-1]))
+def test_a_save_point_is_made_at_the_step_it_is_requested_for_and_reported(tmp_path: Path) -> None:
+    requests, saved = [False, True, False], list[int]()
+    hooks = Hooks(
+        save_requested=lambda: bool(requests and requests.pop(0)), saved=lambda: saved.append(steps(tmp_path)[-1])
+    )
     recipe = made("train.batch_size=4", "train.save_every_steps=0")
     prepare(tmp_path, recipe, resume=False)
-    for _ in record(recipe, tmp_path, torch.device("cpu"), outside=outside):
+    for _ in record(recipe, tmp_path, torch.device("cpu"), hooks=hooks):
         pass
-    assert told == [2]
+    assert saved == [2]
     assert "saved at step 2" in (tmp_path / progress.FILE).read_text()
 
 
-def test_a_save_point_asked_for_at_the_end_of_an_epoch_does_not_wait_for_validation(tmp_path: Path) -> None:
+def test_a_save_point_requested_at_the_end_of_an_epoch_does_not_wait_for_validation(tmp_path: Path) -> None:
     recipe = made("train.batch_size=4")
     run, then, device = tmp_path / "run", tmp_path / "then", torch.device("cpu")
     last = Frames.open(recipe).steps_per_epoch
-    asked = [*[False] * (last - 1), True]
-    outside = Hooks(save=lambda: bool(asked and asked.pop(0)), saved=lambda: shutil.copytree(run, then))
+    requests = [*[False] * (last - 1), True]
+    hooks = Hooks(save_requested=lambda: bool(requests and requests.pop(0)), saved=lambda: shutil.copytree(run, then))
     prepare(run, recipe, resume=False)
-    (whole,) = record(recipe, run, device, outside=outside)
+    (whole,) = record(recipe, run, device, hooks=hooks)
     assert load.load(select.committed(then / select.FOLDER)[-1]).epoch == 0
     prepare(then, recipe, resume=True)
     (rest,) = record(recipe, then, device)
@@ -112,56 +114,56 @@ def train(*words: str, under: Sequence[str] = ()) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_group_that_was_given_up_writes_nothing_more(tmp_path: Path, words: dict[str, str]) -> None:
+def test_a_group_that_was_given_up_writes_nothing_more(tmp_path: Path, values: dict[str, str]) -> None:
     recipe = made("train.batch_size=4", "train.save_every_steps=2")
     prepare(tmp_path, recipe, resume=False)
-    old = elastic.Watch("one", str(tmp_path), main=True)
-    checks = [lambda: None, lambda: elastic.Watch("one", str(tmp_path), main=True)]
+    old = elastic.WorkerWatch("one", str(tmp_path), main=True)
+    checks = [lambda: None, lambda: elastic.WorkerWatch("one", str(tmp_path), main=True)]
 
     def check() -> None:
         checks.pop(0)()
-        old.check()
+        old.check_group()
 
     with pytest.raises(elastic.Superseded, match="another group"):
-        list(record(recipe, tmp_path, torch.device("cpu"), outside=Hooks(check=check)))
+        list(record(recipe, tmp_path, torch.device("cpu"), hooks=Hooks(before_save=check)))
     assert steps(tmp_path) == [2], "the save point at step 4 was the new group's to make"
 
 
 def test_rank_0_saves_at_a_notice_again_and_again_and_the_others_follow(
-    monkeypatch: pytest.MonkeyPatch, words: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(elastic.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(elastic, "leaving", lambda: True)
-    main, other = (elastic.Watch("one", "/run", main=main) for main in (True, False))
-    assert main.save() and not main.save() and not other.save()
-    now[0] += elastic.AGAIN
-    assert main.save()
+    monkeypatch.setattr(ray_private, "is_node_preempted", lambda: True)
+    main, other = (elastic.WorkerWatch("one", "/run", main=main) for main in (True, False))
+    assert main.save_requested() and not main.save_requested() and not other.save_requested()
+    now[0] += elastic.SAVE_INTERVAL_SECONDS
+    assert main.save_requested()
 
 
-def test_the_wish_to_save_before_a_resize_is_fulfilled_once(words: dict[str, str]) -> None:
-    watch = elastic.Watch("one", "/run", main=True)
-    assert not watch.save()
-    watch._wish = "abc"  # as heard by the thread that listens
-    assert watch.save() and watch.save(), "until it is on disk"
-    watch.saved()
-    assert not watch.save()
+def test_the_save_request_before_a_resize_is_fulfilled_once(values: dict[str, str]) -> None:
+    watch = elastic.WorkerWatch("one", "/run", main=True)
+    assert not watch.save_requested()
+    watch._request = "abc"  # as received by the thread that polls
+    assert watch.save_requested() and watch.save_requested(), "until it is on disk"
+    watch.confirm_save()
+    assert not watch.save_requested()
     for thread in elastic.threading.enumerate():
         if thread.daemon and thread.name.startswith("Thread"):
             thread.join(1)
-    assert words["one/saved"] == "abc"
+    assert values["one/saved"] == "abc"
 
 
 SIGTERM_SCRIPT = """
 import signal, sys, time
 from cluster import elastic
-elastic.GRACE = 0.3
+elastic.GRACE_SECONDS = 0.3
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-elastic.live_on_after_sigterm()
-watch = elastic.Watch("one", "/run", main=False)
-assert not watch.save()
+elastic.delay_sigterm()
+watch = elastic.WorkerWatch("one", "/run", main=False)
+assert not watch.save_requested()
 signal.raise_signal(signal.SIGTERM)
-print(watch.save(), watch.save(), flush=True)
+print(watch.save_requested(), watch.save_requested(), flush=True)
 time.sleep(10)
 """
 
@@ -171,33 +173,15 @@ def test_sigterm_lets_a_worker_save_once_and_ends_it_a_little_later() -> None:
     assert (done.returncode, done.stdout) == (7, "True False\n"), done.stderr
 
 
-def test_what_ray_train_tells_of_nodes_that_go_is_where_it_is_looked_for() -> None:
-    """It is no public name: this test says when a new version of Ray has it elsewhere."""
-    from ray.train.v2._internal.execution import context
-    from ray.train.v2._internal.execution.preemption import PreemptionContext
-    from ray.train.v2.api.preemption import PreemptionInfo
-
-    assert not elastic.leaving()
-    told = SimpleNamespace(preemption_context=PreemptionContext())
-    context.set_train_context(told)  # type: ignore[arg-type]
-    try:
-        assert "preemption_context" in context.TrainContext.__dataclass_fields__
-        assert not elastic.leaving()
-        told.preemption_context.preemption_info = PreemptionInfo(None, {"node": [0]})
-        assert elastic.leaving()
-    finally:
-        context._train_context = None
-
-
 @pytest.fixture
-def policy(monkeypatch: pytest.MonkeyPatch, words: dict[str, str]) -> Any:
+def policy(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> Any:
     from ray.train.v2.api.config import ScalingConfig
 
     from cluster import scaling_policy
 
-    monkeypatch.setattr(scaling_policy, "_draining", lambda: {"going": 0})
+    monkeypatch.setattr(ray_private, "draining_nodes", lambda: {"going"})
     scaling = ScalingConfig(num_workers=(2, 8), resources_per_worker={"CPU": 2}, elastic_resize_monitor_interval_s=0)
-    made = scaling_policy.Divisors(scaling, sizes=[2, 4, 8], attempt="one")
+    made = scaling_policy.DivisorPolicy(scaling, sizes=[2, 4, 8], attempt="one")
     monkeypatch.setattr(made, "_maybe_send_resource_request", lambda: None)
     return made
 
@@ -217,7 +201,7 @@ def test_the_policy_takes_the_largest_size_that_fits_on_nodes_that_stay(
 
 
 def test_a_healthy_group_is_resized_only_when_it_has_saved(
-    policy: Any, words: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    policy: Any, values: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cluster import scaling_policy
 
@@ -232,18 +216,18 @@ def test_a_healthy_group_is_resized_only_when_it_has_saved(
     assert decision() == "stay"
     there = nodes(a=4, b=4)
     assert [decision(), decision()] == ["stay", "stay"]
-    words["one/saved"] = words["one/save"]
+    values["one/saved"] = values["one/save"]
     assert decision() == "4"
-    assert decision() == "stay", "a new wish"
-    monkeypatch.setattr(scaling_policy, "PATIENCE", 0.0)
+    assert decision() == "stay", "a new request"
+    monkeypatch.setattr(scaling_policy, "SAVE_SECONDS", 0.0)
     assert decision() == "4", "a group that cannot save does not keep the run small for ever"
 
 
 def test_an_elastic_group_needs_room_for_its_least_only() -> None:
-    assert resources.per_worker({"CPU": 4.0}, Workers(8, 2, sizes=(2, 4, 8))) == {"CPU": 2}
-    assert resources.per_worker({"CPU": 16.0}, Workers(8, sizes=(2, 4, 8))) == {"CPU": 2}
-    with pytest.raises(ResourceError, match="2 workers x 2 CPUs were asked for, the cluster has 3 CPUs"):
-        resources.per_worker({"CPU": 3.0}, Workers(8, 2, sizes=(2, 4, 8)))
+    assert resources.resources_per_worker({"CPU": 4.0}, Workers(8, 2, sizes=(2, 4, 8))) == {"CPU": 2}
+    assert resources.resources_per_worker({"CPU": 16.0}, Workers(8, sizes=(2, 4, 8))) == {"CPU": 2}
+    with pytest.raises(ResourceError, match="2 workers x 2 CPUs were requested, the cluster has 3 CPUs"):
+        resources.resources_per_worker({"CPU": 3.0}, Workers(8, 2, sizes=(2, 4, 8)))
 
 
 class Group:
@@ -268,38 +252,38 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {})
     monkeypatch.setattr(ray.util, "placement_group", lambda bundles: state.update(bundles=bundles) or state["group"])
     monkeypatch.setattr(ray.util, "remove_placement_group", lambda group: setattr(group, "removed", True))
-    monkeypatch.setattr(resources, "starting", lambda: state["starting"])
+    monkeypatch.setattr(ray_private, "has_pending_nodes", lambda: state["starting"])
     monkeypatch.setattr(resources.time, "monotonic", lambda: float(next(clock)))
     yield state
 
 
-def test_a_cluster_at_no_workers_is_asked_for_nodes_and_waited_for(empty: dict[str, Any]) -> None:
-    said: list[str] = []
-    resources.await_room(Workers(2, 4, 1.0), said.append, minutes=15)
+def test_nodes_are_requested_of_a_cluster_without_workers_and_waited_for(empty: dict[str, Any]) -> None:
+    logged: list[str] = []
+    resources.wait_for_resources(Workers(2, 4, 1.0), logged.append, minutes=15)
     assert empty["bundles"] == [{"CPU": 4.0, "GPU": 1.0}] * 2 and empty["group"].removed
-    assert said == ["waiting      for nodes with 4 CPUs and 1 GPUs for each of 2 workers"]
+    assert logged == ["waiting      for nodes with 4 CPUs and 1 GPUs for each of 2 workers"]
 
 
 @pytest.mark.parametrize(
-    ("starting", "workers", "minutes", "told"),
+    ("starting", "workers", "minutes", "message"),
     [
-        (False, Workers(2, 4), 15.0, "2 workers x 4 CPUs were asked for, the cluster has 0 CPUs, and starts no nodes"),
-        (True, Workers(2, 4), 1.0, "the cluster has 0 CPUs; no more came in 1 minutes"),
+        (False, Workers(2, 4), 15.0, "2 workers x 4 CPUs were requested, the cluster has 0 CPUs, and starts no nodes"),
+        (True, Workers(2, 4), 1.0, "the cluster has 0 CPUs; no more were added in 1 minutes"),
         (True, Workers(2), 15.0, "--cpus-per-worker must be given"),
-        (True, Workers(2, 4), 0.0, "2 workers x 4 CPUs were asked for, the cluster has 0 CPUs$"),
+        (True, Workers(2, 4), 0.0, "2 workers x 4 CPUs were requested, the cluster has 0 CPUs$"),
     ],
 )
 def test_nodes_that_do_not_come_are_one_clear_line(
-    empty: dict[str, Any], starting: bool, workers: Workers, minutes: float, told: str
+    empty: dict[str, Any], starting: bool, workers: Workers, minutes: float, message: str
 ) -> None:
     empty.update(starting=starting, group=Group(1000))
-    with pytest.raises(ResourceError, match=told):
-        resources.await_room(workers, lambda _: None, minutes=minutes)
+    with pytest.raises(ResourceError, match=message):
+        resources.wait_for_resources(workers, lambda _: None, minutes=minutes)
 
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    thread = elastic.threading.Thread(target=elastic.live_on_after_sigterm)
+    thread = elastic.threading.Thread(target=elastic.delay_sigterm)
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before and os.getpid()

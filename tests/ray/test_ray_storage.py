@@ -55,7 +55,7 @@ def _kill_and_away(store: Store, url: str, driver: int) -> None:
 
 def test_a_folder_other_machines_do_not_see_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    with rendezvous.marked(tmp_path, "one"):
+    with rendezvous.marker_file(tmp_path, "one"):
         rendezvous.check_shared(str(tmp_path), "one")
         rendezvous.check_shared("s3://bucket/x", "one")
         with pytest.raises(UsageError, match="does not see this folder.*NFS.*s3://"):

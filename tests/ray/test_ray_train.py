@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import hangs
 import pytest
 
 from chaos.training import kills
@@ -39,7 +40,7 @@ def test_a_killed_driver_is_resumed_to_the_same_weights(cluster_address: str, st
 def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(cluster_address: str, tmp_path: Path) -> None:
     words = [*kills.WORDS, "model.pretrained=" + str(tmp_path / "missing.pth")]
     process = kills.start(tmp_path / "run", "--address", cluster_address, words=words)
-    output, _ = process.communicate(timeout=200)
+    output = hangs.output_of(process)
     assert process.returncode == 2, output
     assert "missing.pth" in output.strip().splitlines()[-1]
     assert "Traceback" not in output
@@ -47,9 +48,9 @@ def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(cluster_addr
 
 def test_more_workers_than_the_cluster_has_is_said_at_once(cluster_address: str, tmp_path: Path) -> None:
     process = kills.start(tmp_path / "run", "--address", cluster_address, "--workers", "8")
-    output, _ = process.communicate(timeout=100)
+    output = hangs.output_of(process)
     assert process.returncode == 5, output
-    assert "8 workers x 1 CPUs were asked for, the cluster has 4 CPUs" in output
+    assert "8 workers x 1 CPUs were requested, the cluster has 4 CPUs" in output
 
 
 def test_an_indivisible_batch_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
