@@ -1,4 +1,4 @@
-"""The doctor of a cluster: each sickness is seen, named with its node, and comes with a cure; no Ray is started."""
+"""The doctor of a cluster: each fault is found, named with its node, and comes with advice; no Ray is started."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from cluster import ray_private
 from cluster.diagnostics import cluster_checks, probe
-from cluster.diagnostics.health import Cluster, Node, judge
+from cluster.diagnostics.health import ClusterFacts, NodeFacts, judge
 from depthray.__main__ import main
 from depthray.cli.doctor import Finding
 
@@ -21,23 +22,23 @@ VERSIONS = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.15.0", "depthray": 
 GIB = 2**30
 
 
-def node(name: str = "10.0.0.2 abcdef", **changes: Any) -> Node:
+def node(name: str = "10.0.0.2 abcdef", **changes: Any) -> NodeFacts:
     """A healthy worker, but for the changes."""
     healthy = {"cpus": 8, "gpus": 1, "versions": dict(VERSIONS), "shared": (8 * GIB, 10 * GIB), "step": ""}
-    return Node(name, **({"disk": (90 * GIB, 100 * GIB)} | healthy | changes))
+    return NodeFacts(name, **({"disk": (90 * GIB, 100 * GIB)} | healthy | changes))
 
 
-def head(**changes: Any) -> Node:
+def head(**changes: Any) -> NodeFacts:
     return node("10.0.0.1 aaaaaa", **({"cpus": 0, "gpus": 0, "step": None} | changes))
 
 
-def found(cluster: Cluster, name: str, storage: str | None = None) -> Finding:
+def finding_of(cluster: ClusterFacts, name: str, storage: str | None = None) -> Finding:
     (finding,) = [each for each in judge(cluster, storage) if each.name == name]
     return finding
 
 
-def healthy() -> Cluster:
-    return Cluster([head(), node(), node("10.0.0.3 bbbbbb")], dashboard="127.0.0.1:8265")
+def healthy() -> ClusterFacts:
+    return ClusterFacts([head(), node(), node("10.0.0.3 bbbbbb")], dashboard="127.0.0.1:8265")
 
 
 def test_a_healthy_cluster_is_ready() -> None:
@@ -48,7 +49,7 @@ def test_a_healthy_cluster_is_ready() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "state", "changes", "told", "mend"),
+    ("name", "state", "changes", "detail", "advice"),
     [
         ("python", "bad", {"versions": VERSIONS | {"python": "3.12.1"}}, "3.12.1 on 10.0.0.3", "one image"),
         ("ray", "bad", {"versions": VERSIONS | {"ray": "2.59.0"}}, "2.60.0 on 10.0.0.1", "constraints.txt"),
@@ -62,8 +63,8 @@ def test_a_healthy_cluster_is_ready() -> None:
         ("depthray", "warn", {"versions": VERSIONS | {"depthray": "not installed"}}, "10.0.0.3", "--submit"),
         ("shared memory", "warn", {"shared": (GIB // 16, GIB // 16)}, "0.0625 GiB free (10.0.0.3", "--shm-size"),
         ("disk", "bad", {"disk": (GIB // 2, 100 * GIB)}, "0.5 GiB free (10.0.0.3", "--temp-dir"),
-        ("disk", "warn", {"disk": (5 * GIB, 50 * GIB)}, "5 GiB free", "make room"),
-        ("disk", "warn", {"disk": (40 * GIB, 1000 * GIB)}, "95 % full: 10.0.0.3", "make room"),
+        ("disk", "warn", {"disk": (5 * GIB, 50 * GIB)}, "5 GiB free", "free some space"),
+        ("disk", "warn", {"disk": (40 * GIB, 1000 * GIB)}, "95 % full: 10.0.0.3", "free some space"),
         (
             "network",
             "bad",
@@ -73,16 +74,18 @@ def test_a_healthy_cluster_is_ready() -> None:
         ),
         ("clocks", "warn", {"clock": (-3.5, 0.01)}, "10.0.0.3 bbbbbb is -3.5 s off", "chrony"),
         ("storage", "bad", {"storage": "PermissionError: no"}, "s3://runs on 10.0.0.3", "credentials"),
-        ("storage", "bad", {"unseen": "FileNotFoundError"}, "not shared: 10.0.0.3", "all nodes mount"),
-        ("one training step", "bad", {"step": "ImportError: libcuda"}, "10.0.0.3 bbbbbb: ImportError", "mend"),
+        ("storage", "bad", {"unreadable": "FileNotFoundError"}, "not shared: 10.0.0.3", "all nodes mount"),
+        ("one training step", "bad", {"step": "ImportError: libcuda"}, "10.0.0.3 bbbbbb: ImportError", "fix"),
         ("one training step", "warn", {"step": "TimeoutError: no answer"}, "10.0.0.3", "busy"),
     ],
 )
-def test_a_sick_node_is_named_with_a_cure(name: str, state: str, changes: dict[str, Any], told: str, mend: str) -> None:
+def test_a_faulty_node_is_named_with_advice(
+    name: str, state: str, changes: dict[str, Any], detail: str, advice: str
+) -> None:
     cluster = healthy()
     cluster.nodes[2] = node("10.0.0.3 bbbbbb", **changes)
-    finding = found(cluster, name, "s3://runs")
-    assert (finding.state, told in finding.found, mend in finding.mend) == (state, True, True), finding
+    finding = finding_of(cluster, name, "s3://runs")
+    assert (finding.state, detail in finding.detail, advice in finding.advice) == (state, True, True), finding
 
 
 @pytest.mark.parametrize(
@@ -105,42 +108,48 @@ def test_an_open_jobs_api_stops_all_unless_only_the_machine_itself_reaches_it(
 ) -> None:
     cluster = healthy()
     cluster.dashboard, cluster.status = dashboard, status
-    assert found(cluster, "auth").state == state
-    assert found(cluster, "jobs API").state == ("ok" if status else "warn")
+    assert finding_of(cluster, "auth").state == state
+    assert finding_of(cluster, "jobs API").state == ("ok" if status else "warn")
     if state == "bad":
-        assert "RAY_AUTH_MODE=token" in found(cluster, "auth").mend and "127.0.0.1" in found(cluster, "auth").mend
+        assert (
+            "RAY_AUTH_MODE=token" in finding_of(cluster, "auth").advice
+            and "127.0.0.1" in finding_of(cluster, "auth").advice
+        )
 
 
 def test_a_clock_that_cannot_be_read_well_is_not_blamed() -> None:
     cluster = healthy()
     cluster.nodes[2] = node(clock=(3.0, 1.0))
-    assert found(cluster, "clocks").state == "ok"
+    assert finding_of(cluster, "clocks").state == "ok"
 
 
 def test_a_cluster_without_workers_says_how_they_join() -> None:
-    cluster = Cluster([head()])
-    assert found(cluster, "resources").state == "bad" and "ray start --address" in found(cluster, "resources").mend
-    assert found(cluster, "one training step").state == "warn"
+    cluster = ClusterFacts([head()])
+    assert (
+        finding_of(cluster, "resources").state == "bad"
+        and "ray start --address" in finding_of(cluster, "resources").advice
+    )
+    assert finding_of(cluster, "one training step").state == "warn"
 
 
-def test_nodes_that_say_nothing_are_named() -> None:
+def test_nodes_that_do_not_respond_are_named() -> None:
     cluster = healthy()
-    cluster.mute = ["10.0.0.9 ffffff"]
-    assert found(cluster, "nodes").state == "bad" and "10.0.0.9" in found(cluster, "nodes").found
-    assert "1 dead" in found(Cluster([node()], dead=1), "nodes").found
+    cluster.unresponsive = ["10.0.0.9 ffffff"]
+    assert finding_of(cluster, "nodes").state == "bad" and "10.0.0.9" in finding_of(cluster, "nodes").detail
+    assert "1 dead" in finding_of(ClusterFacts([node()], dead=1), "nodes").detail
 
 
 def test_many_nodes_are_counted_rather_than_listed() -> None:
     nodes = [node(f"10.0.0.{index} {index:06}", unreached="no") for index in range(9)]
-    assert "and 6 more cannot reach" in found(Cluster(nodes), "network").found
+    assert "and 6 more cannot reach" in finding_of(ClusterFacts(nodes), "network").detail
 
 
-# What a node says
+# The probe of a node
 
 
-def test_a_probe_writes_reads_and_takes_away(tmp_path: Path) -> None:
+def test_a_probe_writes_reads_and_removes(tmp_path: Path) -> None:
     where = str(tmp_path / "runs")
-    one, other = probe.Probe(), probe.Probe()
+    one, other = probe.NodeProbe(), probe.NodeProbe()
     assert one.write(where, "a") == "" and other.read(where, "a") == ""
     assert "FileNotFoundError" in other.read(where, "b")
     assert one.remove(where, "a") == "" and not list((tmp_path / "runs").iterdir())
@@ -149,44 +158,44 @@ def test_a_probe_writes_reads_and_takes_away(tmp_path: Path) -> None:
 
 
 def test_probes_reach_each_other_until_one_is_gone() -> None:
-    one, other = probe.Probe(), probe.Probe()
+    one, other = probe.NodeProbe(), probe.NodeProbe()
     port = one.listen("127.0.0.1")
     assert other.reach("127.0.0.1", port) == ""
-    one.hush()
+    one.stop_listening()
     assert "refused" in other.reach("127.0.0.1", port)
 
 
-def test_a_probe_sees_whether_a_token_is_asked_for() -> None:
+def test_a_probe_finds_whether_a_token_is_required() -> None:
     class Locked(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/open" else 401)
             self.end_headers()
 
-        def log_message(self, *words: Any) -> None:
+        def log_message(self, *arguments: Any) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Locked) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         at = f"http://127.0.0.1:{server.server_port}"
-        asked = [probe.Probe().ask(f"{at}/open"), probe.Probe().ask(f"{at}/api/jobs/")]
+        codes = [probe.NodeProbe().http_status(f"{at}/open"), probe.NodeProbe().http_status(f"{at}/api/jobs/")]
         server.shutdown()
-    assert asked == [200, 401] and probe.Probe().ask(at) == 0
+    assert codes == [200, 401] and probe.NodeProbe().http_status(at) == 0
 
 
 def test_facts_of_this_machine(tmp_path: Path) -> None:
-    facts = probe.Probe().facts(str(tmp_path / "not" / "there"))
+    facts = probe.NodeProbe().facts(str(tmp_path / "not" / "there"))
     assert facts["versions"].keys() == VERSIONS.keys() and facts["versions"]["ray"] != "not installed"
     assert 0 < facts["disk"][0] <= facts["disk"][1]
-    assert probe._version("no-such-package") == "not installed"
+    assert probe.installed_version("no-such-package") == "not installed"
 
 
-def test_one_step_is_trained_and_a_missing_gpu_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert probe.step(False) == ""
+def test_one_step_is_trained_and_a_missing_gpu_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert probe.train_one_step(False) == ""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "can use no GPU" in probe.step(True)
+    assert "can use no GPU" in probe.train_one_step(True)
 
 
-# Asking them
+# Collecting from all nodes
 
 
 HEAD, WORKER, SILENT = ("aa" * 28, "bb" * 28, "cc" * 28)  # ids as Ray's
@@ -197,11 +206,6 @@ class FakeRay:
 
     cloudpickle = SimpleNamespace(register_pickle_by_value=lambda module: None)
     exceptions = SimpleNamespace(RayError=OSError)
-    _private = SimpleNamespace(
-        worker=SimpleNamespace(
-            _global_node=SimpleNamespace(webui_url="127.0.0.1:1", get_session_dir_path=lambda: "/tmp")
-        )
-    )
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -225,13 +229,13 @@ class FakeRay:
     def remote(self, what: Any) -> Any:
         def options(*, scheduling_strategy: Any, **resources: float) -> Any:
             silent = scheduling_strategy.node_id == SILENT
-            return SimpleNamespace(remote=lambda *words: self._run(what, words, silent=silent))
+            return SimpleNamespace(remote=lambda *arguments: self._run(what, arguments, silent=silent))
 
         return SimpleNamespace(options=options)
 
-    def _run(self, what: Any, words: tuple[Any, ...], *, silent: bool) -> Any:
+    def _run(self, what: Any, arguments: tuple[Any, ...], *, silent: bool) -> Any:
         if not isinstance(what, type):
-            return (silent, lambda: what(*words))
+            return (silent, lambda: what(*arguments))
         made = what()
         methods = [name for name in dir(made) if not name.startswith("_")]
 
@@ -240,23 +244,25 @@ class FakeRay:
 
         return SimpleNamespace(**{name: method(name) for name in methods})
 
-    def wait(self, asked: list[Any], **limits: Any) -> tuple[list[Any], list[Any]]:
-        return [each for each in asked if not each[0]], [each for each in asked if each[0]]
+    def wait(self, calls: list[Any], **limits: Any) -> tuple[list[Any], list[Any]]:
+        return [each for each in calls if not each[0]], [each for each in calls if each[0]]
 
-    def get(self, asked: Any, timeout: float = 0) -> Any:
-        return asked[1]()
+    def get(self, calls: Any, timeout: float = 0) -> Any:
+        return calls[1]()
 
 
 @pytest.fixture
-def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "step", lambda gpu: "")
+def _fake_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "train_one_step", lambda gpu: "")
+    monkeypatch.setattr(ray_private, "dashboard_address", lambda: "127.0.0.1:1")
+    monkeypatch.setattr(ray_private, "session_folder", lambda: "/tmp")
 
 
-@pytest.mark.usefixtures("_no_training")
-def test_every_node_is_asked(tmp_path: Path) -> None:
-    cluster = cluster_checks._look(FakeRay(HEAD, WORKER), str(tmp_path))
+@pytest.mark.usefixtures("_fake_ray")
+def test_every_node_is_examined(tmp_path: Path) -> None:
+    cluster = cluster_checks._collect_facts(FakeRay(HEAD, WORKER), str(tmp_path))
     assert [(each.name, each.step) for each in cluster.nodes] == [("127.0.0.1 aaaaaa", None), ("127.0.0.1 bbbbbb", "")]
-    assert cluster.status == 0 and cluster.dead == 1 and not cluster.mute
+    assert cluster.status == 0 and cluster.dead == 1 and not cluster.unresponsive
     states = {each.name: each.state for each in judge(cluster, str(tmp_path))}
     assert {name for name, state in states.items() if state != "ok"} <= {"auth", "jobs API", "disk", "shared memory"}
     assert not list(tmp_path.iterdir())
@@ -264,57 +270,57 @@ def test_every_node_is_asked(tmp_path: Path) -> None:
         assert abs(each.clock[0]) < 1 and each.clock[1] < 1
 
 
-@pytest.mark.usefixtures("_no_training")
-def test_a_silent_node_does_not_keep_the_others_from_being_looked_at() -> None:
-    cluster = cluster_checks._look(FakeRay(HEAD, SILENT, WORKER), None)
-    assert cluster.mute == ["127.0.0.1 cccccc"]
+@pytest.mark.usefixtures("_fake_ray")
+def test_a_silent_node_does_not_keep_the_others_from_being_examined() -> None:
+    cluster = cluster_checks._collect_facts(FakeRay(HEAD, SILENT, WORKER), None)
+    assert cluster.unresponsive == ["127.0.0.1 cccccc"]
     assert [each.name for each in cluster.nodes] == ["127.0.0.1 aaaaaa", "127.0.0.1 bbbbbb"]
-    assert found(cluster, "nodes").state == "bad" and found(cluster, "one training step").state == "ok"
+    assert finding_of(cluster, "nodes").state == "bad" and finding_of(cluster, "one training step").state == "ok"
 
 
-def test_a_head_that_is_not_there_is_told_without_waiting_for_ray() -> None:
+def test_a_missing_head_is_reported_without_waiting_for_ray() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        finding = cluster_checks._head(f"127.0.0.1:{port}")
+        finding = cluster_checks._check_head(f"127.0.0.1:{port}")
         assert finding and finding.state == "ok"
-    (finding,) = cluster_checks.examine(f"127.0.0.1:{port}")
-    assert finding.state == "bad" and "refused" in finding.found and "ray start --head" in finding.mend
+    (finding,) = cluster_checks.examine_cluster(f"127.0.0.1:{port}")
+    assert finding.state == "bad" and "refused" in finding.detail and "ray start --head" in finding.advice
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "told"),
+    ("text", "name", "detail"),
     [("Version mismatch: 2.59", "versions", "2.59"), ("Failed to connect to Ray", "auth", "RAY_AUTH_MODE here: token")],
 )
-def test_why_ray_does_not_let_us_in(text: str, name: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_ray_refuses_the_connection(text: str, name: str, detail: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    finding = cluster_checks._refused("10.0.0.1:6379", ConnectionError(text))
-    assert finding.name == name and told in finding.found and "secret" not in finding.found
+    finding = cluster_checks._connection_finding("10.0.0.1:6379", ConnectionError(text))
+    assert finding.name == name and detail in finding.detail and "secret" not in finding.detail
 
 
 def test_the_offset_of_a_clock_is_that_of_the_quickest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 104.0, 110.0, 110.2, *[200.0, 208.0] * 3])
     monkeypatch.setattr(cluster_checks.time, "time", lambda: next(now))
     answers = iter([150.0, 113.1, 999.0, 999.0, 999.0])
-    ahead, sure = cluster_checks._offset(lambda: next(answers))
-    assert ahead == pytest.approx(3.0) and sure == pytest.approx(0.1)
+    ahead, uncertainty = cluster_checks._clock_offset(lambda: next(answers))
+    assert ahead == pytest.approx(3.0) and uncertainty == pytest.approx(0.1)
 
 
 # The command
 
 
-def test_the_command_looks_at_the_cluster_it_is_given(
+def test_the_command_examines_the_cluster_it_is_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[tuple[Any, ...]] = []
+    calls: list[tuple[Any, ...]] = []
 
-    def examine(*words: Any) -> list[Finding]:
-        asked.append(words)
+    def examine(*arguments: Any) -> list[Finding]:
+        calls.append(arguments)
         return [Finding("auth", "bad", "open", "RAY_AUTH_MODE=token")]
 
-    monkeypatch.setattr(cluster_checks, "examine", examine)
+    monkeypatch.setattr(cluster_checks, "examine_cluster", examine)
     assert main(["doctor", "--address", "auto", "--storage", "s3://runs", "--json"]) == 5
-    assert asked == [("auto", "s3://runs")] and json.loads(capsys.readouterr().out)[0]["name"] == "auth"
+    assert calls == [("auto", "s3://runs")] and json.loads(capsys.readouterr().out)[0]["name"] == "auth"
     assert main(["doctor", "--address", "auto"]) == 5
     assert capsys.readouterr().out.endswith("training is stopped by: auth\n")
 

@@ -1,4 +1,4 @@
-"""The doctor: each sickness is seen, named and comes with a cure; a healthy machine is called ready."""
+"""The doctor: each fault is found, named and comes with advice; a healthy machine is called ready."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def healthy(monkeypatch, tmp_path):
 
 
 def states(out):
-    return {finding.name: finding.state for finding in doctor.examine(out)}
+    return {finding.name: finding.state for finding in doctor.examine_machine(out)}
 
 
 def test_a_healthy_machine_is_ready(healthy, capsys):
     assert doctor.main(["--out", str(healthy / "runs")]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith("ready to train\n") and "BAD" not in said
+    printed = capsys.readouterr().out
+    assert printed.endswith("ready to train\n") and "BAD" not in printed
     assert not (healthy / "runs").exists()  # looked at, not made
 
 
@@ -48,8 +48,8 @@ def test_json_holds_every_finding(healthy, capsys):
 def test_what_stops_training_is_named_last_and_exits_5(healthy, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "_free_memory", lambda: 0.5)
     assert doctor.main(["--out", str(healthy)]) == 5
-    said = capsys.readouterr().out
-    assert said.endswith("training is stopped by: memory\n") and "-> close other programs" in said
+    printed = capsys.readouterr().out
+    assert printed.endswith("training is stopped by: memory\n") and "-> close other programs" in printed
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.2, "bad"), (5, "warn"), (50, "ok")])
@@ -61,14 +61,14 @@ def test_disk_space(healthy, monkeypatch, free, state):
 def test_a_folder_that_cannot_hold_runs(healthy):
     (healthy / "file").write_text("")
     finding = doctor._disk(healthy / "file" / "runs")
-    assert finding.state == "bad" and "cannot be written" in finding.found and "--out" in finding.mend
+    assert finding.state == "bad" and "cannot be written" in finding.detail and "--out" in finding.advice
 
 
 def test_small_shared_memory_is_a_container_without_shm_size(healthy, monkeypatch):
     monkeypatch.setattr(doctor, "_SHARED", healthy)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
     finding = doctor._shared_memory()
-    assert finding.state == "warn" and "--shm-size" in finding.mend and "data.workers=0" in finding.mend
+    assert finding.state == "warn" and "--shm-size" in finding.advice and "data.workers=0" in finding.advice
 
 
 def test_limits_of_a_container_count(healthy, monkeypatch):
@@ -77,7 +77,7 @@ def test_limits_of_a_container_count(healthy, monkeypatch):
     for name, text in {"cpu.max": "50000 100000", "memory.max": str(3 * 2**30), "memory.current": str(2**30)}.items():
         (healthy / name).write_text(text)
     assert doctor._free_memory() <= 2
-    assert doctor._processors().state == "warn" and "0.5 may be used" in doctor._processors().found
+    assert doctor._processors().state == "warn" and "0.5 may be used" in doctor._processors().detail
 
 
 def test_a_container_without_limits_is_none(healthy):
@@ -97,14 +97,18 @@ def test_a_container_without_limits_is_none(healthy):
 def test_packages(healthy, monkeypatch, declared, state, words):
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: [declared])
     (finding,) = doctor._packages()
-    assert finding.state == state and words in finding.found + finding.mend
+    assert finding.state == state and words in finding.detail + finding.advice
+
+
+def test_a_checkout_has_the_tested_versions():
+    assert doctor._CONSTRAINTS.is_file()
 
 
 def test_versions_other_than_the_tested_ones(healthy, monkeypatch):
     (healthy / "constraints.txt").write_text("numpy==0.0.1\nnot-here==1.0\n# a remark\n")
     monkeypatch.setattr(doctor, "_CONSTRAINTS", healthy / "constraints.txt")
     finding = doctor._pins()
-    assert finding.state == "warn" and "tested 0.0.1" in finding.found and "not-here" not in finding.found
+    assert finding.state == "warn" and "tested 0.0.1" in finding.detail and "not-here" not in finding.detail
 
 
 @pytest.mark.parametrize(("cuda", "words"), [(None, "without CUDA"), ("13.0", "can use no GPU")])
@@ -113,7 +117,7 @@ def test_a_gpu_that_pytorch_cannot_use(healthy, monkeypatch, cuda, words):
     monkeypatch.setattr(doctor, "_NVIDIA", healthy / "driver")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     finding = doctor._no_gpu()
-    assert finding.state == "warn" and words in finding.found and finding.mend
+    assert finding.state == "warn" and words in finding.detail and finding.advice
 
 
 def test_a_device_that_cannot_compute_stops_training(healthy, monkeypatch):
@@ -121,14 +125,14 @@ def test_a_device_that_cannot_compute_stops_training(healthy, monkeypatch):
         raise RuntimeError("no kernel image\nis available")
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", broken)
-    finding = doctor._step(torch.device("cpu"))
-    assert finding.state == "bad" and finding.found == "no kernel image is available"
+    finding = doctor._device_computes(torch.device("cpu"))
+    assert finding.state == "bad" and finding.detail == "no kernel image is available"
 
 
 def test_few_open_files(monkeypatch):
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 8192))
     finding = doctor._open_files()
-    assert finding.state == "warn" and "ulimit -n 8192" in finding.mend
+    assert finding.state == "warn" and "ulimit -n 8192" in finding.advice
 
 
 def test_ray_is_not_loaded():
@@ -136,9 +140,9 @@ def test_ray_is_not_loaded():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_every_fault_has_a_cure(healthy, monkeypatch):
+def test_every_fault_comes_with_advice(healthy, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 0))
     monkeypatch.setattr(doctor, "_free_memory", lambda: 0.0)
-    found = [finding for finding in doctor.examine(healthy) if finding.state != "ok"]
-    assert {finding.name for finding in found} >= {"memory", "disk"}
-    assert all(finding.mend for finding in found)
+    faults = [finding for finding in doctor.examine_machine(healthy) if finding.state != "ok"]
+    assert {finding.name for finding in faults} >= {"memory", "disk"}
+    assert all(finding.advice for finding in faults)

@@ -30,10 +30,10 @@ from object_store import serving
 from chaos.training import checks, kinds
 from chaos.training.disks import Bucket, check_rights
 from chaos.training.runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
-from cluster.one_host import OneHost, Plan, one_host
+from cluster.one_host import HostPlan, OneHost, one_host
 
 __all__ = ["TORCHRUN", "WORDS", "distance", "finish", "killed_run", "records", "start", "workers"]
-NO_PLAN = Plan()
+NO_PLAN = HostPlan()
 _HEAD = "{:>5} {:<16} {:<9} {:<11} {:>4} {:>7} {:>4} {:>5} {:>4} {:>10}"
 
 
@@ -65,7 +65,7 @@ def main() -> int:
         there = [point for point in todo if point not in here]
         failed = [point.number for point in here if not _row(point, folder, bucket)]
         if there:  # afterwards, so that there is one Ray cluster at a time
-            plan = Plan(2, 1, args.port, args.dashboard_port, args.worker_ports)
+            plan = HostPlan(2, 1, args.port, args.dashboard_port, args.worker_ports)
             with one_host(plan, args.temp_dir) as host:
                 failed += [point.number for point in there if not _row(point, folder, bucket, host, plan)]
     print(f"{len(todo) - len(failed)} of {len(todo)} ended as they must, in {time.monotonic() - began:.0f} s")
@@ -106,7 +106,9 @@ def _straight(folder: Path) -> None:
     finish(start(folder / "straight-2", under=(*TORCHRUN, "2")))
 
 
-def _row(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None = None, plan: Plan = NO_PLAN) -> bool:
+def _row(
+    point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None = None, plan: HostPlan = NO_PLAN
+) -> bool:
     """Take a point and print its row; whether it ended as it must."""
     began = time.monotonic()
     given = (point.number, point.kind, point.where, point.how, point.step)
@@ -123,7 +125,7 @@ def _row(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None 
     return True
 
 
-def _take(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None, plan: Plan) -> Row:
+def _take(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None, plan: HostPlan) -> Row:
     """Start a run, harm it at the step, see it to its end, and check what must hold."""
     os.environ["DEPTHRAY_CACHE"] = str(folder / "cache")
     with kinds.lying(point, folder / f"point-{point.number}", bucket) as (place, storage):

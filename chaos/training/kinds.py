@@ -84,7 +84,7 @@ class Scene:
     place: checks.Place
     storage: Storage | None
     host: one_host.OneHost | None
-    plan: one_host.Plan
+    plan: one_host.HostPlan
     chance: random.Random
     process: subprocess.Popen[str]
     before: checks.Saved = field(default_factory=dict)  # what was saved before the harm
@@ -159,8 +159,8 @@ def kill_raylet(scene: Scene) -> None:
     (raylet,) = [int(child) for child in children if "raylet" in Path(f"/proc/{child}/comm").read_text("ascii")]
     os.kill(raylet, signal.SIGKILL)
     time.sleep(scene.chance.uniform(0, 8))
-    one_host._stop([host.processes.pop(number)])
-    one_host._join(host, scene.plan, number)
+    one_host.stop_nodes([host.processes.pop(number)])
+    one_host.join_node(host, scene.plan, number)
     host.processes.insert(number, host.processes.pop())
     _ends(scene, 0)
 

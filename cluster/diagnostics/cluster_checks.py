@@ -11,188 +11,191 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from cluster import ray_private
 from cluster.diagnostics import probe
-from cluster.diagnostics.health import Cluster, Node, judge
+from cluster.diagnostics.health import ClusterFacts, NodeFacts, judge
 from depthray.cli import doctor as command
 from depthray.cli.doctor import Finding
 
-PATIENCE = 90.0  # seconds for an answer of all nodes; the first needs a process there, with its imports
+ANSWER_SECONDS = 90.0  # for answers of all nodes; the first answer needs a new process with its imports on each
 
 
 def main(argv: list[str]) -> int:
     """`depthray doctor`, of this machine or of the cluster at --address."""
-    return command.main(argv, examine)
+    return command.main(argv, examine_cluster)
 
 
-def examine(address: str, storage: str | None = None) -> Iterator[Finding]:
-    """Everything that matters for training on the cluster at an address, with runs in a storage."""
-    where = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
-    reached = _head(where)
-    if reached:
-        yield reached
-        if reached.state == "bad":
+def examine_cluster(address: str, storage: str | None = None) -> Iterator[Finding]:
+    """Findings on all that matters for training on the cluster at an address, with runs in a storage."""
+    url = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    head = _check_head(url)
+    if head:
+        yield head
+        if head.state == "bad":
             return
     try:
-        with _connected(where) as ray:
-            cluster = _look(ray, storage)
+        with _connection(url) as ray:
+            cluster = _collect_facts(ray, storage)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        yield _refused(where, error)
+        yield _connection_finding(url, error)
         return
     yield from judge(cluster, storage)
 
 
-def _head(where: str) -> Finding | None:
+def _check_head(address: str) -> Finding | None:
     """Whether the head's port is reached: Ray itself would try for minutes."""
-    host, _, port = where.rpartition(":")
+    host, _, port = address.rpartition(":")
     if not port.isdigit():
-        return None  # "auto": Ray knows where
-    begun = time.perf_counter()
+        return None  # "auto": Ray finds the address
+    began = time.perf_counter()
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
-        mend = (
-            "is the head running, is it the port of `ray start --head` (6379 unless told), do firewalls let it through?"
+        advice = (
+            "is the head running, is it the port of `ray start --head` (default: 6379), do firewalls let it through?"
         )
-        return Finding("head", "bad", f"{where}: {error}", mend)
-    return Finding("head", "ok", f"{where} reached in {1000 * (time.perf_counter() - begun):.0f} ms")
+        return Finding("head", "bad", f"{address}: {error}", advice)
+    return Finding("head", "ok", f"{address} reached in {1000 * (time.perf_counter() - began):.0f} ms")
 
 
-def _refused(where: str, error: Exception) -> Finding:
+def _connection_finding(address: str, error: Exception) -> Finding:
     text = " ".join(str(error).split())[:300]
     if "ersion mismatch" in text:
         return Finding("versions", "bad", text, "use the cluster's versions of Ray and Python here")
-    # Ray tells a wrong token from a silent head in its log only; that the port answers, `_head` has seen.
+    # Ray distinguishes a wrong token from a silent head in its log only; `_check_head` has found that the port answers.
     mode = os.environ.get("RAY_AUTH_MODE", "not set")
     token = next(
         (name for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH") if os.environ.get(name)), "~/.ray/auth_token"
     )
-    mend = (
+    advice = (
         "export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE with the cluster's token; then look at the head's logs"
     )
-    return Finding("auth", "bad", f"{where}: {text} (RAY_AUTH_MODE here: {mode}, token: {token})", mend)
+    return Finding("auth", "bad", f"{address}: {text} (RAY_AUTH_MODE here: {mode}, token: {token})", advice)
 
 
 @contextmanager
-def _connected(where: str) -> Iterator[Any]:
+def _connection(address: str) -> Iterator[Any]:
     import ray
 
-    mine = not ray.is_initialized()
-    if mine:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+    is_new = not ray.is_initialized()  # else the calling program has connected, and will also shut down
+    if is_new:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield ray
     finally:
-        if mine:
+        if is_new:
             ray.shutdown()
 
 
-def _look(ray: Any, storage: str | None) -> Cluster:
-    """Ask every node, all at once."""
+def _collect_facts(ray: Any, storage: str | None) -> ClusterFacts:
+    """Examine every node, all at once."""
     ray.cloudpickle.register_pickle_by_value(probe)
     alive = [each for each in ray.nodes() if each["Alive"]]
-    nodes = [_node(each) for each in alive]
-    dashboard = ray._private.worker._global_node.webui_url or ""
-    cluster = Cluster(nodes, dead=len(ray.nodes()) - len(alive), dashboard=dashboard)
-    # No CPU is asked for: nodes that are busy, and a head without any, answer as well.
-    actors = [_on(ray, each, ray.remote(probe.Probe), num_cpus=0).remote() for each in alive]
-    folder = ray._private.worker._global_node.get_session_dir_path()
-    asked = _answers(ray, [actor.facts.remote(folder) for actor in actors])
-    there = [index for index, answer in enumerate(asked) if isinstance(answer, dict)]
-    cluster.mute = [nodes[index].name for index in range(len(nodes)) if index not in there]
-    for index in there:
-        facts = asked[index]
-        nodes[index].versions, nodes[index].shared, nodes[index].disk = (
-            facts["versions"],
-            facts["shared"],
-            facts["disk"],
-        )
-    cluster.nodes = [nodes[index] for index in there]
-    actors, alive = [actors[index] for index in there], [alive[index] for index in there]
-    _measure(ray, cluster, actors, alive)
+    nodes = [_node_facts(each) for each in alive]
+    dead = len(ray.nodes()) - len(alive)
+    cluster = ClusterFacts(nodes, dead=dead, dashboard=ray_private.dashboard_address())
+    # Actors without CPUs, so that busy nodes and a head without any are examined as well.
+    actors = [_bind_to_node(ray, each, ray.remote(probe.NodeProbe), num_cpus=0).remote() for each in alive]
+    folder = ray_private.session_folder()
+    answers = _collect(ray, [actor.facts.remote(folder) for actor in actors])
+    responsive = [index for index, answer in enumerate(answers) if isinstance(answer, dict)]
+    cluster.unresponsive = [nodes[index].name for index in range(len(nodes)) if index not in responsive]
+    for index in responsive:
+        facts, node = answers[index], nodes[index]
+        node.versions, node.shared, node.disk = facts["versions"], facts["shared"], facts["disk"]
+    cluster.nodes = [nodes[index] for index in responsive]
+    actors, alive = [actors[index] for index in responsive], [alive[index] for index in responsive]
+    _measure_nodes(ray, cluster, actors, alive)
     if storage:
         _try_storage(ray, cluster.nodes, actors, storage)
-    _train(ray, cluster.nodes, alive)
+    _train_steps(ray, cluster.nodes, alive)
     return cluster
 
 
-def _node(each: dict[str, Any]) -> Node:
-    have = each["Resources"]
+def _node_facts(each: dict[str, Any]) -> NodeFacts:
+    resources = each["Resources"]
     name = f"{each['NodeManagerAddress']} {each['NodeID'][:6]}"
-    return Node(name, cpus=have.get("CPU", 0), gpus=have.get("GPU", 0))
+    return NodeFacts(name, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
 
-def _on(ray: Any, each: dict[str, Any], what: Any, **resources: float) -> Any:
-    """A task or actor bound to a node."""
+def _bind_to_node(ray: Any, each: dict[str, Any], remote: Any, **resources: float) -> Any:
+    """A task or actor that runs on one node only."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    bound = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
-    return what.options(scheduling_strategy=bound, **resources)
+    strategy = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
+    return remote.options(scheduling_strategy=strategy, **resources)
 
 
-def _answers(ray: Any, asked: list[Any]) -> list[Any]:
-    """The answers in order; the error in place of one that failed or did not come in time."""
-    done, _ = ray.wait(asked, num_returns=len(asked), timeout=PATIENCE) if asked else ([], [])
-    return [_answer(ray, each) if each in done else TimeoutError(f"no answer in {PATIENCE:g} s") for each in asked]
+def _collect(ray: Any, references: list[Any]) -> list[Any]:
+    """The answers in order; in place of an answer that failed or was late, the error."""
+    done, _ = ray.wait(references, num_returns=len(references), timeout=ANSWER_SECONDS) if references else ([], [])
+    late = TimeoutError(f"no answer in {ANSWER_SECONDS:g} s")
+    return [_get_or_error(ray, each) if each in done else late for each in references]
 
 
-def _answer(ray: Any, each: Any) -> Any:
+def _get_or_error(ray: Any, reference: Any) -> Any:
     try:
-        return ray.get(each)
+        return ray.get(reference)
     except ray.exceptions.RayError as error:
         return error
 
 
-def _text(answer: Any) -> str:
+def _error_text(answer: Any) -> str:
     return answer if isinstance(answer, str) else " ".join(f"{type(answer).__name__}: {answer}".split())[:300]
 
 
-def _measure(ray: Any, cluster: Cluster, actors: list[Any], alive: list[dict[str, Any]]) -> None:
-    """Clocks, the way to the next node, and the jobs API as the head sees it."""
+def _measure_nodes(ray: Any, cluster: ClusterFacts, actors: list[Any], alive: list[dict[str, Any]]) -> None:
+    """Measure the clocks, the connection to the next node, and the jobs API as the head reaches it."""
     for node, actor in zip(cluster.nodes, actors, strict=True):
-        node.clock = _offset(partial(_clock, ray, actor))
+        node.clock = _clock_offset(partial(_read_clock, ray, actor))
     hosts = [each["NodeManagerAddress"] for each in alive]
-    ports = _answers(ray, [actor.listen.remote(host) for actor, host in zip(actors, hosts, strict=True)])
+    ports = _collect(ray, [actor.listen.remote(host) for actor, host in zip(actors, hosts, strict=True)])
+    # In a ring: every node is tried once in each direction, where all pairs would be too many.
     ring = [(index + 1) % len(actors) for index in range(len(actors))]
-    reached = _answers(ray, [actors[i].reach.remote(hosts[j], ports[j]) for i, j in enumerate(ring)])
-    for node, answer in zip(cluster.nodes, reached, strict=True):
-        node.unreached = _text(answer)
-    _answers(ray, [actor.hush.remote() for actor in actors])
+    results = _collect(ray, [actors[i].reach.remote(hosts[j], ports[j]) for i, j in enumerate(ring)])
+    for node, result in zip(cluster.nodes, results, strict=True):
+        node.unreached = _error_text(result)
+    _collect(ray, [actor.stop_listening.remote() for actor in actors])
     head = next((i for i, each in enumerate(alive) if "node:__internal_head__" in each["Resources"]), None)
     if head is not None and cluster.dashboard:
-        (cluster.status,) = _answers(ray, [actors[head].ask.remote(f"http://{cluster.dashboard}/api/jobs/")])
+        # From the head, as the dashboard usually listens on its loopback only.
+        url = f"http://{cluster.dashboard}/api/jobs/"
+        (cluster.status,) = _collect(ray, [actors[head].http_status.remote(url)])
 
 
-def _clock(ray: Any, actor: Any) -> float:
-    return float(ray.get(actor.clock.remote(), timeout=PATIENCE))
+def _read_clock(ray: Any, actor: Any) -> float:
+    return float(ray.get(actor.clock.remote(), timeout=ANSWER_SECONDS))
 
 
-def _offset(ask: Callable[[], float]) -> tuple[float, float]:
-    """How far another clock is ahead of ours, by the quickest of a few questions, and half the time that took."""
-    tries = []
+def _clock_offset(read: Callable[[], float]) -> tuple[float, float]:
+    """How far another clock is ahead of ours by the quickest of a few readings, and half the time that one took."""
+    readings = []
     for _ in range(5):
-        begun = time.time()
-        there = ask()
+        began = time.time()
+        theirs = read()
         ended = time.time()
-        tries.append(((ended - begun) / 2, there - (begun + ended) / 2))
-    sure, ahead = min(tries)
-    return ahead, sure
+        readings.append(((ended - began) / 2, theirs - (began + ended) / 2))
+    uncertainty, ahead = min(readings)
+    return ahead, uncertainty
 
 
-def _try_storage(ray: Any, nodes: list[Node], actors: list[Any], where: str) -> None:
+def _try_storage(ray: Any, nodes: list[NodeFacts], actors: list[Any], where: str) -> None:
     names = [node.name.replace(" ", "-").replace(":", "-") for node in nodes]
-    written = _answers(ray, [actor.write.remote(where, name) for actor, name in zip(actors, names, strict=True)])
-    seen = _answers(ray, [actor.read.remote(where, names[0]) for actor in actors])
-    for node, wrote, read in zip(nodes, written, seen, strict=True):
-        node.storage, node.unseen = _text(wrote), _text(read)
-    _answers(ray, [actor.remove.remote(where, name) for actor, name in zip(actors, names, strict=True)])
+    written = _collect(ray, [actor.write.remote(where, name) for actor, name in zip(actors, names, strict=True)])
+    # Each node reads what the first one wrote, which shows a folder that is not shared.
+    read = _collect(ray, [actor.read.remote(where, names[0]) for actor in actors])
+    for node, write_result, read_result in zip(nodes, written, read, strict=True):
+        node.storage, node.unreadable = _error_text(write_result), _error_text(read_result)
+    _collect(ray, [actor.remove.remote(where, name) for actor, name in zip(actors, names, strict=True)])
 
 
-def _train(ray: Any, nodes: list[Node], alive: list[dict[str, Any]]) -> None:
+def _train_steps(ray: Any, nodes: list[NodeFacts], alive: list[dict[str, Any]]) -> None:
     able = [index for index, node in enumerate(nodes) if node.cpus >= 1]
-    task = ray.remote(probe.step)
-    asked = [
-        _on(ray, alive[i], task, num_cpus=1, num_gpus=min(1, nodes[i].gpus), max_retries=0).remote(nodes[i].gpus >= 1)
-        for i in able
-    ]
-    for index, answer in zip(able, _answers(ray, asked), strict=True):
-        nodes[index].step = _text(answer)
+    task = ray.remote(probe.train_one_step)
+    references = []
+    for i in able:
+        gpus = min(1, nodes[i].gpus)
+        bound = _bind_to_node(ray, alive[i], task, num_cpus=1, num_gpus=gpus, max_retries=0)
+        references.append(bound.remote(nodes[i].gpus >= 1))
+    for index, answer in zip(able, _collect(ray, references), strict=True):
+        nodes[index].step = _error_text(answer)

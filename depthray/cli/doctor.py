@@ -1,4 +1,4 @@
-"""`depthray doctor`: what of this machine matters for training, and how to mend it. Ray is looked up, not loaded."""
+"""`depthray doctor`: what of this machine matters for training, and how to fix it. Ray is looked up, not imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import platform
 import resource
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _GIB = 2**30
-_CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
+_CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # of a checkout; an installation has none
 _SHARED = Path("/dev/shm")
 _CGROUP = Path("/sys/fs/cgroup")
 _NVIDIA = Path("/proc/driver/nvidia/version")
@@ -28,26 +28,30 @@ _NVIDIA = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `bad` stops training, `warn` slows it or may stop it later."""
+    """The result of one check: `bad` stops training, `warn` slows it or may stop it later."""
 
     name: str
     state: Literal["ok", "warn", "bad"]
-    found: str
-    mend: str = ""
+    detail: str
+    advice: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """The finding under the keys of `--json`, which scripts depend on, so they are not renamed with the fields."""
+        return {"name": self.name, "state": self.state, "found": self.detail, "mend": self.advice}
 
 
-Examine = Callable[[str, str | None], Iterator[Finding]]  # address, storage -> what is found on the nodes of a cluster
+Examine = Callable[[str, str | None], Iterator[Finding]]  # (address, storage) -> findings on a cluster
 
 
 def main(argv: list[str], examine_cluster: Examine | None = None) -> int:
-    """Look at everything, print it, and return 5 if something stops training.
+    """Examine the machine or the cluster, print the findings, and return 5 if one of them stops training.
 
-    `examine_cluster` looks at the cluster of --address; this package imports no Ray, so it is passed in.
+    `examine_cluster` examines the cluster of --address; this package imports no Ray, so it is passed in.
     """
     arguments = build_parser().parse_args(argv)
     findings = list(_examination(arguments, examine_cluster))
     if arguments.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
         print("\n".join(_format_findings(findings)))
     return ResourceError.exit_code if any(finding.state == "bad" for finding in findings) else 0
@@ -55,11 +59,11 @@ def main(argv: list[str], examine_cluster: Examine | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="depthray doctor", description="Check this machine, or a cluster, and say how to mend it."
+        prog="depthray doctor", description="Check this machine, or a cluster, and print how to fix it."
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--address", help="look at this Ray cluster instead, HOST:PORT of its head or auto")
+    parser.add_argument("--address", help="examine this Ray cluster instead, HOST:PORT of its head or auto")
     parser.add_argument("--storage", metavar="PATH", help="with --address: write and read there on every node")
     return parser
 
@@ -69,12 +73,12 @@ def _examination(arguments: argparse.Namespace, examine_cluster: Examine | None)
         assert examine_cluster, "--address is for the command `depthray doctor`, which passes in how to examine one"
         return examine_cluster(arguments.address, arguments.storage)
     if arguments.storage:
-        raise UsageError("--storage is tried from the nodes of a cluster: give --address too, such as --address auto")
+        raise UsageError("--storage is tested from the nodes of a cluster: give --address too, such as --address auto")
     return examine_machine(arguments.out)
 
 
 def examine_machine(out: Path) -> Iterator[Finding]:
-    """Everything that matters for a run written below `out`."""
+    """Findings on all that matters for a run written below `out`."""
     yield _python()
     yield from _packages()
     yield _pins()
@@ -90,9 +94,9 @@ def _format_findings(findings: list[Finding]) -> Iterator[str]:
     marks = {"ok": "ok  ", "warn": "WARN", "bad": "BAD "}
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        yield f"{marks[finding.state]}  {finding.name:<{width}}  {finding.found}"
-        if finding.mend:
-            yield f"{'':<{width + 6}}  -> {finding.mend}"
+        yield f"{marks[finding.state]}  {finding.name:<{width}}  {finding.detail}"
+        if finding.advice:
+            yield f"{'':<{width + 6}}  -> {finding.advice}"
     bad = [finding.name for finding in findings if finding.state == "bad"]
     yield f"training is stopped by: {', '.join(bad)}" if bad else "ready to train"
 
@@ -102,7 +106,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """Every package depthray declares, against the version it asks for."""
+    """Every package depthray declares, against the version it requires."""
     from packaging.requirements import Requirement
 
     try:
@@ -131,7 +135,7 @@ def _package(name: str, fits: Callable[[str], bool]) -> Finding:
 def _pins() -> Finding:
     """Installed versions against the tested ones."""
     if not _CONSTRAINTS.is_file():
-        return Finding("tested versions", "ok", "unknown: no constraints.txt beside this installation")
+        return Finding("tested versions", "ok", "unknown: no constraints.txt next to this installation")
     lines = [line.split("==") for line in _CONSTRAINTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = {name.strip(): version.split("#")[0].strip() for name, version in lines}
     other = [
@@ -157,21 +161,21 @@ def _processors() -> Finding:
     quota = _cgroup("cpu.max")
     share = float(quota[0]) / float(quota[1]) if len(quota) == 2 else float(count)
     if share < count:
-        mend = (
+        advice = (
             f"the container limits it: OMP_NUM_THREADS={max(1, int(share))} keeps threads from waiting for each other"
         )
-        return Finding("cpu", "warn", f"{count} cores, of which {share:.3g} may be used", mend)
+        return Finding("cpu", "warn", f"{count} cores, of which {share:.3g} may be used", advice)
     return Finding("cpu", "ok", f"{count} cores")
 
 
 def _memory() -> Finding:
     free = _free_memory()
-    mend = "close other programs, or lower train.batch_size, data.workers and --workers"
-    return _space_finding("memory", free, least=1.5, good=4, mend=mend)
+    advice = "close other programs, or lower train.batch_size, data.workers and --workers"
+    return _space_finding("memory", free, least=1.5, good=4, advice=advice)
 
 
 def _free_memory() -> float:
-    """GiB this process may still take: of the machine, and of its container."""
+    """GiB this process can still allocate, by the machine and by the limits of its container."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -184,20 +188,20 @@ def _free_memory() -> float:
 
 
 def _cgroup(name: str) -> list[str]:
-    """The words of a limit of this container; none where there is no limit."""
+    """The fields of a limit of this container; empty where there is no limit."""
     try:
-        words = (_CGROUP / name).read_text(encoding="ascii").split()
+        fields = (_CGROUP / name).read_text(encoding="ascii").split()
     except OSError:
         return []
-    return [] if words[0] == "max" else words
+    return [] if fields[0] == "max" else fields
 
 
 def _shared_memory() -> Finding:
     if not _SHARED.is_dir():
         return Finding("shared memory", "ok", "no /dev/shm here; loader processes use files")
     free = shutil.disk_usage(_SHARED).free / _GIB
-    mend = "start the container with --shm-size=8g; until then data.workers=0, and Ray is slow"
-    return _space_finding("shared memory", free, least=0, good=2, mend=mend)
+    advice = "start the container with --shm-size=8g; until then data.workers=0, and Ray is slow"
+    return _space_finding("shared memory", free, least=0, good=2, advice=advice)
 
 
 def _disk(out: Path) -> Finding:
@@ -206,16 +210,16 @@ def _disk(out: Path) -> Finding:
         return Finding("disk", "bad", f"{folder} cannot be written to", "choose another folder with --out")
     free = shutil.disk_usage(folder).free / _GIB
     return _space_finding(
-        "disk", free, least=1, good=10, mend=f"make room on the disk of {folder}, or choose another with --out"
+        "disk", free, least=1, good=10, advice=f"free some space on the disk of {folder}, or choose another with --out"
     )
 
 
-def _space_finding(name: str, free: float, *, least: float, good: float, mend: str) -> Finding:
-    """So many GiB are free; fewer than `least` stop training."""
-    found = f"{free:.3g} GiB free"
+def _space_finding(name: str, free: float, *, least: float, good: float, advice: str) -> Finding:
+    """The finding on so many free GiB; fewer than `least` stop training."""
+    detail = f"{free:.3g} GiB free"
     if free >= good:
-        return Finding(name, "ok", found)
-    return Finding(name, "bad" if free < least else "warn", f"{found}, {good:g} wanted", mend)
+        return Finding(name, "ok", detail)
+    return Finding(name, "bad" if free < least else "warn", f"{detail}, {good:g} recommended", advice)
 
 
 def _open_files() -> Finding:
@@ -226,7 +230,7 @@ def _open_files() -> Finding:
 
 
 def _torch() -> Iterator[Finding]:
-    """What PyTorch can use; nothing where it cannot be imported, which `_packages` has said."""
+    """Findings on the devices that PyTorch can use."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -245,10 +249,10 @@ def _gpu(device: torch.device) -> Finding:
     import torch
 
     free, total = (size / _GIB for size in torch.cuda.mem_get_info(device))
-    found = f"{torch.cuda.get_device_name(device)}, {free:.3g} of {total:.3g} GiB free"
+    detail = f"{torch.cuda.get_device_name(device)}, {free:.3g} of {total:.3g} GiB free"
     if free < 2:
-        return Finding(str(device), "warn", found, "other programs hold it: see nvidia-smi; or lower train.batch_size")
-    return Finding(str(device), "ok", found)
+        return Finding(str(device), "warn", detail, "other programs use it: see nvidia-smi; or lower train.batch_size")
+    return Finding(str(device), "ok", detail)
 
 
 def _no_gpu() -> Finding:
@@ -257,8 +261,8 @@ def _no_gpu() -> Finding:
     if _NVIDIA.exists() and torch.version.cuda is None:
         return Finding("gpu", "warn", "there is one, but this PyTorch is built without CUDA", "install the CUDA build")
     if _NVIDIA.exists():
-        mend = f"update the driver to one that runs CUDA {torch.version.cuda}, or unset CUDA_VISIBLE_DEVICES"
-        return Finding("gpu", "warn", "there is a driver, but PyTorch can use no GPU", mend)
+        advice = f"update the driver to one that runs CUDA {torch.version.cuda}, or unset CUDA_VISIBLE_DEVICES"
+        return Finding("gpu", "warn", "there is a driver, but PyTorch can use no GPU", advice)
     return Finding("gpu", "ok", "none; training runs on the CPU")
 
 
@@ -267,8 +271,8 @@ def _precision(device: torch.device) -> Finding:
 
     from depthray.training.precision import fastest
 
-    words = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32 (no fast 16-bit arithmetic here)"}
-    return Finding(f"{device} precision", "ok", f"train.precision=auto is {words[fastest(device)]}")
+    names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32 (no fast 16-bit arithmetic here)"}
+    return Finding(f"{device} precision", "ok", f"train.precision=auto is {names[fastest(device)]}")
 
 
 def _device_computes(device: torch.device) -> Finding:
