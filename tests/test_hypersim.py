@@ -62,5 +62,5 @@ def test_damage_names_the_file(tmp_path, content):
     section = hypersim(tmp_path)
     path = sorted(tmp_path.rglob("*depth_meters.hdf5"))[0]
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"frame.0000.depth_meters.hdf5: not a whole HDF5 file"):
+    with pytest.raises(DataError, match=r"frame.0000.depth_meters.hdf5: not a complete HDF5 file"):
         open_source(section).read(0)

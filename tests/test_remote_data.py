@@ -273,7 +273,7 @@ def test_what_fails_in_training_is_one_line_and_the_loader_goes_on_after_it(
 
 def test_a_loader_process_does_not_fetch(url: str) -> None:
     source: Any = opened(url)
-    source._where._process += 1  # as after a fork
+    source._store._process += 1  # as after a fork
     with pytest.raises(ResourceError, match="shard-00000.*gone from the cache .*raise DEPTHRAY_CACHE_GB"):
         source.read(0)
 
@@ -286,7 +286,7 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
             self.fetched: list[int] = []
             self.held: list[int] = []
 
-        def fetch(self, number: int) -> None:
+        def download(self, number: int) -> None:
             self.fetched.append(number)
 
         def hold(self, numbers: list[int]) -> None:

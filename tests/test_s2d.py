@@ -74,7 +74,7 @@ def test_missing_file(section, root):
 def test_truncated_file(section, root, share):
     content = (root / FIRST).read_bytes()
     (root / FIRST).write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DataError, match=rf"{FIRST}: not a whole HDF5 file"):
+    with pytest.raises(DataError, match=rf"{FIRST}: not a complete HDF5 file"):
         open_source(section).read(0)
 
 

@@ -162,7 +162,7 @@ def rewrite(path, change):
 def test_shard_changed_by_another_program(tmp_path, change):
     path = packed(tmp_path)[0]
     rewrite(path, change)
-    with pytest.raises(DataError, match=r"shard-00000\.h5: not a whole shard .*changed by another program"):
+    with pytest.raises(DataError, match=r"shard-00000\.h5: not a complete shard .*changed by another program"):
         opened(tmp_path)
 
 
@@ -185,10 +185,10 @@ def with_index(path, **values):
     ("values", "message"),
     [
         ({"version": 99}, "shard version 99, this depthray reads 1"),
-        ({"offsets": {"image": [0] * 6 + [10**9]}}, "image lies outside the file"),
-        ({"offsets": {"image": [0]}}, "image lies outside the file"),
-        ({"size": [6]}, "not a whole shard"),
-        ({"frames": [[1]]}, "not a whole shard"),
+        ({"offsets": {"image": [0] * 6 + [10**9]}}, "image is outside the file"),
+        ({"offsets": {"image": [0]}}, "image is outside the file"),
+        ({"size": [6]}, "not a complete shard"),
+        ({"frames": [[1]]}, "not a complete shard"),
     ],
 )
 def test_index_that_does_not_fit(tmp_path, values, message):
@@ -211,7 +211,7 @@ def test_no_flipped_bit_changes_a_sample_unnoticed(tmp_path, seed):
             assert all((source.read(i)["image"] == good[i]["image"]).all() for i in whole)
             assert all((source.read(i)["depth"] == good[i]["depth"]).all() for i in whole)
         except DataError as error:
-            assert "not a whole shard" in str(error)
+            assert "not a complete shard" in str(error)
         flip(path, position, 3)
 
 
@@ -230,7 +230,7 @@ def test_any_flipped_bit_of_the_index_is_found(tmp_path):
     size = path.stat().st_size
     for position in range(size - format.TAIL.size - length, size, 7):
         flip(path, position, 1)
-        with pytest.raises(DataError, match="not a whole shard"):
+        with pytest.raises(DataError, match="not a complete shard"):
             opened(tmp_path)
         flip(path, position, 1)
 

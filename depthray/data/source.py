@@ -19,6 +19,7 @@ INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
 ALWAYS = ("image", "depth", "intrinsics")
 DERIVED = ("sparse",)  # derived from depth by the loader, not read
+RESTART = "start again when nothing writes to the data any more"  # the advice where a file has changed
 
 
 class Frame(NamedTuple):
@@ -78,7 +79,7 @@ class ShardedSource(Protocol):
     def shard_numbers(self) -> NDArray[np.int64]:
         """The number of the shard of each frame."""
 
-    def fetch(self, number: int) -> None:
+    def download(self, number: int) -> None:
         """Download a shard to this node where it is remote, for reading it soon."""
 
     def hold(self, numbers: Iterable[int]) -> None:

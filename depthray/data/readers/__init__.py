@@ -1,1 +1,1 @@
-"""Readers that several data set forms share."""
+"""Readers that several forms of data sets share."""

@@ -1,4 +1,4 @@
-"""Files under one folder: found, read and decoded, with errors that name the file."""
+"""Reads and decodes the files below one folder, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.data.source import RESTART
 from depthray.errors import DataError
 from depthray.storage import remote
 
@@ -21,11 +22,11 @@ Pixels = NDArray[Any]
 Stamp = tuple[int, int]  # size in bytes, time of change in ns
 
 HINT = "`depthray data check` lists every bad file"
-GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION  # depth belongs to pixels as stored, not as turned
 
 
 class Files:
-    """Files whose names are relative to one folder; `hint` ends the message about one that is not there."""
+    """Files whose names are relative to one folder; `hint` ends the message about a missing one."""
 
     def __init__(self, root: Path, *, hint: str = HINT) -> None:
         self._root = root
@@ -33,27 +34,29 @@ class Files:
         self._stamps: dict[str, Stamp] = {}
 
     def path(self, name: str) -> Path:
-        """Where a file lies."""
+        """The path of a file."""
         return self._root / name
 
     def size(self, name: str) -> int:
-        """Bytes of a file. From now on it must stay as it is."""
+        """Bytes of a file. From now on a change of it is an error."""
         self._stamps[name] = self._stamp(name)
         return self._stamps[name][0]
 
     def unchanged(self, name: str) -> Path:
-        """Where a file lies; a DataError if it is not what it was when its size was taken, if that was done."""
+        """The path of a file; a DataError if it has changed since its size was taken, if that was done."""
         if name in self._stamps and self._stamp(name) != self._stamps[name]:
-            raise DataError(f"{self.path(name)}: changed since the data set was opened; start again on settled data")
+            raise DataError(f"{self.path(name)}: changed since the data set was opened; {RESTART}")
         return self.path(name)
 
     def load(self, name: str, flags: int = cv2.IMREAD_UNCHANGED) -> Pixels:
-        """The pixels of an image or .npy file as they are stored, colours in OpenCV's order."""
-        content, is_npy = self._bytes(name), name.endswith(".npy")
-        pixels = _npy(content) if is_npy else _decode(content, flags)
+        """Name of an image or .npy file -> (H,W) or (H,W,C) as stored, colours of an image in the order BGR."""
+        content, is_npy = self._read_bytes(name), name.endswith(".npy")
+        pixels = _decode_npy(content) if is_npy else _decode_image(content, flags)
         if pixels is None:
             kind = ".npy file" if is_npy else "image"
-            raise DataError(f"{self.path(name)}: not a readable {kind} ({len(content)} bytes); mend it or drop its row")
+            raise DataError(
+                f"{self.path(name)}: not a readable {kind} ({len(content)} bytes); repair it or drop its row"
+            )
         return pixels
 
     def colour(self, name: str) -> NDArray[np.uint8]:
@@ -61,25 +64,25 @@ class Files:
         pixels = self.load(name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise DataError(f"{self.path(name)}: colour is {pixels.dtype} {pixels.shape}, wanted uint8 (H, W, 3)")
-        if name.endswith(".npy"):  # as RGB; only OpenCV gives BGR
+        if name.endswith(".npy"):  # stored as RGB; OpenCV alone gives BGR
             return pixels
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels).astype(np.uint8, copy=False)
 
     def ids(self, name: str, *, key: str) -> Pixels:
-        """Name of a file -> (H,W) whole numbers as stored; `key` is what they are, for errors."""
+        """Name of a file -> (H,W) integers as stored; `key` names them in errors."""
         pixels = self.load(name)
         if pixels.ndim != 2 or pixels.dtype.kind not in "ub":
-            raise DataError(f"{self.path(name)}: {key} is {pixels.dtype} {pixels.shape}, wanted (H, W) whole numbers")
+            raise DataError(f"{self.path(name)}: {key} is {pixels.dtype} {pixels.shape}, wanted (H, W) integers")
         return pixels
 
     def camera(self, name: str) -> NDArray[np.float32]:
         """Name of a text file of nine numbers -> (3,3) float32 pinhole matrix in pixels."""
         path = self.unchanged(name)
-        words = read_text(path).split()
+        fields = read_text(path).split()
         try:
-            matrix = np.array([float(word) for word in words], np.float32).reshape(3, 3)
+            matrix = np.array([float(field) for field in fields], np.float32).reshape(3, 3)
         except ValueError:
-            raise DataError(f"{path}: holds {len(words)} words, wanted the 9 numbers of a camera matrix") from None
+            raise DataError(f"{path}: holds {len(fields)} values, wanted the 9 numbers of a camera matrix") from None
         return check_camera(matrix, where=str(path))
 
     def _stamp(self, name: str) -> Stamp:
@@ -92,19 +95,19 @@ class Files:
     def _missing(self, name: str, error: OSError) -> DataError:
         return DataError(f"{self.path(name)}: {error.strerror or error}; {self._hint}")
 
-    def _bytes(self, name: str) -> bytes:
+    def _read_bytes(self, name: str) -> bytes:
         try:
             content = self.path(name).read_bytes()
         except OSError as error:
             raise self._missing(name, error) from None
-        self.unchanged(name)  # afterwards, so that a change while it was read is noticed too
+        self.unchanged(name)  # after reading, so that a change during it is noticed too
         return content
 
 
 def data_root(section: Data) -> Path:
-    """Where the data set of a section lies; a DataError if it does not say, or there is nothing."""
+    """The path of a section's data set; a DataError if it names none, or one that is missing."""
     if not section.root:
-        raise DataError("data.root is empty: say where the data lies with --data PATH")
+        raise DataError("data.root is empty: name the path of the data with --data PATH")
     if remote.is_remote(section.root):
         raise DataError(
             f"{section.root}: data.source={section.source} is read from a disk only; pack it with "
@@ -114,12 +117,12 @@ def data_root(section: Data) -> Path:
     try:
         os.stat(root)
     except OSError as error:
-        raise DataError(f"{root}: {error.strerror or error}; say where the data lies with --data PATH") from None
+        raise DataError(f"{root}: {error.strerror or error}; name the path of the data with --data PATH") from None
     return root
 
 
 def read_text(path: Path, *, kind: str = "text", hint: str = "") -> str:
-    """A file as text; a DataError if it is none. `kind` is what it should be, `hint` helps where it is not there."""
+    """A file as text; a DataError if it is not UTF-8. `kind` names it in errors, `hint` is advice for a missing one."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -134,13 +137,14 @@ def pinhole(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float32]:
 
 
 def check_camera(matrix: NDArray[np.float32], *, where: str) -> NDArray[np.float32]:
-    """(3,3) pinhole matrix -> itself; a DataError if no camera can be like that."""
+    """(3,3) pinhole matrix -> the same; a DataError if its numbers are not those of a camera."""
     if not (np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise DataError(f"{where}: focal lengths must be positive and all numbers of the camera finite")
     return matrix
 
 
-def _npy(content: bytes) -> Pixels | None:
+def _decode_npy(content: bytes) -> Pixels | None:
+    """The bytes of an .npy file -> its array; None if damaged. Pickled arrays, which can run a program, are refused."""
     try:
         array: Pixels = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError):
@@ -148,8 +152,9 @@ def _npy(content: bytes) -> Pixels | None:
     return array
 
 
-def _decode(content: bytes, flags: int) -> Pixels | None:
-    if not content:  # OpenCV raises on this one and returns None on any other garbage
+def _decode_image(content: bytes, flags: int) -> Pixels | None:
+    """The bytes of an image file -> (H,W) or (H,W,3) BGR; None if damaged"""
+    if not content:  # OpenCV raises on an empty buffer and returns None for any other garbage
         return None
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), flags)

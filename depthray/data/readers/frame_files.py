@@ -1,4 +1,4 @@
-"""Frames that are a few files each: what all forms of data sets made of single files have in common."""
+"""Frames that are a few files each: the common part of all forms of data sets made of single files."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ PAIR = ("image", "depth")
 
 
 class FrameRow(NamedTuple):
-    """One frame: its files by role, relative to the root, and what a list says of it."""
+    """One frame: its files by role, relative to the root, and what its list has about it."""
 
     frame: Frame
     files: tuple[str, ...]
     named: str = ""  # where the frame is listed, for errors: "nyu2_train.csv line 3"
-    camera: tuple[str, ...] = ()  # what is listed of its camera, as it is written
+    camera: tuple[str, ...] = ()  # its listed camera, as text
 
 
 class FrameFiles:
     """A data set of colour and depth files; a form adds what else it has. See `depthray.data.source.Source`."""
 
-    called: Mapping[str, str] = {"image": "rgb"}  # what users call the file of a key, where it is another word
+    called: Mapping[str, str] = {"image": "rgb"}  # the users' name for the file of a key, where it differs
     declared = False  # whether the recipe declares the encoding of depth, not the form
-    fingerprint_tag = (
-        "FrameFiles"  # fixed per form: checkpoints record fingerprints, so a class may be renamed, not this
-    )
+    # One a form, and never changed: checkpoints record fingerprints, so that a class may be renamed, but not this.
+    fingerprint_tag = "FrameFiles"
 
     def __init__(
         self,
@@ -55,20 +54,20 @@ class FrameFiles:
         self.rows = rows
         self.frames = [row.frame for row in rows]
         self.files = Files(root, hint=hint)
-        self.roles = roles  # what each file of a row is
-        self.notes = list(notes)  # what was left out, and why
+        self.roles = roles  # of the files of a row, in their order
+        self.notes = list(notes)  # the frames that were left out, and why
         self._encoding = encoding
-        self._facts = facts  # what else decides how frames are read, for the fingerprint
+        self._facts = facts  # anything else that decides how frames are read, for the fingerprint
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the frames, of how they are read, of what their files are called and how long they are."""
+        """SHA-256 of the frames, of how they are read, and of the names and sizes of their files."""
         digest = sha256(repr((self.fingerprint_tag, self._encoding, self.roles, self._facts)).encode())
         for index, row in enumerate(self.rows):
             try:
                 sizes = [self.files.size(name) for name in row.files]
             except DataError as error:
-                raise self._at(index, error) from None
+                raise self._name_row(index, error) from None
             digest.update(f"({_row_text(row)}, {sizes!r})".encode())
         return digest.hexdigest()
 
@@ -77,13 +76,13 @@ class FrameFiles:
         frame = self.frames[index]
         try:
             sample = self.arrays(index)
-            self.refuse_unlike_sizes(index, sample)
+            self.check_sizes(index, sample)
         except DataError as error:
-            raise self._at(index, error) from None
+            raise self._name_row(index, error) from None
         return cast("Sample", {**sample, "id": frame.id, "scene": frame.scene, "source": frame.source})
 
     def faults(self, index: int) -> list[str]:
-        """None: no whole number is odd, and other forms mark as unmeasured on purpose."""
+        """None: integers have no odd values, and other forms mark pixels as unmeasured on purpose."""
         return []
 
     def arrays(self, index: int) -> dict[str, Any]:
@@ -95,7 +94,7 @@ class FrameFiles:
         return self.metres(index, self.stored_depth(index))
 
     def stored_depth(self, index: int) -> Pixels:
-        """Frame -> depth in the numbers its file holds."""
+        """Frame -> (H,W) or (H,W,1) depth as stored, not yet metres"""
         return self.files.load(self.file(index, "depth"))
 
     def encoding(self, index: int) -> str:
@@ -110,7 +109,7 @@ class FrameFiles:
         return encodings.decode(stored, encoding, where=where)
 
     def odd_depth(self, index: int) -> list[str]:
-        """Frame -> which values of its depth are taken for unmeasured though they are not 0, as `faults` tells it."""
+        """Frame -> a fault if values of its depth are read as unmeasured although they are not 0."""
         odd = encodings.describe_odd_values(self.stored_depth(index))
         return [f"{self.path(index, 'depth')}: {odd} values, read as unmeasured"] if odd else []
 
@@ -119,21 +118,22 @@ class FrameFiles:
         return self.rows[index].files[self.roles.index(role)]
 
     def path(self, index: int, role: str) -> Path:
-        """Where a frame's file lies."""
+        """The path of a frame's file."""
         return self.files.path(self.file(index, role))
 
-    def refuse_unlike_sizes(self, index: int, sample: Mapping[str, Any]) -> None:
-        """Refuse a map of another height and width than the image."""
+    def check_sizes(self, index: int, sample: Mapping[str, Any]) -> None:
+        """Raise DataError for a map of another height and width than the image."""
         height, width = sample["image"].shape[:2]
         for key, other in sample.items():
             if key != "intrinsics" and other.shape[:2] != (height, width):
-                word, image = (self.called.get(name, name) for name in (key, "image"))
+                called, image = (self.called.get(name, name) for name in (key, "image"))
                 raise DataError(
-                    f"{self.path(index, key)}: size mismatch, {word} is {other.shape[1]}x{other.shape[0]} but {image} "
-                    f"is {width}x{height}; resize one of them (depth with nearest neighbour)"
+                    f"{self.path(index, key)}: size mismatch, {called} is {other.shape[1]}x{other.shape[0]} but "
+                    f"{image} is {width}x{height}; resize one of them (depth with nearest neighbour)"
                 )
 
-    def _at(self, index: int, error: DataError) -> DataError:
+    def _name_row(self, index: int, error: DataError) -> DataError:
+        """The error with the line of the list that named the files, which is what a user can correct."""
         named = self.rows[index].named
         return DataError(f"{error} (frame {index}, {named})") if named else error
 
@@ -144,10 +144,10 @@ def _row_text(row: FrameRow) -> str:
 
 
 def refuse_dtype(stored: Pixels, encoding: str, *, where: str) -> None:
-    """Refuse depth of another dtype than the form of its data set has."""
-    known = encodings.ENCODINGS[encoding]
-    if stored.dtype.name not in known.dtypes:
+    """Raise DataError for depth of another dtype than the form of its data set has."""
+    declared = encodings.ENCODINGS[encoding]
+    if stored.dtype.name not in declared.dtypes:
         raise DataError(
             f"{where}: depth is stored as {stored.dtype.name}, but in this form of data set it is "
-            f"{' or '.join(known.dtypes)}, {known.about}; name the form it really has with data.source"
+            f"{' or '.join(declared.dtypes)}, {declared.about}; name the form it really has with data.source"
         )

@@ -1,4 +1,4 @@
-"""HDF5 files of others: opened in each process for itself, and errors of the library told as what they are."""
+"""HDF5 files of published data sets: opened in each process by itself, with errors of the library translated."""
 
 from __future__ import annotations
 
@@ -35,34 +35,35 @@ class Hdf5:
 
 def open_file(path: Path) -> Any:
     """The file, open for reading."""
-    import h5py  # takes a while, and most data sets do without
+    import h5py  # takes a while to import, and most data sets do not need it
 
     return h5py.File(path, "r", locking=False)  # nobody writes, and some file systems have no locks
 
 
 @contextmanager
 def translate_hdf5_errors(path: Path) -> Iterator[None]:
-    """Turn what the library raises about a bad file into a DataError that names it."""
+    """Turn an error of the library about a bad file into a DataError that names the file."""
     try:
         yield
     except DataError:
         raise
     except KeyError as error:
-        raise DataError(f"{path}: lacks what this form of data set has: {_words(error)}") from None
+        raise DataError(f"{path}: lacks what this form of data set has: {_one_line(error)}") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or f'not a whole HDF5 file: {_words(error)}'}") from None
+        raise DataError(f"{path}: {error.strerror or f'not a complete HDF5 file: {_one_line(error)}'}") from None
+    # h5py raises any of these for a damaged file, depending on the byte that is wrong.
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(f"{path}: damaged, or not of this form: {_words(error)}") from None
+        raise DataError(f"{path}: damaged, or not of this form: {_one_line(error)}") from None
 
 
 def read_datasets(path: Path, *names: str) -> list[NDArray[Any]]:
-    """Some arrays of a small file, that is opened for them and closed again."""
+    """Some arrays of a small file, which is opened for them and closed again."""
     with translate_hdf5_errors(path), open_file(path) as file:
         return [np.asarray(file[name][()]) for name in names]
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file opens with HDF5's signature, by itself or behind the 512 bytes that MATLAB puts before it."""
+    """Whether a file opens with HDF5's signature, by itself or after the 512 bytes that MATLAB puts before it."""
     try:
         with path.open("rb") as file:
             head = file.read(520)
@@ -71,6 +72,6 @@ def is_hdf5(path: Path) -> bool:
     return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:])
 
 
-def _words(error: Exception) -> str:
-    """An error's own words, on one line."""
+def _one_line(error: Exception) -> str:
+    """The message of an error on one line; HDF5 writes some over many, with its stack."""
     return " ".join(str(error).strip("'\"").split())[:160]

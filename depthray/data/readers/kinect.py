@@ -1,6 +1,6 @@
-"""The Kinect of NYU Depth V2: its two cameras, and depth moved from where it was measured to where colour was seen.
+"""The Kinect of NYU Depth V2: its two cameras, and depth registered from the infrared camera to the colour camera.
 
-The numbers are the calibration published with the data set's own toolbox, for images of 640x480. Pixel centres lie at
+The numbers are the calibration published with the data set's own toolbox, for images of 640x480. Pixel centres are at
 whole numbers.
 """
 
@@ -30,10 +30,10 @@ class KinectCamera(NamedTuple):
     fy: float
     cx: float
     cy: float
-    distortion: tuple[float, float, float, float, float]  # k1, k2, p1, p2, k3 as OpenCV has them
+    distortion: tuple[float, float, float, float, float]  # k1, k2, p1, p2, k3 in the order of OpenCV
 
     def matrix(self, size: tuple[int, ...]) -> NDArray[np.float32]:
-        """(H,W) -> (3,3) float32 pinhole matrix of the whole view at that size."""
+        """(H,W) -> (3,3) float32 pinhole matrix of the full view at that size"""
         return scale_camera(pinhole(self.fx, self.fy, self.cx, self.cy), old=NATIVE, new=size)
 
 
@@ -65,37 +65,37 @@ MOVE = -np.array([2.5031875059141302e-02, -2.9342312935846411e-04, 6.62387470083
 def room_of(folder: str) -> str:
     """Name of a recording -> its room: 'cafe_0001b' is the second part of a recording of 'cafe_0001'.
 
-    Parts go to the same side of a split.
+    All parts have one scene and so are on one side of a split.
     """
     return re.sub(r"(?<=_\d{4})[a-z]$", "", folder)
 
 
 def undistort(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H,W,3) uint8 as recorded -> (H,W,3) uint8 as `COLOUR` without its distortion sees it."""
+    """(H,W,3) uint8 as recorded -> (H,W,3) uint8 as `COLOUR` without its distortion would see it."""
     across, down = _undistortion(image.shape[:2])
     return np.asarray(cv2.remap(image, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
 
 
 def register(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(H,W) metres seen by `INFRARED` -> (H,W) metres seen by `COLOUR` without distortion; the nearest one wins.
+    """(H,W) metres seen by `INFRARED` -> (H,W) metres seen by `COLOUR` without distortion; of several the nearest.
 
-    Each measurement goes to the one pixel it falls on, and none is made up in between.
+    Each measurement goes to the one pixel that it falls on; gaps between them stay unmeasured, not interpolated.
     """
     measured = (depth > 0) & (depth < RANGE)
     metres = depth[measured]
-    # Rays and offset come multiplied by the colour camera's matrix: column and row times distance, and distance.
+    # Rays and offset are already multiplied by the colour camera's matrix: column and row times distance, and distance.
     across, down, distance = (
         rays[measured] * metres + offset for rays, offset in zip(*_projection(depth.shape), strict=True)
     )
     ahead = distance > 0
-    rows, columns = (np.rint(place[ahead] / distance[ahead]).astype(np.int64) for place in (down, across))
+    rows, columns = (np.rint(axis[ahead] / distance[ahead]).astype(np.int64) for axis in (down, across))
     return _nearest(rows, columns, distance[ahead], shape=depth.shape)
 
 
 def _nearest(
     rows: NDArray[np.int64], columns: NDArray[np.int64], distance: Floats, *, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Pixels and distances (N,) -> (H,W) the smallest distance at each pixel, 0 where there is none."""
+    """(N,) pixels and metres -> (H,W) the smallest distance in metres at each pixel, 0 where there is none"""
     height, width = shape
     within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     buffer = np.full(height * width, np.inf, np.float32)
@@ -106,7 +106,7 @@ def _nearest(
 
 @cache
 def _projection(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(H,W) -> what a metre along each infrared pixel's ray adds to (3,H,W), and what the camera's place adds (3,)."""
+    """(H,W) -> (3,H,W) what a metre along each infrared pixel's ray adds, and (3,) what the camera's position adds."""
     height, width = shape
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 1, 2).astype(np.float64)
     lens = np.array(INFRARED.distortion)
@@ -119,7 +119,7 @@ def _projection(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np
 
 @cache
 def _undistortion(size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(H,W) -> two (H,W): column and row of the recorded image to look at."""
+    """(H,W) -> two (H,W): column and row of the recorded image to sample."""
     matrix, lens = COLOUR.matrix(size).astype(np.float64), np.array(COLOUR.distortion)
     across, down = cv2.initUndistortRectifyMap(matrix, lens, np.eye(3), matrix, size[::-1], cv2.CV_32FC1)
     return np.asarray(across, np.float32), np.asarray(down, np.float32)

@@ -1,6 +1,6 @@
-"""Arrays of numbers in MATLAB files of version 5, which is all that `splits.mat` has. No damage to one can crash this.
+"""Arrays of numbers in MATLAB files of version 5, which is all that `splits.mat` has. Damage to a file cannot crash it.
 
-The file is 128 bytes of header, then elements: type and length, four bytes each, the data, filled up to eight.
+The file is 128 bytes of header, then elements: type and length, four bytes each, the data, padded to eight.
 Short data shares the first eight with its type and length. A compressed element holds another one. An array is an
 element of elements: flags, shape, name, numbers. All of it is little-endian.
 """
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from depthray.errors import DataError
 
-HEADER, ORDER = 128, b"IM"  # length, and how it ends where numbers are little-endian
+HEADER, ORDER = 128, b"IM"  # length of the header, and its last bytes where numbers are little-endian
 ARRAY, COMPRESSED = 14, 15
 DTYPES = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
-LARGEST = 2**24  # bytes that may come out of a compressed element
+LARGEST = 2**24  # bytes a compressed element may have: a small file can hold one of many gigabytes
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -30,14 +30,14 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         content = path.read_bytes()
         if content[HEADER - len(ORDER) : HEADER] != ORDER:
             raise ValueError("no header of version 5")
-        return dict(_array(data) for kind, data in _flat(content[HEADER:]) if kind == ARRAY)
+        return dict(_array(data) for kind, data in _decompress(content[HEADER:]) if kind == ARRAY)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, StopIteration, struct.error, zlib.error) as error:
-        raise DataError(f"{path}: not a readable MATLAB file of version 5 ({error}); fetch it again") from None
+        raise DataError(f"{path}: not a readable MATLAB file of version 5 ({error}); download it again") from None
 
 
-def _flat(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _decompress(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Bytes -> type and data of each element, those in compressed ones too."""
     for kind, part in _elements(data):
         if kind == COMPRESSED:
@@ -48,17 +48,17 @@ def _flat(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Bytes -> type and data of each element in them."""
-    place = 0
-    while place < len(data):
-        kind, length = struct.unpack_from("<II", data, place)
-        start = place + 8
+    position = 0
+    while position < len(data):
+        kind, length = struct.unpack_from("<II", data, position)
+        start = position + 8
         if kind >> 16:  # the short form
-            kind, length, start = kind & 0xFFFF, kind >> 16, place + 4
+            kind, length, start = kind & 0xFFFF, kind >> 16, position + 4
         if start + length > len(data):
             raise ValueError("cut off")
         yield kind, data[start : start + length]
-        # Compressed elements are not filled up.
-        place = start + length if kind == COMPRESSED else -(-(start + length) // 8) * 8
+        # Compressed elements are not padded.
+        position = start + length if kind == COMPRESSED else -(-(start + length) // 8) * 8
 
 
 def _array(data: bytes) -> tuple[str, NDArray[Any]]:

@@ -1,8 +1,8 @@
 """The packed form of a data set: HDF5 files of frames of one size, uncompressed, one chunk a sample.
 
 Any HDF5 reader opens a shard. depthray itself does not use one, since the HDF5 library crashes on some damaged files:
-behind the HDF5 part comes an index, with a checksum, of where each sample lies. Samples are read right from the file,
-which is fast and safe from any number of processes. Each has a SHA-256 of its arrays, for `depthray data check`.
+after the HDF5 part comes an index, with a checksum, of the position of each sample. Samples are read directly from the
+file, which is fast and safe from any number of processes. Each has a SHA-256 of its arrays, for `depthray data check`.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ REPACK = "pack the data again with `depthray data pack`"
 
 
 class Shard(NamedTuple):
-    """What is known of a shard once it has been opened: enough to read any sample without HDF5."""
+    """The index of an opened shard: enough to read any sample without the HDF5 library."""
 
     path: Path
     frames: list[Frame]
     size: tuple[int, int]  # height, width
-    encoding: str  # of what is in metres
+    encoding: str  # of depth and sparse depth
     offsets: dict[str, NDArray[np.int64]]  # by key, of each frame, in bytes
     intrinsics: NDArray[np.float32] | None  # (N,3,3)
     digests: list[str]
     provenance: dict[str, Any]
-    stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where a use changes it
+    stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where each use changes it
 
 
 def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:
@@ -65,20 +65,23 @@ def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays
             array = sample[key]  # type: ignore[literal-required]
             if array.shape != (*size, *channels):
                 raise DataError(f"{where}: {key} has shape {array.shape}, but the image is {size[1]}x{size[0]}")
-            metres = key in METRES
-            arrays[key] = _steps(array, encoding) if metres else _whole(array, DTYPES[key], f"{where}: {key}")
+            if key in METRES:
+                arrays[key] = _quantise(array, encoding)
+            else:
+                arrays[key] = _narrow(array, DTYPES[key], f"{where}: {key}")
     if "intrinsics" in sample:
         arrays["intrinsics"] = sample["intrinsics"].astype("<f4")
     return arrays
 
 
 def to_millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """(H,W) float metres -> (H,W) uint16 millimetres; what 16 bits cannot say (beyond 65.535 m) is 0, unmeasured."""
-    return _steps(depth, ENCODING)
+    """(H,W) float metres -> (H,W) uint16 millimetres; beyond 65.535 m, the most that 16 bits hold, 0 = unmeasured."""
+    return _quantise(depth, ENCODING)
 
 
-def _steps(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
-    """(H,W) float metres -> (H,W) uint16 in the unit of the encoding; what 16 bits cannot say is 0."""
+def _quantise(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
+    """(H,W) float metres -> (H,W) uint16 in the unit of the encoding; 0 where 16 bits do not hold it."""
+    # Zero, not a clamp: a clamp would train the network on a wall at the end of the range.
     rounded = np.rint(
         np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * STEPS_PER_METRE[encoding]
     )
@@ -95,19 +98,19 @@ def sample_digest(arrays: Arrays) -> str:
 
 
 def content_digest(frames: Sequence[Frame], digests: Sequence[str]) -> str:
-    """SHA-256 of what frames hold and are called, in their order."""
+    """SHA-256 of the names and the arrays of frames, in their order."""
     return sha256(json.dumps([frames, digests]).encode()).hexdigest()
 
 
 def open_shard(path: Path) -> Shard:
-    """Read the index of a shard; whatever is not a whole, readable shard is a DataError."""
+    """Read the index of a shard; anything but a complete, readable shard is a DataError."""
     with translate_index_errors(path), path.open("rb") as file:
         status = os.fstat(file.fileno())
         return parse_shard(file, path, stamp=(status.st_size, status.st_mtime_ns))
 
 
 def parse_shard(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) -> Shard:
-    """What a shard, or only the end of it that holds its index, says of the shard that lies at `path`."""
+    """The index in a shard, or in only the end of one -> the shard at `path`."""
     index = _read_index(file, file.seek(0, os.SEEK_END))
     if index["version"] != VERSION:
         raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {REPACK}")
@@ -116,16 +119,16 @@ def parse_shard(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) ->
 
 @contextmanager
 def translate_index_errors(where: Path | str) -> Iterator[None]:
-    """Turn whatever goes wrong with reading an index into a DataError that names the shard."""
+    """Turn any error of reading an index into a DataError that names the shard."""
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError) as error:
         why = os_errors.reason(error) if isinstance(error, OSError) else str(error)
-        raise DataError(f"{where}: not a whole shard ({why}); remove it and {REPACK}") from None
+        raise DataError(f"{where}: not a complete shard ({why}); remove it and {REPACK}") from None
 
 
 def read_tail(tail: bytes) -> tuple[int, bytes]:
-    """The last bytes of a shard -> how long the index before them is, and its SHA-256."""
+    """The last bytes of a shard -> length in bytes and SHA-256 of the index before them."""
     magic, length, checksum = TAIL.unpack(tail) if len(tail) == TAIL.size else (b"", 0, b"")
     if magic != MAGIC:
         raise ValueError("cut off, changed by another program, or never a depthray shard")
@@ -141,8 +144,9 @@ def is_unaltered(shard: Shard, handle: int, row: int) -> bool:
 
 
 def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[Any]:
-    """One array of one sample, read from the open file `handle`."""
+    """One array of one sample as stored, (H,W) or (H,W,3), read from the open file `handle`."""
     array = np.empty((*shard.size, *CHANNELS[key]), DTYPES[key])
+    # pread moves no file position, which forked processes share.
     read = os.preadv(handle, [array.data], int(shard.offsets[key][index]))
     if read != array.nbytes:
         raise DataError(f"{shard.path}: ends in the middle of frame {index} '{shard.frames[index].id}'; {REPACK}")
@@ -153,7 +157,7 @@ def _read_index(file: BinaryIO, size: int) -> dict[str, Any]:
     file.seek(max(size - TAIL.size, 0))
     length, checksum = read_tail(file.read(TAIL.size))
     text = b""
-    if length <= size - TAIL.size:
+    if length <= size - TAIL.size:  # a damaged length must not become a request for that much memory
         file.seek(size - TAIL.size - length)
         text = file.read(length)
     if sha256(text).digest() != checksum:
@@ -166,7 +170,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> 
     height, width = index["size"]
     shard = Shard(
         path=path,
-        frames=[Frame(*words) for words in index["frames"]],
+        frames=[Frame(*fields) for fields in index["frames"]],
         size=(height, width),
         encoding=index.get("encoding", ENCODING),
         offsets={key: np.array(offsets, np.int64) for key, offsets in index["offsets"].items()},
@@ -178,7 +182,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> 
     for key, offsets in shard.offsets.items():
         end = stamp[0] - _nbytes(key, shard.size)
         if len(offsets) != len(shard.frames) or offsets.min() < 0 or offsets.max() > end:
-            raise ValueError(f"{key} lies outside the file")
+            raise ValueError(f"{key} is outside the file")
     return shard
 
 
@@ -186,10 +190,10 @@ def _nbytes(key: str, size: tuple[int, int]) -> int:
     return math.prod((*size, *CHANNELS[key])) * np.dtype(DTYPES[key]).itemsize
 
 
-def _whole(array: NDArray[Any], dtype: str, where: str) -> NDArray[Any]:
-    """Ids or colours (H,W[,3]) -> the same in a narrower dtype, refused where it does not hold them."""
+def _narrow(array: NDArray[Any], dtype: str, where: str) -> NDArray[Any]:
+    """(H,W) ids or (H,W,3) colours -> the same in a narrower dtype; a DataError where it does not hold them."""
     limits = np.iinfo(dtype)
     if array.dtype.kind not in "ubi" or array.min() < limits.min or array.max() > limits.max:
-        found = f"{array.dtype} {array.min()} to {array.max()}"
-        raise DataError(f"{where} has values {found}, but shards hold {limits.min} to {limits.max}")
+        values = f"{array.dtype} {array.min()} to {array.max()}"
+        raise DataError(f"{where} has values {values}, but shards hold {limits.min} to {limits.max}")
     return array.astype(dtype)

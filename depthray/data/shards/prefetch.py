@@ -1,6 +1,6 @@
-"""The shards that steps need, fetched one ahead of their first use, in the process that trains.
+"""Downloads the shards that steps need one ahead of their first use, in the process that trains.
 
-Loader processes are forked, and storage clients do not survive that: they only read what this process has brought.
+Loader processes are forked, and storage clients do not survive that: they only read what this process has downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def prefetch(source: Source, items: list[T], *, hold: bool) -> Iterable[T]:
-    """Steps or micro-batches of keys, the shards they need fetched ahead of them where they lie in a store."""
+    """Steps or micro-batches of keys in order; where the shards are remote, those they need are downloaded ahead."""
     if not (isinstance(source, ShardedSource) and source.remote):
         return items
     return prefetch_shards(source, items, [_indices(item) for item in items], hold=hold)
@@ -32,22 +32,23 @@ def _indices(keys: Any) -> list[int]:
 def prefetch_shards(
     source: ShardedSource, items: Sequence[T], frames: Sequence[list[int]], *, hold: bool
 ) -> Iterator[T]:
-    """The items in order; when one is given, the first shard beyond those of its frames is on its way.
+    """The items in order; when one is yielded, the download of the first shard beyond those of its frames has begun.
 
-    With `hold` an item is only given once the shards of its own frames are open here.
+    With `hold` an item is only yielded once the shards of its own frames are open in this process.
     """
     numbers = source.shard_numbers
     needs = [list(dict.fromkeys(numbers[each].tolist())) for each in frames]
+    # In order of first use. One worker thread: a second download would slow the one that is needed next.
     later = iter(dict.fromkeys(number for need in needs for number in need))
     seen: set[int] = set()
-    asked = 0
+    submitted = 0
     pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-fetch")
     try:
         for item, need in zip(items, needs, strict=True):
             seen.update(need)
-            for number in islice(later, len(seen) + 1 - asked):
-                pool.submit(_fetch, source, number)
-                asked += 1
+            for number in islice(later, len(seen) + 1 - submitted):
+                pool.submit(_download, source, number)
+                submitted += 1
             if hold:
                 source.hold(need)
             yield item
@@ -55,6 +56,6 @@ def prefetch_shards(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fetch(source: ShardedSource, number: int) -> None:
-    with suppress(DepthrayError):  # whoever reads the shard meets it too, and tells
-        source.fetch(number)
+def _download(source: ShardedSource, number: int) -> None:
+    with suppress(DepthrayError):  # reading the shard raises the same error, in the thread that can report it
+        source.download(number)

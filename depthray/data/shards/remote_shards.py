@@ -1,7 +1,7 @@
-"""Shards on an object store: their indexes are read in pieces, a shard is fetched whole into the cache of the node.
+"""Shards on an object store: indexes are read by themselves, a shard is downloaded completely into the node's cache.
 
-What a shard is called in the cache ends in the SHA-256 of its index, which holds that of every frame: a set that was
-packed anew under the same address never meets the files of the old one.
+The name of a shard in the cache ends in the SHA-256 of its index, which holds that of every frame: a set that was
+packed anew at the same address never uses the files of the old one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from depthray.data.shards import format
 from depthray.data.shards.format import TAIL, Shard
+from depthray.data.source import RESTART
 from depthray.errors import DataError, ResourceError
 from depthray.storage import cache, remote
 from depthray.storage.local import replace
@@ -47,31 +48,31 @@ class RemoteShards:
 
     def open(self, shard: Shard) -> int:
         """The shard in the cache, open for reading and safe from removal until it is closed."""
-        return self._cache.open(cache.CachedFile(shard.path, shard.stamp[0], lambda path: self._fetch(shard, path)))
+        return self._cache.open(cache.CachedFile(shard.path, shard.stamp[0], lambda path: self._download(shard, path)))
 
-    def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
+    def refuse_misfit(self, shards: Iterable[Shard]) -> None:
         """Raise ResourceError where the cache cannot hold these shards at once."""
-        self._cache.refuse_misfit({shard.path: shard.stamp[0] for shard in wanted})
+        self._cache.refuse_misfit({shard.path: shard.stamp[0] for shard in shards})
 
     def _read_index(self, name: str, size: int) -> Shard:
-        """A shard's index: from the cache where it is the one the shard has now, which its last bytes say."""
+        """A shard's index: from the cache where the checksum in the shard's last bytes is that of the cached one."""
         with format.translate_index_errors(f"{self._folder}/{name}"):
             tail = self._folder.read(name, start=max(size - TAIL.size, 0))
             length, checksum = format.read_tail(tail)
-            path = self._place(name, checksum)
-            index = _kept(path.with_suffix(".index"), checksum)
+            path = self._cache_path(name, checksum)
+            index = _read_cached_index(path.with_suffix(".index"), checksum)
             if not index:
                 index = self._folder.read(name, start=max(size - TAIL.size - length, 0))
-                _keep(path.with_suffix(".index"), index)
+                _cache_index(path.with_suffix(".index"), index)
             return format.parse_shard(io.BytesIO(index), path, stamp=(size, None))
 
-    def _place(self, name: str, checksum: bytes) -> Path:
+    def _cache_path(self, name: str, checksum: bytes) -> Path:
         folder = sha256(self._folder.url.encode()).hexdigest()[:16]
         return self._cache.root / folder / f"{name.removesuffix('.h5')}-{checksum.hex()[:16]}.h5"
 
-    def _fetch(self, shard: Shard, path: Path) -> None:
-        """Fetch a shard and see that it is whole and the one whose index was read."""
-        if os.getpid() != self._process:  # storage clients do not survive a fork; the parent brings what is read
+    def _download(self, shard: Shard, path: Path) -> None:
+        """Download a shard; check that it is complete and the one whose index was read."""
+        if os.getpid() != self._process:  # storage clients do not survive a fork; the parent process downloads
             raise ResourceError(f"{shard.path}: gone from the cache while it was used; raise {CACHE_GB}")
         name = self._names[shard.path]
         where = f"{self._folder}/{name}"
@@ -79,29 +80,29 @@ class RemoteShards:
             self._folder.download(name, path)
         except FileNotFoundError:
             raise DataError(f"{where}: no longer there; it was when the data set was opened") from None
-        found = format.open_shard(path)
-        if found.digests != shard.digests or found.frames != shard.frames:
-            raise DataError(f"{where}: changed since the data set was opened; start again on settled data")
-        _refuse_damaged(found, where)
+        downloaded = format.open_shard(path)
+        if downloaded.digests != shard.digests or downloaded.frames != shard.frames:
+            raise DataError(f"{where}: changed since the data set was opened; {RESTART}")
+        _refuse_damaged(downloaded, where)
 
 
-def _kept(path: Path, checksum: bytes) -> bytes:
-    """The end of a shard as it was kept, its index and the bytes behind; nothing where it is not there or damaged."""
+def _read_cached_index(path: Path, checksum: bytes) -> bytes:
+    """The cached end of a shard, its index and the bytes after it; empty where it is missing or damaged."""
     try:
-        found = path.read_bytes()
+        end = path.read_bytes()
     except OSError:
         return b""
-    return found if sha256(found[: -TAIL.size]).digest() == checksum else b""
+    return end if sha256(end[: -TAIL.size]).digest() == checksum else b""
 
 
-def _keep(path: Path, data: bytes) -> None:
+def _cache_index(path: Path, data: bytes) -> None:
     with translate_os_errors(path, to=ResourceError, doing="be written", advice=f"{{remedy}}, or set {CACHE}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, data)
 
 
 def _refuse_damaged(shard: Shard, where: str) -> None:
-    """Raise DataError for a fetched shard with a frame whose bytes are not those that were packed."""
+    """Raise DataError for a downloaded shard with a frame whose bytes are not those that were packed."""
     with shard.path.open("rb") as file:
         for row, frame in enumerate(shard.frames):
             if not format.is_unaltered(shard, file.fileno(), row):

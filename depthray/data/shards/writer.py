@@ -1,4 +1,4 @@
-"""Writes shards: the HDF5 part, the index behind it, and the name only when both are whole."""
+"""Writes shards: the HDF5 part, the index after it, and the final name only when both are complete."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RangeWriter:
         self._provenance = provenance
         self._capacity = capacity
         self._encoding = encoding
-        self._open: dict[Any, _Writer] = {}
+        self._open: dict[Any, _ShardWriter] = {}
 
     def __enter__(self) -> RangeWriter:
         with translate_write_errors(self._out):
@@ -59,29 +59,29 @@ class RangeWriter:
         shapes = tuple((key, array.shape) for key, array in arrays.items())
         if shapes not in self._open:
             temporary = self._out / f".tmp-{self._number:05d}-{uuid.uuid4().hex}"
-            self._open[shapes] = _Writer(temporary, arrays, self._capacity, encoding=self._encoding)
+            self._open[shapes] = _ShardWriter(temporary, arrays, self._capacity, encoding=self._encoding)
         self._open[shapes].add(frame, arrays)
 
     def finish(self, skipped: Iterable[str]) -> None:
-        """Complete the shards, in the order in which their shapes came, and note the frames that are not in them."""
+        """Complete the shards, in the order in which their shapes came, and record the frames that are not in them."""
         left_out = list(skipped)
         provenance = {**self._provenance, **({"skipped": left_out} if left_out else {})}
-        for place, shapes in enumerate(list(self._open)):
-            name = f"shard-{self._number:05d}{f'-{place}' if place else ''}.h5"
+        for index, shapes in enumerate(list(self._open)):
+            name = f"shard-{self._number:05d}{f'-{index}' if index else ''}.h5"
             self._open[shapes].finish(self._out / name, provenance)
             del self._open[shapes]
 
 
 def prepare_folder(out: Path) -> None:
-    """Make the folder of the shards, and remove what a call that was killed left there."""
+    """Create the folder of the shards, and remove the temporary files that a killed call left there."""
     with translate_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         for stale in out.glob(".tmp-*"):
             stale.unlink()
 
 
-class _Disk(io.FileIO):
-    """The file HDF5 writes to. HDF5 cannot cope with a full disk, so it is not told: the error is kept for `check`."""
+class _ShardFile(io.FileIO):
+    """The file HDF5 writes to. HDF5 crashes on a full disk, so an error is hidden from it and kept for `check`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
@@ -111,12 +111,12 @@ class _Disk(io.FileIO):
         return view.nbytes
 
     def check(self) -> None:
-        """Raise what went wrong."""
+        """Raise the first error of the file, if there was one."""
         if self._error is not None:
             raise self._error
 
 
-class _Writer:
+class _ShardWriter:
     """A shard being written under a temporary name."""
 
     def __init__(self, temporary: Path, arrays: Arrays, capacity: int, *, encoding: str) -> None:
@@ -126,7 +126,7 @@ class _Writer:
         self._frames: list[Frame] = []
         self._digests: list[str] = []
         with translate_write_errors(out):
-            self._disk = _Disk(self._temporary)
+            self._disk = _ShardFile(self._temporary)
         self._file = h5py.File(self._disk, "w")
         for key, array in arrays.items():
             self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
@@ -146,8 +146,8 @@ class _Writer:
         self._digests.append(sample_digest(arrays))
 
     def finish(self, path: Path, provenance: Mapping[str, Any]) -> None:
-        """Complete the file and give it its name: from then on it counts."""
-        self._write_words(provenance)
+        """Complete the file and give it its final name: from then on it is part of the set."""
+        self._write_texts(provenance)
         index = self._index(provenance)
         self._file.close()
         self._disk.close()
@@ -163,7 +163,8 @@ class _Writer:
         self._disk.close()
         self._temporary.unlink(missing_ok=True)
 
-    def _write_words(self, provenance: Mapping[str, Any]) -> None:
+    def _write_texts(self, provenance: Mapping[str, Any]) -> None:
+        """The facts of the frames and of the shard, for readers that know HDF5 but not the index."""
         for data in self._file.values():
             data.resize(self.count, axis=0)
         for position, name in enumerate(Frame._fields):
@@ -199,14 +200,14 @@ def translate_write_errors(path: Path) -> AbstractContextManager[None]:
 
 
 def _offsets(data: Any) -> list[int]:
-    """Where the bytes of each sample begin in the file."""
+    """The position of each sample in the file, in bytes."""
     offsets = [-1] * len(data)
     data.id.chunk_iter(lambda chunk: offsets.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
     return offsets
 
 
 def _append(path: Path, index: dict[str, Any]) -> None:
-    """Put the index behind the HDF5 part, where HDF5 does not look."""
+    """Append the index to the HDF5 part, where the HDF5 library does not read."""
     text = json.dumps(index, sort_keys=True).encode()
     with path.open("ab") as file:
         file.write(text + TAIL.pack(MAGIC, len(text), sha256(text).digest()))
@@ -215,6 +216,7 @@ def _append(path: Path, index: dict[str, Any]) -> None:
 
 
 def _sync(folder: Path) -> None:
+    """fsync a folder, without which a new name in it may be lost in a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)

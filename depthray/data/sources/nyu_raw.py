@@ -63,7 +63,7 @@ class NyuRaw(FrameFiles):
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key: depth moved onto colour."""
         arrays = super().arrays(index)
-        self.refuse_unlike_sizes(index, arrays)
+        self.check_sizes(index, arrays)
         return {
             "image": kinect.undistort(arrays["image"]),
             "depth": kinect.register(arrays["depth"]),

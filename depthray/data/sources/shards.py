@@ -17,9 +17,9 @@ from depthray.data import encodings
 from depthray.data.readers.files import data_root
 from depthray.data.shards import format
 from depthray.data.shards.format import Shard
-from depthray.data.source import keys_to_read
+from depthray.data.source import RESTART, keys_to_read
 from depthray.errors import DataError
-from depthray.storage import remote as storage
+from depthray.storage.remote import is_remote
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
@@ -31,8 +31,8 @@ MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=sha
 
 def open_source(section: Data) -> Shards:
     """The shards at `section.root`: a folder, one file, or the address of either."""
-    if storage.is_remote(section.root):
-        from depthray.data.shards.remote_shards import RemoteShards
+    if is_remote(section.root):
+        from depthray.data.shards.remote_shards import RemoteShards  # imports pyarrow
 
         return Shards(RemoteShards(section.root), keys_to_read(section), remote=True)
     return Shards(LocalShards(data_root(section)), keys_to_read(section))
@@ -44,15 +44,15 @@ def fits(root: Path) -> bool:
 
 
 class ShardStore(Protocol):
-    """Where shards lie."""
+    """Where shards are stored: a local folder or an object store."""
 
     shards: list[Shard]
 
     def open(self, shard: Shard) -> int:
-        """A shard, open for reading; a DataError where it is gone."""
+        """A file descriptor of a shard, open for reading; a DataError where it is gone."""
 
-    def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
-        """Raise ResourceError where there is no room for these shards at once."""
+    def refuse_misfit(self, shards: Iterable[Shard]) -> None:
+        """Raise ResourceError where there is no space for these shards at once."""
 
 
 class LocalShards:
@@ -65,18 +65,18 @@ class LocalShards:
         self.shards = [format.open_shard(path) for path in paths]
 
     def open(self, shard: Shard) -> int:
-        """A shard, open for reading."""
+        """A file descriptor of a shard, open for reading."""
         try:
             return os.open(shard.path, os.O_RDONLY)
         except OSError as error:
             raise DataError(f"{shard.path}: {error.strerror}; it was there when the data set was opened") from None
 
-    def refuse_misfit(self, wanted: Iterable[Shard]) -> None:
-        """Nothing: they are there."""
+    def refuse_misfit(self, shards: Iterable[Shard]) -> None:
+        """Do nothing: local shards need no further space."""
 
 
 class _Handle:
-    """An open file, closed when nobody holds it any more."""
+    """An open file that is closed with its last reference: a read may be using one that has left the list."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -88,11 +88,11 @@ class _Handle:
 class Shards:
     """A data set of shards. See `depthray.data.source.Source` and `Sharded`."""
 
-    def __init__(self, where: ShardStore, keys: frozenset[str], *, remote: bool = False) -> None:
+    def __init__(self, store: ShardStore, keys: frozenset[str], *, remote: bool = False) -> None:
         self.remote = remote
-        self._where, self._shards = where, where.shards
+        self._store, self._shards = store, store.shards
         self._ends = list(accumulate(len(shard.frames) for shard in self._shards))
-        self._handles: dict[int, _Handle] = {}  # the one used last is the last
+        self._handles: dict[int, _Handle] = {}  # in the order of their last use
         self.frames = [frame for shard in self._shards for frame in shard.frames]
         self.keys = keys.intersection(*(_keys(shard) for shard in self._shards))
 
@@ -101,7 +101,7 @@ class Shards:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the frames and their order, however they are cut into shards."""
+        """SHA-256 of the frames and their order, independent of how they are cut into shards."""
         return format.content_digest(self.frames, [digest for shard in self._shards for digest in shard.digests])
 
     @property
@@ -109,22 +109,22 @@ class Shards:
         """The number of the shard of each frame."""
         return np.repeat(np.arange(len(self._shards)), [len(shard.frames) for shard in self._shards])
 
-    def fetch(self, number: int) -> None:
-        """Have a shard on this node, for reading it soon."""
-        os.close(self._where.open(self._shards[number]))
+    def download(self, number: int) -> None:
+        """Download a shard to this node where it is remote, for reading it soon."""
+        os.close(self._store.open(self._shards[number]))
 
     def hold(self, numbers: Iterable[int]) -> None:
-        """Have shards on this node, and open here, so that processes forked from this one can read them as well."""
+        """Open shards in this process, so that processes forked from it can read them as well."""
         for number in numbers:
             self._open(number)
 
     def refuse_misfit(self, numbers: Iterable[int]) -> None:
-        """Raise ResourceError where this node has no room for these shards at once."""
-        self._where.refuse_misfit(self._shards[number] for number in numbers)
+        """Raise ResourceError where this node has no space for these shards at once."""
+        self._store.refuse_misfit(self._shards[number] for number in numbers)
 
     def read(self, index: int) -> Sample:
         """Read one frame."""
-        number, row = self._place(index)
+        number, row = self._locate(index)
         shard, handle = self._shards[number], self._open(number)
         frame = shard.frames[row]
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
@@ -138,36 +138,36 @@ class Shards:
 
     def encoding(self, index: int) -> str:
         """How the depth of a frame is stored."""
-        return self._shards[self._place(index)[0]].encoding
+        return self._shards[self._locate(index)[0]].encoding
 
     def stored_depth(self, index: int) -> NDArray[Any]:
-        """(H,W) depth of a frame in the numbers its shard holds."""
-        number, row = self._place(index)
+        """Frame -> (H,W) depth as stored in its shard, not yet metres"""
+        number, row = self._locate(index)
         return format.read_stored(self._shards[number], self._open(number).number, row, key="depth")
 
     def faults(self, index: int) -> list[str]:
-        """Whether the bytes are still those that were packed."""
-        number, row = self._place(index)
+        """The fault of a frame whose bytes are no longer those that were packed."""
+        number, row = self._locate(index)
         shard, handle = self._shards[number], self._open(number)
         if format.is_unaltered(shard, handle.number, row):
             return []
         return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {format.REPACK}"]
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """Number of a frame -> number of its shard and of its row in there."""
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Index of a frame -> number of its shard, and its row in that shard."""
         number = bisect_right(self._ends, index)
         return number, index - self._ends[number] + len(self._shards[number].frames)
 
     def _open(self, number: int) -> _Handle:
         shard = self._shards[number]
-        handle = self._handles.pop(number, None) or _Handle(self._where.open(shard))
+        handle = self._handles.pop(number, None) or _Handle(self._store.open(shard))
         self._handles[number] = handle
-        for longest_unused in list(self._handles)[:-MOST_OPEN]:
-            self._handles.pop(longest_unused, None)
+        for least_recent in list(self._handles)[:-MOST_OPEN]:
+            self._handles.pop(least_recent, None)
         size, changed = shard.stamp
         status = os.fstat(handle.number)
         if status.st_size != size or changed not in (None, status.st_mtime_ns):
-            raise DataError(f"{shard.path}: changed since the data set was opened; start again on settled data")
+            raise DataError(f"{shard.path}: changed since the data set was opened; {RESTART}")
         return handle
 
 
@@ -176,7 +176,7 @@ def _keys(shard: Shard) -> frozenset[str]:
 
 
 def _from_stored(key: str, stored: Any, shard: Shard) -> Any:
-    """A stored array (H,W[,3]) -> as a sample has it: float32 metres, int32 ids, uint8 otherwise."""
+    """(H,W) or (H,W,3) as stored -> as in a sample: float32 metres, int32 ids, uint8 otherwise."""
     if key in format.METRES:
         return encodings.decode(stored, shard.encoding, where=str(shard.path))
     return stored.astype(np.int32) if key in IDS else stored

@@ -126,11 +126,11 @@ def test_fewer_frames_than_workers(fails: Fails, tmp_path: Path, data: Path, mon
 
 
 SHARD_HARMS: list[tuple[Harm, str]] = [
-    (cut, "not a whole shard (cut off"),
-    (lambda path: path.write_bytes(b""), "not a whole shard (cut off"),
-    (lambda path: flip(path, 0.999), "not a whole shard (its index is damaged)"),
-    (lambda path: (path.unlink(), path.mkdir()), "not a whole shard (Is a directory)"),
-    (link_to_itself, "not a whole shard (Too many levels"),
+    (cut, "not a complete shard (cut off"),
+    (lambda path: path.write_bytes(b""), "not a complete shard (cut off"),
+    (lambda path: flip(path, 0.999), "not a complete shard (its index is damaged)"),
+    (lambda path: (path.unlink(), path.mkdir()), "not a complete shard (Is a directory)"),
+    (link_to_itself, "not a complete shard (Too many levels"),
 ]
 
 
