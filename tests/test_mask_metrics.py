@@ -222,7 +222,9 @@ def place_of(words):
     recipe = load("demo", words)
     source = Figures(("image", "mask"))
     frames = SimpleNamespace(
-        source=source, fixed=lambda: [0, 6], val_batches=lambda: eval_batches(source, range(COUNT), DATA, batch_size=4)
+        source=source,
+        fixed_frames=lambda: [0, 6],
+        val_batches=lambda: eval_batches(source, range(COUNT), DATA, batch_size=4),
     )
     return recipe, SimpleNamespace(model=Masks(), predictor=Masks(), device=CPU), frames
 

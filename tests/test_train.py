@@ -233,7 +233,7 @@ def test_a_run_of_no_epochs_is_a_scored_checkpoint_of_the_weights_as_they_came(t
     lines: list[dict[str, object]] = []
     prepare(run, made, resume=False)
     [epoch] = record(made, run, CPU, show=lines.append)
-    assert epoch.number == epoch.step == 0 and epoch.ended == "no epochs asked for"
+    assert epoch.number == epoch.step == 0 and epoch.ended == "no epochs requested"
     best, scores = summary(run)
     assert best.name == "epoch-0000-step-00000000"
     assert math.isfinite(scores["abs_rel"]) and scores["abs_rel"] == epoch.metrics["abs_rel"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from depthray.losses import _masked
-from depthray.losses._masked import error, keep_valid, log_error, mean, root
+from depthray.losses._masked import error, keep_valid, ln, log_error, mean, root
 
 LEAST_SHARE = 1e-4  # below it, as above 1 minus it, the cross-entropy of a share continues as its tangent
 
@@ -43,7 +42,7 @@ def berhu(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """
     size = error(depth, truth, valid=valid).abs()
     threshold = 0.2 * size.detach().amax(dim=(1, 2, 3), keepdim=True)
-    divisor = 2 * threshold.clamp(min=torch.finfo(torch.float32).tiny)
+    divisor = 2 * threshold.clamp(min=torch.finfo(torch.float32).tiny)  # a perfect image has threshold 0
     far = torch.where(size > threshold, (size.square() + threshold.square()) / divisor, size)
     return mean(far, valid)
 
@@ -72,7 +71,7 @@ def depth_bce(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float
     """
     share = keep_valid(depth, valid, other=depth_range / 2) / depth_range
     target = (keep_valid(truth, valid) / depth_range).clamp(0, 1)
-    near, far = (_masked.ln(side, least=LEAST_SHARE) for side in (share, 1 - share))
+    near, far = (ln(side, least=LEAST_SHARE) for side in (share, 1 - share))
     return mean(-target * near - (1 - target) * far, valid)
 
 

@@ -85,6 +85,7 @@ def resize_nearest(values: Tensor, size: Sequence[int]) -> Tensor:
     """(B,1,H,W) float or bool -> (B,1,h,w), each pixel the original one nearest to its centre."""
     if tuple(values.shape[-2:]) == tuple(size):
         return values
+    # Interpolated depth would put surfaces between foreground and background. Plain "nearest" shifts maps.
     resized = functional.interpolate(values.float(), size=tuple(size), mode="nearest-exact")
     return resized.bool() if values.dtype == torch.bool else resized
 
@@ -98,6 +99,7 @@ def resize_area(values: Tensor, size: Sequence[int]) -> Tensor:
 
 def scale_camera(intrinsics: Tensor, *, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """(B,3,3) in pixels of the old (H,W) -> (B,3,3) in pixels of the new; pixel centres are at whole numbers."""
+    # With centres at whole numbers the image begins at -1/2, which is where the shift of the centre comes from.
     y, x = (after / before for after, before in zip(new, old, strict=True))
     scale = intrinsics.new_tensor([x, y, 1.0]).view(3, 1)
     move = intrinsics.new_tensor([[0, 0, (x - 1) / 2], [0, 0, (y - 1) / 2], [0, 0, 0]])

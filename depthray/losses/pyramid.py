@@ -47,6 +47,7 @@ def downsample(truth: Tensor, *, valid: Tensor, size: Sequence[int]) -> tuple[Te
     share = resize_area(valid.float(), size)  # of valid pixels in each pixel of (h,w)
     summed = resize_area(keep_valid(truth, valid), size)
     counted = share > 0
+    # The mean over valid pixels is the sum's share over the valid share; 1 avoids 0 / 0 and its gradient.
     return torch.where(counted, summed / torch.where(counted, share, 1.0), 0.0), counted
 
 

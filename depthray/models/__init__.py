@@ -55,7 +55,7 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
             raise DataError(f"the network needs '{key}' (data.inputs), and the data set has none; use data that has it")
     height, width = values[network.inputs[0]].shape[-2:]
     padded = tuple(math.ceil(side / network.stride) * network.stride for side in (height, width))
-    if padded == (height, width):
+    if padded == (height, width):  # the usual case, without copies
         prediction: Prediction = model(batch)
         return prediction
     values.update({key: _pad(values[key], padded) for key in network.inputs})
@@ -93,6 +93,7 @@ def _crop(prediction: Prediction, *, share: tuple[float, float]) -> Prediction:
     """Cut every map (B,1,H,W) back to the share that came from the input."""
 
     def cut(values: Tensor) -> Tensor:
+        # Rounded first: 23 / 42 * 42 is a little above 23 in floats, which ceil would make 24.
         height, width = (math.ceil(round(part * side, 6)) for part, side in zip(share, values.shape[-2:], strict=True))
         return values[..., :height, :width]
 

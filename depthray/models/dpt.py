@@ -88,6 +88,7 @@ class Scratch(nn.Module):
 
     def __init__(self, levels: tuple[int, ...], channels: int) -> None:
         super().__init__()
+        # Named as published: these are the keys of the weights.
         for number, count in enumerate(levels, start=1):
             setattr(self, f"layer{number}_rn", nn.Conv2d(count, channels, 3, padding=1, bias=False))
             setattr(self, f"refinenet{number}", FeatureFusionBlock(channels, joins=number < len(levels)))
@@ -99,6 +100,7 @@ class Scratch(nn.Module):
     def forward(self, levels: list[Tensor], *, size: tuple[int, int]) -> Tensor:
         """four levels (B,c,h,w), finest first -> (B,1,H,W) logits of `size`"""
         even = [getattr(self, f"layer{number}_rn")(level) for number, level in enumerate(levels, start=1)]
+        # Each level is upsampled to the size of the next finer one, the finest to twice its own.
         sizes = [
             (2 * even[0].shape[-2], 2 * even[0].shape[-1]),
             *((level.shape[-2], level.shape[-1]) for level in even),

@@ -45,6 +45,7 @@ class Adan(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            # Frozen parameters and those of unused outputs have no gradient.
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if parameters:
                 _update(parameters, [self._state(parameter) for parameter in parameters], group)

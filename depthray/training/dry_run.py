@@ -35,6 +35,7 @@ def check_model(recipe: Recipe, *, pretrained: bool) -> None:
     With `pretrained`, the initial weights are read (and downloaded) as well, and must fit.
     """
     with torch.device("meta"), warnings.catch_warnings():
+        # Torch warns that loading into meta tensors does nothing; that keys and shapes fit is all that is checked.
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         network = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained)
     check_targets(network, recipe)
@@ -77,6 +78,7 @@ def cache_key(recipe: Recipe) -> Recipe:
     return Recipe(
         data=recipe.data,
         model=recipe.model,
+        # Which terms there are matters, their weights do not; of the optimiser only what may not exist in a network.
         loss=recipe.loss.model_copy(update=dict.fromkeys(recipe.loss.terms, 1.0)),
         optim=Optim(name=section.name, encoder_lr=0.5 if section.encoder_lr != 1 else 1.0),
         curriculum=recipe.curriculum,

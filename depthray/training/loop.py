@@ -168,7 +168,7 @@ def _score_untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     _keep_best(recipe, state, scores)
     state.position.seconds += time.perf_counter() - started
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
-    return Epoch(0, 0, {**scores, **rest}, rows, ended="no epochs asked for")
+    return Epoch(0, 0, {**scores, **rest}, rows, ended="no epochs requested")
 
 
 def _keep_best(recipe: Recipe, state: State, scores: dict[str, float]) -> float:

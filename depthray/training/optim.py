@@ -68,7 +68,7 @@ def _phase(recipe: Recipe, step: int, *, steps_per_epoch: int) -> tuple[Schedule
     """Schedule and peak rate of the phase of a step, the step counted from its start, and the steps it has."""
     first = recipe.train.epochs * steps_per_epoch
     if recipe.finetune.epochs and step >= first:
-        section = recipe.finetune
+        section = recipe.finetune  # counted from its own start: it has a warm-up of its own
         return section.schedule, section.lr, step - first, section.epochs * steps_per_epoch
     return recipe.optim.schedule, recipe.optim.lr, step, first
 

@@ -45,6 +45,7 @@ class Precision:
 def fastest(device: torch.device) -> torch.dtype:
     """The format in which the device multiplies fastest without losing training."""
     if device.type == "cuda":
+        # Tensor cores compute in bf16 since Ampere (8), in fp16 since Volta (7); before, float32 is as fast.
         major, _ = torch.cuda.get_device_capability(device)
         if major >= 8:
             return torch.bfloat16
@@ -58,4 +59,5 @@ def _cpu_has_bf16() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore")
     except OSError:
         return False
+    # Without these instructions bf16 is emulated, which is slower than float32.
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -38,6 +38,7 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     models.check(recipe.model, where=where)
     protocols.check(recipe.eval.protocol, where=where)
     sources.check(recipe.data, where=where)
+    # Last: these look at several sections at once and may assume that all they name exists.
     if training:
         for check_one in (_check_monitor, _check_range, _check_stages):
             check_one(recipe, where=where)
@@ -87,6 +88,7 @@ def _farthest(recipe: Recipe) -> float | None:
 
 def _check_stages(recipe: Recipe, *, where: str) -> None:
     """Every stage of the weights of scales must be one that loss.multiscale can take."""
+    # Found here, not at the epoch at which a stage begins.
     wanted, stages = len(recipe.loss.multiscale_weights), recipe.curriculum.scale_weights
     if stages and not recipe.loss.multiscale:
         raise UsageError(f"{where}: curriculum.scale_weights are weights of loss.multiscale, which is 0; set it too")

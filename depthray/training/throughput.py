@@ -45,7 +45,7 @@ class ThroughputMeter:
 
     def add(self, result: StepResult, *, lr: float, waited: float, took: float) -> None:
         """Count one step."""
-        if math.isfinite(result.loss):
+        if math.isfinite(result.loss):  # a skipped step took time but has no loss
             self.losses.append(result.loss)
         self.images += self.batch_size
         self.waited += waited
@@ -83,4 +83,4 @@ def memory_gib(device: torch.device) -> float:
     """Peak memory of this process: on the GPU if it has one, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB

@@ -147,7 +147,7 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
 def build_encoder(name: str, inputs: tuple[str, ...], *, pretrained: bool | str = False) -> Encoder:
     """The encoder of ENCODERS with its weights, its first convolution as wide as the inputs."""
     encoder = ENCODERS[name]()
-    if pretrained:
+    if pretrained:  # before widening: the weights are of an RGB image
         load_weights(encoder, name, pretrained)
     encoder.widen(inputs)
     return encoder
@@ -179,6 +179,6 @@ def widen(convolution: nn.Conv2d, inputs: tuple[str, ...]) -> nn.Conv2d:
         wide.bias = convolution.bias
     if image is not None:
         with torch.no_grad():
-            wide.weight.zero_()
+            wide.weight.zero_()  # further inputs change nothing at first, so that pretrained features survive
             wide.weight[:, image] = convolution.weight
     return wide
