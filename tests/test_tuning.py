@@ -1,4 +1,4 @@
-"""A search without a cluster: what is refused, what a searcher and a scheduler are told, what is kept on disk."""
+"""A search without a cluster: what is refused, what searchers and schedulers receive, what is stored on disk."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from depthray.runs import progress
 from tuning import command, plan, schedulers
 from tuning.proposals import TPESearcher
 from tuning.recorder import Recorder
-from tuning.records import REWOUND, Trial, curve, read_search, read_trials
+from tuning.records import SearchLimits, Trial, curve, read_search, read_trials
 from tuning.search import points, slots
 from tuning.space.space import parse
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
-from tuning.trial_limits import SearchLimits
 
 SPACE = parse({"optim.lr": {"loguniform": [1e-4, 1e-2]}, "augment.hue": {"choice": [0, 0.05]}}, where="here")
 WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8"]
@@ -51,7 +50,7 @@ def proposals(**changes: Any) -> TPESearcher:
         (["--workers-per-trial", "2", "--gpus-per-worker", "0.5"], "part of a GPU is for trials of one worker"),
         (["--search", "grid", "--space", "learning-rate"], "optim.lr: a grid needs single values"),
         (["--scheduler", "pbt"], "--search random"),
-        (["--scheduler", "pbt", "--search", "random", "--space", "SIZES"], "which data.size does not bear"),
+        (["--scheduler", "pbt", "--search", "random", "--space", "SIZES"], "which is impossible for data.size"),
         (["--space", "WRONG"], "unknown key 'optim.rl'"),
         (["--space", "EMPTY"], "optim.lr"),
         (["--space", "SEED"], "seed"),
@@ -61,7 +60,7 @@ def proposals(**changes: Any) -> TPESearcher:
         (["train.epohcs=3"], "did you mean 'epochs'"),
     ],
 )
-def test_what_is_mistaken_is_said_before_anything_starts(
+def test_mistakes_are_reported_before_anything_starts(
     flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {
@@ -85,14 +84,14 @@ def test_what_is_mistaken_is_said_before_anything_starts(
 def test_a_folder_with_a_search_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = searches.make(tmp_path / "search")
     assert main(["tune", *WORDS, "--out", str(folder)]) == 2
-    assert f"go on with --resume {folder}" in capsys.readouterr().err
+    assert f"continue it with --resume {folder}" in capsys.readouterr().err
     assert main(["tune", "--resume", str(tmp_path)]) == 2
     assert "holds no search" in capsys.readouterr().err
     assert main(["tune", "demo", "--resume", str(folder)]) == 2
-    assert "leave out the others" in capsys.readouterr().err
+    assert "leave out others" in capsys.readouterr().err
 
 
-def test_budgets_may_change_when_a_search_is_taken_up_and_nothing_else(tmp_path: Path) -> None:
+def test_only_budgets_may_change_when_a_search_is_resumed(tmp_path: Path) -> None:
     folder = searches.make(tmp_path / "search", trials=4)
     (folder / "space.yaml").write_text("optim.lr: {loguniform: [1e-4, 1e-2]}\n", encoding="utf-8")
     (folder / "recipe.yaml").write_text("data: {source: synthetic, size: [32, 64], frames: 48}\n", encoding="utf-8")
@@ -129,7 +128,7 @@ def test_points_by_chance_depend_on_the_seed_alone(tmp_path: Path) -> None:
     assert points(replace(asked, searcher="tpe"), SPACE) == []
 
 
-def test_tpe_is_told_of_ends_stops_failures_and_of_what_was_before() -> None:
+def test_tpe_receives_ends_stops_failures_and_earlier_trials() -> None:
     found = proposals(numbers=range(4))
     found.add({"optim.lr": 1e-3, "augment.hue": 0.05}, [(1, 0.5), (2, 0.3)], [0.3])
     found.add({"optim.lr": 9e-3, "augment.hue": 0}, [(1, 0.9)], None)
@@ -151,14 +150,14 @@ def test_tpe_is_told_of_ends_stops_failures_and_of_what_was_before() -> None:
     assert told[2].value == 0.2, "a trial is worth its best epoch, whose checkpoint it ends with"
 
 
-def test_a_trial_that_tells_of_one_epoch_only_is_worth_that_epoch() -> None:
+def test_a_trial_that_reports_one_epoch_only_is_worth_that_epoch() -> None:
     found = proposals(numbers=range(1))
     found.suggest("t0")
     found.on_trial_complete("t0", {"epoch": 3, OBJECTIVE: 0.25, FINISHED: True})
     assert found.study.get_trials()[0].value == 0.25
 
 
-def test_waiting_tasks_come_first_and_the_recipe_as_it_is_teaches_nothing() -> None:
+def test_waiting_tasks_come_first_and_the_baseline_is_no_trial_of_the_study() -> None:
     waiting = [
         {"name": "default", "words": {}, "judged": False},
         {"name": "0007", "words": {"optim.lr": 2e-3, "augment.hue": 0.05}, "judged": True},
@@ -201,7 +200,7 @@ def test_words_of_a_population_stay_within_the_space() -> None:
 def test_a_curve_leaves_out_what_a_rewind_made_void_and_a_line_cut_short(tmp_path: Path) -> None:
     for epoch, score in ((1, 0.5), (2, 0.4), (3, 0.3)):
         progress.append(tmp_path, {"kind": "epoch", "epoch": epoch, "abs_rel": score})
-    progress.append(tmp_path, {"kind": REWOUND, "epoch": 1, "text": "goes on from epoch 1 of another trial"})
+    progress.append(tmp_path, {"kind": progress.REWOUND, "epoch": 1, "text": "goes on from epoch 1 of another trial"})
     progress.append(tmp_path, {"kind": "epoch", "epoch": 2, "abs_rel": math.nan})
     with (tmp_path / progress.FILE).open("a") as file:
         file.write('{"kind": "epo')

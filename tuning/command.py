@@ -12,90 +12,87 @@ from pathlib import Path
 from cluster.session import ray_cluster
 from depthray.cli import submit_flags
 from tuning import plan, search
-from tuning.records import ENDED, Search, Trial, read_trials, write_search
+from tuning.records import ENDED, Search, SearchLimits, Trial, read_trials, write_search
 from tuning.report import build
 from tuning.space import space
-from tuning.trial_limits import SearchLimits
+from tuning.study.study import COSTS, Study
 
 
 def main(argv: list[str]) -> int:
-    """Search, or go on with a search, and say what was found."""
+    """Start or resume a search, and report its result."""
     args = build_parser().parse_intermixed_args(argv)
-    asked = plan.resume(args) if args.resume else plan.begin(args)
-    folder, found = asked.folder, asked.search
-    limits = SearchLimits(found.hours and time.time() + found.hours * 3600, found.gpu_hours * 3600)
-    with ray_cluster(args.address, workers=1, dashboard=found.workers > 1):
-        found = plan.fit_to_cluster(found, concurrent=args.concurrent, cpus=args.cpus_per_worker)
-        write_search(folder, found)
-        _leave_on_sigterm()
-        _print_plan(folder, found, asked.space)
-        search.explore(folder, found, asked.space, limits=limits, say=_print)
+    folder, settings, searched = plan.resume(args) if args.resume else plan.begin(args)
+    limits = SearchLimits(settings.hours and time.time() + settings.hours * 3600, settings.gpu_hours * 3600)
+    with ray_cluster(args.address, workers=1, dashboard=settings.workers > 1):
+        settings = plan.fit_to_cluster(settings, concurrent=args.concurrent, cpus=args.cpus_per_worker)
+        write_search(folder, settings)
+        _interrupt_on_sigterm()
+        _print_plan(folder, settings, searched)
+        search.explore(folder, settings, searched, limits=limits, report=_print)
         if not _count_unfinished(folder, "default", "search"):
-            search.confirm(folder, found, _trials_to_repeat(folder, found), limits=limits, say=_print)
+            search.confirm(folder, settings, _trials_to_repeat(folder, settings), limits=limits, report=_print)
     left = _count_unfinished(folder, "default", "search", "repeat")
-    write_search(folder, replace(found, ended=0.0 if left else time.time()))
+    write_search(folder, replace(settings, ended=0.0 if left else time.time()))
     _print("")
     build.main([str(folder)])
     if left:
         why = "the limit is reached" if limits.reached else "stopped"
-        _print(f"{why}: {left} trials have not ended; go on with: depthray tune --resume {_relative(folder)}")
+        _print(f"{why}: {left} trials have not ended; resume with: depthray tune --resume {_relative(folder)}")
     return 130 if left and not limits.reached else 0
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The command line of `depthray tune`."""
     parser = argparse.ArgumentParser(
         prog="depthray tune",
-        description="Search over a recipe's dotted keys. Dotted words change the recipe all trials begin from: "
-        "train.epochs=12",
+        description="Search over a recipe's dotted keys. Overrides such as train.epochs=12 change the baseline recipe, "
+        "that of all trials.",
     )
     add = parser.add_argument
     add("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
     add("overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4")
     add("--space", metavar="FILE", default="all", help=f"what is searched: {', '.join(space.names())}, or a YAML file")
-    add("--data", metavar="PATH", help="where the data lies (data.root)")
-    add("--out", metavar="SEARCH", type=Path, help="the search's folder (default: runs/tune-RECIPE-DATE)")
-    add("--resume", metavar="SEARCH", type=Path, help="go on with a search; no trial that ended is run again")
+    add("--data", metavar="PATH", help="where the data are (data.root)")
+    add("--out", metavar="SEARCH", type=Path, help="folder of the search (default: runs/tune-RECIPE-DATE)")
+    add("--resume", metavar="SEARCH", type=Path, help="resume a search; no trial that ended is run again")
     add("--trials", type=int, metavar="N", help="searched configurations (default: 16)")
-    add("--search", choices=plan.SEARCHERS, default="tpe", help="what proposes them (default: tpe, of Optuna)")
-    add("--scheduler", choices=plan.SCHEDULERS, default="asha", help="what stops the hopeless early (default: asha)")
+    add("--search", choices=plan.SEARCHERS, default="tpe", help="what proposes them (default: tpe, from Optuna)")
+    add("--scheduler", choices=plan.SCHEDULERS, default="asha", help="what stops bad trials early (default: asha)")
     add("--grace", type=int, metavar="EPOCHS", help="epochs before a trial may be stopped (default: a ninth of all)")
-    add("--reduction", type=int, default=3, metavar="N", help="asha: one in N goes on from each rung (default: 3)")
-    add("--objectives", nargs="+", choices=plan.COSTS, default=[], help="to be kept low as well: a Pareto front")
+    add("--reduction", type=int, default=3, metavar="N", help="asha: one in N continues from each rung (default: 3)")
+    add("--objectives", nargs="+", choices=COSTS, default=[], help="to minimise as well: a Pareto front")
     add("--seed", type=int, default=0, help="of the searcher; the recipe has its own (default: 0)")
-    add("--top", type=int, metavar="K", help="configurations that are run again under other seeds (default: 3)")
-    add("--repeats", type=int, metavar="N", help="how often each of them is, and the recipe as it is (default: 2)")
+    add("--top", type=int, metavar="K", help="best configurations to repeat under other seeds (default: 3)")
+    add("--repeats", type=int, metavar="N", help="repeats of each of them, and of the baseline (default: 2)")
     add("--workers-per-trial", type=int, default=1, metavar="K", help="training processes a trial (default: 1)")
     add("--cpus-per-worker", type=int, metavar="N", help="CPUs a worker (default: an equal share)")
-    add("--gpus-per-worker", type=float, default=0.0, metavar="G", help="GPUs a worker, or a part of one: 0.5")
-    add("--concurrent", type=int, metavar="M", help="trials at a time (default: as many as there is room for)")
+    add("--gpus-per-worker", type=float, default=0.0, metavar="G", help="GPUs a worker; 0.5 is half of one")
+    add("--concurrent", type=int, metavar="M", help="trials at a time (default: as many as fit on the cluster)")
     add("--hours", type=float, metavar="H", help="wall-clock budget; 0 = none")
     add("--gpu-hours", type=float, metavar="H", help="budget of GPU-hours over all trials; 0 = none")
-    add("--retries", type=int, metavar="N", help="of a trial that was lost (default: 1)")
+    add("--retries", type=int, metavar="N", help="of a lost trial (default: 1)")
     add("--address", help="a running Ray cluster (default: a local one, started and stopped)")
     submit_flags.add_flags(parser)
     return parser
 
 
-def _trials_to_repeat(folder: Path, found: Search) -> list[Trial]:
-    """The recipe as it is and the best configurations, as far as they came to their end."""
-    from tuning.study.study import Study
-
-    if found.scheduler == "pbt":  # words that changed under way cannot be trained again in one go
+def _trials_to_repeat(folder: Path, settings: Search) -> list[Trial]:
+    """The baseline and the best configurations, of those that ran to their end."""
+    if settings.scheduler == "pbt":  # one training cannot repeat overrides that changed while it ran
         return []
     study = Study.read(folder)
-    ended = [each.outcome.trial for each in study.ranking() if each.outcome.trial.state == "done"]
-    default = study.default()
-    return [*([default.outcome.trial] if default else []), *ended[: found.top]]
+    done = [each.outcome.trial for each in study.ranking if each.outcome.trial.state == "done"]
+    return [*([study.default.outcome.trial] if study.default else []), *done[: settings.top]]
 
 
-def _leave_on_sigterm() -> None:
-    """As on Ctrl-C, on which Tune ends the trials and returns. To be called when Ray, which sets its own, is up."""
+def _interrupt_on_sigterm() -> None:
+    """Treat SIGTERM like Ctrl-C, on which Tune ends the trials and returns; call it after Ray has set its handler."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _count_unfinished(folder: Path, *kinds: str) -> int:
-    """How many trials of these kinds have not ended."""
-    return sum(known.state not in ENDED for known in read_trials(folder) if known.kind in kinds)
+    """The number of trials of these kinds that have not ended."""
+    return sum(trial.state not in ENDED for trial in read_trials(folder) if trial.kind in kinds)
 
 
 def _print(text: str) -> None:
@@ -107,13 +104,14 @@ def _relative(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _print_plan(folder: Path, found: Search, searched: space.Space) -> None:
-    """Say what is about to happen."""
+def _print_plan(folder: Path, settings: Search, searched: space.Space) -> None:
+    """Print what is about to run."""
     keys = ", ".join(dimension.key for dimension in searched.dimensions) or f"{len(searched.points)} points"
     _print(f"searching {keys}")
+    gpus = f", {settings.gpus:g} GPUs" if settings.gpus else ""
     _print(
-        f"{found.trials} configurations of {found.recipe}, {found.epochs} epochs each, {found.concurrent} at a time "
-        f"({found.workers} x {found.cpus:g} CPUs{f', {found.gpus:g} GPUs' if found.gpus else ''}), "
-        f"by {found.searcher}, scheduler {found.scheduler}"
+        f"{settings.trials} configurations of {settings.recipe}, {settings.epochs} epochs each, "
+        f"{settings.concurrent} at a time ({settings.workers} x {settings.cpus:g} CPUs{gpus}), "
+        f"by {settings.searcher}, scheduler {settings.scheduler}"
     )
     _print(f"follow       tensorboard --logdir {_relative(folder)}/trials   or   depthray report {_relative(folder)}")

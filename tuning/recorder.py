@@ -1,4 +1,4 @@
-"""Writes down what becomes of each trial, as Tune tells it, and says it to whoever watches."""
+"""Records what becomes of each trial, from the callbacks of Tune, and logs a line for each that ends."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from ray import tune
 
 from depthray.config.metric_names import rank_key
-from tuning.records import ENDED, Trial, curve, write_trial
-from tuning.space.space import words
+from depthray.runs import layout
+from tuning.records import ENDED, SearchLimits, Trial, curve, write_trial
+from tuning.space.dimension import overrides
 from tuning.trial import FAILED, FINISHED
-from tuning.trial_limits import Limits
 
 
 class LimitsReached(tune.Stopper):
-    """Ends a search that has used what it may."""
+    """Ends a search that has used up its limits."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: SearchLimits) -> None:
         self.limits = limits
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """No trial by itself."""
+        """Whether this trial is to end: never because of its own results."""
         return False
 
     def stop_all(self) -> bool:
@@ -33,7 +33,7 @@ class LimitsReached(tune.Stopper):
 
 
 class Recorder(tune.Callback):
-    """Keeps trial.json of every trial true. `template` has what all trials share."""
+    """Keeps trial.json of every trial up to date. `template` has what all trials share."""
 
     def __init__(
         self,
@@ -42,21 +42,21 @@ class Recorder(tune.Callback):
         *,
         template: Trial,
         metric: str,
-        limits: Limits,
+        limits: SearchLimits,
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.trials, self.template, self.metric, self.say = folder, dict(trials), template, metric, say
         self.limits = limits
-        self._spend()
+        self._count_gpu_seconds()
         self._since: dict[str, float] = {}
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Note where it runs; a paused trial starts again."""
+        """Record where it runs; a paused trial starts again."""
         name, now = trial.storage.trial_dir_name, time.time()
         task = trial.config["trial"]
         known = self.trials.get(name) or replace(self.template, name=name, of=name, words=task["words"])
         self._since[name] = now
-        self._keep(
+        self._write(
             replace(
                 known,
                 state="running",
@@ -68,38 +68,38 @@ class Recorder(tune.Callback):
         )
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any) -> None:
-        """Note the time it took, what the network costs, and words that were changed under way."""
-        known, task = self._timed(trial), trial.config["trial"]
+        """Record the time it took, what the network costs, and overrides that population based training changed."""
+        known, task = self._with_time(trial), trial.config["trial"]
         if FINISHED in result:
             known = replace(known, latency_ms=result["latency_ms"], parameters=int(result["parameters"]))
         if task["words"] != (known.history[-1]["words"] if known.history else known.words):
             change = {"epoch": int(result["epoch"]), "words": task["words"], "from": task["name"]}
             known = replace(known, history=(*known.history, change))
-        self._keep(known)
+        self._write(known)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Note that it is tried again."""
-        known = self._timed(trial)
-        self._keep(replace(known, attempts=known.attempts + 1))
+        """Record that it is tried again."""
+        known = self._with_time(trial)
+        self._write(replace(known, attempts=known.attempts + 1))
         self.say(f"{known.name}  lost ({_last_line(trial)}); tried again from its last checkpoint")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Note whether it came to its end; one that only the budget ended may go on when there is more of it."""
-        result, known = trial.last_result, self._timed(trial)
+        """Record how it ended; one that only the limits ended can be resumed under higher ones."""
+        result, known = trial.last_result, self._with_time(trial)
         if FAILED in result:
             self._end(replace(known, state="failed", error=str(result[FAILED])))
         elif FINISHED in result:
             self._end(replace(known, state="done"))
         elif self.limits.reached:
-            self._keep(replace(known, state="waiting"))
+            self._write(replace(known, state="waiting"))
         else:
             self._end(replace(known, state="stopped"))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        """Note the last line of what ended it."""
-        self._end(replace(self._timed(trial), state="failed", error=_last_line(trial)))
+        """Record the last line of the error that ended it."""
+        self._end(replace(self._with_time(trial), state="failed", error=_last_line(trial)))
 
-    def _timed(self, trial: Any) -> Trial:
+    def _with_time(self, trial: Any) -> Trial:
         name, now = trial.storage.trial_dir_name, time.time()
         known = self.trials[name]
         spent = now - self._since.get(name, now)
@@ -108,35 +108,37 @@ class Recorder(tune.Callback):
 
     def _end(self, known: Trial) -> None:
         if self.trials[known.name].state in ENDED:
-            return  # told twice
-        self._keep(replace(known, ended=time.time()))
+            return  # Tune calls back twice for some ends
+        self._write(replace(known, ended=time.time()))
         self.say(self._line(known))
 
     def _line(self, known: Trial) -> str:
         """An ended trial as one line."""
         ended = sum(trial.state in ENDED for trial in self.trials.values())
-        told = known.error or f"{self.metric} {_score(self.folder, known, self.metric)}"
-        what = " ".join(words(known.words)) or "the recipe as it is"
-        return f"{known.name}  {known.state:<8}{told}  {what}  [{ended} ended]"
+        outcome = known.error or f"{self.metric} {_format_score(self.folder, known, self.metric)}"
+        changes = " ".join(overrides(known.words)) or "the recipe as it is"
+        return f"{known.name}  {known.state:<8}{outcome}  {changes}  [{ended} ended]"
 
-    def _spend(self) -> None:
+    def _count_gpu_seconds(self) -> None:
         self.limits.gpu_seconds_used = sum(
             each.busy_seconds * each.gpus * each.workers for each in self.trials.values()
         )
 
-    def _keep(self, known: Trial) -> None:
+    def _write(self, known: Trial) -> None:
         self.trials[known.name] = known
-        self._spend()
+        self._count_gpu_seconds()
         write_trial(self.folder, known)
 
 
-def _score(folder: Path, trial: Trial, metric: str) -> str:
-    told = [epoch[metric] for epoch in curve(folder / "trials" / trial.name) if epoch.get(metric) is not None]
-    return f"{min(told, key=lambda score: rank_key(metric, score)):.4f} in {len(told)} epochs" if told else "not scored"
+def _format_score(folder: Path, trial: Trial, metric: str) -> str:
+    scores = [epoch[metric] for epoch in curve(layout.trial(folder, trial.name)) if epoch.get(metric) is not None]
+    if not scores:
+        return "not scored"
+    return f"{min(scores, key=lambda score: rank_key(metric, score)):.4f} in {len(scores)} epochs"
 
 
 def _last_line(trial: Any) -> str:
-    """Of the last error of a trial, as Tune keeps it beside the driver."""
+    """The last line of a trial's last error, from the file that Tune keeps on the driver's machine."""
     try:
         text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
     except (OSError, TypeError):  # there is no file

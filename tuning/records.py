@@ -1,29 +1,29 @@
 """What a search keeps on disk: one folder that any part of depthray can read without Ray and without unpickling.
 
-SEARCH/search.json  recipe.yaml  space.yaml        what was asked, written first
+SEARCH/search.json  recipe.yaml  space.yaml        what was requested, written first
 SEARCH/trials/0007/                                a run like any other (recipe.yaml, progress.jsonl, tensorboard/,
-                                                   checkpoints/) with trial.json beside its recipe
-SEARCH/trials/0007-seed1/  default/                the words of 0007 again under seed 1; the recipe as it was given
-SEARCH/report.html  report.md  trials.csv  best.yaml  study.json     what came out, made again by `depthray report`
+                                                   checkpoints/), and trial.json
+SEARCH/trials/0007-seed1/  default/                the overrides of 0007 again under seed 1; the baseline
+SEARCH/report.html  report.md  trials.csv  best.yaml  study.json     the results, made again by `depthray report`
 SEARCH/ray/                                        Tune's own files, never read back
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from depthray.errors import UsageError
-from depthray.runs.progress import FILE as PROGRESS
+from depthray.runs import layout, progress
+from depthray.runs.layout import SEARCH, TRIAL, TRIALS
 from depthray.storage import local
 
-State = Literal["waiting", "running", "done", "stopped", "failed"]
-ENDED: tuple[State, ...] = ("done", "stopped", "failed")
-REWOUND = "rewound"  # a line of progress: the run goes on from an earlier epoch, and what came after it is void
-SEARCH, TRIAL = "search.json", "trial.json"
+TrialState = Literal["waiting", "running", "done", "stopped", "failed"]
+ENDED: tuple[TrialState, ...] = ("done", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Trial:
 
     name: str  # its folder below trials/
     kind: Literal["search", "repeat", "default"]
-    of: str  # the trial whose words it repeats under another seed; otherwise its own name
+    of: str  # the trial whose overrides it repeats under another seed; otherwise its own name
     words: Mapping[str, Any]  # dotted key -> value, wherever it differs from the recipe; a repeat's `seed` among them
-    state: State = "waiting"  # stopped: by the scheduler, before its last epoch
+    state: TrialState = "waiting"  # stopped: by the scheduler, before its last epoch
     error: str = ""  # last line of what ended it, where it failed
     attempts: int = 0
     started: float = 0.0  # seconds since 1970, of the first attempt
@@ -53,7 +53,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked of a search."""
+    """What was requested of a search."""
 
     recipe: str  # its name, for people
     space: Mapping[str, Any]  # as the YAML file has it
@@ -72,7 +72,7 @@ class Search:
     concurrent: int
     first_seed: int = 0  # of the recipe; repeats take those after it
     grace: int = 1  # epochs before a scheduler may stop a trial, or exchange it
-    reduction: int = 3  # asha: one in so many goes on from each rung
+    reduction: int = 3  # asha: one in so many continues from each rung
     retries: int = 1  # of a trial that was lost
     hours: float = 0.0  # wall-clock budget; 0 = none
     gpu_hours: float = 0.0
@@ -81,41 +81,45 @@ class Search:
     about: Mapping[str, str] = field(default_factory=dict)  # provenance: commit, versions, data fingerprint, hardware
 
 
+@dataclass
+class SearchLimits:
+    """How much a search may use: until a time of day, and seconds of GPUs over all trials; 0 = without limit."""
+
+    deadline: float = 0.0  # seconds since 1970
+    gpu_seconds: float = 0.0
+    gpu_seconds_used: float = 0.0
+
+    @property
+    def reached(self) -> bool:
+        """Whether nothing is left."""
+        return 0 < self.deadline <= time.time() or 0 < self.gpu_seconds <= self.gpu_seconds_used
+
+
 def read_search(folder: Path) -> Search:
     """The search of a folder. Raises UsageError where there is none."""
     return Search(**_read(folder / SEARCH))
 
 
 def write_search(folder: Path, search: Search) -> None:
-    """Keep what was asked."""
+    """Write what was requested."""
     _write(folder / SEARCH, asdict(search))
 
 
 def read_trials(folder: Path) -> list[Trial]:
     """All trials of a search, by name."""
-    return [Trial(**_read(path)) for path in sorted((folder / "trials").glob(f"*/{TRIAL}"))]
+    return [Trial(**_read(path)) for path in sorted((folder / TRIALS).glob(f"*/{TRIAL}"))]
 
 
 def write_trial(folder: Path, trial: Trial) -> None:
-    """Keep how far a trial came."""
-    (folder / "trials" / trial.name).mkdir(parents=True, exist_ok=True)
-    _write(folder / "trials" / trial.name / TRIAL, asdict(trial))
+    """Write how far a trial came."""
+    run = layout.trial(folder, trial.name)
+    run.mkdir(parents=True, exist_ok=True)
+    _write(run / TRIAL, asdict(trial))
 
 
 def curve(run: Path) -> list[dict[str, Any]]:
-    """The epochs that a run has told of, in order: {"epoch", "step", "time", metrics...}; a lost score is None."""
-    epochs: dict[int, dict[str, Any]] = {}
-    path = run / PROGRESS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line a kill cut short
-        if record.get("kind") == REWOUND:
-            epochs = {number: told for number, told in epochs.items() if number <= record["epoch"]}
-        elif record.get("kind") == "epoch":
-            epochs[record["epoch"]] = record
-    return [epochs[number] for number in sorted(epochs)]
+    """The epochs of a run in order: {"epoch", "step", "time", metrics...}; a score that is not finite is None."""
+    return progress.epochs(progress.read(run))
 
 
 def _read(path: Path) -> dict[str, Any]:

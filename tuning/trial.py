@@ -1,13 +1,14 @@
-"""One trial: the recipe with the trial's words, trained where Tune put it, every epoch told to Tune.
+"""One trial: the recipe with the trial's overrides, trained where Tune put it, with every epoch reported to Tune.
 
-A trial is a run in a folder of its own, so it goes on from its own checkpoints whatever ended it: a lost worker, a
-killed driver, another search taken up in its place. Tune is given no checkpoints, but for population based training.
+A trial is a run in a folder of its own, so it resumes from its own checkpoints whatever ended it: a lost worker, a
+killed driver, a search that was resumed. Tune is given no checkpoints, except for population based training.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+import statistics
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,23 +17,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cluster.resources import Workers
 from cluster.workers import fit_on_workers
+from depthray import models, predict
+from depthray.batch import to_device
 from depthray.checkpoints import manifest, select
+from depthray.checkpoints.select import CheckpointName
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
+from depthray.data.loader import eval_batches
 from depthray.errors import DepthrayError
-from depthray.runs import progress
-from depthray.runs.run import STOP, prepare, record
+from depthray.runs import control, layout, progress
+from depthray.runs.run import prepare, record
 from depthray.training import preflight
-from tuning.records import REWOUND, curve
+from depthray.training.frames import Frames
+from tuning.records import curve
 from tuning.space.dimension import overrides
-from tuning.trial_cost import measure_cost
 
 OBJECTIVE = "objective"  # lower is better; missing for trials that no scheduler may stop
 WORST = 1e9  # of a score that is not finite; infinity would spoil the schedulers' quantiles
 FINISHED, FAILED = "finished", "failed"
-POLL_SECONDS = 0.5
+PASSES, WARM_UP = 9, 2  # forward passes that are timed, the first of which are left out
 
 
 @dataclass(frozen=True)
@@ -41,27 +48,27 @@ class TrialSetup:
 
     folder: Path
     workers: Workers
-    carries: bool = False  # checkpoints go through Tune, so that one trial can go on from another's
+    carries: bool = False  # checkpoints go through Tune, so that one trial can resume from another's
 
 
 def run_trial(config: Mapping[str, Any], *, plan: TrialSetup) -> None:
-    """What Tune runs: config["trial"] has the words, and whether a scheduler may judge the trial."""
+    """What Tune runs: config["trial"] has the overrides, and whether a scheduler may judge the trial."""
     from ray import tune
 
     task = config["trial"]
-    run = plan.folder / "trials" / Path(tune.get_context().get_trial_dir()).name
+    run = layout.trial(plan.folder, Path(tune.get_context().get_trial_dir()).name)
     try:
-        recipe = preflight.load(str(plan.folder / "recipe.yaml"), overrides(task["words"]))
+        recipe = preflight.load(str(plan.folder / layout.RECIPE), overrides(task["words"]))
         _prepare(run, recipe)
-        for told in _train(recipe, run, plan.workers):
-            carried = _carried(run, told["epoch"]) if plan.carries else None
-            tune.report(_judged(told, recipe, judged=task["judged"]), checkpoint=carried)
-    except DepthrayError as error:  # it would come again: told, so that Tune does not try again
+        for metrics in _train(recipe, run, plan.workers):
+            checkpoint = _checkpoint(run, metrics["epoch"]) if plan.carries else None
+            tune.report(_result(metrics, recipe, judged=task["judged"]), checkpoint=checkpoint)
+    except DepthrayError as error:  # it would repeat itself: reported, so that Tune does not try again
         tune.report({FAILED: str(error)})
 
 
 def _prepare(run: Path, recipe: Recipe) -> None:
-    """Make the run's folder ready to begin, to go on, or to go on from the checkpoint of another trial."""
+    """Make the run's folder ready to start, to resume, or to continue from the checkpoint of another trial."""
     from ray import tune
 
     given = tune.get_checkpoint()
@@ -72,88 +79,118 @@ def _prepare(run: Path, recipe: Recipe) -> None:
 
 
 def _take_over(run: Path, given: Path) -> None:
-    """Let the run go on from a checkpoint that is not its own."""
-    root = run / select.FOLDER
-    if any(_same(own, given) for own in select.committed(root)):
+    """Let the run continue from a checkpoint that is not its own."""
+    root = run / layout.CHECKPOINTS
+    if any(_is_same(own, given) for own in select.committed(root)):
         return  # paused, not replaced
     at = manifest.read(given)
     shutil.rmtree(root, ignore_errors=True)
-    (run / "recipe.yaml").unlink(missing_ok=True)
-    shutil.copytree(given, root / f"epoch-{at.epoch:04d}-step-{at.step:08d}")
-    text = f"goes on from epoch {at.epoch} of another trial"
-    progress.append(run, {"kind": REWOUND, "epoch": at.epoch, "text": text})
+    (run / layout.RECIPE).unlink(missing_ok=True)  # the trial's overrides have changed, too
+    shutil.copytree(given, root / str(CheckpointName(at.step, at.epoch)))
+    text = f"continues from epoch {at.epoch} of another trial"
+    progress.append(run, {"kind": progress.REWOUND, "epoch": at.epoch, "text": text})
 
 
-def _same(one: Path, other: Path) -> bool:
+def _is_same(one: Path, other: Path) -> bool:
     return (one / manifest.NAME).read_bytes() == (other / manifest.NAME).read_bytes()
 
 
 def _train(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
     """The metrics of each epoch; the last with what the network costs, when everything is written."""
     last: dict[str, Any] = {}
-    for told in _here(recipe, run, workers) if workers.count == 1 else _inside(recipe, run, workers):
-        if told["ended"]:
-            last = told
+    train = _train_here if workers.count == 1 else _train_on_workers
+    for metrics in train(recipe, run, workers):
+        if metrics["ended"]:
+            last = metrics
         else:
-            yield told
+            yield metrics
     gpu = workers.gpus > 0 and workers.count == 1  # this process has none where others train
     yield {**(last or curve(run)[-1]), FINISHED: True, **measure_cost(run, gpu=gpu)}
 
 
-def _here(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
-    """Train in this process."""
+def _train_here(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
+    """Train in this process: a group of Ray Train for one worker would cost the start of another process."""
     from depthray import distributed
 
     for epoch in record(recipe, run, distributed.start(gpu=workers.gpus > 0)):
         yield {**epoch.metrics, "epoch": epoch.number, "ended": bool(epoch.ended)}
 
 
-def _inside(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
-    """Train on workers of Ray Train, and follow what they write."""
-    known = {told["epoch"] for told in curve(run)}
-    epochs = recipe.train.epochs + recipe.finetune.epochs
+def _train_on_workers(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
+    """Train on workers of Ray Train, which reports each epoch to this process."""
+    from cluster.reports import EpochReports
+
+    reports = EpochReports()
+    done = curve(run)[-1]["epoch"] if curve(run) else 0
     with ThreadPoolExecutor(1) as thread:
-        fit = thread.submit(fit_on_workers, recipe, run, workers)
+        fit = thread.submit(fit_on_workers, recipe, run, workers, callbacks=[reports.callback])
+        fit.add_done_callback(lambda _: reports.close())
         with _stopping(run, fit):
-            while not fit.done():
-                time.sleep(POLL_SECONDS)
-                yield from _news(run, known, epochs)
+            for metrics in reports:
+                if metrics["epoch"] > done:
+                    yield from _lost_reports(recipe, run, after=done, before=metrics["epoch"])
+                    done = metrics["epoch"]
+                    yield metrics
             fit.result()
-            yield from _news(run, known, epochs)
+            yield from _lost_reports(recipe, run, after=done)
+
+
+def _lost_reports(recipe: Recipe, run: Path, *, after: int, before: float = math.inf) -> Iterator[dict[str, Any]]:
+    """The epochs between two that Ray reported: those of workers that were killed while they reported."""
+    if before == after + 1:
+        return
+    epochs = recipe.train.epochs + recipe.finetune.epochs
+    for epoch in curve(run):
+        if after < epoch["epoch"] < before:
+            yield {**epoch, "ended": epoch["epoch"] >= epochs}
 
 
 @contextmanager
 def _stopping(run: Path, fit: Future[None]) -> Iterator[None]:
-    """Let the workers save and leave when the trial is ended before them: killed ones keep their resources for long."""
+    """Let the workers save and exit when the trial is stopped: killed ones keep their resources for long."""
     try:
         yield
     finally:
         if not fit.done():
-            (run / STOP).touch()
+            control.request_stop(run)
 
 
-def _news(run: Path, known: set[int], epochs: int) -> Iterator[dict[str, Any]]:
-    """The epochs that are not known yet, which they are then."""
-    for told in curve(run):
-        if told["epoch"] not in known:
-            known.add(told["epoch"])
-            yield {**told, "ended": told["epoch"] >= epochs}
-
-
-def _judged(told: dict[str, Any], recipe: Recipe, *, judged: bool) -> dict[str, Any]:
-    """What Tune is told of an epoch: numbers only, with the objective where a scheduler may look at it."""
-    numbers = {key: value for key, value in told.items() if isinstance(value, int | float)}
+def _result(metrics: Mapping[str, Any], recipe: Recipe, *, judged: bool) -> dict[str, Any]:
+    """What Tune gets of an epoch: numbers only, with the objective where a scheduler may judge the trial."""
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
     score = numbers.get(recipe.eval.monitor, math.nan)
-    worth = rank_key(recipe.eval.monitor, score) if math.isfinite(score) else WORST
-    return {**numbers, **({OBJECTIVE: worth} if judged else {})}
+    objective = rank_key(recipe.eval.monitor, score) if math.isfinite(score) else WORST
+    return {**numbers, **({OBJECTIVE: objective} if judged else {})}
 
 
-def _carried(run: Path, epoch: int) -> Any:
-    """The checkpoint of an epoch for Tune, when it is written."""
+def _checkpoint(run: Path, epoch: int) -> Any:
+    """The checkpoint of an epoch for Tune, once it is written."""
     from ray import tune
 
     while True:
-        own = select.committed(run / select.FOLDER)
+        own = select.committed(run / layout.CHECKPOINTS)
         if own and manifest.read(own[-1]).epoch >= epoch:
             return tune.Checkpoint.from_directory(str(own[-1]))
         time.sleep(0.05)
+
+
+def measure_cost(run: Path, *, gpu: bool) -> dict[str, float]:
+    """Parameters of a run's best checkpoint, and the median milliseconds of one validation image through it.
+
+    The time depends on what else the machine does: compare it within a search only.
+    """
+    predictor = predict.load(run, device="cuda" if gpu else "cpu")
+    data = predictor.recipe.data
+    frames = Frames.open(predictor.recipe)
+    _, batch = next(iter(eval_batches(frames.source, frames.fixed_frames()[:1], data, batch_size=1)))
+    batch = to_device(batch, predictor.device, min_depth=data.min_depth, max_depth=data.max_depth)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(PASSES):
+            began = time.perf_counter()
+            models.run(predictor.model, batch)
+            if gpu:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+    parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
+    return {"latency_ms": 1000 * statistics.median(seconds[WARM_UP:]), "parameters": parameters}
