@@ -84,7 +84,7 @@ def test_a_ready_space_opens_with_commands_that_it_fits_and_its_number_of_trials
     for _, _, *rest in commands:
         asked = build_parser().parse_intermixed_args(rest)
         assert asked.space == name
-        loaded = preflight.load(asked.recipe, asked.words)
+        loaded = preflight.load(asked.recipe, asked.overrides)
         assert (asked.grace or 0) <= loaded.train.epochs + loaded.finetune.epochs
         space_check.check(space.read(name), loaded, where=name)
 

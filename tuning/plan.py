@@ -1,4 +1,4 @@
-"""What is asked of a search, checked before anything starts: recipe, space, data, settings, room on the cluster."""
+"""The plan of a search, checked before anything starts: recipe, space, data, settings, resources of the cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -30,14 +30,13 @@ from tuning.space.space import Space
 
 SEARCHERS = ("tpe", "random", "grid")
 SCHEDULERS = ("asha", "median", "pbt", "none")
-COSTS = ("latency_ms", "parameters")
-PBT_PREFIXES = ("augment.", "loss.", "optim.")  # what may change in the middle of a training,
-PBT_FIXED = ("optim.name", "optim.schedule", "optim.average")  # but not what the state of training is made of
+# Population based training may change these keys while a trial runs, but not those that the saved state depends on.
+PBT_PREFIXES = ("augment.", "loss.", "optim.")
+PBT_FIXED = ("optim.name", "optim.schedule", "optim.average")
 DEFAULTS = {"trials": 16, "top": 3, "repeats": 2, "retries": 1, "hours": 0.0, "gpu_hours": 0.0}
 
 
-@dataclass(frozen=True)
-class SearchPlan:
+class SearchPlan(NamedTuple):
     """A search that may start."""
 
     folder: Path
@@ -46,7 +45,7 @@ class SearchPlan:
 
 
 def begin(args: argparse.Namespace) -> SearchPlan:
-    """A new search, its folder made. Raises UsageError or DataError for what the user may have mistaken."""
+    """A new search, with its folder. Raises UsageError or DataError for mistakes of the user."""
     recipe, space = parse_request(args)
     search = _search(args, recipe, space)
     folder = _folder(args)
@@ -60,7 +59,7 @@ def begin(args: argparse.Namespace) -> SearchPlan:
 
 
 def parse_request(args: argparse.Namespace) -> tuple[Recipe, Space]:
-    """The recipe and the space of a new search, checked against each other and the settings; data are not looked at."""
+    """The recipe and the space of a new search, checked against each other and the settings; not the data."""
     recipe = _recipe(args)
     space = spaces.read(args.space)
     space_check.check(space, recipe, where=args.space)
@@ -69,51 +68,50 @@ def parse_request(args: argparse.Namespace) -> tuple[Recipe, Space]:
 
 
 def resume(args: argparse.Namespace) -> SearchPlan:
-    """A search to go on with: what was asked then, but for its budgets. Raises UsageError where there is none."""
+    """A search to resume, with its settings except for the budgets. Raises UsageError where there is none."""
     folder = Path(os.path.realpath(args.resume))
     search = read_search(folder)
     if args.recipe or args.overrides:
-        raise UsageError("--resume goes on with the recipe and words of the search; leave out the others")
+        raise UsageError("--resume uses the recipe and overrides of the search; leave out others")
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / layout.SPACE), where=str(folder / layout.SPACE))
-    _checked_data(preflight.load(str(folder / layout.RECIPE), []))
+    _check_data(preflight.load(str(folder / layout.RECIPE), []))
     return SearchPlan(folder, replace(search, **changed, ended=0.0), space)
 
 
 def fit_to_cluster(search: Search, *, concurrent: int | None, cpus: int | None) -> Search:
-    """The search with the CPUs of a worker and the trials at a time that the cluster has room for.
+    """The search with the CPUs of a worker and the number of trials at a time that fit on the cluster.
 
-    Raises ResourceError where there is no room for one trial.
+    Raises ResourceError if not even one trial fits.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = {key: sum(node.get(key, 0) for node in nodes) for key in ("CPU", "GPU")}
-    known = int(search.cpus) or cpus
-    each = known or _share(total, search, concurrent=concurrent)
-    room = slots(nodes, Workers(search.workers, each, search.gpus)) // search.workers
-    if not room:
+    each = int(search.cpus) or cpus or _share(total, search, concurrent=concurrent)  # a resumed search keeps its own
+    capacity = slots(nodes, Workers(search.workers, each, search.gpus)) // search.workers
+    if not capacity:
         gpus = f" and {search.gpus:g} GPUs" if search.gpus else ""
         raise ResourceError(
-            f"a trial of {search.workers} workers x {each} CPUs{gpus} was asked for, and the cluster "
-            f"has no room for one ({total['CPU']:g} CPUs, {total['GPU']:g} GPUs on {len(nodes)} nodes); lower "
+            f"a trial of {search.workers} workers x {each} CPUs{gpus} was requested, which does not fit on the cluster "
+            f"({total['CPU']:g} CPUs, {total['GPU']:g} GPUs on {len(nodes)} nodes); lower "
             "--workers-per-trial, --cpus-per-worker or --gpus-per-worker, or give the --address of a larger cluster"
         )
-    if concurrent and concurrent > room:
-        raise ResourceError(f"--concurrent {concurrent}: the cluster has room for {room} such trials at a time")
+    if concurrent and concurrent > capacity:
+        raise ResourceError(f"--concurrent {concurrent}: {capacity} such trials fit on the cluster at a time")
     about = {**search.about, "cluster": f"{len(nodes)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"}
     return replace(
         search,
         cpus=float(each),
-        concurrent=concurrent or min(room, search.concurrent or search.trials + 1),
+        concurrent=concurrent or min(capacity, search.concurrent or search.trials + 1),
         about=about,
     )
 
 
 def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -> int:
-    """CPUs a worker, so that all that run at a time have equally many and none is left over."""
-    places = int(total["GPU"] / search.gpus) if search.gpus else int(total["CPU"])
-    at_once = min((concurrent or search.trials + 1) * search.workers, max(1, places))
+    """CPUs a worker, so that all workers that run at a time have equally many and none is idle."""
+    slots_in_total = int(total["GPU"] / search.gpus) if search.gpus else int(total["CPU"])
+    at_once = min((concurrent or search.trials + 1) * search.workers, max(1, slots_in_total))
     return max(1, int(total["CPU"]) // max(1, at_once))
 
 
@@ -122,8 +120,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if not args.recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
-    words = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
-    return recipes.absolute(preflight.load(args.recipe, words))
+    overrides = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
+    return recipes.absolute(preflight.load(args.recipe, overrides))
 
 
 def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
@@ -148,17 +146,17 @@ def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
 
 
 def _check_pbt(args: argparse.Namespace, space: Space) -> None:
-    """Raise UsageError where population based training cannot be done in this space."""
+    """Raise UsageError where population based training is impossible in this space."""
     if args.scheduler != "pbt":
         return
     if args.search != "random" or space.points:
         raise UsageError(
-            "--scheduler pbt begins with random configurations; give --search random and a space of ranges"
+            "--scheduler pbt starts from random configurations; give --search random and a space of ranges"
         )
     for dimension in space.dimensions:
         if not dimension.key.startswith(PBT_PREFIXES) or dimension.key in PBT_FIXED:
             raise UsageError(
-                f"--scheduler pbt changes words in the middle of a training, which {dimension.key} does not bear; "
+                f"--scheduler pbt changes overrides while a trial runs, which is impossible for {dimension.key}; "
                 f"search only {', '.join(f'{start}*' for start in PBT_PREFIXES)} without {', '.join(PBT_FIXED)}"
             )
 
@@ -190,7 +188,7 @@ def _search(args: argparse.Namespace, recipe: Recipe, space: Space) -> Search:
         grace=args.grace or max(1, -(-epochs // 9)),
         reduction=args.reduction,
         started=time.time(),
-        about=_provenance(recipe, _checked_data(recipe)),
+        about=_provenance(recipe, _check_data(recipe)),
     )
 
 
@@ -198,32 +196,32 @@ def _folder(args: argparse.Namespace) -> Path:
     name = f"tune-{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(os.path.realpath(args.out or Path("runs", name)))
     if (folder / SEARCH).exists():
-        raise UsageError(f"{folder} already holds a search; go on with --resume {folder}, or give another --out")
+        raise UsageError(f"{folder} already holds a search; continue it with --resume {folder}, or give another --out")
     return folder
 
 
-def _checked_data(recipe: Recipe) -> str:
-    """The fingerprint of the frames. Raises what is wrong with data or model before a cluster is started."""
+def _check_data(recipe: Recipe) -> str:
+    """The fingerprint of the frames. Raises for mistakes in data or model before a cluster is started."""
     from depthray.training.dry_run import check_before_run
 
     return check_before_run(recipe, pretrained=True)
 
 
 def _provenance(recipe: Recipe, fingerprint: str) -> dict[str, str]:
-    found = {"data": recipe.data.root or recipe.data.source, "data fingerprint": fingerprint, "git": _git()}
+    about = {"data": recipe.data.root or recipe.data.source, "data fingerprint": fingerprint, "git": _git()}
     for name in ("depthray", "torch", "ray", "optuna", "numpy"):
         try:
-            found[name] = version(name)
+            about[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return {**found, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+            about[name] = "not installed"
+    return {**about, "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
 
 
 def _git() -> str:
-    """The commit of the code, if it is a checkout."""
+    """The commit of the code, if it runs from a checkout."""
     here = Path(__file__).parent
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=here,
             capture_output=True,
@@ -232,4 +230,4 @@ def _git() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return told.stdout.strip() or "not a checkout"
+    return described.stdout.strip() or "not a checkout"

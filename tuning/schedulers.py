@@ -1,4 +1,4 @@
-"""Ray Tune's schedulers as a search asks for them, told of the trials that ended before it was taken up again."""
+"""Ray Tune's schedulers with the settings of a search, and with the trials that ended before it was resumed."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ METRIC_SETTINGS: dict[str, Any] = {"time_attr": "epoch", "metric": OBJECTIVE, "m
 
 
 class _MedianStopping(MedianStoppingHooks, MedianStoppingRule):
-    """Ray's rule, which would pause trials while it knows too few to judge: each pause is a start of a process here."""
+    """Ray's rule without pauses while there are too few trials to compare: resuming one starts a process here."""
 
     def judge_unknown(self) -> str:
         return str(TrialScheduler.CONTINUE)
 
 
 class _NamedPopulation(PopulationHooks, PopulationBasedTraining):
-    """Ray's scheduler, with the name of whom a trial goes on from in its configuration."""
+    """Ray's scheduler, which also puts the name of the trial that is copied into the configuration."""
 
     def extend_config(self, config: dict[str, Any], source: Any) -> dict[str, Any]:
         # The source's own configuration may still hold the name of a third trial.
@@ -51,24 +51,24 @@ def asha(search: Search, space: Space) -> TrialScheduler:
 
 
 def median(search: Search, space: Space) -> TrialScheduler:
-    """Stops a trial whose best is worse than the median of the others' running means (Golovin et al. 2017)."""
+    """Stop a trial whose best score is worse than the median of the others' running means (Golovin et al. 2017)."""
     return _MedianStopping(**METRIC_SETTINGS, grace_period=search.grace, min_samples_required=3)
 
 
 def none(search: Search, space: Space) -> TrialScheduler:
-    """Every trial runs to its end."""
+    """Run every trial to its end."""
     return FIFOScheduler()
 
 
 def pbt(search: Search, space: Space) -> TrialScheduler:
-    """Population based training (Jaderberg et al. 2017): the worst quarter goes on from the best, words changed."""
+    """Population based training (Jaderberg et al. 2017): the worst quarter continues from the best, with changes."""
     mutations = {dimension.key: _mutations_of(dimension) for dimension in space.dimensions}
     return _NamedPopulation(
         **METRIC_SETTINGS,
         perturbation_interval=search.grace,
         hyperparam_mutations={"trial": {"words": mutations}},
         custom_explore_fn=partial(clip_to_space, space=space),
-        require_attrs=False,  # the recipe as it is takes no part
+        require_attrs=False,  # the baseline is not part of the population
         log_config=False,
     )
 
@@ -82,25 +82,25 @@ SCHEDULERS: dict[str, Callable[[Search, Space], TrialScheduler]] = {
 
 
 def replay(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) -> None:
-    """Tell a scheduler that begins anew what the trials before it reached."""
-    for known in ended:
-        past = EndedTrial(known.name)
+    """Give a new scheduler the results of the trials that ended before a search was resumed."""
+    for trial in ended:
+        past = EndedTrial(trial.name)
         scheduler.on_trial_add(None, past)
-        for told in curve(layout.trial(folder, known.name)):
-            result = {"epoch": told["epoch"], OBJECTIVE: objective(metric, told)}
+        for epoch in curve(layout.trial(folder, trial.name)):
+            result = {"epoch": epoch["epoch"], OBJECTIVE: objective(metric, epoch)}
             if scheduler.on_trial_result(None, past, result) == TrialScheduler.STOP:
-                break  # what is stopped may not be told of again
+                break  # schedulers fail on results of a trial that they have stopped
 
 
-def objective(metric: str, told: Mapping[str, Any]) -> float:
-    """What Tune saw of an epoch."""
-    score = told.get(metric)
+def objective(metric: str, epoch: Mapping[str, Any]) -> float:
+    """The objective that was reported to Tune for an epoch; lower is better."""
+    score = epoch.get(metric)
     return WORST if score is None or not math.isfinite(score) else rank_key(metric, score)
 
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """A trial of before, as far as schedulers look at one."""
+    """An ended trial with all that schedulers use of one."""
 
     trial_id: str
 
@@ -112,9 +112,9 @@ def _mutations_of(dimension: Dimension) -> Any:
 
 
 def clip_to_space(config: dict[str, Any], *, space: Space) -> dict[str, Any]:
-    """The words of a config brought back into their ranges, which a factor of 1.2 may have left."""
-    found = config["trial"]["words"]
+    """Clamp the overrides of a configuration to their ranges: PBT multiplies them by 0.8 or 1.2."""
+    overrides = config["trial"]["words"]
     for dimension in space.dimensions:
         if dimension.kind != "choice":
-            found[dimension.key] = dimension.round(found[dimension.key])
+            overrides[dimension.key] = dimension.round(overrides[dimension.key])
     return config

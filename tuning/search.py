@@ -1,7 +1,7 @@
-"""A search: trials of a recipe on Ray Tune, written down so that it can be taken up where it was left.
+"""A search: trials of a recipe on Ray Tune, recorded so that it can be resumed.
 
-First the recipe as it is and the searched configurations, under a scheduler that stops the hopeless; then the best of
-them again under other seeds, to their end, so that luck shows.
+First the baseline recipe and the searched configurations, under a scheduler that stops bad trials early; then repeats
+of the best under other seeds, to their end, which show how much of a gain is luck.
 """
 
 from __future__ import annotations
@@ -24,59 +24,59 @@ from tuning.records import ENDED, Search, SearchLimits, Trial, curve, read_trial
 from tuning.space.space import Space
 
 TUNE_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has all that they would write
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has its own logs
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # trials that no scheduler may stop report no objective
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the recorder says what happens
+    "RAY_AIR_NEW_OUTPUT": "0",  # the recorder reports instead
 }
-# Of a trial that trains on workers of its own: no CPU, which those would miss, and a node that is not taken away.
+# A trial with workers of its own takes none of their CPUs, and runs on the head node, which is never scaled down.
 DRIVER_RESOURCES = {"cpu": 0.0, "node:__internal_head__": 0.0001}
-LEAVE_SECONDS = 120  # for the step under way and its checkpoint
-Say = Callable[[str], None]
+LEAVE_SECONDS = 120  # for the current step and its checkpoint
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TrialSource:
-    """Where Tune takes trials from: a grid of tasks gone through once, or a searcher asked so many times."""
+    """Where Tune gets trials from: a grid of tasks, or a searcher that proposes `samples` of them."""
 
     space: dict[str, Any]
     searcher: Any
     samples: int
 
 
-def explore(folder: Path, search: Search, space: Space, *, limits: SearchLimits, say: Say) -> None:
-    """Run what has not ended of the recipe as it is and of the configurations, within the limits."""
+def explore(folder: Path, search: Search, space: Space, *, limits: SearchLimits, report: Report) -> None:
+    """Run the baseline and the configurations that have not ended, within the limits."""
     from tuning import schedulers
 
     trials = _initial_trials(folder, search, space)
-    ended = [known for known in trials.values() if known.kind == "search" and known.state in ENDED]
-    left = [known for known in trials.values() if known.kind != "repeat" and known.state not in ENDED]
+    ended = [trial for trial in trials.values() if trial.kind == "search" and trial.state in ENDED]
+    left = [trial for trial in trials.values() if trial.kind != "repeat" and trial.state not in ENDED]
     scheduler = schedulers.SCHEDULERS[search.scheduler](search, space)
     schedulers.replay(scheduler, folder, search.metric, ended)
-    learns = search.searcher == "tpe"
-    source = _proposals(folder, search, space, left=left, ended=ended) if learns else _listed(left)
-    _run(folder, search, trials, source, scheduler=scheduler, limits=limits, say=say)
+    is_tpe = search.searcher == "tpe"
+    source = _proposals(folder, search, space, left=left, ended=ended) if is_tpe else _fixed_tasks(left)
+    _run(folder, search, trials, source, scheduler=scheduler, limits=limits, report=report)
 
 
-def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: SearchLimits, say: Say) -> None:
-    """Run the chosen trials again, each under `search.repeats` other seeds, every one to its end."""
+def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: SearchLimits, report: Report) -> None:
+    """Repeat the chosen trials, each under `search.repeats` other seeds and to its end."""
     from ray.tune.schedulers import FIFOScheduler
 
-    trials = {known.name: known for known in read_trials(folder)}
-    for known in chosen:
+    trials = {trial.name: trial for trial in read_trials(folder)}
+    for trial in chosen:
         for seed in range(search.first_seed + 1, search.first_seed + 1 + search.repeats):
-            name = f"{known.name}-seed{seed}"
+            name = f"{trial.name}-seed{seed}"
             if name not in trials:
-                words = {**known.words, "seed": seed}
-                trials[name] = replace(template_of(search), name=name, kind="repeat", of=known.name, words=words)
+                words = {**trial.words, "seed": seed}
+                trials[name] = replace(template_of(search), name=name, kind="repeat", of=trial.name, words=words)
                 write_trial(folder, trials[name])
-    left = [known for known in trials.values() if known.kind == "repeat" and known.state not in ENDED]
-    _run(folder, search, trials, _listed(left), scheduler=FIFOScheduler(), limits=limits, say=say)
+    left = [trial for trial in trials.values() if trial.kind == "repeat" and trial.state not in ENDED]
+    _run(folder, search, trials, _fixed_tasks(left), scheduler=FIFOScheduler(), limits=limits, report=report)
 
 
 def points(search: Search, space: Space) -> list[dict[str, Any]]:
-    """The configurations that are chosen without knowing any score; none for a searcher that learns."""
+    """The configurations that do not depend on any score; none for a searcher that learns from scores."""
     if space.points:
         return [dict(point) for point in space.points]
     if search.searcher == "grid":
@@ -86,37 +86,37 @@ def points(search: Search, space: Space) -> list[dict[str, Any]]:
 
 
 def slots(nodes: Sequence[Mapping[str, float]], workers: Workers) -> int:
-    """How many workers the nodes have room for at once. `nodes`: the resources of each."""
+    """The number of workers that fit on the nodes at once; `nodes` are the resources of each."""
     gpus = workers.gpus or 1.0
-    found = 0
+    count = 0
     for node in nodes:
         by_cpu = int(node.get("CPU", 0) // (workers.cpus or 1))
-        by_gpu = int(node.get("GPU", 0) / gpus + 1e-9) if workers.gpus else by_cpu
-        found += min(by_cpu, by_gpu)
-    return found
+        by_gpu = int(node.get("GPU", 0) / gpus + 1e-9) if workers.gpus else by_cpu  # 0.3 GPUs: 3 workers, not 3.33
+        count += min(by_cpu, by_gpu)
+    return count
 
 
 def template_of(search: Search) -> Trial:
-    """What the trials of a search share."""
+    """The fields that all trials of a search share."""
     return Trial(name="", kind="search", of="", words={}, workers=search.workers, cpus=search.cpus, gpus=search.gpus)
 
 
 def workers_of(search: Search) -> Workers:
-    """What each trial trains on."""
+    """The workers of each trial."""
     return Workers(count=search.workers, cpus=int(search.cpus), gpus=search.gpus)
 
 
 def _initial_trials(folder: Path, search: Search, space: Space) -> dict[str, Trial]:
-    """All trials by name, those that are known before any has run among them."""
-    trials = {known.name: known for known in read_trials(folder)}
+    """All trials by name, with those that can be listed before any has run."""
+    trials = {trial.name: trial for trial in read_trials(folder)}
     template = template_of(search)
     planned = [replace(template, name="default", of="default", kind="default")]
     for number, point in enumerate(points(search, space)):
         planned.append(replace(template, name=_name(number), of=_name(number), words=point))
-    for known in planned:
-        if known.name not in trials:
-            trials[known.name] = known
-            write_trial(folder, known)
+    for trial in planned:
+        if trial.name not in trials:
+            trials[trial.name] = trial
+            write_trial(folder, trial)
     return trials
 
 
@@ -124,46 +124,50 @@ def _name(number: int) -> str:
     return f"{number:04d}"
 
 
-def _task(known: Trial) -> dict[str, Any]:
-    return {"name": known.name, "words": dict(known.words), "judged": known.kind == "search"}
+def _task(trial: Trial) -> dict[str, Any]:
+    """What Tune's configuration of a trial holds; a scheduler may stop only those that are `judged`."""
+    return {"name": trial.name, "words": dict(trial.words), "judged": trial.kind == "search"}
 
 
-def _listed(left: Sequence[Trial]) -> TrialSource:
-    """Tasks known from the start."""
+def _fixed_tasks(left: Sequence[Trial]) -> TrialSource:
+    """A source of these tasks, each once."""
     from ray import tune
 
-    return TrialSource({"trial": tune.grid_search([_task(known) for known in left])}, None, 1 if left else 0)
+    return TrialSource({"trial": tune.grid_search([_task(trial) for trial in left])}, None, 1 if left else 0)
 
 
 def _proposals(
     folder: Path, search: Search, space: Space, *, left: Sequence[Trial], ended: Sequence[Trial]
 ) -> TrialSource:
-    """Tasks that are waiting, then what TPE proposes, told of the trials that ended."""
+    """A source of the waiting tasks and then of what TPE proposes, with the trials that ended as its history."""
     from tuning.proposals import TPESearcher
     from tuning.schedulers import objective
     from tuning.trial import OBJECTIVE
 
-    taken = {known.name for known in (*left, *ended) if known.kind == "search"}
+    taken = {trial.name for trial in (*left, *ended) if trial.kind == "search"}
     numbers = [number for number in range(search.trials) if _name(number) not in taken]
-    # What was proposed before must not be proposed again by the same dice.
+    # With the seed of the first start, a resumed search would propose the same configurations again.
     seed = int(np.random.SeedSequence([search.seed, len(taken)]).generate_state(1)[0])
     objectives = [OBJECTIVE, *search.objectives[1:]]
-    waiting = [_task(known) for known in left]
-    found = TPESearcher(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
-    for known in ended:
-        told = [(epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(layout.trial(folder, known.name))]
-        if told:
-            found.add(known.words, told, _objective_values(known, search, told) if known.state == "done" else None)
-    return TrialSource({}, found, len(waiting) + len(numbers))
+    waiting = [_task(trial) for trial in left]
+    searcher = TPESearcher(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
+    for trial in ended:
+        scores = [
+            (epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(layout.trial(folder, trial.name))
+        ]
+        if scores:
+            values = _objective_values(trial, search, scores) if trial.state == "done" else None
+            searcher.add(trial.words, scores, values)
+    return TrialSource({}, searcher, len(waiting) + len(numbers))
 
 
-def _objective_values(known: Trial, search: Search, told: Sequence[tuple[int, float]]) -> list[float]:
-    """The objectives of a trial that came to its end, in the order of the search."""
+def _objective_values(trial: Trial, search: Search, scores: Sequence[tuple[int, float]]) -> list[float]:
+    """The objectives of a trial that ran to its end, in the order of the search."""
     from tuning.trial import WORST
 
-    costs = {"latency_ms": known.latency_ms, "parameters": known.parameters}
+    costs = {"latency_ms": trial.latency_ms, "parameters": trial.parameters}
     rest = [costs[key] for key in search.objectives[1:]]
-    return [min(value for _, value in told), *(WORST if value is None else float(value) for value in rest)]
+    return [min(value for _, value in scores), *(WORST if value is None else float(value) for value in rest)]
 
 
 def _run(
@@ -174,7 +178,7 @@ def _run(
     *,
     scheduler: Any,
     limits: SearchLimits,
-    say: Say,
+    report: Report,
 ) -> None:
     """Let Tune run the trials of a source."""
     if not source.samples or limits.reached:
@@ -182,7 +186,7 @@ def _run(
     os.environ.update(TUNE_ENVIRONMENT)
     from ray import tune
 
-    # A trial's own errors are told by the recorder; Tune's are of checkpoints that it has deleted already.
+    # The recorder reports the errors of trials; Tune's own are about checkpoints that it has deleted already.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
     from tuning.recorder import LimitsReached, Recorder
@@ -190,7 +194,7 @@ def _run(
 
     workers = workers_of(search)
     plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt")
-    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, say=say)
+    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, say=report)
     tuner = tune.Tuner(
         tune.with_resources(_wait_for_trials(partial(run_trial, plan=plan)), _resources(workers)),
         param_space=source.space,
@@ -200,7 +204,7 @@ def _run(
             scheduler=scheduler,
             max_concurrent_trials=search.concurrent,
             reuse_actors=workers.count == 1,  # saves the import of torch
-            trial_dirname_creator=lambda known: str(known.config["trial"]["name"]),
+            trial_dirname_creator=lambda trial: str(trial.config["trial"]["name"]),
         ),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
@@ -216,30 +220,30 @@ def _run(
 
 
 def _wait_for_trials(function: Callable[..., None]) -> Any:
-    """A function for Tune whose trial, when a scheduler stops it, has time to leave.
+    """A trainable for Tune whose trial has time to save and end when a scheduler stops it.
 
-    Tune waits 2 s for the thread of a trial before it lets another use the process, and loses the other one for good
-    where a checkpoint takes longer. It does not wait at all before it ends a process, and then what Ray Train holds for
-    workers that were started from it is not given back.
+    Tune waits 2 s for the thread of a trial before it starts the next trial in the process, and loses that one for good
+    if a checkpoint takes longer. It does not wait at all before it ends a process, and then the resources that Ray
+    Train reserved for workers started from it are never released.
     """
     from ray.tune.trainable import wrap_function
 
-    class Trainable(wrap_function(function)):  # type: ignore[misc]
+    class WaitingTrainable(wrap_function(function)):  # type: ignore[misc]
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             wait_for_stopped_trial(LEAVE_SECONDS)
             if not super().reset_config(new_config):
-                raise RuntimeError(f"the trial before it did not end within {LEAVE_SECONDS} s")
+                raise RuntimeError(f"the previous trial did not end within {LEAVE_SECONDS} s")
             return True
 
         def cleanup(self) -> None:
             wait_for_stopped_trial(LEAVE_SECONDS)
             super().cleanup()
 
-    return Trainable
+    return WaitingTrainable
 
 
 def _resources(workers: Workers) -> dict[str, float]:
-    """What Tune holds for a trial's own process."""
+    """The resources that Tune reserves for the process of a trial itself."""
     if workers.count > 1:
         return DRIVER_RESOURCES
     return {"cpu": float(workers.cpus or 1), **({"gpu": workers.gpus} if workers.gpus else {})}
