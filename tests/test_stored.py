@@ -153,7 +153,7 @@ def test_convert_prints_what_was_left_out(tmp_path, capsys):
     assert main(["convert", "modest", section.root, str(tmp_path / "out")]) == 0
     done, note, following = capsys.readouterr().out.splitlines()
     assert done.startswith("10 frames in") and following.startswith("next:")
-    assert note == "note: 8 pictures left out: either their background or their person is held out, not both"
+    assert note == "note: 8 images left out: either their background or their person is held out, not both"
 
 
 def test_the_published_split_of_hypersim_leaves_out_frames(tmp_path):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from depthray import __version__
+from depthray.data import sources
 from depthray.data.shards import format
 from depthray.data.source import EncodedSource, Frame, Source, notes
 from depthray.errors import DataError
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 FRAMES_PER_SHARD = 512
+INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")  # all that shards may hold besides depth
 NAME = re.compile(r"shard-(\d{5,})(?:-\d+)?\.h5")
 
 
@@ -46,6 +50,14 @@ class ConversionPlan(NamedTuple):
         return range(number * self.size, min((number + 1) * self.size, self.total))
 
 
+def select_all_inputs(section: Data) -> Data:
+    """The section with all inputs that the data set has, so that all of its data is read."""
+    measured = section.sparse.model_copy(update={"pattern": "stored"})
+    everything = section.model_copy(update={"inputs": INPUTS, "sparse": measured})
+    available = sources.open_source(everything, verify=False).keys
+    return everything.model_copy(update={"inputs": tuple(key for key in INPUTS if key in available)})
+
+
 def shard_encoding(section: Data) -> str:
     """The encoding of depth in shards: the data set's own where shards may have it, else millimetres."""
     module = import_module(f"depthray.data.sources.{section.source}")
@@ -58,6 +70,30 @@ def source_encodings(source: Source) -> dict[str, str]:
     if not isinstance(source, EncodedSource):
         return {}
     return {"encoding": ", ".join(sorted({source.encoding(index) for index in range(len(source.frames))}))}
+
+
+def plan_section(
+    section: Data, out: Path, *, name: str, frames_per_shard: int = FRAMES_PER_SHARD, skip_bad: bool = False
+) -> tuple[Source, ConversionPlan]:
+    """The data set of a section with all its inputs, and the plan of its conversion. `name` is for the provenance."""
+    section = select_all_inputs(section)
+    source = sources.open_source(section, verify=not skip_bad)
+    provenance = {
+        "name": name,
+        "form": section.source,
+        "depthray": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        **source_encodings(source),
+    }
+    conversion = plan(
+        source,
+        out,
+        provenance=provenance,
+        frames_per_shard=frames_per_shard,
+        encoding=shard_encoding(section),
+        skip_bad=skip_bad,
+    )
+    return source, conversion
 
 
 def plan(

@@ -1,12 +1,12 @@
-"""NYU Depth V2 as BTS hands it out, and whatever else comes with its lists: `rgb depth focal` a line, in a .txt file.
+"""NYU Depth V2 as distributed by BTS, and other data with its lists: `rgb depth focal` a line, in a .txt file.
 
-Lists lie in the root and are called as in BTS, `nyudepthv2_train_files_with_gt.txt`, or otherwise: `train`, `val` or
-`test` in the name declares the side. Names are relative to the root or to the folder of that part in it, and may open
+The lists are in the root, named as in BTS, `nyudepthv2_train_files_with_gt.txt`, or otherwise: `train`, `val` or `test`
+in the name declares the side. File names are relative to the root or to the folder of that part in it, and may begin
 with a slash. Depth is 16-bit millimetres. Scenes are folders; in the official test list those are types of room, not
 rooms. Lines whose depth is `None` are left out.
 
 Of the camera, a list states one focal length. Where it is that of NYU's camera the rest is known too; otherwise pixels
-are taken for square and the optical axis for the middle of the image, which is a guess, if a usual one.
+are assumed to be square and the optical axis to be in the middle of the image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.readers import kinect as kinect
+from depthray.data.readers import kinect
 from depthray.data.readers.files import data_root, pinhole, read_text
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
@@ -33,12 +33,12 @@ ENCODING = "uint16_mm"
 KEYS = frozenset({"image", "depth", "intrinsics"})
 NONE = "None"
 LINE = re.compile(rf"\S+\.(?:jpe?g|png)\s+(?:\S+\.png|{NONE})\s+\d+(?:\.\d*)?\s*", re.IGNORECASE)
-KITTI = "proj_depth/"  # in the depth names of KITTI's lists, whose unit is another
+KITTI = "proj_depth/"  # in the depth names of BTS's lists of KITTI, which have another unit
 BASES = ("", "sync", "official_splits/train", "official_splits/test", "train", "test")
 
 
 def open_source(section: Data) -> Bts:
-    """The lists in the folder at `section.root`, or the one that it is."""
+    """The lists in the folder at `section.root`, or that list itself."""
     refuse_encoding(section)
     root = data_root(section)
     lists = [root] if root.is_file() else _lists(root)
@@ -48,7 +48,7 @@ def open_source(section: Data) -> Bts:
 
 
 def fits(root: Path) -> bool:
-    """Whether there is a list of this form, or the path is one."""
+    """Whether the folder has a list of this form, or the path is one."""
     return bool(_lists(root)) or (root.is_file() and root.suffix == ".txt" and _is_list(root))
 
 
@@ -61,11 +61,11 @@ class Bts(FrameFiles):
         rows, notes = [], []
         for path in lists:
             lines = _read(path)
-            whole = [(number, words) for number, words in lines if words[1] != NONE]
-            base = _base(path.parent, whole[0][1][0]) if whole else ""
-            rows += [_row(words, path, number=number, base=base) for number, words in whole]
-            if len(whole) < len(lines):
-                notes.append(f"{path}: {len(lines) - len(whole)} lines left out, whose depth is {NONE}")
+            pairs = [(number, fields) for number, fields in lines if fields[1] != NONE]
+            base = _base(path.parent, pairs[0][1][0]) if pairs else ""
+            rows += [_row(fields, path, number=number, base=base) for number, fields in pairs]
+            if len(pairs) < len(lines):
+                notes.append(f"{path}: {len(lines) - len(pairs)} lines left out, whose depth is {NONE}")
         super().__init__(lists[0].parent, rows, keys=KEYS, encoding=ENCODING, notes=notes)
 
     def arrays(self, index: int) -> dict[str, Any]:
@@ -77,6 +77,7 @@ class Bts(FrameFiles):
 
 def _camera(focal: float, size: tuple[int, ...]) -> NDArray[np.float32]:
     """Focal length in pixels, (H,W) -> (3,3) float32 pinhole matrix."""
+    # Lists round the focal length to four places.
     if tuple(size) == kinect.NATIVE and math.isclose(focal, kinect.COLOUR.fx, abs_tol=1e-3):
         return kinect.COLOUR.matrix(size)
     return pinhole(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
@@ -97,7 +98,7 @@ def _is_list(path: Path) -> bool:
 
 
 def _read(path: Path) -> list[tuple[int, list[str]]]:
-    """A list -> number and three words of each line."""
+    """A list -> number and three fields of each line"""
     text = read_text(path, kind="list")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     for number, line in lines:
@@ -111,13 +112,13 @@ def _read(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _base(root: Path, name: str) -> str:
-    """The folder in the root the names of a list are relative to: the first in which its first file lies."""
+    """The folder in the root that the names of a list are relative to: the first one that has its first file."""
     return next((base for base in BASES if (root / base / name.lstrip("/")).is_file()), "")
 
 
-def _row(words: list[str], path: Path, *, number: int, base: str) -> FrameRow:
-    rgb, depth = (str(PurePosixPath(base) / word.lstrip("/")) for word in words[:2])
-    name = PurePosixPath(words[0].lstrip("/")).with_suffix("")
+def _row(fields: list[str], path: Path, *, number: int, base: str) -> FrameRow:
+    rgb, depth = (str(PurePosixPath(base) / field.lstrip("/")) for field in fields[:2])
+    name = PurePosixPath(fields[0].lstrip("/")).with_suffix("")
     split = next((side for side in SIDES if side in path.name), "")
     frame = Frame(str(name), kinect.room_of(name.parent.name), split=split, source=path.stem)
-    return FrameRow(frame, (rgb, depth), named=f"{path.name} line {number}", camera=(words[2],))
+    return FrameRow(frame, (rgb, depth), named=f"{path.name} line {number}", camera=(fields[2],))

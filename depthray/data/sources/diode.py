@@ -1,7 +1,7 @@
 """DIODE: [train|val]/indoors|outdoor/scene_*/scan_*/NAME.png, NAME_depth.npy and NAME_depth_mask.npy.
 
-Depth is (H,W,1) float32 metres and counts only where the mask is not 0. Root may be the folder of one side; a side is
-then not declared, and whole scenes are held out as everywhere.
+Depth is (H,W,1) float32 metres, valid only where the mask is not 0. Root may be the folder of one side; the side is
+then not declared, and scenes are held out as for other sets without a split.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 ENCODING = "float_m"
-STORED = "uint16_256"  # shards of it: outdoors reaches far beyond the 65 m of millimetres
-PLACES = ("indoors", "outdoor")
+STORED = "uint16_256"  # in shards: outdoors reaches far beyond the 65 m that 16 bits of millimetres hold
+LOCATIONS = ("indoors", "outdoor")
 SIDES = ("train", "val", "test")
 KEYS = frozenset({"image", "depth", "intrinsics"})
 ROLES = ("image", "depth", "valid")
@@ -42,8 +42,8 @@ def open_source(section: Data) -> Diode:
 
 
 def fits(root: Path) -> bool:
-    """Whether there are scenes of DIODE."""
-    return any(any((root / side / place).glob("scene_*")) for side in ("", *SIDES) for place in PLACES)
+    """Whether the folder has scenes of DIODE."""
+    return any(any((root / side / location).glob("scene_*")) for side in ("", *SIDES) for location in LOCATIONS)
 
 
 class Diode(FrameFiles):
@@ -55,25 +55,27 @@ class Diode(FrameFiles):
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)
         if "intrinsics" in self.keys:
-            down, along = (now / then for now, then in zip(arrays["image"].shape[:2], SIZE, strict=True))
+            down, across = (side / full for side, full in zip(arrays["image"].shape[:2], SIZE, strict=True))
             fx, fy, cx, cy = PINHOLE
-            arrays["intrinsics"] = pinhole(fx * along, fy * down, cx * along, cy * down)
+            arrays["intrinsics"] = pinhole(fx * across, fy * down, cx * across, cy * down)
         return arrays
 
     def depth(self, index: int) -> NDArray[np.float32]:
-        """Frame -> (H,W) float32 metres, 0 where the mask is."""
-        depth, counts = super().depth(index), self.files.load(self.file(index, "valid"))
-        if counts.shape[:2] != depth.shape or counts.size != depth.size:
+        """Frame -> (H,W) float32 metres, 0 where the mask is 0"""
+        depth, mask = super().depth(index), self.files.load(self.file(index, "valid"))
+        if mask.shape[:2] != depth.shape or mask.size != depth.size:
             where = self.path(index, "valid")
-            raise DataError(f"{where}: has shape {counts.shape}, but its depth {depth.shape}")
-        return np.where(counts.reshape(depth.shape) > 0, depth, np.float32(0))
+            raise DataError(f"{where}: has shape {mask.shape}, but its depth {depth.shape}")
+        return np.where(mask.reshape(depth.shape) > 0, depth, np.float32(0))
 
 
 def _rows(root: Path) -> Iterator[FrameRow]:
     for side in ("", *SIDES):
-        for place in PLACES:
-            for image in sorted((root / side / place).glob("scene_*/scan_*/*.png")):
+        for location in LOCATIONS:
+            for image in sorted((root / side / location).glob("scene_*/scan_*/*.png")):
                 name = str(image.relative_to(root).with_suffix(""))
-                scene = f"{place}/{image.parents[1].name}"
+                scene = f"{location}/{image.parents[1].name}"
                 files = (f"{name}.png", f"{name}_depth.npy", f"{name}_depth_mask.npy")
-                yield FrameRow(Frame(f"{scene}/{image.parent.name}/{image.stem}", scene, side, f"diode-{place}"), files)
+                yield FrameRow(
+                    Frame(f"{scene}/{image.parent.name}/{image.stem}", scene, side, f"diode-{location}"), files
+                )

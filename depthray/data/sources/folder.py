@@ -1,4 +1,4 @@
-"""Image files named by an index: a CSV with columns rgb, depth, scene and, if there are, the ones in `OPTIONAL`.
+"""Image files named by an index: a CSV with the columns rgb, depth and scene, and optionally those in `OPTIONAL`.
 
 Paths in the index are relative to the folder of the index. An EXIF orientation in a colour file is ignored, because the
 depth belongs to the pixels as they are stored.
@@ -40,7 +40,7 @@ def open_source(section: Data) -> CsvFolder:
 
 
 def fits(root: Path) -> bool:
-    """Whether there is an index, or the path is one."""
+    """Whether the folder has an index, or the path is one."""
     return root.suffix == ".csv" or (root / INDEX).is_file()
 
 
@@ -77,26 +77,26 @@ class CsvFolder(FrameFiles):
         return digest.hexdigest()
 
     def faults(self, index: int) -> list[str]:
-        """Values of the depth file that are taken for unmeasured though they are not 0."""
+        """Values of the depth file that are read as unmeasured although they are not 0."""
         return self.odd_depth(index)
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)
         for key in self.roles[len(PAIR) :]:
-            arrays[key] = self._map(key, self.file(index, key))
+            arrays[key] = self._read_map(key, self.file(index, key))
         if "intrinsics" in self.keys:
             where = f"{self._index}: frame '{self.frames[index].id}'"
             arrays["intrinsics"] = _matrix(self.rows[index].camera, where)
         return arrays
 
-    def _map(self, key: str, name: str) -> Pixels:
+    def _read_map(self, key: str, name: str) -> Pixels:
         """Name of a file -> (H,W) int32 ids, (H,W) uint8 mask of 0 and 1, or (H,W,3) uint8 RGB."""
         if key == "background":
             return self.files.colour(name)
         pixels = self.files.ids(name, key=key)
         if key == "mask":
-            # Lossy files smear a mask of 0 and 255; lossless ones may as well hold 0 and 1.
+            # JPEG smears a mask of 0 and 255, so its threshold is the middle; lossless files may also hold 0 and 1.
             return (pixels > (127 if name.lower().endswith(LOSSY) else 0)).astype(np.uint8)
         return pixels.astype(np.int32)
 
@@ -117,7 +117,7 @@ def _read_index(index: Path) -> list[Line]:
 
 
 def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:
-    """The columns with a value in every row; one with some values and some gaps is a mistake."""
+    """The columns with a value in every row; a DataError for a column with a value in some rows only."""
     filled = {column for line in lines for column, value in line.items() if value}
     needed = (*REQUIRED, *sorted(filled.intersection((*MAPS, *PINHOLE))))
     for number, line in enumerate(lines):
@@ -133,10 +133,10 @@ def _row(line: Line, files: tuple[str, ...], camera: tuple[str, ...]) -> FrameRo
     return FrameRow(frame, tuple(line[column] for column in files), camera=tuple(line[column] for column in camera))
 
 
-def _matrix(words: tuple[str, ...], where: str) -> NDArray[np.float32]:
-    """fx, fy, cx, cy in pixels, as written -> (3,3) float32 pinhole matrix."""
+def _matrix(fields: tuple[str, ...], where: str) -> NDArray[np.float32]:
+    """fx, fy, cx, cy in pixels, as text -> (3,3) float32 pinhole matrix"""
     try:
-        matrix = pinhole(*(float(word) for word in words))
+        matrix = pinhole(*(float(field) for field in fields))
     except ValueError:
-        raise DataError(f"{where}: {', '.join(PINHOLE)} must be numbers, are {list(words)}") from None
+        raise DataError(f"{where}: {', '.join(PINHOLE)} must be numbers, are {list(fields)}") from None
     return check_camera(matrix, where=where)

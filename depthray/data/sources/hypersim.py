@@ -1,8 +1,8 @@
-"""Hypersim: ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg beside scene_cam_*_geometry_hdf5.
+"""Hypersim: ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg next to scene_cam_*_geometry_hdf5.
 
-Depth files hold the distance to the optical centre in metres; what is read is the distance along the optical axis, with
-the default camera (a few scenes with a shifted lens differ). NaN is unmeasured. The published split is followed where
-metadata_images_split_scene_v1.csv lies in the root; the frames it leaves out are left out.
+Depth files hold the distance to the optical centre in metres; it is converted to the distance along the optical axis
+with the default camera (a few scenes with a shifted lens differ). NaN is unmeasured. The published split is used where
+metadata_images_split_scene_v1.csv is in the root; the frames it leaves out are left out.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def open_source(section: Data) -> Hypersim:
     images = sorted(root.glob("ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg"))
     if not images:
         raise DataError(f"{root}: no ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg, as Hypersim has them")
-    wants = keys_to_read(section)
-    ids = tuple(key for key in IDS if key in wants and _geometry(images[0], IDS[key]).is_file())
+    requested = keys_to_read(section)
+    ids = tuple(key for key in IDS if key in requested and _geometry(images[0], IDS[key]).is_file())
     rows = list(_rows(root, images, ids))
-    keys = wants & {"image", "depth", "intrinsics", *ids}
-    left = len(images) - len(rows)
-    notes = [f"{left} frames left out: not part of the published split"] if left else []
+    keys = requested & {"image", "depth", "intrinsics", *ids}
+    left_out = len(images) - len(rows)
+    notes = [f"{left_out} frames left out: not part of the published split"] if left_out else []
     return Hypersim(root, rows, roles=(*PAIR, *ids), keys=keys, encoding=ENCODING, notes=notes)
 
 
 def fits(root: Path) -> bool:
-    """Whether there are scenes of Hypersim."""
+    """Whether the folder has scenes of Hypersim."""
     return any(root.glob("ai_[0-9]*_[0-9]*/images"))
 
 
@@ -67,11 +67,11 @@ class Hypersim(FrameFiles):
         return arrays
 
     def stored_depth(self, index: int) -> Pixels:
-        """Frame -> depth in the numbers its file holds."""
+        """Frame -> (H,W) metres to the optical centre, as stored"""
         return self._dataset(index, "depth")
 
     def metres(self, index: int, stored: Pixels) -> NDArray[np.float32]:
-        """Frame, its depth as stored -> (H,W) float32 metres."""
+        """Frame, its depth as stored -> (H,W) float32 metres along the optical axis"""
         return along_axis(super().metres(index, stored))
 
     def _ids(self, index: int, key: str) -> NDArray[np.int32]:
@@ -79,7 +79,7 @@ class Hypersim(FrameFiles):
         ids = self._dataset(index, key)
         if ids.ndim != 2 or ids.dtype.kind not in "ui":
             where = self.path(index, key)
-            raise DataError(f"{where}: ids are {ids.dtype} {ids.shape}, wanted (H, W) whole numbers")
+            raise DataError(f"{where}: ids are {ids.dtype} {ids.shape}, wanted (H, W) integers")
         return np.maximum(ids, 0).astype(np.int32)
 
     def _dataset(self, index: int, role: str) -> Pixels:
@@ -108,13 +108,13 @@ def _names(image: Path) -> tuple[str, str, int]:
 
 
 def _geometry(image: Path, kind: str) -> Path:
-    """The file of a frame that holds its depth or ids."""
+    """The file of a frame with its depth or ids."""
     folder = image.parent.name.replace("_final_preview", "_geometry_hdf5")
     return image.parents[1] / folder / image.name.replace("tonemap.jpg", f"{kind}.hdf5")
 
 
 def _sides(path: Path) -> dict[tuple[str, str, int], str] | None:
-    """Side by scene, camera and number of the frames that are part of the published split, if it is there."""
+    """Side by scene, camera and number of the frames in the published split; None without its file."""
     if not path.is_file():
         return None
     rows = csv.DictReader(read_text(path).splitlines())
@@ -125,10 +125,11 @@ def _sides(path: Path) -> dict[tuple[str, str, int], str] | None:
             if row["split_partition_name"]
         }
     except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not the table of the published split ({error}); mend or remove it") from None
+        raise DataError(f"{path}: not the table of the published split ({error}); repair or remove it") from None
 
 
 def _focal(width: int) -> float:
+    """Width in pixels -> focal length in pixels, which scales with it."""
     return FOCAL * width / WIDTH
 
 

@@ -1,7 +1,7 @@
 """KITTI depth: train|val/DRIVE/proj_depth/groundtruth|velodyne_raw/image_02|03/*.png, or the 1000 selected frames.
 
-Depth is uint16 in 1/256 m. Colour lies as in the raw data (DATE/DRIVE/image_02/data, in the root or in `raw`) or
-beside `proj_depth`. A drive is a scene. The scanner's own points are `sparse`, read where data.sparse.pattern is
+Depth is uint16 in 1/256 m. Colour is as in the raw data (DATE/DRIVE/image_02/data, in the root or in `raw`) or
+next to `proj_depth`. A drive is a scene. The scanner's own points are `sparse`, read where data.sparse.pattern is
 `stored`. The camera is that of calib_cam_to_cam.txt, else the published one of the date. Of the selected frames, in
 depth_selection/val_selection_cropped, all are val.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 ENCODING = "uint16_256"
-STORED = ENCODING  # shards of it keep the unit, and depth beyond 65 m
+STORED = ENCODING  # in shards: millimetres would lose depth beyond 65 m
 SIDES = ("train", "val", "test")
 SELECTED = ("depth_selection/val_selection_cropped", "val_selection_cropped", ".")
 SELECTED_NAME = re.compile(r"(?P<drive>.+_sync)_image_(?P<number>\d+)_(?P<camera>image_0[23])\.png")
@@ -55,7 +55,7 @@ def open_source(section: Data) -> Kitti:
 
 
 def fits(root: Path) -> bool:
-    """Whether there are drives, or the selected frames."""
+    """Whether the folder has drives, or the selected frames."""
     return _selection(root) is not None or any(any(root.glob(f"{side}/*_sync/proj_depth")) for side in SIDES)
 
 
@@ -82,7 +82,7 @@ def _open_drives(root: Path, keys: frozenset[str]) -> Kitti:
     rows = list(_drive_rows(root, with_sparse="sparse" in keys))
     folders = sorted({(root / row.files[0]).parent for row in rows})
     cameras = [_camera(folder) for folder in folders]
-    if None in cameras:
+    if None in cameras:  # a drive of an unknown date: a sample must have the same keys in all drives
         keys -= {"intrinsics"}
     return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING, facts=f"{cameras}")
 
@@ -107,16 +107,16 @@ def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[FrameRow]:
 
 def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:
     """The folder of the colour images of a drive, and their ending."""
-    places = [root / above / drive / camera / "data" for above in (drive[:10], f"raw/{drive[:10]}", side)]
-    for place in places:
+    folders = [root / above / drive / camera / "data" for above in (drive[:10], f"raw/{drive[:10]}", side)]
+    for folder in folders:
         for ending in (".png", ".jpg"):
-            if next(place.glob(f"*{ending}"), None):
-                return place, ending
-    raise DataError(f"{places[0]}: no colour images of the drive there, nor in {places[1]} or {places[2]}")
+            if next(folder.glob(f"*{ending}"), None):
+                return folder, ending
+    raise DataError(f"{folders[0]}: no colour images of the drive there, nor in {folders[1]} or {folders[2]}")
 
 
 def _selection(root: Path) -> Path | None:
-    """The folder of the selected frames, if the root has no drives and they are there."""
+    """The folder of the selected frames; None where there is none, or the root has drives as well."""
     if any(root.glob("train/*_sync")):
         return None
     return next((root / name for name in SELECTED if (root / name / "groundtruth_depth").is_dir()), None)
@@ -145,14 +145,14 @@ def _camera(folder: Path) -> tuple[float, float, float, float] | None:
     above = folder.parents[2]
     for path in (above / CALIBRATION, above.parent / drive[:10] / CALIBRATION):
         if path.is_file():
-            return _calibrated(path, f"P_rect_{camera[-2:]}")
+            return _read_calibration(path, f"P_rect_{camera[-2:]}")
     if drive[:10] not in PINHOLES:
         return None
     focal, cx, cy = PINHOLES[drive[:10]]
     return focal, focal, cx, cy
 
 
-def _calibrated(path: Path, name: str) -> tuple[float, float, float, float]:
+def _read_calibration(path: Path, name: str) -> tuple[float, float, float, float]:
     """A line `P_rect_02: ` of 12 numbers -> fx, fy, cx, cy in pixels."""
     rows = dict(line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
     try:

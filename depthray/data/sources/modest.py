@@ -1,12 +1,12 @@
 """MODEST Museum: file_map.txt (names by tab, without suffix) and the folders bg, bg_fg, bg_fg_mask, bg_fg_depth_map.
 
-Every picture is a background, one person in front of it and a placement, and all combinations are there, so that frames
-held out at random have been seen in training but for the placement. Here a share of the backgrounds and the same share
-of the persons is held out (data.val_fraction, at least one of each, chosen by data.split_seed). Frames with both held
-out are val, frames with neither are train, and the rest, half seen, is no part of the data set: with 0.1 held out, 81 %
-of the pictures train, 1 % validate and 18 % are left out. A scene is a background.
+Every image is a background, one person in front of it and a placement, and the set has all combinations, so that frames
+held out at random have been seen in training except for the placement. Here a share of the backgrounds and the same
+share of the persons is held out (data.val_fraction, at least one of each, chosen by data.split_seed). Frames with both
+held out are val, frames with neither are train, and the rest, half seen, is left out: with 0.1 held out, 81 % of the
+images train, 1 % validate and 18 % are left out. A scene is a background.
 
-Depth is 8 bits over 10 m, made by another network. Masks are JPEG and cut at half.
+Depth is 8 bits over 10 m, predicted by another network. Masks are JPEG and thresholded at half.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ ENCODING = "uint8_10m"
 
 
 def open_source(section: Data) -> ModestMuseum:
-    """The pictures at `section.root` that are on a side of the split."""
+    """The images at `section.root` that are on a side of the split."""
     refuse_encoding(section)
     root = data_root(section)
     lines = list(_lines(root / MAP))
     held = [
         choose_held_out(
-            {_identities(line[1])[part] for line in lines}, section.val_fraction, f"{section.split_seed}/{word}"
+            {_identities(line[1])[part] for line in lines}, section.val_fraction, f"{section.split_seed}/{name}"
         )
-        for part, word in enumerate(("background", "person"))
+        for part, name in enumerate(("background", "person"))
     ]
     roles = tuple(key for key in FOLDERS if key in ("image", "depth") or key in keys_to_read(section))
     rows = list(_rows(lines, roles, held))
-    left = len(lines) - len(rows)
-    notes = [f"{left} pictures left out: either their background or their person is held out, not both"] if left else []
+    left_out = len(lines) - len(rows)
+    note = f"{left_out} images left out: either their background or their person is held out, not both"
+    notes = [note] if left_out else []
     return ModestMuseum(root, rows, roles=roles, keys=frozenset(roles), encoding=ENCODING, notes=notes)
 
 
 def fits(root: Path) -> bool:
-    """Whether there is the list of files."""
+    """Whether the folder has the list of files."""
     return (root / MAP).is_file()
 
 
@@ -64,7 +65,7 @@ def choose_held_out(identities: Iterable[str], share: float, salt: str) -> set[s
 
 
 class ModestMuseum(FrameFiles):
-    """The pictures. See `depthray.data.source.Source`."""
+    """The images. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "Museum"
 
@@ -78,7 +79,7 @@ class ModestMuseum(FrameFiles):
         return arrays
 
     def stored_depth(self, index: int) -> Pixels:
-        """Frame -> depth in the numbers its file holds."""
+        """Frame -> (H,W) depth as stored, in 8 bits"""
         return self.files.load(self.file(index, "depth"), GREY)
 
 
@@ -86,7 +87,7 @@ def _rows(lines: list[list[str]], roles: tuple[str, ...], held: list[set[str]]) 
     for line in lines:
         background, person = _identities(line[1])
         unseen = {background in held[0], person in held[1]}
-        if len(unseen) == 1:
+        if len(unseen) == 1:  # both parts held out, or neither
             split = "val" if unseen == {True} else "train"
             stems = dict(zip(FOLDERS, line, strict=True))
             files = tuple(f"{FOLDERS[role]}/{stems[role]}{SUFFIX}" for role in roles)

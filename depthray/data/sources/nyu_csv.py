@@ -1,8 +1,8 @@
-"""NYU Depth V2 as Kaggle and DenseDepth hand it out: `data/nyu2_train.csv` and `data/nyu2_test.csv`, without a header.
+"""NYU Depth V2 as distributed by Kaggle and DenseDepth: `data/nyu2_train.csv` and `data/nyu2_test.csv`, no header.
 
-A line names a colour and a depth file, `data/...`, relative to the folder that holds `data`. Training depth has 8 bits,
-255 being 10 m, so steps of 39 mm; test depth is 16-bit millimetres. The part decides, never the values. The scene is
-the folder of a recording without its `_out`; the test files carry no scene, they are one: `nyu2_test`.
+A line names a colour and a depth file, `data/...`, relative to the folder that contains `data`. Training depth has 8
+bits, 255 being 10 m, so steps of 39 mm; test depth is 16-bit millimetres. The list decides, never the values. The scene
+is the folder of a recording without its `_out`; the test files name no scene and are all of one: `nyu2_test`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from depthray.data.readers import kinect as kinect
+from depthray.data.readers import kinect
 from depthray.data.readers.files import data_root, read_text
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
@@ -28,7 +28,7 @@ KEYS = frozenset({"image", "depth", "intrinsics"})
 
 
 def open_source(section: Data) -> NyuKaggle:
-    """The parts there are at `section.root`, the folder `data` or the one around it; or one part's CSV."""
+    """The lists at `section.root`, which is the folder `data`, the one around it, or one of the lists."""
     refuse_encoding(section)
     root = data_root(section)
     lists = [root] if root.is_file() else _lists(root)
@@ -39,7 +39,7 @@ def open_source(section: Data) -> NyuKaggle:
 
 
 def fits(root: Path) -> bool:
-    """Whether one of the two lists is there."""
+    """Whether the folder has one of the two lists."""
     return bool(_lists(root))
 
 
@@ -60,9 +60,9 @@ class NyuKaggle(FrameFiles):
 
 def _lists(root: Path) -> list[Path]:
     for folder in (root, root / "data"):
-        found = [folder / name for name in PARTS if (folder / name).is_file()]
-        if found:
-            return found
+        lists = [folder / name for name in PARTS if (folder / name).is_file()]
+        if lists:
+            return lists
     return []
 
 
@@ -75,12 +75,12 @@ def _read(path: Path) -> list[FrameRow]:
 
 
 def _row(line: list[str], named: str, path: Path) -> FrameRow:
-    if len(line) != 2 or not all(word.strip() for word in line):
+    if len(line) != 2 or not all(field.strip() for field in line):
         number = named.removeprefix(path.name).strip()
         raise DataError(
             f"{path}: {number} must name a colour and a depth file, 'rgb,depth', but is '{','.join(line)[:80]}'"
         )
-    rgb, depth = (word.strip().replace("\\", "/").removeprefix(PREFIX) for word in line)
+    rgb, depth = (field.strip().replace("\\", "/").removeprefix(PREFIX) for field in line)
     name = str(PurePosixPath(rgb).with_suffix("")).removesuffix("_colors")
     scene = kinect.room_of(PurePosixPath(rgb).parent.name.removesuffix("_out"))
     return FrameRow(Frame(name, scene, split=PARTS[path.name], source="nyu"), (rgb, depth), named=named)

@@ -1,7 +1,7 @@
 """The labelled part of NYU Depth V2, `nyu_depth_v2_labeled.mat`, with depth as it was measured (`rawDepths`).
 
-1449 frames with class and instance ids. MATLAB stores columns first, so everything lies on its side in the file.
-`splits.mat` beside it declares the official 795 training and 654 test frames, counted from 1; without it, no side is
+1449 frames with class and instance ids. MATLAB stores columns first, so every array in the file is transposed.
+`splits.mat` next to it declares the official 795 training and 654 test frames, counted from 1; without it, no side is
 declared. The white border of the images is kept. For depth with its holes filled, see nyu_mat_filled.py.
 """
 
@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
-from depthray.data.readers import kinect as kinect
-from depthray.data.readers import mat5
+from depthray.data.readers import kinect, mat5
 from depthray.data.readers.files import data_root
 from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, translate_hdf5_errors
 from depthray.data.source import Frame, frame_text, keys_to_read, refuse_encoding
@@ -41,7 +40,7 @@ def open_source(section: Data) -> NyuMat:
 
 
 def open_mat(section: Data, *, depth: str) -> NyuMat:
-    """The .mat file at `section.root`, or in it; `depth` is the variable of the file to take."""
+    """The .mat file at `section.root`, or in it; `depth` is the variable of the file to read."""
     refuse_encoding(section)
     root = data_root(section)
     return NyuMat(root / NAME if root.is_dir() else root, depth, keys_to_read(section))
@@ -61,14 +60,14 @@ class NyuMat:
         with translate_hdf5_errors(path), open_file(path) as file:
             self._shapes = {name: file[name].shape for name in ("images", depth, *IDS.values()) if name in file}
             _check_shapes(self._shapes, path, depth)
-            scenes = _words(file, "scenes")
+            scenes = _texts(file, "scenes")
         self._ids = {key: name for key, name in IDS.items() if name in self._shapes and key in keys}
         self.keys = frozenset({"image", "depth", "intrinsics", *self._ids})
         self.frames = _frames(scenes, self._shapes["images"][0], path)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the frames, of which depth is taken, and of what the file is called and how long it is."""
+        """SHA-256 of the frames, of the variable that is read, and of the name and size of the file."""
         path = self._mat.path
         try:
             size = path.stat().st_size
@@ -89,7 +88,7 @@ class NyuMat:
         return {**sample, "id": frame.id, "scene": frame.scene, "source": frame.source}
 
     def faults(self, index: int) -> list[str]:
-        """Values of depth that are taken for unmeasured though they are not 0."""
+        """Values of depth that are read as unmeasured although they are not 0."""
         odd = encodings.describe_odd_values(self.stored_depth(index))
         return [f"{self._where(index)}: {odd} values, read as unmeasured"] if odd else []
 
@@ -98,21 +97,24 @@ class NyuMat:
         return ENCODING
 
     def stored_depth(self, index: int) -> NDArray[Any]:
-        """(H,W) depth of a frame in the numbers the file holds."""
+        """Frame -> (H,W) depth as stored, metres with NaN or 0 where unmeasured"""
         return self._array(self._depth, index)
 
     def _metres(self, index: int) -> NDArray[np.float32]:
+        """Frame -> (H,W) float32 metres"""
         stored = self.stored_depth(index)
         return np.ascontiguousarray(encodings.decode(stored, ENCODING, where=self._where(index)))
 
     def _array(self, name: str, index: int) -> NDArray[Any]:
-        """Variable, frame -> (H,W[,C]) upright."""
+        """Variable, frame -> (H,W) or (H,W,C), transposed back"""
         with translate_hdf5_errors(self._mat.path):
             try:
                 stored: NDArray[Any] = self._mat.file[name][index]
             except (OSError, RuntimeError) as error:
-                words = " ".join(str(error).split())
-                raise DataError(f"{self._where(index)}: {name} cannot be read: {words}; fetch the file again") from None
+                reason = " ".join(str(error).split())
+                raise DataError(
+                    f"{self._where(index)}: {name} cannot be read: {reason}; download the file again"
+                ) from None
         return stored.T
 
     def _where(self, index: int) -> str:
@@ -120,7 +122,7 @@ class NyuMat:
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path, depth: str) -> None:
-    """Refuse a file without images and depth, and variables that do not fit together."""
+    """Raise DataError for a file without images and depth, and for variables of different shapes."""
     for name in ("images", depth):
         if name not in shapes:
             raise DataError(f"{path}: no variable '{name}', so not {NAME}")
@@ -132,8 +134,8 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path, depth: str)
             raise DataError(f"{path}: {name} have shape {shape}, but images {shapes['images']}")
 
 
-def _words(file: Any, name: str) -> list[str]:
-    """A cell array of words: references to arrays of UTF-16 characters."""
+def _texts(file: Any, name: str) -> list[str]:
+    """A cell array of texts: MATLAB stores references to arrays of UTF-16 characters."""
     return ["".join(map(chr, file[reference][()].ravel())) for reference in file[name][()].ravel()]
 
 
@@ -151,11 +153,13 @@ def _sides(path: Path, count: int) -> dict[int, str]:
     """splits.mat, if there is one -> side by number of the frame, from 1; each frame has to be on one."""
     if not path.exists():
         return {}
-    found = mat5.read_arrays(path)
-    missing = [name for name in SIDES.values() if name not in found]
+    variables = mat5.read_arrays(path)
+    missing = [name for name in SIDES.values() if name not in variables]
     if missing:
         raise DataError(f"{path}: no variable '{missing[0]}'")
-    listed = [(number, side) for side, name in SIDES.items() for number in found[name].tolist()]
+    listed = [(number, side) for side, name in SIDES.items() for number in variables[name].tolist()]
     if sorted(number for number, _ in listed) != list(range(1, count + 1)):
-        raise DataError(f"{path}: {' and '.join(SIDES.values())} must hold each of 1 to {count} once; fetch it again")
+        raise DataError(
+            f"{path}: {' and '.join(SIDES.values())} must hold each of 1 to {count} once; download it again"
+        )
     return {int(number): side for number, side in listed}

@@ -1,7 +1,8 @@
-"""The labelled part of NYU Depth V2 with the holes of its depth filled in by the data set's authors (`depths`).
+"""The labelled part of NYU Depth V2 with the holes of its depth filled by the data set's authors (`depths`).
 
-The file is that of nyu_mat.py. Filled depth is dense, and what the official scores are taken on; but where nothing was
-measured it is a guess from colour.
+The file is that of nyu_mat.py; this is a source of its own because sources are found by the name of their module.
+Filled depth is dense, and the official scores are computed on it; but where nothing was measured it is a guess from
+colour.
 """
 
 from __future__ import annotations
@@ -21,5 +22,5 @@ def open_source(section: Data) -> NyuMat:
 
 
 def fits(root: Path) -> bool:
-    """Never: a .mat file looks like nyu_mat; that one wants the filled depth has to be said."""
+    """Never: a .mat file is recognised as nyu_mat; filled depth has to be requested by name."""
     return False

@@ -1,8 +1,8 @@
-"""NYU Depth V2 as it was recorded: a folder a recording, with `r-<time>-<tick>.ppm` and `d-<time>-<tick>.pgm`.
+"""NYU Depth V2 as it was recorded: one folder a recording, with `r-<time>-<tick>.ppm` and `d-<time>-<tick>.pgm`.
 
-Depth is byte-swapped 11-bit disparity, seen by another camera than colour: it is decoded, then moved onto the colour
-image, from which the lens distortion is taken. Each colour image goes with the depth recorded nearest in time; those
-with none within `LAG` are left out. INDEX.txt and the accelerometer's `a-*.dump` are not needed.
+Depth is byte-swapped 11-bit disparity, seen by another camera than colour: it is decoded, then registered to the colour
+image, from which the lens distortion is removed. Each colour image is paired with the depth recorded nearest in time;
+those without one within `LAG` are left out. INDEX.txt and the accelerometer's `a-*.dump` are not needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthray.data.readers import kinect as kinect
+from depthray.data.readers import kinect
 from depthray.data.readers.files import data_root
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ENCODING = "kinect_disparity_be"
 KEYS = frozenset({"image", "depth", "intrinsics"})
-LAG = 0.1  # seconds; a hand-held camera moves on
+LAG = 0.1  # seconds; a hand-held camera moves
 NAME = re.compile(r"[rd]-(\d+(?:\.\d+)?)-\d+\.(?:ppm|pgm)")
 
 
@@ -36,7 +36,7 @@ def open_source(section: Data) -> NyuRaw:
 
 
 def fits(root: Path) -> bool:
-    """Whether there is a recording, at most two folders down."""
+    """Whether the folder has a recording, at most two levels down."""
     if any(root.glob("index*.pkl")):  # the pairs of such a folder are listed: see pickle_index
         return False
     return any(any(root.glob(f"{level}r-*.ppm")) and any(root.glob(f"{level}d-*.pgm")) for level in ("", "*/", "*/*/"))
@@ -52,16 +52,16 @@ class NyuRaw(FrameFiles):
             raise DataError(f"{root}: no such folder; recordings are folders with r-*.ppm and d-*.pgm")
         rows, late = [], 0
         for folder in _recordings(root):
-            own, alone = _pair_up(root, folder)
-            rows += own
-            late += alone
+            pairs, unpaired = _pair_up(root, folder)
+            rows += pairs
+            late += unpaired
         if not rows:
             raise DataError(f"{root}: no r-*.ppm with a d-*.pgm recorded within {LAG} s of it, in no folder there")
         notes = [f"{late} colour images left out: no depth within {LAG} s of them"] if late else []
         super().__init__(root, rows, keys=KEYS, encoding=ENCODING, notes=notes)
 
     def arrays(self, index: int) -> dict[str, Any]:
-        """The arrays of one frame, by key: depth moved onto colour."""
+        """The arrays of one frame, by key: depth registered to colour."""
         arrays = super().arrays(index)
         self.check_sizes(index, arrays)
         return {
@@ -81,12 +81,13 @@ def _recordings(root: Path) -> Iterator[Path]:
 
 def _pair_up(root: Path, folder: Path) -> tuple[list[FrameRow], int]:
     """A recording -> its frames in the order of time, and the number of colour images without depth."""
-    colours, depths = _timed(folder, "r-*.ppm"), _timed(folder, "d-*.pgm")
+    colours, depths = _list_by_time(folder, "r-*.ppm"), _list_by_time(folder, "d-*.pgm")
     times = [time for time, _ in depths]
     rows = []
     for time, rgb in colours:
+        # Of the two depths around the time of the colour image, the nearer one.
         near = range(max(bisect_left(times, time) - 1, 0), min(bisect_left(times, time) + 1, len(times)))
-        best = min(near, key=lambda place: abs(times[place] - time), default=None)
+        best = min(near, key=lambda index: abs(times[index] - time), default=None)
         if best is not None and abs(times[best] - time) <= LAG:
             rows.append(_row(root, rgb, depths[best][1]))
     return rows, len(colours) - len(rows)
@@ -99,8 +100,8 @@ def _row(root: Path, rgb: Path, depth: Path) -> FrameRow:
     return FrameRow(frame, (str(name), str(depth.relative_to(root))), named=f"recording {rgb.parent.name}")
 
 
-def _timed(folder: Path, pattern: str) -> list[tuple[float, Path]]:
-    """The files of one kind with the second each was recorded, in that order."""
+def _list_by_time(folder: Path, pattern: str) -> list[tuple[float, Path]]:
+    """The files of one kind with the time in seconds at which each was recorded, in that order."""
     timed = []
     for path in folder.glob(pattern):
         match = NAME.fullmatch(path.name)

@@ -1,8 +1,8 @@
-"""Two folders of images and a pickled dict of colour name -> depth name, as seed 002 has its index.
+"""Two folders of images and a pickled dict of colour name -> depth name, as in seed 002.
 
-A pickle may hold a program; this reader takes a plain dict of strings and refuses everything else unrun. Names are
-looked for in the folders train_rgb, test_rgb, rgb and train_depth, test_depth, depth beside the index. The unit of
-depth is declared by data.encoding (kinect_disparity_be for the files of raw NYU). The index knows no scenes: frames
+A pickle may hold a program; this reader accepts a plain dict of strings and refuses anything else without running it.
+Names are looked for in the folders train_rgb, test_rgb, rgb and train_depth, test_depth, depth near the index. The unit
+of depth is declared by data.encoding (kinect_disparity_be for the files of raw NYU). The index has no scenes: frames
 captured without a pause of 10 s, by the times in the names of raw NYU, are one, else each 100 in a row of the index.
 """
 
@@ -36,7 +36,7 @@ def open_source(section: Data) -> PickleIndex:
     """The index, or the folder of one, at `section.root`."""
     index = _index(data_root(section))
     names = read_names(index)
-    pairs = zip(_placed(index, names, COLOURS), _placed(index, names.values(), DEPTHS), strict=True)
+    pairs = zip(_locate(index, names, COLOURS), _locate(index, names.values(), DEPTHS), strict=True)
     rows = [
         FrameRow(Frame(str(Path(name).with_suffix("")), scene, "", ""), pair)
         for name, scene, pair in zip(names, _scenes(list(names)), pairs, strict=True)
@@ -50,7 +50,7 @@ def fits(root: Path) -> bool:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """A pickled dict of strings; whatever else a pickle may hold is a DataError and is not run."""
+    """A pickled dict of strings; anything else in a pickle is a DataError and is not run."""
     try:
         names = _OnlyText(io.BytesIO(path.read_bytes())).load()
     except DataError as error:
@@ -59,7 +59,7 @@ def read_names(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # noqa: BLE001 - damaged pickles raise nearly anything
         raise DataError(f"{path}: not a readable pickle ({' '.join(str(error).split())[:80]})") from None
-    if type(names) is not dict or not all(type(word) is str for pair in names.items() for word in pair):
+    if type(names) is not dict or not all(type(name) is str for pair in names.items() for name in pair):
         raise DataError(f"{path}: holds no dict of colour name -> depth name, both strings")
     return names
 
@@ -90,14 +90,14 @@ def _index(root: Path) -> Path:
     raise DataError(f"{root}: no {' or '.join(INDEXES)} there; give the path of the index itself")
 
 
-def _placed(index: Path, names: Iterable[str], folders: tuple[str, ...]) -> list[str]:
-    """Names in the index -> paths relative to its folder; the folder that has the first name has all."""
-    chosen = list(names)
+def _locate(index: Path, names: Iterable[str], folders: tuple[str, ...]) -> list[str]:
+    """Names in the index -> paths relative to its folder; the folder that has the first name has them all."""
+    listed = list(names)
     for folder in folders:
-        if chosen and (index.parent / folder / chosen[0]).is_file():
-            return [str(Path(folder, name)) for name in chosen]
-    if chosen:
-        raise DataError(f"{index}: '{chosen[0]}' is in none of the folders {', '.join(folders)} beside it")
+        if listed and (index.parent / folder / listed[0]).is_file():
+            return [str(Path(folder, name)) for name in listed]
+    if listed:
+        raise DataError(f"{index}: '{listed[0]}' is in none of the folders {', '.join(folders)} next to it")
     return []
 
 
@@ -115,8 +115,8 @@ def _scenes(names: list[str]) -> list[str]:
 def _stretches(times: list[float]) -> list[str]:
     """Seconds -> stretches between pauses, in order of time."""
     stretches, scene, before = [""] * len(times), -1, float("-inf")
-    for place in sorted(range(len(times)), key=times.__getitem__):
-        scene += times[place] - before > PAUSE
-        before = times[place]
-        stretches[place] = f"stretch-{scene:04d}"
+    for index in sorted(range(len(times)), key=times.__getitem__):
+        scene += times[index] - before > PAUSE
+        before = times[index]
+        stretches[index] = f"stretch-{scene:04d}"
     return stretches

@@ -1,4 +1,4 @@
-"""NYU Depth V2 as sparse-to-dense and FastDepth hand it out: a small HDF5 file a frame, depth in float metres.
+"""NYU Depth V2 as distributed by sparse-to-dense and FastDepth: a small HDF5 file a frame, depth in float metres.
 
 `train/<recording>/00001.h5` and `val/official/00001.h5`, each with `rgb` (3,H,W) uint8 and `depth` (H,W) float32.
 `val/official` are the 654 frames of the official test set, so they are declared test frames, not validation frames.
@@ -44,7 +44,7 @@ def fits(root: Path) -> bool:
 
 
 class S2d(FrameFiles):
-    """A data set of one file a frame, with colour beside its depth. See `depthray.data.source.Source`."""
+    """A data set of one file a frame, with colour and depth in it. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "S2d"
 
@@ -56,11 +56,11 @@ class S2d(FrameFiles):
         return {"image": np.ascontiguousarray(rgb.transpose(1, 2, 0)), "depth": self.metres(index, stored)}
 
     def stored_depth(self, index: int) -> Pixels:
-        """Frame -> depth in the numbers its file holds."""
+        """Frame -> (H,W) depth as stored, in metres"""
         return self._datasets(index, "depth")[0]
 
     def faults(self, index: int) -> list[str]:
-        """Values of depth that are taken for unmeasured though they are not 0."""
+        """Values of depth that are read as unmeasured although they are not 0."""
         return self.odd_depth(index)
 
     def _datasets(self, index: int, *names: str) -> list[Pixels]:

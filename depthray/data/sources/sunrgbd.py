@@ -1,7 +1,7 @@
 """SUN RGB-D: a folder a frame with image/*.jpg, depth_bfx/*.png (refined) or depth/*.png, intrinsics.txt, scene.txt.
 
-Depth is millimetres, their bits rotated left by 3. Beyond 8 m it is taken for unmeasured: the sensors do not see that
-far, and a clamp to 8 m would teach a wall that is not there. scene.txt names the kind of room, not the room, so that
+Depth is millimetres with bits rotated left by 3. Beyond 8 m it is read as unmeasured: the sensors do not measure that
+far, and a clamp to 8 m would train on a wall that is not there. scene.txt names the kind of room, not the room, so that
 frames of one folder and one kind are kept together.
 """
 
@@ -43,7 +43,7 @@ def open_source(section: Data) -> SunRgbd:
 
 
 def fits(root: Path) -> bool:
-    """Whether there are folders of its sensors."""
+    """Whether the folder has those of its sensors."""
     return any((root / above / sensor).is_dir() for above in ("", "SUNRGBD") for sensor in SENSORS)
 
 
@@ -65,18 +65,19 @@ class SunRgbd(FrameFiles):
 
 
 def _rows(root: Path) -> Iterator[FrameRow]:
-    for place, folders, _ in os.walk(root):
+    for path, folders, _ in os.walk(root):
         depth = next((name for name in DEPTHS if name in folders), "")
         if "image" in folders and depth:
-            folders.clear()  # a frame holds no other frames
-            frame = Path(place)
-            files = (_only(frame / "image"), _only(frame / depth), frame / "intrinsics.txt")
+            folders.clear()  # a frame contains no other frames, and a walk through all of its files takes time
+            frame = Path(path)
+            files = (_only_image(frame / "image"), _only_image(frame / depth), frame / "intrinsics.txt")
             name = str(frame.relative_to(root))
             scene = f"{Path(name).parent}/{_kind(frame)}".rstrip("/")
-            yield FrameRow(Frame(name, scene, "", "sunrgbd"), tuple(str(path.relative_to(root)) for path in files))
+            yield FrameRow(Frame(name, scene, "", "sunrgbd"), tuple(str(file.relative_to(root)) for file in files))
 
 
-def _only(folder: Path) -> Path:
+def _only_image(folder: Path) -> Path:
+    """The one image in a folder; its name is different in every frame."""
     files = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
     if len(files) != 1:
         raise DataError(f"{folder}: holds {len(files)} images, wanted 1")

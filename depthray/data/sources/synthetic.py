@@ -1,4 +1,4 @@
-"""Rendered rooms, drawn when they are read: nothing on disk. `depthray data render` writes them to files instead."""
+"""Rendered rooms, drawn when they are read: nothing is on disk. `depthray data render` writes them to files instead."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 RENDERER = "0.1.0"  # the version of depthray that last changed what is rendered; part of every fingerprint
-SEED = 0  # of the rooms; which of them are held out is up to data.split_seed
+SEED = 0  # of the rooms; data.split_seed decides which of them are held out
 KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
 
 JPEG_QUALITY = 95
 _FOLDERS = {"rgb": "jpg", "depth": "png", "labels": "png", "instances": "png", "background": "jpg", "mask": "png"}
 _PINHOLE = {"fx": (0, 0), "fy": (1, 1), "cx": (0, 2), "cy": (1, 2)}
-_WORDS = ("scene", "source", "id")
+_TEXTS = ("scene", "source", "id")
 
 
 def open_source(section: Data) -> SyntheticRooms:
-    """As many frames as the section says, drawn at its size."""
+    """`section.frames` frames, drawn at `section.size`."""
     if section.root:
         raise UsageError(
             f"data.source=synthetic draws its frames and would ignore data.root={section.root}; "
-            "declare the form of what lies there: data.source=folder or data.source=shards"
+            "declare the form of that data: data.source=folder or data.source=shards"
         )
     return SyntheticRooms(section.frames, section.size, keys_to_read(section))
 
 
 def fits(root: Path) -> bool:
-    """Never: no path looks like it."""
+    """Never: there is nothing on disk to recognise."""
     return False
 
 
@@ -72,7 +72,7 @@ class SyntheticRooms:
         return sample
 
     def faults(self, index: int) -> list[str]:
-        """None: there is nothing stored that could be odd."""
+        """None: nothing is stored that could be odd."""
         return []
 
 
@@ -90,20 +90,20 @@ def write_rooms(
         provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
         convert.pack(SyntheticRooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
         return
-    from depthray.data.shards.writer import translate_write_errors
+    from depthray.data.shards.writer import translate_write_errors  # imports h5py
 
     if (out / "index.csv").exists():
         raise DataError(f"{out / 'index.csv'} exists; choose another folder or remove it")
     with translate_write_errors(out):
         rows = []
         for index in range(frames):
-            rows.append(_store(out, index, render_frame(seed, index, height=size[0], width=size[1])))
+            rows.append(_write_frame(out, index, render_frame(seed, index, height=size[0], width=size[1])))
             advance()
-        _finish(out, rows)
+        _write_index(out, rows)
 
 
-def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
-    """Write the files of one frame; its row of the index."""
+def _write_frame(out: Path, index: int, sample: Sample) -> dict[str, str]:
+    """Write the files of one frame -> its row of the index."""
     stored = {
         "rgb": cv2.cvtColor(sample["image"], cv2.COLOR_RGB2BGR),
         "depth": np.rint(sample["depth"] * 1000).astype(np.uint16),
@@ -118,15 +118,15 @@ def _store(out: Path, index: int, sample: Sample) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
         path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
-    pinhole = {key: repr(float(sample["intrinsics"][place])) for key, place in _PINHOLE.items()}
-    return {**row, **pinhole, **{key: sample[key] for key in _WORDS}}  # type: ignore[literal-required]
+    pinhole = {key: repr(float(sample["intrinsics"][entry])) for key, entry in _PINHOLE.items()}
+    return {**row, **pinhole, **{key: sample[key] for key in _TEXTS}}  # type: ignore[literal-required]
 
 
-def _finish(out: Path, rows: list[dict[str, str]]) -> None:
-    """The index comes last and at once: a folder without it is unfinished."""
+def _write_index(out: Path, rows: list[dict[str, str]]) -> None:
+    """Write the index, last and atomically: a folder without one is unfinished."""
     temporary = out / ".tmp-index.csv"
     with temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [*_FOLDERS, *_PINHOLE, *_WORDS])
+        table = csv.DictWriter(file, [*_FOLDERS, *_PINHOLE, *_TEXTS])
         table.writeheader()
         table.writerows(rows)
     os.replace(temporary, out / "index.csv")
