@@ -10,8 +10,6 @@ It is written under a temporary name, synced to disk, and renamed. `root` is the
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import platform
 import shutil
@@ -37,6 +35,7 @@ from depthray.errors import CheckpointError
 from depthray.storage.local import sync_folder, write_file
 from depthray.storage.os_errors import is_transient, translate_os_errors
 from depthray.storage.retry import Retry
+from depthray.storage.strict_json import to_json
 
 
 class CheckpointWriter:
@@ -139,9 +138,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
 
 
 def _serialize_metrics(metrics: dict[str, float]) -> bytes:
-    """Metrics as strict JSON, which knows no NaN or infinity: these become null."""
-    tree = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-    return json.dumps(tree, indent=1).encode() + b"\n"
+    return to_json(metrics, indent=1).encode() + b"\n"
 
 
 def _free_name(root: Path, contents: CheckpointContents) -> Path:
