@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 
 class Material(NamedTuple):
-    """Two colours mixed by a pattern of depthray/data/rendering/textures.py whose tile is `size` metres wide."""
+    """Two colours mixed by a pattern of textures.py, of which one tile is `size` metres wide."""
 
     dark: Colour
     light: Colour
@@ -46,11 +46,11 @@ class Thing(NamedTuple):
 
 
 def colour(rng: Rng, *, saturation: float = 0.4, value: float = 0.6) -> Colour:
-    """A random linear RGB colour about as saturated and bright as asked."""
+    """A random linear RGB colour around a saturation and a brightness."""
     red, green, blue = colorsys.hsv_to_rgb(
         rng.random(), saturation * rng.uniform(0.1, 1.9), min(value * rng.uniform(0.55, 1.45), 0.95)
     )
-    return red * red, green * green, blue * blue
+    return red * red, green * green, blue * blue  # displays square values, roughly; light is added linearly
 
 
 def mix(rng: Rng, pattern: str, *, size: float, contrast: float = 0.5, tint: Colour | None = None) -> Material:
@@ -79,14 +79,17 @@ def plain(rng: Rng, tint: Colour | None = None) -> Material:
 
 
 def box(material: Material, at: Triple, size: Triple) -> SolidPart:
+    """A box of a full size on its bottom centre."""
     return SolidPart(BOX, at, size, material)
 
 
 def ball(material: Material, at: Triple, size: Triple) -> SolidPart:
+    """An ellipsoid of a full size on its lowest point."""
     return SolidPart(ELLIPSOID, at, size, material)
 
 
 def tube(material: Material, at: Triple, size: Triple) -> SolidPart:
+    """An upright cylinder of a full size on its bottom centre."""
     return SolidPart(CYLINDER, at, size, material)
 
 
@@ -111,6 +114,7 @@ def trinket(rng: Rng, at: Triple) -> SolidPart:
 
 
 def table(rng: Rng) -> Thing:
+    """A table on four legs with one to three trinkets."""
     width, depth, height = rng.uniform(0.9, 1.8), rng.uniform(0.65, 0.95), rng.uniform(0.68, 0.78)
     material, thick = wood(rng), rng.uniform(0.04, 0.09)
     shape = CYLINDER if rng.random() < 0.4 else BOX
@@ -123,6 +127,7 @@ def table(rng: Rng) -> Thing:
 
 
 def round_table(rng: Rng) -> Thing:
+    """A round table on one leg with a trinket."""
     width, height, material = rng.uniform(0.7, 1.2), rng.uniform(0.45, 0.76), wood(rng)
     parts = [tube(material, (0, height - 0.04, 0), (width, 0.04, width)), tube(material, (0, 0, 0), (0.1, height, 0.1))]
     parts.append(tube(material, (0, 0, 0), (width / 2, 0.03, width / 2)))
@@ -131,6 +136,7 @@ def round_table(rng: Rng) -> Thing:
 
 
 def chair(rng: Rng) -> Thing:
+    """A chair with an upholstered seat and back."""
     width, height, frame, seat = rng.uniform(0.4, 0.5), rng.uniform(0.42, 0.48), wood(rng), fabric(rng)
     parts = [box(seat, (0, height - 0.05, 0), (width, 0.05, width))]
     parts += legs(frame, width, height - 0.05, depth=width, thick=0.04)
@@ -140,6 +146,7 @@ def chair(rng: Rng) -> Thing:
 
 
 def shelf(rng: Rng) -> Thing:
+    """An open shelf of three to five boards with books and balls."""
     width, height, depth = rng.uniform(0.6, 1.4), rng.uniform(1.2, 2.1), rng.uniform(0.25, 0.4)
     material = wood(rng)
     parts = [box(material, (x, 0, 0), (0.03, height, depth)) for x in (-width / 2, width / 2)]
@@ -148,23 +155,24 @@ def shelf(rng: Rng) -> Thing:
     for y in np.linspace(0.05, height - 0.03, count + 1):
         parts.append(box(material, (0, float(y), 0), (width, 0.03, depth)))
     for y in np.linspace(0.05, height - 0.03, count + 1)[:-1]:
-        parts += _shelved(rng, float(y) + 0.03, width=width, depth=depth, room=(height - 0.08) / count - 0.05)
+        parts += _on_board(rng, float(y) + 0.03, width=width, depth=depth, gap=(height - 0.08) / count - 0.05)
     return Thing("shelf", parts, (width + 0.03, depth))
 
 
-def _shelved(rng: Rng, y: float, *, width: float, depth: float, room: float) -> list[SolidPart]:
-    """What stands on one board: a row of books, a trinket or nothing."""
+def _on_board(rng: Rng, y: float, *, width: float, depth: float, gap: float) -> list[SolidPart]:
+    """The things on one board, `gap` metres below the next: a row of books, a ball or nothing."""
     share = rng.uniform(0.3, 0.9)
     x = rng.uniform(-0.5, 0.5) * width * (1 - share) * 0.9
     if rng.random() < 0.7:
         books = Material(colour(rng, value=0.3), colour(rng, value=0.9), "books", 0.9)
-        return [box(books, (x, y, -0.02), (width * share * 0.93, room * rng.uniform(0.7, 0.95), depth * 0.75))]
-    if rng.random() < 0.7 and room > 0.2:
+        return [box(books, (x, y, -0.02), (width * share * 0.93, gap * rng.uniform(0.7, 0.95), depth * 0.75))]
+    if rng.random() < 0.7 and gap > 0.2:
         return [ball(plain(rng), (x, y, 0), (0.17, 0.17, 0.17))]
     return []
 
 
 def cabinet(rng: Rng) -> Thing:
+    """A cabinet with a grid of doors; a low one has a trinket on it."""
     width, height, depth = rng.uniform(0.5, 1.3), rng.uniform(0.5, 2.0), rng.uniform(0.35, 0.6)
     body, front = wood(rng), wood(rng) if rng.random() < 0.5 else plain(rng)
     columns, rows = max(1, round(width / 0.5)), max(1, round(height / 0.7))
@@ -179,6 +187,7 @@ def cabinet(rng: Rng) -> Thing:
 
 
 def bed(rng: Rng) -> Thing:
+    """A bed with pillows and a cover, head against its back."""
     width, length, height = rng.uniform(0.9, 1.7), rng.uniform(1.9, 2.1), rng.uniform(0.2, 0.35)
     frame, sheet, cover = wood(rng), plain(rng, (0.8, 0.8, 0.78)), fabric(rng)
     parts = [
@@ -187,26 +196,29 @@ def bed(rng: Rng) -> Thing:
     ]
     parts.append(box(cover, (0, height + 0.07, length * 0.14), (width + 0.02, 0.21, length * 0.7)))
     parts.append(box(frame, (0, 0, -length / 2), (width, height + rng.uniform(0.4, 0.8), 0.05)))
-    places = (0.0,) if width < 1.2 else (-width / 4, width / 4)
-    parts += [ball(sheet, (x, height + 0.22, -length / 2 + 0.28), (0.58, 0.16, 0.4)) for x in places]
+    pillows = (0.0,) if width < 1.2 else (-width / 4, width / 4)
+    parts += [ball(sheet, (x, height + 0.22, -length / 2 + 0.28), (0.58, 0.16, 0.4)) for x in pillows]
     return Thing("bed", parts, (width + 0.02, length + 0.05))
 
 
 def sofa(rng: Rng) -> Thing:
+    """A sofa with arms and cushions."""
     width, depth, seat = rng.uniform(1.3, 2.3), rng.uniform(0.8, 0.95), rng.uniform(0.38, 0.45)
     cloth, arm = fabric(rng), rng.uniform(0.14, 0.22)
     parts = [box(cloth, (0, 0.06, 0), (width, seat - 0.16, depth))]
     parts.append(box(cloth, (0, 0.06, -depth / 2 + 0.1), (width, rng.uniform(0.66, 0.85), 0.2)))
     parts += [box(cloth, (x, 0.06, 0), (arm, seat + 0.15, depth)) for x in (arm / 2 - width / 2, width / 2 - arm / 2)]
-    places = np.linspace(-1, 1, 2 * max(2, round(width / 0.7)) + 1)[1::2] * (width / 2 - arm)
-    wide = float(places[1] - places[0]) - 0.015
-    parts += [box(cloth, (float(x), seat - 0.1, 0.08), (wide, 0.12, depth - 0.2)) for x in places]
+    # Cushions: the odd points of a division into twice as many parts are their centres.
+    cushions = np.linspace(-1, 1, 2 * max(2, round(width / 0.7)) + 1)[1::2] * (width / 2 - arm)
+    wide = float(cushions[1] - cushions[0]) - 0.015
+    parts += [box(cloth, (float(x), seat - 0.1, 0.08), (wide, 0.12, depth - 0.2)) for x in cushions]
     if rng.random() < 0.6:
-        parts.append(SolidPart(ELLIPSOID, (float(places[0]), seat, -0.12), (0.42, 0.4, 0.16), fabric(rng)))
+        parts.append(SolidPart(ELLIPSOID, (float(cushions[0]), seat, -0.12), (0.42, 0.4, 0.16), fabric(rng)))
     return Thing("sofa", parts, (width, depth))
 
 
 def lamp(rng: Rng) -> Thing:
+    """A floor lamp, switched on or off."""
     height, metal, wide = rng.uniform(1.3, 1.8), plain(rng), rng.uniform(0.25, 0.45)
     shade = Material((0.8, 0.65, 0.4), (0.95, 0.85, 0.65), "plaster", 0.5, rng.choice([0.0, 1.4]))
     parts = [tube(metal, (0, 0, 0), (0.3, 0.03, 0.3)), tube(metal, (0, 0, 0), (0.035, height, 0.035))]
@@ -214,6 +226,7 @@ def lamp(rng: Rng) -> Thing:
 
 
 def plant(rng: Rng) -> Thing:
+    """A pot with leaves."""
     pot, height, wide = mix(rng, "plaster", size=0.5), rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.6)
     leaf = Material((0.01, 0.05, 0.01), (0.12, 0.36, 0.06), "carpet", 0.35)
     parts = [tube(pot, (0, 0, 0), (0.32, height, 0.32))]
@@ -239,6 +252,7 @@ def crates(rng: Rng) -> Thing:
 
 
 def sphere(rng: Rng) -> Thing:
+    """A patterned ball on the floor."""
     size = rng.uniform(0.2, 0.6)
     cover = mix(rng, str(rng.choice(["stripes", "dots", "checker", "plaster"])), size=size * 1.5, contrast=0.7)
     return Thing("ball", [ball(cover, (0, 0, 0), (size, size, size))], (size, size))

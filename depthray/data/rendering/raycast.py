@@ -1,7 +1,7 @@
-"""Where the ray of every pixel first meets a solid: depth along the optical axis, and which face it met.
+"""The first solid on the ray of every pixel: depth along the optical axis, and the face that was hit.
 
 Rays are not normalised: their component along the optical axis is 1, so the parameter at a hit is the depth itself.
-World: right-handed, y up, metres. Camera: x right, y down, z forward. Pixel centres lie at whole numbers.
+World: right-handed, y up, metres. Camera: x right, y down, z forward. Pixel centres are at whole numbers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 BOX, ELLIPSOID, CYLINDER = 0, 1, 2
-FACES = 6  # faces of a solid: 2 * axis + (1 if the outward normal is +axis); what is round has its one face 0
-NEAREST = 0.05  # metres; what is nearer to the camera is not seen
+FACES = 6  # faces of a solid: 2 * axis + (1 if the outward normal is +axis); a round surface is face 0
+NEAREST = 0.05  # metres; anything nearer to the camera is not visible
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
 
 
 class RenderCamera(NamedTuple):
-    """A pinhole: where it is, how it is turned (camera to world, columns right, down, forward), and its image."""
+    """A pinhole: position, rotation (camera to world, columns right, down, forward), focal length and image size."""
 
     position: NDArray[np.float64]
     rotation: NDArray[np.float64]
@@ -67,7 +67,7 @@ class Solids:
 
 
 class Hits(NamedTuple):
-    """What the rays of an image met so far."""
+    """The nearest hits of the rays of an image so far."""
 
     depth: Floats  # (H,W) metres along the optical axis
     face: NDArray[np.int32]  # (H,W) solid * FACES + face
@@ -81,7 +81,7 @@ class _Rays(NamedTuple):
 
 
 def cast_walls(camera: RenderCamera, room: Solids) -> Hits:
-    """Camera in a box -> (H,W) depth in metres and face of its walls, seen from within."""
+    """Camera in a box -> (H,W) depth in metres and face of its walls, seen from inside"""
     turned, origins = _frame(camera, room)
     rays = _rays(turned[0], origins[0], x=camera.x[None], y=camera.y[:, None])
     fars = [_slab(o, d)[1] for o, d in zip(rays.origin, rays.along, strict=True)]
@@ -92,20 +92,21 @@ def cast_walls(camera: RenderCamera, room: Solids) -> Hits:
 
 
 def cast_solids(camera: RenderCamera, solids: Solids, *, hits: Hits, first: int) -> None:
-    """Put solids, numbered from `first` on, into the (H,W) hits wherever they are nearer."""
+    """Write solids, numbered from `first` on, into the (H,W) hits wherever they are nearer."""
     tiles, nearest = _tiles(camera, solids)
     turned, origins = _frame(camera, solids)
     x, y, order = camera.x[None], camera.y[:, None], np.argsort(nearest, kind="stable")
     shown = (tiles[:, 1] > tiles[:, 0]) & (tiles[:, 3] > tiles[:, 2])
+    # Front to back, so that hidden solids are skipped without casting a ray.
     for number in order[shown[order]].tolist():
         top, bottom, left, right = tiles[number].tolist()
         window = Hits(hits.depth[top:bottom, left:right], hits.face[top:bottom, left:right])
-        if window.depth.max() > nearest[number]:  # else something in front hides all of it
+        if window.depth.max() > nearest[number]:  # else it is completely occluded
             rays = _rays(turned[number], origins[number], x=x[:, left:right], y=y[top:bottom])
-            _MEET[solids.shape[number]](rays, window, face=(first + number) * FACES)
+            _INTERSECT[solids.shape[number]](rays, window, face=(first + number) * FACES)
 
 
-def _meet_box(rays: _Rays, window: Hits, *, face: int) -> None:
+def _intersect_box(rays: _Rays, window: Hits, *, face: int) -> None:
     (near_x, far_x), (near_y, far_y), (near_z, far_z) = map(_slab, rays.origin, rays.along)
     near = np.maximum(np.maximum(near_x, near_y), near_z)
     hit = _nearer(near, np.minimum(np.minimum(far_x, far_y), far_z), window=window)
@@ -115,14 +116,14 @@ def _meet_box(rays: _Rays, window: Hits, *, face: int) -> None:
         _put(window, hit, near=near, face=code + face)
 
 
-def _meet_ellipsoid(rays: _Rays, window: Hits, *, face: int) -> None:
+def _intersect_ellipsoid(rays: _Rays, window: Hits, *, face: int) -> None:
     near, far = _round(rays.origin, rays.along)
     hit = _nearer(near, far, window=window)
     if hit.any():
         _put(window, hit, near=near, face=face)
 
 
-def _meet_cylinder(rays: _Rays, window: Hits, *, face: int) -> None:
+def _intersect_cylinder(rays: _Rays, window: Hits, *, face: int) -> None:
     side, far_side = _round(rays.origin[::2], rays.along[::2])
     cap, far_cap = _slab(rays.origin[1], rays.along[1])
     near = np.maximum(side, cap)
@@ -131,7 +132,7 @@ def _meet_cylinder(rays: _Rays, window: Hits, *, face: int) -> None:
         _put(window, hit, near=near, face=np.where(cap > side, (rays.along[1] < 0) + 2, 0) + face)
 
 
-_MEET = {BOX: _meet_box, ELLIPSOID: _meet_ellipsoid, CYLINDER: _meet_cylinder}
+_INTERSECT = {BOX: _intersect_box, ELLIPSOID: _intersect_ellipsoid, CYLINDER: _intersect_cylinder}
 
 
 def _slab(origin: float, along: Floats) -> tuple[Floats, Floats]:
@@ -142,18 +143,19 @@ def _slab(origin: float, along: Floats) -> tuple[Floats, Floats]:
 
 
 def _round(origin: Sequence[float], along: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """(h,w) ray components -> (h,w) parameters at which rays enter and leave the unit circle or sphere; NaN: never."""
+    """(h,w) ray components -> (h,w) parameters at which rays enter and leave the unit circle or sphere; NaN: never"""
     a, b = np.zeros_like(along[0]), np.zeros_like(along[0])
     for o, d in zip(origin, along, strict=True):
         a += d * d
         b += np.float32(o) * d
     c = sum(o * o for o in origin) - 1
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # NaN where a ray misses; comparisons with NaN are False, so it is no hit
         root = np.sqrt(b * b - a * np.float32(c))
     return (-b - root) / a, (root - b) / a
 
 
 def _nearer(near: Floats, far: Floats, *, window: Hits) -> NDArray[np.bool_]:
+    """(h,w) entry and exit in metres -> (h,w) whether a ray hits here in front of everything before"""
     return (near < far) & (near > NEAREST) & (near < window.depth)
 
 
@@ -177,11 +179,11 @@ def _rays(turned: NDArray[np.float64], origin: NDArray[np.float64], *, x: Floats
 
 
 def _tiles(camera: RenderCamera, solids: Solids) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """P solids -> (P,4) top, bottom, left, right of the pixels that can show them, (P,) least depth in metres."""
+    """P solids -> (P,4) top, bottom, left, right of the pixels that can show them, (P,) least depth in metres"""
     x, y, z = np.moveaxis((_corners(solids) - camera.position) @ camera.rotation, -1, 0)
     depth = np.maximum(z, NEAREST)
     column, row = x / depth * camera.focal + camera.centre[0], y / depth * camera.focal + camera.centre[1]
-    cut = (z < NEAREST).any(axis=1)  # partly behind the camera: its corners bound nothing
+    cut = (z < NEAREST).any(axis=1)  # partly behind the camera: projected corners are no bounds then
     ends = np.stack([row.min(1), row.max(1) + 1, column.min(1), column.max(1) + 1], axis=1)
     ends[cut] = 0, camera.height, 0, camera.width
     ends[(z < NEAREST).all(axis=1)] = 0

@@ -1,7 +1,7 @@
 """Rendered rooms with exact depth, ids, and every frame with and without a foreground object.
 
-A frame is a pure function of (seed, index): the same in every process and in any order. The size asked for changes how
-finely a scene is sampled, not the scene.
+A frame is a pure function of (seed, index): the same in every process and in any order. The size of the image
+changes how finely a scene is sampled, not the scene.
 """
 
 from __future__ import annotations
@@ -42,18 +42,19 @@ def render_frame(seed: int, index: int, *, height: int, width: int, foreground: 
     """
     number, pose = divmod(index, POSES)
     room, light = rooms.build(seed, number), _light(seed, number)
-    visitor = poses.foreground(seed, number, pose)
+    front = poses.foreground(seed, number, pose)
     camera = poses.camera_pose(seed, number, pose).camera(height=height, width=width)
-    faces = shading.faces_of(room, [room.content, visitor])
+    faces = shading.faces_of(room, [room.content, front])
     hits = raycast.cast_walls(camera, room.box)
     raycast.cast_solids(camera, room.content.solids, hits=hits, first=1)
     empty = shading.shade(camera, hits, faces=faces, room=room, light=light)
     film = _film(seed, index, empty)
+    # Both images share exposure and noise, so that they are equal wherever the object neither is nor throws a shadow.
     background = image = _develop(empty, film)
     first = 1 + len(room.content.labels)
     if foreground:
-        raycast.cast_solids(camera, visitor.solids, hits=hits, first=first)
-        light = shading.obstruct(light, visitor, room=room)
+        raycast.cast_solids(camera, front.solids, hits=hits, first=first)
+        light = shading.obstruct(light, front, room=room)
         image = _develop(shading.shade(camera, hits, faces=faces, room=room, light=light), film)
     return Sample(
         image=image,
@@ -73,11 +74,11 @@ class _Film(NamedTuple):
     """How light becomes colour in one frame; the same with and without the foreground object."""
 
     exposure: np.float32
-    grain: Floats  # (H*W,1) sensor noise, in steps of 8-bit colour
+    grain: Floats  # (H,W,1) sensor noise, in steps of 8-bit colour
 
 
 def _film(seed: int, index: int, empty: Floats) -> _Film:
-    """(H,W,3) linear light of the background -> the exposure that suits it, and the noise."""
+    """(H,W,3) linear light of the background -> the exposure that suits it, and (H,W,1) noise"""
     rng = np.random.default_rng([seed, index, _SALT_FILM])
     exposure = np.float32(rng.uniform(0.24, 0.38) / (empty.mean() + 1e-3))
     noise = np.float32(rng.uniform(0.5, 2.5))
@@ -85,7 +86,7 @@ def _film(seed: int, index: int, empty: Floats) -> _Film:
 
 
 def _develop(light: Floats, film: _Film) -> NDArray[np.uint8]:
-    """(H,W,3) linear light -> (H,W,3) uint8 RGB, a little soft as through a lens."""
+    """(H,W,3) linear light -> (H,W,3) uint8 RGB, slightly blurred as by a lens"""
     soft = cv2.GaussianBlur(light * film.exposure, (3, 3), 0.5)
     bright = np.sqrt(soft / (1 + np.float32(0.35) * soft)) * np.float32(275) + film.grain
     return np.asarray(np.clip(bright, 0, 255), np.uint8)

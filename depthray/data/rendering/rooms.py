@@ -1,6 +1,6 @@
-"""Rooms: what stands where and what it is made of. A pure function of (seed, room).
+"""Rooms: the things in them, their positions and materials. A pure function of (seed, room).
 
-The floor is y = 0 and the origin its middle. Instance ids: 1 to 6 the room's own faces, then one a thing.
+The floor is y = 0 and the origin its middle. Instance ids: 1 to 6 the room's own faces, then one for each thing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.rendering import furniture as made
+from depthray.data.rendering import furniture
 from depthray.data.rendering.furniture import Material, Rng, SolidPart, Thing
 from depthray.data.rendering.raycast import BOX, Solids
 
@@ -22,14 +22,22 @@ CLASSES = (
     *("none", "wall", "floor", "ceiling", "door", "window", "picture", "rug", "table", "chair", "shelf"),
     *("cabinet", "bed", "sofa", "lamp", "plant", "box", "ball", "person"),
 )
-KEPT = 256  # rooms a process remembers, some 50 kB each: frames are read in any order
+KEPT = 256  # rooms a process caches, some 50 kB each: frames are read in any order
 SHELL = 6  # instances of the room itself, one a face
-_ALONG_WALLS = (made.shelf, made.cabinet, made.cabinet, made.bed, made.sofa, made.sofa, made.table)
-_ANYWHERE = (made.crates, made.crates, made.sphere, made.plant, made.lamp, made.chair)
+_ALONG_WALLS = (
+    furniture.shelf,
+    furniture.cabinet,
+    furniture.cabinet,
+    furniture.bed,
+    furniture.sofa,
+    furniture.sofa,
+    furniture.table,
+)
+_ANYWHERE = (furniture.crates, furniture.crates, furniture.sphere, furniture.plant, furniture.lamp, furniture.chair)
 
 
 class Placed(NamedTuple):
-    """A thing at a place in the room: y of its lowest point and its turn about y."""
+    """A thing at a position in the room: y is that of its lowest point, yaw its rotation about y in radians."""
 
     thing: Thing
     x: float
@@ -79,7 +87,7 @@ class Room:
     shell: tuple[Material, ...]  # of the faces -x, +x, -y, +y, -z, +z
     content: Content
     standing: NDArray[np.float64]  # (K,4) rectangles on the floor that are taken
-    lamp: tuple[float, float, float]  # where the light comes from
+    lamp: tuple[float, float, float]  # position of the light
     warmth: tuple[float, float, float]  # colour of that light
     ambient: float  # share of light that comes from everywhere
     window: tuple[float, float, float]  # direction towards a second, weak light
@@ -102,7 +110,7 @@ def build(seed: int, number: int) -> Room:
     globe = Material((1, 1, 1), (1, 1, 1), "plaster", 1.0, 1.6)
     hung.append(
         Placed(
-            Thing("lamp", [made.ball(globe, (0, 0, 0), (0.4, 0.16, 0.4))], (0.4, 0.4)),
+            Thing("lamp", [furniture.ball(globe, (0, 0, 0), (0.4, 0.16, 0.4))], (0.4, 0.4)),
             lamp[0],
             height - 0.17,
             lamp[2],
@@ -141,24 +149,24 @@ def assemble(things: Sequence[Placed], *, first_instance: int) -> Content:
 
 
 def _floor(rng: Rng) -> tuple[float, float]:
-    """Half the width and depth of a room in which nothing is farther than 9.5 m from anything else on its floor."""
+    """Half the width and depth of a room whose floor has a diagonal of at most 9.5 m: all depth is below 10 m."""
     long = rng.uniform(1.6, 4.2)
     short = rng.uniform(1.5, min(3.2, sqrt(4.75**2 - long**2)))
     return (long, short) if rng.random() < 0.5 else (short, long)
 
 
 def _furnish(rng: Rng, half: tuple[float, float]) -> list[Placed]:
-    """Furniture along the walls, a table with chairs where there is room, things on the floor; none overlap."""
+    """Furniture along the walls, a table with chairs where it fits, things on the floor; none overlap."""
     placed: list[Placed] = []
     for _ in range(int(rng.integers(4, 8))):
-        _try(placed, half, place=_against_wall(rng, half, thing=_pick(rng, _ALONG_WALLS)))
+        _try_to_place(placed, half, propose=_against_wall(rng, half, thing=_pick(rng, _ALONG_WALLS)))
     _dine(rng, placed, half=half)
     for _ in range(int(rng.integers(2, 7))):
-        _try(placed, half, place=_on_floor(rng, half, thing=_pick(rng, _ANYWHERE)))
+        _try_to_place(placed, half, propose=_on_floor(rng, half, thing=_pick(rng, _ANYWHERE)))
     if rng.random() < 0.5:
-        rug = made.mix(rng, str(rng.choice(["carpet", "stripes", "checker", "dots"])), size=rng.uniform(0.4, 1.2))
+        rug = furniture.mix(rng, str(rng.choice(["carpet", "stripes", "checker", "dots"])), size=rng.uniform(0.4, 1.2))
         size = (rng.uniform(0.5, 1.2) * half[0], 0.012, rng.uniform(0.5, 1.2) * half[1])
-        placed.append(Placed(Thing("rug", [made.box(rug, (0, 0, 0), size)], (0, 0)), 0, 0, 0, rng.normal(0, 0.1)))
+        placed.append(Placed(Thing("rug", [furniture.box(rug, (0, 0, 0), size)], (0, 0)), 0, 0, 0, rng.normal(0, 0.1)))
     return placed
 
 
@@ -167,31 +175,37 @@ def _pick(rng: Rng, makers: Sequence[Callable[[Rng], Thing]]) -> Thing:
 
 
 def _against_wall(rng: Rng, half: tuple[float, float], *, thing: Thing) -> Callable[[], Placed]:
-    def place() -> Placed:
+    """Proposals for a thing with its back to a random wall."""
+
+    def propose() -> Placed:
         wall, gap = int(rng.integers(4)), thing.floor[1] / 2 + 0.02
         along = rng.uniform(-1, 1) * max(half[wall % 2] - thing.floor[0] / 2 - 0.03, 0.0)
         across = (half[1 - wall % 2] - gap) * (1 if wall > 1 else -1)
         x, z = (along, across) if wall % 2 == 0 else (across, along)
         return Placed(thing, x, 0.0, z, wall * pi / 2)
 
-    return place
+    return propose
 
 
 def _on_floor(rng: Rng, half: tuple[float, float], *, thing: Thing) -> Callable[[], Placed]:
-    def place() -> Placed:
+    """Proposals for a thing anywhere on the floor, turned at random."""
+
+    def propose() -> Placed:
         x, z = rng.uniform(-1, 1, 2) * half
         return Placed(thing, float(x), 0.0, float(z), rng.uniform(0, 2 * pi))
 
-    return place
+    return propose
 
 
 def _dine(rng: Rng, placed: list[Placed], *, half: tuple[float, float]) -> None:
     """A table away from the walls with chairs around it, or nothing in a small room."""
     if min(half) < 1.9 or rng.random() < 0.3:
         return
-    thing = made.table(rng) if rng.random() < 0.5 else made.round_table(rng)
+    thing = furniture.table(rng) if rng.random() < 0.5 else furniture.round_table(rng)
     count = len(placed)
-    _try(placed, (0.55 * half[0], 0.55 * half[1]), place=_on_floor(rng, (0.4 * half[0], 0.4 * half[1]), thing=thing))
+    _try_to_place(
+        placed, (0.55 * half[0], 0.55 * half[1]), propose=_on_floor(rng, (0.4 * half[0], 0.4 * half[1]), thing=thing)
+    )
     if len(placed) == count:
         return
     table = placed[-1]
@@ -199,16 +213,20 @@ def _dine(rng: Rng, placed: list[Placed], *, half: tuple[float, float]) -> None:
         turn = table.yaw + side * pi / 2
         away = thing.floor[1 - side % 2] / 2 + rng.uniform(0.1, 0.45)
         chair = Placed(
-            made.chair(rng), table.x + away * sin(turn), 0.0, table.z + away * cos(turn), turn + pi + rng.normal(0, 0.2)
+            furniture.chair(rng),
+            table.x + away * sin(turn),
+            0.0,
+            table.z + away * cos(turn),
+            turn + pi + rng.normal(0, 0.2),
         )
         if rng.random() < 0.75 and not any(_overlap(chair, other) for other in placed if other is not table):
             placed.append(chair)
 
 
-def _try(placed: list[Placed], half: tuple[float, float], *, place: Callable[[], Placed]) -> None:
-    """Add what `place` proposes if one of a few proposals is inside the walls and free."""
+def _try_to_place(placed: list[Placed], half: tuple[float, float], *, propose: Callable[[], Placed]) -> None:
+    """Add the first of a few proposals that is inside the walls and overlaps nothing; none if all fail."""
     for _ in range(6):
-        new = place()
+        new = propose()
         x0, z0, x1, z1 = new.plan
         inside = min(x0 + half[0], half[0] - x1, z0 + half[1], half[1] - z1) >= 0
         if inside and not any(_overlap(new, other) for other in placed):
@@ -217,12 +235,13 @@ def _try(placed: list[Placed], half: tuple[float, float], *, place: Callable[[],
 
 
 def _overlap(one: Placed, other: Placed) -> bool:
+    # Their bounding rectangles with 5 cm between: exact outlines would only fill the gaps of rotated furniture.
     a, b = one.plan, other.plan
     return a[0] < b[2] + 0.05 and b[0] < a[2] + 0.05 and a[1] < b[3] + 0.05 and b[1] < a[3] + 0.05
 
 
 def _hang(rng: Rng, half: tuple[float, float], *, height: float) -> list[Placed]:
-    """A door, windows, pictures and skirting boards on the walls."""
+    """A door, windows and pictures on the walls."""
     hung = []
     for wall in range(4):
         names = ["door", "picture"] if wall == 0 else [str(rng.choice(["window", "picture", "picture"]))]
@@ -244,15 +263,17 @@ def _panel(rng: Rng, name: str) -> Thing:
         "window": (1.2, 0.95),
         "picture": (rng.uniform(0.4, 1.0), rng.uniform(0.4, 0.9)),
     }[name]
-    frame = made.wood(rng)
+    frame = furniture.wood(rng)
     filling = {
-        "door": made.wood(rng),
+        "door": furniture.wood(rng),
         "window": Material((0.5, 0.65, 0.9), (0.9, 0.95, 1.0), "plaster", 2.0, rng.uniform(0.3, 1.0)),
-        "picture": Material(made.colour(rng, value=0.35), made.colour(rng, value=0.9), "picture", max(width, tall)),
+        "picture": Material(
+            furniture.colour(rng, value=0.35), furniture.colour(rng, value=0.9), "picture", max(width, tall)
+        ),
     }[name]
     parts = [
-        made.box(frame, (0, 0, 0), (width, tall, 0.05)),
-        made.box(filling, (0, 0.05, 0), (width - 0.1, tall - 0.1, 0.07)),
+        furniture.box(frame, (0, 0, 0), (width, tall, 0.05)),
+        furniture.box(filling, (0, 0.05, 0), (width - 0.1, tall - 0.1, 0.07)),
     ]
     return Thing(name, parts, (width, 0.05))
 
@@ -260,12 +281,16 @@ def _panel(rng: Rng, name: str) -> Thing:
 def _papered(rng: Rng) -> tuple[Material, ...]:
     """Materials of the shell: walls alike (one may differ), a floor, a pale ceiling."""
     kinds = ["plaster", "plaster", "plaster", "stripes", "bricks", "dots", "tiles"]
-    tint = made.colour(rng, saturation=0.25, value=0.85)
-    wall = made.mix(
+    tint = furniture.colour(rng, saturation=0.25, value=0.85)
+    wall = furniture.mix(
         rng, str(rng.choice(kinds)), size=rng.uniform(0.8, 2.0), contrast=rng.uniform(0.12, 0.35), tint=tint
     )
-    other = made.mix(rng, str(rng.choice(kinds)), size=1.2, contrast=0.3) if rng.random() < 0.35 else wall
+    other = furniture.mix(rng, str(rng.choice(kinds)), size=1.2, contrast=0.3) if rng.random() < 0.35 else wall
     kind = str(rng.choice(["planks", "planks", "tiles", "carpet", "checker"]))
-    floor = made.wood(rng, kind) if kind == "planks" else made.mix(rng, kind, size=rng.uniform(0.8, 2.0), contrast=0.5)
-    ceiling = made.mix(rng, "plaster", size=2.0, contrast=0.1, tint=(0.8, 0.8, 0.78))
+    floor = (
+        furniture.wood(rng, kind)
+        if kind == "planks"
+        else furniture.mix(rng, kind, size=rng.uniform(0.8, 2.0), contrast=0.5)
+    )
+    ceiling = furniture.mix(rng, "plaster", size=2.0, contrast=0.1, tint=(0.8, 0.8, 0.78))
     return wall, wall, floor, ceiling, other, wall

@@ -1,4 +1,4 @@
-"""Colour of what the rays met: textured materials under a lamp with shadows, a window and light from all around."""
+"""Colour of the hit points: textured materials under a lamp with shadows, a window and ambient light."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from depthray.data.rendering.rooms import SHELL, Content, Room
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-_SHADOW = 192  # side of the lamp's picture of the room, texels
+_SHADOW = 192  # side of the lamp's shadow map of the room, texels
 _PLAN = 96  # side of the plan of the floor, texels
 _SKY = np.array((0.8, 0.92, 1.1), np.float32)  # colour of the light from the window
 _NORMALS = np.array([(s * (k == 0), s * (k == 1), s * (k == 2)) for k in range(3) for s in (-1, 1)], np.float64)
@@ -27,11 +27,11 @@ _ACROSS = np.array([(0, 1, 0), (0, 0, 1), (0, 1, 0)], np.float64)  # texture v
 
 @dataclass(frozen=True)
 class Faces:
-    """What shading must know of every face: F = solids * FACES rows, the first FACES of them the room's own."""
+    """The properties of every face that shading needs: F = solids * FACES rows, first the FACES of the room itself."""
 
     shape: Ints  # (F,) BOX where the face is flat
     centre: Floats  # (F,3) of its solid
-    bend: Floats  # (F,4) xx, xz, zz and yy of the form whose gradient is the normal where round
+    quadric: Floats  # (F,4) xx, xz, zz and yy of the form whose gradient is the normal where round
     around: Floats  # (F,) tiles around it where round
     normal: Floats  # (F,3) outward (inward for the room) where flat
     along: Floats  # (F,3) texture u of a point, in tiles a metre
@@ -53,17 +53,17 @@ class Light(NamedTuple):
 
 
 def faces_of(room: Room, contents: Sequence[Content]) -> Faces:
-    """The room and its contents in the order they are cast -> a row for every face."""
-    whole = [room.box, *(content.solids for content in contents)]
+    """The room and its contents in the order they are cast -> a row for every face"""
+    groups = [room.box, *(content.solids for content in contents)]
     shape, centre, half, yaw = (
-        np.concatenate([getattr(solids, key) for solids in whole]) for key in ("shape", "centre", "half", "yaw")
+        np.concatenate([getattr(solids, key) for solids in groups]) for key in ("shape", "centre", "half", "yaw")
     )
     materials = [*room.shell, *(m for content in contents for m in content.materials for _ in range(FACES))]
     to_local = Solids(shape, centre, half, yaw).to_local
     normal, along, across = (
         (basis @ to_local).reshape(-1, 3) for basis in (_NORMALS, _ALONG.repeat(2, axis=0), _ACROSS.repeat(2, axis=0))
     )
-    normal[:FACES] *= -1  # seen from within
+    normal[:FACES] *= -1  # the room is seen from inside
     dark, light = np.array([m.dark for m in materials]), np.array([m.light for m in materials])
     tiles = np.array([(1 / m.size, m.glow) for m in materials])
     pattern = {name: textures.index_of(name) for name in textures.NAMES}
@@ -74,7 +74,7 @@ def faces_of(room: Room, contents: Sequence[Content]) -> Faces:
     return Faces(
         shape=np.where(caps, BOX, shape.repeat(FACES)).astype(np.int32),
         centre=centre.repeat(FACES, axis=0).astype(np.float32),
-        bend=_bend(shape, half, yaw=yaw).repeat(FACES, axis=0).astype(np.float32),
+        quadric=_quadrics(shape, half, yaw=yaw).repeat(FACES, axis=0).astype(np.float32),
         around=np.maximum(np.rint(around), 1).astype(np.float32),
         normal=normal.astype(np.float32),
         along=(along * tiles[:, :1]).astype(np.float32),
@@ -89,7 +89,7 @@ def faces_of(room: Room, contents: Sequence[Content]) -> Faces:
 
 
 def light_of(room: Room) -> Light:
-    """The lamp of a room and what always stands in its way."""
+    """The lamp of a room with the shadows of its furniture"""
     x, y, z = room.lamp
     reach = min(max(room.half[0] + abs(x), room.half[1] + abs(z)) / y, 2.5)
     middle = (_SHADOW - 1) / 2
@@ -100,7 +100,7 @@ def light_of(room: Room) -> Light:
 
 
 def obstruct(light: Light, content: Content, *, room: Room) -> Light:
-    """The lamp with more in its way."""
+    """The lamp with the shadows of further solids"""
     hits = Hits(light.depth.copy(), np.zeros((_SHADOW, _SHADOW), np.int32))
     cast_solids(light.eye, content.solids, hits=hits, first=0)
     return Light(light.eye, hits.depth, np.maximum(light.crowd, _crowd(room, content)))
@@ -119,20 +119,20 @@ def shade(camera: RenderCamera, hits: Hits, *, faces: Faces, room: Room, light: 
     level = np.clip(np.log2(texels), 0, textures.LEVELS - 1).astype(np.int32)
     grey = textures.lookup(faces.pattern[face], level, u=u, v=v)
     albedo = faces.dark.take(face, axis=0) + grey[:, None] * faces.span.take(face, axis=0)
-    seen = albedo * (_lit(point, normal, room=room, light=light) + glow[:, None])
-    return np.asarray(seen.reshape(camera.height, camera.width, 3))
+    colour = albedo * (_incident_light(point, normal, room=room, light=light) + glow[:, None])
+    return np.asarray(colour.reshape(camera.height, camera.width, 3))
 
 
 def _surface(point: list[Floats], face: Ints, *, faces: Faces) -> tuple[list[Floats], Floats, Floats]:
-    """(n,) points in the room and their faces -> unit normal, and position on the texture in tiles."""
+    """(n,) points in the room and their faces -> unit normal, and position on the texture in tiles"""
     normal = list(faces.normal.take(face, axis=0).T)
     u, v = _dot(faces.along.take(face, axis=0).T, point), _dot(faces.across.take(face, axis=0).T, point)
     curved = np.flatnonzero(faces.shape[face] != BOX)
     if len(curved):
         kind = face[curved]
-        centre, bend = faces.centre[kind].T, faces.bend[kind].T
+        centre, quadric = faces.centre[kind].T, faces.quadric[kind].T
         x, y, z = (axis[curved] - middle for axis, middle in zip(point, centre, strict=True))
-        slope = (bend[0] * x + bend[1] * z, bend[3] * y, bend[1] * x + bend[2] * z)
+        slope = (quadric[0] * x + quadric[1] * z, quadric[3] * y, quadric[1] * x + quadric[2] * z)
         steep = np.sqrt(_dot(slope, slope))
         for axis, part in zip(normal, slope, strict=True):
             axis[curved] = part / steep
@@ -141,14 +141,14 @@ def _surface(point: list[Floats], face: Ints, *, faces: Faces) -> tuple[list[Flo
     return normal, u, v
 
 
-def _lit(point: list[Floats], normal: list[Floats], *, room: Room, light: Light) -> Floats:
-    """(n,) points and normals -> (n,3) light that arrives there."""
+def _incident_light(point: list[Floats], normal: list[Floats], *, room: Room, light: Light) -> Floats:
+    """(n,) points and normals -> (n,3) linear RGB of the light that arrives there"""
     to_lamp = [np.float32(lamp) - axis for lamp, axis in zip(room.lamp, point, strict=True)]
     square = _dot(to_lamp, to_lamp)
     lamp = np.maximum(_dot(normal, to_lamp), 0) / np.sqrt(square) * (2.2 / (1.0 + 0.3 * square))
     lamp *= _unshadowed(point, light)
     window = np.float32(0.22) * np.maximum(_dot(normal, np.array(room.window, np.float32)), 0)
-    sky = np.float32(room.ambient) * (0.85 + 0.15 * normal[1]) * _open(point, normal, room=room, light=light)
+    sky = np.float32(room.ambient) * (0.85 + 0.15 * normal[1]) * _ambient_share(point, normal, room=room, light=light)
     arriving = lamp[:, None] * np.array(room.warmth, np.float32)
     arriving += sky[:, None]
     arriving += window[:, None] * _SKY
@@ -156,22 +156,22 @@ def _lit(point: list[Floats], normal: list[Floats], *, room: Room, light: Light)
 
 
 def _unshadowed(point: list[Floats], light: Light) -> Floats:
-    """(n,) points -> (n,) share of four taps of the lamp's picture that see the point; 1 outside the picture."""
+    """(n,) points -> (n,) share of four taps of the shadow map that are not in front of the point; 1 outside the map"""
     x, y, z = (axis - np.float32(origin) for axis, origin in zip(point, light.eye.position, strict=True))
     below = np.maximum(-y, 0.05)
     scale = np.float32(light.eye.focal) / below
     column, row = x * scale + np.float32(_SHADOW / 2), z * scale + np.float32(_SHADOW / 2)
-    seen = np.zeros_like(below)
+    lit = np.zeros_like(below)
     for dx, dy in ((-0.6, -0.2), (0.2, -0.6), (0.6, 0.2), (-0.2, 0.6)):
         texel = np.clip(row + np.float32(dy), 0, _SHADOW - 1).astype(np.int32) * _SHADOW
         texel += np.clip(column + np.float32(dx), 0, _SHADOW - 1).astype(np.int32)
-        seen += light.depth.ravel()[texel] > below - np.float32(0.04)
+        lit += light.depth.ravel()[texel] > below - np.float32(0.04)  # the bias keeps a surface from shading itself
     outside = (y > -0.05) | (np.maximum(np.abs(x), np.abs(z)) * scale > _SHADOW / 2 - 1)
-    return np.where(outside, np.float32(1), seen * np.float32(0.25))
+    return np.where(outside, np.float32(1), lit * np.float32(0.25))
 
 
-def _open(point: list[Floats], normal: list[Floats], *, room: Room, light: Light) -> Floats:
-    """(n,) points and normals -> (n,) how freely light from all around gets there: less in corners and under things."""
+def _ambient_share(point: list[Floats], normal: list[Floats], *, room: Room, light: Light) -> Floats:
+    """(n,) points and normals -> (n,) share of ambient light that reaches them: less in corners and under things"""
     (a, b), h = room.half, room.height
     share = np.ones_like(point[0])
     for axis, turned, middle, reach in zip(point, normal, (0, h / 2, 0), (a, h / 2, b), strict=True):
@@ -184,7 +184,7 @@ def _open(point: list[Floats], normal: list[Floats], *, room: Room, light: Light
 
 
 def _crowd(room: Room, content: Content) -> Floats:
-    """What stands in a room -> (_PLAN,_PLAN) 0..1 how much of the floor around a place is covered, rows along z."""
+    """Contents of a room -> (_PLAN,_PLAN) 0..1 share of the floor around a point that is covered, rows along z"""
     plan, solids = np.zeros((_PLAN, _PLAN), np.float32), content.solids
     scale = _PLAN / 2 / np.array(room.half)
     low = (solids.centre - solids.half)[:, 1] < 0.5
@@ -196,15 +196,15 @@ def _crowd(room: Room, content: Content) -> Floats:
     return np.asarray(cv2.GaussianBlur(plan, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1]), np.float32)
 
 
-def _bend(shape: Ints, half: NDArray[np.float64], *, yaw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P solids -> (P,4) xx, xz, zz, yy of the quadratic form that is 1 on the solid's round face."""
+def _quadrics(shape: Ints, half: NDArray[np.float64], *, yaw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P solids -> (P,4) xx, xz, zz, yy of the quadratic form that is 1 on the solid's round face"""
     c, s = np.cos(yaw), np.sin(yaw)
     x, y, z = (1 / half**2).T
     return np.stack([c * c * x + s * s * z, c * s * (z - x), s * s * x + c * c * z, y * (shape == ELLIPSOID)], axis=1)
 
 
 def _field(camera: RenderCamera, row: Floats) -> Floats:
-    """One row of the rotation -> (H,W) that component of every ray in the world."""
+    """One row of the rotation -> (H,W) that component of every ray in the world"""
     return np.asarray(row[0] * camera.x[None] + (row[1] * camera.y + row[2])[:, None])
 
 

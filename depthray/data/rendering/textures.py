@@ -27,17 +27,18 @@ def lookup(pattern: NDArray[np.int32], level: NDArray[np.int32], *, u: Grey, v: 
 
 @cache
 def bank() -> Grey:
-    """() -> (patterns * TILE,) float32 grey in [0,1]: every level of every pattern, row by row."""
-    rng = np.random.default_rng(20)
+    """() -> (patterns * TILE,) float32 grey in [0,1]: every level of every pattern, row by row"""
+    rng = np.random.default_rng(20)  # one stream for all patterns: a new one goes last, or all after it change
     return np.concatenate([_levels(draw(rng)) for draw in _DRAWN]).astype(np.float32)
 
 
 def index_of(name: str) -> int:
-    """Where a pattern of this name stands in the bank."""
+    """The index of a pattern of this name in the bank."""
     return NAMES.index(name)
 
 
 def _levels(tile: Tile) -> Tile:
+    """(SIDE,SIDE) -> (TILE,) the tile and its mip levels, each the mean of four texels of the one before"""
     levels = [tile]
     while levels[-1].size > 1:
         side = len(levels[-1]) // 2
@@ -56,7 +57,7 @@ def _grid(count: int) -> tuple[Tile, Tile, NDArray[np.int32], NDArray[np.int32]]
 
 def _smooth(rng: np.random.Generator, *, across: float, down: float) -> Tile:
     """Wavelengths in texels -> (SIDE,SIDE) tileable noise in [0,1] without finer detail."""
-    frequency = np.fft.fftfreq(SIDE)
+    frequency = np.fft.fftfreq(SIDE)  # filtered in the frequency domain, which makes the noise tileable
     gain = np.exp(-((frequency[:, None] * down) ** 2) - (frequency[None, :] * across) ** 2)
     noise = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) * gain).real
     noise /= 4.0 * noise.std()
