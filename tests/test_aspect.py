@@ -10,7 +10,7 @@ from scoring import Net, Rooms
 from depthray.batch import Sample, to_device
 from depthray.config.sections import Augment, Data, Sparse
 from depthray.data.loader import TrainLoader, eval_batches
-from depthray.evaluation.evaluate import pictures
+from depthray.evaluation.evaluate import sheet_rows
 from depthray.evaluation.protocols import PLAIN
 
 CPU = torch.device("cpu")
@@ -61,7 +61,7 @@ def test_pictures_of_bicubic_colour_do_not_wrap_around() -> None:
             return {**super().read(0), "image": step}
 
     batches = eval_batches(Step(), [0], Data(size=(42, 56), fit="aspect"), batch_size=1)
-    [drawn] = pictures(Net(), batches, protocol=PLAIN, device=CPU)
+    [drawn] = sheet_rows(Net(), batches, protocol=PLAIN, device=CPU)
     assert (np.diff(drawn.image[:, :, 0].astype(int), axis=1) >= 0).all()
 
 

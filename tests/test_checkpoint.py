@@ -67,12 +67,28 @@ def test_a_flipped_byte_anywhere_is_found(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, contents())
     good = (path / name).read_bytes()
     for place in {0, len(good) - 1, *np.random.default_rng(0).integers(0, len(good), 20).tolist()}:
-        for bit, read in ((0x01, verify), (0x20, load), (0x80, load_all)):
+        for bit, read in ((0x01, verify), (0x20, load_all), (0x80, load_all if name == "state.pt" else load)):
             (path / name).write_bytes(good[:place] + bytes([good[place] ^ bit]) + good[place + 1 :])
             with pytest.raises(CheckpointError, match=f"{name}: .*(SHA-256|digest|format)"):
                 read(path)
     (path / name).write_bytes(good)
     verify(path)
+
+
+def test_only_resuming_reads_the_training_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = write(tmp_path, contents()), list[str]()
+    (path / "state.pt").write_bytes(bytes((path / "state.pt").stat().st_size))
+    before = Path.open
+
+    def opening(self: Path, *args: Any, **options: Any) -> Any:
+        opened.append(self.name)
+        return before(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opening)
+    assert load(path).weights.keys() == contents().weights.keys()
+    assert sorted(opened) == ["manifest.json", "metrics.json", "model.safetensors", "recipe.yaml"]
+    with pytest.raises(CheckpointError, match=r"state\.pt: damaged \(its SHA-256"):
+        load(path, state=True)
 
 
 def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from depthray.checkpoints import save, select
-from depthray.cli import completion
+from depthray.cli import completion as command
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
+from depthray.evaluation import completion
 from depthray.imaging import plots
 from depthray.training import preflight
 from depthray.training.state import begin
@@ -28,7 +29,7 @@ SPARSE = ["data.inputs=[image,sparse]", "data.sparse.samples=50"]
 def saved(folder: Path, *words: str) -> Path:
     """A checkpoint of an untrained network."""
     made = preflight.load("demo", [*SMALL, *words])
-    writer = save.Writer(folder / "checkpoints", keep_best=1, monitor="abs_rel")
+    writer = save.CheckpointWriter(folder / "checkpoints", keep_best=1, monitor="abs_rel")
     writer.save(begin(made, CPU).contents({"abs_rel": 1.0}, fingerprint="f" * 64))
     writer.wait()
     return select.committed(folder / "checkpoints")[-1]
@@ -51,7 +52,7 @@ class Filling(torch.nn.Module):
         return {"depth": torch.where(count > 0, mean, 2.0).expand_as(sparse)}
 
 
-def filled(path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *words: str) -> completion.Curve:
+def filled(path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *words: str) -> completion.CompletionCurve:
     class Loaded:
         model = Filling()
 
@@ -85,7 +86,7 @@ def test_the_command_writes_a_table_in_three_forms_and_a_plot(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(path), "data.sparse.noise=0.01", "--samples", "0", "5", "50", "--out", str(tmp_path / "out")]
-    assert completion.main(words) == 0
+    assert command.main(words) == 0
     lines = list(csv.DictReader((tmp_path / "out" / "completion.csv").read_text().splitlines()))
     tree = json.loads((tmp_path / "out" / "completion.json").read_text())
     assert [line["samples"] for line in lines] == ["0", "5", "50"]
@@ -100,7 +101,7 @@ def test_the_command_writes_a_table_in_three_forms_and_a_plot(
 
 
 def test_without_out_it_lies_in_the_runs_folder(path: Path) -> None:
-    assert completion.main([str(path.parents[1]), "--samples", "5"]) == 0
+    assert command.main([str(path.parents[1]), "--samples", "5"]) == 0
     assert (path.parents[1] / "evaluations" / f"{path.name}-val-completion" / "completion.png").is_file()
 
 
@@ -112,7 +113,7 @@ def made(*words: str) -> Recipe:
     ("words", "said"),
     [
         ([], "its inputs are image; .*'sparse' among data.inputs"),
-        ([*SPARSE, "data.targets=[mask]", "eval.monitor=iou"], "taught mask, not depth"),
+        ([*SPARSE, "data.targets=[mask]", "eval.monitor=iou"], "trained to predict mask, not depth"),
         ([*SPARSE, "data.sparse.pattern=lidar64"], "data.sparse.pattern=lidar64 has no number of samples; .*=exact"),
         ([*SPARSE, "data.sparse.pattern=stored"], "stored has no number of samples"),
     ],
@@ -125,14 +126,14 @@ def test_a_recipe_without_a_number_of_samples_is_one_clear_line(words: list[str]
 
 def test_a_checkpoint_without_sparse_is_refused_before_its_data_is_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its inputs are image"):
-        completion.main([str(saved(tmp_path)), "--out", str(tmp_path / "out")])
+        command.main([str(saved(tmp_path)), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("given", ["-1", "1.5", "many"])
 def test_a_wrong_number_is_refused(path: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        completion.main([str(path), f"--samples={given}"])
+        command.main([str(path), f"--samples={given}"])
     assert "no number of samples" in capsys.readouterr().err
 
 

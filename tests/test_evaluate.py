@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from frames import folder_dataset
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
+import depthray
 from depthray import models
 from depthray.checkpoints import load, manifest, save
 from depthray.cli import evaluate as evaluate_command
@@ -25,9 +27,9 @@ from depthray.data.loader import eval_batches
 from depthray.errors import CheckpointError, DataError, UsageError
 from depthray.evaluation import bootstrap, metrics, report
 from depthray.evaluation.baselines import fit, trivial_scores
-from depthray.evaluation.evaluate import best_median_worst, evaluate, pictures
+from depthray.evaluation.evaluate import best_median_worst, evaluate, sheet_rows
 from depthray.evaluation.protocols import NYU_BTS, PLAIN, PROTOCOLS
-from depthray.evaluation.report import Evaluation, Row
+from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.runs import locate
 from depthray.training import preflight
 
@@ -82,6 +84,8 @@ def free_port():
 
 def start(rank, ports):
     env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    # The folder of the script comes first on sys.path, and has a folder depthray of tests in it.
+    env["PYTHONPATH"] = str(Path(depthray.__file__).parents[1])
     words = [sys.executable, scoring.__file__, *ports]
     return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
 
@@ -148,7 +152,7 @@ def test_written_files(tmp_path):
 
 
 def test_markdown_tables_are_rectangular_and_bars_in_names_escaped():
-    rows = [Row(0, "id", "a|b", "s", score(indices=[0]).rows[0].sums, 0)]
+    rows = [ScoredFrame(0, "id", "a|b", "s", score(indices=[0]).rows[0].sums, 0)]
     text = report.markdown(Evaluation(PLAIN, rows).summary())
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 5 and "a\\|b" in text
@@ -199,7 +203,7 @@ def test_best_median_worst_are_distinct_frames(count):
 
 def test_pictures_are_the_scored_pixels_at_the_size_of_the_truth():
     batches = eval_batches(Rooms(), [1], DATA, batch_size=1)
-    (row,) = pictures(Oracle(20.0), batches, protocol=PLAIN, device=CPU)
+    (row,) = sheet_rows(Oracle(20.0), batches, protocol=PLAIN, device=CPU)
     assert row.image.shape == (24, 32, 3) and row.image.dtype == np.uint8
     assert row.truth.shape == row.prediction.shape == (30, 34)
     assert np.all(row.prediction == 10.0) and np.array_equal(row.truth, Rooms().read(1)["depth"])

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: weights, training state, recipe and metrics, each file verified first."""
+"""Reading a checkpoint: weights, training state, recipe and metrics, each file verified before it is used."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import manifest
-from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, verify
-from depthray.checkpoints.serialize import read_state, read_weights
-from depthray.config import recipe
+from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
+from depthray.config import recipe as recipes
 from depthray.config.overrides import parse_yaml
 from depthray.config.sections import Recipe
 from depthray.data import sources
 from depthray.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:  # recipes and metrics are read without torch, which takes seconds to import
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,16 @@ class CheckpointContents:
 
 
 def load(path: Path, *, state: bool = False) -> CheckpointContents:
-    """The contents of a checkpoint, all of its files verified; the training state only if asked for."""
-    record = verify(path) if not state else manifest.read(path)
+    """The contents of a checkpoint, every file that is read verified.
+
+    Without `state` only the presence and size of the training state are checked: predicting does not need it, and it is
+    two thirds of the bytes. `manifest.verify` reads all files.
+    """
+    from depthray.checkpoints.serialize import read_state, read_weights
+
+    record = manifest.read(path)
+    if not state:
+        manifest.check_size(path / STATE, record.files[STATE])
     data = {
         name: manifest.read_file(path / name, file) for name, file in record.files.items() if state or name != STATE
     }
@@ -49,6 +57,18 @@ def load(path: Path, *, state: bool = False) -> CheckpointContents:
         step=record.step,
         fingerprint=record.fingerprint,
     )
+
+
+def build_network(contents: CheckpointContents, *, where: Path | str) -> nn.Module:
+    """The network of a checkpoint's own recipe with its weights, on the CPU."""
+    recipe = contents.recipe
+    network = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
+    try:
+        network.load_state_dict(contents.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{where}: the weights do not fit the recipe: {reason}") from None
+    return network
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -67,7 +87,7 @@ def read_metrics(path: Path) -> dict[str, float]:
 
 def _parse_recipe(data: bytes, *, where: Path) -> Recipe:
     try:
-        parsed = recipe.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
+        parsed = recipes.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
         models.check(parsed.model, where=RECIPE)
         sources.check(parsed.data, where=RECIPE)
     except UsageError as error:

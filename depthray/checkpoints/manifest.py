@@ -95,6 +95,12 @@ def read_file(path: Path, expected: FileRecord) -> bytes:
     return data
 
 
+def check_size(path: Path, expected: FileRecord) -> None:
+    """CheckpointError unless the file is a regular one of the recorded size; its bytes are not read."""
+    with _translate_read_errors(path):
+        _check_size(path, expected)
+
+
 def _serialize(tree: dict[str, Any]) -> bytes:
     return json.dumps(tree, indent=1, sort_keys=True).encode() + b"\n"
 

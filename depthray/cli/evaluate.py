@@ -84,7 +84,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     if fixed:
         raise UsageError(f"{fixed[0]}: an evaluation can override data.* and eval.* only; the rest is the checkpoint's")
     checkpoints_load.read_recipe(path)  # a damaged one is the checkpoint's fault, not that of the overrides
-    recipe = load(str(path / layout.RECIPE), arguments.words, training=False)
+    recipe = load(str(path / layout.RECIPE), arguments.overrides, training=False)
     changes = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)

@@ -1,4 +1,4 @@
-"""What is fitted of a prediction to the truth before it is scored, where only its shape is to count."""
+"""Fits of a prediction to the truth before it is scored, for protocols by which only its shape counts."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import torch
 from torch import Tensor
 
 
-def affine_depth(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
+def align_depth(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,1,H,W) metres, scale * depth + shift of each frame nearest its valid truth."""
-    return _fitted(depth.double(), truth.double(), valid).to(depth.dtype)
+    return _fit_affine(depth.double(), truth.double(), valid).to(depth.dtype)
 
 
-def affine_disparity(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
+def align_disparity(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,1,H,W) metres, 1 / (scale / depth + shift) nearest the valid truth in 1/m.
 
-    A fitted disparity below that of the upper limit, zero and less among them, becomes that of the limit.
+    A fitted disparity below that of the upper limit, such as zero and less, becomes that of the limit.
     """
     low, high = limits
     disparity = 1 / depth.double().clamp(min=low)
-    fitted = _fitted(disparity, 1 / torch.where(valid, truth, 1.0).double(), valid)
+    fitted = _fit_affine(disparity, 1 / torch.where(valid, truth, 1.0).double(), valid)
     return (1 / fitted.clamp(1 / high, 1 / low)).to(depth.dtype)
 
 
-def median_scaled(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
+def align_median(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,1,H,W) metres, each frame times median(truth) / median(depth) of valid pixels.
 
-    Of an even number of pixels the median is the mean of the middle two. A prediction whose median is not above 0 has
-    no scale: all of it becomes 0, the nearest there is.
+    Of an even number of pixels the median is the mean of the two in the middle. A prediction whose median is not above
+    0 has no scale: all of it becomes 0, the nearest there is.
     """
     factors = [
         _ratio(d[v], p[v]) if v.any() else d.new_ones((), dtype=torch.float64)
@@ -37,17 +37,17 @@ def median_scaled(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[
     return (depth.double() * torch.stack(factors).view(-1, 1, 1, 1)).to(depth.dtype)
 
 
-ALIGN = {"depth": affine_depth, "disparity": affine_disparity, "median": median_scaled}
+ALIGN = {"depth": align_depth, "disparity": align_disparity, "median": align_median}
 
 
-def _fitted(values: Tensor, wanted: Tensor, valid: Tensor) -> Tensor:
+def _fit_affine(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """(B,1,H,W) float64 -> (B,1,H,W), scale * values + shift with the least squared error over the valid pixels.
 
-    Values that are all the same become the mean of what is wanted; a frame without a valid pixel stays as it is.
+    Values that are all the same become the mean of the truth; a frame without a valid pixel stays as it is.
     """
     count = valid.flatten(1).sum(dim=1)
-    mean, target = _mean(values, valid, count), _mean(wanted, valid, count)
-    off, distance = values - mean, wanted - target
+    mean, target = _mean(values, valid, count), _mean(truth, valid, count)
+    off, distance = values - mean, truth - target
     spread = _mean(off.square(), valid, count)
     scale = torch.where(spread > 0, _mean(off * distance, valid, count) / torch.where(spread > 0, spread, 1.0), 0.0)
     return torch.where(count.view(-1, 1, 1, 1) > 0, scale * off + target, values)
@@ -71,7 +71,7 @@ def _median(values: Tensor) -> Tensor:
     return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
-class Depths(NamedTuple):
+class ComparedDepth(NamedTuple):
     """Depth as a protocol compares it."""
 
     prediction: Tensor  # (B,1,H,W) float32 metres at the size of the truth

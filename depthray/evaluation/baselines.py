@@ -1,4 +1,4 @@
-"""Predictors that never look at the image: what any network has to beat."""
+"""Predictors that do not use the image: baselines that any network has to beat."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def trivial_scores(
     predictors = fit(source, train, protocol=protocol)
     sums: dict[str, list[Tensor]] = {name: [] for name in predictors}
     for index in test:
-        truth = _tensor(source.read(index)["depth"])
+        truth = _to_tensor(source.read(index)["depth"])
         for name, predicted in predictors.items():
-            found = compare(_tensor(predicted), truth, protocol)
-            sums[name].append(metrics.image_sums(found.prediction, found.truth, valid=found.valid))
+            compared = compare(_to_tensor(predicted), truth, protocol)
+            sums[name].append(metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid))
     return {name: metrics.scores(torch.cat(rows), pooled=protocol.pooled) for name, rows in sums.items()}
 
 
@@ -37,8 +37,8 @@ def fit(source: Source, train: Sequence[int], *, protocol: Protocol) -> dict[str
     size = source.read(train[0])["depth"].shape
     total, count = np.zeros(size), np.zeros(size)
     histogram = np.zeros(int(protocol.max_depth * BINS_PER_METRE) + 1, np.int64)
-    for depth in _measured(source, train, protocol=protocol):
-        resized = _nearest(depth, size)
+    for depth in _valid_depths(source, train, protocol=protocol):
+        resized = _resize_nearest(depth, size)
         total += resized
         count += resized > 0
         millimetres = (depth[depth > 0].astype(np.float64) * BINS_PER_METRE).round().astype(np.int64)
@@ -48,20 +48,20 @@ def fit(source: Source, train: Sequence[int], *, protocol: Protocol) -> dict[str
     return {"mean map": mean.astype(np.float32), "median": np.full(size, median, np.float32)}
 
 
-def _measured(source: Source, indices: Sequence[int], *, protocol: Protocol) -> Iterator[Metres]:
+def _valid_depths(source: Source, indices: Sequence[int], *, protocol: Protocol) -> Iterator[Metres]:
     """Training depths (H,W) in metres, 0 outside the protocol's range."""
     for index in indices:
         depth = source.read(index)["depth"]
         yield np.where((depth > protocol.min_depth) & (depth < protocol.max_depth), depth, np.float32(0))
 
 
-def _nearest(depth: Metres, size: tuple[int, ...]) -> Metres:
+def _resize_nearest(depth: Metres, size: tuple[int, ...]) -> Metres:
     """(h,w) -> (H,W) metres; holes must not be averaged into depths."""
     if depth.shape == size:
         return depth
     return np.asarray(cv2.resize(depth, (size[1], size[0]), interpolation=cv2.INTER_NEAREST), np.float32)
 
 
-def _tensor(depth: Metres) -> Tensor:
+def _to_tensor(depth: Metres) -> Tensor:
     """(H,W) -> (1,1,H,W)."""
     return torch.from_numpy(depth)[None, None]

@@ -1,4 +1,4 @@
-"""How far a mean over frames may be trusted: bootstrap intervals, drawn by scene, since frames of a scene are alike."""
+"""Bootstrap intervals of a mean over frames; whole scenes are drawn, since frames of a scene are alike."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def intervals(
     """(N,M) metrics of N frames and their scenes -> (2,M) ends of the 95 % interval of the mean over frames.
 
     Whole scenes are drawn with replacement; frames, where there is only one scene. Percentiles of 1000 seeded draws.
-    A metric is drawn from the frames that have it, that is where it is not NaN. `finish` makes of each draw's means
-    what the interval is of.
+    A metric is drawn from the frames that have it, that is where it is not NaN. `finish` turns the
+    means of each draw into the score that the interval is for.
     """
     names, there = np.asarray(scenes), ~np.isnan(table)
     drawn = np.full((RESAMPLES, table.shape[1]), np.nan)
@@ -40,8 +40,8 @@ def means(table: Values, scenes: NDArray[np.str_]) -> Values:
     sums = np.stack([np.bincount(members, weights=column, minlength=clusters) for column in table.T], axis=-1)
     counts = np.bincount(members, minlength=clusters)
     rng = np.random.default_rng(SEED)
-    found = np.empty((RESAMPLES, table.shape[1]))
-    for mean in found:
+    result = np.empty((RESAMPLES, table.shape[1]))
+    for mean in result:
         drawn = rng.integers(clusters, size=clusters)
         mean[:] = sums[drawn].sum(axis=0) / counts[drawn].sum()
-    return found
+    return result

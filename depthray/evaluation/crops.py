@@ -23,16 +23,18 @@ class Crop:
         The crop scales in proportion: a pixel is inside if its centre is. Of 240x320, nyu-bts keeps rows 22:235 and
         columns 20:300.
         """
-        return _scaled(self.rows, height, reference=self.size[0]), _scaled(self.columns, width, reference=self.size[1])
+        return _scale_span(self.rows, height, reference=self.size[0]), _scale_span(
+            self.columns, width, reference=self.size[1]
+        )
 
 
 @dataclass(frozen=True)
-class Share:
+class RelativeCrop:
     """Rows and columns that are scored, as shares of the image's sides, rounded down to whole pixels."""
 
     rows: tuple[float, float]
     columns: tuple[float, float]
-    within: tuple[int, int] | None = None  # height, width of a window at the middle of the bottom they are shares of
+    within: tuple[int, int] | None = None  # height, width of a window at the middle of the bottom, of which they are
 
     def window(self, height: int, width: int) -> Window:
         """Rows and columns of an image of that size. Raises DataError for one smaller than the window."""
@@ -43,14 +45,14 @@ class Share:
                 f"the protocol scores a window of {inner[0]}x{inner[1]} pixels and this truth has {height}x{width}; "
                 "use frames of native size, or kitti-garg"
             )
-        return _part(self.rows, inner[0], start=top), _part(self.columns, inner[1], start=left)
+        return _scale_share(self.rows, inner[0], start=top), _scale_share(self.columns, inner[1], start=left)
 
 
-def _part(share: tuple[float, float], length: int, *, start: int) -> slice:
+def _scale_share(share: tuple[float, float], length: int, *, start: int) -> slice:
     return slice(start + int(share[0] * length), start + int(share[1] * length))
 
 
-def _scaled(span: tuple[int, int], length: int, *, reference: int) -> slice:
-    """The pixels of `length` whose centres lie in a span of `reference` pixels; in whole numbers, so exactly."""
+def _scale_span(span: tuple[int, int], length: int, *, reference: int) -> slice:
+    """The pixels of `length` whose centres lie in a span of `reference` pixels; in integers, so exactly."""
     start, stop = (-((reference - 2 * edge * length) // (2 * reference)) for edge in span)
     return slice(start, stop)

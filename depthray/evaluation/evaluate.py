@@ -1,4 +1,4 @@
-"""Scores of a model over frames under a protocol, the same bit for bit for any number of processes."""
+"""Scores of a model over frames under a protocol, bit for bit the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from torch import Tensor, nn
 from depthray import distributed, models
 from depthray.batch import Batch, Prediction, to_device
 from depthray.checkpoints import load
-from depthray.config.sections import Recipe
+from depthray.config.sections import Data, Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.source import Source
 from depthray.data.sources import open_source
-from depthray.errors import CheckpointError, DataError
+from depthray.errors import DataError
 from depthray.evaluation import metrics
-from depthray.evaluation.alignment import Depths
+from depthray.evaluation.alignment import ComparedDepth
 from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import PROTOCOLS, Protocol, compare
-from depthray.evaluation.report import Evaluation, Row
+from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.imaging import sheets
 
 Batches = Iterable[tuple[list[int], Batch]]
 
 
-class Scored(NamedTuple):
-    """A batch of frames with what a protocol made of their prediction."""
+class ScoredBatch(NamedTuple):
+    """A batch of frames with their prediction as a protocol compares it."""
 
     indices: list[int]
     batch: Batch  # on the device
     prediction: Prediction
-    depth: Depths | None  # None where it is not predicted or not known
+    depth: ComparedDepth | None  # None where it is not predicted or not known
     has_mask: bool  # whether a mask is predicted and known
 
     @property
@@ -48,22 +48,24 @@ class Scored(NamedTuple):
 
 
 @torch.no_grad()
-def predictions(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> Iterator[Scored]:
-    """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol wants it."""
+def predictions(
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
+) -> Iterator[ScoredBatch]:
+    """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol compares it."""
     for indices, cpu_batch in batches:
         models.check_ids(model, cpu_batch)
         batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
         prediction = models.run(model, batch)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
         depth = compare(prediction["depth"], batch["depth"], protocol) if "depth" in both else None
-        yield Scored(indices, batch, prediction, depth, has_mask="mask" in both)
+        yield ScoredBatch(indices, batch, prediction, depth, has_mask="mask" in both)
 
 
 def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> Evaluation:
     """Score this process's batches and gather the frames of all processes.
 
     Each frame is scored by itself in float64 and frames are sorted by index, so that the result is bit for bit the same
-    however whole batches are dealt. Raises DataError where nothing can be scored.
+    however the batches are distributed. Raises DataError where nothing can be scored.
     """
     training = model.training
     model.eval()
@@ -71,7 +73,7 @@ def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: 
         mine = [
             row
             for scored in predictions(model, batches, protocol=protocol, device=device)
-            for row in _rows(scored, protocol)
+            for row in _score_frames(scored, protocol)
         ]
     finally:
         model.train(training)
@@ -80,7 +82,7 @@ def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: 
     return Evaluation(protocol, rows)
 
 
-def _check_scored(rows: Sequence[Row], protocol: Protocol) -> None:
+def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:
     if not any(row.sums is not None or row.extra for row in rows):
         raise DataError(
             f"{len(rows)} frames have neither depth nor a mask that this network predicts; "
@@ -94,16 +96,16 @@ def _check_scored(rows: Sequence[Row], protocol: Protocol) -> None:
         )
 
 
-def _rows(scored: Scored, protocol: Protocol) -> Iterator[Row]:
+def _score_frames(scored: ScoredBatch, protocol: Protocol) -> Iterator[ScoredFrame]:
     batch, broken = scored.batch, scored.broken.tolist()
-    sums, extra = _sums(scored, protocol), _extra(scored, protocol)
-    for place, index in enumerate(scored.indices):
-        names = (batch["id"][place], batch["scene"][place], batch["source"][place])
-        own = {name: values[place] for name, values in extra.items()}
-        yield Row(index, *names, sums[place], broken[place], own)
+    sums, extra = _depth_sums(scored, protocol), _extra_scores(scored, protocol)
+    for position, index in enumerate(scored.indices):
+        names = (batch["id"][position], batch["scene"][position], batch["source"][position])
+        own = {name: values[position] for name, values in extra.items()}
+        yield ScoredFrame(index, *names, sums[position], broken[position], own)
 
 
-def _sums(scored: Scored, protocol: Protocol) -> Sequence[metrics.Rows | None]:
+def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Rows | None]:
     """-> of each frame (R,K) float64, see metrics.image_sums; None where depth is not compared."""
     if scored.depth is None or not protocol.usual:
         return [None] * len(scored.indices)
@@ -111,105 +113,95 @@ def _sums(scored: Scored, protocol: Protocol) -> Sequence[metrics.Rows | None]:
     return list(metrics.image_sums(prediction, truth, valid=valid).cpu().numpy())
 
 
-def _extra(scored: Scored, protocol: Protocol) -> dict[str, list[float]]:
-    """What is scored besides the usual metrics of depth: a value a frame, by metric."""
-    found = protocol.extra(scored.prediction, scored.batch, scored.depth) if protocol.extra else {}
+def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[float]]:
+    """Scores besides the usual metrics of depth: a value a frame, by metric."""
+    extra = protocol.extra(scored.prediction, scored.batch, scored.depth) if protocol.extra else {}
     if scored.has_mask and protocol.usual:
-        found |= mask_scores(scored.prediction["mask"], scored.batch["mask"])
-    return {name: values.tolist() for name, values in found.items()}
+        extra |= mask_scores(scored.prediction["mask"], scored.batch["mask"])
+    return {name: values.tolist() for name, values in extra.items()}
 
 
-def pictures(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> list[sheets.SheetRow]:
+def sheet_rows(
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
+) -> list[sheets.SheetRow]:
     """Frames as rows of a contact sheet, one for depth and one for the mask; truth that is not scored is left out."""
-    return [row for rows in _drawn(model, batches, protocol=protocol, device=device) for row in rows]
+    return [row for rows in _draw_frames(model, batches, protocol=protocol, device=device) for row in rows]
 
 
-def _drawn(
+def _draw_frames(
     model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
 ) -> Iterator[list[sheets.SheetRow]]:
     """The rows of each frame."""
     for scored in predictions(model.eval(), batches, protocol=protocol, device=device):
-        for place, name in enumerate(scored.batch["id"]):
-            photo = _photo(scored.batch, place)
+        for position, name in enumerate(scored.batch["id"]):
+            photo = _to_rgb(scored.batch, position)
             yield [
                 sheets.SheetRow(name, photo, truth, prediction, kind=kind)
-                for kind, truth, prediction in _maps(scored, place)
+                for kind, truth, prediction in _scored_maps(scored, position)
             ]
 
 
-def _maps(scored: Scored, place: int) -> Iterator[tuple[sheets.Kind, sheets.Metres, sheets.Metres]]:
-    """Of a frame: what is scored, its truth (H,W) and its prediction (H,W)."""
+def _scored_maps(scored: ScoredBatch, position: int) -> Iterator[tuple[sheets.Kind, sheets.Metres, sheets.Metres]]:
+    """Of a frame, for depth and mask: the kind, the truth (H,W) and the prediction (H,W)."""
     if scored.depth:
         prediction, truth, valid = scored.depth
-        yield "depth", _map(torch.where(valid, truth, 0.0), place), _map(prediction, place)
+        yield "depth", _to_numpy(torch.where(valid, truth, 0.0), position), _to_numpy(prediction, position)
     if scored.has_mask:
         truth = scored.batch["mask"]
-        found = probability(scored.prediction["mask"], size=truth.shape[-2:])
-        yield "mask", _map(truth, place), _map(found, place)
+        predicted = probability(scored.prediction["mask"], size=truth.shape[-2:])
+        yield "mask", _to_numpy(truth, position), _to_numpy(predicted, position)
 
 
-def _photo(batch: Batch, place: int) -> sheets.RgbImage:
+def _to_rgb(batch: Batch, position: int) -> sheets.RgbImage:
     """(B,3,H,W) in [0,1] -> (H,W,3) uint8."""
-    colour = (batch["image"][place] * 255).round().clamp(0, 255).byte()  # bicubic goes a little beyond
+    colour = (batch["image"][position] * 255).round().clamp(0, 255).byte()  # bicubic goes a little beyond
     return np.asarray(colour.permute(1, 2, 0).cpu().numpy(), np.uint8)
 
 
-def _map(maps: Tensor, place: int) -> sheets.Metres:
+def _to_numpy(maps: Tensor, position: int) -> sheets.Metres:
     """(B,1,H,W) -> (H,W) float32."""
-    return np.asarray(maps[place, 0].cpu().numpy(), np.float32)
+    return np.asarray(maps[position, 0].cpu().numpy(), np.float32)
 
 
 @dataclass(frozen=True)
-class Report:
-    """An evaluation with pictures of some of its frames."""
+class EvaluationReport:
+    """An evaluation with images of some of its frames."""
 
     evaluation: Evaluation
-    pictures: list[sheets.SheetRow]
+    images: list[sheets.SheetRow]
 
     def write(self, out: Path) -> None:
         """Write evaluation.json, .md, .csv and sheet.png into a folder."""
         self.evaluation.write(out)
-        sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.pictures))
+        sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.images))
 
 
-def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.device) -> Report:
-    """Score one side of a recipe's data with a checkpoint's weights; pictures on the main process only."""
+def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.device) -> EvaluationReport:
+    """Score one side of a recipe's data with a checkpoint's weights; images on the main process only."""
     contents = load.load(path)
-    model = _network(contents, path, device=device)
+    model = load.build_network(contents, where=path).to(device)
     source = open_source(recipe.data)
     protocol = PROTOCOLS[recipe.eval.protocol]
     chosen = split.side(source.frames, recipe.data, side)
-    found = evaluate(model, _dealt(source, chosen, recipe), protocol=protocol, device=device)
+    evaluation = evaluate(model, _batches(source, chosen, recipe), protocol=protocol, device=device)
     about = _about(contents, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
-    found = replace(found, about=about)
-    return Report(found, _examples(model, found, source=source, recipe=recipe, device=device))
+    evaluation = replace(evaluation, about=about)
+    return EvaluationReport(evaluation, _draw_examples(model, evaluation, source=source, recipe=recipe, device=device))
 
 
-def best_median_worst(found: Evaluation, each: int = 2) -> list[tuple[str, Row]]:
-    """The best, middle and worst frames with a label, none of them twice."""
-    ranked = found.ranked()
+def best_median_worst(evaluation: Evaluation, each: int = 2) -> list[tuple[str, ScoredFrame]]:
+    """The best, median and worst frames with a label, none of them twice."""
+    ranked = evaluation.ranked()
     middle = max(0, (len(ranked) - each) // 2)
     parts = {"best": ranked[:each], "median": ranked[middle : middle + each], "worst": ranked[::-1][:each]}
-    chosen: dict[int, tuple[str, Row]] = {}
+    chosen: dict[int, tuple[str, ScoredFrame]] = {}
     for label, rows in parts.items():
         for row in rows:
             chosen.setdefault(row.index, (label, row))
     return list(chosen.values())
 
 
-def _network(contents: load.Contents, path: Path, *, device: torch.device) -> nn.Module:
-    """The network with the checkpoint's weights, as its own recipe builds it."""
-    recipe = contents.recipe
-    model = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
-    try:
-        model.load_state_dict(contents.weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: the weights do not fit the recipe beside them: {reason}") from None
-    return model.to(device)
-
-
-def _dealt(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
+def _batches(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
     return eval_batches(
         source,
         indices,
@@ -220,31 +212,39 @@ def _dealt(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
     )
 
 
-def _examples(
-    model: nn.Module, found: Evaluation, *, source: Source, recipe: Recipe, device: torch.device
+def _draw_examples(
+    model: nn.Module, evaluation: Evaluation, *, source: Source, recipe: Recipe, device: torch.device
 ) -> list[sheets.SheetRow]:
     if not distributed.is_main():
         return []
-    chosen = best_median_worst(found)
+    chosen = best_median_worst(evaluation)
     batches = eval_batches(source, [row.index for _, row in chosen], recipe.data, batch_size=1)
-    drawn = _drawn(model, batches, protocol=found.protocol, device=device)
+    drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device)
     scored = zip(chosen, drawn, strict=True)
-    return [_labelled(row, frame, label) for (label, frame), rows in scored for row in rows]
+    return [_add_label(row, frame, label) for (label, frame), rows in scored for row in rows]
 
 
-def _labelled(row: sheets.SheetRow, frame: Row, label: str) -> sheets.SheetRow:
+def _add_label(row: sheets.SheetRow, frame: ScoredFrame, label: str) -> sheets.SheetRow:
     """A row with its label and the score that the protocol gave its frame."""
     score = frame.score("abs_rel" if row.kind == "depth" else "iou")
     return row._replace(note=label, score=None if math.isnan(score) else score)
 
 
-def _about(contents: load.Contents, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
-    """What a table of scores must name to be worth anything."""
-    data, (height, width) = recipe.data, recipe.data.size
+def _about(
+    contents: load.CheckpointContents, path: Path, *, recipe: Recipe, side: str, fingerprint: str
+) -> dict[str, str]:
+    """The facts without which scores cannot be compared."""
+    data = recipe.data
     return {
         "checkpoint": f"{path} (epoch {contents.epoch}, step {contents.step})",
         "data": f"{data.root} ({data.source}, {data.encoding})" if data.root else data.source,
         "data_fingerprint": fingerprint,
         "split": side,
-        "network_size": f"{height}x{width}" if data.fit == "exact" else f"shorter side {min(data.size)}",
+        "network_size": network_size(data),
     }
+
+
+def network_size(data: Data) -> str:
+    """The size of the network's inputs outside of training, in words."""
+    height, width = data.size
+    return f"{height}x{width}" if data.fit == "exact" else f"shorter side {min(data.size)}"

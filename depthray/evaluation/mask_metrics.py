@@ -1,4 +1,4 @@
-"""Scores of a predicted foreground mask: how much of it overlaps the truth, and how well its boundary follows."""
+"""Scores of a predicted foreground mask: its overlap with the truth, and the agreement of their boundaries."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def mask_scores(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
     The logits are resized bilinearly to the truth's size; a pixel is foreground where its probability is above 1/2.
     NaN is background. Two empty masks agree fully: 1; where only one of the two is empty every score is 0.
     """
-    found, wanted = probability(logits, size=truth.shape[-2:]) > 0.5, truth > 0.5
-    both, either = _count(found & wanted), _count(found | wanted)
+    predicted, true = probability(logits, size=truth.shape[-2:]) > 0.5, truth > 0.5
+    both, either = _count(predicted & true), _count(predicted | true)
     return {
         "iou": _share(both, either),
         "dice": _share(2 * both, both + either),
-        "boundary_f1": boundary_f1(found, wanted, radius=tolerance(*truth.shape[-2:])),
+        "boundary_f1": boundary_f1(predicted, true, radius=tolerance(*truth.shape[-2:])),
     }
 
 
@@ -40,31 +40,31 @@ def tolerance(height: int, width: int) -> int:
     return math.ceil(TOLERANCE * math.hypot(height, width))
 
 
-def boundary_f1(found: Tensor, wanted: Tensor, *, radius: int) -> Tensor:
+def boundary_f1(predicted: Tensor, true: Tensor, *, radius: int) -> Tensor:
     """(B,1,H,W) bool masks -> (B,) float64: harmonic mean of the shares of each boundary within radius of the other.
 
     Of two masks without a boundary: 1 if they are the same, else 0.
     """
-    ours, theirs = boundary(found), boundary(wanted)
-    precision = _share(_count(ours & _grown(theirs, radius)), _count(ours))
-    recall = _share(_count(theirs & _grown(ours, radius)), _count(theirs))
+    ours, theirs = boundary(predicted), boundary(true)
+    precision = _share(_count(ours & _dilate(theirs, radius)), _count(ours))
+    recall = _share(_count(theirs & _dilate(ours, radius)), _count(theirs))
     score = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
-    same = (_count(found ^ wanted) == 0).double()
+    same = (_count(predicted ^ true) == 0).double()
     return torch.where(_count(ours | theirs) > 0, score, same)
 
 
 def boundary(mask: Tensor) -> Tensor:
     """(B,1,H,W) bool -> (B,1,H,W) bool: foreground with background above, below, left or right of it.
 
-    The frame of the image is no boundary: what lies beyond is unknown.
+    The edge of the image is no boundary: what is beyond it is unknown.
     """
     around = functional.pad(mask.float(), (1, 1, 1, 1), mode="replicate") > 0
     inner = around[..., :-2, 1:-1] & around[..., 2:, 1:-1] & around[..., 1:-1, :-2] & around[..., 1:-1, 2:]
     return mask & ~inner
 
 
-def _grown(mask: Tensor, radius: int) -> Tensor:
-    """(B,1,H,W) bool -> the same, with every pixel within a radius of one that is set."""
+def _dilate(mask: Tensor, radius: int) -> Tensor:
+    """(B,1,H,W) bool -> (B,1,H,W) bool: every pixel within a radius of one that is set."""
     span = torch.arange(-radius, radius + 1, device=mask.device)
     disc = (span[:, None].square() + span.square() <= radius**2).float()
     return functional.conv2d(mask.float(), disc[None, None], padding=radius) > 0.5

@@ -52,7 +52,7 @@ def image_sums(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
 def image_scores(sums: Rows) -> Rows:
     """(...,K) sums -> (...,M) float64 metrics in the order of METRICS; NaN where no pixel was counted, and only there.
 
-    Of counted pixels a metric that is no number is the worst there is, so that no average leaves it out.
+    A metric of counted pixels that is NaN becomes the worst value, so that no average leaves it out.
     """
     count = sums[..., :1]
     means = np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0)
@@ -87,7 +87,7 @@ def _mean(values: Rows) -> float:
 
 
 def _sum(term: Tensor, inside: Tensor) -> Tensor:
-    """(B,N) float64 or bool and (B,N) bool -> (B,) float64 sum of what is inside."""
+    """(B,N) float64 or bool terms and (B,N) bool -> (B,) float64 sum of the terms inside."""
     if not term.is_floating_point():
         return (term & inside).sum(dim=1).double()
     return term.where(inside, 0.0).sum(dim=1)

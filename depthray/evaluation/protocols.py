@@ -1,4 +1,4 @@
-"""Named evaluation protocols: which pixels are scored and how a prediction is brought to the truth.
+"""Named evaluation protocols: which pixels are scored and how a prediction is compared with the truth.
 
 A protocol is named in every table, since the same weights score differently under another one.
 """
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Literal
 from depthray.config.sections import MASK_MONITORS
 from depthray.errors import UsageError, did_you_mean
 from depthray.evaluation import legacy_metrics
-from depthray.evaluation.crops import Crop, Share
+from depthray.evaluation.crops import Crop, RelativeCrop
 from depthray.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from torch import Tensor  # recipes are checked without waiting for torch
 
     from depthray.batch import Batch, Prediction
-    from depthray.evaluation.alignment import Depths
+    from depthray.evaluation.alignment import ComparedDepth
 
-    Extra = Callable[[Prediction, Batch, "Depths | None"], dict[str, Tensor]]
+    Extra = Callable[[Prediction, Batch, "ComparedDepth | None"], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Protocol:
     about: str
     min_depth: float = 1e-3
     max_depth: float = 10.0
-    crop: Crop | Share | None = None
+    crop: Crop | RelativeCrop | None = None
     clamp: tuple[float, float] | None = None  # metres; None = min_depth to max_depth
-    size: tuple[int, int] | None = None  # height, width the truth is brought to by the nearest pixel; None = its own
+    size: tuple[int, int] | None = None  # height, width of the truth, resized by nearest pixel; None = its own
     align: Literal["none", "depth", "disparity", "median"] = "none"  # what is fitted to each frame's truth
     pooled: bool = False  # a score is over the pixels of all frames, not the mean over frames
     extra: Extra | None = None  # scores of the protocol's own, (B,) by name
@@ -56,7 +56,7 @@ class Protocol:
 
 
 NO_LIMIT = 1000.0  # metres; farther than anything measured
-GARG = Share(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229))
+GARG = RelativeCrop(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229))
 PLAIN = Protocol("plain", "1 mm < truth < 10 m, whole image, prediction clamped to that range")
 NYU_BTS = Protocol(
     "nyu-bts",
@@ -145,7 +145,7 @@ PLAIN_SSIM = replace(
 LEGACY_001 = Protocol(
     "legacy-001",
     "mae over all pixels, unmeasured ones too, of the truth squashed to 320x320 and clamped at 10 m",
-    extra=legacy_metrics.mae_of_squashed,
+    extra=legacy_metrics.mae_at_320,
     own=("mae",),
     usual=False,
 )
@@ -178,16 +178,16 @@ def check(name: str, *, where: str) -> None:
         raise UsageError(f"{where}: eval.protocol: no protocol '{name}'{did_you_mean(name, PROTOCOLS)}")
 
 
-def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> Depths:
+def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> ComparedDepth:
     """(B,1,h,w) and (B,1,H,W) metres -> both at the protocol's size, the prediction as it is scored, scored pixels."""
     from torch.nn import functional
 
-    from depthray.evaluation.alignment import Depths
+    from depthray.evaluation.alignment import ComparedDepth
 
     if protocol.size and protocol.size != tuple(truth.shape[-2:]):
         truth = functional.interpolate(truth, size=protocol.size, mode="nearest-exact")
     depth, valid = apply(prediction, truth, protocol)
-    return Depths(depth, truth, valid)
+    return ComparedDepth(depth, truth, valid)
 
 
 def apply(prediction: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:

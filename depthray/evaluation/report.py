@@ -1,10 +1,9 @@
-"""What an evaluation found, and its written form: JSON for programs, Markdown for people, CSV with a line a frame."""
+"""An evaluation and its written forms: JSON for programs, Markdown for people, CSV with a line a frame."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +18,16 @@ from numpy.typing import NDArray
 from depthray.config.metric_names import rank_key
 from depthray.errors import UsageError
 from depthray.evaluation import bootstrap, metrics
+from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS
 from depthray.evaluation.protocols import Protocol
+from depthray.storage.os_errors import translate_os_errors
+from depthray.storage.strict_json import to_json
 
 
 @dataclass(frozen=True)
-class Row:
-    """One frame, scored."""
+class ScoredFrame:
+    """One frame with its scores."""
 
     index: int
     id: str
@@ -33,7 +35,7 @@ class Row:
     source: str
     sums: NDArray[np.float64] | None  # (R,K), see metrics.image_sums; None where depth is not compared
     broken: int  # predicted pixels that were NaN or infinite
-    extra: Mapping[str, float] = field(default_factory=dict)  # what is scored besides depth: the mask; by metric
+    extra: Mapping[str, float] = field(default_factory=dict)  # other scores by metric, such as those of the mask
 
     @property
     def abs_rel(self) -> float:
@@ -52,7 +54,7 @@ class Evaluation:
     """The frames that were scored, by index. The same whatever number of processes scored them."""
 
     protocol: Protocol
-    rows: Sequence[Row]
+    rows: Sequence[ScoredFrame]
     about: Mapping[str, str] = field(default_factory=dict)  # what was scored: checkpoint, data, split, fingerprint
 
     @cached_property
@@ -85,10 +87,10 @@ class Evaluation:
 
     @property
     def ranked_by(self) -> str:
-        """The metric that tells good frames from bad ones: the first."""
+        """The metric by which frames are ranked: the first."""
         return self.names[0]
 
-    def ranked(self) -> list[Row]:
+    def ranked(self) -> list[ScoredFrame]:
         """The frames that could be scored, best first."""
         values = {row.index: rank_key(self.ranked_by, row.score(self.ranked_by)) for row in self.rows}
         scored = (row for row in self.rows if not math.isnan(values[row.index]))
@@ -105,7 +107,7 @@ class Evaluation:
             "scene_count": len(set(scenes)),
             **({"pixels": int(self.sums[:, 0, 0].sum())} if self.has_depth else {}),
             "broken_pixels": sum(row.broken for row in self.rows),
-            "interval": _what_was_drawn(scenes),
+            "interval": _describe_interval(scenes),
             "overall": self._overall(),
             "ranges": [self._range(number) for number in range(1, len(RANGES))] if self.has_depth else [],
             "sources": self._groups([row.source for row in self.rows]),
@@ -114,29 +116,27 @@ class Evaluation:
 
     def write(self, out: Path) -> None:
         """Write evaluation.json, .md and .csv into a folder, which is made if need be."""
-        found = self.summary()
-        try:
+        summary = self.summary()
+        with translate_os_errors(out, to=UsageError, doing="write the report", advice="give another --out"):
             out.mkdir(parents=True, exist_ok=True)
-            (out / "evaluation.json").write_text(as_json(found), encoding="utf-8")
-            (out / "evaluation.md").write_text(markdown(found), encoding="utf-8")
+            (out / "evaluation.json").write_text(as_json(summary), encoding="utf-8")
+            (out / "evaluation.md").write_text(markdown(summary), encoding="utf-8")
             (out / "evaluation.csv").write_text(as_csv(self), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write the report to {out}: {error.strerror}; give another --out") from None
 
-    def _mean(self, places: Sequence[int]) -> dict[str, float]:
-        """Scores over some of the frames."""
-        chosen = list(places)
-        found = metrics.average(self.table[chosen], self.names)
-        return found | (metrics.scores(self.sums[chosen], pooled=True) if self._pools else {})
+    def _mean(self, positions: Sequence[int]) -> dict[str, float]:
+        """Scores over some of the frames, by their positions in `rows`."""
+        chosen = list(positions)
+        means = metrics.average(self.table[chosen], self.names)
+        return means | (metrics.scores(self.sums[chosen], pooled=True) if self._is_pooled else {})
 
     @property
-    def _pools(self) -> bool:
+    def _is_pooled(self) -> bool:
         return self.protocol.pooled and self.has_depth
 
     def _overall(self) -> dict[str, dict[str, float]]:
         means, scenes = self.scores(), [row.scene for row in self.rows]
         ends = dict(zip(self.names, bootstrap.intervals(self.table, scenes).T.tolist(), strict=True))
-        if self._pools:
+        if self._is_pooled:
             pooled = bootstrap.intervals(self.sums[:, 0], scenes, finish=metrics.image_scores)
             ends |= zip(METRICS, pooled.T.tolist(), strict=True)
         return {name: {"mean": means[name], "low": ends[name][0], "high": ends[name][1]} for name in self.names}
@@ -144,23 +144,24 @@ class Evaluation:
     def _range(self, number: int) -> dict[str, Any]:
         pixels = self.sums[:, number, 0]
         share = float(pixels.sum() / self.sums[:, 0, 0].sum())
-        found = metrics.scores(self.sums, number, pooled=self._pools)
-        return {"range": RANGES[number], "frames": int((pixels > 0).sum()), "share": share, **found}
+        scores = metrics.scores(self.sums, number, pooled=self._is_pooled)
+        return {"range": RANGES[number], "frames": int((pixels > 0).sum()), "share": share, **scores}
 
     def _groups(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Scores of the frames of each name, worst first."""
         members, first = defaultdict(list), self.ranked_by
-        for place, name in enumerate(names):
-            members[name].append(place)
+        for position, name in enumerate(names):
+            members[name].append(position)
         groups = [
-            {"name": name, "frames": len(places), **self._mean(places)} for name, places in sorted(members.items())
+            {"name": name, "frames": len(positions), **self._mean(positions)}
+            for name, positions in sorted(members.items())
         ]
         return sorted(groups, key=lambda group: (math.isnan(group[first]), -rank_key(first, group[first])))
 
 
-def as_json(found: Mapping[str, Any]) -> str:
+def as_json(summary: Mapping[str, Any]) -> str:
     """A summary as JSON, with null for what could not be scored."""
-    return json.dumps(_without_nan(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(summary, indent=2, ensure_ascii=False) + "\n"
 
 
 def as_csv(evaluation: Evaluation) -> str:
@@ -174,74 +175,59 @@ def as_csv(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def markdown(found: Mapping[str, Any], *, scenes: int | None = None) -> str:
+def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
     """A summary as Markdown whose tables also line up in a terminal; only the worst `scenes` if given."""
-    names = tuple(found["overall"])
+    names = tuple(summary["overall"])
     parts = [
-        f"# Scores under protocol {found['protocol']['name']}",
-        found["protocol"]["about"],
-        _table(["", ""], _facts(found)),
+        f"# Scores under protocol {summary['protocol']['name']}",
+        summary["protocol"]["about"],
+        markdown_table(["", ""], _facts(summary)),
         "## Overall",
-        _table(["metric", "mean over frames", "95 % interval"], _overall_lines(found["overall"])),
-        *(["## By true depth", _grouped(found["ranges"], METRICS)] if found["ranges"] else []),
+        markdown_table(["metric", "mean over frames", "95 % interval"], _overall_lines(summary["overall"])),
+        *(["## By true depth", _group_table(summary["ranges"], METRICS)] if summary["ranges"] else []),
         "## By source",
-        _grouped(found["sources"], names),
+        _group_table(summary["sources"], names),
         "## By scene, worst first",
-        _grouped(found["scenes"][:scenes], names),
+        _group_table(summary["scenes"][:scenes], names),
     ]
-    hidden = len(found["scenes"][scenes:]) if scenes else 0
+    hidden = len(summary["scenes"][scenes:]) if scenes else 0
     return "\n\n".join([*parts, f"... and {hidden} scenes more"] if hidden else parts) + "\n"
 
 
-def _facts(found: Mapping[str, Any]) -> list[list[str]]:
+def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
     skipped = ("protocol", "overall", "ranges", "sources", "scenes")
-    return [[key.replace("_", " "), str(value)] for key, value in found.items() if key not in skipped]
+    return [[key.replace("_", " "), str(value)] for key, value in summary.items() if key not in skipped]
 
 
 def _overall_lines(overall: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
     for name, value in overall.items():
-        yield [_headed(name), _number(value["mean"]), f"{_number(value['low'])} to {_number(value['high'])}"]
+        yield [
+            metric_title(name),
+            _format_number(value["mean"]),
+            f"{_format_number(value['low'])} to {_format_number(value['high'])}",
+        ]
 
 
-def _grouped(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+def _group_table(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     label = "range" if "range" in groups[0] else "name"
     counts = [name for name in ("frames", "share") if name in groups[0]]
-    head = ["range" if label == "range" else "", *counts, *(_headed(name) for name in names)]
-    return _table(
-        head, [[str(group[label]), *(_number(group[name]) for name in (*counts, *names))] for group in groups]
+    head = ["range" if label == "range" else "", *counts, *(metric_title(name) for name in names)]
+    return markdown_table(
+        head, [[str(group[label]), *(_format_number(group[name]) for name in (*counts, *names))] for group in groups]
     )
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in (head, *lines)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(_line(line, widths) for line in (cells[0], rule, *cells[1:]))
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-
-def _headed(metric: str) -> str:
+def metric_title(metric: str) -> str:
     return f"{metric} [{UNITS[metric]}]" if metric in UNITS else metric
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     if isinstance(value, int):
         return str(value)
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _what_was_drawn(scenes: Sequence[str]) -> str:
+def _describe_interval(scenes: Sequence[str]) -> str:
     count = len(set(scenes))
     what = f"{count} scenes" if count > 1 else f"{len(scenes)} frames (there is one scene: it says nothing of others)"
     return f"95 %, {bootstrap.RESAMPLES} bootstrap draws of {what}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

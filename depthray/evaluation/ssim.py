@@ -1,6 +1,6 @@
 """Structural similarity of two maps, over one scale and over several (Wang et al. 2003, 2004).
 
-Windows are 11x11 pixels under a Gaussian of sigma 1.5 and lie within the map. Values are divided by the data range, the
+Windows are 11x11 pixels under a Gaussian of sigma 1.5, all within the map. Values are divided by the data range, the
 largest difference they can have: with 255 for values in [0,1], any two maps would be almost equal.
 """
 
@@ -17,21 +17,21 @@ from depthray.errors import UsageError
 SIDE, SIGMA = 11, 1.5
 STABLE_MEAN, STABLE_SPREAD = 0.01**2, 0.03**2
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest first
-FLATTEST = 1e-6  # below it a power of a scale goes on as a straight line to 0
+FLATTEST = 1e-6  # below it the power of a scale continues as a straight line to 0
 
 
-class Windows(NamedTuple):
+class WindowSimilarity(NamedTuple):
     """The similarity of each window (B,C,H-10,W-10)."""
 
-    whole: Tensor
+    similarity: Tensor
     structure: Tensor  # without the comparison of means
     counted: Tensor  # bool
 
 
 def ssim(a: Tensor, b: Tensor, *, data_range: float, valid: Tensor | None = None) -> Tensor:
     """(B,C,H,W) and (B,1,H,W) valid -> (B,) mean similarity of the windows without an invalid pixel, NaN if none."""
-    found = _windows(_shares(a, valid, data_range), _shares(b, valid, data_range), valid)
-    return torch.where(found.counted.flatten(1).any(dim=1), _mean(found.whole, found.counted), torch.nan)
+    windows = _windows(_normalize(a, valid, data_range), _normalize(b, valid, data_range), valid)
+    return torch.where(windows.counted.flatten(1).any(dim=1), _mean(windows.similarity, windows.counted), torch.nan)
 
 
 def ms_ssim(a: Tensor, b: Tensor, *, data_range: float, valid: Tensor | None = None) -> Tensor:
@@ -40,29 +40,29 @@ def ms_ssim(a: Tensor, b: Tensor, *, data_range: float, valid: Tensor | None = N
     Five scales need sides of 176 pixels and more; for smaller maps the weights of the scales there are, are divided by
     their sum. Between scales, 2x2 pixels become their mean, valid if all are.
     """
-    a, b = _shares(a, valid, data_range), _shares(b, valid, data_range)
+    a, b = _normalize(a, valid, data_range), _normalize(b, valid, data_range)
     scales = [_windows(a, b, valid)]
     while len(scales) < len(SCALE_WEIGHTS) and min(a.shape[-2:]) // 2 >= SIDE:
         a, b = functional.avg_pool2d(a, 2), functional.avg_pool2d(b, 2)
-        valid = None if valid is None else _least(valid, side=2, stride=2)
+        valid = None if valid is None else _all_valid(valid, side=2, stride=2)
         scales.append(_windows(a, b, valid))
     return _product(scales)
 
 
-def seen(valid: Tensor) -> Tensor:
+def has_window(valid: Tensor) -> Tensor:
     """(B,1,H,W) -> (B,) whether there is a window without an invalid pixel."""
-    return _inside(valid).flatten(1).any(dim=1)
+    return _valid_windows(valid).flatten(1).any(dim=1)
 
 
-def _product(scales: list[Windows]) -> Tensor:
+def _product(scales: list[WindowSimilarity]) -> Tensor:
     """Windows by scale, finest first -> (B,) structure to the power of its weight, times the coarsest's similarity."""
     there = torch.stack([scale.counted.flatten(1).any(dim=1) for scale in scales])
     last = there & ~torch.cat([there[1:], torch.zeros_like(there[:1])])
-    structure, whole = (
+    structure, similarity = (
         torch.stack([_mean(values, scale.counted) for values, scale in zip(by_scale, scales, strict=True)])
-        for by_scale in ([scale.structure for scale in scales], [scale.whole for scale in scales])
+        for by_scale in ([scale.structure for scale in scales], [scale.similarity for scale in scales])
     )
-    value = torch.where(last, whole, structure)
+    value = torch.where(last, similarity, structure)
     weights = torch.where(there, value.new_tensor(SCALE_WEIGHTS[: len(scales)]).view(-1, 1), 0.0)
     powers = _power(value.relu(), weights / weights.sum(dim=0).clamp(min=min(SCALE_WEIGHTS)))
     return torch.where(there[0], torch.where(there, powers, 1.0).prod(dim=0), torch.nan)
@@ -74,27 +74,27 @@ def _power(value: Tensor, exponent: Tensor) -> Tensor:
     return torch.where(steep, torch.where(steep, value, 1.0) ** exponent, value * FLATTEST ** (exponent - 1))
 
 
-def _shares(values: Tensor, valid: Tensor | None, data_range: float) -> Tensor:
+def _normalize(values: Tensor, valid: Tensor | None, data_range: float) -> Tensor:
     """Values -> shares of the data range in float32 or float64, 0 where not valid."""
     shares = (values if values.dtype == torch.float64 else values.float()) / data_range
     return shares if valid is None else torch.where(valid, shares, 0.0)
 
 
-def _windows(a: Tensor, b: Tensor, valid: Tensor | None) -> Windows:
+def _windows(a: Tensor, b: Tensor, valid: Tensor | None) -> WindowSimilarity:
     """(B,C,H,W) shares of the data range -> each window's similarity."""
-    _check(a.shape)
+    _check_size(a.shape)
     mean_a, mean_b, square_a, square_b, product = _blur(torch.stack([a, b, a * a, b * b, a * b]))
     # Rounding can take a variance below 0, and a denominator with it.
     spread = (square_a - mean_a * mean_a).clamp(min=0) + (square_b - mean_b * mean_b).clamp(min=0)
     structure = (2 * (product - mean_a * mean_b) + STABLE_SPREAD) / (spread + STABLE_SPREAD)
     means = (2 * mean_a * mean_b + STABLE_MEAN) / (mean_a * mean_a + mean_b * mean_b + STABLE_MEAN)
     everywhere = torch.ones_like(means[:, :1], dtype=torch.bool)
-    counted = everywhere if valid is None else _inside(valid)
-    return Windows(means * structure, structure, counted.expand_as(means))
+    counted = everywhere if valid is None else _valid_windows(valid)
+    return WindowSimilarity(means * structure, structure, counted.expand_as(means))
 
 
 def _blur(values: Tensor) -> Tensor:
-    """(...,H,W) -> (...,H-10,W-10) Gaussian means, at the precision given even under autocast."""
+    """(...,H,W) -> (...,H-10,W-10) Gaussian means, at the precision of the values even under autocast."""
     taps = torch.exp(-(torch.arange(SIDE, dtype=torch.float64) - SIDE // 2).square() / (2 * SIGMA**2))
     kernel = (taps / taps.sum()).to(values).view(1, 1, 1, SIDE)
     flat = values.reshape(-1, 1, *values.shape[-2:])
@@ -103,13 +103,13 @@ def _blur(values: Tensor) -> Tensor:
     return blurred.view(*values.shape[:-2], *blurred.shape[-2:])
 
 
-def _inside(valid: Tensor) -> Tensor:
+def _valid_windows(valid: Tensor) -> Tensor:
     """(B,1,H,W) -> (B,1,H-10,W-10) windows without an invalid pixel."""
-    _check(valid.shape)
-    return _least(valid, side=SIDE, stride=1)
+    _check_size(valid.shape)
+    return _all_valid(valid, side=SIDE, stride=1)
 
 
-def _least(valid: Tensor, *, side: int, stride: int) -> Tensor:
+def _all_valid(valid: Tensor, *, side: int, stride: int) -> Tensor:
     return functional.max_pool2d((~valid).float(), side, stride) == 0
 
 
@@ -119,7 +119,7 @@ def _mean(values: Tensor, counted: Tensor) -> Tensor:
     return total / counted.sum(dim=(1, 2, 3)).clamp(min=1)
 
 
-def _check(shape: torch.Size) -> None:
+def _check_size(shape: torch.Size) -> None:
     if min(shape[-2:]) < SIDE:
         raise UsageError(
             f"SSIM compares windows of {SIDE}x{SIDE} pixels, and the maps have {shape[-2]}x{shape[-1]}; "

@@ -1,0 +1,140 @@
+"""Depth completion scored against the number of sparse samples that the network is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from depthray import distributed, predict
+from depthray.batch import Batch, Prediction
+from depthray.config.sections import Recipe
+from depthray.data import split
+from depthray.data.loader import eval_batches
+from depthray.data.source import Source
+from depthray.data.sources import open_source
+from depthray.errors import UsageError
+from depthray.evaluation.evaluate import Batches, evaluate, network_size
+from depthray.evaluation.protocols import PROTOCOLS
+from depthray.models.layers.inputs import fill_sparse
+
+COUNTED = ("exact", "bernoulli", "grid", "features")  # patterns in which data.sparse.samples is the number of samples
+
+
+@dataclass(frozen=True)
+class CompletionPoint:
+    """The scores with one number of samples."""
+
+    samples: int  # requested
+    given: float  # mean over frames; less than `samples` where fewer pixels are measured
+    frames: int
+    scores: dict[str, dict[str, float]]  # metric -> mean, low, high
+    spread: dict[str, float]  # metric -> mean of `SpreadSamples`
+
+
+@dataclass(frozen=True)
+class CompletionCurve:
+    """Scores against the number of samples, and what was scored."""
+
+    about: dict[str, Any]
+    points: Sequence[CompletionPoint]
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics."""
+        return list(self.points[0].scores)
+
+
+class SpreadSamples(nn.Module):
+    """Predicts the samples, interpolated between them: the baseline that a completion network has to beat."""
+
+    inputs = ("sparse",)
+    stride = 1
+
+    def forward(self, batch: Batch) -> Prediction:
+        """(B,1,H,W) sparse depth -> (B,1,H,W) depth, metres"""
+        return {"depth": fill_sparse(batch["sparse"])}
+
+
+def check(recipe: Recipe, *, where: str) -> None:
+    """Refuse a recipe for which the number of samples has no meaning."""
+    if "sparse" not in recipe.data.inputs:
+        raise UsageError(
+            f"{where}: its inputs are {', '.join(recipe.data.inputs)}; an error against the number of samples takes a "
+            "checkpoint trained with 'sparse' among data.inputs, such as data.inputs=[image,sparse]"
+        )
+    if "depth" not in recipe.data.targets:
+        raise UsageError(f"{where}: it was trained to predict {', '.join(recipe.data.targets)}, not depth")
+    if recipe.data.sparse.pattern not in COUNTED:
+        raise UsageError(
+            f"{where}: data.sparse.pattern={recipe.data.sparse.pattern} has no number of samples; "
+            f"add the override data.sparse.pattern=exact (or {', '.join(COUNTED[1:])})"
+        )
+
+
+def completion_curve(
+    path: Path, recipe: Recipe, samples: Sequence[int], *, side: str, device: torch.device
+) -> CompletionCurve:
+    """Score one side of a recipe's data with a checkpoint's weights, once for each number of samples."""
+    model = predict.load(path, device=str(device)).model
+    source = open_source(recipe.data)
+    chosen = split.side(source.frames, recipe.data, side)
+    points = [
+        _score_point(model, with_samples(recipe, number), source, chosen, device=device)
+        for number in sorted(set(samples))
+    ]
+    return CompletionCurve(_about(path, recipe, side=side, fingerprint=source.fingerprint), points)
+
+
+def with_samples(recipe: Recipe, number: int) -> Recipe:
+    """The recipe with another number of samples."""
+    sparse = recipe.data.sparse.model_copy(update={"samples": number})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"sparse": sparse})})
+
+
+def _score_point(
+    model: nn.Module, recipe: Recipe, source: Source, chosen: Sequence[int], *, device: torch.device
+) -> CompletionPoint:
+    def batches() -> Batches:
+        rank, world_size, size = distributed.rank(), distributed.world_size(), recipe.eval.batch_size
+        return eval_batches(source, chosen, recipe.data, batch_size=size, rank=rank, world_size=world_size)
+
+    counts: dict[int, float] = {}
+    protocol = PROTOCOLS[recipe.eval.protocol]
+    evaluation = evaluate(model, _count_samples(batches(), counts), protocol=protocol, device=device)
+    spread = evaluate(SpreadSamples(), batches(), protocol=protocol, device=device)
+    # Processes may share a frame, and floats are not associative: one count a frame, in the order of the frames.
+    given = dict(sorted(distributed.gather(list(counts.items()))))
+    return CompletionPoint(
+        samples=recipe.data.sparse.samples,
+        given=math.fsum(given.values()) / len(given),
+        frames=len(evaluation.rows),
+        scores=evaluation.summary()["overall"],
+        spread=spread.scores(),
+    )
+
+
+def _count_samples(batches: Batches, counts: dict[int, float]) -> Iterator[tuple[list[int], Batch]]:
+    """The same batches; the number of samples of each frame is added to `counts` by the frame's index."""
+    for indices, batch in batches:
+        counts.update(zip(indices, (batch["sparse"] > 0).sum(dim=(1, 2, 3)).tolist(), strict=True))
+        yield indices, batch
+
+
+def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[str, Any]:
+    data = recipe.data
+    return {
+        "checkpoint": str(path),
+        "protocol": recipe.eval.protocol,
+        "data": f"{data.root} ({data.source})" if data.root else data.source,
+        "data_fingerprint": fingerprint,
+        "split": side,
+        "network_size": network_size(data),
+        "pattern": data.sparse.pattern,
+        "noise": data.sparse.noise,
+    }
