@@ -1,0 +1,42 @@
+"""What pydantic found wrong with a tree of settings, as one line that names the key: for recipes and services alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from depthray.errors import did_you_mean
+
+
+def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
+    """The first fault of a tree that was checked against `root`, with the nearest known key or choice as a hint."""
+    fault = error.errors()[0]
+    key = ".".join(map(str, fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        *parents, last = map(str, fault["loc"])
+        return f"unknown key '{key}'{did_you_mean(last, _section_at(root, parents).model_fields)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return message  # raised by a validator of ours, which names the keys it compared
+    return f"{key}={fault['input']!r}: {message[0].lower()}{message[1:]}{_nearest_choice(fault)}"
+
+
+def _nearest_choice(fault: Any) -> str:
+    if fault["type"] != "literal_error":
+        return ""
+    choices = [choice.strip("' ") for choice in fault["ctx"]["expected"].replace(" or ", ",").split(",")]
+    near = did_you_mean(str(fault["input"]), choices)
+    # pydantic's own message lists all choices already; only a near one adds anything.
+    return near if "did you mean" in near else ""
+
+
+def _section_at(root: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:
+    """The class of the section at a path of keys below `root`."""
+    section = root
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel), path
+        section = annotation
+    return section
