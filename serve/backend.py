@@ -1,6 +1,6 @@
-"""What answers a request once it is decoded: the line between HTTP (api.py) and the networks (app.py, model.py).
+"""The protocol between the HTTP API (serve/http) and the networks (serve/replica).
 
-`api.py` knows this protocol alone, so that it is tested without Ray, and networks without HTTP.
+The API depends on this alone, so that it is tested without Ray, and the networks without HTTP.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 
 class BackendError(Exception):
-    """An answer there cannot be. The text is for the client: it names no file and no address."""
+    """A request that cannot be answered. The text is for the client: it names no file and no address."""
 
 
 class UnknownModel(BackendError):
     """No model of that name, or not in that version (404)."""
 
 
-class Busy(BackendError):
+class Overloaded(BackendError):
     """The queue is full (429)."""
 
     def __init__(self, text: str = "too many requests are waiting", *, retry_after: float = 1.0) -> None:
@@ -29,34 +29,34 @@ class Busy(BackendError):
         self.retry_after = retry_after
 
 
-class NotReady(Busy):
-    """No replica holds the model yet (503)."""
+class NotReady(Overloaded):
+    """No replica has loaded the model yet (503)."""
 
 
 class TimedOut(BackendError):
-    """The deadline passed before there was an answer (504; 408 is Serve's own)."""
+    """The deadline passed before the answer (504; 408 is Serve's own)."""
 
 
 class Broken(BackendError):
-    """The network failed on this input or returned something that is no depth (500); the log knows more."""
+    """The network failed on this input or predicted no valid depth (500); the log has the details."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a client must know of a model to use it."""
+    """The properties of a model that its clients need."""
 
-    name: str  # what URLs say: [a-z0-9][a-z0-9._-]{0,63}
-    version: str  # 12 hex digits, the beginning of its manifest's SHA-256
+    name: str  # as in URLs: [a-z0-9][a-z0-9._-]{0,63}
+    version: str  # the first 12 hex digits of its manifest's SHA-256
     architecture: str
-    inputs: tuple[str, ...]  # "image" and what else each request must bring
+    inputs: tuple[str, ...]  # "image" and the other inputs that each request must contain
     targets: tuple[str, ...]  # "depth", "mask" or both: the maps of an answer
-    size: tuple[int, int]  # (H,W) pixels the network sees
+    size: tuple[int, int]  # (H,W) pixels of the network's input
     min_depth: float  # metres
     max_depth: float  # metres
-    fit: Literal["exact", "aspect"] = "exact"  # whether the network sees that size or one of the picture's aspect
-    default: bool = False  # whether it answers where no name is given
-    versions: tuple[str, ...] = ()  # those that answer as name@version, newest first
-    metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores of training
+    fit: Literal["exact", "aspect"] = "exact"  # whether images are resized to that size or to one of their own aspect
+    default: bool = False  # whether it answers requests that name no model
+    versions: tuple[str, ...] = ()  # available as name@version, newest first
+    metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores
     about: str = ""
 
     @property
@@ -66,12 +66,12 @@ class ModelCard:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a network made of one image."""
+class BackendAnswer:
+    """The prediction for one image."""
 
     maps: dict[str, NDArray[np.float32]]  # (H,W) by target: `depth` metres, `mask` probability
     model_id: str  # name@version that computed it
-    input_size: tuple[int, int]  # (H,W) pixels the network saw
+    input_size: tuple[int, int]  # (H,W) pixels of the network's input
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage: resize, queue, model
 
 
@@ -86,7 +86,7 @@ class Backend(Protocol):
         deadline: float,
         *,
         native: bool = False,
-    ) -> Answer:
+    ) -> BackendAnswer:
         """(H,W,3) uint8 RGB, upright, and further inputs of its size -> maps (H,W), or the network's (h,w) if `native`.
 
         `model` is "" for the default, a name, or name@version. `deadline` is a `time.monotonic()`.

@@ -1,21 +1,24 @@
-"""`depthray serve`: checkpoints answer HTTP on this machine or a cluster, are promoted and taken back."""
+"""`depthray serve`: serve checkpoints over HTTP on this machine or a cluster, promote others, and roll back."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
+import socket
 from pathlib import Path
 
 from depthray.errors import ResourceError, UsageError
 from serve import lifetime
 from serve import settings as settings_of
+from serve.http import auth
+from serve.registry.promotion import promote
 from serve.registry.store import Store
 from serve.settings import NAME, Settings
 
 DEFAULT_NAME = "depth"
 SUBCOMMANDS = ("promote", "rollback", "list", "prune")
-KEEP = 5  # versions that prune leaves
+KEEP = 5  # versions that prune keeps by default
 
 
 def main(argv: list[str]) -> int:
@@ -30,29 +33,29 @@ def main(argv: list[str]) -> int:
         name, checkpoint = _parse_named_path(path, args.name)
         _promote_checkpoint(settings, name, checkpoint, force=args.force)
     if not Store(settings.store).names():
-        raise UsageError(f"serve what? Give a checkpoint or a run; {settings.store} holds no model")
+        raise UsageError(f"serve what? Give a checkpoint or a run; {settings.store} contains no model")
     return lifetime.run(settings, args.host, args.port, address=args.address)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray serve",
-        description="Checkpoints answer HTTP. Dotted words change settings: model.max_batch=16 limits.pixels=50000000",
-        epilog="depthray serve promote RUN | rollback | list | prune look after what is served; see --help of each.",
+        description="Serve checkpoints over HTTP. Overrides change settings: model.max_batch=16 limits.pixels=50000000",
+        epilog="depthray serve promote RUN | rollback | list | prune manage the served models; see --help of each.",
     )
-    parser.add_argument("words", nargs="*", metavar="[NAME=]CHECKPOINT|RUN | section.key=value")
+    parser.add_argument("arguments", nargs="*", metavar="[NAME=]CHECKPOINT|RUN | section.key=value")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen at (default: 8000)")
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML file of settings")
-    parser.add_argument("--min-replicas", type=int, metavar="N", help="model_replicas.min; 0: none while nobody asks")
+    parser.add_argument("--min-replicas", type=int, metavar="N", help="model_replicas.min; 0: none without requests")
     parser.add_argument("--max-replicas", type=int, metavar="N", help="model_replicas.max")
     parser.add_argument("--gpu", action="store_true", help="one GPU a replica (model.gpus=1)")
     parser.add_argument("--keys-file", type=Path, metavar="FILE", help="API keys, one a line")
-    parser.add_argument("--allow-anonymous", action="store_true", help="no keys even where others can reach it")
+    parser.add_argument("--allow-anonymous", action="store_true", help="no keys even if others can reach the address")
     parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
     _add_store(parser)
-    parser.add_argument("--force", action="store_true", help="serve a checkpoint though it is far from the one before")
+    parser.add_argument("--force", action="store_true", help="serve a checkpoint whose depths differ much from before")
     return parser
 
 
@@ -61,9 +64,9 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """The settings of file, environment, words and flags; a word without a dot in its key is a checkpoint."""
-    args.checkpoints = [word for word in args.words if not _is_setting(word)]
-    words = [word for word in args.words if _is_setting(word)]
+    """The settings of file, environment, overrides and flags. Arguments that are no override are checkpoints."""
+    args.checkpoints = [argument for argument in args.arguments if not _is_setting(argument)]
+    overrides = [argument for argument in args.arguments if _is_setting(argument)]
     flags = {
         "model_replicas.min": args.min_replicas,
         "model_replicas.max": args.max_replicas,
@@ -74,48 +77,44 @@ def _settings(args: argparse.Namespace) -> Settings:
     }
     if args.min_replicas is not None and args.max_replicas is None:
         flags["model_replicas.max"] = max(1, args.min_replicas)
-    words += [f"{key}={value}" for key, value in flags.items() if value is not None]
-    return settings_of.load(args.settings, words)
+    overrides += [f"{key}={value}" for key, value in flags.items() if value is not None]
+    return settings_of.load(args.settings, overrides)
 
 
-def _is_setting(word: str) -> bool:
-    key, equals, _ = word.partition("=")
+def _is_setting(argument: str) -> bool:
+    key, equals, _ = argument.partition("=")
     section = key.split(".")[0]
-    return bool(equals) and section in Settings.model_fields and not Path(word).exists()
+    # A file may have any name, `store=x` too: if it exists, that is what is meant.
+    return bool(equals) and section in Settings.model_fields and not Path(argument).exists()
 
 
-def _parse_named_path(word: str, name: str) -> tuple[str, Path]:
+def _parse_named_path(argument: str, name: str) -> tuple[str, Path]:
     """The name and path of [NAME=]PATH."""
-    before, equals, after = word.partition("=")
-    if equals and re.fullmatch(NAME, before) and not Path(word).exists():
+    before, equals, after = argument.partition("=")
+    if equals and re.fullmatch(NAME, before) and not Path(argument).exists():
         return before, Path(after)
-    return name, Path(word)
+    return name, Path(argument)
 
 
 def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> None:
-    from serve.registry.promotion import promote
-
-    done = promote(Store(settings.store), name, checkpoint, device=settings.model.device or None, force=force)
-    apart = "" if done.typical is None else f", on golden images {done.typical:.2f} x apart from the one before"
-    print(f"model       {name}@{done.pointer.current}  ({checkpoint}{apart})", flush=True)
+    promotion = promote(Store(settings.store), name, checkpoint, device=settings.model.device or None, force=force)
+    factor = promotion.typical
+    apart = "" if factor is None else f", on golden images {factor:.2f} x apart from the one before"
+    print(f"model       {name}@{promotion.pointer.current}  ({checkpoint}{apart})", flush=True)
 
 
 def _check_keys(settings: Settings, host: str, address: str | None) -> None:
-    """Before a cluster is started, what its replicas would find."""
-    from serve.http import auth
-    from serve.http.auth import require_keys
-
+    """Report missing keys before a cluster is started, rather than by its replicas."""
     if address and os.environ.get(auth.VARIABLE):
         raise UsageError(f"--address: the cluster does not see {auth.VARIABLE} of this shell; give --keys-file FILE")
-    require_keys(settings, host)
+    auth.require_keys(settings, host)
 
 
 def _check_port(host: str, port: int) -> None:
-    """A port that is taken is said at once, not after a cluster was started."""
-    import socket
-
+    """ResourceError for a port in use, before a cluster is started."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
+        # As the proxy does it: connections of a server that has just ended do not hold the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -125,7 +124,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _promote(argv: list[str]) -> int:
-    """`depthray serve promote`: another checkpoint is served, by a running server too."""
+    """`depthray serve promote`: serve another checkpoint, on running servers too."""
     args = _promote_parser().parse_args(argv)
     settings = _store_settings(args)
     _promote_checkpoint(settings, args.name, args.checkpoint, force=args.force)
@@ -142,12 +141,12 @@ def _store_settings(args: argparse.Namespace) -> Settings:
 def _promote_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray serve promote",
-        description="Serve a checkpoint from now on: copied, verified, loaded, compared with the one before on golden "
-        "images. Running servers of the store take it up within a second or two; what fails changes nothing.",
+        description="Serve a checkpoint from now on: it is copied, verified, loaded, and compared with the one before "
+        "on golden images. Running servers of the store load it within a second or two. A failure changes nothing.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|RUN")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
-    parser.add_argument("--force", action="store_true", help="though its depths are far from those of the one before")
+    parser.add_argument("--force", action="store_true", help="even if its depths differ much from before")
     parser.add_argument(
         "--keep", type=_count_argument, metavar="N", help="afterwards prune all but the N newest versions"
     )
@@ -156,7 +155,7 @@ def _promote_parser() -> argparse.ArgumentParser:
 
 
 def _rollback(argv: list[str]) -> int:
-    """`depthray serve rollback`: the version before is served again."""
+    """`depthray serve rollback`: serve the version before again."""
     args = _rollback_parser().parse_args(argv)
     pointer = Store(_store_settings(args).store).rollback(args.name)
     print(f"model       {args.name}@{pointer.current}  (before: {pointer.previous})")
@@ -171,7 +170,7 @@ def _rollback_parser() -> argparse.ArgumentParser:
 
 
 def _list(argv: list[str]) -> int:
-    """`depthray serve list`: the models of the store."""
+    """`depthray serve list`: print the models of the store."""
     args = _list_parser().parse_args(argv)
     store = Store(_store_settings(args).store)
     for name in store.names():
@@ -189,7 +188,7 @@ def _list_parser() -> argparse.ArgumentParser:
 
 
 def _prune(argv: list[str]) -> int:
-    """`depthray serve prune`: old versions are deleted."""
+    """`depthray serve prune`: delete old versions."""
     args = _prune_parser().parse_args(argv)
     settings = _store_settings(args)
     for name in [args.name] if args.name else Store(settings.store).names():
@@ -200,7 +199,7 @@ def _prune(argv: list[str]) -> int:
 def _prune_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray serve prune",
-        description="Delete old versions. Those that are served and those a replica may still hold stay in any case.",
+        description="Delete old versions. Those that are served or that a replica may still use are kept in any case.",
     )
     parser.add_argument("--name", help="name of the model (default: all)")
     parser.add_argument(
@@ -218,6 +217,6 @@ def _count_argument(text: str) -> int:
 
 def _prune_model(settings: Settings, name: str, keep: int) -> None:
     store = Store(settings.store)
-    store.pointer(name)  # says so where there is no such model
-    gone = store.prune(name, keep)
-    print(f"pruned      {name}: {len(gone)} deleted, {len(store.versions(name))} kept")
+    store.pointer(name)  # raises if there is no such model, which prune would take for an empty one
+    deleted = store.prune(name, keep)
+    print(f"pruned      {name}: {len(deleted)} deleted, {len(store.versions(name))} kept")

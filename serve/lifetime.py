@@ -1,4 +1,4 @@
-"""From the start of Ray Serve to its last answer: a cluster, the application on it, an end that breaks nothing off."""
+"""The life of a service: a Ray cluster, the application on it, and a shutdown that answers all ongoing requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gc
 import io
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
+from depthray.config.ray_environment import prepare_environment
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from serve.proxy import admission
 from serve.settings import Settings
@@ -22,47 +22,45 @@ APPLICATION = "depth"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Read when Ray is imported; a line for each request costs more than answering it.
 RAY_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a proxy that died is missed after 3 of these, not after 30 s
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is replaced after 3 of these, not after 30 s
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # else replicas follow a load 10 s late
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.uvicorn:bounded",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.uvicorn:limit_headers",
 }
-GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
-LOOK, MISSES = 2.0, 3  # seconds between looks at whether Ray is there, and how often it may be missed
-FLUSH = 0.3  # seconds for the last answers on their way through Serve's proxy
+PROXY_GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
+CHECK_PERIOD, MAX_MISSED_CHECKS = 2.0, 3  # seconds between checks that Ray is alive, and how many may fail in a row
+FLUSH_SECONDS = 0.3  # for the last answers on their way through Serve's proxy
 
 
 def run(settings: Settings, host: str, port: int, *, address: str | None = None) -> int:
-    """Serve until SIGTERM or Ctrl-C, then answer what was asked before and go."""
-    os.environ[admission.VARIABLE] = admission.told(settings)
-    with _signals_given_back(), _cluster(address, settings) as ours:
+    """Serve until SIGTERM or Ctrl-C, then answer the ongoing requests and end."""
+    os.environ[admission.VARIABLE] = admission.encode_limits(settings)
+    with _restore_signals(), _cluster(address, settings) as is_ours:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # once Ray is up, as it takes SIGTERM for itself
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # once Ray is up, which installs a handler of its own
         ingress = None
         try:
-            if ours:
-                _refuse_lack(settings)
+            if is_ours:
+                _check_gpus(settings)
             else:
-                _refuse_another()
+                _check_not_served()
             ingress = _start(settings, host, port)
-            _tell(host, port)
-            _watch()
+            _print_addresses(host, port)
+            _wait_for_signal()
         finally:
-            with suppress(KeyboardInterrupt), redirect_stderr(io.StringIO()):  # Ray warns that what we end has ended
+            with suppress(KeyboardInterrupt), redirect_stderr(io.StringIO()):  # Ray warns of the processes that we end
                 _drain(ingress)
-                if not ours:
-                    _withdraw()
-            for number in SIGNALS:  # what is left takes a second, and leaves nothing behind
+                if not is_ours:
+                    _delete_application()
+            for number in SIGNALS:  # stopping Ray takes a second, and interrupted it would leave processes behind
                 signal.signal(number, signal.SIG_IGN)
-    gc.freeze()  # else the interpreter looks at all of torch and Ray once more before it ends, for seconds
+    gc.freeze()  # else the interpreter collects all of torch and Ray once more before it ends, for seconds
     return 0
 
 
 @contextmanager
-def _signals_given_back() -> Iterator[None]:
-    """What the signals did before, they do again afterwards."""
+def _restore_signals() -> Iterator[None]:
+    """Restore the signal handlers afterwards."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
@@ -71,19 +69,19 @@ def _signals_given_back() -> Iterator[None]:
             signal.signal(number, action)
 
 
-def _refuse_lack(settings: Settings) -> None:
-    """Serve would wait for a GPU that never comes."""
+def _check_gpus(settings: Settings) -> None:
+    """ResourceError if there are too few GPUs, for which Serve would wait for ever."""
     import ray
 
-    wanted, there = settings.model.gpus or 0.0, ray.cluster_resources().get("GPU", 0.0)
-    if wanted * max(1, settings.model_replicas.min) > there:
+    requested, total = settings.model.gpus or 0.0, ray.cluster_resources().get("GPU", 0.0)
+    if requested * max(1, settings.model_replicas.min) > total:
         raise ResourceError(
-            f"--gpu, model.gpus={wanted:g}: too few GPUs, Ray sees {there:g} here; depthray doctor tells why"
+            f"--gpu, model.gpus={requested:g}: too few GPUs, Ray sees {total:g} here; depthray doctor shows why"
         )
 
 
-def _refuse_another() -> None:
-    """Another service of the name would be replaced, and ended with this one."""
+def _check_not_served() -> None:
+    """UsageError if the cluster serves an application of our name, which we would replace and end with ours."""
     from ray import serve
 
     if APPLICATION in serve.status().applications:
@@ -93,42 +91,42 @@ def _refuse_another() -> None:
         )
 
 
-def _watch() -> None:
-    """Until a signal comes; another one while requests are answered ends at once. ResourceError if Ray is lost."""
+def _wait_for_signal() -> None:
+    """Wait for a signal; a second one, while requests are answered, ends at once. ResourceError if Ray has died."""
     missed = 0
     try:
-        while missed < MISSES:
-            time.sleep(LOOK)
-            missed = 0 if _alive() else missed + 1
+        while missed < MAX_MISSED_CHECKS:
+            time.sleep(CHECK_PERIOD)
+            missed = 0 if _is_alive() else missed + 1
     except KeyboardInterrupt:
-        print("stopping    answering what is under way; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        print("stopping    answering ongoing requests; Ctrl-C again ends at once", file=sys.stderr, flush=True)
         return
-    raise ResourceError("Ray is gone from under the service (a process of its head has died); start it again")
+    raise ResourceError("Ray has died under the service (a process of its head node); start it again")
 
 
-def _alive() -> bool:
+def _is_alive() -> bool:
     """Whether the cluster answers and has a node left."""
     import ray
 
     try:
         return any(node["Alive"] for node in ray.nodes())
-    except Exception:  # whatever a client says whose server has died
+    except Exception:  # Ray raises many kinds once its server has died
         return False
 
 
 def _drain(ingress: Any) -> None:
-    """Nothing new is taken and what is under way answered, as Serve itself ends its proxies before their requests."""
-    from serve.app import DRAIN
+    """Refuse new requests and wait for the ongoing ones, as Serve itself would end its proxies before them."""
+    from serve.app import DRAIN_SECONDS
 
-    deadline = time.monotonic() + DRAIN
-    with suppress(Exception):  # no replica that could answer: nothing is under way
+    deadline = time.monotonic() + DRAIN_SECONDS
+    with suppress(Exception):  # no replica that could answer: no request is ongoing
         while ingress and time.monotonic() < deadline and any(ingress.broadcast("close").results(timeout_s=5)):
             time.sleep(0.1)
-        time.sleep(FLUSH)
+        time.sleep(FLUSH_SECONDS)
 
 
-def _withdraw() -> None:
-    """Leave a cluster that others use as it was; what they serve there goes on."""
+def _delete_application() -> None:
+    """Remove our application from a cluster that others use, and Serve only if they serve nothing there."""
     from ray import serve
 
     serve.delete(APPLICATION)
@@ -137,57 +135,49 @@ def _withdraw() -> None:
 
 
 def _start(settings: Settings, host: str, port: int) -> Any:
-    """Run the application and return the handle of its ingress; a replica that cannot start is said in one line."""
+    """Run the application. Returns the handle of its ingress, or raises the reason of a replica that cannot start."""
     from ray import serve
 
     from serve.app import bind
 
-    patience = settings.timeout_seconds + settings.limits.upload_seconds + GRACE
+    timeout = settings.timeout_seconds + settings.limits.upload_seconds + PROXY_GRACE
     quiet: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
     serve.start(
-        http_options={"host": host, "port": port, "request_timeout_s": patience, "keep_alive_timeout_s": 90},
+        http_options={"host": host, "port": port, "request_timeout_s": timeout, "keep_alive_timeout_s": 90},
         logging_config=quiet,
     )
     try:
         return serve.run(bind(settings), name=APPLICATION, route_prefix="/", logging_config=quiet)
     except RuntimeError as error:
+        # Serve's message has the traceback of the replica, whose last line is the error itself.
         reason = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given")
         raise DepthrayError(f"the service did not start: {reason.strip()}") from None
 
 
-def _tell(host: str, port: int) -> None:
+def _print_addresses(host: str, port: int) -> None:
     shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1") else host
     url = f"http://{shown}:{port}"
     print(f"page        {url}/")
     print(f"try         curl --data-binary @PHOTO.jpg {url}/v1/depth > depth.png")
-    print(f"next        depthray serve promote RUN; {url}/docs tells the rest; Ctrl-C ends", flush=True)
-
-
-def _set_environment(address: str | None) -> None:
-    """What Ray reads when it is imported."""
-    for key, value in RAY_SETTINGS.items():
-        os.environ.setdefault(key, value)
-    if not address and "RAY_AUTH_MODE" not in os.environ:
-        # Only this process tree may talk to the local cluster; Ray would leave a token in the home folder.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    print(f"next        depthray serve promote RUN; API: {url}/docs; Ctrl-C ends", flush=True)
 
 
 @contextmanager
 def _cluster(address: str | None, settings: Settings) -> Iterator[bool]:
     """A connection to the cluster at an address, or a local one of ours (True) that lives as long as the context."""
-    _set_environment(address)
-    import ray.serve  # so that its logger is set up by now, and can be quieted
+    prepare_environment(RAY_SETTINGS, local=not address)
+    import ray.serve  # with serve, so that its logger is configured by now and its level can be set
 
-    if ray.is_initialized():  # by the program that calls us, which will also end it
+    if ray.is_initialized():  # by the calling program, which will also end it
         yield False
         return
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         replicas = (settings.model_replicas, settings.ingress_replicas)
-        wanted = sum(each.max * each.cpus for each in replicas) + 1
-        cpus = max(os.cpu_count() or 1, int(wanted + 0.999))
+        reserved = sum(each.max * each.cpus for each in replicas) + 1  # and one for Serve's controller and proxy
+        # On a small machine replicas share cores: Ray must not wait for more of them than there will ever be.
+        cpus = max(os.cpu_count() or 1, int(reserved + 0.999))
         ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield not address

@@ -13,7 +13,7 @@ from PIL import Image
 
 from depthray.errors import UsageError
 from serve import settings
-from serve.backend import Answer, ModelCard, UnknownModel
+from serve.backend import BackendAnswer, ModelCard, UnknownModel
 from serve.http import routes
 from serve.http.auth import Keys
 
@@ -40,7 +40,7 @@ class Fake:
 
     async def predict(
         self, model: str, rgb: np.ndarray, others: Mapping[str, Any], deadline: float, *, native: bool = False
-    ) -> Answer:
+    ) -> BackendAnswer:
         self.seen.append((model, rgb.shape, dict(others), native))
         card = next((card for card in CARDS if (model or "room") in (card.name, card.id)), None)
         if card is None:
@@ -55,7 +55,7 @@ class Fake:
             depth = depth[: card.size[0], : card.size[1]]
         values = {"depth": depth, "mask": (depth > 3).astype(np.float32)}
         maps = {target: values[target] for target in card.targets}
-        return Answer(maps, card.id, card.size, {"queue": 0.001, "model": 0.02})
+        return BackendAnswer(maps, card.id, card.size, {"queue": 0.001, "model": 0.02})
 
     async def models(self) -> list[ModelCard]:
         return CARDS
@@ -68,7 +68,7 @@ class Fake:
 
 def app(fake: Fake | None = None, *keys: str, **tree: Any) -> Any:
     """The API over a fake, with settings as a tree."""
-    return routes.create(fake or Fake(), settings.parse(tree), keys=Keys(keys), name_ids=True)
+    return routes.create(fake or Fake(), settings.parse(tree), keys=Keys(keys), send_id=True)
 
 
 def scene(height: int = 32, width: int = 48) -> np.ndarray:

@@ -9,14 +9,14 @@ import cv2
 import httpx
 import numpy as np
 
-from serve.client.client import DepthClient, Patience
+from serve.client.client import DepthClient, RetryPolicy
 
-QUICK = Patience(tries=4, first=0.01, longest=1.0)
+QUICK = RetryPolicy(tries=4, first=0.01, longest=1.0)
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3)).astype(np.uint8)
 
 
-def answering(answer: Callable[[httpx.Request], httpx.Response], *, patience: Patience = QUICK) -> DepthClient:
-    return DepthClient("http://depth.test", patience=patience, transport=httpx.MockTransport(answer))
+def answering(answer: Callable[[httpx.Request], httpx.Response], *, retry: RetryPolicy = QUICK) -> DepthClient:
+    return DepthClient("http://depth.test", retry=retry, transport=httpx.MockTransport(answer))
 
 
 def png(rgb: np.ndarray = RGB) -> bytes:

@@ -23,7 +23,7 @@ def write_checkpoint(folder: Path, *words: str, seed: int = 0, scale: float = 1.
     weights = dict(models.build_model(made.model, made.data.inputs).state_dict())
     last = [name for name, value in weights.items() if value.is_floating_point()][-1]
     weights[last] = weights[last] * scale
-    contents = load.Contents(
+    contents = load.CheckpointContents(
         weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
     )
     return save.write(folder / "checkpoints", contents)

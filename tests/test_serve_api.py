@@ -13,7 +13,7 @@ from asgi import Reply, ask, call, form
 from serve_backend import Fake, app, encoded, npy, npz, scene, wall
 from serve_requests import API, PHOTO, depth, post, refused
 
-from serve.backend import Broken, Busy, NotReady, TimedOut
+from serve.backend import Broken, NotReady, Overloaded, TimedOut
 
 # ---- The contract ----------------------------------------------------------------------------------------------------
 
@@ -152,8 +152,8 @@ def test_model_names(name: str) -> None:
 @pytest.mark.parametrize(
     ("fault", "status", "after"),
     [
-        (Busy(retry_after=2.4), 429, "2"),
-        (Busy(retry_after=0.1), 429, "1"),
+        (Overloaded(retry_after=2.4), 429, "2"),
+        (Overloaded(retry_after=0.1), 429, "1"),
         (NotReady("the model is loading", retry_after=5), 503, "5"),
         (TimedOut("late"), 504, None),
         (TimeoutError(), 504, None),

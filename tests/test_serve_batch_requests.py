@@ -12,7 +12,7 @@ from asgi import Reply, ask, form
 from serve_backend import Fake, app, encoded, scene, wall
 from serve_requests import API, PHOTO, post, refused
 
-from serve.backend import Busy
+from serve.backend import Overloaded
 
 
 def batch(*pictures: bytes, to: Any = API, query: str = "") -> Reply:
@@ -60,7 +60,7 @@ def test_a_batch_has_limits_as_a_whole() -> None:
 
 def test_a_whole_batch_without_an_answer() -> None:
     fake = Fake()
-    fake.fault = Busy(retry_after=3)
+    fake.fault = Overloaded(retry_after=3)
     reply = batch(PHOTO, PHOTO, to=app(fake))
     refused(reply, 429)
     assert reply.headers["retry-after"] == "3"

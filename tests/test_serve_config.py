@@ -129,7 +129,7 @@ def test_replicas_share_the_gpus_there_are(
 def test_decoders_are_bounded_by_the_limits() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from serve.app import _decoders
+        from serve.app import _decoder_environment
 
     code = """
 import sys, cv2, numpy as np
@@ -140,7 +140,7 @@ for width in (100, 101):
     except cv2.error:
         print(False)
 """
-    bounds = _decoders(settings.Limits(pixels=10_000, side=200))
+    bounds = _decoder_environment(settings.RequestLimits(pixels=10_000, side=200))
     for suffix in (".png", ".jpg", ".webp"):
         command = [sys.executable, "-c", code, suffix]
         done = subprocess.run(command, env=os.environ | bounds, capture_output=True, text=True, check=True)

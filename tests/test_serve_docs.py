@@ -19,7 +19,7 @@ from paths import ROOT
 from serve_fake import Wall, running
 
 from serve.http import auth, routes
-from serve.settings import Limits, Settings
+from serve.settings import RequestLimits, Settings
 
 TEXT = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 BLOCKS = [block for block in blocks("console", "python") if block.page.name == "serving.md"]
@@ -39,7 +39,7 @@ def url() -> Iterator[str]:
     async def page() -> bytes:
         return b"# HELP a What.\n"
 
-    with running(routes.create(Wall(), Settings(), keys=auth.Keys(), scrape=page)) as address:
+    with running(routes.create(Wall(), Settings(), keys=auth.Keys(), metrics_page=page)) as address:
         yield address
 
 
@@ -122,6 +122,6 @@ def test_every_format_and_limit_of_the_page_is_as_the_code_has_it() -> None:
     told = {row[1].strip(" `"): {media.strip(" `") for media in row[2].split(",")} for row in rows if "/" in row[2]}
     known = {form: {media for media, each in MEDIA.items() if each == form} for form in MEDIA.values()}
     assert told == known | {"colour": set(COLOURED)}
-    limits = Limits()
+    limits = RequestLimits()
     for number in (limits.body_bytes // 2**20, limits.pixels // 10**6, limits.side, limits.shortest_side):
         assert str(number) in TEXT.split("**Limits**")[1].split("\n\n")[0]

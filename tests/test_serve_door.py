@@ -1,4 +1,4 @@
-"""The door at the proxy: as many inside as are answered in the time wanted, others refused before anything is done."""
+"""Admission control at the proxy: as many requests as are answered within the target time, others refused at once."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import pytest
 
 from serve import settings as settings_of
 from serve.proxy import admission, uvicorn
-from serve.proxy.admission import Door, Room
+from serve.proxy.admission import AdmissionControl, Capacity
 
 SCOPE = {"type": "http", "method": "POST", "headers": [(b"x-request-id", b"abc")]}
 
 
-def room(**changes: Any) -> Room:
-    return Room(**{"seconds": 0.5, "least": 2, "most": 32, **changes})
+def capacity(**changes: Any) -> Capacity:
+    return Capacity(**{"seconds": 0.5, "least": 2, "most": 32, **changes})
 
 
-def filled(there: Room, *, inside: int, seconds: float) -> int:
-    """How many find room once so many were answered in so many seconds each."""
+def admitted(limit: Capacity, *, ongoing: int, seconds: float) -> int:
+    """How many requests are admitted after answers that took so many seconds among so many ongoing requests."""
     for _ in range(200):
-        there.learn(inside, seconds)
-    there.inside = 0
-    while not there.full:
-        there.inside += 1
-    return there.inside
+        limit.update(ongoing, seconds)
+    limit.ongoing = 0
+    while not limit.is_full:
+        limit.ongoing += 1
+    return limit.ongoing
 
 
 @pytest.mark.parametrize(
-    ("inside", "seconds", "fits"),
+    ("ongoing", "seconds", "expected"),
     [
         (16, 1.0, 8),  # 16 a second: 8 in half a second
         (4, 0.1, 20),
@@ -38,27 +38,27 @@ def filled(there: Room, *, inside: int, seconds: float) -> int:
         (2, 60.0, 2),  # never fewer than `least`
     ],
 )
-def test_room_follows_the_rate(inside: int, seconds: float, fits: int) -> None:
-    assert filled(room(), inside=inside, seconds=seconds) == fits
+def test_capacity_follows_the_rate_of_answers(ongoing: int, seconds: float, expected: int) -> None:
+    assert admitted(capacity(), ongoing=ongoing, seconds=seconds) == expected
 
 
 def test_it_grows_again_when_answers_come_faster() -> None:
-    there = room()
-    assert filled(there, inside=8, seconds=2.0) == 2
-    assert filled(there, inside=2, seconds=0.05) == 20
+    limit = capacity()
+    assert admitted(limit, ongoing=8, seconds=2.0) == 2
+    assert admitted(limit, ongoing=2, seconds=0.05) == 20
 
 
 class Inner:
-    """An application that reads its body, waits to be let go, and answers."""
+    """An application that reads its body, waits to be released, and answers."""
 
     def __init__(self, status: int = 200) -> None:
-        self.go, self.asked, self.status = asyncio.Event(), 0, status
+        self.release, self.requests, self.status = asyncio.Event(), 0, status
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.asked += 1
+        self.requests += 1
         while (await receive()).get("more_body"):
             pass
-        await self.go.wait()
+        await self.release.wait()
         await send({"type": "http.response.start", "status": self.status, "headers": []})
 
 
@@ -71,67 +71,67 @@ def body(*, slow: bool = False) -> Any:
     return receive
 
 
-def test_who_finds_no_room_is_told_at_once_and_in_our_words() -> None:
-    said: list[Any] = []
+def test_a_request_beyond_the_capacity_is_refused_at_once_with_a_problem() -> None:
+    sent: list[Any] = []
 
     async def send(message: Any) -> None:
-        said.append(message)
+        sent.append(message)
 
     async def ask() -> None:
         inner = Inner()
-        entry = Door(inner, room=room(most=2))
-        slow = [asyncio.create_task(entry(SCOPE, body(slow=True), send)) for _ in range(5)]
-        inside = [asyncio.create_task(entry(SCOPE, body(), send)) for _ in range(2)]
+        limited = AdmissionControl(inner, capacity=capacity(most=2))
+        slow = [asyncio.create_task(limited(SCOPE, body(slow=True), send)) for _ in range(5)]
+        inside = [asyncio.create_task(limited(SCOPE, body(), send)) for _ in range(2)]
         await asyncio.sleep(0.01)
-        await entry(SCOPE, body(), send)
-        assert inner.asked == 7  # those that still send took no place, and the last one was not let in
-        start, content = said
+        await limited(SCOPE, body(), send)
+        assert inner.requests == 7  # uploads do not count, and the last request was not admitted
+        start, content = sent
         headers = dict(start["headers"])
         assert start["status"] == 429 and headers[b"retry-after"] == b"1" and headers[b"x-request-id"] == b"abc"
         assert json.loads(content["body"])["instance"] == "urn:request:abc"
-        inner.go.set()
+        inner.release.set()
         await asyncio.gather(*inside)
         for task in slow:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
-        await entry(SCOPE, body(), send)
-        assert inner.asked == 8
+        await limited(SCOPE, body(), send)
+        assert inner.requests == 8
 
     asyncio.run(ask())
 
 
-def test_what_is_no_answer_teaches_nothing() -> None:
-    """Else a client that sends nonsense, refused in no time, would let in more than can be computed."""
+def test_refusals_do_not_change_the_capacity() -> None:
+    """Otherwise a client of malformed requests, refused in no time, would raise it beyond what can be computed."""
 
     async def send(message: Any) -> None:
         pass
 
     async def ask(status: int) -> int:
-        inner, there = Inner(status), room()
-        inner.go.set()
-        filled(there, inside=4, seconds=1.0)
-        there.inside = 0
+        inner, limit = Inner(status), capacity()
+        inner.release.set()
+        admitted(limit, ongoing=4, seconds=1.0)
+        limit.ongoing = 0
         for _ in range(50):
-            await Door(inner, room=there)(SCOPE, body(), send)
-        while not there.full:
-            there.inside += 1
-        return there.inside
+            await AdmissionControl(inner, capacity=limit)(SCOPE, body(), send)
+        while not limit.is_full:
+            limit.ongoing += 1
+        return limit.ongoing
 
     assert asyncio.run(ask(400)) == 2 < asyncio.run(ask(200)) == 32
 
 
-def test_proxies_hear_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_get_the_limits_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(admission.VARIABLE, raising=False)
-    assert admission.heard() is None and uvicorn.bounded() == []
+    assert admission.capacity_from_environment() is None and uvicorn.limit_headers() == []
     fixed = settings_of.load(None, ["answer_seconds=0.25", "queued=40"], environment={})
-    monkeypatch.setenv(admission.VARIABLE, admission.told(fixed))
-    there = admission.heard()
-    assert there is not None and filled(there, inside=40, seconds=1.0) == 10
-    assert [each.cls for each in uvicorn.bounded()] == [Door]
+    monkeypatch.setenv(admission.VARIABLE, admission.encode_limits(fixed))
+    limit = admission.capacity_from_environment()
+    assert limit is not None and admitted(limit, ongoing=40, seconds=1.0) == 10
+    assert [each.cls for each in uvicorn.limit_headers()] == [AdmissionControl]
 
 
-def test_more_replicas_are_asked_for_before_anybody_is_refused() -> None:
-    words = ["queued=500", "model_replicas.max=4", "model_replicas.ongoing=8"]
-    scaled = settings_of.load(None, words, environment={})
-    _, least, most = admission.told(scaled).split()
+def test_replicas_are_added_before_requests_are_refused() -> None:
+    overrides = ["queued=500", "model_replicas.max=4", "model_replicas.ongoing=8"]
+    scaled = settings_of.load(None, overrides, environment={})
+    _, least, most = admission.encode_limits(scaled).split()
     assert int(least) > 8 * 4 and int(most) == 500

@@ -1,4 +1,4 @@
-"""The gate: so many at a time, slow senders take no place, and one that left makes room."""
+"""The limit of concurrent requests: slow uploads do not count, and a request that fails is not counted any more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve.http.gate import Gate
+from serve.http.middleware import ConcurrencyLimit
 from serve.http.problems import Problem
 
 SCOPE = {"type": "http", "method": "POST"}
@@ -18,15 +18,15 @@ async def send(message: Any) -> None:
 
 
 class Inner:
-    """An application that reads its body and then waits to be let go."""
+    """An application that reads its body and then waits to be released."""
 
     def __init__(self) -> None:
-        self.go = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
-        await self.go.wait()
+        await self.release.wait()
 
 
 def body(*, slow: bool = False) -> Any:
@@ -38,67 +38,67 @@ def body(*, slow: bool = False) -> Any:
     return receive
 
 
-def test_so_many_at_a_time_and_room_again_after() -> None:
+def test_only_so_many_at_a_time() -> None:
     async def ask() -> None:
         inner = Inner()
-        gate = Gate(inner, most=2)
-        slow = [asyncio.create_task(gate(SCOPE, body(slow=True), send)) for _ in range(5)]
-        inside = [asyncio.create_task(gate(SCOPE, body(), send)) for _ in range(2)]
+        limited = ConcurrencyLimit(inner, most=2)
+        slow = [asyncio.create_task(limited(SCOPE, body(slow=True), send)) for _ in range(5)]
+        inside = [asyncio.create_task(limited(SCOPE, body(), send)) for _ in range(2)]
         await asyncio.sleep(0.01)
         with pytest.raises(Problem) as problem:
-            await gate(SCOPE, body(), send)
+            await limited(SCOPE, body(), send)
         assert problem.value.status == 429 and problem.value.headers["Retry-After"] == "1"
-        await asyncio.wait_for(_get(gate, inner), 1)
-        inner.go.set()
+        await asyncio.wait_for(_get(limited, inner), 1)
+        inner.release.set()
         await asyncio.gather(*inside)
-        await gate(SCOPE, body(), send)
+        await limited(SCOPE, body(), send)
         for task in slow:
             task.cancel()
 
     asyncio.run(ask())
 
 
-async def _get(gate: Gate, inner: Inner) -> None:
-    """Health is asked without a place."""
-    task = asyncio.create_task(gate({"type": "http", "method": "GET"}, body(), send))
+async def _get(limited: ConcurrencyLimit, inner: Inner) -> None:
+    """GET, as of health checks, is not limited."""
+    task = asyncio.create_task(limited({"type": "http", "method": "GET"}, body(), send))
     await asyncio.sleep(0.01)
     assert not task.done()
     task.cancel()
 
 
-def test_a_request_that_breaks_off_leaves_its_place() -> None:
+def test_a_request_that_fails_is_not_counted_any_more() -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         raise ValueError
 
     async def ask() -> None:
-        gate = Gate(broken, most=1)
+        limited = ConcurrencyLimit(broken, most=1)
         for _ in range(3):
             with pytest.raises(ValueError):
-                await gate(SCOPE, body(), send)
+                await limited(SCOPE, body(), send)
 
     asyncio.run(ask())
 
 
-def test_a_closed_gate_answers_who_came_before_and_nobody_else() -> None:
+def test_once_closed_it_answers_earlier_requests_alone() -> None:
     async def ask() -> None:
         inner = Inner()
-        gate = Gate(inner, most=2)
+        limited = ConcurrencyLimit(inner, most=2)
         arriving = asyncio.Event()
 
         async def rest() -> dict[str, Any]:
             await arriving.wait()
             return {"type": "http.request", "body": b"x"}
 
-        before = [asyncio.create_task(gate(SCOPE, each, send)) for each in (body(), rest)]
+        before = [asyncio.create_task(limited(SCOPE, each, send)) for each in (body(), rest)]
         await asyncio.sleep(0.01)
-        assert gate.close() == 2
+        assert limited.close() == 2
         with pytest.raises(Problem) as problem:
-            await gate(SCOPE, body(), send)
+            await limited(SCOPE, body(), send)
         assert problem.value.status == 503 and problem.value.headers["Retry-After"] == "1"
         arriving.set()
-        inner.go.set()
+        inner.release.set()
         await asyncio.gather(*before)
-        assert gate.close() == 0
+        assert limited.close() == 0
 
     asyncio.run(ask())

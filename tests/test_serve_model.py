@@ -17,7 +17,7 @@ from depthray.errors import CheckpointError, DataError
 from depthray.predict import load, prepare, restore
 from serve.registry.promotion import promote
 from serve.registry.store import Store
-from serve.replica.replica import Depth, Reply
+from serve.replica.replica import Replica, Reply
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def store(tmp_path: Path, runs: list[Path]) -> Store:
 
 
 @pytest.fixture
-def depth(store: Store) -> Iterator[Depth]:
-    replica = Depth({"store": str(store.root), "model": {"poll_seconds": 0.05, "max_batch": 4}})
+def depth(store: Store) -> Iterator[Replica]:
+    replica = Replica({"store": str(store.root), "model": {"poll_seconds": 0.05, "max_batch": 4}})
     yield replica
     replica.__del__()
 
 
-def ask(depth: Depth, version: str, *pictures: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
+def ask(depth: Replica, version: str, *pictures: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
     """The replies to pictures asked about at once."""
     samples = [prepare(picture, {}, Data(size=(64, 96))) for picture in pictures]
 
@@ -56,7 +56,7 @@ def eventually(true: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_batch_answers_as_the_predictor_does(depth: Depth, store: Store, runs: list[Path]) -> None:
+def test_a_batch_answers_as_the_predictor_does(depth: Replica, store: Store, runs: list[Path]) -> None:
     pictures = [photograph(50 + 7 * place, 70) for place in range(6)]
     replies = ask(depth, store.pointer("rooms").current, *pictures)
     predictor = load(runs[0])
@@ -67,7 +67,7 @@ def test_a_batch_answers_as_the_predictor_does(depth: Depth, store: Store, runs:
 
 
 def test_a_promotion_is_followed_and_the_version_before_still_answers(
-    depth: Depth, store: Store, runs: list[Path]
+    depth: Replica, store: Store, runs: list[Path]
 ) -> None:
     old = store.pointer("rooms").current
     new = promote(store, "rooms", runs[1]).pointer.current
@@ -77,14 +77,14 @@ def test_a_promotion_is_followed_and_the_version_before_still_answers(
     assert np.abs(found - load(runs[1]).predict(photograph())).max() < 1e-4
 
 
-def test_a_version_not_held_is_told_with_the_one_that_is(depth: Depth, store: Store) -> None:
+def test_a_version_not_held_is_told_with_the_one_that_is(depth: Replica, store: Store) -> None:
     assert ask(depth, "0" * 12, photograph()) == [Reply(store.pointer("rooms").current, fault="elsewhere")]
     assert ask(depth, "0" * 12, photograph(), name="none") == [Reply("", fault="elsewhere")]
 
 
 @pytest.mark.parametrize("how", ["flipped", "nan", "other"])
 def test_what_is_broken_in_the_store_never_replaces_what_answers(
-    depth: Depth, store: Store, runs: list[Path], how: str, caplog: pytest.LogCaptureFixture
+    depth: Replica, store: Store, runs: list[Path], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = store.pointer("rooms").current
     new = store.add("rooms", next((runs[1] / "checkpoints").iterdir()))
@@ -102,7 +102,7 @@ def test_weights_that_answer_otherwise_than_when_promoted_are_not_served(
     old = store.pointer("rooms").current
     new = promote(store, "rooms", runs[1]).pointer.current
     store.keep_golden("rooms", new, store.golden("rooms", old))
-    replica = Depth({"store": str(store.root)})  # a new replica falls back to the version before
+    replica = Replica({"store": str(store.root)})  # a new replica falls back to the version before
     assert "golden images is off" in caplog.text
     assert ask(replica, new, photograph())[0] == Reply(old, fault="elsewhere")
     assert not ask(replica, old, photograph())[0].fault
@@ -111,11 +111,11 @@ def test_weights_that_answer_otherwise_than_when_promoted_are_not_served(
 def test_a_replica_without_any_good_model_does_not_start(store: Store) -> None:
     broken(store.path("rooms", store.pointer("rooms").current), "flipped")
     with pytest.raises(CheckpointError, match="no model that can be served"):
-        Depth({"store": str(store.root)})
+        Replica({"store": str(store.root)})
 
 
 def test_answers_that_are_no_numbers_are_broken_and_make_the_replica_ill(
-    depth: Depth, store: Store, monkeypatch: pytest.MonkeyPatch
+    depth: Replica, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = store.pointer("rooms").current
     asyncio.run(depth.check_health())
@@ -130,14 +130,14 @@ def test_answers_that_are_no_numbers_are_broken_and_make_the_replica_ill(
     assert given_up == [True]
 
 
-def test_black_white_and_noise_are_answered(depth: Depth, store: Store) -> None:
+def test_black_white_and_noise_are_answered(depth: Replica, store: Store) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     pictures = [np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 255, np.uint8), noise]
     for reply in ask(depth, store.pointer("rooms").current, *pictures):
         assert not reply.fault and np.isfinite(reply.maps["depth"]).all()
 
 
-def test_a_bad_item_fails_alone(depth: Depth, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_item_fails_alone(depth: Replica, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(depth, "give_up", pytest.fail)
     version = store.pointer("rooms").current
     good = prepare(photograph(), {}, Data(size=(64, 96)))
@@ -152,7 +152,7 @@ def test_a_bad_item_fails_alone(depth: Depth, store: Store, monkeypatch: pytest.
 
 
 def test_what_only_the_network_can_refuse_is_told(
-    depth: Depth, store: Store, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+    depth: Replica, store: Store, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
         raise DataError("semantics: class id 900")
@@ -172,7 +172,7 @@ class _Vanishing(dict[Any, Any]):
         return None
 
 
-def test_a_request_whose_time_is_over_is_late(depth: Depth, store: Store) -> None:
+def test_a_request_whose_time_is_over_is_late(depth: Replica, store: Store) -> None:
     assert ask(depth, store.pointer("rooms").current, photograph(), seconds=-1.0)[0].fault == "late"
 
 
@@ -183,7 +183,7 @@ def test_nobody_looks_at_the_store_once_the_models_are_gone(store: Store) -> Non
     def watching() -> set[str]:
         return {thread.name for thread in threading.enumerate() if thread.name == "depthray-store"}
 
-    depth = Depth({"store": str(store.root), "model": {"poll_seconds": 0.05}})
+    depth = Replica({"store": str(store.root), "model": {"poll_seconds": 0.05}})
     assert watching()
     del depth
     gc.collect()

@@ -40,9 +40,9 @@ def test_every_architecture_says_the_same(name: str) -> None:
     predictor = Predictor(network, made, device=torch.device("cpu"))
     samples = golden.samples(made.data.inputs, made.data.size)
     before = predictor.run(samples)
-    assert cpu_fusion.pack(predictor.model, lambda: predictor.run(samples))
+    assert cpu_fusion.fuse(predictor.model, lambda: predictor.run(samples))
     kinds = [type(layer) for layer in predictor.model.modules()]
-    assert kinds.count(cpu_fusion.Packed) >= 5 and nn.Conv2d not in kinds
+    assert kinds.count(cpu_fusion.PackedConv) >= 5 and nn.Conv2d not in kinds
     for one, other in zip(predictor.run(samples), before, strict=True):
         for key, values in other.items():
             np.testing.assert_allclose(one[key], values, rtol=1e-4, atol=1e-4 * float(np.abs(values).max()))
@@ -87,6 +87,6 @@ def test_what_folding_would_change_is_left_alone(kind: type[nn.Module], done: bo
     network, values = lived(kind()), torch.rand(2, 3, 8, 8)
     run = run_of(network, values)
     before = run()[0]["depth"]
-    assert cpu_fusion.pack(network, run) is done
+    assert cpu_fusion.fuse(network, run) is done
     np.testing.assert_allclose(run()[0]["depth"], before, atol=1e-6)
     assert sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()) == (1 if kind is Wrong else 2)

@@ -15,7 +15,7 @@ def test_words_win_over_environment_over_file(tmp_path: Path) -> None:
     file.write_text("timeout_seconds: 5\nmodel: {max_batch: 2, linger_ms: 3}\nlimits: {pixels: 100}\n")
     environment = {"DEPTHRAY_SERVE_MODEL__MAX_BATCH": "4", "DEPTHRAY_SERVE_LIMITS__PIXELS": "200", "HOME": "/"}
     found = settings.load(file, ["limits.pixels=300"], environment=environment)
-    assert (found.timeout_seconds, found.model.linger_ms) == (5, 3)
+    assert (found.timeout_seconds, found.model.batch_wait_timeout_ms) == (5, 3)
     assert (found.model.max_batch, found.limits.pixels) == (4, 300)
     assert settings.parse(found.model_dump(mode="json")) == found
 
@@ -34,5 +34,5 @@ def test_words_win_over_environment_over_file(tmp_path: Path) -> None:
 )
 def test_a_wrong_word_is_named(word: str, told: str) -> None:
     with pytest.raises(UsageError) as error:
-        settings.load(words=[word], environment={})
+        settings.load(overrides=[word], environment={})
     assert told in str(error.value)

@@ -19,11 +19,12 @@ from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.config.sections import Data
 from depthray.predict import prepare
-from serve.http.gate import Gate
+from serve.http.middleware import ConcurrencyLimit
 from serve.monitoring import scrape, telemetry
-from serve.monitoring.telemetry import METRICS, Metered, MeteredDepth
+from serve.monitoring.telemetry import METRICS, RayMetrics, RequestMetrics
 from serve.registry.promotion import promote
 from serve.registry.store import Store
+from serve.replica.replica import Replica
 
 DASHBOARD = Path(telemetry.__file__).with_name("grafana.json")
 WORDS = {"histogram_quantile", "sum", "rate", "max", "count", "increase", "by", "scalar", "label_replace", "le"}
@@ -51,12 +52,12 @@ class Record:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counter[tuple[str, ...]]]]:
     records = {name: Record(metric.labels) for name, metric in METRICS.items()}
-    monkeypatch.setattr(telemetry, "made", records.__getitem__)
+    monkeypatch.setattr(telemetry, "ray_metric", records.__getitem__)
     yield {name: record.told for name, record in records.items()}
 
 
 def test_requests_are_told_apart_by_what_was_answered(told: dict[str, Counter[tuple[str, ...]]]) -> None:
-    metered = Gate(Metered(app()), most=8)
+    metered = ConcurrencyLimit(RequestMetrics(app()), most=8)
     picture = encoded(scene())
     for form_name in ("png", "npy", "npz", "colour", "ply", "glb"):
         assert ask(metered, "POST", f"/v1/depth?format={form_name}", body=picture).status == 200
@@ -85,7 +86,7 @@ def test_requests_are_told_apart_by_what_was_answered(told: dict[str, Counter[tu
 def test_nothing_a_client_says_becomes_a_label(
     path: str, labels: tuple[str, ...], told: dict[str, Counter[tuple[str, ...]]]
 ) -> None:
-    ask(Metered(app()), "POST", path, body=encoded(scene()))
+    ask(RequestMetrics(app()), "POST", path, body=encoded(scene()))
     assert told["depthray_requests"] == {labels: 1}
 
 
@@ -93,7 +94,7 @@ def test_nothing_a_client_says_becomes_a_label(
 def test_what_ray_counts_is_not_counted_again(
     method: str, path: str, told: dict[str, Counter[tuple[str, ...]]]
 ) -> None:
-    ask(Metered(app()), method, path)
+    ask(RequestMetrics(app()), method, path)
     assert not told["depthray_requests"]
 
 
@@ -102,7 +103,7 @@ def test_a_client_that_left_is_counted_as_such(told: dict[str, Counter[tuple[str
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(Metered(gone)({"type": "http", "method": "POST", "path": "/v1/depth"}, None, None))  # type: ignore[arg-type]
+        asyncio.run(RequestMetrics(gone)({"type": "http", "method": "POST", "path": "/v1/depth"}, None, None))  # type: ignore[arg-type]
     assert told["depthray_requests"] == {("depth", "499", "", ""): 1}
 
 
@@ -113,7 +114,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def replies(depth: MeteredDepth, version: str, number: int, *, seconds: float = 30.0, name: str = "rooms") -> set[str]:
+def replies(depth: Replica, version: str, number: int, *, seconds: float = 30.0, name: str = "rooms") -> set[str]:
     sample = prepare(photograph(), {}, Data(size=(64, 96)))
 
     async def gather() -> list[Any]:
@@ -125,7 +126,7 @@ def replies(depth: MeteredDepth, version: str, number: int, *, seconds: float = 
 def test_a_replica_tells_its_passes_and_its_faults(
     store: Store, told: dict[str, Counter[tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    depth = MeteredDepth({"store": str(store.root), "model": {"poll_seconds": 3600, "max_batch": 4}})
+    depth = Replica({"store": str(store.root), "model": {"poll_seconds": 3600, "max_batch": 4}}, metrics=RayMetrics())
     version = store.pointer("rooms").current
     assert told["depthray_version"] == {("rooms", version): 1}
     assert replies(depth, version, 9) == {""}
@@ -143,22 +144,22 @@ def test_a_replica_tells_its_passes_and_its_faults(
 
 
 def test_swaps_are_told_once(store: Store, tmp_path: Path, told: dict[str, Counter[tuple[str, ...]]]) -> None:
-    depth = MeteredDepth({"store": str(store.root), "model": {"poll_seconds": 3600}})
+    depth = Replica({"store": str(store.root), "model": {"poll_seconds": 3600}}, metrics=RayMetrics())
     swaps = told["depthray_swaps"]
     old = store.pointer("rooms").current
     new = promote(store, "rooms", write_checkpoint(tmp_path / "new", seed=1)).pointer.current
     for _ in range(2):
-        depth.look()
+        depth.follow_store()
         assert swaps == {("rooms", "promotion"): 1}
     store.rollback("rooms")
-    depth.look()
+    depth.follow_store()
     assert swaps["rooms", "rollback"] == 1
     bad = store.add("rooms", write_checkpoint(tmp_path / "bad", seed=2))
     store.keep_golden("rooms", bad, store.golden("rooms", old))
     broken(store.path("rooms", bad), "nan")
     store.point("rooms", bad)
     for _ in range(3):
-        depth.look()
+        depth.follow_store()
     assert swaps == {("rooms", "promotion"): 1, ("rooms", "rollback"): 1, ("rooms", "refused"): 1}
     assert set(told["depthray_version"]) == {("rooms", old), ("rooms", new)}
     depth.__del__()
@@ -219,9 +220,9 @@ def test_pages_of_several_hosts_become_one() -> None:
     about = b"# HELP a_total What.\n# TYPE a_total counter\n"
     one = about + b'a_total{host="1"} 1.0\n# HELP b What.\n# TYPE b gauge\nb 2.0\n'
     two = about + b'a_total{host="2"} 3.0\n'
-    page = scrape.merged([one, two])
+    page = scrape.merge([one, two])
     assert page == about + b'a_total{host="1"} 1.0\na_total{host="2"} 3.0\n# HELP b What.\n# TYPE b gauge\nb 2.0\n'
-    assert scrape.merged([one]) == one and scrape.merged([]) == b""
+    assert scrape.merge([one]) == one and scrape.merge([]) == b""
 
 
 def test_metrics_need_a_key_as_the_rest_does() -> None:
@@ -232,7 +233,7 @@ def test_metrics_need_a_key_as_the_rest_does() -> None:
     async def page() -> bytes:
         return b"a 1.0\n"
 
-    made = routes.create(Fake(), settings.parse({}), keys=Keys(["k" * 16]), scrape=page)
+    made = routes.create(Fake(), settings.parse({}), keys=Keys(["k" * 16]), metrics_page=page)
     assert ask(made, "GET", "/metrics").status == 401
     reply = ask(made, "GET", "/metrics", headers=[("X-API-Key", "k" * 16)])
     assert (reply.status, reply.body) == (200, b"a 1.0\n") and reply.kind.startswith("text/plain; version=0.0.4")
@@ -241,6 +242,6 @@ def test_metrics_need_a_key_as_the_rest_does() -> None:
 
 def test_every_metric_is_made_by_ray() -> None:
     for name, metric in METRICS.items():
-        info = telemetry.made(name).info
+        info = telemetry.ray_metric(name).info
         assert info["name"] == name and info["tag_keys"] == metric.labels
     assert np.all(np.diff(METRICS["depthray_batch_pictures"].bounds) > 0)

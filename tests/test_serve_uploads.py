@@ -15,12 +15,12 @@ from serve_backend import encoded, npy, npz, scene
 from depthray.errors import DataError
 from serve.http import arrays, codec, multipart
 from serve.http.problems import Problem
-from serve.settings import Limits
+from serve.settings import RequestLimits
 
-BOUNDS = Limits()  # type: ignore[call-arg]
+BOUNDS = RequestLimits()  # type: ignore[call-arg]
 
 
-def read(body: bytes, kind: str = "", bounds: Limits = BOUNDS) -> codec.Picture:
+def read(body: bytes, kind: str = "", bounds: RequestLimits = BOUNDS) -> codec.InputImage:
     return codec.read(body, kind, bounds)
 
 

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from serve_backend import app, encoded, scene
 
-from serve.proxy import uvicorn as heads
+from serve.proxy import uvicorn as limits
 
 PHOTO = encoded(scene())
 
@@ -21,9 +21,9 @@ PHOTO = encoded(scene())
 def port() -> Iterator[int]:
     """The API on a free port of the loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(heads, "PATIENCE", 1.0)
+        patch.setattr(limits, "HEADER_TIMEOUT", 1.0)
         patch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
-        assert heads.bounded() == []
+        assert limits.limit_headers() == []
         api = app(limits={"body_bytes": 100_000, "upload_seconds": 0.5})
         server = uvicorn.Server(uvicorn.Config(api, log_level="critical", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -48,15 +48,15 @@ def talk(port: int, *pieces: bytes | float, answers: int = 1) -> bytes:
             else:
                 with contextlib.suppress(ConnectionError):  # refused before all was sent
                     line.sendall(piece)
-        return _heard(line, answers)
+        return _receive(line, answers)
 
 
-def _heard(line: socket.socket, answers: int) -> bytes:
-    heard = b""
+def _receive(line: socket.socket, answers: int) -> bytes:
+    received = b""
     with contextlib.suppress(ConnectionError):
-        while heard.count(b"IEND\xaeB`\x82") + heard.count(b'"}') < answers and (piece := line.recv(65_536)):
-            heard += piece
-    return heard
+        while received.count(b"IEND\xaeB`\x82") + received.count(b'"}') < answers and (piece := line.recv(65_536)):
+            received += piece
+    return received
 
 
 def test_a_body_in_chunks(port: int) -> None:
@@ -72,22 +72,22 @@ def test_chunks_without_end(port: int) -> None:
 
 
 def test_a_client_that_asks_before_it_sends(port: int) -> None:
-    asked = head(f"Content-Length: {len(PHOTO)}", "Expect: 100-continue")
-    heard = talk(port, asked, 0.2, PHOTO)
-    assert heard.startswith(b"HTTP/1.1 100") and b"HTTP/1.1 200" in heard
+    request = head(f"Content-Length: {len(PHOTO)}", "Expect: 100-continue")
+    received = talk(port, request, 0.2, PHOTO)
+    assert received.startswith(b"HTTP/1.1 100") and b"HTTP/1.1 200" in received
     # Too large: refused at once, so that nothing is sent.
     assert talk(port, head("Content-Length: 9999999", "Expect: 100-continue")).startswith(b"HTTP/1.1 413")
 
 
-def test_heads_without_end(port: int) -> None:
-    begun = b"POST /v1/depth HTTP/1.1\r\nHost: x\r\n"
+def test_headers_without_end(port: int) -> None:
+    beginning = b"POST /v1/depth HTTP/1.1\r\nHost: x\r\n"
     for piece in (b"X: " + b"y" * 20_000, (b"X: " + b"y" * 96 + b"\r\n") * 200):
-        assert talk(port, begun, *[piece] * 10).startswith(b"HTTP/1.1 431")
+        assert talk(port, beginning, *[piece] * 10).startswith(b"HTTP/1.1 431")
     assert talk(port, *[head(f"Content-Length: {len(PHOTO)}") + PHOTO] * 20, answers=20).count(b"HTTP/1.1 200") == 20
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/depth HTTP/1.1\r\nX:"])
-def test_heads_that_never_come(port: int, sent: bytes) -> None:
+def test_headers_that_never_come(port: int, sent: bytes) -> None:
     start = time.perf_counter()
     assert talk(port, sent) == b""
     assert 0.5 < time.perf_counter() - start < 5
@@ -124,6 +124,6 @@ def test_clients_that_hang_up(port: int, sent: bytes) -> None:
     ],
 )
 def test_what_is_not_http(port: int, sent: bytes) -> None:
-    heard = talk(port, sent)
-    assert heard == b"" or heard.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+    received = talk(port, sent)
+    assert received == b"" or received.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
     assert talk(port, head(f"Content-Length: {len(PHOTO)}") + PHOTO).startswith(b"HTTP/1.1 200")

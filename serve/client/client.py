@@ -1,96 +1,108 @@
-"""A depth server from Python: `DepthClient` waits for its answers, `AsyncDepthClient` is awaited.
+"""A depth server from Python: `DepthClient` blocks, `AsyncDepthClient` is awaited.
 
 with DepthClient("http://localhost:8000") as client:
     estimate = client.predict("room.jpg")     # estimate.metres (H,W), estimate.points()
 
-A full queue, a restarting server and a lost connection are tried again, after the time the server asks for.
+Requests are retried while the queue is full, the server restarts or the connection is lost, after the time that the
+server asks for.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
-from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
+import tenacity
 
 from depthray.errors import UsageError
 from serve.client import requests, responses
-from serve.client.requests import Call, Map, Picture, Query
+from serve.client.requests import Call, Image, Map, Query
 from serve.client.responses import Estimate, RefusedError, ServerError, UnavailableError
 
-__all__ = ["AsyncDepthClient", "DepthClient", "Estimate", "Patience", "RefusedError", "ServerError", "UnavailableError"]
+__all__ = [
+    "AsyncDepthClient",
+    "DepthClient",
+    "Estimate",
+    "RefusedError",
+    "RetryPolicy",
+    "ServerError",
+    "UnavailableError",
+]
 
 T = TypeVar("T")
 
-RETRIED = (408, 429, 502, 503, 504)
+TRANSIENT = (408, 429, 502, 503, 504)  # statuses
 
 
-class Patience(NamedTuple):
-    """How long to keep trying, in seconds. Waits double from `first`; one asked to be beyond `longest` is given up."""
+class RetryPolicy(NamedTuple):
+    """How often to try, and seconds between tries: they double from `first`. No wait is longer than `longest`."""
 
     tries: int = 5
     first: float = 0.5
     longest: float = 30.0
 
-    def wait(self, failures: int, asked: float) -> float:
-        """-> seconds before the next try: what the server asked for, or longer by chance, so that clients spread."""
+    def wait(self, failures: int, requested: float) -> float:
+        """-> seconds before the next try: those that the server requested, or longer, at random to spread clients."""
         backoff: float = min(self.first * 2 ** (failures - 1), self.longest)
-        return max(asked * random.uniform(1.0, 1.25), backoff * random.uniform(0.5, 1.0))
+        return max(requested * random.uniform(1.0, 1.25), backoff * random.uniform(0.5, 1.0))
 
 
-PATIENCE = Patience()
+RETRY = RetryPolicy()
 
 
-_Outcome = httpx.Response | httpx.RequestError | None
-_Step = httpx.Request | float  # to be sent, or seconds to sleep
+_Outcome = httpx.Response | httpx.RequestError
 
 
-class _Wire:
-    """What both clients share: everything but waiting."""
+class _BaseClient:
+    """The part of both clients that does not wait for anything."""
 
     _http: httpx.Client | httpx.AsyncClient
 
-    def __init__(self, url: str, *, key: str, patience: Patience) -> None:
+    def __init__(self, url: str, *, key: str, retry: RetryPolicy) -> None:
         if not url.startswith(("http://", "https://")):
-            raise UsageError(f"{url}: an address of a server begins with http:// or https://")
+            raise UsageError(f"{url}: the address of a server begins with http:// or https://")
         try:
             httpx.URL(url)
         except httpx.InvalidURL as error:
-            raise UsageError(f"{url}: no address: {error}") from None
+            raise UsageError(f"{url}: not an address: {error}") from None
         self._url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._patience = patience
+        self._retry = retry
 
-    def _flow(self, call: Call[T]) -> Generator[_Step, _Outcome, T]:
-        """Yields requests to send and seconds to sleep, is sent what came of them; returns what the call reads."""
-        outcome: _Outcome = None
-        for failures in range(max(1, self._patience.tries)):
-            if failures:
-                wait = self._patience.wait(failures, _asked(outcome))
-                if wait > self._patience.longest:
-                    break
-                yield wait
-            outcome = yield self._request(call)
-            if isinstance(outcome, httpx.Response) and not _passing(outcome):
-                return call.read(responses.good(outcome))
-        raise self._exhausted(outcome)
+    def _retry_options(self) -> dict[str, Any]:
+        """The arguments of tenacity. Outcomes are values, so that responses and lost connections are treated alike."""
+        return {
+            "retry": tenacity.retry_if_result(_is_transient),
+            "wait": self._wait,
+            "stop": self._is_over,
+            "retry_error_callback": _last_outcome,
+        }
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        return self._retry.wait(state.attempt_number, _requested_wait(_last_outcome(state)))
+
+    def _is_over(self, state: tenacity.RetryCallState) -> bool:
+        # A server that asks for a longer wait than the policy allows is not tried again at all.
+        return state.attempt_number >= self._retry.tries or state.upcoming_sleep > self._retry.longest
 
     def _request(self, call: Call[Any]) -> httpx.Request:
         body = {**call.body, "headers": {**self._headers, **call.body.get("headers", {})}}
         return self._http.build_request(call.method, f"{self._url}/{call.path}", params=dict(call.query), **body)
 
-    def _exhausted(self, outcome: _Outcome) -> ServerError:
+    def _read(self, call: Call[T], outcome: _Outcome) -> T:
+        """The result of a call, or the error of its last outcome."""
         if isinstance(outcome, httpx.Response):
-            return responses.error(UnavailableError, outcome)
-        reason = type(outcome).__name__ if not str(outcome) else str(outcome)
-        return UnavailableError(f"{self._url} does not answer: {reason}", status=0)
+            if _is_transient(outcome):
+                raise responses.error(UnavailableError, outcome)
+            return call.read(responses.raise_for_status(outcome))
+        reason = str(outcome) or type(outcome).__name__
+        raise UnavailableError(f"{self._url} does not answer: {reason}", status=0)
 
 
-class DepthClient(_Wire):
-    """A depth server; every method waits for its answer. Safe to share between threads."""
+class DepthClient(_BaseClient):
+    """Client of a depth server; every method blocks until its answer. Safe to share between threads."""
 
     _http: httpx.Client
 
@@ -100,23 +112,23 @@ class DepthClient(_Wire):
         *,
         key: str = "",
         timeout: float = 60.0,
-        patience: Patience = PATIENCE,
+        retry: RetryPolicy = RETRY,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(url, key=key, patience=patience)
+        super().__init__(url, key=key, retry=retry)
         self._http = httpx.Client(timeout=timeout, transport=transport)
 
-    def predict(self, picture: Picture, *, model: str = "", size: str = "", **others: Map) -> Estimate:
-        """Depth of a picture; `others` are the model's further inputs, `size="model"` gives the network's own map."""
-        return self._run(requests.predict(picture, "npy", others, model=model, size=size))
+    def predict(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+        """Depth of an image; `others` are the model's further inputs, `size="model"` gives the network's own map."""
+        return self._run(requests.predict(image, "npy", others, model=model, size=size))
 
-    def maps(self, picture: Picture, *, model: str = "", size: str = "", **others: Map) -> Estimate:
-        """All a model gives, so also the mask of one that finds the foreground; otherwise as `predict`."""
-        return self._run(requests.predict(picture, "npz", others, model=model, size=size))
+    def maps(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+        """All maps that a model predicts, so its mask too; otherwise as `predict`."""
+        return self._run(requests.predict(image, "npz", others, model=model, size=size))
 
     def fetch(
         self,
-        picture: Picture,
+        image: Image,
         form: str,
         *,
         model: str = "",
@@ -124,16 +136,16 @@ class DepthClient(_Wire):
         **others: Map,
     ) -> bytes:
         """The answer as a file: form is png, npy, npz, colour, ply, glb; `query` as in the API (cmap, fov, fx ...)."""
-        return self._run(requests.fetch(picture, form, others, model=model, query=query or {}))
+        return self._run(requests.fetch(image, form, others, model=model, query=query or {}))
 
     def batch(
-        self, pictures: Sequence[Picture], *, model: str = "", **others: Sequence[Map]
+        self, images: Sequence[Image], *, model: str = "", **others: Sequence[Map]
     ) -> list[Estimate | ServerError]:
-        """Several pictures in one request -> for each its maps, or the error that is its own; the order is kept."""
-        return self._run(requests.batch(pictures, others, model=model))
+        """Several images in one request -> for each, in their order, its maps or its own error."""
+        return self._run(requests.batch(images, others, model=model))
 
     def models(self) -> list[dict[str, Any]]:
-        """The server's models: name, version, inputs, targets and what else it tells of them."""
+        """The server's models: name, version, inputs, targets and more, as in GET /v1/models."""
         return self._run(requests.MODELS)
 
     def ready(self) -> bool:
@@ -141,7 +153,7 @@ class DepthClient(_Wire):
         return _is_ready(self._send(self._request(requests.READY)))
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -151,20 +163,10 @@ class DepthClient(_Wire):
         self.close()
 
     def _run(self, call: Call[T]) -> T:
-        flow = self._flow(call)
-        outcome: _Outcome = None
-        while True:
-            try:
-                step = flow.send(outcome)
-            except StopIteration as end:
-                return cast("T", end.value)
-            outcome = self._do(step)
+        def attempt() -> _Outcome:
+            return self._send(self._request(call))  # a new request each time, as its body is consumed
 
-    def _do(self, step: _Step) -> _Outcome:
-        if isinstance(step, httpx.Request):
-            return self._send(step)
-        time.sleep(step)
-        return None
+        return self._read(call, tenacity.Retrying(**self._retry_options())(attempt))
 
     def _send(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:
         try:
@@ -173,8 +175,8 @@ class DepthClient(_Wire):
             return error
 
 
-class AsyncDepthClient(_Wire):
-    """A depth server, awaited; otherwise as `DepthClient`."""
+class AsyncDepthClient(_BaseClient):
+    """Client of a depth server for asyncio; otherwise as `DepthClient`."""
 
     _http: httpx.AsyncClient
 
@@ -184,23 +186,23 @@ class AsyncDepthClient(_Wire):
         *,
         key: str = "",
         timeout: float = 60.0,
-        patience: Patience = PATIENCE,
+        retry: RetryPolicy = RETRY,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(url, key=key, patience=patience)
+        super().__init__(url, key=key, retry=retry)
         self._http = httpx.AsyncClient(timeout=timeout, transport=transport)
 
-    async def predict(self, picture: Picture, *, model: str = "", size: str = "", **others: Map) -> Estimate:
-        """Depth of a picture; see `DepthClient.predict`."""
-        return await self._run(requests.predict(picture, "npy", others, model=model, size=size))
+    async def predict(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+        """Depth of an image; see `DepthClient.predict`."""
+        return await self._run(requests.predict(image, "npy", others, model=model, size=size))
 
-    async def maps(self, picture: Picture, *, model: str = "", size: str = "", **others: Map) -> Estimate:
-        """All a model gives; see `DepthClient.maps`."""
-        return await self._run(requests.predict(picture, "npz", others, model=model, size=size))
+    async def maps(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+        """All maps that a model predicts; see `DepthClient.maps`."""
+        return await self._run(requests.predict(image, "npz", others, model=model, size=size))
 
     async def fetch(
         self,
-        picture: Picture,
+        image: Image,
         form: str,
         *,
         model: str = "",
@@ -208,13 +210,13 @@ class AsyncDepthClient(_Wire):
         **others: Map,
     ) -> bytes:
         """The answer as a file; see `DepthClient.fetch`."""
-        return await self._run(requests.fetch(picture, form, others, model=model, query=query or {}))
+        return await self._run(requests.fetch(image, form, others, model=model, query=query or {}))
 
     async def batch(
-        self, pictures: Sequence[Picture], *, model: str = "", **others: Sequence[Map]
+        self, images: Sequence[Image], *, model: str = "", **others: Sequence[Map]
     ) -> list[Estimate | ServerError]:
-        """Several pictures in one request; see `DepthClient.batch`."""
-        return await self._run(requests.batch(pictures, others, model=model))
+        """Several images in one request; see `DepthClient.batch`."""
+        return await self._run(requests.batch(images, others, model=model))
 
     async def models(self) -> list[dict[str, Any]]:
         """The server's models."""
@@ -225,7 +227,7 @@ class AsyncDepthClient(_Wire):
         return _is_ready(await self._send(self._request(requests.READY)))
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -235,20 +237,10 @@ class AsyncDepthClient(_Wire):
         await self.close()
 
     async def _run(self, call: Call[T]) -> T:
-        flow = self._flow(call)
-        outcome: _Outcome = None
-        while True:
-            try:
-                step = flow.send(outcome)
-            except StopIteration as end:
-                return cast("T", end.value)
-            outcome = await self._do(step)
+        async def attempt() -> _Outcome:
+            return await self._send(self._request(call))
 
-    async def _do(self, step: _Step) -> _Outcome:
-        if isinstance(step, httpx.Request):
-            return await self._send(step)
-        await asyncio.sleep(step)
-        return None
+        return self._read(call, await tenacity.AsyncRetrying(**self._retry_options())(attempt))
 
     async def _send(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:
         try:
@@ -257,15 +249,25 @@ class AsyncDepthClient(_Wire):
             return error
 
 
-def _passing(response: httpx.Response) -> bool:
-    """Whether it may be otherwise when tried again. A plain 500 is Ray's proxy whose request's ingress has died."""
-    ours = "json" in response.headers.get("Content-Type", "")
-    return response.status_code in RETRIED or (response.status_code == 500 and not ours)
+def _is_transient(outcome: _Outcome) -> bool:
+    """Whether another try may succeed."""
+    if isinstance(outcome, httpx.RequestError):
+        return True
+    # A plain 500 is from Ray's proxy, when the ingress of the request has died; ours is a JSON document, and final.
+    is_ours = "json" in outcome.headers.get("Content-Type", "")
+    return outcome.status_code in TRANSIENT or (outcome.status_code == 500 and not is_ours)
 
 
 def _is_ready(outcome: _Outcome) -> bool:
     return isinstance(outcome, httpx.Response) and outcome.is_success
 
 
-def _asked(outcome: _Outcome) -> float:
+def _requested_wait(outcome: _Outcome) -> float:
+    """-> seconds that the server asks to wait, 0 without an answer."""
     return responses.retry_after(outcome) if isinstance(outcome, httpx.Response) else 0.0
+
+
+def _last_outcome(state: tenacity.RetryCallState) -> _Outcome:
+    assert state.outcome is not None  # set before tenacity calls any of the functions above
+    outcome: _Outcome = state.outcome.result()
+    return outcome

@@ -1,4 +1,4 @@
-"""A server in the place of a checkpoint: what `depthray.predict.load` gives, asked over HTTP."""
+"""A server in place of a checkpoint: the interface of `depthray.predict.load`, over HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RemotePredictor:
     def maps(self, image: Image, **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """An image and inputs of its size -> (H,W) float32 `depth` in metres, `mask` in [0,1].
 
-        A file goes to the server as it is, which turns it upright; (H,W,3) uint8 RGB is upright.
+        A file is sent as it is, and the server rotates it by its EXIF orientation; (H,W,3) uint8 RGB is upright.
         """
         further: dict[str, Any] = others
         return self._client.maps(image, model=self.name, **further).maps
@@ -34,7 +34,7 @@ class RemotePredictor:
 
 @contextmanager
 def connect(url: str, *, model: str = "", key: str = "") -> Iterator[RemotePredictor]:
-    """The default model of a server, or name[@version]; it is asked at once, so that a wrong address shows early."""
+    """The default model of a server, or name[@version]. The first request is made here, to report a wrong address."""
     with DepthClient(url, key=key) as client:
         names = {str(card["name"]): card for card in client.models()}
         name, at, version = model.partition("@")

@@ -1,4 +1,4 @@
-"""What a depth server's answers are in Python: maps with points, or an error that says what the server said."""
+"""The answers of a depth server in Python: maps with point clouds, or an error with the message of the server."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class ServerError(DepthrayError):
 
 
 class RefusedError(ServerError, DataError):
-    """The server does not take this request, and would not if it came again."""
+    """The server refuses this request, and would refuse it again."""
 
 
 class UnavailableError(ServerError, ResourceError):
-    """No answer, though tried again: too busy, not ready, or out of reach."""
+    """No answer after all retries: the server is too busy, not ready, or unreachable."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a server made of one image."""
+    """The prediction of a server for one image."""
 
     maps: Maps = field(repr=False)  # (H,W) by target: `depth` metres, NaN where there is none; `mask` probability
     image: bytes = field(repr=False)
     model: str = ""  # name@version
-    input_size: str = ""  # of what the network saw
+    input_size: str = ""  # WIDTHxHEIGHT pixels of the network's input
     request_id: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds by stage of the server
 
@@ -56,11 +56,11 @@ class Estimate:
     def metres(self) -> NDArray[np.float32]:
         """-> (H,W) metres along the optical axis, NaN where there is none."""
         if "depth" not in self.maps:
-            raise UsageError(f"model {self.model} gives {', '.join(self.maps) or 'nothing'}, no depth; use maps")
+            raise UsageError(f"model {self.model} predicts {', '.join(self.maps) or 'nothing'}, no depth; use maps")
         return self.maps["depth"]
 
     def points(self, camera: Camera | None = None, *, degrees: float = 60.0) -> NDArray[np.void]:
-        """-> (N,) records xyz (metres: x right, y down, z forward) and rgb; no camera: it sees `degrees` across."""
+        """-> (N,) records xyz (metres: x right, y down, z forward) and rgb. The default camera is `degrees` across."""
         rgb = photos.decode(self.image)
         if rgb.shape[:2] != self.metres.shape:
             raise UsageError("points need the map at the image's size; leave size='model' out")
@@ -76,7 +76,7 @@ def read(response: httpx.Response, *, form: Literal["npy", "npz"], image: bytes)
     try:
         return _estimate(response.content, response.headers, form=form, image=image)
     except _UNREADABLE as error:
-        message = f"{_where(response)}: the answer is no depth map: {_printable(str(error))}"
+        message = f"{_url(response)}: the answer is no depth map: {_printable(str(error))}"
         raise ServerError(message, status=response.status_code) from None
 
 
@@ -84,31 +84,31 @@ def read_batch(response: httpx.Response, *, images: Sequence[bytes]) -> list[Est
     """A zip with index.json and an .npz file for each image that could be answered."""
     try:
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
-            images = json.loads(archive.read("index.json"))["images"]
-            return [_entry(archive, *pair) for pair in zip(images, images, strict=True)]
+            index = json.loads(archive.read("index.json"))["images"]
+            return [_entry(archive, *pair) for pair in zip(index, images, strict=True)]
     except _UNREADABLE as error:
-        message = f"{_where(response)}: the answer is no batch: {_printable(str(error))}"
+        message = f"{_url(response)}: the answer is no batch: {_printable(str(error))}"
         raise ServerError(message, status=response.status_code) from None
 
 
-def _entry(archive: zipfile.ZipFile, about: Mapping[str, Any], image: bytes) -> Estimate | ServerError:
-    """One image of a batch."""
-    if "problem" in about:
-        status = int(about["status"])
+def _entry(archive: zipfile.ZipFile, row: Mapping[str, Any], image: bytes) -> Estimate | ServerError:
+    """One image of a batch, by its row of index.json."""
+    if "problem" in row:
+        status = int(row["status"])
         kind = UnavailableError if status in (408, 429, 503, 504) else RefusedError if status < 500 else ServerError
-        return kind(f"{status}: {_printable(str(about['problem'].get('detail', '')))}", status=status)
-    return _estimate(archive.read(about["file"]), httpx.Headers(about["headers"]), form="npz", image=image)
+        return kind(f"{status}: {_printable(str(row['problem'].get('detail', '')))}", status=status)
+    return _estimate(archive.read(row["file"]), httpx.Headers(row["headers"]), form="npz", image=image)
 
 
-def _estimate(data: bytes, told: httpx.Headers, *, form: Literal["npy", "npz"], image: bytes) -> Estimate:
-    plane = told.get("X-Plane", "depth")  # "mask" of a model that gives nothing else
+def _estimate(data: bytes, headers: httpx.Headers, *, form: Literal["npy", "npz"], image: bytes) -> Estimate:
+    plane = headers.get("X-Plane", "depth")  # "mask" of a model that predicts nothing else
     return Estimate(
         maps={plane: _map(data)} if form == "npy" else _maps(data),
         image=image,
-        model=told.get("X-Model", ""),
-        input_size=told.get("X-Model-Input-Size", ""),
-        request_id=told.get("X-Request-ID", ""),
-        timings=_timings(told.get("Server-Timing", "")),
+        model=headers.get("X-Model", ""),
+        input_size=headers.get("X-Model-Input-Size", ""),
+        request_id=headers.get("X-Request-ID", ""),
+        timings=_timings(headers.get("Server-Timing", "")),
     )
 
 
@@ -119,7 +119,7 @@ def read_models(response: httpx.Response) -> list[dict[str, Any]]:
         models = tree["models"] if isinstance(tree, dict) else tree
         return [{"name": str(model["name"]), **model} for model in models]
     except (ValueError, KeyError, TypeError):
-        message = f"{_where(response)}: this is no list of models; is it a depth server?"
+        message = f"{_url(response)}: this is no list of models; is it a depth server?"
         raise ServerError(message, status=response.status_code) from None
 
 
@@ -131,10 +131,9 @@ def raise_for_status(response: httpx.Response) -> httpx.Response:
 
 
 def error(kind: Callable[..., E], response: httpx.Response) -> E:
-    """The server's own words, from a problem document (RFC 9457) or from plain text, as Ray's own errors are."""
-    words = _reason(response)
+    """The server's own message, from a problem document (RFC 9457) or, for errors of Ray, from plain text."""
     hint = "; give the client its key" if response.status_code in (401, 403) else ""
-    message = f"{_where(response)}: {response.status_code}: {words}{hint}"
+    message = f"{_url(response)}: {response.status_code}: {_reason(response)}{hint}"
     return kind(message, status=response.status_code, request_id=response.headers.get("X-Request-ID", ""))
 
 
@@ -154,12 +153,12 @@ def _reason(response: httpx.Response) -> str:
     if "json" in kind:
         try:
             tree = response.json()
-            told = next((tree[key] for key in ("detail", "error", "title") if isinstance(tree.get(key), str)), "")
+            reason = next((tree[key] for key in ("detail", "error", "title") if isinstance(tree.get(key), str)), "")
         except (ValueError, AttributeError, RecursionError):
-            told = ""
+            reason = ""
     else:
-        told = "" if "html" in kind else response.text
-    return _printable(told) or response.reason_phrase or "no reason given"
+        reason = "" if "html" in kind else response.text
+    return _printable(reason) or response.reason_phrase or "no reason given"
 
 
 def _printable(text: str) -> str:
@@ -168,7 +167,7 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)[:300]
 
 
-def _where(response: httpx.Response) -> str:
+def _url(response: httpx.Response) -> str:
     return str(response.request.url.copy_with(query=None))
 
 
@@ -176,7 +175,7 @@ def _map(data: bytes) -> NDArray[np.float32]:
     """The bytes of a NumPy file -> (H,W) float32."""
     stored = np.load(io.BytesIO(data), allow_pickle=False)
     if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.dtype.kind != "f":
-        raise ValueError("wanted (H,W) floating-point numbers")
+        raise ValueError("expected (H,W) floating-point numbers")
     return stored.astype(np.float32, copy=False)
 
 
@@ -193,5 +192,5 @@ def _maps(data: bytes) -> Maps:
 
 def _timings(header: str) -> dict[str, float]:
     """`decode;dur=1.5, model;dur=20` in milliseconds -> seconds by stage."""
-    found = re.findall(r"([\w-]{1,40})\s*;\s*dur=(\d{1,9}(?:\.\d{1,9})?)", header[:2000])
-    return {name: float(duration) / 1000 for name, duration in found}
+    entries = re.findall(r"([\w-]{1,40})\s*;\s*dur=(\d{1,9}(?:\.\d{1,9})?)", header[:2000])
+    return {name: float(duration) / 1000 for name, duration in entries}

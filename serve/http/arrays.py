@@ -1,7 +1,7 @@
-"""NumPy files from strangers: .npy and .npz -> arrays of numbers. Nothing is allocated that the bytes do not hold.
+"""Untrusted NumPy files: .npy and .npz -> arrays of numbers. Nothing is allocated that the bytes do not contain.
 
 NumPy's own reader allocates what a header claims, and evaluates it; zipfile inflates what it is given. Here a header
-has the one spelling NumPy writes, and sizes are known and within limits before anything is read.
+must have the exact form that NumPy writes, and sizes are known and within limits before anything is read.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ def _header(data: bytes, *, where: str) -> tuple[np.dtype[Any], bool, tuple[int,
     if len(data) < start:
         raise DataError(f"{where}: cut short")
     (length,) = struct.unpack_from("<I" if wide else "<H", data, 8)
-    found = _HEADER.fullmatch(data[start : start + length]) if length <= _LONGEST_HEADER else None
-    if found is None:
+    match = _HEADER.fullmatch(data[start : start + length]) if length <= _LONGEST_HEADER else None
+    if match is None:
         raise DataError(f"{where}: not a NumPy file of numbers in two or three dimensions")
     try:
-        kind = np.dtype(found[1].decode())
-    except TypeError:
-        raise DataError(f"{where}: numbers of an unknown kind") from None
-    return kind, found[2] == b"True", tuple(int(part) for part in found[3].split(b", ")), start + length
+        kind = np.dtype(match[1].decode())
+    except TypeError:  # such as f3, which has the form of a dtype only
+        raise DataError(f"{where}: numbers of an unknown type") from None
+    return kind, match[2] == b"True", tuple(int(part) for part in match[3].split(b", ")), start + length
 
 
 def npz(data: bytes, *, names: Collection[str], most_bytes: int) -> dict[str, NDArray[Any]]:
-    """The bytes of an .npz file -> its arrays, of which all must be known and all together within a limit."""
+    """The bytes of an .npz file -> its arrays, whose names must be among `names` and whose sum within `most_bytes`."""
     _check_directory(data)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -76,22 +76,22 @@ def npz(data: bytes, *, names: Collection[str], most_bytes: int) -> dict[str, ND
 
 
 def _check_directory(data: bytes) -> None:
-    """A list of contents that takes no time to read: small, at the very end, and not in the form of huge archives."""
+    """A DataError unless the zip directory is cheap to read: small, at the very end, not of the 64-bit form."""
     if not data.startswith(ZIP) or len(data) < _END.size:
         raise FormatError("npz: not an .npz file")
     mark, disk, first, here, total, size, start, comment = _END.unpack_from(data, len(data) - _END.size)
     if mark != b"PK\x05\x06" or comment or disk or first or here != total:
         raise DataError("npz: damaged or incomplete")
     if size > _LONGEST_DIRECTORY or start + size != len(data) - _END.size or data[-42:-38] == b"PK\x06\x07":
-        raise DataError("npz: a list of contents that no few arrays need")
+        raise DataError("npz: its zip directory is larger than a few arrays need")
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], *, names: Collection[str], most_bytes: int) -> None:
-    found = [entry.filename.removesuffix(".npy") for entry in entries]
-    unknown = next((name for name in found if name not in names), None)
+    arrays = [entry.filename.removesuffix(".npy") for entry in entries]
+    unknown = next((name for name in arrays if name not in names), None)
     if unknown is not None:
         raise DataError(f"npz: unknown array {unknown[:40]!r}; known are {', '.join(names)}")
-    if len({*found}) < len(found):
+    if len({*arrays}) < len(arrays):
         raise DataError("npz: an array is given twice")
     if any(entry.flag_bits & 1 or entry.compress_type not in (0, 8) for entry in entries):
         raise DataError("npz: neither stored nor deflated")
@@ -100,6 +100,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], *, names: Collection[str], mo
 
 
 def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    # No more than the directory claims, of which the sum is checked, and one byte to notice a false claim.
     with archive.open(entry) as file:
         data = file.read(entry.file_size + 1)
     if len(data) != entry.file_size:

@@ -1,4 +1,4 @@
-"""Several pictures in one request: read one after the other, answered side by side, packed as a zip."""
+"""Several images in one request: decoded one after the other, predicted concurrently, answered as a zip file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from depthray.errors import DataError
 from serve.http import codec, problems
-from serve.http.codec import Encoded, Picture
+from serve.http.codec import Encoded, InputImage
 from serve.http.problems import Problem
-from serve.settings import Limits
+from serve.settings import RequestLimits
 
 T = TypeVar("T")
 _LOG = logging.getLogger("depthray.serve")
@@ -26,26 +26,27 @@ _SUFFIXES = {
     "application/x-ply": "ply",
     "model/gltf-binary": "glb",
 }
-_OF_THE_WHOLE = (404, 429, 503, 504)
+_OF_THE_SERVICE = (404, 429, 503, 504)  # statuses that say nothing about the image, and are worth a retry
 
 
-def read(uploads: Sequence[codec.Upload], bounds: Limits) -> list[Picture | Problem]:
-    """Pictures in their order, or what is wrong with them; all together have so many pixels at most."""
-    left, found = bounds.batch_pixels, list[Picture | Problem]()
+def read(uploads: Sequence[codec.Upload], bounds: RequestLimits) -> list[InputImage | Problem]:
+    """The images in their order, or the problem of each that is unusable; `batch_pixels` limits their sum."""
+    left, images = bounds.batch_pixels, list[InputImage | Problem]()
     for upload in uploads:
         try:
-            given = codec.read_files(upload.files, bounds.model_copy(update={"pixels": min(bounds.pixels, left)}))
-            left -= given.rgb.shape[0] * given.rgb.shape[1]
-            found.append(given)
+            # Each header is checked against what the images before it have left, before its pixels are decoded.
+            image = codec.read_files(upload.files, bounds.model_copy(update={"pixels": min(bounds.pixels, left)}))
+            left -= image.rgb.shape[0] * image.rgb.shape[1]
+            images.append(image)
         except DataError as error:
-            found.append(problems.of_upload(error))
+            images.append(problems.from_upload_error(error))
         except Problem as problem:
-            found.append(problem)
-    return found
+            images.append(problem)
+    return images
 
 
 class Entry(NamedTuple):
-    """A picture of a batch: the name the client gave it, and its answer or what was wrong with it."""
+    """One image of a batch in the answer: its file name at the client, and its answer or problem."""
 
     name: str
     outcome: Encoded | Problem
@@ -59,28 +60,28 @@ async def settle(answer: Awaitable[T]) -> T | Problem:
     except Problem as problem:
         return problem
     except Exception:
-        _LOG.exception("a picture of a batch failed")
-        return Problem(500, problems.FAULT)
+        _LOG.exception("an image of a batch failed")
+        return Problem(500, problems.INTERNAL_ERROR)
 
 
 def refuse_if_all_failed(outcomes: Sequence[Any]) -> None:
-    """If no picture was answered for a reason that lies not in the pictures, it is the answer to the whole request."""
+    """Raise the common problem if no image was answered and the service is the reason, not the images."""
     statuses = {outcome.status if isinstance(outcome, Problem) else 200 for outcome in outcomes}
-    if len(statuses) == 1 and statuses & {*_OF_THE_WHOLE}:
+    if len(statuses) == 1 and statuses & {*_OF_THE_SERVICE}:
         raise outcomes[0]
 
 
 def pack(entries: Sequence[Entry], request_id: str) -> bytes:
-    """The zip file of a batch: index.json in the order of the pictures, and the answers it names."""
+    """The zip file of a batch: index.json in the order of the images, and the files it names."""
     file, index = io.BytesIO(), []
     with zipfile.ZipFile(file, "w") as archive:
-        for place, (name, outcome, headers) in enumerate(entries):
-            about: dict[str, Any] = {"index": place, "name": name}
+        for position, (name, outcome, headers) in enumerate(entries):
+            row: dict[str, Any] = {"index": position, "name": name}
             if isinstance(outcome, Problem):
-                about |= {"status": outcome.status, "problem": problems.document(outcome, request_id=request_id)}
+                row |= {"status": outcome.status, "problem": problems.document(outcome, request_id=request_id)}
             else:
-                about |= {"status": 200, "file": f"{place:04}.{_SUFFIXES[outcome.media]}", "headers": dict(headers)}
-                archive.writestr(about["file"], outcome.data)
-            index.append(about)
+                row |= {"status": 200, "file": f"{position:04}.{_SUFFIXES[outcome.media]}", "headers": dict(headers)}
+                archive.writestr(row["file"], outcome.data)
+            index.append(row)
         archive.writestr("index.json", json.dumps({"images": index}))
     return file.getvalue()

@@ -1,23 +1,25 @@
-"""Around every request: its id, headers every answer has, and a plain 500 for what nobody expected."""
+"""ASGI middlewares: request ids and common headers, and a limit of concurrent requests that also ends the service."""
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.problems import FAULT, Problem, response
+from serve.http.problems import INTERNAL_ERROR, RETRY_HEADERS, Problem, response
 
+TOO_MANY_REQUESTS = "too many requests are being answered; try again later"
 _LOG = logging.getLogger("depthray.serve")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # ids go into the log and into headers: nothing that could forge a line there
+_COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
 def request_id(scope: Scope) -> str:
-    """The id of a request: the client's or the proxy's if it is a plain word, otherwise a new one."""
+    """The id of a request: that of the client or the proxy if it is well-formed, otherwise a new one."""
     state: dict[str, str] = scope.setdefault("state", {})
     if "request_id" not in state:
         given = Headers(scope=scope).get("x-request-id", "")
@@ -25,38 +27,105 @@ def request_id(scope: Scope) -> str:
     return state["request_id"]
 
 
-class Envelope:
-    """ASGI middleware. `name_ids`: answers carry X-Request-ID; Serve's proxy writes that header itself."""
+def on_body_received(receive: Receive, call: Callable[[], None]) -> Receive:
+    """`receive` that calls `call` once the body is complete, so that slow uploads do not count as ongoing requests."""
+    is_complete = False
 
-    def __init__(self, app: ASGIApp, *, name_ids: bool) -> None:
+    async def receive_on() -> Message:
+        nonlocal is_complete
+        message = await receive()
+        if not is_complete and message["type"] == "http.request" and not message.get("more_body"):
+            call()
+            is_complete = True
+        return message
+
+    return receive_on
+
+
+class RequestIdMiddleware:
+    """Logs and answers what nobody caught, by the request's id, and adds the headers that every answer has.
+
+    `send_id`: answers carry X-Request-ID. Off behind Serve's proxy, which writes that header itself.
+    """
+
+    def __init__(self, app: ASGIApp, *, send_id: bool) -> None:
         self._app = app
-        self._name_ids = name_ids
+        self._send_id = send_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        started = False
+        has_started = False
 
         async def send_on(message: Message) -> None:
-            nonlocal started
+            nonlocal has_started
             if message["type"] == "http.response.start":
-                started = True
-                self._complete(scope, message)
+                has_started = True
+                self._add_headers(scope, message)
             await send(message)
 
         try:
             await self._app(scope, receive, send_on)
         except Exception:
             _LOG.exception("request %s %s failed", request_id(scope), scope["path"][:200].encode("unicode_escape"))
-            if started:
+            if has_started:  # the status is sent already: only a broken connection shows that the answer is incomplete
                 raise
-            await response(Problem(500, FAULT), request_id=request_id(scope))(scope, receive, send_on)
+            await response(Problem(500, INTERNAL_ERROR), request_id=request_id(scope))(scope, receive, send_on)
 
-    def _complete(self, scope: Scope, message: Message) -> None:
+    def _add_headers(self, scope: Scope, message: Message) -> None:
         headers = MutableHeaders(scope=message)
-        for name, value in _ALWAYS.items():
+        for name, value in _COMMON_HEADERS.items():
             headers.setdefault(name, value)
         if scope["path"].startswith("/v"):
             headers.setdefault("Cache-Control", "no-store")
-        if self._name_ids:
+        if self._send_id:
             headers["X-Request-ID"] = request_id(scope)
+
+
+class ConcurrencyLimit:
+    """Refuses requests beyond `most` at a time, counted from when their bodies are complete, and all once closed.
+
+    A body that still arrives does not count, so that slow senders keep nobody out.
+    """
+
+    def __init__(self, app: ASGIApp, *, most: int) -> None:
+        self._app, self._most = app, most
+        self._ongoing = self._unanswered = 0
+        self._is_closed = False
+
+    def close(self) -> int:
+        """Refuse new requests. Returns how many earlier ones are still to be answered."""
+        self._is_closed = True
+        return self._unanswered
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":  # health and pages cost nothing
+            return await self._app(scope, receive, send)
+        is_counted, is_admitted = False, not self._is_closed
+
+        def start() -> None:
+            nonlocal is_counted
+            self._refuse_when_full()
+            is_counted = True
+            self._ongoing += 1
+
+        receive_body = on_body_received(receive, start)
+
+        async def receive_on() -> Message:
+            # Raised from here, inside the API, a refusal gets the headers and the id of any other problem.
+            if not is_admitted:
+                raise Problem(503, "this server is shutting down; try again later", headers=RETRY_HEADERS)
+            if not is_counted:
+                self._refuse_when_full()
+            return await receive_body()
+
+        self._unanswered += is_admitted
+        try:
+            await self._app(scope, receive_on, send)
+        finally:
+            self._unanswered -= is_admitted
+            self._ongoing -= is_counted
+
+    def _refuse_when_full(self) -> None:
+        if self._ongoing >= self._most:
+            raise Problem(429, TOO_MANY_REQUESTS, headers=RETRY_HEADERS)

@@ -1,4 +1,4 @@
-"""multipart/form-data -> its parts. Strict and small: the body is in memory already, and there are few parts.
+"""Content-Type, and multipart/form-data -> its parts. Strict and small: the body is in memory already, of few parts.
 
 Only what clients really send is understood; anything else is an error rather than a guess.
 """
@@ -11,11 +11,18 @@ from typing import NamedTuple
 from depthray.errors import DataError
 
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
-_WORD = re.compile(r'([a-z*-]+)="((?:[^"\\\r\n]|\\.)*)"|([a-z*-]+)=([^";\s]+)', re.IGNORECASE)
-_LONGEST_HEAD = 4096
+_PARAMETER = re.compile(r'([a-z*-]+)="((?:[^"\\\r\n]|\\.)*)"|([a-z*-]+)=([^";\s]+)', re.IGNORECASE)
+_LONGEST_HEADERS = 4096
 
 
-class Part(NamedTuple):
+class MediaType(NamedTuple):
+    """A Content-Type: lower case, without blanks."""
+
+    kind: str
+    parameters: dict[str, str]
+
+
+class FormPart(NamedTuple):
     """One field of a form."""
 
     name: str
@@ -23,11 +30,19 @@ class Part(NamedTuple):
     data: bytes
 
 
-def parse(body: bytes, boundary: str, *, most: int) -> list[Part]:
-    """The parts of a form in their order; a DataError if it is none, or has more than `most`."""
+def media_type(header: str) -> MediaType:
+    """`image/JPEG; charset=x` -> its kind and parameters."""
+    kind, *rest = header[:1024].split(";")
+    pairs = (part.partition("=") for part in rest)
+    return MediaType(kind.strip().lower(), {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs})
+
+
+def parse(body: bytes, boundary: str, *, most: int) -> list[FormPart]:
+    """The parts of a form in their order; a DataError if it is malformed or has more than `most`."""
     if not _BOUNDARY.fullmatch(boundary):
         raise DataError("multipart: the Content-Type names no usable boundary")
     mark = b"\r\n--" + boundary.encode("ascii")
+    # At most two pieces beyond the parts allowed: a body of nothing but boundaries must not become millions of them.
     opening, *pieces = (b"\r\n" + body).split(mark, most + 2)
     if opening.strip() or not pieces:
         raise DataError("multipart: the body does not begin with the boundary of the Content-Type")
@@ -39,9 +54,9 @@ def parse(body: bytes, boundary: str, *, most: int) -> list[Part]:
     return [_part(piece) for piece in parts]
 
 
-def _part(piece: bytes) -> Part:
-    head, found, data = piece.partition(b"\r\n\r\n")
-    if not found or not head.startswith(b"\r\n") or len(head) > _LONGEST_HEAD:
+def _part(piece: bytes) -> FormPart:
+    head, blank_line, data = piece.partition(b"\r\n\r\n")
+    if not blank_line or not head.startswith(b"\r\n") or len(head) > _LONGEST_HEADERS:
         raise DataError("multipart: a part without proper headers")
     try:
         lines = head.decode("utf-8").split("\r\n")[1:]
@@ -51,7 +66,7 @@ def _part(piece: bytes) -> Part:
     if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         raise DataError("multipart: parts are sent as they are, without a transfer encoding")
     kind, _, rest = headers.get("content-disposition", "").partition(";")
-    words = {(found[1] or found[3]).lower(): found[2] or found[4] or "" for found in _WORD.finditer(rest)}
-    if kind.strip().lower() != "form-data" or not words.get("name"):
+    parameters = {(match[1] or match[3]).lower(): match[2] or match[4] or "" for match in _PARAMETER.finditer(rest)}
+    if kind.strip().lower() != "form-data" or not parameters.get("name"):
         raise DataError("multipart: a part without a name")
-    return Part(words["name"], words.get("filename", ""), data)
+    return FormPart(parameters["name"], parameters.get("filename", ""), data)

@@ -1,4 +1,7 @@
-"""The API in words: what /openapi.json says of each route beyond its path, and /docs, which needs no network."""
+"""The description of the API: parameters, bodies and answers for /openapi.json, and the page /docs made from them.
+
+Written by hand: bodies are streamed and limited before they are parsed, so FastAPI sees neither them nor the query.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,25 @@ from typing import Any
 from serve.http.problems import MEDIA as PROBLEM
 from serve.http.query import CHOICES, MEDIA, RANGES
 
-ABOUT = """Depth in metres from one picture: `curl --data-binary @room.jpg localhost:8000/v1/depth > depth.png`.
+ABOUT = """Depth in metres from one image: `curl --data-binary @room.jpg localhost:8000/v1/depth > depth.png`.
 
-The answer has the pixels of the picture, turned as its EXIF orientation says. PNG has 16 bits: millimetres, 0 =
+The answer has the size of the image, rotated as its EXIF orientation says. PNG has 16 bits: millimetres, 0 =
 invalid, and 65535 is 65.535 m or farther; scale=256 reaches 256 m. NumPy arrays are metres along the optical axis."""
 
-_WORDS = {
-    "format": "of the answer; without it the Accept header chooses, and without that it is png",
-    "cmap": "colours of format=colour",
-    "size": "pixels of the answer: those of the picture, or those the network has seen",
-    "plane": "which map, of networks that give several",
+_DESCRIPTIONS = {
+    "format": "of the answer; default: by the Accept header, or png without one",
+    "cmap": "colour map of format=colour",
+    "size": "resolution of the answer: that of the image, or that of the network's input",
+    "plane": "which map, for networks that predict several",
     "scale": "steps per metre of the 16-bit PNG: 1000 are millimetres, 256 as KITTI, 5000 as TUM",
     "dtype": "of the numbers in npy and npz",
-    "vmin": "metres at the near end of the colours",
-    "vmax": "metres at the far end of the colours",
-    "fx": "focal length in pixels of the upright picture, for points",
-    "fy": "the same from top to bottom, if it differs",
-    "cx": "column of the optical axis; the middle by default",
-    "cy": "row of the optical axis; the middle by default",
-    "fov": "degrees from left to right, instead of fx; without both 60 are assumed, as X-Intrinsics says",
+    "vmin": "metres at the near end of the colour map",
+    "vmax": "metres at the far end of the colour map",
+    "fx": "horizontal focal length in pixels of the upright image, for point clouds",
+    "fy": "vertical focal length in pixels; default: fx",
+    "cx": "column of the principal point; default: the centre",
+    "cy": "row of the principal point; default: the centre",
+    "fov": "horizontal field of view in degrees, instead of fx; without both 60 is assumed, as X-Intrinsics states",
 }
 
 
@@ -39,7 +42,7 @@ def _parameter(name: str) -> dict[str, Any]:
             del schema["default"]
     else:
         schema = {"type": "number", "minimum": RANGES[name][0], "maximum": RANGES[name][1]}
-    return {"name": name, "in": "query", "required": False, "description": _WORDS[name], "schema": schema}
+    return {"name": name, "in": "query", "required": False, "description": _DESCRIPTIONS[name], "schema": schema}
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -69,17 +72,17 @@ _DOCUMENT = {
     },
     "required": ["type", "title", "status", "detail", "instance", "error"],
 }
-_SAID = {
-    400: "Not a picture, damaged, or a parameter that cannot be understood",
+_STATUS_TEXTS = {
+    400: "Not an image, damaged, or an unknown or malformed parameter",
     401: "No API key, or an unknown one",
     404: "No such model",
     406: "No format that Accept allows",
-    408: "The body came too slowly",
+    408: "The body arrived too slowly",
     413: "The body is too large",
-    415: "Content-Type or kind of file not taken",
-    422: "Understood, but out of bounds, or an input the model needs is missing",
+    415: "Content-Type or kind of file not supported",
+    422: "Well-formed, but out of range, or an input the model needs is missing",
     429: "The queue is full; see Retry-After",
-    500: "A fault of the server",
+    500: "Internal error",
     503: "No model is ready; see Retry-After",
     504: "The answer took too long",
 }
@@ -87,8 +90,8 @@ _HEADERS = {
     "X-Depth-Unit": "mm, m, or another as X-Depth-Scale",
     "X-Depth-Scale": "metres of one step",
     "X-Model": "name@version that answered",
-    "X-Model-Input-Size": "WIDTHxHEIGHT pixels the network saw",
-    "X-Intrinsics": "camera of the points: given, or assumed",
+    "X-Model-Input-Size": "WIDTHxHEIGHT pixels of the network's input",
+    "X-Intrinsics": "camera of the point cloud: given, or assumed",
     "Server-Timing": "milliseconds by stage",
 }
 
@@ -96,12 +99,12 @@ _HEADERS = {
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problem documents a route can answer with."""
     content = {PROBLEM: {"schema": _DOCUMENT}}
-    return {status: {"description": _SAID[status], "content": content} for status in statuses}
+    return {status: {"description": _STATUS_TEXTS[status], "content": content} for status in statuses}
 
 
-def _good(words: str, content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+def _success(description: str, content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()}
-    return {200: {"description": words, "content": content, "headers": headers}}
+    return {200: {"description": description, "content": content, "headers": headers}}
 
 
 def _body(content: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +112,10 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
 
 
 ESTIMATE: dict[str, Any] = {
-    "responses": {**_good("The depth of the picture", {media: _BINARY for media in MEDIA}), **problems(*_SAID)},
+    "responses": {
+        **_success("The depth of the image", {media: _BINARY for media in MEDIA}),
+        **problems(*_STATUS_TEXTS),
+    },
     "openapi_extra": {
         "parameters": [_parameter(name) for name in (*CHOICES, *RANGES)],
         "requestBody": _body(
@@ -122,8 +128,10 @@ ESTIMATE: dict[str, Any] = {
 }
 BATCH: dict[str, Any] = {
     "responses": {
-        **_good("A zip file: index.json, and a file for each picture that has an answer", {"application/zip": _BINARY}),
-        **problems(*(status for status in _SAID)),
+        **_success(
+            "A zip file: index.json, and a file for each image that has an answer", {"application/zip": _BINARY}
+        ),
+        **problems(*(status for status in _STATUS_TEXTS)),
     },
     "openapi_extra": {
         "parameters": [_parameter(name) for name in (*CHOICES, *RANGES)]
@@ -134,7 +142,7 @@ BATCH: dict[str, Any] = {
 
 
 def manual(tree: Mapping[str, Any]) -> str:
-    """An OpenAPI document -> a page to read, without a line of script."""
+    """An OpenAPI document -> an HTML page without scripts. FastAPI's own pages load theirs from other servers."""
     routes = [
         _route(method.upper(), path, route) for path, item in tree["paths"].items() for method, route in item.items()
     ]
@@ -156,29 +164,31 @@ td:first-child {{ font-family: ui-monospace, monospace; white-space: nowrap }}
 
 def _route(method: str, path: str, route: Mapping[str, Any]) -> str:
     body = route.get("requestBody", {}).get("content", {})
-    rows = [(entry["name"], _parameter_words(entry)) for entry in route.get("parameters", ())]
+    rows = [(entry["name"], _describe_parameter(entry)) for entry in route.get("parameters", ())]
     rows += [("body", " or ".join(body))] if body else []
-    rows += [(status, _answer_words(answer)) for status, answer in sorted(route["responses"].items())]
-    cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(words)}</td></tr>" for name, words in rows)
+    rows += [(status, _describe_answer(answer)) for status, answer in sorted(route["responses"].items())]
+    cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in rows)
     return f"<h2>{method} {escape(path)}</h2><p>{_text(route.get('description', ''))}</p><table>{cells}</table>"
 
 
-def _parameter_words(entry: Mapping[str, Any]) -> str:
+def _describe_parameter(entry: Mapping[str, Any]) -> str:
     schema = entry.get("schema", {})
-    ends = f"{schema['minimum']:g} to {schema['maximum']:g}" if "minimum" in schema else ""
-    return "; ".join(part for part in (", ".join(schema.get("enum", [])) or ends, entry.get("description", "")) if part)
+    range_ = f"{schema['minimum']:g} to {schema['maximum']:g}" if "minimum" in schema else ""
+    parts = (", ".join(schema.get("enum", [])) or range_, entry.get("description", ""))
+    return "; ".join(part for part in parts if part)
 
 
-def _answer_words(answer: Mapping[str, Any]) -> str:
+def _describe_answer(answer: Mapping[str, Any]) -> str:
     kinds = ", ".join(answer.get("content", {}))
     return f"{answer.get('description', '')}{f' ({kinds})' if kinds else ''}"
 
 
-def _text(words: str) -> str:
-    parts = escape(words).split("`")
-    return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+def _text(plain: str) -> str:
+    """Plain text with `code` -> HTML."""
+    parts = escape(plain).split("`")
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
 
 
 def pretty(tree: Mapping[str, Any]) -> bytes:
-    """Plain values -> JSON with a line end."""
+    """Plain values -> JSON with a line end, so that a shell's prompt follows on a line of its own."""
     return json.dumps(tree, allow_nan=False).encode() + b"\n"

@@ -1,6 +1,6 @@
-"""What is said to a client when there is no answer: problem documents (RFC 9457), with `error` beside `detail`.
+"""Errors as problem documents (RFC 9457), with `error` next to `detail`, where the Open Inference Protocol has it.
 
-`error` is where clients of the Open Inference Protocol look. A text names no file, no address and no exception.
+No text names a file, an address or an exception of the server.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from starlette.responses import Response
 
 from depthray.errors import DataError, DepthrayError, UsageError
 from depthray.imaging.photos import FormatError, SizeError
-from serve.backend import BackendError, Busy, NotReady, TimedOut, UnknownModel
+from serve.backend import BackendError, NotReady, Overloaded, TimedOut, UnknownModel
 
 MEDIA = "application/problem+json"
-RETRY = {"Retry-After": "1"}
+RETRY_HEADERS = {"Retry-After": "1"}
+INTERNAL_ERROR = "an internal error, which is in the server's log under the request's id"
+EXPECTED = (BackendError, DepthrayError, TimeoutError)  # from a backend; anything else is a bug
 
 
 class Problem(Exception):
-    """A request that gets no answer: the status, and what the client should know."""
+    """A request that cannot be answered: the status, and the reason for the client."""
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -46,25 +48,21 @@ def response(problem: Problem, *, request_id: str) -> Response:
     return Response(body, problem.status, problem.headers, media_type=MEDIA)
 
 
-def of_upload(error: DataError) -> Problem:
+def from_upload_error(error: DataError) -> Problem:
     """A body that cannot be decoded -> 415 of another kind of file, 422 of a wrong size, else 400."""
     status = 415 if isinstance(error, FormatError) else 422 if isinstance(error, SizeError) else 400
     return Problem(status, str(error))
 
 
-def of_network(error: BaseException) -> Problem:
-    """What a backend raised -> its problem; of a fault of ours nothing is told but that it happened."""
+def from_backend_error(error: BaseException) -> Problem:
+    """An exception of a backend -> its problem; internal errors are reported without details."""
     if isinstance(error, UnknownModel):
         return Problem(404, str(error))
-    if isinstance(error, Busy):
+    if isinstance(error, Overloaded):
         status = 503 if isinstance(error, NotReady) else 429
         return Problem(status, str(error), headers={"Retry-After": str(max(1, round(error.retry_after)))})
     if isinstance(error, TimedOut | TimeoutError):
-        return Problem(504, "the answer took too long; try again later or send a smaller picture")
+        return Problem(504, "the answer took too long; try again later or send a smaller image")
     if isinstance(error, UsageError | DataError):
         return Problem(422, str(error))
-    return Problem(500, FAULT)
-
-
-FAULT = "a fault of the server, which has been logged; the request id finds it"
-EXPECTED = (BackendError, DepthrayError, TimeoutError)
+    return Problem(500, INTERNAL_ERROR)

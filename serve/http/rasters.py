@@ -14,6 +14,7 @@ from serve.http.query import Options
 # Each row as its difference to the one above. OpenCV's default, the choice among all filters, takes twice as long for
 # maps and makes none of them smaller.
 _PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+
 ColourRange = tuple[float, float]  # the values at both ends of the colour map
 
 

@@ -1,7 +1,7 @@
-"""The HTTP API around a Backend: keys, limits, decoding, answers. Knows nothing of Ray.
+"""The HTTP API around a Backend: keys, limits, decoding, answers. Independent of Ray.
 
-The order matters: key, then words of the query, then the body by its limits, then its header, then its pixels. What is
-refused is refused before it costs anything.
+The order matters, so that a refusal costs little: the key, then the query, then the body within its limits, then the
+header of the image, and last its pixels.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from starlette.staticfiles import StaticFiles
 
 import depthray
 from depthray.errors import DataError
-from serve.backend import Answer, Backend, Broken, ModelCard
+from serve.backend import Backend, BackendAnswer, Broken, ModelCard
 from serve.http import auth, batch_route, body, codec, openapi, problems, query
-from serve.http.codec import Encoded, Picture
-from serve.http.middleware import Envelope, request_id
+from serve.http.codec import Encoded, InputImage
+from serve.http.middleware import RequestIdMiddleware, request_id
 from serve.http.problems import Problem
 from serve.http.query import Options
 from serve.settings import NAME, Settings
@@ -46,32 +46,32 @@ def create(
     settings: Settings,
     *,
     keys: auth.Keys | None = None,
-    name_ids: bool = False,
-    scrape: Callable[[], Awaitable[bytes]] | None = None,
+    send_id: bool = False,
+    metrics_page: Callable[[], Awaitable[bytes]] | None = None,
 ) -> FastAPI:
-    """The ASGI application of a backend. `name_ids`: see Envelope. `scrape` gives the page at /metrics."""
+    """The ASGI application of a backend. `send_id`: see RequestIdMiddleware. `metrics_page` answers /metrics."""
     api = _Api(backend, settings, auth.load(settings.keys_file) if keys is None else keys)
     app = FastAPI(
         title="depthray",
         version=depthray.__version__,
         description=openapi.ABOUT,
-        docs_url=None,
+        docs_url=None,  # FastAPI's pages load scripts from other servers; openapi.manual needs none
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Envelope, name_ids=name_ids)
+    app.add_middleware(RequestIdMiddleware, send_id=send_id)
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http)
     _add_routes(app, api)
     _add_pages(app, settings)
-    if scrape:
-        app.add_api_route("/metrics", api.metrics(scrape), include_in_schema=False)
+    if metrics_page:
+        app.add_api_route("/metrics", api.metrics(metrics_page), include_in_schema=False)
     return app
 
 
 def _add_routes(app: FastAPI, api: _Api) -> None:
-    def route(path: str, method: str, function: Callable[..., Any], **words: Any) -> None:
-        app.add_api_route(path, function, methods=[method], response_class=Response, **words)
+    def route(path: str, method: str, function: Callable[..., Any], **description: Any) -> None:
+        app.add_api_route(path, function, methods=[method], response_class=Response, **description)
 
     route("/v1/depth", "POST", api.depth, **openapi.ESTIMATE)
     route("/v1/models/{name}/depth", "POST", api.depth_of, **openapi.ESTIMATE)
@@ -102,35 +102,35 @@ async def _answer_problem(request: Request, problem: Exception) -> Response:
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
-    """What the router refuses: an unknown path (404), a wrong method (405)."""
+    """The problem of a request that Starlette's router refuses: an unknown path (404), a wrong method (405)."""
     assert isinstance(error, HTTPException)
-    detail = {404: "there is nothing at this address; see /docs", 405: "this address takes another method; see /docs"}
-    words = detail.get(error.status_code, "the request cannot be taken; see /docs")
-    return await _answer_problem(request, Problem(error.status_code, words, headers=error.headers))
+    details = {404: "there is nothing at this address; see /docs", 405: "this address takes another method; see /docs"}
+    detail = details.get(error.status_code, "the request is not understood; see /docs")
+    return await _answer_problem(request, Problem(error.status_code, detail, headers=error.headers))
 
 
-class _Done(NamedTuple):
-    """An answer, encoded, and how long each stage took."""
+class _EncodedAnswer(NamedTuple):
+    """An encoded answer with its headers."""
 
     encoded: Encoded
     headers: dict[str, str]
 
 
-class _Clock:
-    """Milliseconds by stage, for Server-Timing."""
+class _StageTimer:
+    """Milliseconds by stage, for the header Server-Timing."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
-        """A stage ends here."""
+    def finish(self, stage: str) -> None:
+        """End a stage, which began where the one before ended."""
         now = time.perf_counter()
         self.stages[stage] = (now - self._last) * 1000
         self._last = now
 
-    def header(self, answer: Answer) -> str:
-        """All stages; those of the backend in place of the time it took as a whole."""
+    def header(self, answer: BackendAnswer) -> str:
+        """All stages, and those that the backend reports."""
         inside = {stage: seconds * 1000 for stage, seconds in answer.timings.items()}
         stages = {**self.stages, **inside}
         return ", ".join(f"{stage};dur={value:.1f}" for stage, value in stages.items())
@@ -141,53 +141,50 @@ class _Api:
 
     def __init__(self, backend: Backend, settings: Settings, keys: auth.Keys) -> None:
         self._backend, self._settings, self._keys = backend, settings, keys
-        # Pictures decoded at a time: each may need several times its size in memory.
+        # Limits how many images are decoded at a time: each may need several times its size in memory.
         self._threads = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
 
     async def depth(self, request: Request) -> Response:
-        """Depth of one picture by the default model."""
+        """Depth of one image by the default model."""
         return await self._estimate(request, "")
 
     async def depth_of(self, request: Request, name: str) -> Response:
-        """Depth of one picture by a model: its name, or name@version."""
+        """Depth of one image by a model: its name, or name@version."""
         return await self._estimate(request, name)
 
     async def batch(self, request: Request) -> Response:
-        """Depth of several pictures at once; one that fails does not harm the others."""
-        pairs = self._admit(request)
-        model, rest = _model_of(pairs)
-        wanted = self._options(request, rest)
-        data = await body.body(request, self._settings.limits)
+        """Depth of several images at once; one that fails does not affect the others."""
+        pairs = self._check_query(request)
+        model, rest = _split_model(pairs)
+        options = self._options(request, rest)
+        data = await body.read_body(request, self._settings.limits)
         kind = request.headers.get("content-type", "")
         uploads = await self._decode(codec.read_batch, data, kind, self._settings.limits)
         deadline = time.monotonic() + self._settings.timeout_seconds
-        pictures = await self._in_thread(batch_route.read, uploads, self._settings.limits)
+        images = await self._in_thread(batch_route.read, uploads, self._settings.limits)
 
-        async def one(given: Picture | Problem) -> _Done:
-            if isinstance(given, Problem):
-                raise given
-            return await self._answer(given, model, wanted, deadline=deadline, clock=_Clock())
+        async def answer(image: InputImage | Problem) -> _EncodedAnswer:
+            if isinstance(image, Problem):
+                raise image
+            return await self._answer(image, model, options, deadline=deadline, timer=_StageTimer())
 
-        outcomes = await asyncio.gather(*(batch_route.settle(one(given)) for given in pictures))
+        outcomes = await asyncio.gather(*(batch_route.settle(answer(image)) for image in images))
         batch_route.refuse_if_all_failed(outcomes)
-        entries = [
-            batch_route.Entry(upload.name, *((done.encoded, done.headers) if isinstance(done, _Done) else (done, {})))
-            for upload, done in zip(uploads, outcomes, strict=True)
-        ]
+        entries = [_entry(upload.name, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
         packed = await self._in_thread(batch_route.pack, entries, request_id(request.scope))
         return Response(packed, media_type="application/zip")
 
     async def models(self, request: Request) -> Response:
-        """The models that answer, the default first, and what a request may hold."""
+        """The models that answer, the default first, and the limits of a request."""
         self._keys.check(request.headers)
-        cards = await self._ask(self._backend.models())
+        cards = await self._await_backend(self._backend.models())
         bounds = self._settings.limits.model_dump(mode="json")
         return _json({"models": [_card(card) for card in cards], "limits": bounds})
 
     async def model(self, request: Request, name: str) -> Response:
-        """What a client must know of a model to use it."""
+        """The card of one model: its inputs, maps, size and versions."""
         self._keys.check(request.headers)
-        for card in await self._ask(self._backend.models()):
+        for card in await self._await_backend(self._backend.models()):
             if name in (card.name, card.id, *(f"{card.name}@{version}" for version in card.versions)):
                 return _json(_card(card))
         raise Problem(404, "no such model; GET /v1/models lists them")
@@ -197,38 +194,38 @@ class _Api:
         return _json({"live": True})
 
     async def ready(self) -> Response:
-        """Whether a picture sent now would be answered."""
+        """Whether an image sent now would be answered."""
         try:
             ready = await self._backend.ready()
         except problems.EXPECTED:
             ready = False
         return _json({"ready": ready}, 200 if ready else 503)
 
-    def metrics(self, scrape: Callable[[], Awaitable[bytes]]) -> Callable[[Request], Awaitable[Response]]:
+    def metrics(self, page: Callable[[], Awaitable[bytes]]) -> Callable[[Request], Awaitable[Response]]:
         """The route of the page for Prometheus, which needs a key as the rest does."""
 
         async def metrics(request: Request) -> Response:
             self._keys.check(request.headers)
-            return Response(await scrape(), media_type="text/plain; version=0.0.4")
+            return Response(await page(), media_type="text/plain; version=0.0.4")
 
         return metrics
 
     async def _estimate(self, request: Request, model: str) -> Response:
-        clock = _Clock()
-        wanted = self._options(request, self._admit(request))
+        timer = _StageTimer()
+        options = self._options(request, self._check_query(request))
         if request.path_params:
             _check_name(model or "?")
-        data = await body.body(request, self._settings.limits)
+        data = await body.read_body(request, self._settings.limits)
         deadline = time.monotonic() + self._settings.timeout_seconds
-        clock.lap("upload")
+        timer.finish("upload")
         kind = request.headers.get("content-type", "")
-        given = await self._decode(codec.read, data, kind, self._settings.limits)
-        clock.lap("decode")
-        done = await self._answer(given, model, wanted, deadline=deadline, clock=clock)
-        return Response(done.encoded.data, headers=done.headers, media_type=done.encoded.media)
+        image = await self._decode(codec.read, data, kind, self._settings.limits)
+        timer.finish("decode")
+        answer = await self._answer(image, model, options, deadline=deadline, timer=timer)
+        return Response(answer.encoded.data, headers=answer.headers, media_type=answer.encoded.media)
 
-    def _admit(self, request: Request) -> list[tuple[str, str]]:
-        """The pairs of the query string of a request that has a key."""
+    def _check_query(self, request: Request) -> list[tuple[str, str]]:
+        """The pairs of the query string of a request whose key and length of query are accepted."""
         self._keys.check(request.headers)
         body.check_query(request, self._settings.limits)
         return request.query_params.multi_items()
@@ -236,41 +233,48 @@ class _Api:
     def _options(self, request: Request, pairs: list[tuple[str, str]]) -> Options:
         return query.parse(pairs, ", ".join(request.headers.getlist("accept")))
 
-    async def _answer(self, given: Picture, model: str, wanted: Options, *, deadline: float, clock: _Clock) -> _Done:
-        """A picture -> the answer to it, encoded."""
-        call = self._backend.predict(model, given.rgb, given.others, deadline, native=wanted.native)
-        answer = await self._ask(call, deadline=deadline)
-        if not all(np.isfinite(values).all() for values in answer.maps.values()):
-            raise problems.of_network(Broken("the network gave numbers that are none"))
-        clock.lap("network")
-        write = codec.write
+    async def _answer(
+        self, image: InputImage, model: str, options: Options, *, deadline: float, timer: _StageTimer
+    ) -> _EncodedAnswer:
+        """Predict an image, and encode the maps."""
+        call = self._backend.predict(model, image.rgb, image.others, deadline, native=options.native)
+        prediction = await self._await_backend(call, deadline=deadline)
+        if not all(np.isfinite(values).all() for values in prediction.maps.values()):
+            raise problems.from_backend_error(Broken("the network's output is not finite everywhere"))
+        timer.finish("network")
         points = self._settings.limits.points
-        encoded = await self._in_thread(lambda: write(answer.maps, given.rgb, wanted, points=points))
-        clock.lap("encode")
-        return _Done(encoded, _headers(encoded, answer) | {"Server-Timing": clock.header(answer)})
+        encoded = await self._in_thread(lambda: codec.write(prediction.maps, image.rgb, options, points=points))
+        timer.finish("encode")
+        return _EncodedAnswer(encoded, _headers(encoded, prediction) | {"Server-Timing": timer.header(prediction)})
 
-    async def _ask(self, call: Awaitable[T], *, deadline: float | None = None) -> T:
-        """What the backend answers, or the Problem of why it does not."""
+    async def _await_backend(self, call: Awaitable[T], *, deadline: float | None = None) -> T:
+        """The result of the backend, or the Problem of its exception."""
         remaining = self._settings.timeout_seconds if deadline is None else deadline - time.monotonic()
         try:
-            # The backend keeps to the deadline; this is for the case that it does not.
+            # The backend keeps to the deadline itself; this is for the case that it does not.
             async with asyncio.timeout(max(0.0, remaining) + 1.0):
                 return await call
         except problems.EXPECTED as error:
-            raise problems.of_network(error) from error
+            raise problems.from_backend_error(error) from error
 
     async def _decode(self, function: Callable[..., T], *arguments: Any) -> T:
         try:
             return await self._in_thread(function, *arguments)
         except DataError as error:
-            raise problems.of_upload(error) from None
+            raise problems.from_upload_error(error) from None
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Off the event loop, which has other requests to see to."""
+        """Run off the event loop, which serves other requests meanwhile."""
         return await anyio.to_thread.run_sync(lambda: function(*arguments), limiter=self._threads)
 
 
-def _model_of(pairs: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
+def _entry(name: str, outcome: _EncodedAnswer | Problem) -> batch_route.Entry:
+    if isinstance(outcome, Problem):
+        return batch_route.Entry(name, outcome, {})
+    return batch_route.Entry(name, outcome.encoded, outcome.headers)
+
+
+def _split_model(pairs: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
     """The pairs of a query -> the model it names, "" if none, and the other pairs."""
     names = [value for name, value in pairs if name == "model"]
     if len(names) > 1:
@@ -285,7 +289,7 @@ def _check_name(model: str) -> None:
         raise Problem(404, "no such model; GET /v1/models lists them")
 
 
-def _headers(encoded: Encoded, answer: Answer) -> dict[str, str]:
+def _headers(encoded: Encoded, answer: BackendAnswer) -> dict[str, str]:
     height, width = answer.input_size
     return {"X-Model": answer.model_id, "X-Model-Input-Size": f"{width}x{height}", **encoded.headers}
 

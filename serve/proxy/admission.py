@@ -1,4 +1,4 @@
-"""At Serve's proxy: no more requests at a time than are answered soon; the rest is told at once to come again.
+"""Admission control at Serve's proxy: a request that would have to wait too long gets 429 before anything is done.
 
 To refuse a request in the ingress costs a good part of answering it: its body goes from process to process first. Under
 five times the load that can be answered, refusing would take half of the machine.
@@ -8,59 +8,58 @@ from __future__ import annotations
 
 import os
 import time
-from uuid import uuid4
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http import problems
-from serve.http.gate import BUSY
+from serve.http.middleware import TOO_MANY_REQUESTS, on_body_received, request_id
 from serve.settings import Settings
 
+# From `depthray serve` to the proxies, which are other processes and know no settings.
 VARIABLE = "DEPTHRAY_SERVE_DOOR"
-WEIGHT = 0.1  # of the newest answer in what is known of the others
-SPARE = 2.0  # times the requests that make Serve start another replica are let in, while there may be more replicas
+SMOOTHING = 0.1  # weight of the newest answer in the estimate of the capacity
+# While replicas may be added, this many times the ongoing requests that make Serve start another one are admitted:
+# fewer, and Serve would never see the load.
+SCALE_UP_FACTOR = 2.0
 
 
-class Room:
-    """How many requests there is room for: as many as are answered within the time wanted, by Little's law."""
+class Capacity:
+    """How many requests are admitted: as many as are answered within the target time, by Little's law."""
 
     def __init__(self, *, seconds: float, least: int, most: int) -> None:
         self._seconds, self._least, self._most = seconds, min(least, most), most
-        self._known = float(most)
-        self.inside = 0
+        self._estimate = float(most)
+        self.ongoing = 0
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether another request would wait too long."""
-        return self.inside >= max(self._least, min(self._most, round(self._known)))
+        return self.ongoing >= max(self._least, min(self._most, round(self._estimate)))
 
-    def learn(self, inside: int, seconds: float) -> None:
-        """An answer took so long while so many were inside: at that rate, how many are answered in the time wanted?"""
-        fit = min(float(self._most), inside * self._seconds / max(seconds, 1e-6))
-        self._known += WEIGHT * (fit - self._known)
+    def update(self, ongoing: int, seconds: float) -> None:
+        """Learn from an answer that took so many seconds while so many requests were ongoing."""
+        # At that rate, as many as this are answered within the target time.
+        fit = min(float(self._most), ongoing * self._seconds / max(seconds, 1e-6))
+        self._estimate += SMOOTHING * (fit - self._estimate)
 
 
-class Door:
-    """ASGI middleware around Serve's proxy. What still arrives takes no place, so that slow senders keep nobody out."""
+class AdmissionControl:
+    """ASGI middleware around Serve's proxy. A body that still arrives does not count: slow senders block nobody."""
 
-    def __init__(self, app: ASGIApp, *, room: Room) -> None:
-        self._app, self._room = app, room
+    def __init__(self, app: ASGIApp, *, capacity: Capacity) -> None:
+        self._app, self._capacity = app, capacity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
-        if self._room.full:
+        if self._capacity.is_full:
             return await _refuse(scope, receive, send)
-        entered, among, status = 0.0, 0, 0
+        started, ongoing, status = 0.0, 0, 0
 
-        async def receive_on() -> Message:
-            nonlocal entered, among
-            message = await receive()
-            if not entered and message["type"] == "http.request" and not message.get("more_body"):
-                self._room.inside += 1
-                entered, among = time.monotonic(), self._room.inside
-            return message
+        def start() -> None:
+            nonlocal started, ongoing
+            self._capacity.ongoing += 1
+            started, ongoing = time.monotonic(), self._capacity.ongoing
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -69,31 +68,31 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, receive_on, send_on)
+            await self._app(scope, on_body_received(receive, start), send_on)
         finally:
-            self._room.inside -= entered > 0
-            if entered and status == 200:  # others say nothing about the time an answer takes
-                self._room.learn(among, time.monotonic() - entered)
+            self._capacity.ongoing -= started > 0
+            if started and status == 200:  # refusals and failures take no time, and would raise the estimate
+                self._capacity.update(ongoing, time.monotonic() - started)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    request_id = Headers(scope=scope).get("x-request-id") or uuid4().hex
-    response = problems.response(problems.Problem(429, BUSY, headers=problems.RETRY), request_id=request_id)
-    response.headers["X-Request-ID"] = request_id
+    problem = problems.Problem(429, TOO_MANY_REQUESTS, headers=problems.RETRY_HEADERS)
+    response = problems.response(problem, request_id=request_id(scope))
+    response.headers["X-Request-ID"] = request_id(scope)  # as the proxy itself would, had the request reached it
     await response(scope, receive, send)
 
 
-def told(settings: Settings) -> str:
-    """What a proxy finds in its environment, to have a door of these settings."""
-    model = settings.model_replicas
-    scales = model.max > model.min
-    least = int(SPARE * model.ongoing * model.max) if scales else 2 * model.max
+def encode_limits(settings: Settings) -> str:
+    """The limits of admission control as the value of the environment variable."""
+    replicas = settings.model_replicas
+    can_scale = replicas.max > replicas.min
+    least = int(SCALE_UP_FACTOR * replicas.ongoing * replicas.max) if can_scale else 2 * replicas.max
     return f"{settings.answer_seconds} {least} {settings.queued}"
 
 
-def heard() -> Room | None:
-    """The room that the environment speaks of."""
+def capacity_from_environment() -> Capacity | None:
+    """The capacity by the environment variable; None where Serve was started without admission control."""
     if VARIABLE not in os.environ:
         return None
     seconds, least, most = os.environ[VARIABLE].split()
-    return Room(seconds=float(seconds), least=int(least), most=int(most))
+    return Capacity(seconds=float(seconds), least=int(least), most=int(most))

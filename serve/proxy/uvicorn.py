@@ -1,8 +1,9 @@
-"""How much and how long a client may talk before its request begins: Serve's proxy reads heads without end otherwise.
+"""Limits of size and time on the headers of a request, of which Serve's proxy reads any number otherwise.
 
-A head that never ends would fill the memory of the proxy, and connections that never say anything its list of files,
-before any code of ours is asked. The proxy calls `bounded` when it starts, as `depthray serve` tells it by the variable
-RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy.uvicorn:bounded.
+Headers without end would fill the memory of the proxy, and connections that never send anything its table of open
+files, before any other limit applies. The proxy calls `limit_headers` when it starts, as `depthray serve` sets
+RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve.proxy.uvicorn:limit_headers. Behind a reverse proxy with limits of its
+own this is not needed.
 """
 
 from __future__ import annotations
@@ -15,63 +16,64 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.proxy import admission
 
-MOST = 64 * 2**10  # bytes of a head beyond which nothing more of it is read
-PATIENCE = 30.0  # seconds for a head to arrive, the first of a connection or one that has begun
+MAX_HEADER_BYTES = 64 * 2**10  # beyond which nothing more of them is read
+HEADER_TIMEOUT = 30.0  # seconds for headers to arrive, of the first request of a connection or of one that has begun
 
 
-def bounded() -> list[Middleware]:
-    """Have the server that is about to start read heads by these bounds, behind a door if one is asked for."""
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedProtocol.__name__}"
-    room = admission.heard()
-    return [Middleware(admission.Door, room=room)] if room else []
+def limit_headers() -> list[Middleware]:
+    """Have the server that is about to start limit headers. Returns admission control, if the environment has it."""
+    # Serve creates its uvicorn.Config itself and takes no protocol class, but resolves "auto" by this table.
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{HeaderLimitProtocol.__name__}"
+    capacity = admission.capacity_from_environment()
+    return [Middleware(admission.AdmissionControl, capacity=capacity)] if capacity else []
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection. Between requests uvicorn's own keep-alive counts the time."""
+class HeaderLimitProtocol(HttpToolsProtocol):
+    """One connection. Between requests uvicorn's own keep-alive timeout applies."""
 
-    _head = 0  # bytes received of a head that has not ended; -1 while there is none
-    _clock: asyncio.TimerHandle | None = None
+    _received = 0  # bytes of headers that have not ended; -1 while a body or nothing is expected
+    _timeout: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_head()
+        self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_clock()
+        self._cancel_timeout()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._head < 0:
-            self._expect_head()
+        if self._received < 0:
+            self._expect_headers()
 
     def on_headers_complete(self) -> None:
-        self._head = -1
-        self._stop_clock()
+        self._received = -1
+        self._cancel_timeout()
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._head >= 0 and not self.transport.is_closing():
-            self._head += len(data)
-            if self._head > MOST:
+        if self._received >= 0 and not self.transport.is_closing():
+            self._received += len(data)
+            if self._received > MAX_HEADER_BYTES:
                 self._refuse()
 
-    def _expect_head(self) -> None:
-        self._head = 0
-        self._clock = self.loop.call_later(PATIENCE, self._give_up)
+    def _expect_headers(self) -> None:
+        self._received = 0
+        self._timeout = self.loop.call_later(HEADER_TIMEOUT, self._close)
 
     def _refuse(self) -> None:
-        said = f"The head of the request is longer than {MOST} bytes.".encode()
+        text = f"The headers of the request are longer than {MAX_HEADER_BYTES} bytes.".encode()
         lines = ["HTTP/1.1 431 Request Header Fields Too Large", "content-type: text/plain; charset=utf-8"]
-        lines += [f"content-length: {len(said)}", "connection: close", "", ""]
-        self.transport.write("\r\n".join(lines).encode() + said)
+        lines += [f"content-length: {len(text)}", "connection: close", "", ""]
+        self.transport.write("\r\n".join(lines).encode() + text)
         self.transport.close()
 
-    def _give_up(self) -> None:
+    def _close(self) -> None:
         self.transport.close()
 
-    def _stop_clock(self) -> None:
-        if self._clock:
-            self._clock.cancel()
-            self._clock = None
+    def _cancel_timeout(self) -> None:
+        if self._timeout:
+            self._timeout.cancel()
+            self._timeout = None

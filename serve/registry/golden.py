@@ -1,7 +1,7 @@
-"""Golden images: what a network must still say after it was copied, loaded and compiled, before anybody hears it.
+"""Golden images: fixed inputs on which a network must predict the same after it was copied, loaded and compiled.
 
-Rendered rooms with all further inputs, so that each network can be asked. What a version said when it was promoted is
-kept beside it; a replica that loads it and says something else does not serve it.
+They are rendered rooms with all further inputs, so that they suit every network. The predictions at the time of the
+promotion are stored with a version; a replica whose predictions differ does not serve it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:  # torch takes seconds to import
 SEED = 20
 FRAMES = (0, 5, 10)  # three rooms, three poses
 GRID = 16  # pixels between two samples of sparse depth
-APART = 2.0  # factor between two versions' typical depths beyond which one of them is not to be trusted
-FLATTEST = 1e-6  # relative spread of a depth map that is more than a constant
+MAX_FACTOR = 2.0  # between the typical depths of two versions; beyond it one of them is probably wrong
+MIN_SPREAD = 1e-6  # relative standard deviation of a depth map; below it the map is a constant
 
 Maps = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two networks are apart on the golden images."""
+    """How much two networks differ on the golden images."""
 
     typical: float  # median over pixels of the factor between them, at least 1
     relative: float  # 99th percentile of the relative difference; of a mask of the difference
 
 
 def samples(inputs: Sequence[str], size: tuple[int, int]) -> list[Sample]:
-    """The golden images with further inputs, at the (H,W) pixels the network sees."""
+    """The golden images with further inputs, at (H,W) pixels of the network's input."""
     return [_sample(frame, inputs, size) for frame in FRAMES]
 
 
@@ -51,41 +51,41 @@ def _sample(frame: int, inputs: Sequence[str], size: tuple[int, int]) -> Sample:
 
 
 def answers(predictor: Predictor) -> list[Maps]:
-    """What a network says of the golden images; CheckpointError where it is no depth or mask at all."""
+    """The predictions of a network for the golden images; CheckpointError if one is no valid depth or mask."""
     data = predictor.recipe.data
-    found = [predictor.run([sample])[0] for sample in samples(data.inputs, data.size)]
-    for maps in found:
+    predictions = [predictor.run([sample])[0] for sample in samples(data.inputs, data.size)]
+    for maps in predictions:
         for key, values in maps.items():
             if fault := fault_of(key, values):
                 raise CheckpointError(f"on a golden image the network's {key} is {fault}")
-    return found
+    return predictions
 
 
 def fault_of(key: str, values: NDArray[np.float32]) -> str:
-    """(H,W) -> why this is no depth or mask; empty where nothing speaks against it."""
+    """(H,W) prediction -> why it is no valid depth or mask; empty if it may be one."""
     if not np.isfinite(values).all():
         return "not a number everywhere"
     if key == "mask":
         return "" if values.min() >= 0 and values.max() <= 1 else "no probability"
     if values.min() < 0 or values.max() <= 0:
         return "not positive"
-    return "the same everywhere" if values.std() <= FLATTEST * values.mean() else ""
+    return "the same everywhere" if values.std() <= MIN_SPREAD * values.mean() else ""
 
 
-def difference(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> Difference:
-    """Answers of two networks to the golden images, resized where they differ in size -> how far they are apart."""
+def difference(predicted: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> Difference:
+    """Predictions of two networks for the golden images, resized if they differ in size -> how much they differ."""
     typical, relative = [1.0], [0.0]
-    for ours, theirs in zip(found, wanted, strict=True):
+    for ours, theirs in zip(predicted, expected, strict=True):
         for key in ours.keys() & theirs.keys():
-            a, b = _matched(ours[key], theirs[key])
+            a, b = _match_sizes(ours[key], theirs[key])
             if key == "depth":
                 typical.append(float(np.exp(np.median(np.abs(np.log(a.clip(1e-3) / b.clip(1e-3)))))))
             scale = np.maximum(b, 1e-3) if key == "depth" else 1.0
             relative.append(float(np.percentile(np.abs(a - b) / scale, 99)))
-    return Difference(float(np.max(typical)), float(np.max(relative)))  # NaN stays NaN
+    return Difference(float(np.max(typical)), float(np.max(relative)))  # unlike max(), NumPy's keeps a NaN
 
 
-def _matched(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _match_sizes(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     import cv2
 
     if a.shape != b.shape:

@@ -1,6 +1,6 @@
-"""A checkpoint becomes what is served, once it is shown to be good: copied, verified, loaded, asked, compared.
+"""Promotion: a checkpoint is copied, verified, loaded, run on golden images and compared, and only then served.
 
-Whatever goes wrong on the way leaves what is served as it is.
+A failure at any step changes nothing of what is served.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from serve.registry.store import Pointer, Store
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of it."""
+    """The result of a promotion."""
 
     name: str
     pointer: Pointer
-    typical: float | None  # factor between this and the version before on golden images; None: there was none
+    typical: (
+        float | None
+    )  # factor between the depths of this and the version before on golden images; None: there was none
 
 
 def promote(store: Store, name: str, path: Path, *, device: str | None = None, force: bool = False) -> Promotion:
-    """Serve a checkpoint, or a run's best, under a name. `force` allows one far from the version before.
+    """Serve a checkpoint, or a run's best, under a name. `force` allows depths far from those of the version before.
 
-    Raises CheckpointError for one that is missing, damaged, of other weights than its recipe's, or says no depth.
+    Raises CheckpointError if it is missing or damaged, its weights do not fit its recipe, or its depth is invalid.
     """
-
-    found = locate.resolve(path)
-    version = store.add(name, found)
+    version = store.add(name, locate.resolve(path))
     try:
-        typical = _examine(store, name, version, device=device, force=force)
+        typical = _check_on_golden_images(store, name, version, device=device, force=force)
     except Exception:
         store.remove(name, version)
         raise
     return Promotion(name, store.point(name, version), typical)
 
 
-def _examine(store: Store, name: str, version: str, *, device: str | None, force: bool) -> float | None:
-    """Load a version and ask it; its answers are kept. Returns the factor between it and the one served."""
+def _check_on_golden_images(store: Store, name: str, version: str, *, device: str | None, force: bool) -> float | None:
+    """Load a version and store its predictions. Returns the factor between its depths and those of the one served."""
     from depthray.predict import load
 
     answers = golden.answers(load(store.path(name, version), device=device))
-    before = _said_before(store, name, version)
+    before = _served_answers(store, name, version)
     typical = golden.difference(answers, before).typical if before else None
-    if typical is not None and not typical <= golden.APART and not force:
+    if typical is not None and not typical <= golden.MAX_FACTOR and not force:
         raise CheckpointError(
             f"on golden images this network's depths are {typical:.1f} times apart from those of the version that "
-            f"is served (at most {golden.APART:g}); look at both with depthray predict, or give --force"
+            f"is served (at most {golden.MAX_FACTOR:g}); compare both with depthray predict, or give --force"
         )
     store.keep_golden(name, version, answers)
     return typical
 
 
-def _said_before(store: Store, name: str, version: str) -> list[golden.Maps]:
-    """What the version served says; nothing where there is none or where it is broken, which promotion mends."""
+def _served_answers(store: Store, name: str, version: str) -> list[golden.Maps]:
+    """The stored predictions of the current version; empty if there is none, or if it is damaged, to be replaced."""
     try:
         current = store.pointer(name).current
         return [] if current == version else store.golden(name, current)

@@ -1,11 +1,11 @@
-"""Models by name on disk, each in versions; which one is served is one small file, replaced at once.
+"""The model registry: a folder of models by name, each in versions, with one small file that names the current one.
 
-    STORE/default                      name of the model that answers without one
+    STORE/default                      name of the model for requests that name none
     STORE/NAME/current.json            {"current": VERSION, "previous": VERSION or ""}
-    STORE/NAME/versions/VERSION/       a checkpoint, copied whole; VERSION begins the SHA-256 of its manifest.json
-    STORE/NAME/golden/VERSION.npz      what it said of the golden images when it was promoted
+    STORE/NAME/versions/VERSION/       a copy of a checkpoint; VERSION: first digits of its manifest.json's SHA-256
+    STORE/NAME/golden/VERSION.npz      its predictions for the golden images when it was promoted
 
-Replicas look at `current.json` again and again; nothing else tells them. On several hosts the folder is a shared one.
+Replicas poll `current.json` and are not notified otherwise. With several hosts the folder is on shared storage.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ import numpy as np
 from depthray.checkpoints import load, manifest
 from depthray.errors import CheckpointError, UsageError, did_you_mean
 from depthray.storage import local
+from depthray.storage.os_errors import translate_os_errors
 from serve.backend import ModelCard
 from serve.settings import NAME
 
 DIGITS = 12
-QUIET = 600.0  # seconds after which no replica still loads or holds a version that is not served any more
+UNUSED_AFTER = 600.0  # seconds after which no replica still loads or uses a version that is not served any more
 _NAME, _VERSION = re.compile(NAME), re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 
 _SCORES = ("abs_rel", "rmse", "mae", "silog", "delta1", "delta2", "delta3", "iou", "dice", "boundary_f1")
@@ -41,31 +42,31 @@ _SCORES = ("abs_rel", "rmse", "mae", "silog", "delta1", "delta2", "delta3", "iou
 
 @dataclass(frozen=True)
 class Pointer:
-    """Which version of a model is served, and which was before."""
+    """The current version of a model, and the one before."""
 
     current: str
     previous: str = ""
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """Those that answer, newest first."""
+        """The versions that are served, newest first."""
         return (self.current, self.previous) if self.previous else (self.current,)
 
 
 class Store:
-    """A folder of models. Methods that change it wait for each other, also between processes."""
+    """A folder of models. Methods that change it hold a lock, between processes too."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def names(self) -> list[str]:
         """The models there are, the default first."""
-        found = sorted(path.parent.name for path in self.root.glob("*/current.json"))
+        names = sorted(path.parent.name for path in self.root.glob("*/current.json"))
         default = self._default()
-        return sorted(found, key=lambda name: (name != default, name))
+        return sorted(names, key=lambda name: (name != default, name))
 
     def pointer(self, name: str) -> Pointer:
-        """Which versions of a model are served. CheckpointError where there is no such model."""
+        """The served versions of a model. CheckpointError if there is no such model."""
         where = self._folder(name) / "current.json"
         try:
             return _parse(where.read_bytes())
@@ -81,25 +82,24 @@ class Store:
         return self._folder(name) / "versions" / version
 
     def verified(self, name: str, version: str) -> Path:
-        """The checkpoint folder of a version, which is what its name says; loading it verifies the rest."""
+        """The checkpoint folder of a version, whose manifest is verified here and the other files on loading."""
         path = self.path(name, version)
         manifest.read(path)
         if _version(path) != version:
-            raise CheckpointError(f"{path}: altered since it was put there; promote the checkpoint again")
+            raise CheckpointError(f"{path}: altered since it was stored; promote the checkpoint again")
         return path
 
     def versions(self, name: str) -> list[str]:
-        """All versions kept of a model, the newest first."""
+        """All stored versions of a model, the newest first."""
         paths = (self._folder(name) / "versions").glob("[!.]*")
         return [path.name for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
 
     def card(self, name: str, version: str = "") -> ModelCard:
-        """What a client must know of a version, by default the current one."""
-
+        """The card of a version, by default of the current one."""
         pointer = self.pointer(name)
         version = version or pointer.current
         path = self.path(name, version)
-        recipe = load.recipe_of(path)
+        recipe = load.read_recipe(path)
         data = recipe.data
         return ModelCard(
             name,
@@ -118,27 +118,27 @@ class Store:
         )
 
     def add(self, name: str, checkpoint: Path) -> str:
-        """Copy a checkpoint in, verified before and after; returns its version. Nothing is served by that yet."""
+        """Copy a checkpoint into the store, verified before and after; returns its version, which is not served yet."""
         manifest.verify(checkpoint)
         version = _version(checkpoint)
-        place = self.path(name, version)
-        with self._changing(name):
-            if _intact(place, version):
-                os.utime(place)
+        path = self.path(name, version)
+        with self._lock(name):
+            if _is_intact(path, version):
+                os.utime(path)  # prune keeps what was added just now
                 return version
-            copy = place.with_name(f"{local.UNFINISHED}{uuid4().hex}")
+            copy = path.with_name(f"{local.UNFINISHED}{uuid4().hex}")
             try:
                 shutil.copytree(checkpoint, copy)
                 manifest.verify(copy)
-                shutil.rmtree(place, ignore_errors=True)  # a damaged one of the same name
-                os.rename(copy, place)
+                shutil.rmtree(path, ignore_errors=True)  # a damaged copy of this version
+                os.rename(copy, path)
             finally:
                 shutil.rmtree(copy, ignore_errors=True)
         return version
 
     def remove(self, name: str, version: str) -> None:
-        """Delete a version that is not served; one that is stays."""
-        with self._changing(name):
+        """Delete a version, unless it is served."""
+        with self._lock(name):
             if version not in self._served(name):
                 shutil.rmtree(self.path(name, version), ignore_errors=True)
                 self._golden(name, version).unlink(missing_ok=True)
@@ -146,63 +146,63 @@ class Store:
     def prune(self, name: str, keep: int) -> list[str]:
         """Delete all but the versions that are served, the `keep` newest, and those served or added just now.
 
-        A replica may be loading one of the last kind, or still hold it. Returns the versions deleted.
+        A replica may be loading one of the last kind, or still use it. Returns the deleted versions.
         """
-        with self._changing(name):
+        with self._lock(name):
             served = self._served(name)
             if not served:
-                return []  # none yet, or unknown which
+                return []  # none yet, or the pointer is damaged: then nothing is known to be unused
             old = [version for version in self.versions(name)[keep:] if version not in served]
-            gone = [version for version in old if time.time() - self.path(name, version).stat().st_mtime > QUIET]
-            for left in (self._folder(name) / "versions").glob(f"{local.UNFINISHED}*"):  # by one that was killed
+            unused = [version for version in old if self._age(name, version) > UNUSED_AFTER]
+            for left in (self._folder(name) / "versions").glob(f"{local.UNFINISHED}*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            for version in gone:
-                away = self.path(name, version).with_name(f"{local.UNFINISHED}{uuid4().hex}")
-                os.rename(self.path(name, version), away)  # nobody finds half of it
-                shutil.rmtree(away, ignore_errors=True)
+            for version in unused:
+                doomed = self.path(name, version).with_name(f"{local.UNFINISHED}{uuid4().hex}")
+                os.rename(self.path(name, version), doomed)  # at once, so that nobody reads half of a version
+                shutil.rmtree(doomed, ignore_errors=True)
                 self._golden(name, version).unlink(missing_ok=True)
-            return gone
+            return unused
 
     def keep_golden(self, name: str, version: str, answers: Sequence[dict[str, Any]]) -> None:
-        """Remember what a version says of the golden images."""
-        arrays = {f"{place}-{key}": values for place, maps in enumerate(answers) for key, values in maps.items()}
-        place = self._golden(name, version)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")
+        """Store the predictions of a version for the golden images."""
+        arrays = {f"{index}-{key}": values for index, maps in enumerate(answers) for key, values in maps.items()}
+        path = self._golden(name, version)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")
         np.savez(temporary, **arrays)
-        os.replace(temporary, place)
+        os.replace(temporary, path)
 
     def golden(self, name: str, version: str) -> list[dict[str, Any]]:
-        """What a version said of the golden images when it was promoted."""
+        """The predictions of a version for the golden images when it was promoted."""
         try:
             with np.load(self._golden(name, version), allow_pickle=False) as arrays:
                 answers: dict[int, dict[str, Any]] = {}
                 for key in arrays.files:
-                    place, _, target = key.partition("-")
-                    answers.setdefault(int(place), {})[target] = arrays[key]
+                    index, _, target = key.partition("-")
+                    answers.setdefault(int(index), {})[target] = arrays[key]
         except (OSError, ValueError, EOFError) as error:
             raise CheckpointError(f"{name}@{version}: its golden answers cannot be read ({error})") from None
-        return [answers[place] for place in sorted(answers)]
+        return [answers[index] for index in sorted(answers)]
 
     def point(self, name: str, version: str) -> Pointer:
-        """Serve a version from now on; the one before is kept for `rollback`."""
-        with self._changing(name):
+        """Make a version the current one; the one before stays available, and for `rollback`."""
+        with self._lock(name):
             served = self._served(name)
             if version in served[:1]:
                 return self.pointer(name)
             return self._write(name, Pointer(version, served[0] if served else ""))
 
     def rollback(self, name: str) -> Pointer:
-        """Serve the version before; called twice, the later one again."""
-        with self._changing(name):
+        """Swap the current version and the one before."""
+        with self._lock(name):
             pointer = self.pointer(name)
             if not pointer.previous:
                 raise UsageError(f"'{name}' has no version before {pointer.current} to go back to")
             return self._write(name, Pointer(pointer.previous, pointer.current))
 
     def make_default(self, name: str) -> None:
-        """Let a model answer where no name is given."""
-        self.pointer(name)
+        """Make a model the one for requests that name none."""
+        self.pointer(name)  # raises if there is no such model
         local.replace(self.root / "default", f"{name}\n".encode())
 
     def _default(self) -> str:
@@ -214,19 +214,23 @@ class Store:
     def _served(self, name: str) -> tuple[str, ...]:
         try:
             return self.pointer(name).versions
-        except CheckpointError:  # none yet, or damaged, which pointing anew mends
+        except CheckpointError:  # none yet, or damaged: the next `point` writes it anew
             return ()
 
     def _folder(self, name: str) -> Path:
         if not _NAME.fullmatch(name):
-            raise UsageError(f"'{name[:80]}' is no name of a model; use a-z, 0-9, dot, dash, underline, at most 64")
+            raise UsageError(f"'{name[:80]}' is not a model's name; use a-z, 0-9, dot, dash, underline, at most 64")
         return self.root / name
 
     def _golden(self, name: str, version: str) -> Path:
         return self._folder(name) / "golden" / f"{version}.npz"
 
+    def _age(self, name: str, version: str) -> float:
+        """Seconds since a version was last served or added."""
+        return time.time() - self.path(name, version).stat().st_mtime
+
     def _write(self, name: str, pointer: Pointer) -> Pointer:
-        for version in {*self._served(name), *pointer.versions}:  # served just now, see prune
+        for version in {*self._served(name), *pointer.versions}:  # so that prune keeps what was served just now
             with suppress(OSError):
                 os.utime(self.path(name, version))
         local.replace(self._folder(name) / "current.json", json.dumps(asdict(pointer)).encode() + b"\n")
@@ -235,22 +239,21 @@ class Store:
         return pointer
 
     @contextmanager
-    def _changing(self, name: str) -> Iterator[None]:
+    def _lock(self, name: str) -> Iterator[None]:
         folder = self._folder(name) / "versions"
-        try:
+        advice = "choose another --store"
+        with translate_os_errors(self.root, to=CheckpointError, doing="be written", advice=advice):
             folder.mkdir(parents=True, exist_ok=True)
             with (self.root / ".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
-        except OSError as error:
-            raise CheckpointError(f"{self.root}: cannot be written: {error.strerror}; choose another --store") from None
 
 
 def _version(path: Path) -> str:
     return sha256((path / manifest.NAME).read_bytes()).hexdigest()[:DIGITS]
 
 
-def _intact(path: Path, version: str) -> bool:
+def _is_intact(path: Path, version: str) -> bool:
     try:
         manifest.verify(path)
     except CheckpointError:
@@ -260,7 +263,7 @@ def _intact(path: Path, version: str) -> bool:
 
 def _parse(data: bytes) -> Pointer:
     pointer = Pointer(**json.loads(data))
-    if not all(_VERSION.fullmatch(version) for version in pointer.versions):
+    if not all(_VERSION.fullmatch(version) for version in pointer.versions):  # it becomes a path
         raise ValueError("version")
     return pointer
 

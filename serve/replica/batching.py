@@ -1,8 +1,8 @@
-"""Requests of one kind share a forward pass. Full batches under load, no waiting without: a pass takes what is there.
+"""Dynamic batching: requests of one kind share a forward pass. Full batches under load, and no waiting without load.
 
-Several passes may run side by side, each in a thread; what waits is shared out among those that are free.
+Several passes may run concurrently, each in a thread; the queue is divided among those that are idle.
 
-Ray's own `serve.http.batch_route` closes batches before a pass is free to run them and so makes small ones.
+Ray's own `serve.batch` closes batches before a pass is free to run them, and so makes small ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Late(Exception):
-    """The deadline passed while the item waited."""
+class DeadlinePassed(Exception):
+    """The deadline passed while the item was in the queue."""
 
 
 class OutOfMemory(Exception):
@@ -29,7 +29,7 @@ class OutOfMemory(Exception):
 
 
 @dataclass
-class _Waiting(Generic[Item]):
+class _QueuedItem(Generic[Item]):
     """An item in the queue."""
 
     kind: Hashable
@@ -40,8 +40,8 @@ class _Waiting(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class Timed(Generic[Result]):
-    """A result and the seconds it took."""
+class TimedResult(Generic[Result]):
+    """A result, the seconds it took, and the size of its batch."""
 
     result: Result
     queue: float
@@ -49,10 +49,11 @@ class Timed(Generic[Result]):
     batch: int
 
 
-class Batches(Generic[Item, Result]):
+class DynamicBatcher(Generic[Item, Result]):
     """Gathers items of equal kind for `run(kind, items) -> results`, which computes in one of `passes` threads.
 
-    `memory` are the exceptions that mean too little memory: the batch is then computed in halves.
+    A first item waits up to `wait_timeout` seconds for others. `memory` are the exceptions that mean too little memory:
+    the batch is then computed in halves.
     """
 
     def __init__(
@@ -61,107 +62,110 @@ class Batches(Generic[Item, Result]):
         *,
         most: int,
         passes: int = 1,
-        linger: float = 0.0,
+        wait_timeout: float = 0.0,
         memory: tuple[type[Exception], ...] = (),
     ) -> None:
-        self.most, self.passes, self.linger = most, passes, linger
+        self.most, self.passes, self.wait_timeout = most, passes, wait_timeout
         self._run = run
         self._memory: tuple[type[Exception], ...] = (*memory, MemoryError)
-        self._queue: deque[_Waiting[Item]] = deque()
+        self._queue: deque[_QueuedItem[Item]] = deque()
         self._threads = ThreadPoolExecutor(passes, thread_name_prefix="depthray-model")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._running: list[float] = []  # when the passes under way began
+        self._running: list[float] = []  # when the ongoing passes started
 
-    async def __call__(self, kind: Hashable, item: Item, *, deadline: float) -> Timed[Result]:
-        """The result of one item; its own exception if it fails, Late if its turn comes after the deadline."""
+    async def __call__(self, kind: Hashable, item: Item, *, deadline: float) -> TimedResult[Result]:
+        """The result of one item, or its exception; DeadlinePassed if it is still in the queue at the deadline."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(kind, item, deadline, loop.create_future())
-        self._queue.append(waiting)
-        if sum(not task.done() for task in self._tasks) < self.passes:  # one that is done took its last look before
+        queued = _QueuedItem(kind, item, deadline, loop.create_future())
+        self._queue.append(queued)
+        # A task that is done but not discarded yet has found the queue empty, and will not see this item.
+        if sum(not task.done() for task in self._tasks) < self.passes:
             task = loop.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        timed: Timed[Result] = await waiting.future
+        timed: TimedResult[Result] = await queued.future
         return timed
 
     @property
     def busy_since(self) -> float | None:
-        """When the longest of the passes under way began; None while there is none."""
+        """When the longest of the ongoing passes started; None without any."""
         return min(self._running, default=None)
 
     @property
-    def alone(self) -> bool:
-        """Whether no more than one pass has anything to do."""
+    def has_one_pass(self) -> bool:
+        """Whether there is work for no more than one pass."""
         return len(self._running) < 2 and not self._queue
 
-    async def aside(self, work: Callable[[], Any]) -> Any:
-        """Compute something else between two batches."""
+    async def run_in_thread(self, work: Callable[[], Any]) -> Any:
+        """Compute in one of the threads of the passes, so between two of them."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
-        """End the threads after the batches under way."""
+        """End the threads after their current batches."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _drain(self) -> None:
-        """Compute until nobody waits."""
+        """Compute batches until the queue is empty."""
         while self._queue:
-            if self.linger and len(self._queue) < self.most:
-                await asyncio.sleep(self.linger)
-            batch = self._take()
+            if self.wait_timeout and len(self._queue) < self.most:
+                await asyncio.sleep(self.wait_timeout)
+            batch = self._take_batch()
             if not batch:
                 continue
             started = time.monotonic()
             self._running.append(started)
             try:
-                outcomes = await self.aside(partial(self._compute, batch[0].kind, [each.item for each in batch]))
-            except Exception as error:  # of the thread itself; nobody may be left waiting
+                compute = partial(self._compute, batch[0].kind, [queued.item for queued in batch])
+                outcomes = await self.run_in_thread(compute)
+            except Exception as error:  # of the thread itself; no caller may wait for ever
                 outcomes = [error] * len(batch)
             finally:
                 self._running.remove(started)
-            self._hand_out(batch, outcomes, started)
+            self._deliver(batch, outcomes, started)
 
-    def _take(self) -> list[_Waiting[Item]]:
-        """The oldest item and others of its kind, in their order; those given up or late are dropped."""
+    def _take_batch(self) -> list[_QueuedItem[Item]]:
+        """The oldest item and others of its kind, in their order; cancelled and late ones are dropped."""
         now, most = time.monotonic(), self._share()
-        batch: list[_Waiting[Item]] = []
-        others: deque[_Waiting[Item]] = deque()
-        for waiting in self._queue:
-            if waiting.future.done():
+        batch: list[_QueuedItem[Item]] = []
+        others: deque[_QueuedItem[Item]] = deque()
+        for queued in self._queue:
+            if queued.future.done():
                 continue
-            if waiting.deadline <= now:
-                waiting.future.set_exception(Late())
-            elif len(batch) < most and (not batch or waiting.kind == batch[0].kind):
-                batch.append(waiting)
+            if queued.deadline <= now:
+                queued.future.set_exception(DeadlinePassed())
+            elif len(batch) < most and (not batch or queued.kind == batch[0].kind):
+                batch.append(queued)
             else:
-                others.append(waiting)
+                others.append(queued)
         self._queue = others
         return batch
 
     def _share(self) -> int:
-        """Items for one pass: as many as fit, or an equal part where others are free to take the rest."""
-        free = self.passes - len(self._running)
-        return min(self.most, -(-len(self._queue) // max(1, free)))
+        """Items for one pass: as many as fit, or an equal share where other passes are idle and take the rest."""
+        idle = self.passes - len(self._running)
+        return min(self.most, -(-len(self._queue) // max(1, idle)))
 
-    def _hand_out(self, batch: list[_Waiting[Item]], outcomes: Sequence[Result | Exception], started: float) -> None:
+    def _deliver(self, batch: list[_QueuedItem[Item]], outcomes: Sequence[Result | Exception], started: float) -> None:
         seconds = time.monotonic() - started
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if waiting.future.done():
+        for queued, outcome in zip(batch, outcomes, strict=True):
+            if queued.future.done():  # cancelled meanwhile
                 continue
             if isinstance(outcome, Exception):
-                waiting.future.set_exception(outcome)
+                queued.future.set_exception(outcome)
             else:
-                waiting.future.set_result(Timed(outcome, started - waiting.since, seconds, len(batch)))
+                queued.future.set_result(TimedResult(outcome, started - queued.since, seconds, len(batch)))
 
     def _compute(self, kind: Any, items: Sequence[Item]) -> list[Result | Exception]:
-        """Results of all; where one fails the others are computed without it, where memory fails in halves."""
+        """The results of a batch. If one item fails the others are computed one by one, if memory fails in halves."""
         try:
             return list(self._run(kind, items))
         except self._memory as error:
             if len(items) == 1:
                 return [OutOfMemory(str(error))]
-            middle = len(items) // 2
+            half = len(items) // 2
         except Exception as error:
             if len(items) == 1:
                 return [error]
             return [outcome for item in items for outcome in self._compute(kind, [item])]
-        return [*self._compute(kind, items[:middle]), *self._compute(kind, items[middle:])]
+        # After the except clause, whose exception would keep the tensors of the failed batch alive.
+        return [*self._compute(kind, items[:half]), *self._compute(kind, items[half:])]

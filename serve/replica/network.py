@@ -1,4 +1,4 @@
-"""A network that is served: loaded, warm, and held against what it said when it was promoted."""
+"""A served network: loaded, warmed up, and compared with its answers at the time of its promotion."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from depthray.errors import CheckpointError
 from serve.registry import golden
-from serve.settings import Model
+from serve.settings import ModelSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds to import
     from depthray.batch import Sample
     from depthray.predict import Predictor
 
 
 class Network:
-    """A loaded version: warm, and found to say what it said when it was promoted."""
+    """A loaded version, warmed up for the sizes of batches that it will get."""
 
-    def __init__(self, predictor: Predictor, settings: Model) -> None:
+    def __init__(self, predictor: Predictor, settings: ModelSettings) -> None:
         from depthray.training.precision import Precision
 
         self.predictor = predictor
         self._precision = Precision.of(settings.precision, predictor.device)
-        self._compiled = settings.compile
+        self._is_compiled = settings.compile
         if settings.compile:
             import torch
 
@@ -32,36 +32,38 @@ class Network:
         if predictor.device.type == "cpu" and settings.precision == "fp32" and not settings.compile:
             from serve.replica import cpu_fusion
 
-            cpu_fusion.pack(predictor.model, lambda: self.run([self._golden[0]] * settings.max_batch))
-        self._warm(settings.max_batch)
+            cpu_fusion.fuse(predictor.model, lambda: self.run([self._golden[0]] * settings.max_batch))
+        self._warm_up(settings.max_batch)
 
     def run(self, samples: Sequence[Sample]) -> list[golden.Maps]:
-        """Prepared samples of one size -> of each the maps (h,w), in one pass."""
-        padded = [*samples, *[samples[-1]] * (_power(len(samples)) - len(samples))] if self._compiled else samples
+        """Prepared samples of one size -> the maps (h,w) of each, in one pass."""
+        # A compiled network is compiled again for each new batch size: powers of two keep their number small.
+        padding = [samples[-1]] * (_next_power(len(samples)) - len(samples)) if self._is_compiled else []
         with self._precision.autocast():
-            return self.predictor.run(padded)[: len(samples)]
+            return self.predictor.run([*samples, *padding])[: len(samples)]
 
-    def compare(self, wanted: Sequence[Mapping[str, Any]], most: float) -> None:
-        """CheckpointError if the golden images look otherwise than when this version was promoted."""
-        found = golden.difference([self.run([sample])[0] for sample in self._golden], wanted).relative
-        if not found <= most:
-            raise CheckpointError(f"its depth of golden images is off by {found:.1%} (model.deviation={most:.1%})")
+    def compare(self, expected: Sequence[Mapping[str, Any]], most: float) -> None:
+        """CheckpointError if the depth of golden images differs from what this version predicted when promoted."""
+        maps = [self.run([sample])[0] for sample in self._golden]
+        relative = golden.difference(maps, expected).relative
+        if not relative <= most:  # NaN is refused too
+            raise CheckpointError(f"its depth of golden images is off by {relative:.1%} (model.deviation={most:.1%})")
 
     def probe(self) -> None:
-        """RuntimeError if the network no longer says anything sensible."""
+        """RuntimeError if the prediction for a golden image is invalid."""
         for key, values in self.run(self._golden[:1])[0].items():
             if fault := golden.fault_of(key, values):
                 raise RuntimeError(f"{key} of a golden image is {fault}")
 
-    def _warm(self, most: int) -> None:
-        """Compute once in every batch size that costs time at first."""
+    def _warm_up(self, most: int) -> None:
+        """Compute every batch size whose first pass is slow, before requests wait for it."""
         sizes = {1, most}
-        if self._compiled:
-            sizes = {1 << power for power in range(_power(most).bit_length())}
+        if self._is_compiled:
+            sizes = {1 << power for power in range(_next_power(most).bit_length())}
         for size in sorted(sizes):
             self.run([self._golden[0]] * size)
 
 
-def _power(number: int) -> int:
-    """The least power of two that is not smaller."""
+def _next_power(number: int) -> int:
+    """The smallest power of two that is not below a number."""
     return 1 << (number - 1).bit_length()

@@ -1,7 +1,7 @@
-"""From the ingress to the replicas: pictures are brought to the network's size here, and only that travels.
+"""From the ingress to the replicas: images are resized to the network's input here, and only that travels.
 
-A replica may hold another version than the store says, for the moment of a promotion; it then says which, and the
-request is prepared again for that one. A replica that dies is no reason to fail: the request goes to another.
+During a promotion a replica may hold another version than the store serves; it replies which, and the request is
+prepared again for that one. A request of a replica that dies goes to another.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from ray.serve.handle import DeploymentHandle
 from depthray.config.sections import Data
 from depthray.errors import DataError, DepthrayError
 from depthray.predict import prepare, restore
-from serve.backend import Answer, Broken, Busy, ModelCard, NotReady, TimedOut, UnknownModel
+from serve.backend import BackendAnswer, Broken, ModelCard, NotReady, Overloaded, TimedOut, UnknownModel
 from serve.registry.store import Pointer, Store
 from serve.replica.replica import Reply
 from serve.settings import Settings
 
-TRIES = 4  # replicas asked before a version counts as not there
-DEATHS = 3  # replicas that may die at a request until it is held to be the cause
-PAUSE = 0.25  # seconds between them, as the store may have changed just now
-HELLO = 2.0  # seconds a replica may take to say that it is there
+ATTEMPTS = 4  # replicas asked before a version counts as not loaded anywhere
+MAX_DEATHS = 3  # replicas that may die at a request before it is taken for the cause
+PAUSE = 0.25  # seconds between attempts, as the store may have changed just now
+PING_TIMEOUT = 2.0  # seconds a replica may take to answer `hello`
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What the store said of a model when last looked at."""
+class _ServedModel:
+    """A model in the store when it was last read."""
 
     pointer: Pointer
     card: ModelCard
 
 
-class Relay:
+class Router:
     """The Backend of the API over the handle of the `Depth` deployment."""
 
     def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
         self._handle, self._settings = handle, settings
         self._store = Store(settings.store)
-        self._known: dict[str, _Known] = {}
-        self._looked = float("-inf")
-        self._looking = asyncio.Lock()
+        self._models: dict[str, _ServedModel] = {}
+        self._refreshed = float("-inf")
+        self._lock = asyncio.Lock()
 
     async def predict(
         self,
@@ -58,50 +58,50 @@ class Relay:
         deadline: float,
         *,
         native: bool = False,
-    ) -> Answer:
+    ) -> BackendAnswer:
         """See `serve.backend.Backend.predict`."""
         started = time.monotonic()
         card = await self._card(model)
-        pinned = "@" in model
-        for again in range(TRIES):
+        is_pinned = "@" in model
+        for attempt in range(ATTEMPTS):
             section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
             sample = await asyncio.to_thread(prepare, rgb, others, section)
             prepared = time.monotonic()
-            reply = await self._ask(card, sample, deadline)
+            reply = await self._send(card, sample, deadline)
             if reply.fault != "elsewhere":
                 break
-            if pinned or not reply.version:
-                await asyncio.sleep(PAUSE * (again > 0))
+            if is_pinned or not reply.version:
+                await asyncio.sleep(PAUSE * (attempt > 0))  # first try another replica at once
             else:
                 card = await asyncio.to_thread(self._store.card, card.name, reply.version)
         if reply.fault:
-            _raise(reply, card)
+            _raise_fault(reply, card)
         size = None if native else (rgb.shape[0], rgb.shape[1])
         maps = await asyncio.to_thread(restore, reply.maps, size) if size else dict(reply.maps)
         timings = {"resize": prepared - started, **reply.timings}
-        return Answer(maps, card.id, card.size, timings)
+        return BackendAnswer(maps, card.id, card.size, timings)
 
     async def models(self) -> list[ModelCard]:
         """See `serve.backend.Backend.models`."""
-        await self._look()
-        return [known.card for known in self._known.values()]
+        await self._refresh()
+        return [served.card for served in self._models.values()]
 
     async def ready(self) -> bool:
-        """Whether a replica answers; without any at all, which may be so by wish, whether one would have a model."""
+        """Whether a replica answers. Where zero replicas are allowed: whether one would have a model to load."""
         if not await self.models():
             return False
         if not self._settings.model_replicas.min:
             return True
         try:
-            async with asyncio.timeout(HELLO):
+            async with asyncio.timeout(PING_TIMEOUT):
                 return bool(await self._handle.hello.remote())
         except BackPressureError:
-            return True  # those that are busy are there
+            return True  # replicas that are busy are up
         except (TimeoutError, RayError, DeploymentUnavailableError):
             return False
 
-    async def _ask(self, card: ModelCard, sample: Any, deadline: float) -> Reply:
-        """One replica's reply, of another one if it dies meanwhile."""
+    async def _send(self, card: ModelCard, sample: Any, deadline: float) -> Reply:
+        """The reply of one replica, or of another if it dies meanwhile."""
         deaths = 0
         while (left := deadline - time.monotonic()) > 0:
             response = self._handle.predict.remote(card.name, card.version, sample, left)
@@ -111,72 +111,74 @@ class Relay:
                     return reply
             except RayActorError:
                 deaths += 1
-                if deaths == DEATHS:
+                if deaths == MAX_DEATHS:
                     raise Broken(f"{deaths} replicas died while they computed this request") from None
                 await asyncio.sleep(PAUSE)
             except BackPressureError as error:
-                raise Busy(retry_after=getattr(error, "retry_after_s", None) or 1.0) from None
+                raise Overloaded(retry_after=getattr(error, "retry_after_s", None) or 1.0) from None
             except DeploymentUnavailableError:
                 raise NotReady("the model is not being served now") from None
             except (TimeoutError, RequestCancelledError):
-                _give_up(response)
+                _cancel(response)
                 break
-            except asyncio.CancelledError:  # the client has gone
-                _give_up(response)
+            except asyncio.CancelledError:  # the client has disconnected
+                _cancel(response)
                 raise
         return Reply(card.version, fault="late")
 
     async def _card(self, model: str) -> ModelCard:
         """The card of "", name or name@version."""
-        await self._look()
+        await self._refresh()
         name, at, version = model.partition("@")
-        if not self._known:
+        if not self._models:
             raise NotReady("no model is being served yet")
-        known = self._known.get(name or self._settings.default or next(iter(self._known)))
-        if known is None or (at and version not in known.pointer.versions):
-            raise UnknownModel(f"no model '{model[:80]}'; those that answer are {', '.join(self._known)}")
-        if not at or version == known.card.version:
-            return known.card
+        served = self._models.get(name or self._settings.default or next(iter(self._models)))
+        if served is None or (at and version not in served.pointer.versions):
+            raise UnknownModel(f"no model '{model[:80]}'; available are {', '.join(self._models)}")
+        if not at or version == served.card.version:
+            return served.card
         return await asyncio.to_thread(self._store.card, name, version)
 
-    async def _look(self) -> None:
-        """Learn of new versions; not more often than the settings say."""
-        if time.monotonic() - self._looked < self._settings.model.poll_seconds:
+    async def _refresh(self) -> None:
+        """Read the store, but not more often than the settings say."""
+        if time.monotonic() - self._refreshed < self._settings.model.poll_seconds:
             return
-        async with self._looking:
-            if time.monotonic() - self._looked >= self._settings.model.poll_seconds:
-                self._known = await asyncio.to_thread(self._read)
-                self._looked = time.monotonic()
+        async with self._lock:
+            if time.monotonic() - self._refreshed >= self._settings.model.poll_seconds:  # not by another meanwhile
+                self._models = await asyncio.to_thread(self._read_store)
+                self._refreshed = time.monotonic()
 
-    def _read(self) -> dict[str, _Known]:
-        """The store as it is now; a model that cannot be read stays as it was."""
-        found: dict[str, _Known] = {}
+    def _read_store(self) -> dict[str, _ServedModel]:
+        """The models in the store; one that cannot be read stays as it was."""
+        models: dict[str, _ServedModel] = {}
         for name in self._store.names():
             try:
                 pointer = self._store.pointer(name)
-                known = self._known.get(name)
-                if known is None or known.pointer != pointer:
-                    known = _Known(pointer, self._store.card(name))
-                found[name] = known
+                served = self._models.get(name)
+                if served is None or served.pointer != pointer:
+                    served = _ServedModel(pointer, self._store.card(name))
+                models[name] = served
             except DepthrayError:
-                if name in self._known:
-                    found[name] = self._known[name]
-        default = self._settings.default or next(iter(found), "")
-        marked = {name: _marked(known, default=name == default) for name, known in found.items()}
+                if name in self._models:
+                    models[name] = self._models[name]
+        default = self._settings.default or next(iter(models), "")
+        marked = {name: _mark_default(served, default=name == default) for name, served in models.items()}
         return dict(sorted(marked.items(), key=lambda item: not item[1].card.default))
 
 
-def _give_up(response: Any) -> None:
-    """Tell the replica that nobody waits for its reply."""
+def _cancel(response: Any) -> None:
+    """Have the replica drop the request from its queue, as nobody waits for the reply."""
     response.cancel()
 
 
-def _marked(known: _Known, *, default: bool) -> _Known:
-    return known if known.card.default == default else _Known(known.pointer, replace(known.card, default=default))
+def _mark_default(served: _ServedModel, *, default: bool) -> _ServedModel:
+    if served.card.default == default:
+        return served
+    return _ServedModel(served.pointer, replace(served.card, default=default))
 
 
-def _raise(reply: Reply, card: ModelCard) -> Never:
-    """The exception that a faulty reply means for the client."""
+def _raise_fault(reply: Reply, card: ModelCard) -> Never:
+    """The exception that a fault means for the client."""
     if reply.fault == "late":
         raise TimedOut("the answer took too long")
     if reply.fault == "input":

@@ -62,7 +62,7 @@ def ask(relay: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     monkeypatch.setattr(relay, "PAUSE", 0.01)
 
     def ask(handle: Handle, *, seconds: float = 30.0) -> Any:
-        backend = relay.Relay(handle, parse({"store": str(root)}))
+        backend = relay.Router(handle, parse({"store": str(root)}))
         return asyncio.run(backend.predict("", photograph(), {}, time.monotonic() + seconds))
 
     return ask
@@ -87,7 +87,7 @@ def test_a_request_at_which_replicas_die_is_not_sent_to_all_of_them(ask: Callabl
     handle = Handle(died())
     with pytest.raises(Broken):
         ask(handle)
-    assert handle.asked == relay.DEATHS
+    assert handle.asked == relay.MAX_DEATHS
 
 
 @pytest.mark.parametrize(

@@ -24,5 +24,5 @@ def url(fake: Fake) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[DepthClient]:
-    with DepthClient(url, patience=QUICK) as made:
+    with DepthClient(url, retry=QUICK) as made:
         yield made

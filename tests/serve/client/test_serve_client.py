@@ -97,7 +97,7 @@ def test_further_inputs_arrive_as_they_were() -> None:
 
 @pytest.mark.parametrize("model", ["..", "../../etc/passwd", "a/b", "Room", "room?x=1", "room@", "room\n", "%2e%2e"])
 def test_only_a_name_of_a_model_gets_into_the_path(client: DepthClient, fake: Fake, model: str) -> None:
-    with pytest.raises(UsageError, match="no name of a model"):
+    with pytest.raises(UsageError, match="not the name of a model"):
         client.predict(RGB, model=model)
     assert not fake.seen
 
@@ -131,7 +131,7 @@ def test_a_model_without_depth_says_what_it_gives() -> None:
     file = io.BytesIO()
     np.savez(file, mask=np.ones((12, 20), np.float32))
     estimate = answering(lambda request: httpx.Response(200, content=file.getvalue())).maps(RGB)
-    with pytest.raises(UsageError, match="gives mask, no depth"):
+    with pytest.raises(UsageError, match="predicts mask, no depth"):
         estimate.metres  # noqa: B018
 
 
@@ -159,7 +159,7 @@ def test_awaited_clients_do_the_same_side_by_side() -> None:
 
     async def many() -> list[np.ndarray]:
         transport = httpx.ASGITransport(app=fake.app)
-        async with AsyncDepthClient("http://depth.test", patience=QUICK, transport=transport) as client:
+        async with AsyncDepthClient("http://depth.test", retry=QUICK, transport=transport) as client:
             assert await client.ready()
             assert len(await client.models()) == 2
             assert (await client.fetch(RGB, "glb")).startswith(b"glTF")
@@ -177,7 +177,7 @@ def test_an_awaited_wait_lets_others_work(fake: Fake) -> None:
 
     async def race() -> str:
         transport = httpx.ASGITransport(app=fake.app)
-        async with AsyncDepthClient("http://depth.test", patience=QUICK, transport=transport) as client:
+        async with AsyncDepthClient("http://depth.test", retry=QUICK, transport=transport) as client:
             slow = asyncio.create_task(client.predict(RGB))
             await asyncio.sleep(0.05)
             assert not slow.done()

@@ -20,8 +20,8 @@ from serve.settings import Settings
 @pytest.fixture
 def real() -> Iterator[DepthClient]:
     """A client of the true API, but for the network."""
-    app = routes.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]), name_ids=True)
-    with running(app) as url, DepthClient(url, key="k" * 20, patience=QUICK) as client:
+    app = routes.create(Wall(), Settings(), keys=auth.Keys(["k" * 20]), send_id=True)
+    with running(app) as url, DepthClient(url, key="k" * 20, retry=QUICK) as client:
         yield client
 
 
@@ -62,7 +62,7 @@ def test_a_bad_picture_of_a_batch_is_an_error_in_its_place(real: DepthClient) ->
     assert isinstance(bad, RefusedError) and bad.status == 400 and "damaged" in str(bad)
     sparse = [np.full((12, 20), metres, np.float32) for metres in (1, 2)]
     assert [each.metres.max() for each in real.batch([RGB, RGB], sparse=sparse)] == [1, 2]
-    with pytest.raises(UsageError, match="1 sparse for 2 pictures"):
+    with pytest.raises(UsageError, match="1 sparse for 2 images"):
         real.batch([RGB, RGB], sparse=sparse[:1])
 
 

@@ -13,7 +13,7 @@ from serve_fake import Fake, busy, problem, running, wall
 from starlette.responses import PlainTextResponse, Response
 
 from depthray.errors import DataError, ResourceError
-from serve.client.client import DepthClient, Patience, RefusedError, ServerError, UnavailableError
+from serve.client.client import DepthClient, RefusedError, RetryPolicy, ServerError, UnavailableError
 
 
 def test_a_busy_server_is_tried_again(client: DepthClient, fake: Fake) -> None:
@@ -51,12 +51,12 @@ def test_tries_come_to_an_end(client: DepthClient, fake: Fake) -> None:
 
 
 def test_waits_double_and_never_beat_what_was_asked() -> None:
-    patience = Patience(tries=9, first=1.0, longest=8.0)
+    policy = RetryPolicy(tries=9, first=1.0, longest=8.0)
     for failures, most in ((1, 1), (2, 2), (3, 4), (4, 8), (8, 8)):
-        waits = [patience.wait(failures, 0.0) for _ in range(200)]
+        waits = [policy.wait(failures, 0.0) for _ in range(200)]
         assert most / 2 <= min(waits) and max(waits) <= most
         assert max(waits) - min(waits) > most / 8  # clients that failed together do not come back together
-    assert min(patience.wait(1, 5.0) for _ in range(50)) >= 5.0
+    assert min(policy.wait(1, 5.0) for _ in range(50)) >= 5.0
 
 
 @pytest.mark.parametrize("status", [400, 404, 406, 413, 415, 422])
@@ -133,7 +133,7 @@ def test_a_lost_connection_is_made_again() -> None:
 def test_a_slow_server_runs_into_the_timeout(url: str, fake: Fake) -> None:
     fake.faults = [0.5]
     with (
-        DepthClient(url, timeout=0.1, patience=Patience(tries=1)) as client,
+        DepthClient(url, timeout=0.1, retry=RetryPolicy(tries=1)) as client,
         pytest.raises(UnavailableError, match="timed out"),
     ):
         client.predict(RGB)

@@ -159,7 +159,7 @@ def test_the_true_api_serves_the_page_and_what_it_asks_for(
     page.set_default_timeout(10_000)
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda line: "status of 401" in line.text or faults.append(line.text))
-    with running(routes.create(Wall(), Settings(), keys=auth.Keys([key]), name_ids=True)) as url:
+    with running(routes.create(Wall(), Settings(), keys=auth.Keys([key]), send_id=True)) as url:
         page.goto(url)
         page.wait_for_selector("#gate[open]")
         page.fill("#key", key)
