@@ -1,1 +1,1 @@
-"""What `depthray data check` and `depthray data stats` find in a data set."""
+"""The reports of `depthray data check` and `depthray data stats` on a data set."""

@@ -1,4 +1,4 @@
-"""Looks at every frame of a data set for what would spoil training or its figures."""
+"""Checks every frame of a data set for faults that would spoil training or its scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from depthray.data.source import Frame, Source
 from depthray.data.split import SIDES, overlaps
 from depthray.errors import DataError
 
-EXAMPLES = 3
+EXAMPLES = 3  # of each kind of finding, in the table
 
 
 class DataFinding(NamedTuple):
@@ -27,20 +27,20 @@ class DataFinding(NamedTuple):
 
 
 class FrameCheck(NamedTuple):
-    """What one frame showed."""
+    """The findings in one frame."""
 
     digest: bytes  # of the image; b"" if unusable
     findings: list[DataFinding]
 
 
 def find_faults(source: Source, *, max_depth: float, advance: Callable[[], None] = lambda: None) -> list[DataFinding]:
-    """Everything wrong with a data set, in the order of its frames; those of the index first."""
+    """All findings in a data set, first those of its index, then in the order of its frames."""
     frames = source.frames
-    findings = [*_double_ids(frames), *_split_faults(frames)]
+    findings = [*_duplicate_ids(frames), *_split_faults(frames)]
     first: dict[bytes, Frame] = {}
-    with ThreadPoolExecutor() as threads:  # decoding and hashing let go of the interpreter lock
-        looks = threads.map(lambda index: check_frame(source, index, max_depth=max_depth), range(len(frames)))
-        for frame, (digest, own) in zip(frames, looks, strict=True):
+    with ThreadPoolExecutor() as threads:  # decoding and hashing release the interpreter lock
+        checks = threads.map(lambda index: check_frame(source, index, max_depth=max_depth), range(len(frames)))
+        for frame, (digest, own) in zip(frames, checks, strict=True):
             findings += own
             if digest and (other := first.setdefault(digest, frame)) is not frame:
                 findings.append(DataFinding("duplicate frame", frame.id, _same_as(frame, other)))
@@ -49,7 +49,7 @@ def find_faults(source: Source, *, max_depth: float, advance: Callable[[], None]
 
 
 def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
-    """Read one frame and judge it."""
+    """Read one frame and check it."""
     name = source.frames[index].id
     try:
         sample = source.read(index)
@@ -57,16 +57,17 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
     except DataError as error:
         return FrameCheck(b"", [DataFinding("unusable", name, str(error))])
     image = sample["image"]
-    found = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
-    found += depth_faults(sample["depth"], max_depth=max_depth)
+    faults = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
+    faults += depth_faults(sample["depth"], max_depth=max_depth)
     if image.min() == image.max():
-        found.append(("constant image", f"every pixel is {image.min()}"))
+        faults.append(("constant image", f"every pixel is {image.min()}"))
+    # The shape as well: the same bytes may be images of another height and width.
     digest = sha256(repr(image.shape).encode() + image.tobytes()).digest()
-    return FrameCheck(digest, [DataFinding(kind, name, detail) for kind, detail in found])
+    return FrameCheck(digest, [DataFinding(kind, name, detail) for kind, detail in faults])
 
 
 def findings_table(findings: Sequence[DataFinding]) -> Table:
-    """The findings by kind: how many, and the first few."""
+    """The findings by kind: their number and the first few."""
     kinds: dict[str, list[DataFinding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
@@ -78,7 +79,7 @@ def findings_table(findings: Sequence[DataFinding]) -> Table:
     return result
 
 
-def _double_ids(frames: Sequence[Frame]) -> Iterator[DataFinding]:
+def _duplicate_ids(frames: Sequence[Frame]) -> Iterator[DataFinding]:
     seen: set[str] = set()
     for index, frame in enumerate(frames):
         if frame.id in seen:

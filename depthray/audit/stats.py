@@ -1,4 +1,4 @@
-"""What a data set holds, and how far one gets without looking at the image: the scores any model has to beat."""
+"""Statistics of a data set, and the scores of predictors that never see the image, which any model has to beat."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BINS = 65536  # one a millimetre
 
 
 class Stats(NamedTuple):
-    """What a data set holds."""
+    """Counts, sizes and depths of a data set, and the scores of the trivial predictors."""
 
     frames: int
     scenes: int
@@ -40,7 +40,7 @@ class Stats(NamedTuple):
 
 def collect_stats(source: Source, section: Data, *, protocol: str, advance: Callable[[], None] = lambda: None) -> Stats:
     """Count all frames; score the trivial predictors, fitted on the training side, on the validation side."""
-    asked = PROTOCOLS[protocol]
+    chosen = PROTOCOLS[protocol]
     tally = _Tally(section)
     for index in range(len(source.frames)):
         tally.add(source.read(index)["depth"])
@@ -55,35 +55,35 @@ def collect_stats(source: Source, section: Data, *, protocol: str, advance: Call
         keys=sorted(source.keys),
         valid_share=tally.counts.sum() / max(tally.pixels, 1),
         depth_percentiles={f"p{share}": quantile(tally.counts, share / 100) for share in PERCENTILES},
-        trivial=trivial_scores(source, sides.train, sides.val, protocol=asked) if sides.val and asked.usual else {},
+        trivial=trivial_scores(source, sides.train, sides.val, protocol=chosen) if sides.val and chosen.usual else {},
         remark=remark,
     )
 
 
 def quantile(counts: NDArray[np.int64], share: float) -> float:
-    """Pixels by millimetre -> the depth in metres below or at which a share of them lies; 0 without pixels."""
+    """Pixels by millimetre -> the depth in metres that a share of them does not exceed; 0 without pixels."""
     if not counts.any():
         return 0.0
     ends = np.cumsum(counts)
     return float(np.searchsorted(ends, share * ends[-1])) / 1000
 
 
-def stats_tables(found: Stats) -> list[Table]:
-    """What was found, for people."""
+def stats_tables(stats: Stats) -> list[Table]:
+    """The statistics, and where there are any the scores, as tables to print."""
     facts = Table("what", "value", title="data stats")
-    for name, value in found._asdict().items():
+    for name, value in stats._asdict().items():
         if name != "trivial" and value not in ("", None):
-            facts.add_row(name.replace("_", " "), _words(value))
-    if not found.trivial:
+            facts.add_row(name.replace("_", " "), _format(value))
+    if not stats.trivial:
         return [facts]
     scores = Table("predictor", *METRICS, title="to be beaten, on the validation frames")
-    for name, values in found.trivial.items():
+    for name, values in stats.trivial.items():
         scores.add_row(name, *(f"{values[metric]:.4f}" for metric in METRICS))
     return [facts, scores]
 
 
 class _Tally:
-    """Valid pixels by millimetre."""
+    """A histogram of valid depth in millimetres: exact percentiles in one pass, whatever the number of pixels."""
 
     def __init__(self, section: Data) -> None:
         self._limits = (section.min_depth, section.max_depth)
@@ -92,7 +92,7 @@ class _Tally:
         self.sizes: Counter[str] = Counter()
 
     def add(self, depth: NDArray[np.float32]) -> None:
-        """Count the (H,W) metres of a frame."""
+        """Add the (H,W) metres of a frame."""
         valid = depth[(depth > self._limits[0]) & (depth < self._limits[1])]
         self.counts += np.bincount(to_millimetres(valid), minlength=BINS)
         self.pixels += depth.size
@@ -100,13 +100,15 @@ class _Tally:
 
 
 def _try_split(source: Source, section: Data) -> tuple[Split, str]:
+    """The split and ""; where there is none, all frames to train on and why there are no scores."""
     try:
         return split(source.frames, section), ""
     except DataError as error:
         return Split(list(range(len(source.frames))), [], []), f"no scores of trivial predictors: {error}"
 
 
-def _words(value: Any) -> str:
+def _format(value: Any) -> str:
+    """A field of the statistics as the text of a table's cell"""
     if isinstance(value, dict):
-        return ", ".join(f"{key or '(none)'} {_words(each)}" for key, each in value.items())
+        return ", ".join(f"{key or '(none)'} {_format(each)}" for key, each in value.items())
     return ", ".join(value) if isinstance(value, list) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,7 @@
-"""How depth lies in the files of a data set, and what each known encoding would make of it: shown, never chosen."""
+"""How depth is stored in the files of a data set, and the metres that each known encoding would give.
+
+This is shown to the user and never chooses an encoding.
+"""
 
 from __future__ import annotations
 
@@ -14,68 +17,68 @@ from depthray.data.encodings import ENCODINGS, decode
 from depthray.data.source import EncodedSource, Source
 from depthray.errors import DataError
 
-FRAMES = 16  # at most are looked at
+FRAMES = 16  # that are read at most
 
-Counted = tuple[NDArray[Any], NDArray[np.int64]]  # stored numbers in their order, and how many pixels hold each
+Counted = tuple[NDArray[Any], NDArray[np.int64]]  # stored numbers in ascending order, and the number of pixels of each
 
 
 class StoredDepth(NamedTuple):
-    """How the depth of some frames of one dtype is stored. None stands for what there is nothing to say of."""
+    """How the depth of some frames of one dtype is stored. None where there are too few numbers to tell."""
 
     dtype: str
     declared: str  # encoding
     frames: int
-    smallest: float | None  # stored number beside 0
+    smallest: float | None  # stored number other than 0
     largest: float | None
-    distinct: int  # numbers beside 0
-    step: float | None  # smallest distance of two of them
+    distinct: int  # numbers other than 0
+    step: float | None  # smallest difference of two of them
     zeros: float  # share of pixels
     medians: dict[str, float | None]  # metres over the measured pixels, by encoding
 
 
 def inspect_stored_depth(source: Source) -> list[StoredDepth]:
-    """How the depth of a data set looks, of each dtype and declared encoding by itself; frames are samples of it."""
+    """The stored depth of a sample of frames, separately for each dtype and declared encoding."""
     if not isinstance(source, EncodedSource):
         return []
     groups: dict[tuple[str, str], list[int]] = {}
     counted: dict[tuple[str, str], list[Counted]] = {}
-    for index in _spread(source, len(source.frames)):
-        stored = _numbers(source, index)
+    for index in _sample_frames(source, len(source.frames)):
+        stored = _read_numbers(source, index)
         if stored is not None:
             key = (stored.dtype.name, source.encoding(index))
             groups.setdefault(key, []).append(index)
             counted.setdefault(key, []).append(np.unique(stored, return_counts=True))
-    return [_looks(source, key, groups[key], _together(counted[key])) for key in counted]
+    return [_describe(source, key, groups[key], _merge(counted[key])) for key in counted]
 
 
-def stored_depth_table(found: Sequence[StoredDepth]) -> Table:
-    """The looks of stored depth, a line for each encoding that could be meant."""
+def stored_depth_table(groups: Sequence[StoredDepth]) -> Table:
+    """Stored depth as a table, one line for each encoding that fits its dtype."""
     result = Table(
         *("stored as", "frames", "range", "distinct", "step", "zeros", "encoding", "median depth", ""),
         title="stored depth",
         caption="nothing is chosen by these: data.encoding, or the form of the data set, declares the encoding",
     )
-    for looks in found:
-        for number, (name, median) in enumerate(looks.medians.items()):
-            head = ("",) * 6 if number else _head(looks)
-            mark = "declared" if name == looks.declared else ""
-            last = number == len(looks.medians) - 1
-            result.add_row(*head, name, _words(median, name, looks.dtype), mark, end_section=last)
+    for group in groups:
+        for number, (name, median) in enumerate(group.medians.items()):
+            head = ("",) * 6 if number else _first_cells(group)
+            mark = "declared" if name == group.declared else ""
+            last = number == len(group.medians) - 1
+            result.add_row(*head, name, _format_median(median, name, group.dtype), mark, end_section=last)
     return result
 
 
-def _spread(source: EncodedSource, count: int) -> Iterator[int]:
-    """Frames evenly spread, of each declared encoding as many."""
+def _sample_frames(source: EncodedSource, count: int) -> Iterator[int]:
+    """Frames evenly spread over the data set, equally many of each declared encoding."""
     groups: dict[str, list[int]] = {}
     for index in range(count):
         groups.setdefault(source.encoding(index), []).append(index)
     for group in groups.values():
-        taken = min(max(FRAMES // len(groups), 1), len(group))
-        yield from (group[place * len(group) // taken] for place in range(taken))
+        size = min(max(FRAMES // len(groups), 1), len(group))
+        yield from (group[number * len(group) // size] for number in range(size))
 
 
-def _numbers(source: EncodedSource, index: int) -> NDArray[Any] | None:
-    """Frame -> its depth as stored; None where there is none to look at, which `check` reports for itself."""
+def _read_numbers(source: EncodedSource, index: int) -> NDArray[Any] | None:
+    """Frame -> (H,W) or (H,W,1) depth as stored; None where it is unusable, which `check` reports by itself."""
     try:
         stored = source.stored_depth(index)
     except DataError:
@@ -86,63 +89,65 @@ def _numbers(source: EncodedSource, index: int) -> NDArray[Any] | None:
     )
 
 
-def _together(counted: Sequence[Counted]) -> Counted:
-    """The counts of several frames -> those of all of them."""
-    values, places = np.unique(np.concatenate([values for values, _ in counted]), return_inverse=True)
+def _merge(counted: Sequence[Counted]) -> Counted:
+    """The counts of several frames -> their sum"""
+    values, positions = np.unique(np.concatenate([values for values, _ in counted]), return_inverse=True)
     counts = np.zeros(len(values), np.int64)
-    np.add.at(counts, places, np.concatenate([counts for _, counts in counted]))
+    np.add.at(counts, positions, np.concatenate([counts for _, counts in counted]))
     return values, counts
 
 
-def _looks(source: Source, key: tuple[str, str], indices: list[int], counted: Counted) -> StoredDepth:
+def _describe(source: Source, key: tuple[str, str], indices: list[int], counted: Counted) -> StoredDepth:
     (dtype, declared), (values, counts) = key, counted
-    known = values[np.isfinite(values) & (values != 0)].astype(np.float64)
+    measured = values[np.isfinite(values) & (values != 0)].astype(np.float64)
     medians = {name: _median(counted, name) for name, encoding in ENCODINGS.items() if dtype in encoding.dtypes}
     if declared not in medians:
-        medians[declared] = None if declared in ENCODINGS else _as_read(source, indices)
+        medians[declared] = None if declared in ENCODINGS else _median_as_read(source, indices)
     return StoredDepth(
         dtype=dtype,
         declared=declared,
         frames=len(indices),
-        smallest=float(known[0]) if known.size else None,
-        largest=float(known[-1]) if known.size else None,
-        distinct=len(known),
-        step=float(np.diff(known).min()) if len(known) > 1 else None,
+        smallest=float(measured[0]) if measured.size else None,
+        largest=float(measured[-1]) if measured.size else None,
+        distinct=len(measured),
+        step=float(np.diff(measured).min()) if len(measured) > 1 else None,
         zeros=float(counts[values == 0].sum() / counts.sum()),
         medians=medians,
     )
 
 
 def _median(counted: Counted, encoding: str) -> float | None:
-    """Stored numbers with their counts -> median metres of the measured pixels."""
+    """Stored numbers with their counts -> median metres of the measured pixels"""
     values, counts = counted
     metres = decode(values[None], encoding, where=encoding)[0]
     order = np.argsort(metres)
     order = order[metres[order] > 0]
     if not order.size:
         return None
-    below = np.cumsum(counts[order])
-    return float(metres[order[np.searchsorted(below, below[-1] / 2)]])
+    # The weighted median of the distinct values: at most 65,536 of them, however many pixels there are.
+    cumulative = np.cumsum(counts[order])
+    return float(metres[order[np.searchsorted(cumulative, cumulative[-1] / 2)]])
 
 
-def _as_read(source: Source, indices: Sequence[int]) -> float | None:
-    """Frames of a form with a unit of its own -> median metres of what reading them gives."""
+def _median_as_read(source: Source, indices: Sequence[int]) -> float | None:
+    """Frames of a form with a unit of its own -> median metres of their samples"""
     measured = [np.empty(0, np.float32)]
     for index in indices:
         with suppress(DataError):  # `check` reports it
             depth = source.read(index)["depth"]
             measured.append(depth[depth > 0])
-    together = np.concatenate(measured)
-    return float(np.median(together)) if together.size else None
+    depths = np.concatenate(measured)
+    return float(np.median(depths)) if depths.size else None
 
 
-def _head(looks: StoredDepth) -> tuple[str, ...]:
-    spread = "-" if looks.smallest is None else f"{looks.smallest:.6g} to {looks.largest:.6g}"
-    step = "-" if looks.step is None else f"{looks.step:.3g}"
-    return looks.dtype, str(looks.frames), spread, str(looks.distinct), step, f"{looks.zeros:.1%}"
+def _first_cells(group: StoredDepth) -> tuple[str, ...]:
+    """The cells that the lines of a group have in common."""
+    extent = "-" if group.smallest is None else f"{group.smallest:.6g} to {group.largest:.6g}"
+    step = "-" if group.step is None else f"{group.step:.3g}"
+    return group.dtype, str(group.frames), extent, str(group.distinct), step, f"{group.zeros:.1%}"
 
 
-def _words(median: float | None, encoding: str, dtype: str) -> str:
+def _format_median(median: float | None, encoding: str, dtype: str) -> str:
     if median is not None:
         return f"{median:.4g} m"
     fits = encoding not in ENCODINGS or dtype in ENCODINGS[encoding].dtypes
