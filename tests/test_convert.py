@@ -14,7 +14,7 @@ from layouts_other import MAKERS, kitti
 from cluster.convert import main as convert
 from depthray.cli.data import main
 from depthray.config.sections import Data, Sparse
-from depthray.data.convert import convert_range, plan, shard_encoding, source_encodings
+from depthray.data.packing import convert_range, plan, shard_encoding, source_encodings
 from depthray.data.shards import format
 from depthray.data.source import Frame
 from depthray.data.sources import open_source

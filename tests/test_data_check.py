@@ -13,7 +13,7 @@ from frames import folder_dataset, read_index, write_index
 from depthray.__main__ import main
 from depthray.audit.check import find_faults
 from depthray.config.sections import Data
-from depthray.data.convert import pack
+from depthray.data.packing import pack
 from depthray.data.shards.format import open_shard
 from depthray.data.sources import open_source
 

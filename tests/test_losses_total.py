@@ -10,7 +10,7 @@ from depthray.batch import MAPS
 from depthray.config.sections import Loss
 from depthray.data import resize
 from depthray.errors import DataError, UsageError
-from depthray.losses import TERMS, inputs
+from depthray.losses import TERMS, loss_inputs
 
 
 def case(height=12, width=16, seed=0):
@@ -55,7 +55,7 @@ def test_options_of_the_recipe_reach_their_term(name, options):
     value, _ = losses.total(prediction, batch, Loss(**{name: 1.0, **options}))
     usual = Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)})
     size = prediction["depth"].shape[-2:]
-    truth, valid = inputs.resize_nearest(batch["depth"], size), inputs.resize_nearest(batch["valid"], size)
+    truth, valid = loss_inputs.resize_nearest(batch["depth"], size), loss_inputs.resize_nearest(batch["valid"], size)
     extra = {"pyramid": prediction["pyramid"]} if name == "multiscale" else {}
     torch.testing.assert_close(
         value, TERMS[name](prediction["depth"], truth, valid=valid, **extra, **options), rtol=0, atol=0
@@ -67,13 +67,13 @@ def test_options_of_the_recipe_reach_their_term(name, options):
 def test_truth_at_another_size_is_the_measured_depth_nearest_to_each_centre(size):
     _, batch = case()
     depth, valid = batch["depth"], batch["valid"]
-    small = inputs.resize_nearest(depth, size)
+    small = loss_inputs.resize_nearest(depth, size)
     rows, columns = (
         [(2 * i + 1) * old // (2 * new) for i in range(new)] for old, new in zip((12, 16), size, strict=True)
     )
     np.testing.assert_array_equal(small[1, 0].numpy(), depth[1, 0].numpy()[np.ix_(rows, columns)])
-    assert inputs.resize_nearest(valid, size).dtype == torch.bool
-    assert torch.equal(inputs.resize_nearest(valid, size), inputs.resize_nearest(valid.float(), size) == 1)
+    assert loss_inputs.resize_nearest(valid, size).dtype == torch.bool
+    assert torch.equal(loss_inputs.resize_nearest(valid, size), loss_inputs.resize_nearest(valid.float(), size) == 1)
 
 
 def test_invalid_pixels_stay_invalid_at_a_coarser_size():
@@ -88,16 +88,16 @@ def test_invalid_pixels_stay_invalid_at_a_coarser_size():
 def test_camera_follows_as_it_does_where_frames_are_resized():
     camera = np.array([[518.0, 0, 325.5], [0, 519.0, 253.7], [0, 0, 1]], np.float32)
     wanted = resize.scale_camera(camera, old=(480, 640), new=(100, 160))
-    found = inputs.scale_camera(torch.tensor(camera)[None], old=(480, 640), new=(100, 160))
+    found = loss_inputs.scale_camera(torch.tensor(camera)[None], old=(480, 640), new=(100, 160))
     np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-6)
 
 
 def test_image_and_camera_are_brought_to_the_coarse_depth():
     prediction, batch = case()
     size = prediction["depth"].shape[-2:]
-    truth, valid = inputs.resize_nearest(batch["depth"], size), inputs.resize_nearest(batch["valid"], size)
+    truth, valid = loss_inputs.resize_nearest(batch["depth"], size), loss_inputs.resize_nearest(batch["valid"], size)
     _, terms = losses.total(prediction, batch, Loss(normals=1, smoothness=1))
-    camera = inputs.scale_camera(batch["intrinsics"], old=(12, 16), new=size)
+    camera = loss_inputs.scale_camera(batch["intrinsics"], old=(12, 16), new=size)
     image = functional.avg_pool2d(batch["image"], 2)
     wanted = TERMS["normals"](prediction["depth"], truth, valid=valid, intrinsics=camera)
     torch.testing.assert_close(terms["normals"], wanted)

@@ -20,7 +20,7 @@ from object_store import Store, serving
 from depthray.__main__ import main
 from depthray.config import recipe as recipes
 from depthray.config.sections import Augment, Data
-from depthray.data import convert
+from depthray.data import packing
 from depthray.data.loader import TrainLoader
 from depthray.data.shard_order import shard_order_of
 from depthray.data.shards import format, remote_shards
@@ -28,7 +28,7 @@ from depthray.data.shards.prefetch import prefetch_shards
 from depthray.data.source import Source
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError, ResourceError, UsageError
-from depthray.storage import cache, settings
+from depthray.storage import cache
 from depthray.storage import remote as storage
 from depthray.training import preflight
 
@@ -39,7 +39,7 @@ COUNT, PER_SHARD = 36, 3  # frames, in 12 shards
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
-    convert.pack(Made(COUNT, sizes=((24, 32),)), folder, provenance={}, frames_per_shard=PER_SHARD)
+    packing.pack(Made(COUNT, sizes=((24, 32),)), folder, provenance={}, frames_per_shard=PER_SHARD)
     return folder
 
 
@@ -52,8 +52,8 @@ def server() -> Iterator[Store]:
 @pytest.fixture
 def store(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The server, an empty cache of this test's own, and short retries."""
-    monkeypatch.setenv(settings.CACHE, str(tmp_path / "cache"))
-    monkeypatch.delenv(settings.CACHE_GB, raising=False)
+    monkeypatch.setenv(environment.CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(environment.CACHE_GB, raising=False)
     monkeypatch.setattr(remote_shards, "RemoteFolder", partial(storage.RemoteFolder, retry_seconds=0.5))
     return server
 
@@ -150,14 +150,14 @@ def test_processes_of_a_node_fetch_each_shard_once(url: str, tmp_path: Path) -> 
     names = [line for process in started for line in process.communicate(timeout=120)[0].split()]
     assert [process.returncode for process in started] == [0, 0]
     assert sorted(names) == [f"shard-{number:05d}.h5" for number in range(COUNT // PER_SHARD)]
-    assert not list((tmp_path / "cache").rglob(f"*{cache.FETCHING}"))
+    assert not list((tmp_path / "cache").rglob(f"*{cache.DOWNLOADING}"))
 
 
 def test_the_cache_is_bounded_and_the_longest_unused_go(
     url: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = max(path.stat().st_size for path in packed.glob("*.h5"))
-    monkeypatch.setenv(settings.CACHE_GB, str(3.5 * size / settings.GB))
+    monkeypatch.setenv(environment.CACHE_GB, str(3.5 * size / environment.GB))
     for index in (0, 3, 6, 9):  # each by a process of its own, as it were: closed when the source is gone
         opened(url).read(index)
     assert [path.name[:11] for path in cached(tmp_path)] == ["shard-00001", "shard-00002", "shard-00003"]
@@ -165,7 +165,7 @@ def test_the_cache_is_bounded_and_the_longest_unused_go(
 
 def test_open_shards_never_go(url: str, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = max(path.stat().st_size for path in packed.glob("*.h5"))
-    monkeypatch.setenv(settings.CACHE_GB, str(2.5 * size / settings.GB))
+    monkeypatch.setenv(environment.CACHE_GB, str(2.5 * size / environment.GB))
     source = opened(url)
     source.read(0)
     source.read(3)
@@ -182,7 +182,7 @@ def test_a_shuffle_of_all_is_refused_where_the_cache_is_too_small(
 ) -> None:
     from depthray.training.frames import Frames
 
-    monkeypatch.setenv(settings.CACHE_GB, "0.00002")
+    monkeypatch.setenv(environment.CACHE_GB, "0.00002")
     words = ["data.source=shards", f"data.root={url}", "train.batch_size=4", "data.size=32,32"]
     with pytest.raises(ResourceError, match=r"no space for 0\.\d+ GB of shards: .*data\.order=shards"):
         next(Frames.open(preflight.load("demo", words)).train_epoch(0))
@@ -199,7 +199,7 @@ def test_a_full_disk_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_a_killed_process_left_makes_no_harm(url: str, packed: Path, tmp_path: Path) -> None:
     source: Any = opened(url)
     path = source._shards[0].path
-    left = path.with_name(f".{path.name}{cache.FETCHING}")
+    left = path.with_name(f".{path.name}{cache.DOWNLOADING}")
     left.mkdir(parents=True)
     (left / path.name).write_bytes(b"half")
     (left / cache.RESERVED).write_bytes(b"")
@@ -226,7 +226,7 @@ def test_a_set_packed_anew_does_not_meet_the_old_one(url: str, tmp_path: Path) -
     old.read(0)
     other = Made(COUNT, sizes=((24, 32),))
     other.read = lambda i, read=other.read: {**read(i), "depth": np.full((24, 32), 7.0, np.float32)}
-    convert.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
+    packing.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
     copy(tmp_path / "other", url)
     assert opened(url).read(0)["depth"][0, 0] == 7
     with pytest.raises(DataError, match=r"shard-00001\.h5: changed since the data set was opened"):
@@ -305,7 +305,7 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
 CROWD = """
 import os, random, sys
 from pathlib import Path
-from depthray.storage import cache, settings
+from depthray.storage import cache
 from depthray.storage.cache import Cache, CachedFile
 root, seed = Path(sys.argv[1]), int(sys.argv[2])
 random.seed(seed)
@@ -341,7 +341,7 @@ def test_other_forms_are_read_from_a_disk_only() -> None:
 
 @pytest.mark.parametrize("text", ["much", "0", "-1"])
 def test_a_bound_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(settings.CACHE_GB, text)
+    monkeypatch.setenv(environment.CACHE_GB, text)
     with pytest.raises(UsageError, match=f"DEPTHRAY_CACHE_GB={text}: give the size of the cache in GB"):
         cache.node_cache()
 
@@ -387,5 +387,5 @@ def test_training_is_the_same_as_from_the_disk(
 def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rooms")
     source = open_source(Data(source="synthetic", frames=24, size=(32, 64)))
-    convert.pack(source, folder, provenance={}, frames_per_shard=4)
+    packing.pack(source, folder, provenance={}, frames_per_shard=4)
     return folder

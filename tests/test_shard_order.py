@@ -14,7 +14,7 @@ from made_sources import Drawn
 from process_groups import launch
 
 from depthray.config.sections import Augment, Data
-from depthray.data import convert
+from depthray.data import packing
 from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.shard_order import WINDOW, ShardOrder, shard_order_of
 from depthray.data.sources import open_source
@@ -161,7 +161,7 @@ distributed.stop()
 
 def test_two_processes_train_on_shards_of_their_own(tmp_path: Path) -> None:
     source = open_source(Data(source="synthetic", frames=48, size=(32, 64)))
-    convert.pack(source, tmp_path / "packed", provenance={}, frames_per_shard=4)
+    packing.pack(source, tmp_path / "packed", provenance={}, frames_per_shard=4)
     words = [
         *("data.source=shards", f"data.root={tmp_path / 'packed'}", "data.order=shards", "data.size=32,64"),
         *("train.batch_size=4", "train.epochs=1", "train.precision=fp32", "data.val_fraction=0.34"),

@@ -15,7 +15,7 @@ from made_sources import Made, flip
 
 from depthray.cli.data import main
 from depthray.config.sections import Data
-from depthray.data import convert
+from depthray.data import packing
 from depthray.data.shards import format, writer
 from depthray.data.sources import open_source
 from depthray.errors import DataError, ResourceError
@@ -24,7 +24,7 @@ EVERYTHING = ("image", "background", "semantics", "instances", "mask")
 
 
 def packed(path, source=None, **words):
-    return convert.pack(source or Made(), path, provenance={"name": "made"}, **words)
+    return packing.pack(source or Made(), path, provenance={"name": "made"}, **words)
 
 
 def opened(root, inputs=("image",)):
@@ -34,7 +34,7 @@ def opened(root, inputs=("image",)):
 def test_real_files_come_back_exactly(tmp_path):
     root = folder_dataset(tmp_path / "files")
     files = open_source(Data(source="folder", root=str(root), inputs=("image", "semantics")))
-    convert.pack(files, tmp_path / "out", provenance={}, frames_per_shard=5)
+    packing.pack(files, tmp_path / "out", provenance={}, frames_per_shard=5)
     source = opened(tmp_path / "out", ("image", "semantics"))
     assert list(source.frames) == list(files.frames)
     for index in range(len(files.frames)):
@@ -217,7 +217,7 @@ def test_no_flipped_bit_changes_a_sample_unnoticed(tmp_path, seed):
 
 def test_fingerprint_is_of_the_frames_not_of_the_cut(tmp_path):
     packed(tmp_path / "a", frames_per_shard=2)
-    convert.pack(Made(), tmp_path / "b", provenance={"date": "later"})
+    packing.pack(Made(), tmp_path / "b", provenance={"date": "later"})
     packed(tmp_path / "c", Made(6))
     one, same, fewer = (opened(tmp_path / name).fingerprint for name in "abc")
     assert one == same != fewer

@@ -14,7 +14,7 @@ from paths import ROOT
 
 from depthray.batch import STRINGS, collate
 from depthray.config.sections import Data
-from depthray.data.convert import pack
+from depthray.data.packing import pack
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame
 from depthray.data.sources import names, open_source, recognise

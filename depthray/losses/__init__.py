@@ -22,7 +22,7 @@ from torch import Tensor
 from depthray.batch import Batch, Prediction
 from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.losses import depth, gradients, masks, pyramid
-from depthray.losses.inputs import LossInputs
+from depthray.losses.loss_inputs import LossInputs
 
 Term = Callable[..., Tensor]
 MODULES: tuple[ModuleType, ...] = (depth, gradients, pyramid, masks)

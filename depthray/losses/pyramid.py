@@ -10,7 +10,7 @@ from torch import Tensor
 
 from depthray.errors import UsageError
 from depthray.losses._masked import NEAREST, error, keep_valid, mean
-from depthray.losses.inputs import resize_area
+from depthray.losses.loss_inputs import resize_area
 
 
 def multiscale(

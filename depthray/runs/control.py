@@ -13,13 +13,13 @@ from depthray.runs.layout import STOP
 from depthray.storage.remote import RemoteFolder, is_remote
 
 
-def stop_on_signals(run: Path | str, say: Callable[[str], None]) -> None:
+def stop_on_signals(run: Path | str, log: Callable[[str], None]) -> None:
     """On SIGTERM or the first Ctrl-C, ask the run to save and stop; a second Ctrl-C ends at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         request_stop(run)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping after the current step, with a checkpoint; Ctrl-C again ends at once")
+        log("stopping after the current step, with a checkpoint; Ctrl-C again ends at once")
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)

@@ -20,20 +20,20 @@ from depthray.checkpoints import manifest, select
 from depthray.checkpoints.select import TEMPORARY, CheckpointName
 from depthray.errors import CheckpointError, UsageError
 from depthray.runs.layout import CHECKPOINTS, IDENTITY, PROGRESS, RECIPE, STOP
-from depthray.storage import remote, settings
+from depthray.storage import environment, remote
 from depthray.storage.remote import RemoteFolder
 from depthray.training import preflight
 
 
 def working_folder(url: str | Path) -> Path:
     """Where a process of this machine writes a remote run."""
-    return settings.cached_copy("runs", remote.normalize_address(url))
+    return environment.cached_copy("runs", remote.normalize_address(url))
 
 
 def recipe_file(url: str | Path) -> Path:
     """The recipe of a remote run as a local file. Raises UsageError where there is no run."""
     url = remote.normalize_address(url)
-    path = settings.cached_copy("fetched", url) / RECIPE
+    path = environment.cached_copy("fetched", url) / RECIPE
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         RemoteFolder(url, retry_seconds=30).download(RECIPE, path)
@@ -71,21 +71,21 @@ def download_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
     return target
 
 
-def prepare_to_resume(run: RemoteFolder, working: Path, say: Callable[[str], None]) -> None:
+def prepare_to_resume(run: RemoteFolder, working: Path, log: Callable[[str], None]) -> None:
     """Make the working folder ready to resume a remote run: progress, and the newest good checkpoint of both folders.
 
     A damaged checkpoint is passed over and reported; CheckpointError where there are some and none is good.
     """
     with _locked(working):
-        _match_identity(run, working, say)
+        _match_identity(run, working, log)
         (working / CHECKPOINTS).mkdir(exist_ok=True)
-        _download_newest(run, working, say)
+        _download_newest(run, working, log)
         _download_longer_progress(run, working)
         if run.size(STOP) is None:
             (working / STOP).unlink(missing_ok=True)
 
 
-def _match_identity(run: RemoteFolder, working: Path, say: Callable[[str], None]) -> None:
+def _match_identity(run: RemoteFolder, working: Path, log: Callable[[str], None]) -> None:
     """Move a working folder away that belongs to an earlier run of the same address."""
     try:
         identity = run.read(IDENTITY)
@@ -95,12 +95,12 @@ def _match_identity(run: RemoteFolder, working: Path, say: Callable[[str], None]
     if working.exists() and (mine.read_bytes() if mine.exists() else b"") != identity:
         old = working.with_name(f"{working.name}-before-{time.strftime('%Y%m%d-%H%M%S')}")
         os.rename(working, old)
-        say(f"{working} held another run of the same name; it is now {old.name}, to be removed if it is not wanted")
+        log(f"{working} held another run of the same name; it is now {old.name}, to be removed if it is not wanted")
     working.mkdir(parents=True, exist_ok=True)
     mine.write_bytes(identity)
 
 
-def _download_newest(run: RemoteFolder, working: Path, say: Callable[[str], None]) -> None:
+def _download_newest(run: RemoteFolder, working: Path, log: Callable[[str], None]) -> None:
     remote_names = complete_checkpoints(run)
     local_names = [path.name for path in select.committed(working / CHECKPOINTS) if _is_good(path)]
     newest_here = max(map(_position, local_names), default=None)
@@ -110,7 +110,7 @@ def _download_newest(run: RemoteFolder, working: Path, say: Callable[[str], None
         try:
             download_checkpoint(run, working, name)
         except CheckpointError as error:
-            say(f"{error}; going back to the checkpoint before")
+            log(f"{error}; going back to the checkpoint before")
         else:
             return
     if remote_names and not local_names:
@@ -158,7 +158,7 @@ def cached_checkpoint(url: str) -> Path:
     run, name = _split(url)
     if name is None:
         name, _ = best_checkpoint(url)
-    copy = settings.cached_copy("fetched", run.url)
+    copy = environment.cached_copy("fetched", run.url)
     with _locked(copy):
         path = copy / CHECKPOINTS / name
         return path if _is_copy(path, run / CHECKPOINTS / name) else download_checkpoint(run, copy, name)
@@ -193,7 +193,7 @@ def _metrics(checkpoint: RemoteFolder) -> dict[str, Any]:
 
 def _monitor(run: RemoteFolder, name: str) -> str:
     """The metric by which a run ranks its checkpoints."""
-    copy = settings.cached_copy("fetched", run.url) / f"{TEMPORARY}{uuid4().hex}"
+    copy = environment.cached_copy("fetched", run.url) / f"{TEMPORARY}{uuid4().hex}"
     copy.mkdir(parents=True)
     try:
         (run / CHECKPOINTS / name).download(manifest.RECIPE, copy / manifest.RECIPE)

@@ -14,9 +14,9 @@ from depthray.config.sections import Recipe
 from depthray.evaluation.protocols import PROTOCOLS
 from depthray.runs import layout, progress
 from depthray.runs.tensorboard import Board
+from depthray.storage.environment import retry_seconds
 from depthray.storage.os_errors import is_transient
 from depthray.storage.retry import Retry
-from depthray.storage.settings import retry_seconds
 from depthray.training.loop import Epoch
 from depthray.training.throughput import Interval
 
@@ -58,8 +58,8 @@ class Curves:
     It is opened only after the first step: importing its writer takes a second, which training should not wait for.
     """
 
-    def __init__(self, recipe: Recipe, run: Path, say: Callable[[str], None]) -> None:
-        self.recipe, self.run, self.say = recipe, run, say
+    def __init__(self, recipe: Recipe, run: Path, log: Callable[[str], None]) -> None:
+        self.recipe, self.run, self.log = recipe, run, log
         self.board: Board | None = None
         self.failed = False
 
@@ -85,7 +85,7 @@ class Curves:
         except OSError as error:
             self.board = None
             if not self.failed:
-                self.say(f"storage: TensorBoard has a gap: {error.strerror or error}; training continues")
+                self.log(f"storage: TensorBoard has a gap: {error.strerror or error}; training continues")
             self.failed = True
 
 
@@ -110,7 +110,7 @@ def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
 def _draw(board: Board, event: Epoch) -> None:
     curves = {f"val/{key}": value for key, value in scores_of(event.metrics).items()}
     board.scalars(event.step, {**curves, "train/epoch_loss": event.metrics["train_loss"]})
-    board.pictures(event.step, event.frames)
+    board.contact_sheet(event.step, event.frames)
     depths = [row for row in event.frames if row.kind == "depth"]
     for name in ("truth", "prediction") if depths else ():
         maps = [getattr(row, name).ravel() for row in depths]

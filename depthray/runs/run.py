@@ -22,10 +22,10 @@ from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
 from depthray.runs.loggers import Curves, ProgressLog
 from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader, upload_checkpoint
+from depthray.storage.environment import retry_seconds
 from depthray.storage.local import replace, sync_folder
 from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.remote import RemoteFolder, StorageError, is_remote
-from depthray.storage.settings import retry_seconds
 from depthray.training import preflight
 from depthray.training.dry_run import check_targets
 from depthray.training.frames import Frames

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: scalars, pictures, histograms and hyperparameters, all in the run's own directory.
+"""What TensorBoard shows of a run: scalars, images, histograms and hyperparameters, all in the run's own directory.
 
 `tensorboard --logdir RUN` (without --bind_all: it has no password).
 """
@@ -21,9 +21,9 @@ _FLUSH_SECONDS = 10  # a killed run loses at most this much of its curves
 
 
 class Board:
-    """The writer of one run directory, going on after `first_step` steps.
+    """The writer of one run directory, from `first_step` on.
 
-    What an earlier process wrote of later steps is hidden, as these are run again.
+    What an earlier process wrote about later steps is hidden, as these are trained again.
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, first_step: int = 0) -> None:
@@ -38,7 +38,7 @@ class Board:
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), step)
 
-    def pictures(self, step: int, rows: Sequence[sheets.SheetRow], *, name: str = "validation") -> None:
+    def contact_sheet(self, step: int, rows: Sequence[sheets.SheetRow], *, name: str = "validation") -> None:
         """The contact sheet of some frames; give the same frames each time and the scale stays the same."""
         self.image(step, name, sheets.draw_sheet(rows))
 
@@ -60,7 +60,7 @@ class Board:
     def hparams(self, values: Mapping[str, Any], metrics: Iterable[str]) -> None:
         """The recipe as dotted key -> value, and the names of the scalars that rank runs in the HParams tab.
 
-        Written as protos into this run's file: `SummaryWriter.add_hparams` would open a second run beside it.
+        Written as protos into this run's file: `SummaryWriter.add_hparams` would open a second run below it.
         """
         from torch.utils.tensorboard.summary import hparams
 
@@ -89,7 +89,7 @@ class Board:
 
 
 def _leave_errors_to_the_caller() -> None:
-    """Print no traceback of what a disk refuses TensorBoard's thread: it is raised again where the writer is used."""
+    """Print no traceback where a disk fails TensorBoard's thread: the error is raised again where the writer is used."""
     if getattr(threading.excepthook, "func", None) is not _unless_raised_again:
         threading.excepthook = partial(_unless_raised_again, threading.excepthook)
 

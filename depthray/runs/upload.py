@@ -22,26 +22,26 @@ from depthray.runs.layout import CHECKPOINTS, PROGRESS, STOP, TENSORBOARD, UPLOA
 from depthray.storage.remote import RemoteFolder, StorageError
 from depthray.storage.retry import Retry
 
-_EVERY = 1.0  # seconds between looks at what is new
+_EVERY = 1.0  # seconds between looks for new files
 _STOP_EVERY = 3.0  # seconds between looks for a remote STOP file
-_BYTES_PER_SECOND = 200_000  # of files sent again as they grow, at most: progress, TensorBoard
+_BYTES_PER_SECOND = 200_000  # at most, for files that are uploaded again as they grow: progress, TensorBoard
 
 
 class Uploader:
     """Keeps a remote run like its working folder until it is closed. `error` is set when retries are over."""
 
-    def __init__(self, run: RemoteFolder, working: Path, say: Callable[[str], None], *, retry_seconds: float) -> None:
-        self.run, self.working, self.say = RemoteFolder(run.url, retry_seconds=0), working, say
+    def __init__(self, run: RemoteFolder, working: Path, log: Callable[[str], None], *, retry_seconds: float) -> None:
+        self.run, self.working, self.log = RemoteFolder(run.url, retry_seconds=0), working, log
         self.retry_seconds = retry_seconds
         self.error: StorageError | None = None
         self._closing = threading.Event()
-        self._leaving = False  # at once, whatever is not copied yet
-        self._there: set[str] | None = None  # checkpoints known to be complete on the store, once it was asked
-        self._mine: set[str] = set()  # checkpoints that lay here at some time: gone from here, they were pruned
-        self._sent: dict[str, tuple[int, int]] = {}  # size and time of change of the other files as they were sent
+        self._aborted = False
+        self._remote: set[str] | None = None  # complete checkpoints on the store, once they have been listed
+        self._local: set[str] = set()  # checkpoints seen here: those that are gone were pruned
+        self._uploaded: dict[str, tuple[int, int]] = {}  # size and time of change of the other files when uploaded
         self._due: dict[str, float] = {}
         self._looked = 0.0
-        # Progress and curves are tried without end while training goes on: a run does not end for want of them.
+        # Progress and curves are retried without end while training continues: they are not worth ending a run.
         retries = {self._checkpoints: self._retry(retry_seconds), self._logs: self._retry(math.inf)}
         self._retries = list(retries.values())
         self._threads = [
@@ -53,24 +53,24 @@ class Uploader:
             thread.start()
 
     def close(self, *, wait: bool = True) -> None:
-        """Copy what is left, or with `wait=False` leave it. Raises the StorageError that ended copying."""
+        """Upload the rest, or with `wait=False` leave it. Raises the StorageError that ended uploading."""
         self._closing.set()
         for retry in self._retries:
             retry.seconds = self.retry_seconds
         if not wait:
-            self._leave()
+            self._abort()
         try:
             for thread in self._threads:
                 thread.join(None if wait else 2.0)
         except KeyboardInterrupt:
-            self._leave()
+            self._abort()
             raise
         if self.error and wait:
             raise self.error
 
-    def _leave(self) -> None:
-        """End both threads at once, whatever is not copied yet."""
-        self._leaving = True
+    def _abort(self) -> None:
+        """End both threads at once, whatever is not uploaded yet."""
+        self._aborted = True
         for retry in self._retries:
             retry.hurry()
 
@@ -78,21 +78,21 @@ class Uploader:
         return Retry(
             seconds,
             is_transient=lambda error: isinstance(error, StorageError | CheckpointError | OSError),
-            log=self.say,
+            log=self.log,
             describe=_without_advice,
         )
 
     def _repeat(self, work: Callable[[], None], retry: Retry) -> None:
-        """Work again and again until it is closed; `error` is set where a failure outlasts the retries."""
+        """Call `work` every second until closed; `error` is set where a failure outlasts the retries."""
         try:
-            while not self._leaving:
+            while not self._aborted:
                 closing = self._closing.is_set()
-                retry.run(lambda: None if self._leaving else work())
+                retry.run(lambda: None if self._aborted else work())
                 if closing:
                     return
                 self._closing.wait(_EVERY)
-        except Exception as error:  # one of depthray's own too: a run must not go without copies unnoticed
-            if self._leaving:
+        except Exception as error:  # bugs too: a run must not go without uploads unnoticed
+            if self._aborted:
                 return
             self.error = self.error or self._final(error)
             if not retry.is_transient(error):
@@ -106,54 +106,54 @@ class Uploader:
         )
 
     def _checkpoints(self) -> None:
-        """Send new checkpoints, the newest first, remove pruned ones, and fetch one that a machine before left."""
-        if self._there is None:
-            self._there = set(download.complete_checkpoints(self.run))
-        while not self._leaving:
+        """Upload new checkpoints, the newest first, remove pruned ones, and download what another machine left."""
+        if self._remote is None:
+            self._remote = set(download.complete_checkpoints(self.run))
+        while not self._aborted:
             here = [path.name for path in select.committed(self.working / CHECKPOINTS)]
-            self._mine.update(here)
-            new = [name for name in here if name not in self._there]
+            self._local.update(here)
+            new = [name for name in here if name not in self._remote]
             if new:
-                self._send(new[-1])  # meanwhile there may be a newer one
-            self._remove_pruned(self._there)
+                self._upload(new[-1])  # meanwhile there may be a newer one
+            self._remove_pruned(self._remote)
             if not new:
                 break
-        if (old := self._there - self._mine) and not self._closing.is_set():
-            self._fetch(select.sort_names([*old])[-1])
+        if (old := self._remote - self._local) and not self._closing.is_set():
+            self._download(select.sort_names([*old])[-1])
 
-    def _remove_pruned(self, there: set[str]) -> None:
-        """Remove there what is gone from here, but never the newest there."""
+    def _remove_pruned(self, remote: set[str]) -> None:
+        """Remove from the store what was pruned here, but never the newest there."""
         here = {path.name for path in select.committed(self.working / CHECKPOINTS)}
-        for name in sorted((there & self._mine) - here - {*select.sort_names([*there])[-1:]}):
+        for name in sorted((remote & self._local) - here - {*select.sort_names([*remote])[-1:]}):
             folder = self.run / CHECKPOINTS
             folder.remove(f"{name}/{manifest.NAME}")  # first, so that a half-removed one is never seen
             folder.remove(name)
-            there.discard(name)
+            remote.discard(name)
 
-    def _known(self) -> set[str]:
-        return self._there if self._there is not None else set()
+    def _remote_names(self) -> set[str]:
+        return self._remote if self._remote is not None else set()
 
-    def _send(self, name: str) -> None:
+    def _upload(self, name: str) -> None:
         links = self.working / UPLOADING / name
         if not _link(self.working / CHECKPOINTS / name, links):
-            return  # pruned at this moment
+            return  # pruned just now
         try:
             upload_checkpoint(self.run, links)
         finally:
             shutil.rmtree(links, ignore_errors=True)
-        self._known().add(name)
+        self._remote_names().add(name)
 
-    def _fetch(self, name: str) -> None:
-        """Bring an older checkpoint of the run here, so that it is ranked and pruned with the others."""
+    def _download(self, name: str) -> None:
+        """Download an older checkpoint of the run, so that it is ranked and pruned with the others."""
         try:
             download.download_checkpoint(self.run, self.working, name)
-            self._mine.add(name)
+            self._local.add(name)
         except CheckpointError as error:
-            self.say(f"{error}; it is left as it is")
-            self._known().discard(name)
+            self.log(f"{error}; it is left as it is")
+            self._remote_names().discard(name)
 
     def _logs(self) -> None:
-        """Send progress and curves where they have grown, and look for a wish to stop."""
+        """Upload progress and curves where they have grown, and look for a remote STOP file."""
         now = time.monotonic()
         if now - self._looked >= _STOP_EVERY:
             self._looked = now
@@ -162,19 +162,19 @@ class Uploader:
         for path in [self.working / PROGRESS, *sorted((self.working / TENSORBOARD).glob("*"))]:
             name = str(path.relative_to(self.working))
             if path.is_file() and (now >= self._due.get(name, 0.0) or self._closing.is_set()):
-                self._send_grown(name, path)
+                self._upload_grown(name, path)
 
-    def _send_grown(self, name: str, path: Path) -> None:
+    def _upload_grown(self, name: str, path: Path) -> None:
         status = path.stat()
-        if self._sent.get(name) == (status.st_size, status.st_mtime_ns):
+        if self._uploaded.get(name) == (status.st_size, status.st_mtime_ns):
             return
         self.run.upload(name, path)
-        self._sent[name] = (status.st_size, status.st_mtime_ns)
+        self._uploaded[name] = (status.st_size, status.st_mtime_ns)
         self._due[name] = time.monotonic() + _EVERY + status.st_size / _BYTES_PER_SECOND
 
 
 def upload_checkpoint(run: RemoteFolder, checkpoint_folder: Path) -> None:
-    """Upload a checkpoint, its manifest last; what an upload cut short left there is overwritten."""
+    """Upload a checkpoint, its manifest last; files of an upload that was cut short are overwritten."""
     target = run / CHECKPOINTS / checkpoint_folder.name
     target.remove(manifest.NAME)
     names = sorted(path.name for path in checkpoint_folder.iterdir() if path.name != manifest.NAME)
@@ -183,7 +183,7 @@ def upload_checkpoint(run: RemoteFolder, checkpoint_folder: Path) -> None:
 
 
 def _link(folder: Path, links: Path) -> bool:
-    """Second names for the files of a checkpoint, which outlive it; False if it is gone."""
+    """Hard links to the files of a checkpoint, which stay when it is pruned; False if it is gone."""
     shutil.rmtree(links, ignore_errors=True)
     links.mkdir(parents=True)
     try:

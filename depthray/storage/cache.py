@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from depthray.errors import ResourceError
+from depthray.storage.environment import CACHE, CACHE_GB, GB, cache_bytes, cache_folder
 from depthray.storage.os_errors import translate_os_errors
-from depthray.storage.settings import CACHE, CACHE_GB, GB, cache_bytes, cache_folder
 
 SPARE = 256 * 2**20  # bytes left free on the disk, for everybody else
-FETCHING, RESERVED = ".fetching", "reserved"
+DOWNLOADING, RESERVED = ".fetching", "reserved"
 
 
 class CachedFile(NamedTuple):
@@ -36,14 +36,14 @@ class Cache:
     def __init__(self, root: Path, *, limit: int | None = None) -> None:
         self.root, self.limit = root, limit
 
-    def open(self, wanted: CachedFile) -> int:
+    def open(self, file: CachedFile) -> int:
         """The file, open for reading and kept from removal until it is closed; the first to open it downloads it."""
         with self._translate_errors():
-            while (handle := _open_shared(wanted.path, wanted.size)) is None:
-                wanted.path.parent.mkdir(parents=True, exist_ok=True)
-                with _lock(_lock_of(wanted.path)):
-                    if not wanted.path.exists():
-                        self._download(wanted)
+            while (handle := _open_shared(file.path, file.size)) is None:
+                file.path.parent.mkdir(parents=True, exist_ok=True)
+                with _lock(_lock_of(file.path)):
+                    if not file.path.exists():
+                        self._download(file)
             with suppress(PermissionError):  # of a cache that another user fills
                 os.utime(handle)
             return handle
@@ -59,31 +59,31 @@ class Cache:
         if missing > free:
             raise self._too_small(f"{missing / GB:.2f} GB of shards", f"the disk has space for {max(free, 0) / GB:.2f}")
 
-    def _download(self, wanted: CachedFile) -> None:
-        work = _work_of(wanted.path)
+    def _download(self, file: CachedFile) -> None:
+        work = _work_of(file.path)
         shutil.rmtree(work, ignore_errors=True)
         try:
-            self._reserve(work, wanted)
-            wanted.download(work / wanted.path.name)
-            os.replace(work / wanted.path.name, wanted.path)
+            self._reserve(work, file)
+            file.download(work / file.path.name)
+            os.replace(work / file.path.name, file.path)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def _reserve(self, work: Path, wanted: CachedFile) -> None:
+    def _reserve(self, work: Path, file: CachedFile) -> None:
         """Free space for a file and reserve it: its working folder has an empty file of its size."""
         with _lock(self.root / ".lock"):
             self._remove_abandoned()
             unused = sorted(self._files(), key=_last_use)
-            while why := self._why_full(wanted.size):
+            while why := self._why_full(file.size):
                 if not any(_try_remove(path) for path in unused):
-                    raise self._too_small(f"{wanted.path.name} of {wanted.size / GB:.3f} GB", why)
+                    raise self._too_small(f"{file.path.name} of {file.size / GB:.3f} GB", why)
                 unused = [path for path in unused if path.exists()]
             work.mkdir()
-            with (work / RESERVED).open("wb") as file:
-                file.truncate(wanted.size)
+            with (work / RESERVED).open("wb") as reserved:
+                reserved.truncate(file.size)
 
     def _why_full(self, size: int) -> str:
-        reserved = sum(map(_bytes, self.root.glob(f"*/.*{FETCHING}/{RESERVED}")))
+        reserved = sum(map(_bytes, self.root.glob(f"*/.*{DOWNLOADING}/{RESERVED}")))
         used = reserved + sum(map(_bytes, self._files()))
         if self.limit is not None and used + size > self.limit:
             return f"{CACHE_GB} allows {self.limit / GB:g} GB, of which {used / GB:.3f} are in use"
@@ -110,8 +110,8 @@ class Cache:
 
     def _remove_abandoned(self) -> None:
         """Remove what processes that were killed while they downloaded have left."""
-        for work in self.root.glob(f"*/.*{FETCHING}"):
-            name = work.name.removeprefix(".").removesuffix(FETCHING)
+        for work in self.root.glob(f"*/.*{DOWNLOADING}"):
+            name = work.name.removeprefix(".").removesuffix(DOWNLOADING)
             with _lock(_lock_of(work.parent / name), wait=False) as locked:
                 if locked:
                     shutil.rmtree(work, ignore_errors=True)
@@ -142,7 +142,7 @@ def _lock_of(path: Path) -> Path:
 
 
 def _work_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}{FETCHING}")
+    return path.with_name(f".{path.name}{DOWNLOADING}")
 
 
 def _open_shared(path: Path, size: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Errors of the file system: translated to depthray's own with advice, and told apart by whether they may pass."""
+"""Errors of the file system: their translation to depthray's own with advice, and whether they are transient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REMEDIES = {
     errno.ENOTDIR: _READ_ONLY,
     errno.EEXIST: _READ_ONLY,
 }
-# What may pass without a new start of training: a server that is away, a full disk on which somebody frees space.
+# What may go away while training continues: a server that is away, a full disk on which somebody frees space.
 _NAMES = """EAGAIN EBUSY EINTR EIO ENOSPC EDQUOT EROFS ESTALE ETIMEDOUT ENODEV ENXIO ENOTCONN ECONNRESET ECONNREFUSED
 ECONNABORTED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENOLCK ESHUTDOWN"""
 _TRANSIENT = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}

@@ -122,7 +122,7 @@ class RemoteFolder:
         """Copy a file of it to a local one, which appears complete or not at all."""
         temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
 
-        def fetch(store: FileSystem, source_path: str) -> None:
+        def save(store: FileSystem, source_path: str) -> None:
             try:
                 with store.open_input_stream(source_path) as source, temporary.open("wb") as file:
                     copyfileobj(source, file, PIECE)
@@ -132,7 +132,7 @@ class RemoteFolder:
             finally:
                 temporary.unlink(missing_ok=True)
 
-        self._try("read", name, fetch, local=temporary)
+        self._try("read", name, save, local=temporary)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all below; nothing where there is none."""
@@ -199,17 +199,17 @@ class _RangeReader(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(0, self.bytes - self.position))
-        data = self.folder._try("read", self.name, lambda store, path: self._read(store, path, wanted))
+        count = min(len(buffer), max(0, self.bytes - self.position))
+        data = self.folder._try("read", self.name, lambda store, path: self._read(store, path, count))
         buffer[: len(data)] = data
         self.position += len(data)
         return len(data)
 
-    def _read(self, store: FileSystem, path: str, wanted: int) -> bytes:
+    def _read(self, store: FileSystem, path: str, count: int) -> bytes:
         try:
             if self.file is None or self.process != os.getpid():  # a forked process opens it for itself
                 self.file, self.process = store.open_input_file(path), os.getpid()
-            return cast(bytes, self.file.read_at(wanted, self.position))
+            return cast(bytes, self.file.read_at(count, self.position))
         except OSError:
             self.file = None  # the next try opens it again
             raise

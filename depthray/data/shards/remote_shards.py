@@ -19,10 +19,10 @@ from depthray.data.shards.format import TAIL, Shard
 from depthray.data.source import RESTART
 from depthray.errors import DataError, ResourceError
 from depthray.storage import cache, remote
+from depthray.storage.environment import CACHE, CACHE_GB
 from depthray.storage.local import replace
 from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.remote import RemoteFolder
-from depthray.storage.settings import CACHE, CACHE_GB
 
 INDEXES_AT_ONCE = 16  # indexes read at a time: each is a wait for the storage
 

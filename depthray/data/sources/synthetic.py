@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from depthray import __version__
-from depthray.data import convert
+from depthray.data import packing
 from depthray.data.rendering import render
 from depthray.data.rendering.render import render_frame
 from depthray.data.source import Frame, keys_to_read
@@ -88,7 +88,7 @@ def write_rooms(
     """Render frames 0 to `frames` of a seed, `size` = (height, width), as a folder with an index or as HDF5 shards."""
     if layout == "shards":
         provenance = {"name": "synthetic", "seed": seed, "depthray": __version__}
-        convert.pack(SyntheticRooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
+        packing.pack(SyntheticRooms(frames, size, KEYS, seed=seed), out, provenance=provenance, advance=advance)
         return
     from depthray.data.shards.writer import translate_write_errors  # imports h5py
 
