@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 QUIET = 120.0  # seconds without work that make a hang
-SLOW = 3600.0  # seconds after which work is ended that is still going on
+SLOW = 1800.0  # seconds after which work is ended that is still going on
 BUSY = 0.05  # of a core: Ray's processes use up to 0.035 while they wait, work more even on a machine loaded tenfold
+PROC = Path("/proc/self/stat").exists()
 TICK = 0.2  # seconds between two questions whether what is waited for has come
 
 
@@ -22,10 +23,13 @@ class Hang(AssertionError):
 
 
 class Watch:
-    """A process with all below it, and the files in some folders; without /proc nothing counts as a hang."""
+    """A process with all below it, and the files in some folders; without /proc nothing counts as a hang.
 
-    def __init__(self, pid: int, *folders: Path, quiet: float = QUIET, slow: float = SLOW) -> None:
-        self._pid, self._folders, self._quiet, self._slow = pid, folders, quiet, slow
+    Where the process itself only `polls`, its own work does not count.
+    """
+
+    def __init__(self, pid: int, *folders: Path, polls: bool = False, quiet: float = QUIET, slow: float = SLOW) -> None:
+        self._pid, self._folders, self._polls, self._quiet, self._slow = pid, folders, polls, quiet, slow
         self._began = self._worked = self._looked = time.monotonic()
         self._used, self._sizes = processor_seconds(pid), file_sizes(*folders)
 
@@ -35,9 +39,11 @@ class Watch:
         if now - self._looked < self._quiet / 8:
             return
         self._looked, used, sizes = now, processor_seconds(self._pid), file_sizes(*self._folders)
+        if self._polls:
+            used.pop(self._pid, None)
         spent = max((seconds - self._used.get(pid, 0.0) for pid, seconds in used.items()), default=0.0)
         written = any(size > self._sizes.get(path, -1) for path, size in sizes.items())
-        if written or not used or spent > BUSY * self._quiet:
+        if written or not PROC or spent > BUSY * self._quiet:
             self._worked, self._used, self._sizes = now, used, sizes
         if now - self._worked > self._quiet:
             raise Hang(f"hung: no processor time used and no file written for {self._quiet:.0f} s")
@@ -71,20 +77,20 @@ def file_sizes(*folders: Path) -> dict[str, int]:
     return sizes
 
 
-def until(condition: Callable[[], bool], *folders: Path, quiet: float = QUIET) -> None:
-    """Wait until something is true, as long as this process or one below it works."""
-    watch = Watch(os.getpid(), *folders, quiet=quiet)
+def until(condition: Callable[[], bool], *folders: Path, tick: float = TICK, quiet: float = QUIET) -> None:
+    """Wait until something is true, as long as a process below this one works."""
+    watch = Watch(os.getpid(), *folders, polls=True, quiet=quiet)
     while not condition():
         watch.check()
-        time.sleep(TICK)
+        time.sleep(tick)
 
 
 def output_of(process: subprocess.Popen[str], *folders: Path, quiet: float = QUIET) -> str:
-    """What a process has written to its pipe when it has ended; it is killed if it hangs."""
-    watch = Watch(process.pid, *folders, quiet=quiet)
+    """What a process has written to its pipe when it has ended; it is killed when nothing below this one works."""
+    watch = Watch(os.getpid(), *folders, polls=True, quiet=quiet)
     while True:
         try:
-            return process.communicate(timeout=1)[0]
+            return process.communicate(timeout=TICK)[0]
         except subprocess.TimeoutExpired as waiting:
             try:
                 watch.check()

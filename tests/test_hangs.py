@@ -46,6 +46,11 @@ def test_work_is_slow_and_not_hung(tmp_path: Path, code: str) -> None:
                 time.sleep(0.2)
 
 
+def test_work_that_only_polls_is_a_hang() -> None:
+    with running(SLEEPS), pytest.raises(hangs.Hang, match="hung: "):
+        hangs.until(lambda: sum(range(10**6)) < 0, tick=0.0, quiet=2)
+
+
 def test_a_main_thread_that_waits_for_ever_is_interrupted() -> None:
     with pytest.raises(hangs.Hang, match="hung: "), hangs.watched(quiet=2):
         time.sleep(60)

@@ -8,9 +8,9 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import hangs
 import torch
 from safetensors.torch import load_file
 
@@ -47,7 +47,7 @@ def start(
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for a driver; its output, or an error if it failed."""
-    output, _ = process.communicate(timeout=240)
+    output = hangs.output_of(process)
     if process.returncode:
         raise RuntimeError(f"driver exited with {process.returncode}:\n{output}")
     return output
@@ -55,14 +55,15 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
     """Return as soon as the run has told of a step at least this far."""
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
+
+    def reached() -> bool:
         if any(int(str(record.get("step", -1))) >= step for record in records(run)):
-            return
+            return True
         if process.poll() is not None:
             raise RuntimeError(f"the run ended before step {step}:\n{process.stdout.read() if process.stdout else ''}")
-        time.sleep(0.02)
-    raise TimeoutError(f"step {step} not reached")
+        return False
+
+    hangs.until(reached, run, tick=0.02)
 
 
 def records(run: Path) -> list[dict[str, object]]:

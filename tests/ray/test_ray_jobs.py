@@ -1,4 +1,4 @@
-"""`--submit` to a head of `ray start` that wants a token: log, exit code, `ray job stop`, and going on as it says."""
+"""`--submit` to a head of `ray start` that requires a token: log, exit code, `ray job stop`, and the resume command."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hangs
 import httpx
 import pytest
 from paths import ROOT
@@ -69,7 +69,7 @@ def head() -> Iterator[str]:
     more = dict([mark.split("=")])
     with subprocess.Popen(command, env=environment() | more, cwd=folder, stdout=quiet, stderr=quiet) as process:
         try:
-            wait_for_dashboard(url)
+            hangs.until(lambda: answers(url))
             yield url
         finally:
             process.kill()  # asked in a friendly way, it takes half a minute
@@ -90,15 +90,12 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def wait_for_dashboard(url: str) -> None:
-    for _ in range(240):
-        try:
-            if httpx.get(f"{url}/api/version").status_code == 401:  # without its token
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.25)
-    raise TimeoutError(url)
+def answers(url: str) -> bool:
+    """Whether the dashboard is there and refuses what comes without its token."""
+    try:
+        return httpx.get(f"{url}/api/version").status_code == 401
+    except httpx.HTTPError:
+        return False
 
 
 class Command:
@@ -116,17 +113,20 @@ class Command:
 
     def ended(self, code: int) -> str:
         """Its whole output, once it has ended with this exit code."""
-        assert self.process.wait(200) == code, self.output
+        hangs.until(lambda: self.process.poll() is not None, self.log.parent)
+        assert self.process.returncode == code, self.output
         return self.output
 
     def until(self, seen: Callable[[], bool]) -> None:
         """Wait until something has come of it."""
-        for _ in range(1000):
+
+        def reached() -> bool:
             if seen():
-                return
+                return True
             assert self.process.poll() is None, self.output
-            time.sleep(0.1)
-        raise TimeoutError(self.output)
+            return False
+
+        hangs.until(reached, self.log.parent)
 
 
 def said(output: str, key: str) -> list[str]:
@@ -150,7 +150,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
     place = ("--workers", "2", "--cpus-per-worker", "1", "--out", str(run))
     job = Command(tmp_path / "first", "train", "demo", *WORDS, "train.epochs=8", *place, "--submit", head)
     job.until(lambda: bool(epochs(run)))
-    subprocess.run(said(job.output, "stop"), env=environment(), check=True, capture_output=True, timeout=100)
+    subprocess.run(said(job.output, "stop"), env=environment(), check=True, capture_output=True)
     output = job.ended(130)
     told = records(run)
     assert "asked to stop" in str(told[-1].get("text")), told[-1]
@@ -163,7 +163,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
     ]
     assert "\r" not in output and "\x1b" not in output and TOKEN not in output
     saved = select.committed(run / "checkpoints")[-1]
-    words = said(output, "stopped +as a job again:")
+    words = said(output, "stopped +resume with:")
     assert words == said(output, "resume")
     output = Command(tmp_path / "second", *words[1:]).ended(0)
     assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))

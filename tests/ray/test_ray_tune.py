@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hangs
 import pytest
 from paths import ROOT
 
@@ -102,11 +103,13 @@ def kill_at(point: Callable[[], bool], words: list[str], log: Path) -> None:
         driver = subprocess.Popen(
             [sys.executable, "-m", "depthray", "tune", *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
         )
-    deadline = time.time() + 150
+
+    def reached() -> bool:
+        assert driver.poll() is None, log.read_text()
+        return point()
+
     try:
-        while not point():
-            assert driver.poll() is None and time.time() < deadline, log.read_text()
-            time.sleep(0.05)
+        hangs.until(reached, log.parent, tick=0.05)
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
@@ -124,9 +127,7 @@ def test_trials_of_two_workers_give_back_what_they_held_when_they_are_stopped(
     trials = by_name(tmp_path / "search")
     assert trials["0000"].state == "done" and "stopped" in {trials["0001"].state, trials["0002"].state}
     assert len(curve(tmp_path / "search" / "trials" / "0000")) == 4
-    deadline = time.time() + 20
-    while ray.available_resources().get("CPU", 0) < 4 and time.time() < deadline:
-        time.sleep(0.5)
+    hangs.until(lambda: ray.available_resources().get("CPU", 0) >= 4)
     assert ray.available_resources()["CPU"] == 4
 
 
