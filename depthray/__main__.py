@@ -32,7 +32,7 @@ COMMANDS = {
 # Commands that can be jobs of a cluster. What they need is named here, since the package of jobs imports no command.
 JOBS = {
     "train": JobCommand(
-        "depthray.cli.train:build_parser", ("data", "out"), ("recipe",), "depthray.cli.train:recipe_of"
+        "depthray.cli.train:build_parser", ("data", "out"), ("recipe",), "depthray.cli.train:load_recipe"
     ),
     "tune": JobCommand(
         "tuning.command:build_parser", ("data", "out", "resume"), ("recipe", "space"), "tuning.plan:parse_request"

@@ -1,4 +1,4 @@
-"""What `--submit` makes of a command, and how a job is followed, with the cluster left out."""
+"""How `--submit` plans a job, and how a job is followed, without a cluster."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def planned(line: str) -> jobs.Job:
-    word, *rest = line.split()
-    if word == "data":
-        word, rest = f"data {rest[0]}", rest[1:]
-    flags, words = submit_flags.split(rest)
-    return jobs.plan(word, JOBS[word], words, flags)
+def plan_job(line: str) -> jobs.Job:
+    name, *rest = line.split()
+    if name == "data":
+        name, rest = f"data {rest[0]}", rest[1:]
+    flags, arguments = submit_flags.split(rest)
+    return jobs.plan(name, JOBS[name], arguments, flags)
 
 
 @pytest.mark.parametrize(
-    ("line", "address", "words"),
+    ("line", "address", "arguments"),
     [
         ("demo --submit", "", "demo"),
         ("--submit demo optim.lr=1", "", "demo optim.lr=1"),
@@ -47,47 +47,52 @@ def planned(line: str) -> jobs.Job:
         ("--submit --submit http://head:8265 demo", "http://head:8265", "demo"),
     ],
 )
-def test_the_address_is_told_from_the_words(line: str, address: str, words: str) -> None:
+def test_the_address_is_distinguished_from_the_arguments(line: str, address: str, arguments: str) -> None:
     flags, rest = submit_flags.split(line.split())
     assert submit_flags.is_requested(line.split())
-    assert (flags.submit, rest) == (address, words.split())
+    assert (flags.submit, rest) == (address, arguments.split())
 
 
 def test_a_job_runs_the_command_with_paths_that_hold_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = planned("train demo optim.lr=1e-3 --workers 2 --out s3://bucket/runs/x --data /shared/d --submit")
-    assert job.words == [
+    job = plan_job("train demo optim.lr=1e-3 --workers 2 --out s3://bucket/runs/x --data /shared/d --submit")
+    assert job.arguments == [
         *("demo", "optim.lr=1e-3", "--workers", "2", "--out", "s3://bucket/runs/x", "--data", "/shared/d"),
         *("--address", "auto"),
     ]
-    assert job.again[:3] == ["depthray", "train", "demo"] and job.again[-1] == "--resume"
-    assert "--address" not in job.again and job.resources == {}
+    assert job.resume[:3] == ["depthray", "train", "demo"] and job.resume[-1] == "--resume"
+    assert "--address" not in job.resume and job.resources == {}
     monkeypatch.setenv("DEPTHRAY_STORAGE", "/shared/runs/")
-    job = planned("train demo --submit")
-    place = job.words[job.words.index("--out") + 1]
-    assert place.startswith("/shared/runs/demo-2") and place in job.again
+    job = plan_job("train demo --submit")
+    out = job.arguments[job.arguments.index("--out") + 1]
+    assert out.startswith("/shared/runs/demo-2") and out in job.resume
     assert job.name.startswith("train-demo-")
-    assert planned("train demo --out first --submit --storage s3://b/r").words[1:3] == ["--out", "s3://b/r/first"]
+    assert plan_job("train demo --out first --submit --storage s3://b/r").arguments[1:3] == ["--out", "s3://b/r/first"]
 
 
-def test_what_goes_on_with_a_job_is_said_for_each_command() -> None:
-    assert planned("tune demo --trials 4 --out s3://b/t --submit").again == ["depthray", "tune", "--resume", "s3://b/t"]
-    assert planned("train --out /r/x --resume --submit").again == ["depthray", "train", "--out", "/r/x", "--resume"]
-    job = planned("train --out /r/x --resume train.epochs=9 --submit")
-    assert job.again == ["depthray", "train", "--out", "/r/x", "--resume", "train.epochs=9"]
-    assert planned("tune --resume s3://b/t --submit").again == ["depthray", "tune", "--resume", "s3://b/t"]
-    job = planned("evaluate /r/x --split test --job-gpus 1 --submit")
-    assert job.again == ["depthray", "evaluate", "/r/x", "--split", "test", "--job-gpus", "1"]
+def test_each_command_has_arguments_that_resume_it() -> None:
+    assert plan_job("tune demo --trials 4 --out s3://b/t --submit").resume == [
+        "depthray",
+        "tune",
+        "--resume",
+        "s3://b/t",
+    ]
+    assert plan_job("train --out /r/x --resume --submit").resume == ["depthray", "train", "--out", "/r/x", "--resume"]
+    job = plan_job("train --out /r/x --resume train.epochs=9 --submit")
+    assert job.resume == ["depthray", "train", "--out", "/r/x", "--resume", "train.epochs=9"]
+    assert plan_job("tune --resume s3://b/t --submit").resume == ["depthray", "tune", "--resume", "s3://b/t"]
+    job = plan_job("evaluate /r/x --split test --job-gpus 1 --submit")
+    assert job.resume == ["depthray", "evaluate", "/r/x", "--split", "test", "--job-gpus", "1"]
     assert job.resources == {"entrypoint_num_cpus": 1.0, "entrypoint_num_gpus": 1.0}  # it is its own process that works
-    assert "--address" not in job.words
-    job = planned("data convert nyu_raw /d/nyu /d/packed --workers 4 --submit")
+    assert "--address" not in job.arguments
+    job = plan_job("data convert nyu_raw /d/nyu /d/packed --workers 4 --submit")
     assert job.name.startswith("data-convert-nyu-")
-    assert job.words == ["nyu_raw", "/d/nyu", "/d/packed", "--workers", "4", "--address", "auto"]
-    job = planned("train demo --local --gpu --out /r/x --submit")
-    assert "--address" not in job.words and job.resources == {"entrypoint_num_cpus": 1.0}
+    assert job.arguments == ["nyu_raw", "/d/nyu", "/d/packed", "--workers", "4", "--address", "auto"]
+    job = plan_job("train demo --local --gpu --out /r/x --submit")
+    assert "--address" not in job.arguments and job.resources == {"entrypoint_num_cpus": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("train demox --out /r", "did you mean 'demo'"),
         ("train demo optim.rl=1 --out /r", "unknown key 'optim.rl'"),
@@ -107,31 +112,31 @@ def test_what_goes_on_with_a_job_is_said_for_each_command() -> None:
         ("data convert folder /d packed", "out packed is relative"),
     ],
 )
-def test_a_mistake_is_said_before_anything_is_sent(
-    line: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_error_is_reported_before_anything_is_sent(
+    line: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "connect", lambda *_: pytest.fail("a cluster was asked"))
+    monkeypatch.setattr(follow, "connect", lambda *_: pytest.fail("a cluster was contacted"))
     assert main([*line.split(), "--submit", SERVER]) == 2
-    (told,) = capsys.readouterr().err.splitlines()
-    assert said in told
+    (error,) = capsys.readouterr().err.splitlines()
+    assert message in error
 
 
-def test_files_of_this_machine_that_the_job_would_miss_are_said(
+def test_files_of_this_machine_that_the_job_would_miss_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.pth").touch()
     with pytest.raises(UsageError, match=r"model.pretrained=tiny.pth is a file of this machine"):
-        planned("train demo model.pretrained=tiny.pth --out /r --submit")
+        plan_job("train demo model.pretrained=tiny.pth --out /r --submit")
     Path("mine.yaml").write_text("data: {source: folder, root: frames}\nmodel: {name: unet, encoder: tiny}\n")
     with pytest.raises(UsageError, match=r"mine.yaml: data.root=frames is relative"):
-        planned("train mine.yaml --out /r --submit")
-    assert planned("train mine.yaml --data /d --out /r --submit").words[0] == "recipe/mine.yaml"
+        plan_job("train mine.yaml --out /r --submit")
+    assert plan_job("train mine.yaml --data /d --out /r --submit").arguments[0] == "recipe/mine.yaml"
 
 
 def test_flags_of_a_submission_alone_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "demo", "--storage", "s3://b/runs"]) == 2
-    assert "--storage goes with --submit" in capsys.readouterr().err
+    assert "--storage needs --submit" in capsys.readouterr().err
 
 
 def test_what_is_shipped_is_code_and_the_files_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +146,8 @@ def test_what_is_shipped_is_code_and_the_files_named(tmp_path: Path, monkeypatch
         Path(name).touch()
     Path("mine.yaml").write_text("model: {name: unet, encoder: tiny}\n")
     Path("space.yaml").write_text("optim.lr: {loguniform: [1e-4, 1e-2]}\n")
-    job = planned("tune mine.yaml --space=space.yaml --out /r --submit")
-    assert job.words == ["recipe/mine.yaml", "--out", "/r", "--address", "auto", "--space", "space/space.yaml"]
+    job = plan_job("tune mine.yaml --space=space.yaml --out /r --submit")
+    assert job.arguments == ["recipe/mine.yaml", "--out", "/r", "--address", "auto", "--space", "space/space.yaml"]
     with jobs.ship(job) as folder:
         assert (folder / "recipe" / "mine.yaml").read_text() == Path("mine.yaml").read_text()
         (about,) = folder.glob("*.dist-info")
@@ -154,11 +159,11 @@ def test_what_is_shipped_is_code_and_the_files_named(tmp_path: Path, monkeypatch
     assert not folder.exists()
 
 
-def test_a_job_takes_settings_along_and_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_gets_settings_and_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL", "NCCL_SOCKET_IFNAME", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "WANDB_KEY"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
-    taken = set(jobs.environment())
+    taken = set(jobs.job_variables())
     assert {"AWS_ENDPOINT_URL", "NCCL_SOCKET_IFNAME", "RAY_JOB_STOP_SIGNAL", "RAY_JOB_STOP_WAIT_TIME_S"} <= taken
     assert not taken & {"AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "WANDB_KEY", "RAY_AUTH_TOKEN"}
 
@@ -168,13 +173,13 @@ def test_in_a_job_the_plain_command_uses_the_cluster_and_refuses_its_temporary_f
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    monkeypatch.setattr("cluster.train.main", lambda words: seen.append(words) or 0)
+    monkeypatch.setattr("cluster.train.main", lambda arguments: seen.append(arguments) or 0)
     assert main(["train", "demo"]) == 2 and not seen
     assert "working directory is temporary" in capsys.readouterr().err
     assert main(["train", "demo", "--out", "/r"]) == 0
     assert seen == [["demo", "--out", "/r", "--address", "auto"]]
-    words = seen[0]
-    assert jobs.settle("train", JOBS["train"], words) == words  # what was submitted by us is settled already
+    arguments = seen[0]
+    assert jobs.settle("train", JOBS["train"], arguments) == arguments  # those of --submit are settled already
 
 
 class Cluster:
@@ -207,52 +212,52 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_is_printed_once_over_lost_connections(capsys: pytest.CaptureFixture[str]) -> None:
     client = Cluster("a\nb\n", RuntimeError("closed"), "a\nb\nc", "a\nb\nc\nd\n")
-    assert follow.followed(client, "job", again="depthray train") == 0
+    assert follow.follow_job(client, "job", resume="depthray train") == 0
     assert capsys.readouterr().out == "a\nb\nc\nd\n"
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "given", "said"),
+    ("status", "code", "exit_code", "message"),
     [
         ("FAILED", 3, 3, ""),
-        ("FAILED", 4, 4, "go on with: depthray again"),
-        ("FAILED", -9, 137, "go on with: depthray again"),
-        ("STOPPED", None, 130, "as a job again: depthray again"),
+        ("FAILED", 4, 4, "resume with: depthray again"),
+        ("FAILED", -9, 137, "resume with: depthray again"),
+        ("STOPPED", None, 130, "resume with: depthray again"),
     ],
 )
 def test_the_exit_code_is_that_of_the_command(
-    status: str, code: int | None, given: int, said: str, capsys: pytest.CaptureFixture[str]
+    status: str, code: int | None, exit_code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert follow.followed(Cluster("x\n", status=status, code=code), "job", again="depthray again") == given
-    assert capsys.readouterr().out.partition("x\n")[2].strip().endswith(said)
+    assert follow.follow_job(Cluster("x\n", status=status, code=code), "job", resume="depthray again") == exit_code
+    assert capsys.readouterr().out.partition("x\n")[2].strip().endswith(message)
 
 
 def test_a_job_that_its_cluster_ended_is_one_line() -> None:
     client = Cluster("", status="FAILED", code=None, message="Traceback\n  x\nthe node died.\n")
-    with pytest.raises(DepthrayError, match=r"^the cluster ended the job: the node died; go on with: depthray again$"):
-        follow.followed(client, "job", again="depthray again")
+    with pytest.raises(DepthrayError, match=r"^the cluster ended the job: the node died; resume with: depthray again$"):
+        follow.follow_job(client, "job", resume="depthray again")
 
 
 def test_a_wrong_python_on_the_nodes_is_explained() -> None:
     client = Cluster("ModuleNotFoundError: No module named 'torch'\n", status="FAILED", code=1)
     with pytest.raises(ResourceError, match="first on the PATH that `ray start` had"):
-        follow.followed(client, "job", again="")
+        follow.follow_job(client, "job", resume="")
 
 
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert follow.followed(Cluster(KeyboardInterrupt()), "job-1", again="") == 130
-    told = capsys.readouterr().out
-    assert "the job goes on" in told and "ray job stop --address http://head:8265 job-1" in told
+    assert follow.follow_job(Cluster(KeyboardInterrupt()), "job-1", resume="") == 130
+    printed = capsys.readouterr().out
+    assert "the job continues" in printed and "ray job stop --address http://head:8265 job-1" in printed
 
 
 def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "PATIENCE", -1.0)
+    monkeypatch.setattr(follow, "RETRY_SECONDS", -1.0)
     with pytest.raises(ResourceError, match="has not answered .* ray job status --address http://head:8265 job-1"):
-        follow.followed(Cluster(RuntimeError("closed")), "job-1", again="")
+        follow.follow_job(Cluster(RuntimeError("closed")), "job-1", resume="")
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
-    """What stands at the address instead of a cluster."""
+    """A server at the address that is no cluster."""
 
     code, body = 200, b"<html>a router</html>"
 
@@ -276,18 +281,18 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
 def test_a_wrong_address_or_token_is_one_line(
     server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # given back afterwards: connecting sets it
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # restored afterwards: connecting sets it
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    words = ["train", "demo", "--out", "/r", "--submit"]
-    for code, given, said in (
+    arguments = ["train", "demo", "--out", "/r", "--submit"]
+    for code, exit_code, message in (
         (200, 5, "is no Ray dashboard"),
-        (401, 2, "wants a token"),
+        (401, 2, "requires a token"),
         (403, 2, "refuses the token"),
     ):
         monkeypatch.setattr(Answer, "code", code)
-        assert main([*words, url]) == given
-        (told,) = capsys.readouterr().err.splitlines()
-        assert said in told and url in told
-    assert main([*words, SERVER]) == 5
+        assert main([*arguments, url]) == exit_code
+        (error,) = capsys.readouterr().err.splitlines()
+        assert message in error and url in error
+    assert main([*arguments, SERVER]) == 5
     assert f"no Ray cluster answers at {SERVER}" in capsys.readouterr().err
     assert os.environ["RAY_API_SERVER_ADDRESS"] == url

@@ -1,4 +1,4 @@
-"""The flags that make a job of a cluster out of a command: `--submit [ADDRESS]` and what goes with it."""
+"""The flags that run a command as a job of a cluster: `--submit [ADDRESS]` and the flags it takes."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class JobCommand(NamedTuple):
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Let a command's own parser know the flags, for its help; `depthray.__main__` takes them out before it runs."""
+    """Add the flags to a command's parser, for its help; `depthray.__main__` removes them before the command runs."""
     add = parser.add_argument_group("as a job of a running Ray cluster").add_argument
     where = "submit there: the dashboard, http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS, else this machine)"
     add(FLAG, nargs="?", const="", metavar="ADDRESS", help=where)
-    add("--storage", metavar="PATH", help="with --submit: where a relative --out lies (default: $DEPTHRAY_STORAGE)")
+    add("--storage", metavar="PATH", help="with --submit: folder of a relative --out (default: $DEPTHRAY_STORAGE)")
     add("--no-wait", action="store_true", help="with --submit: do not follow the job's log")
     add("--job-cpus", type=float, metavar="N", help="with --submit: CPUs of the command's own process")
     add("--job-gpus", type=float, metavar="N", help="with --submit: GPUs of the command's own process")
 
 
-def is_requested(words: Sequence[str]) -> bool:
-    """Whether a command line is to run as a job. Raises UsageError for a flag that means nothing otherwise."""
-    given = [word.partition("=")[0] for word in words]
+def is_requested(arguments: Sequence[str]) -> bool:
+    """Whether a command line is to run as a job. Raises UsageError for a flag that needs --submit, without it."""
+    given = [argument.partition("=")[0] for argument in arguments]
     if ABBREVIATIONS.intersection(given):
         return True
     if stray := next((flag for flag in given if flag in SUBMIT_ONLY_FLAGS), None):
-        raise UsageError(f"{stray} goes with {FLAG}; give both, or neither")
+        raise UsageError(f"{stray} needs {FLAG}; give both, or neither")
     return False
 
 
@@ -51,23 +51,26 @@ def is_inside_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def split(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The flags of the submission, and the words of the command without them."""
+def split(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of the submission, and the arguments of the command without them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_flags(parser)
-    return parser.parse_known_args(list(_join_address(words)))
+    return parser.parse_known_args(list(_join_address(arguments)))
 
 
-def _join_address(words: Sequence[str]) -> Iterator[str]:
-    """`--submit ADDRESS` as one word, and `--submit` before anything that is no address as `--submit=`."""
-    words = [*words, ""]
+def _join_address(arguments: Sequence[str]) -> Iterator[str]:
+    """`--submit ADDRESS` as one argument, and `--submit` before anything that is no address as `--submit=`.
+
+    For argparse would take the recipe in `train --submit demo` for the address.
+    """
+    arguments = [*arguments, ""]
     skip = False
-    for word, following in zip(words, words[1:], strict=False):
-        flag, equals, value = word.partition("=")
+    for argument, following in zip(arguments, arguments[1:], strict=False):
+        flag, equals, value = argument.partition("=")
         if skip:
             skip = False
         elif flag not in ABBREVIATIONS:
-            yield word
+            yield argument
         elif equals:
             yield f"{FLAG}={value}"
         else:
