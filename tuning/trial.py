@@ -98,7 +98,7 @@ def _is_same(one: Path, other: Path) -> bool:
 def _train(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
     """The metrics of each epoch; the last with what the network costs, when everything is written."""
     last: dict[str, Any] = {}
-    train = _train_here if workers.count == 1 else _train_on_workers
+    train = _train_here if workers.count == 1 else train_on_workers
     for metrics in train(recipe, run, workers):
         if metrics["ended"]:
             last = metrics
@@ -116,7 +116,7 @@ def _train_here(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[st
         yield {**epoch.metrics, "epoch": epoch.number, "ended": bool(epoch.ended)}
 
 
-def _train_on_workers(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
+def train_on_workers(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
     """Train on workers of Ray Train, which reports each epoch to this process."""
     from cluster.reports import EpochReports
 

@@ -1,0 +1,92 @@
+"""A trial on several workers passes on what Ray Train reports of each epoch, and fills the gaps of lost reports."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.resources import Workers
+from depthray.errors import DepthrayError
+from depthray.runs import layout, progress
+from depthray.training import preflight
+from tuning import trial
+
+RECIPE = preflight.load("demo", ["train.epochs=4"])
+
+
+class LocalReports:
+    """`cluster.reports.EpochReports` without a cluster."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.callback = self._queue.put
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._queue.get, None)
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[dict[str, Any]]]:
+    """Train a trial on pretended workers, which record these epochs and report those of them that are not lost."""
+    monkeypatch.setattr("cluster.reports.EpochReports", LocalReports)
+
+    def run(*epochs: int, lost: tuple[int, ...] = (), error: Exception | None = None) -> Iterator[dict[str, Any]]:
+        def fit(recipe: Any, run: Path, workers: Workers, *, callbacks: list[Callable[[Any], None]]) -> None:
+            for epoch in epochs:
+                progress.append(run, {"kind": "epoch", "epoch": epoch, "step": epoch, "abs_rel": 0.1 * epoch})
+                if epoch not in lost:
+                    callbacks[0]({"epoch": epoch, "abs_rel": 0.1 * epoch, "ended": epoch == 4})
+            if error:
+                raise error
+
+        monkeypatch.setattr(trial, "fit_on_workers", fit)
+        return trial.train_on_workers(RECIPE, tmp_path, Workers(2))
+
+    return run
+
+
+def summary(results: Iterator[dict[str, Any]]) -> list[tuple[int, bool]]:
+    return [(each["epoch"], each["ended"]) for each in results]
+
+
+@pytest.mark.parametrize("lost", [(), (1,), (2, 3), (4,), (1, 2, 3, 4)])
+def test_each_epoch_is_reported_once_and_in_order(train: Any, lost: tuple[int, ...]) -> None:
+    assert summary(train(1, 2, 3, 4, lost=lost)) == [(1, False), (2, False), (3, False), (4, True)]
+
+
+def test_epochs_of_an_attempt_before_are_not_reported_again(train: Any) -> None:
+    list(train(1, 2))
+    assert summary(train(2, 3, 4)) == [(3, False), (4, True)]
+    assert summary(train()) == []
+
+
+def test_what_ends_training_ends_the_trial_after_its_epochs(train: Any) -> None:
+    results = train(1, 2, error=DepthrayError("a worker was lost too often"))
+    assert [next(results)["epoch"], next(results)["epoch"]] == [1, 2]
+    with pytest.raises(DepthrayError, match="lost too often"):
+        next(results)
+
+
+def test_a_trial_that_is_stopped_asks_its_workers_to_stop(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = train(1)
+    fit = trial.fit_on_workers
+
+    def slow(*args: Any, **options: Any) -> None:
+        fit(*args, **options)
+        while not (tmp_path / layout.STOP).exists():
+            time.sleep(0.01)
+
+    monkeypatch.setattr(trial, "fit_on_workers", slow)
+    assert next(results)["epoch"] == 1
+    results.close()  # as Tune does; it returns only when the workers have left
+    assert (tmp_path / layout.STOP).exists()
