@@ -31,7 +31,7 @@ def test_scalars_keep_step_and_value(tmp_path):
 
 def test_pictures_are_the_sheet_itself(tmp_path):
     with Board(tmp_path) as board:
-        board.pictures(5, [row(), row(3.0)])
+        board.contact_sheet(5, [row(), row(3.0)])
     (image,) = read(tmp_path).Images("validation")
     decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     assert image.step == 5 and decoded.shape[:2] == (image.height, image.width)

@@ -223,7 +223,7 @@ class Told:
 
 def recorder(folder: Path, said: list[str], limits: SearchLimits | None = None) -> Recorder:
     template = Trial(name="", kind="search", of="", words={}, gpus=1.0)
-    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or SearchLimits(), say=said.append)
+    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or SearchLimits(), log=said.append)
 
 
 def test_what_becomes_of_a_trial_is_written_down(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ class Recorder(tune.Callback):
         template: Trial,
         metric: str,
         limits: SearchLimits,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self.folder, self.trials, self.template, self.metric, self.say = folder, dict(trials), template, metric, say
+        self.folder, self.trials, self.template, self.metric, self.log = folder, dict(trials), template, metric, log
         self.limits = limits
         self._count_gpu_seconds()
         self._since: dict[str, float] = {}
@@ -54,14 +54,14 @@ class Recorder(tune.Callback):
         """Record where it runs; a paused trial starts again."""
         name, now = trial.storage.trial_dir_name, time.time()
         task = trial.config["trial"]
-        known = self.trials.get(name) or replace(self.template, name=name, of=name, words=task["words"])
+        record = self.trials.get(name) or replace(self.template, name=name, of=name, words=task["words"])
         self._since[name] = now
         self._write(
             replace(
-                known,
+                record,
                 state="running",
-                started=known.started or now,
-                attempts=known.attempts or 1,
+                started=record.started or now,
+                attempts=record.attempts or 1,
                 node=trial.get_ray_actor_ip() or "",
                 error="",
             )
@@ -69,31 +69,31 @@ class Recorder(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any) -> None:
         """Record the time it took, what the network costs, and overrides that population based training changed."""
-        known, task = self._with_time(trial), trial.config["trial"]
+        record, task = self._with_time(trial), trial.config["trial"]
         if FINISHED in result:
-            known = replace(known, latency_ms=result["latency_ms"], parameters=int(result["parameters"]))
-        if task["words"] != (known.history[-1]["words"] if known.history else known.words):
+            record = replace(record, latency_ms=result["latency_ms"], parameters=int(result["parameters"]))
+        if task["words"] != (record.history[-1]["words"] if record.history else record.words):
             change = {"epoch": int(result["epoch"]), "words": task["words"], "from": task["name"]}
-            known = replace(known, history=(*known.history, change))
-        self._write(known)
+            record = replace(record, history=(*record.history, change))
+        self._write(record)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record that it is tried again."""
-        known = self._with_time(trial)
-        self._write(replace(known, attempts=known.attempts + 1))
-        self.say(f"{known.name}  lost ({_last_line(trial)}); tried again from its last checkpoint")
+        record = self._with_time(trial)
+        self._write(replace(record, attempts=record.attempts + 1))
+        self.log(f"{record.name}  lost ({_last_line(trial)}); tried again from its last checkpoint")
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record how it ended; one that only the limits ended can be resumed under higher ones."""
-        result, known = trial.last_result, self._with_time(trial)
+        result, record = trial.last_result, self._with_time(trial)
         if FAILED in result:
-            self._end(replace(known, state="failed", error=str(result[FAILED])))
+            self._end(replace(record, state="failed", error=str(result[FAILED])))
         elif FINISHED in result:
-            self._end(replace(known, state="done"))
+            self._end(replace(record, state="done"))
         elif self.limits.reached:
-            self._write(replace(known, state="waiting"))
+            self._write(replace(record, state="waiting"))
         else:
-            self._end(replace(known, state="stopped"))
+            self._end(replace(record, state="stopped"))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record the last line of the error that ended it."""
@@ -101,33 +101,33 @@ class Recorder(tune.Callback):
 
     def _with_time(self, trial: Any) -> Trial:
         name, now = trial.storage.trial_dir_name, time.time()
-        known = self.trials[name]
+        record = self.trials[name]
         spent = now - self._since.get(name, now)
         self._since[name] = now
-        return replace(known, busy_seconds=known.busy_seconds + spent)
+        return replace(record, busy_seconds=record.busy_seconds + spent)
 
-    def _end(self, known: Trial) -> None:
-        if self.trials[known.name].state in ENDED:
+    def _end(self, record: Trial) -> None:
+        if self.trials[record.name].state in ENDED:
             return  # Tune calls back twice for some ends
-        self._write(replace(known, ended=time.time()))
-        self.say(self._line(known))
+        self._write(replace(record, ended=time.time()))
+        self.log(self._line(record))
 
-    def _line(self, known: Trial) -> str:
+    def _line(self, record: Trial) -> str:
         """An ended trial as one line."""
         ended = sum(trial.state in ENDED for trial in self.trials.values())
-        outcome = known.error or f"{self.metric} {_format_score(self.folder, known, self.metric)}"
-        changes = " ".join(overrides(known.words)) or "the recipe as it is"
-        return f"{known.name}  {known.state:<8}{outcome}  {changes}  [{ended} ended]"
+        outcome = record.error or f"{self.metric} {_format_score(self.folder, record, self.metric)}"
+        changes = " ".join(overrides(record.words)) or "the recipe as it is"
+        return f"{record.name}  {record.state:<8}{outcome}  {changes}  [{ended} ended]"
 
     def _count_gpu_seconds(self) -> None:
         self.limits.gpu_seconds_used = sum(
             each.busy_seconds * each.gpus * each.workers for each in self.trials.values()
         )
 
-    def _write(self, known: Trial) -> None:
-        self.trials[known.name] = known
+    def _write(self, record: Trial) -> None:
+        self.trials[record.name] = record
         self._count_gpu_seconds()
-        write_trial(self.folder, known)
+        write_trial(self.folder, record)
 
 
 def _format_score(folder: Path, trial: Trial, metric: str) -> str:

@@ -124,12 +124,12 @@ def curve(run: Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"{path.parent} holds no search ({path.name} is missing)") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not readable: {error}") from None
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -194,7 +194,7 @@ def _run(
 
     workers = workers_of(search)
     plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt")
-    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, say=report)
+    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, log=report)
     tuner = tune.Tuner(
         tune.with_resources(_wait_for_trials(partial(run_trial, plan=plan)), _resources(workers)),
         param_space=source.space,
