@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -20,13 +21,13 @@ from cluster.train import main
 from depthray import load
 from depthray.checkpoints import load as checkpoints_load
 from depthray.checkpoints import manifest, save, select
-from depthray.checkpoints.save import Writer
+from depthray.checkpoints.save import CheckpointWriter
 from depthray.checkpoints.select import committed
 from depthray.errors import CheckpointError, UsageError
-from depthray.runs import download, locate, progress
-from depthray.runs.upload import Mirror, send
-from depthray.storage import local
-from depthray.storage.remote import Folder, StorageError
+from depthray.runs import console, download, layout, locate, progress
+from depthray.runs.upload import Uploader, upload_checkpoint
+from depthray.storage import retry
+from depthray.storage.remote import RemoteFolder, StorageError
 
 # One step an epoch.
 WORDS = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=2", "train.precision=fp32"]
@@ -54,16 +55,18 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
 
 
 @pytest.fixture
-def run(store: Store) -> Folder:
+def run(store: Store) -> RemoteFolder:
     """An empty run folder on the store."""
-    folder = Folder(store.url(f"runs/{next(NUMBERS)}"), patience=5)
-    folder.write(download.IDENTITY, folder.url.encode())
+    folder = RemoteFolder(store.url(f"runs/{next(NUMBERS)}"), retry_seconds=5)
+    folder.write(layout.IDENTITY, folder.url.encode())
     return folder
 
 
-def mirrored(run: Folder, working: Path, say: Callable[[str], None] = pytest.fail, *, patience: float = 10) -> Mirror:
+def mirrored(
+    run: RemoteFolder, working: Path, say: Callable[[str], None] = pytest.fail, *, retry_seconds: float = 10
+) -> Uploader:
     (working / "checkpoints").mkdir(parents=True, exist_ok=True)
-    return Mirror(run, working, say, patience=patience)
+    return Uploader(run, working, say, retry_seconds=retry_seconds)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -73,16 +76,16 @@ def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: Folder, tmp_path: Path) -> None:
+def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: RemoteFolder, tmp_path: Path) -> None:
     mirror = mirrored(run, tmp_path)
-    writer = Writer(tmp_path / "checkpoints", keep_best=1, monitor="abs_rel")
+    writer = CheckpointWriter(tmp_path / "checkpoints", keep_best=1, monitor="abs_rel")
     for step, score in enumerate((0.5, 0.1, 0.4, 0.3), 1):
         writer.save(contents(step, score))
         writer.wait()
     progress.append(tmp_path, {"kind": "note", "text": "here"})
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "events.1").write_bytes(b"curves")
-    wait_until(lambda: len(download.complete(run)) == 2)
+    wait_until(lambda: len(download.complete_checkpoints(run)) == 2)
     writer.save(contents(5, 0.2))
     writer.wait()
     mirror.close()
@@ -91,28 +94,28 @@ def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: Folder, tmp_path
         for path in tmp_path.rglob("*")
         if path.is_file() and path.suffix != ".lock"
     }
-    wanted[download.IDENTITY] = run.url.encode()
+    wanted[layout.IDENTITY] = run.url.encode()
     assert {name: run.read(name) for name in run.files()} == wanted
-    assert download.complete(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
+    assert download.complete_checkpoints(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
 
 
-def test_a_checkpoint_without_its_manifest_is_invisible_there(run: Folder, tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_manifest_is_invisible_there(run: RemoteFolder, tmp_path: Path) -> None:
     (path,) = [save.write(tmp_path / "checkpoints", contents(1))]
     for name in manifest.FILES:
         run.upload(f"checkpoints/{path.name}/{name}", path / name)
-    assert download.complete(run) == []
-    send(run, path)
-    assert download.complete(run) == [path.name]
+    assert download.complete_checkpoints(run) == []
+    upload_checkpoint(run, path)
+    assert download.complete_checkpoints(run) == [path.name]
 
 
-def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: Folder, tmp_path: Path) -> None:
+def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: RemoteFolder, tmp_path: Path) -> None:
     paths = [save.write(tmp_path / "a" / "checkpoints", contents(step, fill=step)) for step in (1, 2, 3)]
     for path in paths:
-        send(run, path)
+        upload_checkpoint(run, path)
     broken = f"checkpoints/{paths[2].name}/state.pt"
     run.write(broken, run.read(broken)[:-1] + b"?")
     said: list[str] = []
-    download.take_up(run, tmp_path / "b", said.append)
+    download.prepare_to_resume(run, tmp_path / "b", said.append)
     assert [path.name for path in committed(tmp_path / "b" / "checkpoints")] == [paths[1].name]
     assert len(said) == 1 and f"{run.url}/{broken}: damaged" in said[0] and "going back" in said[0]
     got = checkpoints_load.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
@@ -120,67 +123,69 @@ def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: Folder, tmp_
     mirror = mirrored(run, tmp_path / "b", said.append)
     wait_until(lambda: len(committed(tmp_path / "b" / "checkpoints")) == 2)
     mirror.close()
-    assert download.complete(run) == [path.name for path in paths]  # what could not be read is not ours to remove
+    assert download.complete_checkpoints(run) == [
+        path.name for path in paths
+    ]  # what could not be read is not ours to remove
 
 
-def test_where_all_are_bad_nothing_begins_again(run: Folder, tmp_path: Path) -> None:
+def test_where_all_are_bad_nothing_begins_again(run: RemoteFolder, tmp_path: Path) -> None:
     path = save.write(tmp_path / "a" / "checkpoints", contents(1))
-    send(run, path)
+    upload_checkpoint(run, path)
     run.write(f"checkpoints/{path.name}/state.pt", b"")
     with pytest.raises(CheckpointError, match="none of 1 checkpoints is good"):
-        download.take_up(run, tmp_path / "b", lambda _: None)
+        download.prepare_to_resume(run, tmp_path / "b", lambda _: None)
 
 
-def test_a_working_folder_of_another_run_is_put_aside(run: Folder, tmp_path: Path) -> None:
+def test_a_working_folder_of_another_run_is_put_aside(run: RemoteFolder, tmp_path: Path) -> None:
     said: list[str] = []
-    download.take_up(run, tmp_path / "w", said.append)
+    download.prepare_to_resume(run, tmp_path / "w", said.append)
     save.write(tmp_path / "w" / "checkpoints", contents(9))
-    download.take_up(run, tmp_path / "w", said.append)
+    download.prepare_to_resume(run, tmp_path / "w", said.append)
     assert not said and len(committed(tmp_path / "w" / "checkpoints")) == 1
-    run.write(download.IDENTITY, b"another")
-    download.take_up(run, tmp_path / "w", said.append)
+    run.write(layout.IDENTITY, b"another")
+    download.prepare_to_resume(run, tmp_path / "w", said.append)
     assert len(said) == 1 and not committed(tmp_path / "w" / "checkpoints")
     (aside,) = tmp_path.glob("w-before-*")
     assert len(committed(aside / "checkpoints")) == 1
 
 
-def test_a_store_away_for_a_while_is_waited_for(store: Store, run: Folder, tmp_path: Path) -> None:
+def test_a_store_away_for_a_while_is_waited_for(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
     said: list[str] = []
-    mirror = mirrored(run, tmp_path, said.append, patience=60)
+    mirror = mirrored(run, tmp_path, said.append, retry_seconds=60)
     with store.away():
         path = save.write(tmp_path / "checkpoints", contents(1))
         wait_until(lambda: bool(said))
     mirror.close()
-    assert download.complete(run) == [path.name] and mirror.error is None
-    assert "storage: trying again while training goes on" in said[0]
+    assert download.complete_checkpoints(run) == [path.name] and mirror.error is None
+    assert said[0].startswith(f"storage: {run.url}") and "; trying again " in said[0]
     assert any("storage: works again after" in text for text in said)
 
 
-def test_a_store_away_for_good_ends_in_one_line(store: Store, run: Folder, tmp_path: Path) -> None:
-    mirror = mirrored(run, tmp_path, lambda _: None, patience=2)
+def test_a_store_away_for_good_ends_in_one_line(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
+    mirror = mirrored(run, tmp_path, lambda _: None, retry_seconds=2)
     first = save.write(tmp_path / "checkpoints", contents(1))
-    wait_until(lambda: download.complete(run) == [first.name])
+    wait_until(lambda: download.complete_checkpoints(run) == [first.name])
     with store.away():
         save.write(tmp_path / "checkpoints", contents(2))
         wait_until(lambda: mirror.error is not None, 60)
         with pytest.raises(StorageError) as error:
             mirror.close()
     assert str(tmp_path) in str(error.value) and "--resume" in str(error.value) and "\n" not in str(error.value)
-    assert download.complete(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
+    assert download.complete_checkpoints(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
 
 
-def test_stop_on_the_store_reaches_the_run(run: Folder, tmp_path: Path) -> None:
+def test_stop_on_the_store_reaches_the_run(run: RemoteFolder, tmp_path: Path) -> None:
     mirror = mirrored(run, tmp_path)
     run.write("STOP", b"")
     wait_until((tmp_path / "STOP").exists)
     mirror.close()
 
 
-def test_a_follower_reads_what_is_mirrored(store: Store, run: Folder, tmp_path: Path) -> None:
+def test_a_follower_reads_what_is_mirrored(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
     progress.append(tmp_path, {"kind": "note", "text": "before"})
     run.upload(progress.FILE, tmp_path / progress.FILE)
     seen: list[progress.Record] = []
-    with progress.Follower(run.url, seen.append, every=0.05):
+    with console.Follower(run.url, seen.append, every=0.05):
         store.stop()
         time.sleep(0.2)
         store.start()
@@ -215,7 +220,7 @@ def test_a_run_goes_on_exactly_on_another_machine(
     )
     assert all(torch.equal(value, mine.weights[key]) for key, value in weights(str(theirs)).items())
     assert load(url).recipe.train.epochs in (1, 2)
-    kinds = [line.split(b'"')[3] for line in Folder(url).read(progress.FILE).splitlines()]
+    kinds = [line.split(b'"')[3] for line in RemoteFolder(url).read(progress.FILE).splitlines()]
     assert kinds.count(b"epoch") == 2
 
 
@@ -255,11 +260,11 @@ def test_training_outlives_a_store_and_says_where_all_is(
     monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "20")
     assert main(["--local", "--out", url, "--resume", f"train.epochs={step + 1}"]) == 0
     assert f"step {step})" in capsys.readouterr().out
-    assert download.complete(Folder(url))[-1].endswith(f"{step + 1:08d}")
+    assert download.complete_checkpoints(RemoteFolder(url))[-1].endswith(f"{step + 1:08d}")
 
 
 def _stop_when_it_trains(store: Store, url: str) -> None:
-    wait_until(lambda: bool(download.complete(Folder(url))), 60)
+    wait_until(lambda: bool(download.complete_checkpoints(RemoteFolder(url))), 60)
     store.stop()
 
 
@@ -279,23 +284,23 @@ class Failing:
 @pytest.mark.parametrize("code", ["EIO", "ESTALE", "ENOSPC", "ETIMEDOUT", "EROFS"])
 def test_a_local_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     said: list[str] = []
-    monkeypatch.setattr(local, "PAUSE", 0.01)
-    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel", patience=30, say=said.append)
-    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(local.errno, code), 3))
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="abs_rel", retry_seconds=30, log=said.append)
+    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(errno, code), 3))
     writer.save(contents(1))
     path = writer.wait()
     assert path and select.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
     assert len(said) == 2 and "trying again" in said[0] and "works again after 3 failures" in said[1]
 
 
-@pytest.mark.parametrize(("code", "patience"), [("EIO", 0.3), ("EACCES", 60.0)])
+@pytest.mark.parametrize(("code", "retry_seconds"), [("EIO", 0.3), ("EACCES", 60.0)])
 def test_a_local_disk_that_fails_for_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, patience: float
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, retry_seconds: float
 ) -> None:
-    writer = Writer(tmp_path, keep_best=1, monitor="abs_rel", patience=patience)
+    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="abs_rel", retry_seconds=retry_seconds)
     writer.save(contents(1))
     before = writer.wait()
-    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(local.errno, code), 10**9))
+    monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(errno, code), 10**9))
     writer.save(contents(2))
     with pytest.raises(CheckpointError, match="cannot write checkpoints") as error:
         writer.wait()
@@ -304,7 +309,7 @@ def test_a_local_disk_that_fails_for_good(
 
 
 def test_progress_refused_by_a_disk_is_added_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = progress.Appender(tmp_path, patience=60)
+    file = progress.Appender(tmp_path, retry_seconds=60)
     file.append({"kind": "note", "text": "0"})
     with monkeypatch.context() as patch:
         patch.setattr(progress, "sync", half_written)
@@ -319,11 +324,11 @@ def test_progress_refused_by_a_disk_is_added_later(tmp_path: Path, monkeypatch: 
 def half_written(file: IO[bytes], data: bytes) -> None:
     file.write(data[: len(data) * 2 // 3])
     file.flush()
-    raise OSError(local.errno.EIO, os.strerror(local.errno.EIO))
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_progress_refused_for_good_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = progress.Appender(tmp_path, patience=0.1)
+    file = progress.Appender(tmp_path, retry_seconds=0.1)
     monkeypatch.setattr(progress, "sync", half_written)
     file.append({"kind": "note", "text": "1"})
     time.sleep(0.15)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from depthray.runs import progress
+from depthray.runs import console, progress
 
 INTERVAL = {
     "kind": "interval",
@@ -35,24 +35,24 @@ class Terminal(io.StringIO):
 
 
 def test_a_log_line_says_all_an_operator_looks_for() -> None:
-    said = progress.line(INTERVAL)
+    said = console.line(INTERVAL)
     wanted = "epoch 2/9 step 30/90 loss 0.5123 lr 3.00e-04 41.3 img/s data wait 3% mem 1.5 GiB eta 1:02:05"
     assert said == wanted
-    assert progress.line({**INTERVAL, "bad_steps": 3}) == f"{wanted} skipped 3"
+    assert console.line({**INTERVAL, "bad_steps": 3}) == f"{wanted} skipped 3"
 
 
 def test_without_a_terminal_each_record_is_one_plain_line() -> None:
     stream = io.StringIO()
-    display = progress.Display(stream)
+    display = console.Display(stream)
     display.show(INTERVAL)
     display.show({"kind": "note", "text": "resumed from epoch-0001"})
     display.close()
-    assert stream.getvalue().splitlines() == [progress.line(INTERVAL), "resumed from epoch-0001"]
+    assert stream.getvalue().splitlines() == [console.line(INTERVAL), "resumed from epoch-0001"]
 
 
 def test_on_a_terminal_there_is_a_bar() -> None:
     stream = Terminal()
-    display = progress.Display(stream)
+    display = console.Display(stream)
     display.show(INTERVAL)
     display.show({"kind": "note", "text": "a note above the bar"})
     display.close()
@@ -66,14 +66,14 @@ def test_records_that_are_not_numbers_stay_strict_json(tmp_path: Path) -> None:
     progress.append(tmp_path, {**INTERVAL, "loss": math.nan})
     written = json.loads((tmp_path / progress.FILE).read_text(), parse_constant=lambda word: 1 / 0)
     assert written["loss"] is None
-    assert progress.line(written).startswith("epoch 2/9 step 30/90 loss nan")
+    assert console.line(written).startswith("epoch 2/9 step 30/90 loss nan")
     assert abs(written["time"] - time.time()) < 60
 
 
 def test_a_follower_shows_what_is_new_and_waits_for_whole_lines(tmp_path: Path) -> None:
     seen: list[progress.Record] = []
     progress.append(tmp_path, {"kind": "note", "text": "before"})
-    with progress.Follower(tmp_path, seen.append, every=0.01):
+    with console.Follower(tmp_path, seen.append, every=0.01):
         progress.append(tmp_path, {"kind": "note", "text": "whole"})
         with (tmp_path / progress.FILE).open("a") as file:
             file.write('{"kind": "no')
@@ -87,7 +87,7 @@ def test_a_follower_reads_on_behind_what_a_disk_that_failed_left(tmp_path: Path)
     first, second = ({"kind": "note", "text": text} for text in ("one", "two"))
     lines = [json.dumps(first), '{"kind": "no', "\0" * 40 + json.dumps(second)]
     seen: list[progress.Record] = []
-    with progress.Follower(tmp_path, seen.append):
+    with console.Follower(tmp_path, seen.append):
         (tmp_path / progress.FILE).write_text("\n".join(lines) + "\n")
     assert seen == [first, second]
 
@@ -102,7 +102,7 @@ def test_the_first_step_trained_is_on_the_disk_before_anything_else_is_told(
         synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
 
     monkeypatch.setattr(os, "fsync", sync)
-    file = progress.Appender(tmp_path, patience=0)
+    file = progress.Appender(tmp_path, retry_seconds=0)
     file.append({"kind": "note", "text": "begins"})
     assert not synced
     for _ in range(2):

@@ -23,7 +23,7 @@ from depthray.checkpoints.select import committed
 from depthray.errors import UsageError
 from depthray.runs import progress
 from depthray.runs.run import prepare
-from depthray.storage import local
+from depthray.storage import retry
 from depthray.training import preflight
 
 WORDS = ["demo", "data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=6", "train.precision=fp32"]
@@ -52,7 +52,7 @@ class Faulty:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    monkeypatch.setattr(local, "PAUSE", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
     yield Faulty(tmp_path / "run", monkeypatch)
 
 
@@ -161,6 +161,6 @@ def test_a_line_that_was_cut_off_is_not_continued(tmp_path: Path) -> None:
     file = tmp_path / progress.FILE
     for cut in ("", '{"kind": "no', '{"kind": "note", "text": "1"}\n{"kind"'):
         file.write_text(cut)
-        progress.Appender(tmp_path, patience=0).append({"kind": "note", "text": "2"})
+        progress.Appender(tmp_path, retry_seconds=0).append({"kind": "note", "text": "2"})
         texts = [json.loads(line)["text"] for line in file.read_text().splitlines()]
         assert texts == (["1", "2"] if "1" in cut else ["2"])

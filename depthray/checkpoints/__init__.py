@@ -1,1 +1,1 @@
-"""Checkpoints: what lies in one, writing, reading and choosing them."""
+"""Checkpoints: their files, how they are written and read, and which of a run is the best or latest."""

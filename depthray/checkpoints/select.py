@@ -54,7 +54,7 @@ def committed(root: Path) -> list[Path]:
     return [path for path in checkpoints_in(root) if (path / manifest.NAME).is_file()]
 
 
-def latest(root: Path, say: Callable[[str], None]) -> Path | None:
+def latest(root: Path, log: Callable[[str], None]) -> Path | None:
     """The last good checkpoint, None if there is none yet; each bad one passed over is reported.
 
     Where all are bad, CheckpointError: to begin again at step 0 is for the user to decide.
@@ -64,7 +64,7 @@ def latest(root: Path, say: Callable[[str], None]) -> Path | None:
         try:
             verify(path)
         except CheckpointError as error:
-            say(f"{error}; going back to the checkpoint before")
+            log(f"{error}; going back to the checkpoint before")
         else:
             return path
     if paths:

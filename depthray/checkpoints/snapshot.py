@@ -11,18 +11,18 @@ from torch import Tensor
 from depthray.errors import CheckpointError
 
 PLAIN = (type(None), bool, int, float, str, bytes)
-Place = tuple[Any, ...]
+TensorKey = tuple[Any, ...]  # device, address, type, shape and strides: equal for two names of one tensor
 
 
 class Snapshot:
-    """Memory for one copy of a state. Each `take` overwrites the one before; memory is allocated only the first time.
+    """Memory for one copy of a state. Each `take` overwrites the last; memory is allocated only the first time.
 
     A copy is as a save of the live tensors would be: same strides, and one tensor under two names stays one.
     """
 
     def __init__(self) -> None:
         self._memory: list[Tensor] = []
-        self._taken: dict[Place, Tensor] = {}
+        self._taken: dict[TensorKey, Tensor] = {}
         self._event: torch.cuda.Event | None = None
 
     def take(self, tree: dict[str, Any]) -> dict[str, Any]:
@@ -33,14 +33,14 @@ class Snapshot:
         self._taken.clear()
         copied: dict[str, Any] = self._copy(tree, "")
         del self._memory[len(self._taken) :]
-        if any(place[0].type == "cuda" for place in self._taken):
+        if any(key[0].type == "cuda" for key in self._taken):
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
         self._taken.clear()
         return copied
 
     def finish(self) -> None:
-        """Wait until the copies are there."""
+        """Wait until the copies are complete."""
         if self._event is not None:
             self._event.synchronize()
 
@@ -59,10 +59,10 @@ class Snapshot:
         raise CheckpointError(f"state{where} is {type(value).__name__}: only tensors and plain values can be saved")
 
     def _copy_tensor(self, live: Tensor) -> Tensor:
-        place = (live.device, live.data_ptr(), live.dtype, live.shape, live.stride())
-        if place not in self._taken:
-            self._taken[place] = self._host(len(self._taken), live).copy_(live, non_blocking=True)
-        return self._taken[place]
+        key = (live.device, live.data_ptr(), live.dtype, live.shape, live.stride())
+        if key not in self._taken:
+            self._taken[key] = self._host(len(self._taken), live).copy_(live, non_blocking=True)
+        return self._taken[key]
 
     def _host(self, index: int, live: Tensor) -> Tensor:
         """CPU memory for a tensor: the same as last time if that still fits."""

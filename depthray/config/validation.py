@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a tree of settings, as one line that names the key: for recipes and services alike."""
+"""The first fault that pydantic reports of a tree of settings, as one line that names the key."""
 
 from __future__ import annotations
 

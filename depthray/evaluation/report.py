@@ -229,5 +229,5 @@ def _format_number(value: float) -> str:
 
 def _describe_interval(scenes: Sequence[str]) -> str:
     count = len(set(scenes))
-    what = f"{count} scenes" if count > 1 else f"{len(scenes)} frames (there is one scene: it says nothing of others)"
+    what = f"{count} scenes" if count > 1 else f"{len(scenes)} frames (of one scene: no evidence about others)"
     return f"95 %, {bootstrap.RESAMPLES} bootstrap draws of {what}"
