@@ -24,15 +24,12 @@ from torch.nn import functional as F
 
 from depthray import models
 from depthray.checkpoints import load
-from depthray.models import build_model
 
 
 def create(path: Path, *, together: int) -> FastAPI:
     """The application; so many forward passes run at a time."""
     contents = load.load(path)
-    model = build_model(contents.recipe.model, contents.recipe.data.inputs, pretrained=False)
-    model.load_state_dict(contents.weights)
-    model.eval()
+    model = load.build_network(contents, where=path).eval()
     height, width = contents.recipe.data.size
     free = threading.Semaphore(together)
     app = FastAPI()

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray.checkpoints import load as checkpoints_load
-from depthray.errors import CheckpointError, DataError, UsageError
+from depthray.errors import DataError, UsageError
 from depthray.runs import locate
 
-if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
+if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do not need it
     import numpy as np
     import torch
     from numpy.typing import NDArray
@@ -38,26 +38,27 @@ class Predictor:
     def predict(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> NDArray[np.float32]:
         """(H,W,3) uint8 RGB, upright -> (H,W) float32 metres along the optical axis. `others` as for `maps`."""
         if "depth" not in self.recipe.data.targets:
-            raise UsageError(f"this network was taught {', '.join(self.recipe.data.targets)}, not depth; use maps()")
+            targets = ", ".join(self.recipe.data.targets)
+            raise UsageError(f"this network was trained for {targets}, not depth; use maps()")
         maps = self.maps(rgb, **others)
         if "depth" not in maps:
             raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
         return maps["depth"]
 
     def maps(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """(H,W,3) uint8 RGB, upright -> what the network was taught, (H,W) float32: `depth` metres, `mask` in [0,1].
+        """(H,W,3) uint8 RGB, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1].
 
         `others` are the further inputs it was trained with, of the image's size: `background` (H,W,3) uint8 RGB,
         `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and `instances` (H,W) whole numbers.
         A target that the network has no map for is left out.
-        The network sees all of them at the size it was evaluated at; its answer is brought back bilinearly.
+        The network gets all of them at the size it was evaluated at; its output is resized back bilinearly.
         """
         data = self.recipe.data
         sample = prepare(rgb, others, data)
         return restore(self.run([sample])[0], (rgb.shape[0], rgb.shape[1]))
 
     def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
-        """Prepared samples of one size -> of each the maps (h,w) as the network gives them, computed in one pass."""
+        """Prepared samples of one size -> of each the maps (h,w) of the network, from one forward pass."""
         import torch
 
         from depthray import models
@@ -68,18 +69,18 @@ class Predictor:
         models.check_ids(self.model, batch)
         batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
-            answer = models.run(self.model, batch)
-            maps = {key: answer[key].float() for key in data.targets if key in answer}  # type: ignore[literal-required]
+            outputs = models.run(self.model, batch)
+            maps = {key: outputs[key].float() for key in data.targets if key in outputs}  # type: ignore[literal-required]
             if not maps:
-                raise UsageError(f"this network predicts {', '.join(answer)}, none of {', '.join(data.targets)}")
+                raise UsageError(f"this network predicts {', '.join(outputs)}, none of {', '.join(data.targets)}")
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
-        arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}
-        return [{key: value[place] for key, value in arrays.items()} for place in range(len(samples))]
+        arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
+        return [{key: value[index] for key, value in arrays.items()} for index in range(len(samples))]
 
 
 def prepare(rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], section: Data) -> Sample:
-    """(H,W,3) uint8 RGB and further inputs (H,W) -> what a network of this section sees, at its (h,w) pixels."""
+    """(H,W,3) uint8 RGB and further inputs (H,W) -> the sample of (h,w) that a network of this section gets."""
     from depthray.data.resize import resize_for_inference
 
     return resize_for_inference(_sample(rgb, others, section.inputs), section)
@@ -98,17 +99,9 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
 
 def load(path: str | os.PathLike[str], *, device: str | None = None) -> Predictor:
     """The predictor of a checkpoint, or of a run's best checkpoint; on the GPU where there is one."""
-    from depthray import models
-
-    where = _device(device)
+    chosen = _device(device)
     contents = checkpoints_load.load(locate.resolve(Path(path)))
-    data = contents.recipe.data
-    model = models.build_model(contents.recipe.model, data.inputs, pretrained=False)
-    try:
-        model.load_state_dict(contents.weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: weights do not fit the recipe: {' '.join(str(error).split())[:300]}") from None
-    return Predictor(model, contents.recipe, device=where)
+    return Predictor(checkpoints_load.build_network(contents, where=path), contents.recipe, device=chosen)
 
 
 def _device(name: str | None) -> torch.device:
@@ -120,7 +113,7 @@ def _device(name: str | None) -> torch.device:
         raise UsageError(f"--device: no device '{name}'; give cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device={name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
-    try:
+    try:  # a device can be listed and still fail at its first kernel: an old driver, no free memory
         torch.zeros(1, device=device).tolist()
     except RuntimeError:
         raise UsageError(f"--device={name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
@@ -139,7 +132,7 @@ def _sample(rgb: Any, others: Mapping[str, Any], inputs: tuple[str, ...]) -> Sam
         raise UsageError(f"this network {fault}; its inputs are {', '.join(inputs)}")
     for key, values in others.items():
         kind = np.float32 if key == "sparse" else np.uint8 if key == "mask" else np.int32
-        sample[key] = _colours(key, values) if key == "background" else _whole_map(key, values).astype(kind)
+        sample[key] = _colours(key, values) if key == "background" else _integer_map(key, values).astype(kind)
         if sample[key].shape[:2] != rgb.shape[:2]:
             size, wanted = sample[key].shape[:2], rgb.shape[:2]
             raise DataError(f"{key} is {size[1]}x{size[0]} but the image is {wanted[1]}x{wanted[0]}; give equal sizes")
@@ -147,6 +140,7 @@ def _sample(rgb: Any, others: Mapping[str, Any], inputs: tuple[str, ...]) -> Sam
 
 
 def _colours(key: str, rgb: Any) -> NDArray[np.uint8]:
+    """(H,W,3) uint8 RGB, checked."""
     import numpy as np
 
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
@@ -155,7 +149,8 @@ def _colours(key: str, rgb: Any) -> NDArray[np.uint8]:
     return rgb
 
 
-def _whole_map(key: str, values: Any) -> NDArray[Any]:
+def _integer_map(key: str, values: Any) -> NDArray[Any]:
+    """(H,W) whole numbers, of `sparse` metres with 0 for what is no distance; checked."""
     import numpy as np
 
     wanted = "fiu" if key == "sparse" else "iub"

@@ -25,7 +25,7 @@ def empty(path: Path) -> None:
 
 CHECKPOINT_HARMS: list[tuple[Harm, str]] = [
     (lambda path: cut(path / "model.safetensors"), "model.safetensors: "),
-    (lambda path: flip(path / "state.pt"), "state.pt: damaged"),
+    (lambda path: cut(path / "state.pt"), "state.pt: "),
     (lambda path: flip(path / "recipe.yaml"), "recipe.yaml: damaged"),
     (lambda path: flip(path / "manifest.json"), "manifest.json: damaged"),
     (lambda path: (path / "metrics.json").unlink(), "metrics.json is missing"),
@@ -40,6 +40,14 @@ def test_damaged_checkpoint(fails: Fails, run: Path, image: Path, harm: Harm, sa
     harm(path)
     fails(3, "predict", path, image, "--out", run / "out", said=said)
     fails(3, "evaluate", path, said=said)
+    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", said="none of 1 checkpoints is good")
+
+
+def test_damaged_training_state_ends_a_resumed_run_only(fails: Fails, run: Path, image: Path) -> None:
+    path = only(run)
+    flip(path / "state.pt")
+    assert main(["predict", str(path), str(image), "--out", str(run / "out")]) == 0
+    assert main(["evaluate", str(path)]) == 0
     fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", said="none of 1 checkpoints is good")
 
 
