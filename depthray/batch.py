@@ -1,4 +1,4 @@
-"""The vocabulary every step shares: what a sample, a batch and a prediction hold.
+"""The types that all steps share: sample, batch and prediction.
 
 Letters: B batch, H W pixels, C channels. Depth is metres along the optical axis, float32, 0 where unmeasured.
 """
@@ -48,7 +48,7 @@ class Batch(TypedDict, total=False):
 
 
 class Prediction(TypedDict, total=False):
-    """What a model returns."""
+    """The output of a model."""
 
     depth: Tensor  # (B,1,H,W) metres
     pyramid: list[Tensor]  # coarser depths (B,1,h,w) in metres, finest first
@@ -57,7 +57,7 @@ class Prediction(TypedDict, total=False):
 
 COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
 MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # never interpolated; (H,W)
-WORDS = ("id", "scene", "source")
+STRINGS = ("id", "scene", "source")
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -65,24 +65,25 @@ def collate(samples: Sequence[Sample]) -> Batch:
     batch: Batch = {}
     for key in samples[0]:
         values = [sample[key] for sample in samples]  # type: ignore[literal-required]
-        batch[key] = values if key in WORDS else _stack(key, values)  # type: ignore[literal-required]
+        batch[key] = values if key in STRINGS else _stack(key, values)  # type: ignore[literal-required]
     return batch
 
 
 def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
+    """B arrays (H,W,3) -> (B,3,H,W); (H,W) -> (B,1,H,W); (3,3) -> (B,3,3)."""
     stacked = torch.from_numpy(np.stack(arrays))
     if key in COLOURS:
         return stacked.permute(0, 3, 1, 2)  # (B,H,W,3) in memory: already channels_last
     if key == "intrinsics":
         return stacked
-    stacked = stacked.unsqueeze(1)
+    stacked = stacked.unsqueeze(1)  # (B,H,W) -> (B,1,H,W)
     if key in ("semantics", "instances"):
         return stacked.long()
     return stacked.float()
 
 
 def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth: float) -> Batch:
-    """Move a collated batch, scale colour to [0,1] and mark as valid min_depth < depth < max_depth metres."""
+    """Batch (B,C,H,W) -> on the device, colour in [0,1], `valid` where min_depth < depth < max_depth metres."""
     moved = batch.copy()
     for key, value in batch.items():
         if isinstance(value, Tensor):

@@ -40,15 +40,15 @@ class DivergedError(DepthrayError):
 
 
 class ResourceError(DepthrayError):
-    """Too few CPUs, GPUs, memory or disk for what was asked."""
+    """Too few CPUs, GPUs, memory or disk for what was requested."""
 
     exit_code = 5
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The nearest known word as a hint, ' (did you mean ...?)', or the choices if none is near."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name as a hint, ' (did you mean ...?)', or the choices if none is near."""
     choices = sorted(known)
-    near = get_close_matches(word, choices, n=1, cutoff=0.5)
+    near = get_close_matches(name, choices, n=1, cutoff=0.5)
     if near:
         return f" (did you mean '{near[0]}'?)"
     return f" (choose from: {', '.join(choices)})" if choices else ""
