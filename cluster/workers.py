@@ -1,7 +1,7 @@
-"""Ray Train's TorchTrainer around `depthray.runs.run.record`: lost workers are replaced, as many as there may be.
+"""Ray Train's TorchTrainer around `depthray.runs.run.record`, with lost workers replaced.
 
 Each Ray worker runs `work`. Checkpoints are committed by the loop itself into the run's folder, complete or invisible,
-and a restarted group of workers finds the newest good one there; Ray is told the metrics of each epoch.
+and a restarted group of workers finds the newest good one there; the metrics of each epoch are reported to Ray.
 Ray's `prepare_data_loader` is not used: its DistributedSampler repeats validation frames, which changes metrics.
 """
 
@@ -33,7 +33,7 @@ STORAGE_VARIABLES = (
 )
 # A group that may shrink should not wait a minute for the node that it lost; and a resize costs a restart, some 20 s.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
-RESIZE_SECONDS = 30.0  # between looks for nodes that came
+RESIZE_SECONDS = 30.0  # between looks for nodes that have joined
 
 
 def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbacks: Sequence[Any] = ()) -> None:
@@ -47,7 +47,7 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
 
     from cluster.scaling_policy import ElasticTrainer, SigtermCallback
 
-    # A new name each time: Ray silently takes up its own record of a name used before; ours is the safe one.
+    # A new name each time: Ray silently restores its own state of a name used before; our checkpoints are safer.
     name = f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}-{os.getpid()}"
     config = {"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": workers.gpus > 0, "attempt": name}
     resources = resources_per_worker(ray.cluster_resources(), workers)
@@ -78,12 +78,12 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
 
 
 def _ray_storage_path(run: Path | str) -> Path:
-    """Where Ray keeps what it writes of an attempt. We need none of it, so a store that fails need not stop it."""
+    """Where Ray keeps its state of an attempt. We need none of it, so it is not written to a store, which may fail."""
     return Path(tempfile.gettempdir(), f"depthray-ray-{os.getuid()}") if is_remote(run) else Path(run, layout.RAY)
 
 
 def _storage_variables() -> dict[str, str]:
-    """Where the store is, for the workers of a cluster; their credentials are those of their machine."""
+    """Settings of the store for workers on other machines, whose credentials are those of the machine."""
     return {key: os.environ[key] for key in STORAGE_VARIABLES if key in os.environ}
 
 
@@ -110,7 +110,7 @@ def _fit(trainer: Any, run: Path | str, attempt: str) -> None:
 def work(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with every epoch reported to Ray."""
     if reported_error(config["attempt"]):
-        return  # the group was restarted after a mistake that would repeat itself; the driver reports it
+        return  # the group was restarted after an error that would repeat itself; the driver raises it
     try:
         check_shared(config["run"], config["attempt"])
         _work(config, config["run"])

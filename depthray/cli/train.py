@@ -1,4 +1,4 @@
-"""`depthray train`: what the command line asks for, and training in this process. `cluster.train` adds Ray."""
+"""`depthray train`: the command line, and training in this process. `cluster.train` adds Ray."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from depthray.cli import submit_flags
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
-from depthray.runs import console, layout
+from depthray.runs import console, download, layout
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
 
-# Trains a recipe into a run on workers elsewhere, as the command line asks; whether it ran to its end.
+# Trains a recipe into a run on the workers that the arguments describe. Returns whether training ran to its end.
 Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
 
 
@@ -26,12 +26,12 @@ def main(argv: list[str], launch: Launcher) -> int:
     args = build_parser().parse_intermixed_args(argv)
     recipe = load_recipe(args)
     run = _run_folder(args)
-    if args.local or "RANK" in os.environ:  # torchrun's own parser stumbles over the word --local
+    if args.local or "RANK" in os.environ:  # torchrun's parser takes --local for a flag of its own
         finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
     else:
         if args.min_workers and not args.address:
             raise UsageError("--min-workers is for a cluster whose nodes come and go; give its --address, or --submit")
-        prepare_run(run, recipe, resume=args.resume)  # the user's mistakes show before a cluster is started
+        prepare_run(run, recipe, resume=args.resume)  # so that errors of the user show before a cluster is started
         finished = launch(recipe, run, args)
     if int(os.environ.get("RANK", "0")) == 0:
         print_result(run, finished)
@@ -40,21 +40,22 @@ def main(argv: list[str], launch: Launcher) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="depthray train", description="Train a recipe. Dotted words change numbers: optim.lr=3e-4 train.epochs=5"
+        prog="depthray train",
+        description="Train a recipe. Dotted overrides change numbers: optim.lr=3e-4 train.epochs=5",
     )
     parser.add_argument("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4"
     )
-    parser.add_argument("--data", metavar="PATH", help="where the data lies (data.root)")
+    parser.add_argument("--data", metavar="PATH", help="folder or address of the data (data.root)")
     parser.add_argument("--out", metavar="RUN", type=Path, help="the run's folder (default: runs/RECIPE-DATE)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --out")
     parser.add_argument("--workers", type=int, default=1, help="training processes (default: 1)")
-    parser.add_argument("--min-workers", type=int, metavar="N", help="go on with as few while nodes are lost (elastic)")
-    parser.add_argument("--gpu", action="store_true", help="one GPU a worker")
-    parser.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs a worker (default: an equal share)")
+    parser.add_argument("--min-workers", type=int, metavar="N", help="continue on as few if nodes are lost (elastic)")
+    parser.add_argument("--gpu", action="store_true", help="one GPU for each worker")
+    parser.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs for each worker (default: equal shares)")
     parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
-    wait = "for nodes of a cluster that starts them on demand (default: 15)"
+    wait = "wait so long for nodes of a cluster that starts them on demand (default: 15)"
     parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
@@ -63,30 +64,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def load_recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe with its overrides, of the command line or of the run to resume. Raises UsageError."""
     if args.workers < 1:
         raise UsageError(f"--workers {args.workers}: at least 1 is needed")
     if args.local and args.workers > 1:
         raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
-    if args.recipe and "=" in args.recipe:
+    if args.recipe and "=" in args.recipe:  # an override, where --resume makes a recipe unnecessary
         args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if args.resume and not args.out:
-        raise UsageError("--resume needs --out RUN, the folder of the run to go on with")
+        raise UsageError("--resume needs --out RUN, the folder of the run to resume")
     if not args.recipe and not args.resume:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     if args.resume and not is_remote(args.out) and not (args.out / layout.RECIPE).is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no {layout.RECIPE} there)")
-    words = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
-    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved_recipe(args.out)), words))
+    overrides = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
+    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved_recipe(args.out)), overrides))
     preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
     return recipe
 
 
 def _saved_recipe(run: Path) -> Path:
-    """The recipe of a run, a copy of it where the run lies remote."""
+    """The recipe file of a run, downloaded where the run is remote."""
     if not is_remote(run):
         return run / layout.RECIPE
-    from depthray.runs import download
-
     return download.recipe_file(run)
 
 
@@ -94,12 +94,13 @@ def _run_folder(args: argparse.Namespace) -> Path | str:
     if args.out and is_remote(args.out):
         return normalize_address(args.out)
     if args.out:
-        return Path(os.path.realpath(args.out))  # unlike resolve, it leaves a loop of links to be met on writing
+        # `Path.resolve` would raise on a loop of links, which writing reports in one line.
+        return Path(os.path.realpath(args.out))
     return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
 def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bool) -> bool:
-    """Train in this process, one of several under torchrun, on a GPU if there is one; whether it ran to its end."""
+    """Train in this process, one of several under torchrun, on a GPU if there is one; False if it was stopped."""
     from depthray import distributed
     from depthray.runs.control import is_stop_requested, stop_on_signals
     from depthray.runs.run import record
@@ -120,21 +121,21 @@ def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bo
 
 
 def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
-    """Prepare the run's folder on rank 0; a mistake found there is raised on every rank, so that none waits."""
+    """Prepare the run's folder on rank 0; its error is raised on every rank, so that none waits for it."""
     from depthray import distributed
 
-    mistake: DepthrayError | None = None
+    failure: DepthrayError | None = None
     if distributed.is_main():
         try:
             prepare_run(run, recipe, resume=resume)
         except DepthrayError as error:
-            mistake = error
-    if mistake := distributed.broadcast(mistake):
-        raise mistake
+            failure = error
+    if failure := distributed.broadcast(failure):
+        raise failure
 
 
 def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
-    """Prepare the run's folder, last: after a mistake in data or model the same command can be given again."""
+    """Prepare the run's folder, last: after an error in data or model the same command can be repeated."""
     from depthray.runs.run import prepare
     from depthray.training.dry_run import check_before_run
 
@@ -143,19 +144,18 @@ def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 
 
 def print_result(run: Path | str, finished: bool) -> None:
+    """Print where the best checkpoint is, its scores, and the next command."""
     from depthray.runs.console import SHOWN_SCORES
     from depthray.runs.locate import summary
     from depthray.runs.loggers import scores_of
 
-    best, found = summary(run)
-    scores = scores_of(found)
-    told = [key for key in SHOWN_SCORES if key in scores] or list(
-        scores
-    )  # some protocols have scores of their own only
-    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in told)
+    best, metrics = summary(run)
+    scores = scores_of(metrics)
+    shown = [key for key in SHOWN_SCORES if key in scores] or list(scores)  # a protocol may have scores of its own only
+    scored = ", ".join(f"{key} {scores[key]:.4f}" for key in shown)
     try:
         here = Path.cwd()
-    except OSError:  # gone: a node started beside a job's driver unpacks the job's code anew
+    except OSError:  # removed: Ray unpacks a job's code anew when a node starts next to its driver
         here = Path(os.devnull)
 
     def show(path: Path | str) -> Path | str:
@@ -167,4 +167,4 @@ def print_result(run: Path | str, finished: bool) -> None:
     if finished:
         print(f"next         depthray predict {show(best)} IMAGE")
     else:
-        print(f"stopped      go on with: depthray train --out {show(run)} --resume")
+        print(f"stopped      resume with: depthray train --out {show(run)} --resume")
