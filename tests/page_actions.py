@@ -36,7 +36,7 @@ def until(page: sync_api.Page, true: str) -> None:
 
 
 def spot(page: sync_api.Page, u: int, v: int) -> dict[str, float]:
-    """The middle of a pixel of the picture, from the corner of its canvas."""
+    """The middle of a pixel of the image, from the corner of its canvas."""
     box = page.locator("#flat").bounding_box()
     size = page.evaluate("[document.getElementById('flat').width, document.getElementById('flat').height]")
     return {"x": (u + 0.5) * box["width"] / size[0], "y": (v + 0.5) * box["height"] / size[1]}
@@ -49,7 +49,7 @@ def pixels_of(page: sync_api.Page, name: str) -> np.ndarray:
 
 
 def canvas_of(page: sync_api.Page) -> np.ndarray:
-    """The pixels of the picture's canvas -> (H,W,3) RGB."""
+    """The pixels of the image's canvas -> (H,W,3) RGB."""
     data = page.evaluate("document.getElementById('flat').toDataURL('image/png').split(',')[1]")
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
     return shown[..., ::-1].astype(int)

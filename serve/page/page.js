@@ -1,25 +1,25 @@
-// The page of a depth server: a picture goes out, float32 metres come back, and everything shown is made from those here.
+// The page of a depth server: an image is sent, float32 metres come back, and all views are computed from them here.
 // Camera frame as in the downloads: x right, y down, z forward; WebGL's y and z point the other way.
 
 const $ = (id) => document.getElementById(id);
-const LARGEST = 2048; // pixels a side; a larger picture is made smaller before it is sent
+const LARGEST = 2048; // pixels a side; a larger image is downscaled before it is sent
 const TRIES = 4;
-const MOST_POINTS = 1_500_000;
+const MAX_POINTS = 1_500_000;
 const FILES = { png: ".depth.png", npy: ".depth.npy", colour: ".colour", ply: ".ply", glb: ".glb" };
 const UNMEASURED = [112, 112, 112];
 const TURBO =
   "30123b 3f3e9c 4666dd 458cfd 2fb2f4 1ad4d0 22ebaa 52fa7a 8bff4b b7f735 dbe236 f5c53a fea130 f9751d e84b0c ce2d04 a91601 7a0403";
 
-// What is shown: the bytes sent, the upright picture, (height, width) metres, and the marks and cross of the reader.
+// The current view: the bytes sent, the upright image, (height, width) metres, and the user's marks and cross.
 const now = { blob: null, name: "", bitmap: null, depth: null, width: 0, height: 0, marks: [], cross: null };
-let wanted = null; // the picture last opened: {blob, name, bitmap}; shown once its depth has come
+let opened = null; // the image last opened: {blob, name, bitmap}; shown once its depth has arrived
 let cards = []; // models of the server
-let waiting = null; // aborts the request under way
+let pending = null; // AbortController of the ongoing request
 
 // ---- Talking to the server -------------------------------------------------------------------------------------------
 
-/** A request with the key if one is known; asks for a key when refused, waits and tries again when the queue is full. */
-async function ask(path, options = {}) {
+/** A request with the API key, if known. Without access it asks for a key; while the queue is full it retries. */
+async function request(path, options = {}) {
   for (let attempt = 1; ; attempt++) {
     const key = sessionStorage.getItem("key");
     const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
@@ -27,7 +27,7 @@ async function ask(path, options = {}) {
     if (answer.ok) return answer;
     const full = answer.status === 429 || answer.status === 503;
     if (full && attempt < TRIES) {
-      say(`The server is busy; trying again (${attempt + 1} of ${TRIES}) ...`);
+      showStatus(`The server is busy; retrying (${attempt + 1} of ${TRIES}) ...`);
       await pause(Math.max(Number(answer.headers.get("Retry-After")) || 0, 0.5 * 2 ** attempt), options.signal);
     } else if ((answer.status === 401 || answer.status === 403) && attempt < TRIES && (await askKey())) {
       continue;
@@ -42,12 +42,12 @@ function pause(seconds, signal) {
     const timer = setTimeout(resolve, Math.min(seconds, 30) * 1000);
     signal?.addEventListener("abort", () => {
       clearTimeout(timer);
-      reject(new DOMException("given up", "AbortError"));
+      reject(new DOMException("aborted", "AbortError"));
     });
   });
 }
 
-/** What a problem document says; Ray's own errors are plain text. */
+/** The detail of a problem document; Ray's own errors are plain text. */
 async function problem(answer) {
   const text = (await answer.text()).slice(0, 2000);
   try {
@@ -60,22 +60,22 @@ async function problem(answer) {
 
 function askKey() {
   return new Promise((resolve) => {
-    const given = () => {
+    const accept = () => {
       if ($("key").value) sessionStorage.setItem("key", $("key").value);
-      resolve(Boolean($("key").value) && $("gate").returnValue !== "cancel");
+      resolve(Boolean($("key").value) && $("key-dialog").returnValue !== "cancel");
       $("key").value = "";
     };
-    $("gate").addEventListener("close", given, { once: true });
-    $("gate").showModal();
+    $("key-dialog").addEventListener("close", accept, { once: true });
+    $("key-dialog").showModal();
   });
 }
 
 async function listModels() {
   try {
-    const tree = await (await ask("v1/models")).json();
+    const tree = await (await request("v1/models")).json();
     cards = (Array.isArray(tree) ? tree : tree.models).map((card) => (typeof card === "string" ? { name: card } : card));
   } catch (error) {
-    return fail(`The models cannot be listed: ${error.message}`);
+    return showError(`The models cannot be listed: ${error.message}`);
   }
   const options = cards.map((card) => new Option(card.name, card.name, Boolean(card.default), Boolean(card.default)));
   for (const [index, card] of cards.entries()) options[index].disabled = Boolean(card.targets && !card.targets.includes("depth"));
@@ -85,9 +85,9 @@ async function listModels() {
 }
 
 const card = () => cards.find((one) => one.name === $("model").value) ?? {};
-const place = () => (card().name ? `v1/models/${encodeURIComponent(card().name)}/depth` : "v1/depth");
+const endpoint = () => (card().name ? `v1/models/${encodeURIComponent(card().name)}/depth` : "v1/depth");
 
-/** A picture, with the model's further inputs if it has any -> its depth in a format. */
+/** An image, with the model's further inputs if it has any -> its depth in a format. */
 function estimate({ blob, name }, format, { signal } = {}) {
   const query = new URLSearchParams({ format });
   if (format === "ply" || format === "glb") query.set("fov", $("fov").value);
@@ -98,7 +98,7 @@ function estimate({ blob, name }, format, { signal } = {}) {
     body.append("image", blob, name);
     for (const input of files) body.append(input.name, input.files[0]);
   }
-  return ask(`${place()}?${query}`, { method: "POST", body, headers, signal });
+  return request(`${endpoint()}?${query}`, { method: "POST", body, headers, signal });
 }
 
 /** Bytes of a NumPy file of (H,W) float32 -> {width, height, depth}. */
@@ -116,22 +116,22 @@ function readNpy(buffer) {
 
 // ---- From a file to a result -----------------------------------------------------------------------------------------
 
-async function openPicture(file, name = file.name || "picture") {
-  fail("");
+async function openImage(file, name = file.name || "image") {
+  showError("");
   try {
     const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
-    wanted = { name, bitmap, blob: await fitting(file, bitmap) };
+    opened = { name, bitmap, blob: await prepareUpload(file, bitmap) };
   } catch {
-    return fail(`${name} is not a picture this browser can read.`);
+    return showError(`${name} is not an image this browser can read.`);
   }
   await run();
 }
 
-/** The file itself if the server takes it as it is, else the picture made smaller or of another format as JPEG. */
-async function fitting(file, bitmap) {
+/** The file itself if the server accepts it, else the image downscaled or converted as a JPEG file. */
+async function prepareUpload(file, bitmap) {
   const side = Math.max(bitmap.width, bitmap.height);
   const known = ["image/jpeg", "image/png", "image/webp"].includes(file.type);
-  const alone = inputsBeyondImage().length === 0; // further inputs have the picture's own size
+  const alone = inputsBeyondImage().length === 0; // further inputs have the size of the original image
   if (known && (side <= LARGEST || !alone)) return file;
   const scale = alone ? Math.min(1, LARGEST / side) : 1;
   const canvas = new OffscreenCanvas(Math.round(bitmap.width * scale), Math.round(bitmap.height * scale));
@@ -141,25 +141,25 @@ async function fitting(file, bitmap) {
 
 async function run() {
   const missing = [...$("others").querySelectorAll("input")].filter((input) => !input.files.length);
-  if (!wanted || missing.length) return say(wanted ? `Still needed: ${missing.map((input) => input.name).join(", ")}` : "");
-  waiting?.abort();
-  const mine = (waiting = new AbortController());
+  if (!opened || missing.length) return showStatus(opened ? `Still missing: ${missing.map((input) => input.name).join(", ")}` : "");
+  pending?.abort();
+  const mine = (pending = new AbortController());
   document.body.classList.add("busy");
-  say("Estimating depth ...");
-  fail("");
+  showStatus("Estimating depth ...");
+  showError("");
   try {
     const started = performance.now();
-    const picture = wanted;
-    const answer = await estimate(picture, "npy", mine);
-    if (answer.headers.get("X-Plane") === "mask") throw new Error("This model finds the foreground and gives no depth; choose another.");
-    Object.assign(now, picture, readNpy(await answer.arrayBuffer()), { marks: [], cross: null });
+    const image = opened;
+    const answer = await estimate(image, "npy", mine);
+    if (answer.headers.get("X-Plane") === "mask") throw new Error("This model predicts a mask and no depth; choose another.");
+    Object.assign(now, image, readNpy(await answer.arrayBuffer()), { marks: [], cross: null });
     show(answer, performance.now() - started);
   } catch (error) {
     if (error.name === "AbortError") return;
-    say("");
-    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+    showStatus("");
+    showError(error instanceof TypeError ? "The server does not answer." : error.message);
   } finally {
-    if (mine === waiting) document.body.classList.remove("busy");
+    if (mine === pending) document.body.classList.remove("busy");
   }
 }
 
@@ -168,22 +168,22 @@ function show(answer, took) {
   $("result").hidden = false;
   const model = answer.headers.get("X-Model");
   const seen = answer.headers.get("X-Model-Input-Size");
-  say(`${now.name}: ${now.width} \u00d7 ${now.height}, ${(took / 1000).toFixed(2)} s`);
+  showStatus(`${now.name}: ${now.width} \u00d7 ${now.height}, ${(took / 1000).toFixed(2)} s`);
   $("facts").textContent = [
     model && `Model ${model}`,
-    seen && `which saw the picture at ${seen}`,
-    now.bitmap.width !== now.width && `picture of ${now.bitmap.width} \u00d7 ${now.bitmap.height} sent smaller`,
+    seen && `input resized to ${seen}`,
+    now.bitmap.width !== now.width && `image of ${now.bitmap.width} \u00d7 ${now.bitmap.height} downscaled before upload`,
   ].filter(Boolean).join(", ");
   paint();
   measure();
   cloud.fill();
 }
 
-// ---- Picture beside colours ------------------------------------------------------------------------------------------
+// ---- Image next to colours ------------------------------------------------------------------------------------------
 
 const measured = (metres) => Number.isFinite(metres) && metres > 0;
 
-/** 256 colours, near red to far blue as in every picture depthray makes. */
+/** 256 colours, near red to far blue as in all colour maps of depthray. */
 const LUT = (() => {
   const stops = TURBO.split(" ").reverse().map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
   return Array.from({ length: 256 }, (_, index) => {
@@ -210,11 +210,11 @@ function paint() {
   const context = colours.getContext("2d");
   const pixels = context.createImageData(now.width, now.height);
   const packed = new Uint32Array(pixels.data.buffer); // a pixel at a time: millions of small writes take seconds
-  const words = new Uint32Array(Uint8Array.from([...LUT, UNMEASURED].flatMap((rgb) => [...rgb.map(Math.round), 255])).buffer);
+  const table = new Uint32Array(Uint8Array.from([...LUT, UNMEASURED].flatMap((rgb) => [...rgb.map(Math.round), 255])).buffer);
   const steps = 255 / (far - near);
   for (let index = 0; index < packed.length; index++) {
     const metres = now.depth[index];
-    packed[index] = words[measured(metres) ? Math.min(Math.max(Math.round((metres - near) * steps), 0), 255) : 256];
+    packed[index] = table[measured(metres) ? Math.min(Math.max(Math.round((metres - near) * steps), 0), 255) : 256];
   }
   context.putImageData(pixels, 0, 0);
   $("near").textContent = `${near.toFixed(2)} m`;
@@ -283,7 +283,7 @@ function measure() {
     : !two
       ? `First point: ${metresAt(one).toFixed(3)} m away. Click the second.`
       : `${Math.hypot(...point(one).map((value, axis) => value - point(two)[axis])).toFixed(3)} m apart ` +
-        `(${metresAt(one).toFixed(3)} m and ${metresAt(two).toFixed(3)} m away, angle of view ${$("fov").value}\u00b0)`;
+        `(${metresAt(one).toFixed(3)} m and ${metresAt(two).toFixed(3)} m away, field of view ${$("fov").value}\u00b0)`;
   drawMarks();
 }
 
@@ -356,7 +356,7 @@ function flatKey(event) {
   drawMarks();
 }
 
-// ---- Points in space -------------------------------------------------------------------------------------------------
+// ---- Point cloud -----------------------------------------------------------------------------------------------------
 
 const VERTEX = `
 attribute vec2 at; attribute float metres; attribute vec3 rgb;
@@ -411,15 +411,15 @@ class Cloud {
     }
   }
 
-  /** One coloured point a measured pixel; every second or third row and column of a very large map. */
+  /** One coloured point for each measured pixel; of very large maps every second or third row and column. */
   fill() {
     const { gl } = this;
     if (!now.depth) return;
     if (!gl) return ($("camera").textContent = "This browser has no WebGL, so the points cannot be shown; they can be downloaded.");
-    this.step = Math.ceil(Math.sqrt((now.width * now.height) / MOST_POINTS));
+    this.step = Math.ceil(Math.sqrt((now.width * now.height) / MAX_POINTS));
     const size = Math.ceil(now.width / this.step) * Math.ceil(now.height / this.step);
     const [at, metres, rgb] = [new Float32Array(2 * size), new Float32Array(size), new Uint32Array(size)];
-    const seen = new Uint32Array(pixelsOfPicture().buffer);
+    const seen = new Uint32Array(pixelsOfImage().buffer);
     let count = 0;
     for (let v = 0; v < now.height; v += this.step) {
       for (let u = 0; u < now.width; u += this.step) {
@@ -436,7 +436,7 @@ class Cloud {
       gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
     }
     this.count = count;
-    this.middle = count ? metres.slice(0, count).sort()[count >> 1] : 1;
+    this.median = count ? metres.slice(0, count).sort()[count >> 1] : 1;
     this.front();
   }
 
@@ -453,19 +453,19 @@ class Cloud {
   }
 
   paint() {
-    const { gl, canvas, count, middle, zoom, yaw, pitch } = this;
+    const { gl, canvas, count, median, zoom, yaw, pitch } = this;
     if (!gl || !count || gl.isContextLost()) return;
     const dense = Math.min(devicePixelRatio, 2);
     [canvas.width, canvas.height] = [Math.round(canvas.clientWidth * dense), Math.round(canvas.clientHeight * dense)];
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     const [wide, tall] = [canvas.width / now.width, canvas.height / now.height];
-    const fit = Math.min(wide, tall); // screen pixels a picture pixel, seen from where the picture was taken
+    const fit = Math.min(wide, tall); // screen pixels for each image pixel, seen from the camera
     const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
     gl.uniformMatrix3fv(this.slot("turn"), false, [cy, sp * sy, -cp * sy, 0, cp, sp, sy, -sp * cy, cp * cy]);
-    gl.uniform3f(this.slot("centre"), 0, 0, -middle);
+    gl.uniform3f(this.slot("centre"), 0, 0, -median);
     gl.uniform2f(this.slot("lens"), (2 * focal() * fit) / canvas.width, (2 * focal() * fit) / canvas.height);
-    gl.uniform1f(this.slot("away"), middle / zoom);
+    gl.uniform1f(this.slot("away"), median / zoom);
     gl.uniform1f(this.slot("focal"), focal());
     gl.uniform1f(this.slot("dot"), 2 * fit * this.step);
     gl.drawArrays(gl.POINTS, 0, count);
@@ -515,7 +515,7 @@ class Cloud {
   }
 }
 
-function pixelsOfPicture() {
+function pixelsOfImage() {
   const canvas = new OffscreenCanvas(now.width, now.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(now.bitmap, 0, 0, now.width, now.height);
@@ -526,7 +526,7 @@ function pixelsOfPicture() {
 
 async function download(button) {
   button.disabled = true;
-  fail("");
+  showError("");
   try {
     const answer = await estimate(now, button.dataset.format);
     const kind = (answer.headers.get("Content-Type") ?? "").replace(/^image\/(\w+).*/, ".$1").replace("jpeg", "jpg");
@@ -536,9 +536,9 @@ async function download(button) {
     link.download = now.name.replace(/\.\w+$/, "") + FILES[button.dataset.format] + (button.dataset.format === "colour" ? kind : "");
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-    say(`Saved ${link.download}`);
+    showStatus(`Saved ${link.download}`);
   } catch (error) {
-    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+    showError(error instanceof TypeError ? "The server does not answer." : error.message);
   } finally {
     button.disabled = false;
   }
@@ -558,15 +558,15 @@ function showOthers() {
   $("others").replaceChildren($("others").firstElementChild, ...rows);
 }
 
-async function takePicture() {
+async function takePhoto() {
   if (!navigator.mediaDevices?.getUserMedia || matchMedia("(pointer: coarse)").matches) return $("snap").click();
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } } });
     $("video").srcObject = stream;
-    $("booth").showModal();
-    $("booth").addEventListener("close", () => stream.getTracks().forEach((track) => track.stop()), { once: true });
+    $("camera-dialog").showModal();
+    $("camera-dialog").addEventListener("close", () => stream.getTracks().forEach((track) => track.stop()), { once: true });
   } catch {
-    fail("No camera can be used here; open a picture instead.");
+    showError("No camera is available here; open an image instead.");
   }
 }
 
@@ -574,47 +574,47 @@ async function shoot() {
   const video = $("video");
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
   canvas.getContext("2d").drawImage(video, 0, 0);
-  $("booth").close();
-  await openPicture(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 }), "camera.jpg");
+  $("camera-dialog").close();
+  await openImage(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 }), "camera.jpg");
 }
 
 function turnFov() {
   $("degrees").textContent = `${$("fov").value}\u00b0`;
-  $("camera").textContent = "Assumed from left to right, unless you set it. Depths do not depend on it; widths, heights and distances do.";
+  $("camera").textContent = "Horizontal; assumed unless you set it. Depths do not depend on it; widths, heights and distances do.";
   if (!now.depth) return;
   measure();
   cloud.draw();
 }
 
-function say(text) {
+function showStatus(text) {
   $("status").textContent = text;
 }
 
-function fail(text) {
-  $("trouble").textContent = text;
-  $("trouble").hidden = !text;
+function showError(text) {
+  $("error").textContent = text;
+  $("error").hidden = !text;
 }
 
 function watchFiles() {
   for (const id of ["file", "snap"]) {
     $(id).addEventListener("change", () => {
-      if ($(id).files.length) openPicture($(id).files[0]);
-      $(id).value = ""; // so that the same picture can be opened again
+      if ($(id).files.length) openImage($(id).files[0]);
+      $(id).value = ""; // so that the same file can be opened again
     });
   }
   for (const id of ["open", "empty"]) $(id).addEventListener("click", () => $("file").click());
-  $("take").addEventListener("click", takePicture);
+  $("take").addEventListener("click", takePhoto);
   $("shoot").addEventListener("click", shoot);
-  $("leave").addEventListener("click", () => $("booth").close());
+  $("leave").addEventListener("click", () => $("camera-dialog").close());
   addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("over")));
   addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("over"));
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("over");
-    if (event.dataTransfer.files.length) openPicture(event.dataTransfer.files[0]);
-    else fail("Drop a file, not a link: this server fetches nothing.");
+    if (event.dataTransfer.files.length) openImage(event.dataTransfer.files[0]);
+    else showError("Drop a file, not a link: this server downloads nothing.");
   });
-  addEventListener("paste", (event) => event.clipboardData.files.length && openPicture(event.clipboardData.files[0]));
+  addEventListener("paste", (event) => event.clipboardData.files.length && openImage(event.clipboardData.files[0]));
 }
 
 const cloud = new Cloud($("cloud"));

@@ -22,7 +22,7 @@ def test_the_page_needs_nothing_from_elsewhere(show: Open) -> None:
         assert [address for address in addresses if "www.w3.org" not in address] == []
 
 
-def test_a_picture_shows_itself_and_its_depth_side_by_side(show: Open, photo: Path, rgb: np.ndarray) -> None:
+def test_an_image_is_shown_and_its_depth_side_by_side(show: Open, photo: Path, rgb: np.ndarray) -> None:
     page = show()
     give(page, photo)
     shown, half = canvas_of(page), WIDTH // 2
@@ -47,7 +47,7 @@ def test_metres_under_the_pointer_are_the_server_s(
     assert page.inner_text("#reading") == f"{wall(rgb)[v, u]:.3f} m at {u}, {v}"
 
 
-def test_two_clicks_give_a_distance_that_follows_the_angle_of_view(show: Open, photo: Path, rgb: np.ndarray) -> None:
+def test_two_clicks_give_a_distance_that_follows_the_field_of_view(show: Open, photo: Path, rgb: np.ndarray) -> None:
     page = show()
     give(page, photo)
     ends = (20, 100), (120, 60)
@@ -97,7 +97,7 @@ def test_everything_can_be_done_with_the_keyboard(show: Open, photo: Path, rgb: 
     assert reached == ["open", "take", "flat", "divider", "front", "cloud", "fov", "png", "npy", "colour", "ply"]
 
 
-def test_points_look_like_the_picture_and_turn(show: Open, photo: Path, rgb: np.ndarray) -> None:
+def test_points_look_like_the_image_and_turn(show: Open, photo: Path, rgb: np.ndarray) -> None:
     page = show()
     give(page, photo)
 
@@ -165,7 +165,7 @@ def test_downloads(show: Open, photo: Path, fake: Fake, rgb: np.ndarray, form: s
 
 def test_a_phone_has_it_all_in_one_column(show: Open, photo: Path, rgb: np.ndarray) -> None:
     page = show(**PHONE)
-    assert page.get_by_text("Open or take a picture").is_visible()
+    assert page.get_by_text("Open an image or take a photo").is_visible()
     give(page, photo)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
     flat, cloud = (page.locator(name).bounding_box() for name in ("#flat", "#cloud"))

@@ -1,4 +1,4 @@
-"""Pictures into the page of a depth server, in a real headless Chromium, and what it shows when one is refused."""
+"""Images into the page of a depth server, in a real headless Chromium, and what it shows when one is refused."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def test_a_turned_photograph_stands_upright(show: Open, rgb: np.ndarray, tmp_pat
     assert page.inner_text("#reading").startswith(f"{wall(upright)[10, 10]:.3f} m")
 
 
-def test_a_huge_picture_is_sent_smaller(show: Open, fake: Fake, tmp_path: Path) -> None:
+def test_a_huge_image_is_downscaled_before_upload(show: Open, fake: Fake, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "huge.jpg"), np.full((300, 4096, 3), 128, np.uint8))
     page = show()
     give(page, tmp_path / "huge.jpg")
     assert fake.sizes == [(150, 2048)]
-    assert "picture of 4096 \u00d7 300 sent smaller" in page.inner_text("#facts")
+    assert "image of 4096 \u00d7 300 downscaled before upload" in page.inner_text("#facts")
 
 
-def test_a_picture_can_be_dropped_and_pasted(show: Open, fake: Fake) -> None:
+def test_an_image_can_be_dropped_and_pasted(show: Open, fake: Fake) -> None:
     page = show()
     for number, (kind, bag) in enumerate((("drop", "dataTransfer"), ("paste", "clipboardData")), start=1):
         page.evaluate(
@@ -69,18 +69,18 @@ def test_a_dropped_link_is_not_fetched(show: Open, fake: Fake) -> None:
         """() => { const event = new Event("drop", { bubbles: true, cancelable: true });
         event.dataTransfer = new DataTransfer(); document.body.dispatchEvent(event); }"""
     )
-    assert "fetches nothing" in page.inner_text("#trouble")
+    assert "downloads nothing" in page.inner_text("#error")
     assert not fake.seen
 
 
-def test_a_picture_can_be_taken(show: Open, fake: Fake) -> None:
+def test_a_photo_can_be_taken(show: Open, fake: Fake) -> None:
     page = show()
     page.click("#take")
     until(page, "document.getElementById('video').videoWidth > 0")
     page.click("#shoot")
     page.wait_for_selector("#result:not([hidden])")
     assert len(fake.sizes) == 1
-    assert not page.locator("#booth").is_visible()
+    assert not page.locator("#camera-dialog").is_visible()
     assert page.inner_text("#status").startswith("camera.jpg")
 
 
@@ -88,10 +88,10 @@ def test_a_refusal_is_shown_in_the_server_s_words(show: Open, fake: Fake, photo:
     page = show(allowed="status of 422")
     fake.faults = [problem(422, "too wide <img src=x onerror=alert(1)>")]
     page.set_input_files("#file", photo)
-    page.wait_for_selector("#trouble:not([hidden])")
-    assert page.inner_text("#trouble") == "too wide <img src=x onerror=alert(1)>"
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error") == "too wide <img src=x onerror=alert(1)>"
     give(page, photo)
-    assert not page.locator("#trouble").is_visible()
+    assert not page.locator("#error").is_visible()
 
 
 def test_a_full_queue_is_waited_for(show: Open, fake: Fake, photo: Path) -> None:
@@ -101,12 +101,12 @@ def test_a_full_queue_is_waited_for(show: Open, fake: Fake, photo: Path) -> None
     assert len(fake.seen) == 2
 
 
-def test_what_is_no_picture_is_said_so(show: Open, fake: Fake, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_reported(show: Open, fake: Fake, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     page = show()
     page.set_input_files("#file", tmp_path / "notes.txt")
-    page.wait_for_selector("#trouble:not([hidden])")
-    assert "notes.txt is not a picture" in page.inner_text("#trouble")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "notes.txt is not an image" in page.inner_text("#error")
     assert not fake.seen
 
 
@@ -116,8 +116,8 @@ def test_a_server_that_is_gone_is_said_so(browser: sync_api.Browser, photo: Path
         page.goto(url)
         until(page, "document.getElementById('model').options[0]?.value === 'room'")
     page.set_input_files("#file", photo)
-    page.wait_for_selector("#trouble:not([hidden])")
-    assert page.inner_text("#trouble") == "The server does not answer."
+    page.wait_for_selector("#error:not([hidden])")
+    assert page.inner_text("#error") == "The server does not answer."
     page.close()
 
 
@@ -133,7 +133,7 @@ def test_a_key_is_asked_for_and_kept_for_the_visit(browser: sync_api.Browser, ph
         give(page, photo)
         page.reload()
         until(page, "document.getElementById('model').options[0]?.value === 'room'")
-        assert not page.locator("#gate").is_visible()
+        assert not page.locator("#key-dialog").is_visible()
     page.close()
 
 
@@ -142,7 +142,7 @@ def test_another_model_is_asked_with_what_it_needs(show: Open, fake: Fake, photo
     give(page, photo)
     assert fake.seen[-1][0] == "/v1/models/room/depth"
     page.select_option("#model", "sparse-room")
-    assert page.inner_text("#status") == "Still needed: sparse"
+    assert page.inner_text("#status") == "Still missing: sparse"
     np.save(tmp_path / "measured.npy", np.zeros((HEIGHT, WIDTH), np.float32))
     page.set_input_files("input[name=sparse]", tmp_path / "measured.npy")
     until(page, "document.getElementById('status').textContent.startsWith('room.png')")
@@ -161,7 +161,7 @@ def test_the_true_api_serves_the_page_and_what_it_asks_for(
     page.on("console", lambda line: "status of 401" in line.text or faults.append(line.text))
     with running(routes.create(Wall(), Settings(), keys=auth.Keys([key]), send_id=True)) as url:
         page.goto(url)
-        page.wait_for_selector("#gate[open]")
+        page.wait_for_selector("#key-dialog[open]")
         page.fill("#key", key)
         page.keyboard.press("Enter")
         until(page, "document.getElementById('model').options[0]?.value === 'room'")
