@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from depthray.config.ray_environment import prepare_environment
 
 # Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, every
 # 2 s by default; Ray's print patch prints lines twice.
@@ -15,8 +16,6 @@ RAY_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
 }
 # A few workers on this machine can be polled often, and their node is not preempted.
 LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
@@ -25,10 +24,7 @@ LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_
 @contextmanager
 def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -> Iterator[None]:
     """A connection to the cluster at an address, or a local one that lives as long as the context."""
-    for key, value in {**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
-        os.environ.setdefault(key, value)
-    if not address:
-        _require_token()
+    prepare_environment({**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}, local=not address)
     import ray
 
     if ray.is_initialized():  # by the calling program, which will also shut it down
@@ -44,10 +40,3 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
         yield
     finally:
         ray.shutdown()
-
-
-def _require_token() -> None:
-    """Let only this process tree talk to the local cluster; Ray itself would leave a token file in the home folder."""
-    if "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
