@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def load(path: Path, *, state: bool = False) -> CheckpointContents:
     )
 
 
-def build_network(contents: CheckpointContents, *, where: Path | str) -> nn.Module:
+def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -> nn.Module:
     """The network of a checkpoint's own recipe with its weights, on the CPU."""
     recipe = contents.recipe
     network = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
