@@ -53,10 +53,7 @@ class Filling(torch.nn.Module):
 
 
 def filled(path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *words: str) -> completion.CompletionCurve:
-    class Loaded:
-        model = Filling()
-
-    monkeypatch.setattr("depthray.predict.load", lambda *_, **__: Loaded)
+    monkeypatch.setattr("depthray.checkpoints.load.build_network", lambda *_, **__: Filling())
     made = preflight.load(str(path / "recipe.yaml"), words)
     return completion.completion_curve(path, made, samples, side="val", device=CPU)
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from depthray import distributed, predict
+from depthray import distributed
 from depthray.batch import Batch, Prediction
+from depthray.checkpoints import load
 from depthray.config.sections import Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -81,7 +82,8 @@ def completion_curve(
     path: Path, recipe: Recipe, samples: Sequence[int], *, side: str, device: torch.device
 ) -> CompletionCurve:
     """Score one side of a recipe's data with a checkpoint's weights, once for each number of samples."""
-    model = predict.load(path, device=str(device)).model
+    network = load.build_network(load.load(path), where=path)
+    model = network.eval().to(device).to(memory_format=torch.channels_last)
     source = open_source(recipe.data)
     chosen = split.side(source.frames, recipe.data, side)
     points = [
