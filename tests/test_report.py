@@ -8,6 +8,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +90,18 @@ def test_a_copied_folder_has_the_same_report(folder: Path, tmp_path: Path, monke
     elsewhere = searches.copy(folder, tmp_path / "elsewhere")
     pages = [build.write(each, images=False).read_text(encoding="utf-8") for each in (folder, elsewhere)]
     assert pages[0] == pages[1] and str(tmp_path) not in pages[0]
+
+
+def test_a_report_without_images_needs_neither_ray_nor_torch(folder: Path) -> None:
+    searches.make(folder, trials=4)
+    code = f"""
+import sys
+from tuning.report import build
+assert build.main([{str(folder)!r}, "--no-images"]) == 0
+assert not {{"ray", "torch"}} & set(sys.modules), "imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (folder / "best.yaml").is_file()
 
 
 def test_where_there_is_no_search_that_is_said(tmp_path: Path) -> None:

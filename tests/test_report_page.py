@@ -84,13 +84,13 @@ def test_a_click_keeps_the_mark_until_escape(show: Open) -> None:
     assert marked(page) == set()
 
 
-def test_the_tooltip_tells_of_the_trial(show: Open, folder: Path) -> None:
+def test_the_tooltip_describes_the_trial(show: Open, folder: Path) -> None:
     page, winner = show(), Study.read(folder).winner
     assert winner and winner.outcome.score
     page.locator(".chart .t.best .m").first.hover()
     said = page.inner_text("#tip")
     assert said.startswith(f"{winner.name} · AbsRel {winner.outcome.score:.4f}") and "the best configuration" in said
-    assert f"place {1 + [each.name for each in Study.read(folder).ranking()].index(winner.name)} of" in said
+    assert f"rank {1 + [each.name for each in Study.read(folder).ranking].index(winner.name)} of" in said
     assert page.locator("svg title").count() == 0  # the browser's own would cover it
 
 

@@ -55,6 +55,6 @@ def format_number(value: float | None, digits: int = 4) -> str:
 
 
 def sentence(text: str) -> str:
-    """A clause as a sentence: a capital, unless it begins with a name such as abs_rel, and a full stop."""
-    first = text.split(" ", 1)[0]
-    return f"{text[:1].upper() if first.isalpha() else text[:1]}{text[1:]}." if text else ""
+    """A clause as a sentence: a full stop, and a capital unless it begins with a name such as abs_rel."""
+    is_word = text.split(" ", 1)[0].rstrip(":,").isalpha()
+    return f"{text[:1].upper() if is_word else text[:1]}{text[1:]}." if text else ""

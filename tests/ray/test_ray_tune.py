@@ -46,7 +46,7 @@ def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
     assert "non-finite" in trials["0002"].error or "finite" in trials["0002"].error
     assert trials["0000"].parameters and trials["0000"].latency_ms
     study = Study.read(folder)
-    winner = study.winner()
+    winner = study.winner
     assert winner is not None and len(winner.seeds) == 2
     for name in ("report.html", "report.md", "trials.csv", "best.yaml", "study.json"):
         assert (folder / name).stat().st_size, name

@@ -117,7 +117,7 @@ def draw_sheet(checkpoint: Path, data: Path | str | None) -> RgbImage:
     frames = Frames.open(recipe)
     batches = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
     protocol = PROTOCOLS[recipe.eval.protocol]
-    return sheets.sheet(evaluate.sheet_rows(predictor.model, batches, protocol=protocol, device=device))
+    return sheets.draw_sheet(evaluate.sheet_rows(predictor.model, batches, protocol=protocol, device=device))
 
 
 def _with_data_root(recipe: Recipe, data: Path | str | None) -> Recipe:

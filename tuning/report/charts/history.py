@@ -66,7 +66,7 @@ def strip(trials: Sequence[ScoredTrial], spreads: Sequence[SeedSpread], *, score
 
 def history(trials: Sequence[ScoredTrial], *, score: Axis, default: float | None = None) -> str:
     """Scores in the order of their trials' start, and the best so far; trials without a score are at the top."""
-    box = chart_box(axes.integer_axis(range(1, len(trials) + 1), title="trial, in the order they were started"), score)
+    box = chart_box(axes.integer_axis(range(1, len(trials) + 1), title="trials in the order of their start"), score)
     level = "" if default is None else axes.default_level(box, default, "baseline")
     drawn = sorted(enumerate(trials, 1), key=lambda each: each[1].mark.draw_order)
     parts = [
