@@ -28,7 +28,7 @@ from depthray.data.shards.prefetch import prefetch_shards
 from depthray.data.source import Source
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError, ResourceError, UsageError
-from depthray.storage import cache
+from depthray.storage import cache, environment
 from depthray.storage import remote as storage
 from depthray.training import preflight
 
