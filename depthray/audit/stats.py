@@ -94,6 +94,7 @@ class _Tally:
     def add(self, depth: NDArray[np.float32]) -> None:
         """Add the (H,W) metres of a frame."""
         valid = depth[(depth > self._limits[0]) & (depth < self._limits[1])]
+        # 65,536 bins of a millimetre hold all that shards can store.
         self.counts += np.bincount(to_millimetres(valid), minlength=BINS)
         self.pixels += depth.size
         self.sizes[f"{depth.shape[1]}x{depth.shape[0]}"] += 1

@@ -35,6 +35,7 @@ def _per_metre(steps: float) -> Callable[[Stored], Metres]:
 
 def _from_swapped_disparity(stored: Stored) -> Metres:
     """(H,W) uint16 byte-swapped 11-bit Kinect disparity -> (H,W) float32 metres, at most 10; 0 for 1092 and above."""
+    # The fit of the data set's own toolbox; it has its pole at 1092.5, beyond which a disparity means nothing.
     raw = stored.byteswap().astype(np.float32)
     metres = np.zeros(raw.shape, np.float32)
     np.divide(np.float32(351.3), np.float32(1092.5) - raw, out=metres, where=raw < 1092)
@@ -43,6 +44,7 @@ def _from_swapped_disparity(stored: Stored) -> Metres:
 
 def _from_float(stored: Stored) -> Metres:
     """(H,W) float metres -> (H,W) float32 metres, 0 where NaN, infinite or negative."""
+    # float64 beyond the range of float32 becomes infinite, which is unmeasured like NaN.
     with np.errstate(over="ignore", invalid="ignore"):
         metres = stored.astype(np.float32)
         return np.where((metres > 0) & (metres < np.inf), metres, np.float32(0))
@@ -61,6 +63,7 @@ ENCODINGS: dict[str, Encoding] = {
 def decode(stored: Stored, encoding: str, *, where: str) -> Metres:
     """(H,W) or (H,W,1) stored numbers -> (H,W) float32 metres, 0 where unmeasured; `where` names the file in errors."""
     check(encoding, where=where)
+    # NumPy files of some sets keep a channel axis.
     if stored.ndim == 3 and stored.shape[2] == 1:
         stored = stored[..., 0]
     if stored.ndim != 2 or stored.size == 0:

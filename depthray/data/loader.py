@@ -87,6 +87,7 @@ class TrainLoader:
 
         `order` restricts the epoch to some of the frames; they are shuffled all the same.
         """
+        # Keys are skipped, not batches: a resumed epoch reads no frame that it does not train on.
         steps = self.plan(epoch, order)[first_step:]
         if self._processes is None:
             return load_ahead(self._load_step, self._prefetch(steps, hold=False))
@@ -101,6 +102,7 @@ class TrainLoader:
         steps = self.steps_per_epoch(len(frames))
         parts = (self.accumulate, share // self.accumulate)
         if self._shard_order is None:
+            # Global batches first, then this rank's part of each, so that their union is the same for any world size.
             shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
             mine = shuffled[: steps * self.batch_size].reshape(steps, self.world_size, *parts)[:, self.rank]
         else:
@@ -134,6 +136,7 @@ def eval_batches(
     `shard_order` those of different shards do too.
     """
     if shard_order is None:
+        # No padding and no repetition to make ranks equal, as DistributedSampler has it: either would change scores.
         starts = range(rank * batch_size, len(indices), world_size * batch_size)
         groups = [list(indices[start : start + batch_size]) for start in starts]
     else:
@@ -144,6 +147,7 @@ def eval_batches(
 
 def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD) -> Iterator[R]:
     """make(key) of each key in order, computed by a thread that runs up to `depth` items ahead."""
+    # One thread suffices where decoding keeps up, since it releases the interpreter lock; data.workers adds processes.
     pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-loader")
     pending: deque[Future[R]] = deque()
     try:

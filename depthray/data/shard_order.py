@@ -62,6 +62,7 @@ class ShardOrder:
         return chosen
 
     def _in_order(self, indices: Sequence[int] | Indices) -> Indices:
+        # Sorted, so that the same frames give the same parts in whatever order they are named.
         frames = np.sort(np.asarray(indices, np.int64))
         return frames[np.argsort(self._positions[frames], kind="stable")]
 
@@ -80,4 +81,5 @@ def shard_order_of(source: Source, data: Data, *, seed: int) -> ShardOrder | Non
 
 def _cut(items: Items, *, rank: int, world_size: int) -> Items:
     """The rank-th of equal parts, up to one item."""
+    # Integer arithmetic: neighbouring parts meet exactly, without a gap or an overlap.
     return items[len(items) * rank // world_size : len(items) * (rank + 1) // world_size]

@@ -59,6 +59,7 @@ def _sides(frames: Sequence[Frame], section: Data) -> Split:
     _refuse_bad_declaration(frames)
     if not any(frame.split == "val" for frame in frames):
         frames = _hold_out(frames, section)
+    # An undeclared frame trains, so that an index without a split column can be used as it is.
     return Split(*([i for i, frame in enumerate(frames) if (frame.split or "train") == name] for name in SIDES))
 
 

@@ -125,6 +125,7 @@ def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
 def _pack_glb(tree: dict[str, Any], data: bytes) -> bytes:
     """JSON tree and buffer -> a binary glTF file of two chunks, each a multiple of 4 bytes as the format demands."""
     text = json.dumps(tree, separators=(",", ":")).encode()
+    # JSON is padded with spaces; positions and colours are multiples of 4 bytes already.
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks

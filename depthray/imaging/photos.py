@@ -159,6 +159,7 @@ def _format_class(data: bytes) -> type[ImageFile] | None:
 
 def _decode_rgb(data: bytes) -> NDArray[np.uint8] | None:
     """The bytes of a file -> (H,W,3) uint8 RGB as stored, or None if they are damaged."""
+    # OpenCV's own rotation depends on its version and the format; `upright` is the same for all.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         stored = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

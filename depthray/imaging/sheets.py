@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.imaging.ticks import round_step
+
 RgbImage = NDArray[np.uint8]
 Metres = NDArray[np.float32]
 Kind = Literal["depth", "mask"]
@@ -155,10 +157,8 @@ def _apply_map(values: NDArray[Any], scale: ColourScale, table: RgbImage) -> Rgb
 
 def _round_scale(low: float, high: float, *, parts: int) -> ColourScale:
     """The ends moved outwards to multiples of a step of 1, 2 or 5 times a power of ten, about `parts` steps apart."""
-    raw = max(high - low, 0.05) / parts
-    magnitude = 10.0 ** np.floor(np.log10(raw))
-    # The 0.999 and the 1e-6 keep a range that is already round as it is, in spite of rounding errors.
-    step = float(magnitude * next(unit for unit in (1, 2, 5, 10) if unit * magnitude >= raw * 0.999))
+    step = round_step(max(high - low, 0.05) / parts)
+    # The 1e-6 keeps a range that is already round as it is, in spite of rounding errors.
     near, far = np.floor(low / step + 1e-6) * step, np.ceil(high / step - 1e-6) * step
     return ColourScale(float(near), float(max(far, near + step)), step)
 
@@ -210,6 +210,7 @@ def _resize_to_truth(prediction: Metres, shape: tuple[int, ...]) -> Metres:
     """(h,w) metres -> (H,W) metres at the size of the truth."""
     if prediction.shape == shape:
         return prediction
+    # Bilinear between pixel centres, as the evaluation resizes a prediction.
     return np.asarray(cv2.resize(prediction, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 

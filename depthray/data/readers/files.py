@@ -66,6 +66,7 @@ class Files:
             raise DataError(f"{self.path(name)}: colour is {pixels.dtype} {pixels.shape}, wanted uint8 (H, W, 3)")
         if name.endswith(".npy"):  # stored as RGB; OpenCV alone gives BGR
             return pixels
+        # In place, which saves a copy of every image.
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels).astype(np.uint8, copy=False)
 
     def ids(self, name: str, *, key: str) -> Pixels:
@@ -87,6 +88,7 @@ class Files:
 
     def _stamp(self, name: str) -> Stamp:
         try:
+            # Size and time, not a digest: reading every byte of a data set before training would take hours.
             status = os.stat(self.path(name))
         except OSError as error:
             raise self._missing(name, error) from None

@@ -69,6 +69,7 @@ def wood(rng: Rng, pattern: str = "grain") -> Material:
 
 def fabric(rng: Rng) -> Material:
     """A cloth: plain weave, striped, dotted or checked."""
+    # Names are repeated to weight the choice.
     pattern = str(rng.choice(["carpet", "carpet", "carpet", "stripes", "dots", "checker"]))
     return mix(rng, pattern, size=rng.uniform(0.3, 0.8), contrast=rng.uniform(0.3, 0.7))
 
@@ -260,6 +261,7 @@ def sphere(rng: Rng) -> Thing:
 
 def person(rng: Rng) -> Thing:
     """Someone standing, 1.5 to 1.9 m tall, arms and legs a little apart."""
+    # Proportions of an adult: hips at half, shoulders at five sixths of the height.
     tall, stance = rng.uniform(1.5, 1.9), rng.uniform(0.07, 0.14)
     tone = rng.uniform(0.15, 0.9)
     skin, hair = plain(rng, (0.75 * tone, 0.5 * tone, 0.38 * tone)), plain(rng, (0.2 * tone, 0.12 * tone, 0.07 * tone))

@@ -87,6 +87,7 @@ def _film(seed: int, index: int, empty: Floats) -> _Film:
 
 def _develop(light: Floats, film: _Film) -> NDArray[np.uint8]:
     """(H,W,3) linear light -> (H,W,3) uint8 RGB, slightly blurred as by a lens"""
+    # Blurred before tone mapping, as a lens blurs light and not pixels.
     soft = cv2.GaussianBlur(light * film.exposure, (3, 3), 0.5)
     bright = np.sqrt(soft / (1 + np.float32(0.35) * soft)) * np.float32(275) + film.grain
     return np.asarray(np.clip(bright, 0, 255), np.uint8)

@@ -136,6 +136,7 @@ def assemble(things: Sequence[Placed], *, first_instance: int) -> Content:
     parts = [(part, number, placed.thing.label) for number, placed in enumerate(things) for part in placed.parts()]
     half = np.array([part.size for part, _, _ in parts]) / 2
     centre = np.array([part.at for part, _, _ in parts])
+    # Parts are positioned by their bottom centre, solids by their middle.
     centre[:, 1] += half[:, 1]
     solids = Solids(
         np.array([part.shape for part, _, _ in parts], np.int32),
@@ -253,6 +254,7 @@ def _hang(rng: Rng, half: tuple[float, float], *, height: float) -> list[Placed]
             hung.append(
                 Placed(_panel(rng, name), x, 0.0 if name == "door" else rng.uniform(0.9, 1.4), z, wall * pi / 2)
             )
+    # A panel that would reach through the ceiling is left out.
     return [panel for panel in hung if panel.y + panel.thing.parts[0].size[1] < height]
 
 

@@ -21,6 +21,7 @@ def lookup(pattern: NDArray[np.int32], level: NDArray[np.int32], *, u: Grey, v: 
     """(n,) pattern, mip level and position in tiles -> (n,) float32 grey in [0,1]."""
     side = np.right_shift(SIDE, level)
     column = np.floor(u * side).astype(np.int32) & (side - 1)
+    # Sides are powers of two, so a bit mask is the modulo, for negative positions too.
     row = np.floor(v * side).astype(np.int32) & (side - 1)
     return np.asarray(bank()[pattern * np.int32(TILE) + _STARTS[level] + row * side + column])
 

@@ -44,6 +44,7 @@ class RemoteShards:
         self._names = {shard.path: name for shard, name in zip(self.shards, names, strict=True)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # A pickled copy starts its own clients and may download, unlike a fork, which has inherited dead ones.
         self.__dict__.update(state, _process=os.getpid())
 
     def open(self, shard: Shard) -> int:

@@ -58,6 +58,7 @@ class RangeWriter:
         """Append a sample to the shard of its shape."""
         shapes = tuple((key, array.shape) for key, array in arrays.items())
         if shapes not in self._open:
+            # A name of its own: a task that Ray starts again may run while the lost one still writes.
             temporary = self._out / f".tmp-{self._number:05d}-{uuid.uuid4().hex}"
             self._open[shapes] = _ShardWriter(temporary, arrays, self._capacity, encoding=self._encoding)
         self._open[shapes].add(frame, arrays)
@@ -107,6 +108,7 @@ class _ShardFile(io.FileIO):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
         done = super().readinto(view) or 0
+        # Zeros where nothing was written: HDF5 must get through to `close`, after which `check` raises.
         view[done:] = bytes(view.nbytes - done)
         return view.nbytes
 
@@ -129,6 +131,7 @@ class _ShardWriter:
             self._disk = _ShardFile(self._temporary)
         self._file = h5py.File(self._disk, "w")
         for key, array in arrays.items():
+            # One uncompressed chunk a sample: its bytes are contiguous, which is what reading without HDF5 relies on.
             self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
 
     @property
@@ -154,6 +157,7 @@ class _ShardWriter:
         with translate_write_errors(path):
             self._disk.check()
             _append(self._temporary, index)
+            # Atomic: the name appears with the complete file or not at all.
             os.rename(self._temporary, path)
             _sync(self._out)
 
@@ -166,6 +170,7 @@ class _ShardWriter:
     def _write_texts(self, provenance: Mapping[str, Any]) -> None:
         """The facts of the frames and of the shard, for readers that know HDF5 but not the index."""
         for data in self._file.values():
+            # Created for a full range, of which some frames may have been skipped.
             data.resize(self.count, axis=0)
         for position, name in enumerate(Frame._fields):
             self._file.create_dataset(name, data=[frame[position] for frame in self._frames], dtype=h5py.string_dtype())

@@ -90,6 +90,7 @@ def _lists(root: Path) -> list[Path]:
 def _is_list(path: Path) -> bool:
     """Whether the first line with depth is of this form and not KITTI's."""
     try:
+        # A text file that is not UTF-8 is no error here, only no list.
         with path.open(encoding="utf-8", errors="replace") as file:
             line = next((line for line in file if f" {NONE} " not in line and line.strip()), "")
     except OSError:
@@ -106,6 +107,7 @@ def _read(path: Path) -> list[tuple[int, list[str]]]:
             raise DataError(
                 f"{path}: line {number} must be `rgb depth focal`, names of images and pixels, is '{line[:80]}'"
             )
+        # The two lists look alike, and the wrong unit would be off by a factor of four without any error.
         if KITTI in line:
             raise DataError(f"{path}: line {number} is of a list of KITTI, whose depth is in 1/256 m, not millimetres")
     return [(number, line.split()) for number, line in lines]

@@ -63,6 +63,7 @@ class Diode(FrameFiles):
     def depth(self, index: int) -> NDArray[np.float32]:
         """Frame -> (H,W) float32 metres, 0 where the mask is 0"""
         depth, mask = super().depth(index), self.files.load(self.file(index, "valid"))
+        # Depth has lost its channel axis by now, a mask may still have one.
         if mask.shape[:2] != depth.shape or mask.size != depth.size:
             where = self.path(index, "valid")
             raise DataError(f"{where}: has shape {mask.shape}, but its depth {depth.shape}")

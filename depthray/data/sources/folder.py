@@ -120,6 +120,7 @@ def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:
     """The columns with a value in every row; a DataError for a column with a value in some rows only."""
     filled = {column for line in lines for column, value in line.items() if value}
     needed = (*REQUIRED, *sorted(filled.intersection((*MAPS, *PINHOLE))))
+    # A value in some rows only would give samples of different keys, which no batch can hold.
     for number, line in enumerate(lines):
         for column in needed:
             if not line.get(column):

@@ -38,6 +38,7 @@ def open_source(section: Data) -> Hypersim:
     if not images:
         raise DataError(f"{root}: no ai_*/images/scene_cam_*_final_preview/frame.*.tonemap.jpg, as Hypersim has them")
     requested = keys_to_read(section)
+    # The first frame decides: ids are downloaded separately, for all frames or for none.
     ids = tuple(key for key in IDS if key in requested and _geometry(images[0], IDS[key]).is_file())
     rows = list(_rows(root, images, ids))
     keys = requested & {"image", "depth", "intrinsics", *ids}
@@ -80,6 +81,7 @@ class Hypersim(FrameFiles):
         if ids.ndim != 2 or ids.dtype.kind not in "ui":
             where = self.path(index, key)
             raise DataError(f"{where}: ids are {ids.dtype} {ids.shape}, wanted (H, W) integers")
+        # 0 is the id of nothing in all other sets.
         return np.maximum(ids, 0).astype(np.int32)
 
     def _dataset(self, index: int, role: str) -> Pixels:
@@ -136,6 +138,7 @@ def _focal(width: int) -> float:
 def along_axis(distance: NDArray[np.float32]) -> NDArray[np.float32]:
     """(H,W) float32 metres to the optical centre -> (H,W) float32 metres along the optical axis."""
     height, width = distance.shape
+    # Pixel centres are at whole numbers, so the optical axis is at (width - 1) / 2.
     across = np.arange(width) - (width - 1) / 2
     down = np.arange(height)[:, None] - (height - 1) / 2
     focal = _focal(width)

@@ -46,6 +46,7 @@ def open_source(section: Data) -> Kitti:
     refuse_encoding(section)
     root = data_root(section)
     keys = keys_to_read(section) & {"image", "depth", "intrinsics", "sparse"}
+    # The scanner's own points only where the recipe asks for stored ones; other patterns sample the truth.
     keys -= set() if section.sparse.pattern == "stored" else {"sparse"}
     selection = _selection(root)
     source = _open_selection(selection, keys) if selection else _open_drives(root, keys)
@@ -107,6 +108,7 @@ def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[FrameRow]:
 
 def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:
     """The folder of the colour images of a drive, and their ending."""
+    # The layout of the raw data first, then the copies next to depth that some downloads have.
     folders = [root / above / drive / camera / "data" for above in (drive[:10], f"raw/{drive[:10]}", side)]
     for folder in folders:
         for ending in (".png", ".jpg"):
@@ -143,6 +145,7 @@ def _camera(folder: Path) -> tuple[float, float, float, float] | None:
     """Folder of a drive's colour, ABOVE/DRIVE/image_02/data -> fx, fy, cx, cy in pixels; None for an unknown date."""
     drive, camera = folder.parents[1].name, folder.parent.name
     above = folder.parents[2]
+    # One calibration a date: next to its drives as in the raw data, or with colour in the root.
     for path in (above / CALIBRATION, above.parent / drive[:10] / CALIBRATION):
         if path.is_file():
             return _read_calibration(path, f"P_rect_{camera[-2:]}")

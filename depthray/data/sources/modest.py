@@ -58,9 +58,11 @@ def fits(root: Path) -> bool:
 
 def choose_held_out(identities: Iterable[str], share: float, salt: str) -> set[str]:
     """A share of the identities, the first in the order of a hash; at least one and never all, but none for 0."""
+    # By hash, so that further identities move few of the others to another side.
     order = sorted(set(identities), key=lambda identity: sha256(f"{salt}/{identity}".encode()).digest())
     if share == 0 or len(order) < 2:
         return set()
+    # At least one on each side, however small the share or the set.
     return set(order[: min(max(round(share * len(order)), 1), len(order) - 1)])
 
 

@@ -80,6 +80,7 @@ def _row(line: list[str], named: str, path: Path) -> FrameRow:
         raise DataError(
             f"{path}: {number} must name a colour and a depth file, 'rgb,depth', but is '{','.join(line)[:80]}'"
         )
+    # Some copies of the lists were written on Windows.
     rgb, depth = (field.strip().replace("\\", "/").removeprefix(PREFIX) for field in line)
     name = str(PurePosixPath(rgb).with_suffix("")).removesuffix("_colors")
     scene = kinect.room_of(PurePosixPath(rgb).parent.name.removesuffix("_out"))

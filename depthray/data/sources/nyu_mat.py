@@ -80,6 +80,7 @@ class NyuMat:
     def read(self, index: int) -> Sample:
         """Read one frame."""
         frame = self.frames[index]
+        # In one piece: a transposed view would make every later operation on it slow.
         image = np.ascontiguousarray(self._array("images", index))
         sample: Sample = {"image": image, "depth": self._metres(index)}
         for key, name in self._ids.items():

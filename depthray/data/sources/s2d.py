@@ -53,6 +53,7 @@ class S2d(FrameFiles):
         rgb, stored = self._datasets(index, "rgb", "depth")
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != 3:
             raise DataError(f"{self.path(index, 'depth')}: rgb is {rgb.dtype} {rgb.shape}, wanted uint8 (3, H, W)")
+        # Channels come first in the file; everything after expects (H,W,3) in one piece.
         return {"image": np.ascontiguousarray(rgb.transpose(1, 2, 0)), "depth": self.metres(index, stored)}
 
     def stored_depth(self, index: int) -> Pixels:
@@ -69,5 +70,6 @@ class S2d(FrameFiles):
 
 def _frame(name: Path) -> Frame:
     part, folder = name.parts[0], name.parent.name
+    # Validating on it would tune on the frames that all published tables report.
     split = "test" if (part, folder) == ("val", OFFICIAL) else part
     return Frame(str(name.with_suffix("")), room_of(folder), split=split, source="s2d")

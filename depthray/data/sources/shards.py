@@ -17,6 +17,7 @@ from depthray.data import encodings
 from depthray.data.readers.files import data_root
 from depthray.data.shards import format
 from depthray.data.shards.format import Shard
+from depthray.data.shards.remote_shards import RemoteShards
 from depthray.data.source import RESTART, keys_to_read
 from depthray.errors import DataError
 from depthray.storage.remote import is_remote
@@ -32,8 +33,6 @@ MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=sha
 def open_source(section: Data) -> Shards:
     """The shards at `section.root`: a folder, one file, or the address of either."""
     if is_remote(section.root):
-        from depthray.data.shards.remote_shards import RemoteShards  # imports pyarrow
-
         return Shards(RemoteShards(section.root), keys_to_read(section), remote=True)
     return Shards(LocalShards(data_root(section)), keys_to_read(section))
 
@@ -133,6 +132,7 @@ class Shards:
                 stored = format.read_stored(shard, handle.number, row, key=key)
                 sample[key] = _from_stored(key, stored, shard)  # type: ignore[literal-required]
         if shard.intrinsics is not None and "intrinsics" in self.keys:
+            # A copy: a sample belongs to its reader, who may change it in place.
             sample["intrinsics"] = shard.intrinsics[row].copy()
         return sample
 
@@ -160,6 +160,7 @@ class Shards:
 
     def _open(self, number: int) -> _Handle:
         shard = self._shards[number]
+        # Popped and put back, which moves it to the end of the order of use.
         handle = self._handles.pop(number, None) or _Handle(self._store.open(shard))
         self._handles[number] = handle
         for least_recent in list(self._handles)[:-MOST_OPEN]:

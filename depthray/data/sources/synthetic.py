@@ -104,6 +104,7 @@ def write_rooms(
 
 def _write_frame(out: Path, index: int, sample: Sample) -> dict[str, str]:
     """Write the files of one frame -> its row of the index."""
+    # Colour is stored as cameras do; ids and depth need a lossless format.
     stored = {
         "rgb": cv2.cvtColor(sample["image"], cv2.COLOR_RGB2BGR),
         "depth": np.rint(sample["depth"] * 1000).astype(np.uint16),
@@ -118,6 +119,7 @@ def _write_frame(out: Path, index: int, sample: Sample) -> dict[str, str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix == ".jpg" else []
         path.write_bytes(cv2.imencode(path.suffix, pixels, options)[1].tobytes())
+    # `repr` keeps every digit of a float, so that what is read back is what was rendered.
     pinhole = {key: repr(float(sample["intrinsics"][entry])) for key, entry in _PINHOLE.items()}
     return {**row, **pinhole, **{key: sample[key] for key in _TEXTS}}  # type: ignore[literal-required]
 
