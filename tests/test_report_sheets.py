@@ -1,4 +1,4 @@
-"""Pictures of a report: the same frames for the best trials and the default, drawn once, and small."""
+"""Sample sheets of a report: the same frames for the best trials and the default, drawn once, and small."""
 
 from __future__ import annotations
 
@@ -52,13 +52,10 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
     kept = sorted(path.relative_to(folder).as_posix() for path in folder.glob("trials/*/sheet-*.jpg"))
     assert len(kept) == 4
     assert sum("checked" in each for each in page.named("input")) == 1
-    assert [each["data-trial"] for each in page.named("label")] == [
-        *[Study.read(folder).winner.name],
-        *[  # type: ignore[union-attr]
-            name for name in best if name != Study.read(folder).winner.name
-        ],
-        "default",
-    ]  # type: ignore[union-attr]
+    winner = Study.read(folder).winner
+    assert winner
+    others = [name for name in best if name != winner.name]
+    assert [each["data-trial"] for each in page.named("label")] == [winner.name, *others, "default"]
 
 
 def test_pictures_are_drawn_once_for_a_checkpoint(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +63,7 @@ def test_pictures_are_drawn_once_for_a_checkpoint(folder: Path, trained: Path, m
     with_checkpoints(folder, trained, ["0001"])
     build.write(folder)
     (old,) = folder.glob("trials/0001/sheet-*.jpg")
-    monkeypatch.setattr(sample_sheets, "_drawn", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(sample_sheets, "draw_sheet", lambda *_: pytest.fail("drawn again"))
     build.write(folder)
     monkeypatch.undo()
     stale = old.rename(old.with_name("sheet-epoch-0000-step-00000001.jpg"))
@@ -98,7 +95,7 @@ def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, t
         return np.zeros((40, 2000, 3), np.uint8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample_sheets, "_drawn", drawn)
+        patch.setattr(sample_sheets, "draw_sheet", drawn)
         build.main([str(folder), "--data", str(tmp_path)])
     assert seen == [str(tmp_path)]
     assert checked(folder).named("img")[0]["width"] == str(sample_sheets.MAX_WIDTH)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from depthray.imaging.ticks import round_step
 from tuning.report.charts.marks import Mark, Point, dot, element, line, text, trial
 from tuning.values import format_number, format_value, is_number
 
@@ -220,9 +221,7 @@ def _pad_log(low: float, high: float, pad: float) -> tuple[float, float]:
 
 def _ticks(low: float, high: float, count: int) -> tuple[float, ...]:
     """Multiples of 1, 2 or 5 times a power of ten between the ends, about `count` of them."""
-    raw = (high - low) / count
-    magnitude = 10.0 ** math.floor(math.log10(raw))
-    step = next(unit * magnitude for unit in (1, 2, 5, 10) if unit * magnitude >= raw * 0.999)
+    step = round_step((high - low) / count)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     # Rounded, so that 3 x 0.1 is labelled 0.3.
     return tuple(round(number * step, 12) if step > 1e-9 else number * step for number in range(first, last + 1))
