@@ -1,4 +1,4 @@
-"""An ASGI client without mercy or manners: paths, headers and bodies go out as they are given, lies included."""
+"""An ASGI client that sends paths, headers and bodies exactly as given, wrong ones included."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def wall(rgb: np.ndarray) -> np.ndarray:
 
 
 class Fake:
-    """What was asked (`seen`), and what to raise or to answer instead of depth (`fault`)."""
+    """Records the requests (`seen`); `fault` is raised or answered instead of depth."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, tuple[int, ...], dict[str, np.ndarray], bool]] = []
@@ -72,7 +72,7 @@ def app(fake: Fake | None = None, *keys: str, **tree: Any) -> Any:
 
 
 def scene(height: int = 32, width: int = 48) -> np.ndarray:
-    """(H,W,3): a smooth picture unlike itself under every flip and turn."""
+    """(H,W,3): a smooth image that changes under every flip and rotation."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 3, y * 5, x + 2 * y], -1).clip(0, 255).astype(np.uint8)
 

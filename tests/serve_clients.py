@@ -1,4 +1,4 @@
-"""Clients that try again quickly, and the pictures and answers to test them with."""
+"""Clients that retry quickly, and images and answers to test them with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints to serve, made by code: untrained networks of one architecture that differ by seed."""
+"""Checkpoints to serve, written by code: untrained networks of one architecture that differ by seed."""
 
 from __future__ import annotations
 

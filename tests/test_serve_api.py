@@ -18,7 +18,7 @@ from serve.backend import Broken, NotReady, Overloaded, TimedOut
 # ---- The contract ----------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_gives_millimetres() -> None:
+def test_an_image_gives_millimetres() -> None:
     reply = post()
     stored = cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_UNCHANGED)
     assert reply.status == 200 and reply.kind == "image/png" and stored.dtype == np.uint16
@@ -30,7 +30,7 @@ def test_a_picture_gives_millimetres() -> None:
     assert {"decode", "queue", "model", "encode"} <= stages
 
 
-def test_what_curl_sends_unasked() -> None:
+def test_what_curl_sends_by_default() -> None:
     assert post(kind="application/x-www-form-urlencoded", headers=[("Accept", "*/*")]).status == 200
 
 

@@ -1,4 +1,4 @@
-"""Batches over the HTTP API: one bad picture harms no other, and the whole has limits."""
+"""Batches over the HTTP API: one bad image does not affect the others, and all of them together have limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unpacked(reply: Reply) -> tuple[list[dict[str, Any]], zipfile.ZipFile]:
     return json.loads(archive.read("index.json"))["images"], archive
 
 
-def test_one_bad_picture_among_fifteen_good() -> None:
+def test_one_bad_image_among_fifteen_good() -> None:
     sizes = [(16 + number, 40 - number) for number in range(16)]
     pictures = [encoded(scene(*size)) for size in sizes]
     pictures[5] = pictures[5][:60]
@@ -50,7 +50,7 @@ def test_a_network_that_fails_for_one_of_a_batch() -> None:
     assert [entry["status"] for entry in entries] == [500, 200, 200] and "secret" not in str(entries)
 
 
-def test_a_batch_has_limits_as_a_whole() -> None:
+def test_a_batch_has_limits_for_all_its_images() -> None:
     api = app(limits={"batch_images": 3, "batch_pixels": 4000, "body_bytes": 100_000})
     entries, _ = unpacked(batch(PHOTO, PHOTO, PHOTO, to=api))  # 1536 pixels each
     assert [entry["status"] for entry in entries] == [200, 200, 422]
@@ -58,7 +58,7 @@ def test_a_batch_has_limits_as_a_whole() -> None:
     refused(batch(*[bytes(40_000)] * 3, to=api), 413)
 
 
-def test_a_whole_batch_without_an_answer() -> None:
+def test_a_batch_without_any_answer() -> None:
     fake = Fake()
     fake.fault = Overloaded(retry_after=3)
     reply = batch(PHOTO, PHOTO, to=app(fake))

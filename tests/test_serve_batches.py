@@ -14,7 +14,7 @@ SOON = 60.0
 
 
 def gather(batches: DynamicBatcher[Any, Any], items: list[Any], kinds: str | None = None) -> list[Any]:
-    """The outcomes of items asked for at once, each of its kind."""
+    """The outcomes of items submitted at once, each of its kind."""
 
     async def ask() -> list[Any]:
         deadline = time.monotonic() + SOON

@@ -130,7 +130,7 @@ def test_a_bomb_is_refused_quickly_and_without_memory() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_gives_the_depth_of_the_upright_picture(orientation: int) -> None:
+def test_every_orientation_gives_the_depth_of_the_upright_image(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = stored_as(scene(), orientation)

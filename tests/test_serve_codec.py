@@ -1,4 +1,4 @@
-"""Arrays to bytes: every format says the same depth, in its units, colours, camera and mask."""
+"""Arrays to bytes: every format contains the same depth, with its units, colours, camera and mask."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_one_end_of_the_colours_is_enough(query: str) -> None:
     assert near < far
 
 
-def test_the_camera_is_the_clients_or_said_to_be_guessed() -> None:
-    guessed, told = write("format=ply"), write("format=ply&fx=40&cx=10&cy=5")
-    assert guessed.headers["X-Intrinsics"] == "assumed fov=60" and b"ASSUMED" in guessed.data
-    assert told.headers["X-Intrinsics"] == "given fx=40 fy=40 cx=10 cy=5" and b"ASSUMED" not in told.data
-    point = vertices(told.data)["xyz"].reshape(32, 48, 3)[7, 20]
+def test_the_camera_is_the_clients_or_declared_as_assumed() -> None:
+    assumed, given = write("format=ply"), write("format=ply&fx=40&cx=10&cy=5")
+    assert assumed.headers["X-Intrinsics"] == "assumed fov=60" and b"ASSUMED" in assumed.data
+    assert given.headers["X-Intrinsics"] == "given fx=40 fy=40 cx=10 cy=5" and b"ASSUMED" not in given.data
+    point = vertices(given.data)["xyz"].reshape(32, 48, 3)[7, 20]
     assert np.allclose(point, [(20 - 10) / 40 * DEPTH[7, 20], (7 - 5) / 40 * DEPTH[7, 20], DEPTH[7, 20]])
     wide = vertices(write("format=ply&fov=90").data)["xyz"].reshape(32, 48, 3)[0]
     assert np.isclose(wide[-1, 0] / wide[-1, 2], 47 / 48)
@@ -97,7 +97,7 @@ def test_the_camera_is_the_clients_or_said_to_be_guessed() -> None:
 def test_the_camera_follows_the_networks_pixels() -> None:
     small = cv2.resize(DEPTH, (24, 16), interpolation=cv2.INTER_AREA)
     cloud = vertices(write("format=ply&fx=40", depth=small).data)["xyz"].reshape(16, 24, 3)
-    # The first of half as many pixels lies between the first two of the picture.
+    # At half the resolution the first pixel is between the first two of the image.
     assert np.allclose(cloud[0, 0, :2] / cloud[0, 0, 2], [(0.5 - 23.5) / 40, (0.5 - 15.5) / 40])
 
 

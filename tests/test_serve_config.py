@@ -1,4 +1,4 @@
-"""The production file and the command line: what they name exists, and mistakes are found before a cluster starts."""
+"""The production file and the command line: all names in them exist, and mistakes are reported before Ray starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_production_file_is_understood_by_ray_and_by_us() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--host", "0.0.0.0"], "can be reached by others, and there are no API keys"),
         ([], "serve what?"),
@@ -48,15 +48,15 @@ def test_the_production_file_is_understood_by_ray_and_by_us() -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_starts_nothing(
-    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["serve", *words]) != 0
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
-def test_promote_list_and_rollback_say_what_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_promote_list_and_rollback_print_what_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [write_checkpoint(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
     store = ["--store", str(tmp_path / "served")]
     for run in runs:
@@ -69,7 +69,7 @@ def test_promote_list_and_rollback_say_what_is_served(tmp_path: Path, capsys: py
     assert line.split()[0] == back.split()[1] and "96x64 image -> depth" in line
 
 
-def test_old_versions_are_pruned_by_a_word_or_after_a_promotion(
+def test_old_versions_are_pruned_by_a_command_or_after_a_promotion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = ["--store", str(tmp_path / "served")]
@@ -89,7 +89,7 @@ def test_old_versions_are_pruned_by_a_word_or_after_a_promotion(
         main(["serve", "prune", "--keep", "-1", *store])
 
 
-def test_the_builder_takes_trees_and_words(tmp_path: Path) -> None:
+def test_the_builder_accepts_trees_and_overrides(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from serve.app import build
@@ -114,7 +114,7 @@ def test_the_builder_takes_trees_and_words(tmp_path: Path) -> None:
         ({"model": {"gpus": 0}}, 4, 0.0),
     ],
 )
-def test_replicas_share_the_gpus_there_are(
+def test_replicas_share_the_gpus_of_the_cluster(
     words: dict[str, Any], there: int, each: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with warnings.catch_warnings():

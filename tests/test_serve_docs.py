@@ -1,4 +1,4 @@
-"""The commands and the Python of docs/serving.md do what they say, against the true API with a network of our own."""
+"""The commands and the Python of docs/serving.md work as documented, against the real API with a fake network."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ LINES = [words for block in BLOCKS if block.language == "console" for words in c
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl: apt-get install curl")
 @pytest.mark.parametrize("words", LINES, ids=shlex.join)
-def test_a_command_gets_what_it_says(words: list[str], url: str, folder: Path) -> None:
+def test_a_command_gets_the_documented_answer(words: list[str], url: str, folder: Path) -> None:
     asked = [word.replace("http://localhost:8000", url) for word in words]
     assert asked[0] == "curl"
     request, _, target = shlex.join(asked).partition(" '>' ")
@@ -81,15 +81,15 @@ def test_the_python_runs(block: Block, url: str, folder: Path, capsys: pytest.Ca
     (folder / "tour.py").write_text(block.text.replace("http://localhost:8000", url), encoding="utf-8")
     names = runpy.run_path("tour.py")
     assert len(names["cloud"]) == 48 * 64 and names["glb"].startswith(b"glTF")
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("(48, 64) room@0123456789ab") and len(said) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("(48, 64) room@0123456789ab") and len(lines) == 3
 
 
 SH = [words for block in blocks("sh") if block.page.name == "serving.md" for words in commands(block.text)]
 
 
 @pytest.mark.parametrize("words", SH, ids=shlex.join)
-def test_a_command_of_ray_is_understood_by_it(words: list[str]) -> None:
+def test_a_command_of_ray_is_valid(words: list[str]) -> None:
     import warnings
 
     with warnings.catch_warnings():
@@ -103,25 +103,29 @@ def test_a_command_of_ray_is_understood_by_it(words: list[str]) -> None:
     assert all((ROOT / word).is_file() for word in words if word.endswith(".yaml"))
 
 
-def test_every_metric_of_the_page_is_told_and_none_is_left_out() -> None:
+def test_the_page_lists_every_metric_with_its_labels() -> None:
     from serve.monitoring.telemetry import METRICS
 
-    told = {}
+    documented = {}
     for line in TEXT.splitlines():
         if line.startswith("| `ray_depthray"):
             names, labels, _ = line.strip("| ").split(" | ")
-            told |= {name.strip("`"): {label.strip("`") for label in labels.split(", ")} for name in names.split(", ")}
+            documented |= {
+                name.strip("`"): {label.strip("`") for label in labels.split(", ")} for name in names.split(", ")
+            }
     endings = {"counter": "_total", "gauge": "", "histogram": ""}
-    assert told == {f"ray_{name}{endings[one.kind]}": {*one.labels} for name, one in METRICS.items()}
+    assert documented == {f"ray_{name}{endings[one.kind]}": {*one.labels} for name, one in METRICS.items()}
 
 
 def test_every_format_and_limit_of_the_page_is_as_the_code_has_it() -> None:
     from serve.http.query import COLOURED, MEDIA
 
     rows = [line.split("|") for line in TEXT.splitlines() if line.startswith("| `") and line.count("|") == 4]
-    told = {row[1].strip(" `"): {media.strip(" `") for media in row[2].split(",")} for row in rows if "/" in row[2]}
+    documented = {
+        row[1].strip(" `"): {media.strip(" `") for media in row[2].split(",")} for row in rows if "/" in row[2]
+    }
     known = {form: {media for media, each in MEDIA.items() if each == form} for form in MEDIA.values()}
-    assert told == known | {"colour": set(COLOURED)}
+    assert documented == known | {"colour": set(COLOURED)}
     limits = RequestLimits()
     for number in (limits.body_bytes // 2**20, limits.pixels // 10**6, limits.side, limits.shortest_side):
         assert str(number) in TEXT.split("**Limits**")[1].split("\n\n")[0]

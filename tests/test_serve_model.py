@@ -1,4 +1,4 @@
-"""What one replica does, without Ray: it follows the store, answers in batches, and knows when it is ill."""
+"""One replica, without Ray: it follows the store, answers in batches, and detects that it is broken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def depth(store: Store) -> Iterator[Replica]:
 
 
 def ask(depth: Replica, version: str, *pictures: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
-    """The replies to pictures asked about at once."""
+    """The replies to images sent at once."""
     samples = [prepare(picture, {}, Data(size=(64, 96))) for picture in pictures]
 
     async def gather() -> list[Reply]:
@@ -77,13 +77,13 @@ def test_a_promotion_is_followed_and_the_version_before_still_answers(
     assert np.abs(found - load(runs[1]).predict(photograph())).max() < 1e-4
 
 
-def test_a_version_not_held_is_told_with_the_one_that_is(depth: Replica, store: Store) -> None:
+def test_the_reply_for_a_version_not_loaded_names_the_loaded_one(depth: Replica, store: Store) -> None:
     assert ask(depth, "0" * 12, photograph()) == [Reply(store.pointer("rooms").current, fault="elsewhere")]
     assert ask(depth, "0" * 12, photograph(), name="none") == [Reply("", fault="elsewhere")]
 
 
 @pytest.mark.parametrize("how", ["flipped", "nan", "other"])
-def test_what_is_broken_in_the_store_never_replaces_what_answers(
+def test_a_broken_version_never_replaces_one_that_answers(
     depth: Replica, store: Store, runs: list[Path], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = store.pointer("rooms").current
@@ -96,7 +96,7 @@ def test_what_is_broken_in_the_store_never_replaces_what_answers(
     assert ask(depth, new, photograph()) == [Reply(old, fault="elsewhere")]
 
 
-def test_weights_that_answer_otherwise_than_when_promoted_are_not_served(
+def test_weights_that_predict_otherwise_than_when_promoted_are_not_served(
     store: Store, runs: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     old = store.pointer("rooms").current
@@ -114,7 +114,7 @@ def test_a_replica_without_any_good_model_does_not_start(store: Store) -> None:
         Replica({"store": str(store.root)})
 
 
-def test_answers_that_are_no_numbers_are_broken_and_make_the_replica_ill(
+def test_predictions_that_are_not_finite_fail_the_health_check(
     depth: Replica, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = store.pointer("rooms").current
@@ -151,7 +151,7 @@ def test_a_bad_item_fails_alone(depth: Replica, store: Store, monkeypatch: pytes
     assert faults == [*[""] * 7, "broken", *[""] * 8]
 
 
-def test_what_only_the_network_can_refuse_is_told(
+def test_a_refusal_of_the_network_is_reported(
     depth: Replica, store: Store, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -166,7 +166,7 @@ def test_what_only_the_network_can_refuse_is_told(
 
 
 class _Vanishing(dict[Any, Any]):
-    """Networks that are there when one looks and gone when one asks."""
+    """Networks that are unloaded between the check and the forward pass."""
 
     def get(self, *_: Any) -> None:
         return None
@@ -176,7 +176,7 @@ def test_a_request_whose_time_is_over_is_late(depth: Replica, store: Store) -> N
     assert ask(depth, store.pointer("rooms").current, photograph(), seconds=-1.0)[0].fault == "late"
 
 
-def test_nobody_looks_at_the_store_once_the_models_are_gone(store: Store) -> None:
+def test_the_store_is_not_read_any_more_once_the_replica_is_deleted(store: Store) -> None:
     import gc
     import threading
 

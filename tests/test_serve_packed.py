@@ -1,4 +1,4 @@
-"""Networks made ready for CPUs say what they said before; what folding would change is left alone."""
+"""Networks fused for CPUs predict the same; layers whose folding would change the results are left alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lived(network: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_architecture_says_the_same(name: str) -> None:
+def test_every_architecture_predicts_the_same(name: str) -> None:
     made = preflight.load(name, ["data.size=64,96"])
     torch.manual_seed(0)
     network = lived(models.build_model(made.model, made.data.inputs, pretrained=False))
@@ -50,7 +50,7 @@ def test_every_architecture_says_the_same(name: str) -> None:
 
 
 class Wrong(nn.Module):
-    """The output of the convolution is used beside the normalisation, so that folding would change the result."""
+    """The output of the convolution is used by more than the normalisation, so that folding would change the result."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -75,5 +75,5 @@ def test_bad_parameters(bad: tuple[int, list[tuple[str, str]]]) -> None:
     assert caught.value.status == status and caught.value.detail.isprintable() and len(caught.value.detail) < 300
 
 
-def test_options_are_what_they_were_when_nothing_is_asked() -> None:
+def test_the_default_options() -> None:
     assert query.parse([], None) == Options()

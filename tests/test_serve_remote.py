@@ -84,9 +84,9 @@ def test_a_server_writes_the_files_a_checkpoint_writes(
     words = ["photos", "--format", "png,npy,colour,ply", "--intrinsics", "60,61,34.5,24.5"]
     words += ["--sparse", "measured"] if name == "completion" else []
     assert main(["predict", str(checkpoints[name]), *words, "--out", "here"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert main(["predict", "--url", url, "--model", name, *words, "--out", "there"]) == 0
-    assert capsys.readouterr().out == told.replace("here", "there")
+    assert capsys.readouterr().out == output.replace("here", "there")
     assert len(list(Path("here").iterdir())) == 12
     for path in Path("here").iterdir():
         other = Path("there") / path.name
@@ -111,12 +111,12 @@ def test_one_that_is_refused_does_not_stop_the_others(
 ) -> None:
     Image.fromarray(photograph(4, 70)).save("photos/flat.png")  # the server takes 8 pixels a side at least
     assert main(["predict", "--url", url, "photos", "--out", "out"]) == 3
-    said = capsys.readouterr()
-    assert "3 of 4 images predicted" in said.out and "422" in said.err and "flat.png" in said.err
+    output = capsys.readouterr()
+    assert "3 of 4 images predicted" in output.out and "422" in output.err and "flat.png" in output.err
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["--device", "cpu"], 2, "--device cannot be combined with --url"),
         (["--model", "pain"], 2, "did you mean 'plain'?"),
@@ -126,15 +126,15 @@ def test_one_that_is_refused_does_not_stop_the_others(
     ],
 )
 def test_a_mistake_is_one_line(
-    words: list[str], code: int, told: str, url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], code: int, message: str, url: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", "--url", url, "photos/plain.png", *words]) == code
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["run", "photo.jpg", "--key", "x"], "--key needs --url"),
         (["run"], "predict what?"),
@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line(
     ],
 )
 def test_a_wrong_command_line_asks_nobody(
-    words: list[str], told: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Settings: defaults, file, environment and words in this order; what is wrong is named."""
+"""Settings: defaults, file, environment and overrides in this order; mistakes are named."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from depthray.errors import UsageError
 from serve import settings
 
 
-def test_words_win_over_environment_over_file(tmp_path: Path) -> None:
+def test_overrides_win_over_environment_over_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("timeout_seconds: 5\nmodel: {max_batch: 2, linger_ms: 3}\nlimits: {pixels: 100}\n")
     environment = {"DEPTHRAY_SERVE_MODEL__MAX_BATCH": "4", "DEPTHRAY_SERVE_LIMITS__PIXELS": "200", "HOME": "/"}
@@ -21,7 +21,7 @@ def test_words_win_over_environment_over_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("override", "message"),
     [
         ("model.max_bach=3", "unknown key 'model.max_bach' (did you mean 'max_batch'?)"),
         ("model_replicas.min=3", "min=3 is more than max=1"),
@@ -32,7 +32,15 @@ def test_words_win_over_environment_over_file(tmp_path: Path) -> None:
         ("nonsense", "'nonsense' is neither a flag nor an override"),
     ],
 )
-def test_a_wrong_word_is_named(word: str, told: str) -> None:
+def test_a_wrong_override_is_named(override: str, message: str) -> None:
     with pytest.raises(UsageError) as error:
-        settings.load(overrides=[word], environment={})
-    assert told in str(error.value)
+        settings.load(overrides=[override], environment={})
+    assert message in str(error.value)
+
+
+def test_the_old_name_of_a_setting_still_works() -> None:
+    assert settings.load(overrides=["model.linger_ms=4"], environment={}).model.batch_wait_timeout_ms == 4
+    environment = {"DEPTHRAY_SERVE_MODEL__LINGER_MS": "5"}
+    assert settings.load(environment=environment).model.batch_wait_timeout_ms == 5
+    with pytest.raises(UsageError, match="unknown key 'model.linger_ms'"):  # both names: which of them counts?
+        settings.parse({"model": {"linger_ms": 1, "batch_wait_timeout_ms": 2}})

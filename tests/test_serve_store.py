@@ -1,4 +1,4 @@
-"""The store: versions, promotion and rollback; whatever is wrong with a checkpoint, what is served stays."""
+"""The store: versions, promotion and rollback; a faulty checkpoint changes nothing of what is served."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_promotion_and_rollback_move_the_pointer(store: Store, runs: list[Path])
     assert len(store.versions("rooms")) == 2
 
 
-def test_a_card_tells_what_a_client_must_know(store: Store) -> None:
+def test_a_card_has_the_properties_that_a_client_needs(store: Store) -> None:
     card = store.card("rooms")
     assert card.id == f"rooms@{store.pointer('rooms').current}" and card.default
     assert (card.architecture, card.inputs, card.targets, card.size) == ("unet", ("image",), ("depth",), (64, 96))
     assert card.metrics == {"abs_rel": 0.1}
 
 
-def test_the_first_model_answers_where_no_name_is_given(store: Store, runs: list[Path]) -> None:
+def test_the_first_model_is_the_default(store: Store, runs: list[Path]) -> None:
     promote(store, "aisles", runs[1])
     assert store.names() == ["rooms", "aisles"] and not store.card("aisles").default
     store.make_default("aisles")
@@ -74,7 +74,7 @@ def test_a_network_far_from_the_one_before_needs_force(store: Store, tmp_path: P
     assert promote(store, "rooms", far, force=True).pointer.previous == before.current
 
 
-def test_a_damaged_copy_is_mended_by_promoting_again(store: Store, runs: list[Path]) -> None:
+def test_a_damaged_copy_is_replaced_by_promoting_again(store: Store, runs: list[Path]) -> None:
     version = store.pointer("rooms").current
     broken(store.path("rooms", version), "flipped")
     promote(store, "rooms", runs[0])
@@ -91,7 +91,7 @@ def test_a_name_is_no_path(store: Store, runs: list[Path], name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"current": "../../x"}', json.dumps({"current": 1}), '{"now": "a"}'])
-def test_a_damaged_pointer_is_said_and_mended(store: Store, runs: list[Path], text: str) -> None:
+def test_a_damaged_pointer_is_reported_and_replaced(store: Store, runs: list[Path], text: str) -> None:
     (store.root / "rooms" / "current.json").write_text(text)
     with pytest.raises(CheckpointError, match="damaged"):
         store.pointer("rooms")
@@ -99,14 +99,14 @@ def test_a_damaged_pointer_is_said_and_mended(store: Store, runs: list[Path], te
     assert store.pointer("rooms").current
 
 
-def test_nothing_to_go_back_to_and_no_such_model_are_said(store: Store) -> None:
+def test_a_rollback_without_a_version_before_and_an_unknown_model_are_reported(store: Store) -> None:
     with pytest.raises(UsageError, match="no version before"):
         store.rollback("rooms")
     with pytest.raises(CheckpointError, match="did you mean 'rooms'"):
         store.pointer("room")
 
 
-def test_an_answer_that_is_no_number_is_never_near() -> None:
+def test_predictions_that_are_not_finite_always_differ() -> None:
     good, bad = {"depth": np.ones((4, 4), np.float32)}, {"depth": np.full((4, 4), np.nan, np.float32)}
     found = golden.difference([bad, good], [good, good])
     assert not found.relative <= 1e9 and not found.typical <= 1e9

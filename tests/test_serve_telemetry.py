@@ -1,4 +1,4 @@
-"""What Prometheus is told: labels are words of ours, and the dashboard asks for nothing that is not there."""
+"""Metrics for Prometheus: labels never come from clients, and the dashboard queries existing metrics alone."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ WORDS = {"histogram_quantile", "sum", "rate", "max", "count", "increase", "by", 
 
 
 class Record:
-    """Stands for a metric: what it was told, by labels."""
+    """In place of a metric: the recorded values by labels."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels
-        self.told: Counter[tuple[str, ...]] = Counter()
+        self.recorded: Counter[tuple[str, ...]] = Counter()
 
     def inc(self, value: float, labels: dict[str, str]) -> None:
         assert set(labels) == set(self.labels) and value > 0
-        self.told[tuple(labels[name] for name in self.labels)] += value  # type: ignore[assignment]
+        self.recorded[tuple(labels[name] for name in self.labels)] += value  # type: ignore[assignment]
 
     def observe(self, value: float, labels: dict[str, str]) -> None:
         assert value >= 0
@@ -50,13 +50,13 @@ class Record:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counter[tuple[str, ...]]]]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counter[tuple[str, ...]]]]:
     records = {name: Record(metric.labels) for name, metric in METRICS.items()}
     monkeypatch.setattr(telemetry, "ray_metric", records.__getitem__)
-    yield {name: record.told for name, record in records.items()}
+    yield {name: record.recorded for name, record in records.items()}
 
 
-def test_requests_are_told_apart_by_what_was_answered(told: dict[str, Counter[tuple[str, ...]]]) -> None:
+def test_requests_are_counted_by_their_answers(recorded: dict[str, Counter[tuple[str, ...]]]) -> None:
     metered = ConcurrencyLimit(RequestMetrics(app()), most=8)
     picture = encoded(scene())
     for form_name in ("png", "npy", "npz", "colour", "ply", "glb"):
@@ -65,13 +65,13 @@ def test_requests_are_told_apart_by_what_was_answered(told: dict[str, Counter[tu
     assert ask(metered, "POST", "/v1/models/room/depth", body=picture, headers=webp).status == 200
     body, headers = form(("image", picture), ("image", picture))
     assert ask(metered, "POST", "/v1/depth:batch", body=body, headers=headers).status == 200
-    assert told["depthray_requests"] == {
+    assert recorded["depthray_requests"] == {
         **{("depth", "200", name, "room"): 1 for name in ("png", "npy", "npz", "ply", "glb")},
         ("depth", "200", "colour", "room"): 2,
         ("batch", "200", "zip", ""): 1,
     }
-    stages = {stage for (stage,) in told["depthray_stage_seconds"]}
-    assert stages == {"upload", "decode", "encode"} and set(told["depthray_stage_seconds"].values()) == {7}
+    stages = {stage for (stage,) in recorded["depthray_stage_seconds"]}
+    assert stages == {"upload", "decode", "encode"} and set(recorded["depthray_stage_seconds"].values()) == {7}
 
 
 @pytest.mark.parametrize(
@@ -83,28 +83,28 @@ def test_requests_are_told_apart_by_what_was_answered(told: dict[str, Counter[tu
         ("/v1/depth?x=1", ("depth", "400", "", "")),
     ],
 )
-def test_nothing_a_client_says_becomes_a_label(
-    path: str, labels: tuple[str, ...], told: dict[str, Counter[tuple[str, ...]]]
+def test_nothing_from_a_client_becomes_a_label(
+    path: str, labels: tuple[str, ...], recorded: dict[str, Counter[tuple[str, ...]]]
 ) -> None:
     ask(RequestMetrics(app()), "POST", path, body=encoded(scene()))
-    assert told["depthray_requests"] == {labels: 1}
+    assert recorded["depthray_requests"] == {labels: 1}
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/models"), ("POST", "/v1/elsewhere"), ("GET", "/v1/depth")])
 def test_what_ray_counts_is_not_counted_again(
-    method: str, path: str, told: dict[str, Counter[tuple[str, ...]]]
+    method: str, path: str, recorded: dict[str, Counter[tuple[str, ...]]]
 ) -> None:
     ask(RequestMetrics(app()), method, path)
-    assert not told["depthray_requests"]
+    assert not recorded["depthray_requests"]
 
 
-def test_a_client_that_left_is_counted_as_such(told: dict[str, Counter[tuple[str, ...]]]) -> None:
+def test_a_client_that_left_is_counted_as_such(recorded: dict[str, Counter[tuple[str, ...]]]) -> None:
     async def gone(scope: Any, receive: Any, send: Any) -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(RequestMetrics(gone)({"type": "http", "method": "POST", "path": "/v1/depth"}, None, None))  # type: ignore[arg-type]
-    assert told["depthray_requests"] == {("depth", "499", "", ""): 1}
+    assert recorded["depthray_requests"] == {("depth", "499", "", ""): 1}
 
 
 @pytest.fixture
@@ -123,29 +123,29 @@ def replies(depth: Replica, version: str, number: int, *, seconds: float = 30.0,
     return {reply.fault for reply in asyncio.run(gather())}
 
 
-def test_a_replica_tells_its_passes_and_its_faults(
-    store: Store, told: dict[str, Counter[tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
+def test_a_replica_records_its_passes_and_its_faults(
+    store: Store, recorded: dict[str, Counter[tuple[str, ...]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     depth = Replica({"store": str(store.root), "model": {"poll_seconds": 3600, "max_batch": 4}}, metrics=RayMetrics())
     version = store.pointer("rooms").current
-    assert told["depthray_version"] == {("rooms", version): 1}
+    assert recorded["depthray_version"] == {("rooms", version): 1}
     assert replies(depth, version, 9) == {""}
-    assert told["depthray_pictures"] == {("rooms",): 9} == told["depthray_queue_seconds"]
-    assert told["depthray_batch_pictures"] == told["depthray_pass_seconds"] == {("rooms",): 3}
-    assert told["depthray_computing_seconds"]["rooms",] > 0
+    assert recorded["depthray_pictures"] == {("rooms",): 9} == recorded["depthray_queue_seconds"]
+    assert recorded["depthray_batch_pictures"] == recorded["depthray_pass_seconds"] == {("rooms",): 3}
+    assert recorded["depthray_computing_seconds"]["rooms",] > 0
     assert replies(depth, version, 1, seconds=-1) == {"late"}
     assert replies(depth, "0" * 12, 1) == replies(depth, version, 1, name="what a client says") == {"elsewhere"}
     network = depth._networks["rooms", version]
     next(iter(network.predictor.model.parameters())).data.fill_(float("nan"))
     assert replies(depth, version, 1) == {"nan"}
     kinds = {("rooms", "late"): 1, ("rooms", "elsewhere"): 1, ("", "elsewhere"): 1, ("rooms", "nan"): 1}
-    assert told["depthray_faults"] == kinds
+    assert recorded["depthray_faults"] == kinds
     depth.__del__()
 
 
-def test_swaps_are_told_once(store: Store, tmp_path: Path, told: dict[str, Counter[tuple[str, ...]]]) -> None:
+def test_swaps_are_counted_once(store: Store, tmp_path: Path, recorded: dict[str, Counter[tuple[str, ...]]]) -> None:
     depth = Replica({"store": str(store.root), "model": {"poll_seconds": 3600}}, metrics=RayMetrics())
-    swaps = told["depthray_swaps"]
+    swaps = recorded["depthray_swaps"]
     old = store.pointer("rooms").current
     new = promote(store, "rooms", write_checkpoint(tmp_path / "new", seed=1)).pointer.current
     for _ in range(2):
@@ -161,12 +161,12 @@ def test_swaps_are_told_once(store: Store, tmp_path: Path, told: dict[str, Count
     for _ in range(3):
         depth.follow_store()
     assert swaps == {("rooms", "promotion"): 1, ("rooms", "rollback"): 1, ("rooms", "refused"): 1}
-    assert set(told["depthray_version"]) == {("rooms", old), ("rooms", new)}
+    assert set(recorded["depthray_version"]) == {("rooms", old), ("rooms", new)}
     depth.__del__()
 
 
 def known() -> dict[str, set[str]]:
-    """The series there are, each with its labels: ours, and what was scraped from Ray."""
+    """The existing series with their labels: ours, and those that were scraped from Ray."""
     lines = (FILES / "ray_metrics.txt").read_text().splitlines()
     rays = {name: set(labels) for name, *labels in (line.split() for line in lines if not line.startswith("#"))}
     return rays | {each: {*one.labels} for name, one in METRICS.items() for each in one.exported(name)}
@@ -182,7 +182,7 @@ def expressions() -> list[str]:
 
 
 @pytest.mark.parametrize("text", expressions())
-def test_the_dashboard_asks_for_what_there_is(text: str) -> None:
+def test_the_dashboard_queries_existing_metrics(text: str) -> None:
     series = known()
     bare = re.sub(r'"[^"]*"', "", text)
     assert all(bare.count(one) == bare.count(other) for one, other in ("()", "{}", "[]"))
@@ -196,7 +196,7 @@ def test_the_dashboard_asks_for_what_there_is(text: str) -> None:
     assert {word for word in re.findall(r"[a-z_]+", rest)} <= WORDS
 
 
-def test_all_we_tell_is_on_the_dashboard() -> None:
+def test_all_metrics_are_on_the_dashboard() -> None:
     text = " ".join(expressions())
     for name, metric in METRICS.items():
         assert any(each in text for each in metric.exported(name)), name

@@ -1,4 +1,4 @@
-"""What clients send becomes arrays as it is meant, or is refused: pictures, forms, .npy, .npz and batches."""
+"""Uploads are decoded or refused: images, forms, .npy, .npz and batches."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_hostile_npz(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [(2000, 2000), (4, 4), (400, 10)])
-def test_arrays_keep_the_limits_of_pictures(size: tuple[int, int]) -> None:
+def test_arrays_keep_the_limits_of_images(size: tuple[int, int]) -> None:
     bounds = BOUNDS.model_copy(update={"pixels": 1_000_000, "aspect": 20.0})
     with pytest.raises(DataError, match="pixels"):
         read(npz(image=np.zeros((*size, 3), np.uint8)), "application/x-npz", bounds)
@@ -199,7 +199,7 @@ def test_arrays_of_the_wrong_kind(key: str, array: np.ndarray) -> None:
         read(npz(**{"image": scene(), key: array}), "application/x-npz")
 
 
-def test_a_batch_pairs_pictures_with_their_inputs() -> None:
+def test_a_batch_pairs_images_with_their_inputs() -> None:
     body, kind = parts(("image", b"a"), ("sparse", b"1"), ("image", b"b"), ("sparse", b"2"))
     uploads = codec.read_batch(body, kind, BOUNDS)
     assert [upload.files for upload in uploads] == [{"image": b"a", "sparse": b"1"}, {"image": b"b", "sparse": b"2"}]

@@ -1,4 +1,4 @@
-"""What the ingress makes of replicas that die, run short or refuse, with a handle that fails on order."""
+"""The router with replicas that die, run out of memory or refuse, by a handle that fails on purpose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serve.settings import parse
 
 
 class Handle:
-    """In place of Ray Serve's: gives these outcomes one after the other, the last again and again."""
+    """In place of Ray Serve's: returns these outcomes one after the other, and then the last one always."""
 
     def __init__(self, *outcomes: Any) -> None:
         self.outcomes = list(outcomes)
@@ -100,6 +100,8 @@ def test_a_request_at_which_replicas_die_is_not_sent_to_all_of_them(ask: Callabl
         (Reply("", fault="input", detail="class id 900"), DataError),
     ],
 )
-def test_what_replicas_say_of_themselves(ask: Callable[..., Any], reply: Reply, error: type[Exception]) -> None:
+def test_faults_of_replicas_become_errors_of_the_backend(
+    ask: Callable[..., Any], reply: Reply, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         ask(Handle(reply))

@@ -28,14 +28,14 @@ def test_an_array_a_file_and_its_bytes_give_the_same_metres(client: DepthClient,
         np.testing.assert_array_equal(estimate.metres, wall(RGB))
 
 
-def test_what_the_server_tells_beside_the_map_is_kept(client: DepthClient) -> None:
+def test_the_headers_of_the_answer_are_kept(client: DepthClient) -> None:
     estimate = client.predict(RGB)
     assert (estimate.model, estimate.input_size) == ("room@0123456789ab", "320x240")
     assert estimate.request_id == "request-1"
     assert estimate.timings == {"decode": 0.0015, "model": 0.02}
 
 
-def test_points_are_those_of_export_with_the_picture_s_colours(client: DepthClient) -> None:
+def test_points_are_those_of_export_with_the_colours_of_the_image(client: DepthClient) -> None:
     camera = Camera(30.0, 31.0, 9.0, 6.0)
     estimate = client.predict(RGB)
     expected = export.points(wall(RGB), RGB, camera=camera)
@@ -66,7 +66,7 @@ def test_a_fetched_png_is_metres_to_the_millimetre(client: DepthClient) -> None:
     assert np.abs(stored / 1000 - wall(RGB)).max() <= 0.0005001
 
 
-def test_the_body_is_the_picture_and_the_type_its_own(client: DepthClient, fake: Fake) -> None:
+def test_the_body_is_the_image_with_its_own_type(client: DepthClient, fake: Fake) -> None:
     for suffix, kind in ((".jpg", "image/jpeg"), (".png", "image/png"), (".webp", "image/webp")):
         client.predict(cv2.imencode(suffix, RGB)[1].tobytes())
         path, query, headers = fake.seen[-1]
@@ -127,7 +127,7 @@ def test_something_else_than_a_depth_server_is_noticed() -> None:
             answering(lambda request, content=content: httpx.Response(200, content=content)).models()
 
 
-def test_a_model_without_depth_says_what_it_gives() -> None:
+def test_the_error_of_a_model_without_depth_names_its_maps() -> None:
     file = io.BytesIO()
     np.savez(file, mask=np.ones((12, 20), np.float32))
     estimate = answering(lambda request: httpx.Response(200, content=file.getvalue())).maps(RGB)
@@ -135,7 +135,7 @@ def test_a_model_without_depth_says_what_it_gives() -> None:
         estimate.metres  # noqa: B018
 
 
-def test_wrong_use_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+def test_wrong_arguments_are_reported_before_anything_is_sent(tmp_path: Path) -> None:
     client = answering(lambda request: pytest.fail("sent"))
     with pytest.raises(DataError, match="missing.jpg: cannot be read"):
         client.predict(tmp_path / "missing.jpg")

@@ -43,7 +43,7 @@ def test_the_true_api_s_files_and_points_agree_with_ours(real: DepthClient) -> N
     np.testing.assert_array_equal(real.predict(RGB).points(degrees=75), ours)
 
 
-def test_the_true_api_s_refusals_are_told(real: DepthClient) -> None:
+def test_refusals_of_the_real_api_are_reported(real: DepthClient) -> None:
     for message, call in (
         ("no such model", lambda: real.predict(RGB, model="hall")),
         ("JPEG, PNG or WebP", lambda: real.predict(b"GIF89a" + bytes(50))),
@@ -54,7 +54,7 @@ def test_the_true_api_s_refusals_are_told(real: DepthClient) -> None:
             call()
 
 
-def test_a_bad_picture_of_a_batch_is_an_error_in_its_place(real: DepthClient) -> None:
+def test_a_bad_image_of_a_batch_is_an_error_at_its_index(real: DepthClient) -> None:
     first, bad, last = real.batch([RGB, png()[:60], RGB[::-1].copy()], model="room")
     np.testing.assert_array_equal(first.metres, wall(RGB))
     np.testing.assert_array_equal(last.metres, wall(RGB[::-1]))

@@ -1,4 +1,4 @@
-"""When the client of a depth server tries again, how long it waits, and what is final."""
+"""When the client of a depth server retries, how long it waits, and which errors are final."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from depthray.errors import DataError, ResourceError
 from serve.client.client import DepthClient, RefusedError, RetryPolicy, ServerError, UnavailableError
 
 
-def test_a_busy_server_is_tried_again(client: DepthClient, fake: Fake) -> None:
+def test_a_busy_server_is_retried(client: DepthClient, fake: Fake) -> None:
     fake.faults = [busy(), problem(503, "loading"), PlainTextResponse("timed out", 408)]
     assert client.predict(RGB).metres.shape == (12, 20)
     assert len(fake.seen) == 4
@@ -24,7 +24,7 @@ def test_a_busy_server_is_tried_again(client: DepthClient, fake: Fake) -> None:
     assert client.predict(RGB).metres.shape == (12, 20)
 
 
-def test_the_wait_is_what_the_server_asks_for(client: DepthClient, fake: Fake) -> None:
+def test_the_wait_is_what_the_server_requests(client: DepthClient, fake: Fake) -> None:
     fake.faults = [busy(after="0.3")]
     before = time.monotonic()
     client.predict(RGB)
@@ -50,7 +50,7 @@ def test_tries_come_to_an_end(client: DepthClient, fake: Fake) -> None:
     assert len(fake.seen) == QUICK.tries
 
 
-def test_waits_double_and_never_beat_what_was_asked() -> None:
+def test_waits_double_and_are_never_shorter_than_requested() -> None:
     policy = RetryPolicy(tries=9, first=1.0, longest=8.0)
     for failures, most in ((1, 1), (2, 2), (3, 4), (4, 8), (8, 8)):
         waits = [policy.wait(failures, 0.0) for _ in range(200)]
@@ -60,7 +60,7 @@ def test_waits_double_and_never_beat_what_was_asked() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 406, 413, 415, 422])
-def test_a_refusal_is_final_and_says_why(client: DepthClient, fake: Fake, status: int) -> None:
+def test_a_refusal_is_final_and_has_the_reason(client: DepthClient, fake: Fake, status: int) -> None:
     fake.faults = [problem(status, "the picture is too wide", **{"X-Request-ID": "r7"})]
     with pytest.raises(RefusedError, match="the picture is too wide") as caught:
         client.predict(RGB)
@@ -97,7 +97,7 @@ def test_any_error_body_becomes_one_printable_line(
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-def test_a_key_opens_the_door() -> None:
+def test_a_key_is_sent() -> None:
     with running(Fake(key="s3cret").app) as url:
         with DepthClient(url, key="s3cret") as client:
             assert client.predict(RGB).metres.shape == (12, 20)
@@ -106,7 +106,7 @@ def test_a_key_opens_the_door() -> None:
                 client.predict(RGB)
 
 
-def test_nobody_there_is_said_after_the_tries() -> None:
+def test_an_unreachable_server_is_reported_after_the_tries() -> None:
     tries = []
 
     def refuse(request: httpx.Request) -> httpx.Response:
@@ -118,7 +118,7 @@ def test_nobody_there_is_said_after_the_tries() -> None:
     assert caught.value.status == 0 and len(tries) == QUICK.tries
 
 
-def test_a_lost_connection_is_made_again() -> None:
+def test_a_lost_connection_is_retried() -> None:
     outcomes = [httpx.ReadError("reset"), httpx.RemoteProtocolError("cut"), httpx.Response(200, content=npy(wall(RGB)))]
 
     def answer(request: httpx.Request) -> httpx.Response:

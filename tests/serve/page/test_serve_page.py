@@ -15,7 +15,7 @@ from serve_fake import PAGE, Fake, wall
 from depthray.imaging import export, sheets
 
 
-def test_the_page_needs_nothing_from_elsewhere(show: Open) -> None:
+def test_the_page_loads_nothing_from_other_servers(show: Open) -> None:
     show()
     for file in PAGE.iterdir():
         addresses = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", file.read_text(encoding="utf-8"))
@@ -175,5 +175,5 @@ def test_a_phone_has_it_all_in_one_column(show: Open, photo: Path, rgb: np.ndarr
     ends = (20, 100), (120, 60)
     for end in ends:
         page.locator("#flat").tap(position=spot(page, *end))
-    said = float(page.inner_text("#distance").split(" ")[0])
-    assert said == pytest.approx(metres_apart(rgb, *ends), abs=0.05)  # a finger is wider than a pixel
+    shown = float(page.inner_text("#distance").split(" ")[0])
+    assert shown == pytest.approx(metres_apart(rgb, *ends), abs=0.05)  # a finger is wider than a pixel

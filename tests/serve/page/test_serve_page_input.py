@@ -84,7 +84,7 @@ def test_a_photo_can_be_taken(show: Open, fake: Fake) -> None:
     assert page.inner_text("#status").startswith("camera.jpg")
 
 
-def test_a_refusal_is_shown_in_the_server_s_words(show: Open, fake: Fake, photo: Path) -> None:
+def test_a_refusal_is_shown_with_the_message_of_the_server(show: Open, fake: Fake, photo: Path) -> None:
     page = show(allowed="status of 422")
     fake.faults = [problem(422, "too wide <img src=x onerror=alert(1)>")]
     page.set_input_files("#file", photo)
@@ -94,7 +94,7 @@ def test_a_refusal_is_shown_in_the_server_s_words(show: Open, fake: Fake, photo:
     assert not page.locator("#error").is_visible()
 
 
-def test_a_full_queue_is_waited_for(show: Open, fake: Fake, photo: Path) -> None:
+def test_a_full_queue_is_retried(show: Open, fake: Fake, photo: Path) -> None:
     page = show(allowed="status of 429")
     fake.faults = [busy(after="1")]
     give(page, photo)
@@ -121,7 +121,7 @@ def test_a_server_that_is_gone_is_said_so(browser: sync_api.Browser, photo: Path
     page.close()
 
 
-def test_a_key_is_asked_for_and_kept_for_the_visit(browser: sync_api.Browser, photo: Path) -> None:
+def test_a_key_is_requested_and_kept_for_the_session(browser: sync_api.Browser, photo: Path) -> None:
     page = browser.new_page()
     with running(Fake(key="s3cret").app) as url:
         page.goto(url)
@@ -137,7 +137,7 @@ def test_a_key_is_asked_for_and_kept_for_the_visit(browser: sync_api.Browser, ph
     page.close()
 
 
-def test_another_model_is_asked_with_what_it_needs(show: Open, fake: Fake, photo: Path, tmp_path: Path) -> None:
+def test_another_model_gets_its_further_inputs(show: Open, fake: Fake, photo: Path, tmp_path: Path) -> None:
     page = show()
     give(page, photo)
     assert fake.seen[-1][0] == "/v1/models/room/depth"
