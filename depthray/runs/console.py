@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from depthray.runs import progress
 from depthray.runs.progress import Record
-from depthray.storage.remote import RemoteFolder, StorageError, is_remote
+from depthray.storage.folders import open_folder
+from depthray.storage.remote import StorageError, is_remote
 
 SHOWN_SCORES = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores those that fit on a line
 
@@ -87,7 +88,7 @@ class Follower:
     """
 
     def __init__(self, run: Path | str, show: Callable[[Record], None], *, every: float | None = None) -> None:
-        self._read = _read_remote(run) if is_remote(run) else _read_local(Path(run))
+        self._folder = open_folder(run, retry_seconds=0)
         self.show, self.every = show, every or (2.0 if is_remote(run) else 0.5)
         self.offset = len(self._read(0))
         self.done = threading.Event()
@@ -106,33 +107,15 @@ class Follower:
             self._show_new()
         self._show_new()
 
+    def _read(self, start: int) -> bytes:
+        try:
+            return self._folder.read(progress.FILE, start=start)
+        except (StorageError, OSError):  # not there yet, or on a store or file server that is away
+            return b""
+
     def _show_new(self) -> None:
         data = self._read(self.offset)
         complete = data[: data.rfind(b"\n") + 1]  # the rest is a line that is being written
         self.offset += len(complete)
         for record in progress.parse(complete):
             self.show(record)
-
-
-def _read_local(run: Path) -> Callable[[int], bytes]:
-    def read(start: int) -> bytes:
-        try:
-            with (run / progress.FILE).open("rb") as file:
-                file.seek(start)
-                return file.read()
-        except OSError:  # not there yet, or on a file server that is away
-            return b""
-
-    return read
-
-
-def _read_remote(run: Path | str) -> Callable[[int], bytes]:
-    folder = RemoteFolder(run, retry_seconds=0)
-
-    def read(start: int) -> bytes:
-        try:
-            return folder.read(progress.FILE, start=start)
-        except (StorageError, FileNotFoundError):
-            return b""
-
-    return read

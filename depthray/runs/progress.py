@@ -4,7 +4,8 @@ A record is a JSON object on a line, with its `kind` and the `time` in seconds s
 
     interval   some steps of training: epoch, step, loss, speed (`depthray.training.throughput`)
     epoch      a finished epoch: epoch, step, scores
-    state      the run started, resumed, stopped, finished or failed: state, reason, epoch, step, text
+    state      the run started, resumed, stopped, finished or failed: state, reason, epoch, step, text; and the
+               number of workers where it started or resumed
     rewound    a trial continues from an earlier epoch of another one: epoch, text; later epochs are void
     note       something for people: text
 
@@ -24,10 +25,9 @@ from typing import IO, Any, Literal, NamedTuple
 
 from depthray.errors import CheckpointError
 from depthray.runs import layout
-from depthray.storage.folders import LocalFolder
+from depthray.storage.folders import open_folder
 from depthray.storage.local import sync_folder
 from depthray.storage.os_errors import is_transient, translate_os_errors
-from depthray.storage.remote import RemoteFolder, is_remote
 from depthray.storage.retry import Outage
 from depthray.storage.strict_json import to_json
 
@@ -66,9 +66,9 @@ def read(run: Path) -> list[Record]:
         return []
 
 
-def state_record(state: RecordedState, text: str, *, epoch: int, step: int) -> Record:
+def state_record(state: RecordedState, text: str, *, epoch: int, step: int, **details: int) -> Record:
     """A record of a run's state at an epoch and a step, with a text for people."""
-    return {"kind": "state", **state._asdict(), "epoch": epoch, "step": step, "text": text}
+    return {"kind": "state", **state._asdict(), "epoch": epoch, "step": step, **details, "text": text}
 
 
 def last_state(records: Sequence[Record]) -> RecordedState | None:
@@ -126,7 +126,7 @@ def record_failure(run: Path | str, reason: str) -> None:
     Nothing is recorded where the run has recorded its end, or has not started.
     """
     # No retries: the store may be what failed.
-    folder = RemoteFolder(run, retry_seconds=0) if is_remote(run) else LocalFolder(Path(run))
+    folder = open_folder(run, retry_seconds=0)
     try:
         data = folder.read(FILE)
     except FileNotFoundError:

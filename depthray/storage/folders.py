@@ -28,9 +28,11 @@ class LocalFolder:
                 sizes[path.relative_to(self.path).as_posix()] = path.lstat().st_size
         return sizes
 
-    def read(self, name: str) -> bytes:
-        """The bytes of a file."""
-        return (self.path / name).read_bytes()
+    def read(self, name: str, *, start: int = 0) -> bytes:
+        """The bytes of a file from `start` on. FileNotFoundError where there is none."""
+        with (self.path / name).open("rb") as file:
+            file.seek(start)
+            return file.read()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, of which readers see all, old or new."""
@@ -48,6 +50,8 @@ class LocalFolder:
 AnyFolder = LocalFolder | remote.RemoteFolder
 
 
-def open_folder(where: str | Path) -> AnyFolder:
-    """The folder of a path of this machine, or of an address such as s3://BUCKET/runs."""
-    return remote.RemoteFolder(where) if remote.is_remote(where) else LocalFolder(Path(os.path.realpath(where)))
+def open_folder(where: str | Path, *, retry_seconds: float = 120.0) -> AnyFolder:
+    """The folder of a path of this machine, or of an address such as s3://BUCKET/runs, whose calls are retried."""
+    if remote.is_remote(where):
+        return remote.RemoteFolder(where, retry_seconds=retry_seconds)
+    return LocalFolder(Path(os.path.realpath(where)))
