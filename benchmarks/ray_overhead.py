@@ -10,7 +10,6 @@ TorchTrainer whose function does nothing, to the start of that.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -20,6 +19,8 @@ import time
 from pathlib import Path
 
 import rendered_frames
+
+from depthray.runs import progress
 
 WORDS = [
     "unet-resnet34",
@@ -65,8 +66,7 @@ def trained(run: Path, shards: Path, *flags: str) -> tuple[float, float]:
     began = time.time()
     command = [sys.executable, "-m", "depthray", "train", *WORDS, "--data", str(shards), "--out", str(run), *flags]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ})
-    lines = [json.loads(line) for line in (run / "progress.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if line["kind"] == "interval"]
+    steps = [record for record in progress.read(run) if record["kind"] == "interval"]
     later = [line["images_per_second"] for line in steps if line["epoch"] > line["epochs"] // 2]
     return statistics.median(later), steps[0]["time"] - began
 

@@ -10,12 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthray.checkpoints import load, select
+from depthray.checkpoints import load, manifest, select
 from depthray.runs import download
 from depthray.storage.remote import RemoteFolder, is_remote
 
-RESUMED = re.compile(r"resumed from (\S+) \(epoch \d+, step (\d+)\)")
-BEGAN_AGAIN = "begins again at step 0"
 KEPT, MONITOR = 2, "abs_rel"  # train.keep_best and eval.monitor of the recipe
 Saved = dict[str, float]  # checkpoints and their scores, NaN for those without one
 
@@ -64,7 +62,7 @@ def _saved(run: Path) -> Saved:
 
 def _score(path: Path) -> float:
     with suppress(OSError):  # pruned at this moment
-        value = json.loads((path / "metrics.json").read_bytes()).get(MONITOR)
+        value = json.loads((path / manifest.METRICS).read_bytes()).get(MONITOR)
         return math.nan if value is None else float(value)
     return math.nan
 
@@ -129,15 +127,13 @@ def no_silent_restart(records: list[dict[str, object]], before: Saved, furthest:
     """
     last, back = 0, Back()
     for record in records:
-        text = str(record.get("text", ""))
-        if match := RESUMED.search(text):
-            back.times, back.steps = back.times + 1, max(back.steps, max(last, furthest) - int(match[2]))
-            last, furthest = int(match[2]), 0
+        if record.get("state") == "running":
+            at = int(str(record["step"]))
+            if at == last == 0:
+                continue  # the first start
+            back.times, back.steps = back.times + 1, max(back.steps, max(last, furthest) - at)
+            last, furthest = at, 0
             assert last >= newest(before), f"resumed at step {last}, step {newest(before)} was saved"
-        elif BEGAN_AGAIN in text:
-            assert not before, f"began again at step 0, step {newest(before)} was saved"
-            back.times, back.steps = back.times + 1, max(back.steps, last, furthest)
-            last, furthest = 0, 0
         elif record.get("kind") == "interval":
             now = int(str(record["step"]))
             assert now > last, f"silently back from step {last} to {now}"

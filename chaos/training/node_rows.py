@@ -54,10 +54,9 @@ def last_step(run: Path, *, before: float = float("inf")) -> int:
 def resumed(run: Path, since: float) -> dict[str, Any] | None:
     """The first time a run was taken up after a moment: its time, step and number of workers."""
     for record in kills.records(run):
-        text = str(record.get("text", ""))
-        if record["time"] > since and text.startswith("resumed from"):  # type: ignore[operator]
-            step = int(text.split("step ")[1].split(")")[0])
-            return {"time": record["time"], "step": step, "workers": int(text.split(" on ")[1].split()[0])}
+        resumed = record.get("state") == "running" and record["step"]
+        if resumed and record["time"] > since:  # type: ignore[operator]
+            return {key: record[key] for key in ("time", "step", "workers")}
     return None
 
 

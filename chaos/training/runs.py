@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from chaos import ROOT
+from depthray.runs import progress
 
 WORDS = [
     "demo",
@@ -68,10 +68,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
 
 def records(run: Path) -> list[dict[str, object]]:
     """The run's progress so far."""
-    path = run / "progress.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    whole = (line.lstrip("\0") for line in lines if line.endswith("}"))  # zeros stand for writes that a disk lost
-    return [json.loads(line) for line in whole]
+    return progress.read(run)
 
 
 def workers(driver: int) -> list[int]:

@@ -44,9 +44,9 @@ class ProgressLog:
     def epoch(self, event: Epoch) -> None:
         self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
 
-    def state(self, state: progress.RecordedState, text: str, *, epoch: int, step: int) -> None:
+    def state(self, state: progress.RecordedState, text: str, *, epoch: int, step: int, **details: int) -> None:
         """Log that the run is in another state since that epoch and step, with a text for people."""
-        self._write(progress.state_record(state, text, epoch=epoch, step=step))
+        self._write(progress.state_record(state, text, epoch=epoch, step=step, **details))
 
     def note(self, text: str) -> None:
         self._write({"kind": "note", "text": text})

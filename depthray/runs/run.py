@@ -234,11 +234,12 @@ def _start(
 ) -> State:
     """The state to begin with; rank 0 chooses the checkpoint for all."""
     checkpoint = distributed.broadcast(_choose(run, log, remote) if distributed.is_main() else None)
+    running, workers = RecordedState("running", ""), distributed.world_size()
     if checkpoint is None:
         if distributed.is_main():
-            again = any(record["kind"] == "interval" for record in progress.read(run))
-            text = "begins again at step 0: no checkpoint had been saved yet" if again else "training starts"
-            log.state(RecordedState("running", ""), text, epoch=0, step=0)
+            has_trained = any(record["kind"] == "interval" for record in progress.read(run))
+            text = "begins again at step 0: no checkpoint had been saved yet" if has_trained else "training starts"
+            log.state(running, text, epoch=0, step=0, workers=workers)
         return begin(recipe, device)
     if remote and not distributed.is_main():
         with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
@@ -251,10 +252,9 @@ def _start(
         )
     state = restore(contents, recipe, device)
     if distributed.is_main():
-        workers = f"{count} workers" if (count := distributed.world_size()) > 1 else "1 worker"
-        at = state.position
-        text = f"resumed from {checkpoint.name} (epoch {at.epoch}, step {at.step}) on {workers}"
-        log.state(RecordedState("running", ""), text, epoch=at.epoch, step=at.step)
+        at, on = state.position, f"{workers} workers" if workers > 1 else "1 worker"
+        text = f"resumed from {checkpoint.name} (epoch {at.epoch}, step {at.step}) on {on}"
+        log.state(running, text, epoch=at.epoch, step=at.step, workers=workers)
     return state
 
 
