@@ -34,10 +34,11 @@ def main(argv: list[str]) -> int:
     left = _count_unfinished(folder, "default", "search", "repeat")
     write_search(folder, replace(settings, ended=0.0 if left else time.time()))
     _print("")
-    build.main([str(folder)])
+    build.main([str(folder)])  # after a stop too: its warnings say what is missing
     if left:
         why = "the limit is reached" if limits.reached else "stopped"
         _print(f"{why}: {left} trials have not ended; resume with: depthray tune --resume {_relative(folder)}")
+    # As a shell reports an interrupted command; a limit that is reached is what was requested.
     return 130 if left and not limits.reached else 0
 
 
@@ -48,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Search over a recipe's dotted keys. Overrides such as train.epochs=12 change the baseline recipe, "
         "that of all trials.",
     )
-    add = parser.add_argument
+    add = parser.add_argument  # the defaults of budgets are in plan.DEFAULTS: a resumed search keeps its own
     add("recipe", nargs="?", default="", help="name of a recipe or path of its YAML file")
     add("overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4")
     add("--space", metavar="FILE", default="all", help=f"what is searched: {', '.join(space.names())}, or a YAML file")
@@ -100,7 +101,7 @@ def _print(text: str) -> None:
 
 
 def _relative(path: Path) -> Path:
-    here = Path.cwd()
+    here = Path.cwd()  # a shorter path to copy
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 

@@ -33,6 +33,7 @@ SCHEDULERS = ("asha", "median", "pbt", "none")
 # Population based training may change these keys while a trial runs, but not those that the saved state depends on.
 PBT_PREFIXES = ("augment.", "loss.", "optim.")
 PBT_FIXED = ("optim.name", "optim.schedule", "optim.average")
+# Flags without a default in argparse: where none is given, a resumed search keeps its own value.
 DEFAULTS = {"trials": 16, "top": 3, "repeats": 2, "retries": 1, "hours": 0.0, "gpu_hours": 0.0}
 
 
@@ -69,7 +70,7 @@ def parse_request(args: argparse.Namespace) -> tuple[Recipe, Space]:
 
 def resume(args: argparse.Namespace) -> SearchPlan:
     """A search to resume, with its settings except for the budgets. Raises UsageError where there is none."""
-    folder = Path(os.path.realpath(args.resume))
+    folder = Path(os.path.realpath(args.resume))  # trials run in other working directories
     search = read_search(folder)
     if args.recipe or args.overrides:
         raise UsageError("--resume uses the recipe and overrides of the search; leave out others")
@@ -99,6 +100,7 @@ def fit_to_cluster(search: Search, *, concurrent: int | None, cpus: int | None) 
         )
     if concurrent and concurrent > capacity:
         raise ResourceError(f"--concurrent {concurrent}: {capacity} such trials fit on the cluster at a time")
+    # Recorded only now: before, nobody knows which cluster --address or a local start gives.
     about = {**search.about, "cluster": f"{len(nodes)} nodes, {total['CPU']:g} CPUs, {total['GPU']:g} GPUs"}
     return replace(
         search,
@@ -110,13 +112,14 @@ def fit_to_cluster(search: Search, *, concurrent: int | None, cpus: int | None) 
 
 def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -> int:
     """CPUs a worker, so that all workers that run at a time have equally many and none is idle."""
+    # With GPUs, there are no more workers at a time than those allow, and each may have more CPUs.
     slots_in_total = int(total["GPU"] / search.gpus) if search.gpus else int(total["CPU"])
     at_once = min((concurrent or search.trials + 1) * search.workers, max(1, slots_in_total))
     return max(1, int(total["CPU"]) // max(1, at_once))
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    if args.recipe and "=" in args.recipe:
+    if args.recipe and "=" in args.recipe:  # `depthray tune optim.lr=3e-4`: argparse takes the first for the recipe
         args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if not args.recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
@@ -163,15 +166,15 @@ def _check_pbt(args: argparse.Namespace, space: Space) -> None:
 
 def _search(args: argparse.Namespace, recipe: Recipe, space: Space) -> Search:
     epochs = recipe.train.epochs + recipe.finetune.epochs
-    given: dict[str, Any] = {
+    budgets: dict[str, Any] = {
         key: default if getattr(args, key) is None else getattr(args, key) for key, default in DEFAULTS.items()
     }
     if space.points:
-        given["trials"] = len(space.points)
+        budgets["trials"] = len(space.points)
     elif args.search == "grid":
-        given["trials"] = len(space.grid())
+        budgets["trials"] = len(space.grid())
     return Search(
-        **given,
+        **budgets,
         recipe=Path(args.recipe).stem,
         space=spaces.to_tree(space),
         epochs=epochs,
@@ -182,9 +185,10 @@ def _search(args: argparse.Namespace, recipe: Recipe, space: Space) -> Search:
         seed=args.seed,
         first_seed=recipe.seed,
         workers=args.workers_per_trial,
-        cpus=0.0,
+        cpus=0.0,  # these two are known when the cluster is, see fit_to_cluster
         gpus=args.gpus_per_worker,
         concurrent=0,
+        # A ninth: with a reduction of 3, asha then has two rungs before the last epoch.
         grace=args.grace or max(1, -(-epochs // 9)),
         reduction=args.reduction,
         started=time.time(),

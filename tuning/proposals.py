@@ -57,12 +57,12 @@ class TPESearcher(Searcher):
         """The configuration of the next trial for Tune."""
         if self.waiting:
             task = self.waiting.pop(0)
-            if task["judged"]:
+            if task["judged"]:  # not the baseline, whose values need not be in the space
                 self.study.enqueue_trial(_encode(self.distributions, task["words"]))
                 self.running[trial_id] = self.study.ask(self.distributions)
             return {"trial": task}
         if not self.numbers:
-            return Searcher.FINISHED
+            return Searcher.FINISHED  # None would mean "later"
         proposal = self.running[trial_id] = self.study.ask(self.distributions)
         overrides = {key: _decode(self.dimensions[key], value) for key, value in proposal.params.items()}
         return {"trial": {"name": self.name(self.numbers.pop(0)), "words": overrides, "judged": True}}

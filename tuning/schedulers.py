@@ -46,7 +46,7 @@ class _NamedPopulation(PopulationHooks, PopulationBasedTraining):
 
 def asha(search: Search, space: Space) -> TrialScheduler:
     """Successive halving, asynchronous (Li et al. 2020)."""
-    grace = min(search.grace, search.epochs)
+    grace = min(search.grace, search.epochs)  # Ray refuses a longer one
     return ASHAScheduler(**METRIC_SETTINGS, max_t=search.epochs, grace_period=grace, reduction_factor=search.reduction)
 
 
@@ -95,6 +95,7 @@ def replay(scheduler: Any, folder: Path, metric: str, ended: Sequence[Trial]) ->
 def objective(metric: str, epoch: Mapping[str, Any]) -> float:
     """The objective that was reported to Tune for an epoch; lower is better."""
     score = epoch.get(metric)
+    # Not infinity: it would spoil the quantiles and means of the schedulers.
     return WORST if score is None or not math.isfinite(score) else rank_key(metric, score)
 
 
@@ -108,7 +109,7 @@ class EndedTrial:
 def _mutations_of(dimension: Dimension) -> Any:
     if dimension.kind == "choice":
         return list(dimension.values)
-    return partial(dimension.sample, np.random.default_rng())
+    return partial(dimension.sample, np.random.default_rng())  # unseeded: Ray's own choices are not repeatable either
 
 
 def clip_to_space(config: dict[str, Any], *, space: Space) -> dict[str, Any]:

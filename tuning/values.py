@@ -30,12 +30,13 @@ def count_distinct(values: Sequence[Any]) -> int:
 
 def format_value(value: Any) -> str:
     """A value as a recipe has it: short numbers exactly, long fractions with three digits."""
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, bool) or value is None:  # as YAML has them, so that values can be pasted into a recipe
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, list | tuple):
         return "[" + ", ".join(format_value(each) for each in value) + "]"
     if not is_number(value):
         return str(value)
+    # Six digits where they are exact: 0.000125 is a choice of somebody, 0.000125371 a sample.
     return format_number(value, 6 if float(f"{value:.6g}") == value else 3).replace(",", "")
 
 
@@ -45,7 +46,7 @@ def format_number(value: float | None, digits: int = 4) -> str:
         return "–"
     if value == 0:
         return "0"
-    if abs(value) < 1e-3 or abs(value) >= 1e9:
+    if abs(value) < 1e-3 or abs(value) >= 1e9:  # 3.2e-4, as learning rates are written
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
         return f"{mantissa}e{int(exponent)}"

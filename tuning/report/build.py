@@ -86,6 +86,7 @@ def write(folder: Path, *, images: bool = True, data: Path | str | None = None) 
 
 def html(report: ReportData, best: BestRecipe, sheets: Sheets, *, now: float) -> str:
     """The page of a study."""
+    # StrictUndefined: a name missing in the content must fail in a test, not leave a hole in the page.
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -58,6 +58,7 @@ class ReportSection(NamedTuple):
 
 def strip(data: ReportData) -> Markup | str:
     """All scores on one line; "" where there are none."""
+    # Failed trials have no score here, whatever they had reached: they cannot be trained again.
     trials = [ScoredTrial(data.mark(each), data.score(each)) for each in data.compared]
     if not any(each.score is not None for each in trials):
         return ""
@@ -70,6 +71,7 @@ def strip(data: ReportData) -> Markup | str:
 
 def progress_section(data: ReportData) -> ReportSection:
     """Scores in the order of the trials, and learning curves."""
+    # The baseline alone has a curve, but no history of a search.
     has_scores = any(data.score(each) is not None for each in data.started)
     has_curves = any(each.score is not None for each in data.compared)
     charts = (*([_history(data)] if has_scores else []), *([_curves(data)] if has_curves else []))
@@ -85,6 +87,7 @@ def key_sections(data: ReportData) -> list[ReportSection]:
     bars = [_importance(data)] if any(data.importance.shares.values()) else []
     pairs = [_pair(data, shown[0], shown[1])] if len(shown) > 1 else []
     slices = [_slice(data, parameter, index, shown) for index, parameter in enumerate(shown[:MAX_SLICES])]
+    # The pair comes first after the bars: two keys are what a reader can still see at once.
     charts = (*bars, *pairs, _parallel(data, shown))
     doubt = sentence(data.importance.doubt) if bars else ""
     note = "Scores along one key each; a dashed line is the value of the baseline, an arrow a score beyond the axis."
@@ -98,7 +101,7 @@ def population_section(data: ReportData) -> ReportSection:
     """How population based training changed the values; empty for other schedulers."""
     changed = [each for each in data.drawn if each.trial.history]
     keys = list(dict.fromkeys(key for each in changed for step in each.trial.history for key in step["words"]))
-    keys = [key for key in keys if key in data.varied][:MAX_KEYS]
+    keys = [key for key in keys if key in data.varied][:MAX_KEYS]  # a chart of a constant says nothing
     if not changed:
         return ReportSection("population", "How the population changed", "Population", ())
     epochs = max(data.study.search.epochs, *(each.epochs for each in data.drawn))
@@ -121,12 +124,12 @@ def cost_section(data: ReportData) -> ReportSection:
     return ReportSection("cost", "Cost of the search", "Cost", charts)
 
 
-def sample_section(found: Sheets) -> ReportSection:
+def sample_section(samples: Sheets) -> ReportSection:
     """The predictions of the best configurations."""
     note = "The same four validation frames through each network, on one scale in metres. Switch to compare."
-    missing = f"Some images could not be made: {found.missing}" if found.missing else ""
-    note = note if found.sheets else ""
-    return ReportSection("pictures", "Predictions", "Predictions", (), note, sheets=found.sheets, missing=missing)
+    missing = f"Some images could not be made: {samples.missing}" if samples.missing else ""
+    note = note if samples.sheets else ""
+    return ReportSection("pictures", "Predictions", "Predictions", (), note, sheets=samples.sheets, missing=missing)
 
 
 def published_section(table: Table | None) -> ReportSection:
@@ -136,10 +139,11 @@ def published_section(table: Table | None) -> ReportSection:
     return ReportSection("published", "Published scores", "Published", (), note, table=table)
 
 
-def _seed_spread(found: Configuration | None, label: str, role: str) -> SeedSpread | None:
-    if found is None or found.mean is None:
+def _seed_spread(configuration: Configuration | None, label: str, role: str) -> SeedSpread | None:
+    if configuration is None or configuration.mean is None:
         return None
-    return SeedSpread(f"{label} {phrases.score(found.mean, found.spread)}", found.mean, found.spread, role)
+    mean, spread = configuration.mean, configuration.spread
+    return SeedSpread(f"{label} {phrases.score(mean, spread)}", mean, spread, role)
 
 
 def _history(data: ReportData) -> Chart:
@@ -172,7 +176,7 @@ def _thin_points(each: Outcome) -> tuple[tuple[int, float], ...]:
 
 def _parameter(data: ReportData, key: str) -> Parameter:
     """A key with its axis: over the searched range and every value that was tried."""
-    dimension = next((each for each in data.study.dimensions if each.key == key), None)
+    dimension = next((each for each in data.study.dimensions if each.key == key), None)  # None: a list of points
     tried = data.values(data.started, key)
     ends = [dimension.low, dimension.high] if dimension and dimension.kind != "choice" else []
     kind, order = (dimension.kind, dimension.values) if dimension else ("", ())
@@ -194,10 +198,10 @@ def _parallel(data: ReportData, keys: Sequence[Parameter]) -> Chart:
 
 
 def _importance(data: ReportData) -> Chart:
-    found = data.importance
-    shares = {key: found.shares[key] for key in data.varied[:MAX_BARS] if key in found.shares}
-    svg = parameters.importance(shares, doubtful=bool(found.doubt))
-    note = f"{found.method}, from {phrases.plural(found.trials, 'finished trial')}."
+    result = data.importance
+    shares = {key: result.shares[key] for key in data.varied[:MAX_BARS] if key in result.shares}
+    svg = parameters.importance(shares, doubtful=bool(result.doubt))
+    note = f"{result.method}, from {phrases.plural(result.trials, 'finished trial')}."
     return Chart("Importance of each key", Markup(svg), note)
 
 
@@ -212,6 +216,7 @@ def _slice(data: ReportData, parameter: Parameter, index: int, keys: Sequence[Pa
 
 
 def _lineage(data: ReportData, key: str, epochs: int) -> Chart:
+    # By rank, so that copies point upwards where population based training works.
     order = sorted(data.drawn, key=lambda each: data.ranks.get(each.name, len(data.ranks) + 1))
     trials = [schedule_of(data, each, key) for each in order]
     note = "A row a trial, the best at the top; an arrow leads from the trial whose weights were copied to the one "
@@ -246,6 +251,7 @@ def _tradeoff(data: ReportData, name: str) -> Chart:
         if score is not None and value is not None
     ]
     costs = [each.cost for each in points]
+    # Architectures differ in size by factors, repeated measurements of one by a few percent.
     log = bool(costs) and min(costs) > 0 and max(costs) > 5 * min(costs)
     title = phrases.NAMES[name]
     svg = cost.tradeoff(points, cost=title, metric=data.metric_title, higher=data.higher, log=log)
@@ -273,7 +279,7 @@ _HOUR_KINDS = {
 
 
 def _hour_kind(each: Outcome) -> str:
-    if each.lost:
+    if each.lost:  # before the state: a trial of NaN scores is done, too
         return "wasted"
     if each.trial.state in ("running", "waiting"):
         return "running"
@@ -283,6 +289,7 @@ def _hour_kind(each: Outcome) -> str:
 def _timeline(data: ReportData) -> Chart:
     ran = [each for each in data.study.trials if each.trial.started]
     latest = max((max(each.trial.ended, each.trial.started + each.busy_seconds) for each in ran), default=0.0)
+    # Slots are derived from the times: the records have the node of a trial, but no slot.
     spans = [cost.TrialSpan(data.mark(each), each.trial.started, _end(each, latest)) for each in ran]
     available = len(cost.slots(spans)) * (latest - min((each.start for each in spans), default=latest))
     share = sum(each.end - each.start for each in spans) / available if available > 0 else 1.0

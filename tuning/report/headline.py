@@ -12,7 +12,8 @@ from tuning.study.study import Gain
 from tuning.study.warnings import SearchWarning, warnings
 from tuning.values import canonical, format_number, format_value, sentence
 
-SILENT_SECONDS = 900  # after the last record of a search that has not ended it is no longer taken to run
+# After the last record of a search that has not ended. An epoch may take that long, a killed search looks the same.
+SILENT_SECONDS = 900
 
 
 class Sentence(NamedTuple):
@@ -95,6 +96,7 @@ def status(data: ReportData, now: float) -> SearchStatus:
     """Whether the search has ended, runs, or was stopped or killed before its end."""
     search, budget = data.study.search, data.budget
     ended = sum(each.ended for each in data.study.trials)
+    # A search that was resumed with lower --trials or --repeats has more trials than it plans now.
     progress = f"{ended} of {max(planned_trials(data), len(data.study.trials))} trials ended"
     if search.ended:
         when = phrases.date(search.ended)
@@ -130,29 +132,31 @@ def tiles(data: ReportData) -> list[Tile]:
     states = [each.trial.state for each in trials]
     parts = [f"{states.count(name)} {name}" for name in ("stopped", "running", "waiting") if name in states]
     wall = phrases.duration(budget.wall_seconds)
-    found = [
+    shown = [
         Tile(str(len(trials)), "trials", ", ".join([f"{states.count('done')} to the end", *parts])),
         Tile(phrases.hours(budget.used), f"{budget.unit}-hours used", f"in {wall}"),
     ]
+    # Tiles without a number would only fill space.
     if budget.saved_trials:
-        found.append(_saved_tile(data))
+        shown.append(_saved_tile(data))
     if budget.wasted_trials:
         lost = phrases.plural(budget.wasted_trials, "trial") + " failed or without a score"
-        found.append(Tile(phrases.hours(budget.wasted), f"{budget.unit}-hours wasted", lost, "bad"))
+        shown.append(Tile(phrases.hours(budget.wasted), f"{budget.unit}-hours wasted", lost, "bad"))
     if budget.left_seconds is not None and not data.study.search.ended:
         amount = f"{phrases.hours(budget.left)} {budget.unit}-hours" if budget.left is not None else ""
-        found.append(Tile(phrases.duration(budget.left_seconds), "left, about", amount))
-    return found
+        shown.append(Tile(phrases.duration(budget.left_seconds), "left, about", amount))
+    return shown
 
 
 def report_warnings(data: ReportData) -> list[ReportWarning]:
     """The warnings about the result, those of unused keys as one."""
-    found = warnings(data.study)
-    unused = [each.key for each in found if each.kind == "unused"]
+    shown = warnings(data.study)
+    # A space of many keys and few trials has many of them: one line says the same.
+    unused = [each.key for each in shown if each.kind == "unused"]
     if len(unused) > 1:
         text = f"{phrases.join_names(unused)} had the same value in all finished trials: their effect is unknown"
-        found = [*(each for each in found if each.kind != "unused"), SearchWarning("unused", text)]
-    return [ReportWarning(each.kind, WARNING_TITLES[each.kind], sentence(each.text)) for each in found]
+        shown = [*(each for each in shown if each.kind != "unused"), SearchWarning("unused", text)]
+    return [ReportWarning(each.kind, WARNING_TITLES[each.kind], sentence(each.text)) for each in shown]
 
 
 def _waiting_sentence(data: ReportData) -> Sentence:
@@ -165,18 +169,19 @@ def _waiting_sentence(data: ReportData) -> Sentence:
 
 def _sentences(data: ReportData, best: Configuration) -> list[Sentence]:
     study = data.study
-    found = [Sentence(phrases.meaning(study.metric, best.mean or 0.0))]
+    sentences = [Sentence(phrases.meaning(study.metric, best.mean or 0.0))]
     gain, median = study.gain(), study.gain_over_median()
     if gain is not None:
-        found += [Sentence(_describe_gain(data, gain), "gain"), _describe_certainty(gain)]
+        sentences += [Sentence(_describe_gain(data, gain), "gain"), _describe_certainty(gain)]
     elif study.default is not None and best.name == study.default.name:
-        found.append(Sentence("That is the baseline recipe: no searched configuration is better.", "gain"))
+        sentences.append(Sentence("That is the baseline recipe: no searched configuration is better.", "gain"))
     else:
-        found.append(Sentence("The baseline recipe has no score to compare with."))
+        sentences.append(Sentence("The baseline recipe has no score to compare with."))
+    # The gain over the median shows what the search does for someone who would have picked any configuration.
     if median is not None and median.relative is not None:
         compared = phrases.describe_gain(study.metric, median.relative)
-        found.append(Sentence(f"Compared with the median trial: {compared}."))
-    return [each for each in found if each.text]
+        sentences.append(Sentence(f"Compared with the median trial: {compared}."))
+    return [each for each in sentences if each.text]
 
 
 def _describe_gain(data: ReportData, gain: Gain) -> str:
@@ -184,12 +189,13 @@ def _describe_gain(data: ReportData, gain: Gain) -> str:
     baseline = f"the baseline ({phrases.score(default.mean, default.spread) if default else '–'})"
     if gain.relative is None:
         return f"Better than {baseline} by {format_number(gain.absolute)}."
-    if not gain.absolute:
+    if not gain.absolute:  # "0 % less error" would read as a gain
         return f"Exactly as good as {baseline}."
     return sentence(f"{phrases.describe_gain(data.study.metric, gain.relative)} than {baseline}")
 
 
 def _describe_certainty(gain: Gain) -> Sentence:
+    # In this order: a loss is a loss, however uncertain.
     if gain.absolute <= 0:
         return Sentence("The search found nothing better.", "unsure")
     if gain.spread is None:

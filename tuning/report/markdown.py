@@ -13,7 +13,7 @@ from tuning.report.trial_table import keys_shown, published
 from tuning.study.outcome import Outcome
 from tuning.values import format_value, sentence
 
-MAX_TRIALS = 20
+MAX_TRIALS = 20  # a mail or a pull request is no place for hundreds; trials.csv has all
 MAX_KEYS = 12
 # Text of trials and recipes may be hostile: none of it may become HTML, a link or a column of its own.
 ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "`": "\\`", "[": "\\[", "*": "\\*"}
@@ -45,7 +45,7 @@ def markdown(data: ReportData, *, command: str, status: str) -> str:
 
 def escape(text: str) -> str:
     """Text on one line, with everything escaped that Markdown would interpret."""
-    line = " ".join(text.split())
+    line = " ".join(text.split())  # a line break would end a table
     for sign, escaped in ESCAPES.items():
         line = line.replace(sign, escaped)
     return line
@@ -62,11 +62,11 @@ def _warnings(data: ReportData) -> list[str]:
 
 
 def _importance(data: ReportData) -> list[str]:
-    found = data.importance
-    if not any(found.shares.values()):
+    result = data.importance
+    if not any(result.shares.values()):
         return []
-    lines = [[key, f"{share:.0%}"] for key, share in list(found.shares.items())[:MAX_KEYS]]
-    doubt = [escape(sentence(found.doubt))] if found.doubt else []
+    lines = [[key, f"{share:.0%}"] for key, share in list(result.shares.items())[:MAX_KEYS]]
+    doubt = [escape(sentence(result.doubt))] if result.doubt else []
     return ["## Importance", *doubt, _table(["key", "importance"], lines)]
 
 
@@ -87,6 +87,7 @@ def _trials(data: ReportData) -> list[str]:
 
 def _trial(data: ReportData, each: Outcome, keys: Sequence[str]) -> list[str]:
     rank = str(data.ranks.get(each.name, "–"))
+    # The start of an error tells its kind; a complete traceback would make every row as wide.
     state = f"{each.trial.state}: {each.trial.error[:120]}" if each.trial.error else each.trial.state
     values = [format_value(data.study.value(each, key)) for key in keys]
     return [rank, each.name, state, phrases.score(each.score), str(each.epochs), *values]

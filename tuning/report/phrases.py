@@ -9,6 +9,7 @@ from depthray.config.metric_names import HIGHER_IS_BETTER
 from depthray.evaluation.metrics import UNITS
 from tuning.values import format_number
 
+# How papers write the metrics; UNITS has their units.
 NAMES = {
     **{"abs_rel": "AbsRel", "sq_rel": "SqRel", "rmse": "RMSE", "rmse_log": "RMSE of ln depth", "mae": "MAE"},
     **{"silog": "SILog", "log10": "log10 error", "irmse": "iRMSE", "imae": "iMAE", "mse": "MSE", "ssim": "SSIM"},
@@ -16,6 +17,7 @@ NAMES = {
     **{"boundary_f1": "boundary F1", "soft_iou": "soft IoU"},
     **{"latency_ms": "ms an image", "parameters": "parameters"},
 }
+# Only metrics that a sentence explains to somebody outside of the field: the others are left out.
 _MEANINGS = {
     "abs_rel": "The predicted depth is {share} off on average.",
     "mae": "The predicted depth is {value:.2f} m off on average.",
@@ -29,7 +31,7 @@ _MEANINGS = {
 
 def metric_title(metric: str) -> str:
     """The name of a metric with its unit."""
-    unit = UNITS.get(metric, "")
+    unit = UNITS.get(metric, "")  # x100 is a factor, not a unit
     return f"{NAMES.get(metric, metric)} [{unit}]" if unit and unit != "x100" else NAMES.get(metric, metric)
 
 
@@ -58,7 +60,7 @@ def format_spread(value: float, spread: float) -> str:
 
 def _decimals(value: float) -> int | None:
     """The decimals of a score; None for very small and large ones, which are written as `format_number` does."""
-    if value == 0 or not 1e-3 <= abs(value) < 1e6:
+    if value == 0 or not 1e-3 <= abs(value) < 1e6:  # fixed decimals would show 0.0000, or digits that mean nothing
         return None
     return max(0, 3 - math.floor(math.log10(abs(value))))
 
@@ -85,7 +87,7 @@ def duration(seconds: float | None) -> str:
     """A duration: 45 s, 12 min, 3 h 05 min, 2 d 4 h."""
     if seconds is None:
         return "–"
-    minutes = round(seconds / 60)
+    minutes = round(seconds / 60)  # each unit is used up to about 100 of it: two digits are enough
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if minutes < 100:

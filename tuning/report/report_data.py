@@ -86,6 +86,7 @@ class ReportData:
         if len(self.started) <= MAX_DRAWN:
             return self.started
         order = sorted(self.started, key=lambda each: self.ranks.get(each.name, len(self.started)))
+        # Bad trials show what was explored, so the rest is thinned, not dropped.
         rest = order[MAX_DRAWN // 2 :]
         kept = {each.name for each in [*order[: MAX_DRAWN // 2], *rest[:: -(-len(rest) // (MAX_DRAWN // 2))]]}
         return [each for each in self.started if each.name in kept]
@@ -93,6 +94,7 @@ class ReportData:
     @cached_property
     def varied(self) -> list[str]:
         """The searched keys that had more than one value, the most important first."""
+        # Grids and lists of points may leave a key constant; its charts would be empty.
         keys = [key for key in self.study.keys if count_distinct(self.values(self.started, key)) > 1]
         return sorted(keys, key=lambda key: -self.importance.shares.get(key, 0.0))
 
@@ -103,6 +105,7 @@ class ReportData:
         complete = [self.score(each) for each in self.compared if each.trial.state != "stopped"]
         enough = sum(score is not None for score in complete) > 2
         scores = complete if enough else [self.score(each) for each in self.compared]
+        # The brackets of the seeds must fit, too.
         ends = [end for each in (self.study.winner, self.study.default) if each for end in _seed_range(each)]
         return axes.score_axis([*scores, *ends], higher=self.higher, title=self.metric_title)
 
@@ -120,6 +123,7 @@ class ReportData:
 
     @cached_property
     def _marks(self) -> dict[str, Mark]:
+        # Once for all charts: a dozen of them draw every trial.
         return {
             each.name: Mark(each.name, self.tooltip(each), each.trial.state, self._shade(each), self.role(each))
             for each in self.study.trials
@@ -128,7 +132,7 @@ class ReportData:
     def role(self, each: Outcome) -> Role:
         """Whether a trial is the best or the default."""
         winner, default = self.study.winner, self.study.default
-        if winner is not None and each.name == winner.name:
+        if winner is not None and each.name == winner.name:  # the baseline itself may be the best
             return "best"
         return "default" if default is not None and each.name == default.name else ""
 
@@ -148,6 +152,7 @@ class ReportData:
         """The colour of a trial by its rank among the searched ones."""
         if each.score is None or not self.ranks:
             return None
+        # A repeat has the colour of the configuration it repeats.
         rank = self.ranks.get(each.name) or self.ranks.get(each.trial.of) or self._rank_among(each.score)
         return min(SHADES - 1, (rank - 1) * SHADES // len(self.ranks))
 

@@ -17,7 +17,7 @@ from tuning.study.budget import hours, unit_of
 from tuning.study.outcome import Outcome
 from tuning.values import canonical, finite_or_none, format_number, format_value, is_number
 
-MAX_KEYS = 16  # columns
+MAX_KEYS = 16  # columns: beyond that nobody compares, and trials.csv has all
 
 
 class Cell(NamedTuple):
@@ -85,7 +85,8 @@ def columns(data: ReportData) -> list[Column]:
 def rows(data: ReportData) -> list[TrialRow]:
     """Every trial: first the ranked ones, then the running ones, then those without a score."""
     scores = [value for each in data.study.trials for _, value in each.scores if value is not None]
-    axis = axes.score_axis(scores, higher=data.higher)
+    axis = axes.score_axis(scores, higher=data.higher)  # one for all curves, so that they can be compared
+    # A curve is an SVG of its own: thousands of them make the page slow.
     without_curve = {each.name for each in data.started} - {each.name for each in data.drawn}
     return [
         _row(data, each, None if each.name in without_curve else axis)
@@ -111,6 +112,7 @@ def meaning(key: str) -> str:
     fields = Recipe.model_fields
     if not name:
         return (fields[key].description or "") if key in fields else ""
+    # Sections without fields of their own, such as model, take options that only an architecture describes.
     inner = getattr(fields[section].annotation, "model_fields", {}) if section in fields else {}
     return (inner[name].description or "") if name in inner else ""
 
@@ -125,6 +127,7 @@ def published(data: ReportData) -> Table | None:
     ours = [_trial_of_point(data, point) for point, _ in pairs]
     head = ["configuration", "trial"]
     lines: list[list[str]] = [[each.name if each else "not run"] for each in ours]
+    # Ranks next to the scores: with other frames and epochs only the order can be compared.
     for metric in metrics:
         theirs = [finite_or_none(note["reference"].get(metric)) for _, note in pairs]
         own = [_score_at_best(each, metric) if each else None for each in ours]
@@ -141,6 +144,7 @@ def published(data: ReportData) -> Table | None:
 
 def _order(data: ReportData, each: Outcome) -> tuple[Any, ...]:
     rank = data.ranks.get(each.name)
+    # "done" without a rank are repeats, the baseline and trials without a finite score.
     states = ("running", "done", "stopped", "waiting", "failed")
     return rank is None, rank or 0, each.trial.kind == "search", states.index(each.trial.state), each.name
 
@@ -182,6 +186,7 @@ def _cells(data: ReportData, each: Outcome) -> list[Cell]:
 def _value_cell(data: ReportData, each: Outcome, key: str) -> Cell:
     value = data.study.value(each, key)
     changed = canonical(value) != canonical(data.study.base.get(key))
+    # Sorted by the exact number, but shown short.
     raw = repr(float(value)) if is_number(value) else format_value(value)
     return Cell(format_value(value), raw, "changed" if changed else "")
 
@@ -202,7 +207,7 @@ def _short_names(keys: list[str]) -> dict[str, str]:
 
 def _trial_of_point(data: ReportData, point: Mapping[str, Any]) -> Outcome | None:
     """The searched trial of a point."""
-    wanted = _canonical_point(point)
+    wanted = _canonical_point(point)  # 1 in the YAML of a space may be 1.0 in trial.json
     return next((each for each in data.started if _canonical_point(each.trial.words) == wanted), None)
 
 

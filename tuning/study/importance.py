@@ -55,6 +55,7 @@ def importance_of(points: Sequence[Point], dimensions: Mapping[str, Dimension | 
     method = "PED-ANOVA" if importlib.util.find_spec("optuna") else "rank correlation"
     if len(points) < 2:
         return Importance({}, method, len(points), "importance needs at least two finished trials")
+    # A constant key has no share, and a correlation with it would divide by zero.
     varied = {
         key: kind for key, kind in dimensions.items() if count_distinct([values[key] for values, _ in points]) > 1
     }

@@ -75,6 +75,7 @@ class Study:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The searched keys: those of the space, then any others that trials changed."""
+        # Repeats change the seed, which is no searched key.
         changed = [key for each in self.trials if each.trial.kind != "repeat" for key in each.overrides]
         return tuple(dict.fromkeys([*(dimension.key for dimension in self.dimensions), *changed]))
 
@@ -105,12 +106,14 @@ class Study:
     @cached_property
     def winner(self) -> Configuration | None:
         """The best mean over seeds among configurations that were repeated, and reliably; otherwise the best score."""
+        # The best of many single scores is partly luck: once some are repeated, only those can win.
         repeated = [each for each in self.ranking if len(each.seeds) > 1]
         return min(repeated or self.ranking, key=lambda each: (each.lost, self._mean_rank(each)), default=None)
 
     @cached_property
     def default(self) -> Configuration | None:
         """The baseline recipe, once it ended with a score: its own trial, or a searched one with its values."""
+        # Without a trial of its own, a configuration of a grid or of a list of points may be the baseline.
         own = [each for each in self.trials if each.trial.kind == "default"] or [
             each for each in self.searched if all(self._is_base(key, value) for key, value in each.overrides.items())
         ]
@@ -132,7 +135,7 @@ class Study:
         winner, scores = self.winner, [each.score for each in self.finished if each.score is not None]
         if winner is None or len(scores) < 2:
             return None
-        spread = None if winner.spread is None else math.sqrt(2) * winner.spread
+        spread = None if winner.spread is None else math.sqrt(2) * winner.spread  # of a difference of two runs
         return self._gain("median", winner.outcome.score, statistics.median(scores), spread)
 
     @cached_property

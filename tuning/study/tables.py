@@ -15,6 +15,7 @@ from tuning.study.outcome import Configuration, Outcome
 from tuning.study.study import Gain, Study
 from tuning.study.warnings import warnings
 
+# Scripts read these columns: they keep their names and order, new ones go to the end of the fixed part.
 COLUMNS = ("name", "kind", "of", "state", "score", "best_epoch", "epochs", "seconds")
 
 
@@ -26,6 +27,7 @@ def as_csv(study: Study) -> str:
     table.writerow([*COLUMNS, f"{unit.lower()}_hours", "error", *study.keys])
     for each in study.trials:
         values = [_cell(study.value(each, key)) for key in study.keys]
+        # The error on one line: tools such as cut and grep work on lines.
         table.writerow([*_row(each), hours(each, unit), " ".join(each.trial.error.split()), *values])
     return file.getvalue()
 
@@ -61,6 +63,7 @@ def _row(each: Outcome) -> list[Any]:
 
 
 def _cell(value: Any) -> Any:
+    # As JSON: true rather than Python's True, as an override takes it.
     return json.dumps(value) if isinstance(value, list | tuple | bool) else value
 
 

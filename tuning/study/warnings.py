@@ -55,7 +55,7 @@ def _gain_warnings(study: Study, winner: Configuration) -> Iterator[SearchWarnin
         yield SearchWarning("seeds", f"the winner {winner.name} failed or had no finite score under {seeds}")
     if default is None:
         yield SearchWarning("default", "the baseline recipe has no score yet, so no gain over it is known")
-    elif gain is None:
+    elif gain is None:  # a searched trial has the values of the baseline, and wins
         yield SearchWarning("default", "no searched configuration is better than the baseline: it is the winner")
     elif gain.absolute <= 0:
         yield SearchWarning("default", f"the winner {winner.name} is no better than the baseline")
@@ -74,6 +74,7 @@ def _lost_warnings(study: Study) -> Iterator[SearchWarning]:
     """Trials without a usable score."""
     failed = [each for each in study.trials if each.trial.state == "failed"]
     if failed:
+        # The most common error is enough: usually all trials fail for the same reason.
         error, often = Counter(each.trial.error or "no reason was given" for each in failed).most_common(1)[0]
         most = "" if len(failed) == often else f" ({often} of them)"
         yield SearchWarning("failed", f"{_count_trials(len(failed))} of {len(study.trials)} failed: {error}{most}")
@@ -89,6 +90,7 @@ def _edge_warnings(study: Study, best: Outcome) -> Iterator[SearchWarning]:
         value = study.value(best, dimension.key)
         edge = _edge(dimension, value)
         if edge:
+            # Advice to search augment.hflip beyond 1 would be useless.
             further = study.accepts(dimension.key, _beyond(dimension, edge))
             what = f"the best {dimension.key}, {_format(value)}, is at the {edge} end of what was searched"
             advice = "search further there" if further else "the recipe allows no values beyond"
@@ -104,6 +106,7 @@ def _edge(dimension: Dimension, value: Any) -> str:
 def _beyond(dimension: Dimension, edge: str) -> float:
     """A value a little outside of the range."""
     low, high = min(dimension.ends), max(dimension.ends)
+    # A step of one for integers: 10 % of a small range would round to nothing.
     if dimension.kind in INTEGER_KINDS or all(isinstance(number, int) for number in dimension.ends):
         return int(high) + 1 if edge == "high" else int(low) - 1
     if edge == "high":
@@ -132,6 +135,7 @@ def _unused_warnings(study: Study) -> Iterator[SearchWarning]:
 
 def _budget_warnings(study: Study, best: Outcome) -> Iterator[SearchWarning]:
     """A metric that was still improving in the last epoch."""
+    # Only of a winner whose best epoch is its last: an earlier best means that more epochs do not help.
     if best.epochs < 2 or best.epochs < study.search.epochs or best.best_epoch != best.epochs or best.score is None:
         return
     before = [rank_key(best.metric, score) for epoch, score in best.scores if epoch < best.epochs and score is not None]

@@ -56,6 +56,7 @@ def strip(trials: Sequence[ScoredTrial], spreads: Sequence[SeedSpread], *, score
     left = 16 + (margin if score.higher_is_better else 0)
     box = Box(left, 76, WIDTH - 32 - margin, 84, score, axes.axis([0, 1]))
     parts = [_strip_axis(box), *(_spread_bracket(each, box, row) for row, each in enumerate(spreads))]
+    # Smaller with more trials, or the stacks would be higher than the chart.
     radius = 5.0 if len(known) <= 60 else 3.5 if len(known) <= 200 else 2.5
     parts += [
         dot(each.mark, at, radius=radius) for each, at in zip(near, _stack_points(near, box, radius), strict=True)
@@ -117,6 +118,7 @@ def _spread_bracket(each: SeedSpread, box: Box, row: int) -> str:
     y, spread = 24 + 30 * row, each.spread or 0.0
     low, high = box.x_at(each.mean - spread), box.x_at(each.mean + spread)
     center = (low + high) / 2
+    # On the side with more space; labels at the edge would be cut off.
     label_right = center < box.left + box.width / 2
     label_x = max(high, center) + 12 if label_right else min(low, center) - 12
     parts = [
@@ -138,6 +140,7 @@ def _stack_points(known: Sequence[ScoredTrial], box: Box, radius: float) -> list
         column = round(x / (2 * radius))
         level = columns.get(column, 0)
         columns[column] = level + 1
+        # A stack that is full starts again from the line.
         points[index] = (x, box.bottom - radius - 1 - level % tallest * 2 * radius)
     return [points[index] for index in range(len(known))]
 
@@ -167,7 +170,7 @@ def _best_so_far(trials: Sequence[ScoredTrial], box: Box) -> str:
 
 def _draw_score(each: ScoredTrial, index: int, box: Box) -> str:
     if each.score is None:
-        return dot(each.mark, (box.x_at(index), box.top - 5))
+        return dot(each.mark, (box.x_at(index), box.top - 5))  # above the box, where no score can be
     return score_point(each.mark, box.at(index, each.score), score=each.score, axis=box.y)
 
 
@@ -176,6 +179,7 @@ def _draw_curve(each: LearningCurve, box: Box) -> str:
     x, y = corners[-1]
     ends = {
         "stopped": line((x, y - 6), (x, y + 6), cls="end"),
+        # Without its role: a cross, even if the failed trial is the default.
         "failed": shape(each.mark._replace(role=""), (x, y), radius=4),
     }
     end = ends.get(each.mark.state, element("circle", cx=x, cy=y, r=2.5, cls="m"))

@@ -45,6 +45,7 @@ def element(tag: str, *children: str, **attributes: str | float | None) -> str:
         for name, value in attributes.items()
         if value is not None and value != ""
     ]
+    # Coordinates are rounded by _attribute: full precision would double the size of a page.
     head = f"<{tag}{''.join(pairs)}"
     return f"{head}>{''.join(children)}</{tag}>" if children else f"{head}/>"
 
@@ -78,6 +79,7 @@ def path(points: Iterable[Point], *, cls: str = "") -> str:
 def steps(points: Sequence[Point], *, cls: str = "") -> str:
     """A line that keeps its height until the next point."""
     corners = [(x, before[1]) for before, (x, _) in zip(points, points[1:], strict=False)]
+    # Each point, then the corner below or above the next one.
     both = [point for pair in zip(points, [*corners, points[-1]], strict=True) for point in pair] if points else []
     return path(both, cls=cls)
 
@@ -97,6 +99,7 @@ def svg(size: tuple[float, float], *children: str, label: str, cls: str = "") ->
 
 def trial(mark: Mark, *children: str, lines: bool = False, **more: str) -> str:
     """The group of a trial in a chart, with its tooltip; the page highlights it by data-trial."""
+    # Colours are classes, not attributes, so that the page can have a dark theme.
     shade = "" if mark.shade is None else f" q{mark.shade}"
     classes = f"t {'l ' if lines else ''}{mark.state}{shade} {mark.role}".strip()
     return element("g", title(mark.title), *children, cls=classes, data_trial=mark.trial, **more)
@@ -139,7 +142,7 @@ def polygon(points: Iterable[Point], *, cls: str = "") -> str:
 
 def format_coordinate(value: float) -> str:
     """A coordinate to a tenth of a unit."""
-    rounded = f"{value:.1f}".removesuffix(".0")
+    rounded = f"{value:.1f}".removesuffix(".0")  # a tenth of a unit cannot be seen
     return "0" if rounded == "-0" else rounded
 
 

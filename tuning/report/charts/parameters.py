@@ -35,6 +35,7 @@ class TriedConfiguration(NamedTuple):
 def axis_of(values: Sequence[Any], *, kind: str = "", order: Sequence[Any] = ()) -> Axis:
     """The axis of a parameter's values: by its kind in the space, otherwise by the values."""
     numbers = [value for value in values if is_number(value)]
+    # Without a range (a list of points, or a key changed by hand) few numbers are choices, many are an axis.
     if kind.startswith("log"):
         return axes.axis(numbers, log=True)
     if kind in ("uniform", "integer") or (not kind and len(numbers) == len(values) and len(set(numbers)) > FEW_NUMBERS):
@@ -46,6 +47,7 @@ def importance(shares: Mapping[str, float], *, doubtful: bool) -> str:
     """A bar for each key, longest first; pale where there are too few trials to tell."""
     rows = sorted(shares.items(), key=lambda each: -each[1])
     row_height = 38
+    # Relative to the largest, so that the order shows even where all shares are small.
     largest = max([share for _, share in rows if share > 0], default=1.0)
     parts = [_bar(key, share, index * row_height, largest) for index, (key, share) in enumerate(rows)]
     size = (WIDTH, max(1, len(rows)) * row_height + 6)
@@ -134,6 +136,7 @@ def _trial_line(each: TriedConfiguration, columns: Sequence[Axis], xs: Sequence[
         for x, (axis, value) in zip(xs, columns_and_values, strict=False)
         if axis.holds(value)
     ]
+    # Without a score it ends below the last axis, where brushing never keeps it.
     points.append((xs[-1], _height(columns[-1].share(each.score)) if each.score is not None else _BOTTOM + 20))
     heights = [f"{_height(axis.share(value)):.1f}" if axis.holds(value) else "" for axis, value in columns_and_values]
     heights.append("" if each.score is None else f"{points[-1][1]:.1f}")
@@ -150,5 +153,6 @@ def _upright_axis(axis: Axis, x: float, key: str, index: int) -> str:
         parts.append(text(shorten(label, 14), (x + 6, y + 4), cls="tick halo"))
     parts.append(text(section, (x, 18), cls="tick", anchor="middle"))
     parts.append(text(shorten(name, 20), (x, 36), cls="name", anchor="middle"))
+    # Wider than the axis itself, for fingers; page.js listens to it.
     handle = element("rect", x=x - 16, y=_TOP - 6, width=32, height=_BOTTOM - _TOP + 12, cls="brush")
     return element("g", *parts, handle, cls="pole", data_axis=str(index))

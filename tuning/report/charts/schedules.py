@@ -42,14 +42,14 @@ def lineage(trials: Sequence[ValueSchedule], *, epochs: int) -> str:
     """
     rows = {each.mark.trial: index for index, each in enumerate(trials)}
     box = Box(64, 8, WIDE - 64 - 18, ROW * max(1, len(trials)), axes.epoch_axis(epochs), Axis(0, 1, ()))
-    shifts = _arrow_shifts(trials)
+    shifts = _arrow_shifts(trials)  # once: the arrows and the lineage must meet
     best = _best_lineage(trials, box, rows, shifts)
     parts = [axes.draw(box), *(_trial_row(each, box, rows, shifts) for each in trials), best]
     return svg((WIDE, box.height + 58), *parts, label=f"who copied whom among {len(trials)} trials", cls="lineage")
 
 
 def _value_line(each: ValueSchedule, box: Box) -> str:
-    known = [change for change in each.changes if box.y.holds(change.value)]
+    known = [change for change in each.changes if box.y.holds(change.value)]  # not None, which has no position
     points = [box.at(change.epoch, change.value) for change in known]
     if points:
         points.append((box.x_at(each.until), points[-1][1]))
@@ -57,6 +57,7 @@ def _value_line(each: ValueSchedule, box: Box) -> str:
 
 
 def _copies(each: ValueSchedule) -> list[ValueChange]:
+    # A change that a trial made to its own values has no arrow.
     return [change for change in each.changes if change.copied and change.copied != each.mark.trial]
 
 
@@ -81,7 +82,7 @@ def _trial_row(each: ValueSchedule, box: Box, rows: dict[str, int], shifts: dict
     arrows = [
         _arrow(box.x_at(change.epoch) + shifts[each.mark.trial, change.epoch], _row_y(box, rows[change.copied]), y)
         for change in _copies(each)
-        if change.copied in rows
+        if change.copied in rows  # of very many trials not all are drawn
     ]
     return trial(each.mark, name, lifetime, *arrows, lines=True)
 
