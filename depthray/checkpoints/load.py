@@ -87,6 +87,7 @@ def read_metrics(path: Path) -> dict[str, float]:
 
 
 def _parse_recipe(data: bytes, *, where: Path) -> Recipe:
+    # From the bytes that were verified: the file could be replaced between two reads.
     try:
         parsed = recipes.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
         models.check(parsed.model, where=RECIPE)

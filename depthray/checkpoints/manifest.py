@@ -21,7 +21,7 @@ from depthray.storage.os_errors import translate_os_errors
 NAME = "manifest.json"
 FORMAT = 1
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20  # of a manifest; more is not read into memory, and fails as damaged
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def parse(data: bytes, *, where: Path) -> Manifest:
         if tree["format"] != FORMAT:
             raise CheckpointError(f"{where}: format {tree['format']!r} is not the format {FORMAT} this version reads")
         manifest = _build(tree)
-        intact = render(manifest) == data
+        intact = render(manifest) == data  # so that a changed byte shows even where JSON ignores it, as in spaces
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         intact = False
     if not intact:
@@ -106,6 +106,7 @@ def _serialize(tree: dict[str, Any]) -> bytes:
 
 
 def _build(tree: dict[str, Any]) -> Manifest:
+    # Files beyond FILES are allowed: a later version may add one.
     files = {name: FileRecord(**record) for name, record in tree["files"].items()}
     if not set(FILES) <= set(files):
         raise KeyError("files")
@@ -127,7 +128,7 @@ def _check_listing(path: Path, manifest: Manifest) -> None:
 
 
 def _check_size(path: Path, expected: FileRecord) -> None:
-    status = path.lstat()
+    status = path.lstat()  # not stat: the target of a link may change after it was checked
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: not a regular file; use another checkpoint")
     if status.st_size != expected.size:

@@ -57,6 +57,7 @@ class CheckpointWriter:
         self.root, self.keep_best, self.monitor = root, keep_best, monitor
         self._retry = Retry(retry_seconds, is_transient=is_transient, log=log)
         self._snapshot = Snapshot()
+        # One thread, so that checkpoints appear in the order in which they were saved.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="depthray-checkpoint")
         self._pending: Future[Path | None] | None = None
         _prepare(root)
@@ -120,11 +121,12 @@ def _commit(root: Path, contents: CheckpointContents) -> Path:
         except OSError:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync_folder(root)
+        sync_folder(root)  # the new name must be on the disk before older checkpoints are removed
     return target
 
 
 def _write_files(folder: Path, contents: CheckpointContents) -> None:
+    # The state goes straight to the file, as it is the larger part; safetensors needs all weights for its header.
     files = {
         WEIGHTS: write_file(folder / WEIGHTS, lambda file: file.write(serialize_weights(contents.weights))),
         STATE: write_file(folder / STATE, lambda file: torch.save(contents.state, cast(IO[bytes], file))),

@@ -18,6 +18,7 @@ from depthray.errors import CheckpointError
 
 def serialize_weights(weights: dict[str, Tensor]) -> bytes:
     """Tensors by name -> safetensors bytes, each contiguous and, if tied to another, stored again."""
+    # safetensors refuses tensors that share memory.
     own: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in weights.items():

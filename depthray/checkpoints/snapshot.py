@@ -34,9 +34,10 @@ class Snapshot:
         copied: dict[str, Any] = self._copy(tree, "")
         del self._memory[len(self._taken) :]
         if any(key[0].type == "cuda" for key in self._taken):
+            # One event for all copies, which a stream makes in order.
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
-        self._taken.clear()
+        self._taken.clear()  # addresses are reused: a key holds only during one copy
         return copied
 
     def finish(self) -> None:
@@ -70,6 +71,7 @@ class Snapshot:
             old = self._memory[index]
             if old.dtype == live.dtype and old.shape == live.shape and old.stride() == live.stride():
                 return old
+        # Only from pinned memory do copies of a GPU run while it computes.
         new = torch.empty_like(live, device="cpu", pin_memory=live.is_cuda)
         self._memory[index : index + 1] = [new]
         return new

@@ -65,6 +65,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         tree = child
     value = _parse_value(text)
     tree[last] = text if value is None and text else value  # `key=null` and `key=~` mean a text, as no key takes null
+    # a,b is a list: YAML's own [a,b] needs quotes in most shells.
     if isinstance(value, str) and "," in value:
         tree[last] = [_parse_value(part) for part in value.split(",")]
 

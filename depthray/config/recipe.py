@@ -49,6 +49,7 @@ def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
     """The tree with a single value as a list of one, where its key takes any number of them."""
     if not isinstance(tree, dict):
         return tree
+    # `data.inputs=image` is how a list of one is written on a command line.
     listed = dict(tree)
     for key, field in section.model_fields.items():
         kind = field.annotation
@@ -62,6 +63,7 @@ def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
 def absolute(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: processes that train it may run in other folders."""
     data = {"root": absolute_path(recipe.data.root)} if recipe.data.root else {}
+    # Of an architecture's options only existing files are paths: "resnet34" is not.
     options = {
         key: os.path.realpath(value)
         for key, value in recipe.model.options.items()

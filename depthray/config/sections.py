@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is not a number of epochs
 NotNegative = Annotated[int, Field(ge=0, strict=True)]
 Side = Annotated[int, Field(gt=0, le=8192, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]  # torch takes seeds as int64
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -122,6 +122,7 @@ class Augment(Section):
 class Model(BaseModel):
     """The architecture. Keys besides `name` are options of its build function in depthray/models/<name>.py."""
 
+    # The options are those of the architecture, against which depthray.models.check compares them.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str = Field("unet", description="a module of depthray/models")

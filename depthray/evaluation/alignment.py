@@ -47,6 +47,7 @@ def _fit_affine(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
     """
     count = valid.flatten(1).sum(dim=1)
     mean, target = _mean(values, valid, count), _mean(truth, valid, count)
+    # Centred before the products: raw moments of depths far from 0 lose most of their digits.
     off, distance = values - mean, truth - target
     spread = _mean(off.square(), valid, count)
     scale = torch.where(spread > 0, _mean(off * distance, valid, count) / torch.where(spread > 0, spread, 1.0), 0.0)

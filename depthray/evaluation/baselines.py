@@ -36,6 +36,7 @@ def fit(source: Source, train: Sequence[int], *, protocol: Protocol) -> dict[str
     """The trivial predictors' depth maps (H,W) in metres, of the size of the first training frame."""
     size = source.read(train[0])["depth"].shape
     total, count = np.zeros(size), np.zeros(size)
+    # A histogram, since the pixels of a data set do not fit into memory to be sorted.
     histogram = np.zeros(int(protocol.max_depth * BINS_PER_METRE) + 1, np.int64)
     for depth in _valid_depths(source, train, protocol=protocol):
         resized = _resize_nearest(depth, size)

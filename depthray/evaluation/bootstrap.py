@@ -24,6 +24,7 @@ def intervals(
     """
     names, there = np.asarray(scenes), ~np.isnan(table)
     drawn = np.full((RESAMPLES, table.shape[1]), np.nan)
+    # Metrics that lack the same frames are drawn together.
     for kept in np.unique(there, axis=1).T:
         columns = (there == kept[:, None]).all(axis=0)
         if kept.any():
@@ -34,12 +35,12 @@ def intervals(
 def means(table: Values, scenes: NDArray[np.str_]) -> Values:
     """(N,M) values of N frames and their scenes -> (1000,M) means over the frames of each draw."""
     names, members = np.unique(scenes, return_inverse=True)
-    if len(names) < 2:
+    if len(names) < 2:  # draws of one scene would all be alike
         members = np.arange(len(table))
     clusters = int(members.max()) + 1
     sums = np.stack([np.bincount(members, weights=column, minlength=clusters) for column in table.T], axis=-1)
     counts = np.bincount(members, minlength=clusters)
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)  # anew in each call: an interval must not depend on what else is scored
     result = np.empty((RESAMPLES, table.shape[1]))
     for mean in result:
         drawn = rng.integers(clusters, size=clusters)

@@ -54,5 +54,6 @@ def _scale_share(share: tuple[float, float], length: int, *, start: int) -> slic
 
 def _scale_span(span: tuple[int, int], length: int, *, reference: int) -> slice:
     """The pixels of `length` whose centres are in a span of `reference` pixels; in integers, so exactly."""
+    # ceil(edge * length / reference - 1/2) without floats.
     start, stop = (-((reference - 2 * edge * length) // (2 * reference)) for edge in span)
     return slice(start, stop)

@@ -68,7 +68,7 @@ def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: 
     however the batches are distributed. Raises DataError where nothing can be scored.
     """
     training = model.training
-    model.eval()
+    model.eval()  # a frame's score must not depend, by batch norm, on the frames it is scored with
     try:
         mine = [
             row
@@ -217,6 +217,7 @@ def _draw_examples(
 ) -> list[sheets.SheetRow]:
     if not distributed.is_main():
         return []
+    # Read again: most frames that were scored are gone, or were on other processes.
     chosen = best_median_worst(evaluation)
     batches = eval_batches(source, [row.index for _, row in chosen], recipe.data, batch_size=1)
     drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device)

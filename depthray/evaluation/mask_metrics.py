@@ -48,6 +48,7 @@ def boundary_f1(predicted: Tensor, true: Tensor, *, radius: int) -> Tensor:
     ours, theirs = boundary(predicted), boundary(true)
     precision = _share(_count(ours & _dilate(theirs, radius)), _count(ours))
     recall = _share(_count(theirs & _dilate(ours, radius)), _count(theirs))
+    # The clamp decides only where both are 0: then the score is 0.
     score = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
     same = (_count(predicted ^ true) == 0).double()
     return torch.where(_count(ours | theirs) > 0, score, same)
@@ -66,6 +67,7 @@ def boundary(mask: Tensor) -> Tensor:
 def _dilate(mask: Tensor, radius: int) -> Tensor:
     """(B,1,H,W) bool -> (B,1,H,W) bool: every pixel within a radius of one that is set."""
     span = torch.arange(-radius, radius + 1, device=mask.device)
+    # A disc, as the tolerance is a distance; max pooling would grow by a square.
     disc = (span[:, None].square() + span.square() <= radius**2).float()
     return functional.conv2d(mask.float(), disc[None, None], padding=radius) > 0.5
 

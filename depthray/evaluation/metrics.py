@@ -60,6 +60,7 @@ def image_scores(sums: Rows) -> Rows:
     mean["rmse"] = np.sqrt(mean["square"])
     mean["rmse_log"] = np.sqrt(mean["log_square"])
     mean["irmse"] = np.sqrt(mean["inverse_square"])
+    # Rounding can take the variance of nearly equal errors below 0.
     mean["silog"] = 100 * np.sqrt(np.maximum(mean["log_square"] - mean["log"] ** 2, 0))
     table = np.stack([mean[name] for name in METRICS], axis=-1)
     return np.where(np.isnan(table) & (count > 0), WORST, table)
@@ -98,10 +99,12 @@ def _terms(prediction: Tensor, truth: Tensor, *, valid: Tensor) -> list[Tensor]:
     import torch
 
     valid = valid.flatten(1)
+    # 1 m in both: every error is 0 there, and no logarithm or division fails.
     p = torch.where(valid, prediction.flatten(1).double(), 1.0)
     d = torch.where(valid, truth.flatten(1).double(), 1.0)
     error, log, inverse = p - d, p.log() - d.log(), 1000 * (1 / p - 1 / d)  # the last in 1/km
     size, square = error.abs(), error.square()
+    # Infinity is in no delta, so pixels that are not valid are not counted.
     ratio = torch.where(valid, torch.maximum(d / p, p / d), math.inf)
     deltas = [ratio < 1.25**power for power in (1, 2, 3)]
     logs = [log.square(), log.abs() / math.log(10), log]

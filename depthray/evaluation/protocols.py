@@ -56,6 +56,7 @@ class Protocol:
 
 
 NO_LIMIT = 1000.0  # metres; farther than anything measured
+# The digits are those of Garg's code, which rounds the product down.
 GARG = RelativeCrop(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229))
 PLAIN = Protocol("plain", "1 mm < truth < 10 m, whole image, prediction clamped to that range")
 NYU_BTS = Protocol(
@@ -202,6 +203,7 @@ def apply(prediction: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor
     from depthray.evaluation import alignment
 
     low, high = protocol.limits
+    # Before resizing: one NaN would spread to its neighbours. Float, as autocast may have left 16 bits.
     depth = torch.nan_to_num(prediction.float(), nan=low, posinf=high, neginf=low)
     if depth.shape[-2:] != truth.shape[-2:]:
         depth = functional.interpolate(depth, size=truth.shape[-2:], mode="bilinear", align_corners=False)

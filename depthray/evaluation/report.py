@@ -135,6 +135,7 @@ class Evaluation:
 
     def _overall(self) -> dict[str, dict[str, float]]:
         means, scenes = self.scores(), [row.scene for row in self.rows]
+        # Pooled metrics are not linear in the sums, so they are computed from the sums of each draw.
         ends = dict(zip(self.names, bootstrap.intervals(self.table, scenes).T.tolist(), strict=True))
         if self._is_pooled:
             pooled = bootstrap.intervals(self.sums[:, 0], scenes, finish=metrics.image_scores)

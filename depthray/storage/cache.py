@@ -39,11 +39,13 @@ class Cache:
     def open(self, file: CachedFile) -> int:
         """The file, open for reading and kept from removal until it is closed; the first to open it downloads it."""
         with self._translate_errors():
+            # Another process may remove the file between its download and our lock on it: then we download it again.
             while (handle := _open_shared(file.path, file.size)) is None:
                 file.path.parent.mkdir(parents=True, exist_ok=True)
                 with _lock(_lock_of(file.path)):
                     if not file.path.exists():
                         self._download(file)
+            # Most file systems no longer keep the time of access, so the time of change stands for the last use.
             with suppress(PermissionError):  # of a cache that another user fills
                 os.utime(handle)
             return handle
@@ -71,6 +73,7 @@ class Cache:
 
     def _reserve(self, work: Path, file: CachedFile) -> None:
         """Free space for a file and reserve it: its working folder has an empty file of its size."""
+        # One lock for the whole cache, but only while space is counted: two downloads must not reserve the same bytes.
         with _lock(self.root / ".lock"):
             self._remove_abandoned()
             unused = sorted(self._files(), key=_last_use)
@@ -80,7 +83,7 @@ class Cache:
                 unused = [path for path in unused if path.exists()]
             work.mkdir()
             with (work / RESERVED).open("wb") as reserved:
-                reserved.truncate(file.size)
+                reserved.truncate(file.size)  # a sparse file: it is counted, and takes no space of its own
 
     def _why_full(self, size: int) -> str:
         reserved = sum(map(_bytes, self.root.glob(f"*/.*{DOWNLOADING}/{RESERVED}")))
@@ -166,6 +169,7 @@ def _try_remove(path: Path) -> bool:
     with suppress(FileNotFoundError):
         handle = os.open(path, os.O_RDONLY)
         try:
+            # Readers hold shared locks: whoever gets an exclusive one at once is alone with the file.
             if _try_lock(handle, wait=False):
                 path.unlink()
                 return True
@@ -177,6 +181,7 @@ def _try_remove(path: Path) -> bool:
 @contextmanager
 def _lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a path, and yield whether it could be had; it ends with the process at the latest."""
+    # Lock files are never removed: a process could wait for one that is gone while another creates it anew.
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         yield _try_lock(handle, wait=wait)

@@ -10,6 +10,7 @@ from pathlib import Path
 from depthray.errors import UsageError
 from depthray.storage.remote import normalize_address
 
+# The first keeps the name that scripts know.
 RETRY_SECONDS, CACHE, CACHE_GB = "DEPTHRAY_STORAGE_PATIENCE", "DEPTHRAY_CACHE", "DEPTHRAY_CACHE_GB"
 GB = 1e9
 
@@ -47,5 +48,6 @@ def cache_bytes() -> int | None:
 
 def cached_copy(kind: str, url: str) -> Path:
     """The folder of the cache for a remote folder, of its name and a digest of its address."""
+    # Runs may have equal names under different addresses, hence the digest; the name is for people who look there.
     url = normalize_address(url)
     return cache_folder() / kind / f"{url.rsplit('/', 1)[-1]}-{sha256(url.encode()).hexdigest()[:12]}"

@@ -39,12 +39,12 @@ class Hashed(io.RawIOBase):
         except OSError as error:
             self.error = error
         self.size += len(data)
-        return len(data)
+        return len(data)  # after an error too: torch.save takes fewer bytes for an error of its own
 
 
 def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
     """Create a file, let `fill` write it, and fsync it."""
-    with path.open("xb") as file:
+    with path.open("xb") as file:  # x: an existing file would mean two writers of one checkpoint
         hashed = Hashed(file)
         fill(hashed)
         if hashed.error:
@@ -56,6 +56,7 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
 
 def replace(path: Path, data: bytes) -> None:
     """Write a file, of which readers see all, old or new."""
+    # In the same folder, as a rename is atomic only within a file system.
     temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
     try:
         with temporary.open("xb") as file:

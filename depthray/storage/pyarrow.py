@@ -54,6 +54,7 @@ def open_store(url: str) -> tuple[FileSystem, str]:
 def list_folder(store: FileSystem, root: str, *, deep: bool) -> list[Any]:
     from pyarrow.fs import FileSelector
 
+    # A folder of an object store exists only as long as an object is in it: a missing one is an empty one.
     infos = store.get_file_info(FileSelector(root, allow_not_found=True, recursive=deep))
     return [info for info in infos if not info.base_name.startswith(UNFINISHED)]
 
@@ -65,6 +66,7 @@ def put(store: FileSystem, path: str, source: BinaryIO, size: int) -> None:
         if (stored := store.get_file_info(path).size) != size:
             raise OSError(f"{stored} bytes instead of {size} arrived")
         return
+    # Other file systems show a file while it grows, so it gets its name when it is complete.
     folder = os.path.dirname(path)
     store.create_dir(folder, recursive=True)
     temporary = f"{folder}/{UNFINISHED}{uuid4().hex}"
@@ -90,5 +92,6 @@ def explain(error: OSError) -> str:
             return explanation
     if advice := remedy(error):  # of a disk of this machine, or of one that is addressed like a store
         return f"{reason(error)}; {advice}"
+    # Messages are long: "When ... : AWS Error ... during PutObject operation: ... Details: ... (Request ID: ...)".
     details = text.split("Details: ")[-1].split("operation: ")[-1].split(" (Request ID")[0]
     return f"{details[:200]}; look at the network, AWS_ENDPOINT_URL and the credentials, then give the command again"

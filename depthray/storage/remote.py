@@ -127,7 +127,7 @@ class RemoteFolder:
                 with store.open_input_stream(source_path) as source, temporary.open("wb") as file:
                     copyfileobj(source, file, PIECE)
                     file.flush()
-                    os.fsync(file.fileno())
+                    os.fsync(file.fileno())  # before the rename: a name must not be on the disk without its bytes
                 os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
@@ -151,6 +151,7 @@ class RemoteFolder:
 
     def open(self, name: str) -> BinaryIO:
         """A seekable file of it for reading by range requests. FileNotFoundError where there is none."""
+        # 1 MiB at a time, as the time of a small request is mostly its round trip.
         return cast(BinaryIO, io.BufferedReader(_RangeReader(self, name), 1 << 20))
 
     def _try(self, verb: str, name: str, action: Callable[[FileSystem, str], T], *, local: Path | None = None) -> T:
