@@ -60,7 +60,7 @@ class Recorder(tune.Callback):
             replace(
                 record,
                 state="running",
-                started=record.started or now,
+                started=record.started or now,  # of the first attempt
                 attempts=record.attempts or 1,
                 node=trial.get_ray_actor_ip() or "",
                 error="",
@@ -72,6 +72,7 @@ class Recorder(tune.Callback):
         record, task = self._with_time(trial), trial.config["trial"]
         if FINISHED in result:
             record = replace(record, latency_ms=result["latency_ms"], parameters=int(result["parameters"]))
+        # Under population based training a trial's configuration is that of another one after an exchange.
         if task["words"] != (record.history[-1]["words"] if record.history else record.words):
             change = {"epoch": int(result["epoch"]), "words": task["words"], "from": task["name"]}
             record = replace(record, history=(*record.history, change))
@@ -85,6 +86,7 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record how it ended; one that only the limits ended can be resumed under higher ones."""
+        # Tune calls all of these complete: trials at their end, failed ones that reported it, stopped ones.
         result, record = trial.last_result, self._with_time(trial)
         if FAILED in result:
             self._end(replace(record, state="failed", error=str(result[FAILED])))
@@ -100,6 +102,7 @@ class Recorder(tune.Callback):
         self._end(replace(self._with_time(trial), state="failed", error=_last_line(trial)))
 
     def _with_time(self, trial: Any) -> Trial:
+        # From callback to callback, so that a paused trial, which holds no resources, is not counted.
         name, now = trial.storage.trial_dir_name, time.time()
         record = self.trials[name]
         spent = now - self._since.get(name, now)
@@ -125,6 +128,7 @@ class Recorder(tune.Callback):
         )
 
     def _write(self, record: Trial) -> None:
+        # At once: a search may be killed at any time, and is resumed from these files alone.
         self.trials[record.name] = record
         self._count_gpu_seconds()
         write_trial(self.folder, record)

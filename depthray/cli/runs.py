@@ -82,7 +82,7 @@ def _row(run: runs.Run) -> RunRow:
     try:
         status = runs.status(run, now=now)
         recipe, changed = runs.nearest_recipe(run.recipe)
-    except UsageError as error:
+    except UsageError as error:  # one broken recipe must not hide the other runs
         return {**row, "state": "unreadable", "why": str(error)}
     values = status._asdict()
     seen = values["heard"] = values.pop("last_seen")  # scripts read the key of version 0.1
@@ -183,6 +183,7 @@ def _show_trials(run: runs.Run) -> None:
 def _stop(arguments: argparse.Namespace) -> int:
     run = runs.open_run(arguments.run_folder)
     if run.is_search:
+        # Its trials would resume: a search has no file STOP, and only its driver can end it.
         raise UsageError(f"{run.url} is a search; stop it by Ctrl-C where it runs, or by `ray job stop`")
     status = runs.status(run, now=time.time())
     if status.state not in ("running", "silent"):
@@ -197,6 +198,7 @@ def _stop(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> list[str]:
     """The command line that resumes the run or search."""
     run = runs.open_run(arguments.run_folder)
+    # Two processes that train into one folder would overwrite each other's checkpoints.
     if runs.status(run, now=time.time()).state == "running":
         resume = f"depthray tune --resume {run.url}" if run.is_search else f"depthray train --out {run.url} --resume"
         raise UsageError(f"{run.url} is running, by its last line; if it was killed, resume with: {resume}")
@@ -255,6 +257,6 @@ def _remove(run: runs.Run, *, dry: bool, sure: bool) -> None:
 
 
 def _confirm(question: str) -> bool:
-    if not sys.stdin.isatty():
+    if not sys.stdin.isatty():  # a script must not remove a run because its input happens to say yes
         raise UsageError("--all asks before it removes a run, and there is nobody to ask; give --yes as well")
     return input(question).strip().lower() in ("y", "yes")

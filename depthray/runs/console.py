@@ -54,6 +54,7 @@ class Display:
         self.stream = stream or sys.stdout
         self.bar: Any = None
         if self.stream.isatty():
+            # Only here: rich takes a tenth of a second to import, and a log does not need it.
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -90,7 +91,7 @@ class Follower:
     def __init__(self, run: Path | str, show: Callable[[Record], None], *, every: float | None = None) -> None:
         self._folder = open_folder(run, retry_seconds=0)
         self.show, self.every = show, every or (2.0 if is_remote(run) else 0.5)
-        self.offset = len(self._read(0))
+        self.offset = len(self._read(0))  # a resumed run shows what is new
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
@@ -105,7 +106,7 @@ class Follower:
     def _run(self) -> None:
         while not self.done.wait(self.every):
             self._show_new()
-        self._show_new()
+        self._show_new()  # the last records are written right before the run ends
 
     def _read(self, start: int) -> bytes:
         try:

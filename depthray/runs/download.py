@@ -36,6 +36,7 @@ def recipe_file(url: str | Path) -> Path:
     path = environment.cached_copy("fetched", url) / RECIPE
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        # Shorter than the retries of a run: here somebody waits for the command.
         RemoteFolder(url, retry_seconds=30).download(RECIPE, path)
     except FileNotFoundError:
         raise UsageError(f"--resume: {url} holds no run (no {RECIPE} there)") from None
@@ -45,6 +46,7 @@ def recipe_file(url: str | Path) -> Path:
 def complete_checkpoints(run: RemoteFolder) -> list[str]:
     """The names of the complete checkpoints of a remote run, by step."""
     files = (run / CHECKPOINTS).files()
+    # The manifest is uploaded last, so where there is one there is all of the checkpoint.
     names = {name.partition("/")[0] for name in files if name.endswith(f"/{manifest.NAME}") and name.count("/") == 1}
     return select.sort_names([*names])
 
@@ -53,6 +55,7 @@ def download_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
     """Download a checkpoint into a run's folder; it appears there verified and complete, or CheckpointError."""
     source, target = run / CHECKPOINTS / name, working / CHECKPOINTS / name
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is verified: whatever has the name of a checkpoint counts as complete.
     temporary = target.with_name(f"{TEMPORARY}{uuid4().hex}")
     temporary.mkdir()
     try:
@@ -63,6 +66,7 @@ def download_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         os.rename(temporary, target)
     except CheckpointError as error:
+        # The user knows the remote checkpoint, not the temporary copy.
         raise CheckpointError(str(error).replace(str(temporary), source.url)) from None
     except FileNotFoundError:
         raise CheckpointError(f"{source.url}: was removed while it was downloaded; use another checkpoint") from None
@@ -81,6 +85,7 @@ def prepare_to_resume(run: RemoteFolder, working: Path, log: Callable[[str], Non
         (working / CHECKPOINTS).mkdir(exist_ok=True)
         _download_newest(run, working, log)
         _download_longer_progress(run, working)
+        # `prepare` has removed a STOP of the attempt before, but on the store only if another machine ran it.
         if run.size(STOP) is None:
             (working / STOP).unlink(missing_ok=True)
 
@@ -93,6 +98,7 @@ def _match_identity(run: RemoteFolder, working: Path, log: Callable[[str], None]
         raise CheckpointError(f"{run.url}: holds no run any more; somebody removed it") from None
     mine = working / IDENTITY
     if working.exists() and (mine.read_bytes() if mine.exists() else b"") != identity:
+        # Not removed: it may hold checkpoints that were never uploaded.
         old = working.with_name(f"{working.name}-before-{time.strftime('%Y%m%d-%H%M%S')}")
         os.rename(working, old)
         log(f"{working} held another run of the same name; it is now {old.name}, to be removed if it is not wanted")
@@ -148,6 +154,7 @@ def ensure_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
 def _locked(working: Path) -> Iterator[None]:
     """Keep the other processes of this machine from downloading the same."""
     working.parent.mkdir(parents=True, exist_ok=True)
+    # A file next to the folder, as the folder itself may be moved away under the lock.
     with working.with_name(f"{working.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -176,7 +183,7 @@ def best_checkpoint(url: str) -> tuple[str, dict[str, float]]:
     try:
         monitor = _monitor(run, names[-1])
         metrics = {name: _metrics(run / CHECKPOINTS / name) for name in names}
-    except FileNotFoundError:
+    except FileNotFoundError:  # pruned since it was listed
         raise CheckpointError(f"{run.url}: its checkpoints change; try again in a moment") from None
     best = select.best([(name, metrics[name].get(monitor)) for name in names], monitor) or names[-1]
     return best, metrics[best]
@@ -218,6 +225,7 @@ def _split(url: str) -> tuple[RemoteFolder, str | None]:
 
 def _is_copy(path: Path, source: RemoteFolder) -> bool:
     """Whether a local checkpoint is good and the same as the remote one."""
+    # By its manifest, not by its name: another run at the same address has checkpoints of the same names.
     try:
         return _is_good(path) and source.read(manifest.NAME) == (path / manifest.NAME).read_bytes()
     except FileNotFoundError:

@@ -21,8 +21,10 @@ def resolve(path: Path) -> Path:
     """
     if is_remote(path):
         return download.cached_checkpoint(normalize_address(path))
+    # A missing or damaged checkpoint is reported by whoever loads it, with the reason.
     if CheckpointName.parse(path.name) or (path / manifest.NAME).is_file():
         return path
+    # The folder of a run or that of its checkpoints, as both are completed by the shell.
     root = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     paths = select.committed(root)
     if not paths:

@@ -77,6 +77,7 @@ class Curves:
         self._draw(0, lambda board: board.close(), reopen=False)
 
     def _draw(self, first_step: int, action: Callable[[Board], None], *, reopen: bool = True) -> None:
+        # The writer's thread fails after the call that caused it, so any call may raise; the next opens a new file.
         try:
             if self.board is None and reopen:
                 self.board = _board(self.recipe, self.run, first_step=first_step)
@@ -103,6 +104,7 @@ def _curves(event: Interval) -> dict[str, float]:
 def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
     board = Board(run / layout.TENSORBOARD, first_step=first_step)
     scored = PROTOCOLS[recipe.eval.protocol].scores(recipe.data.targets)
+    # The HParams tab lists runs by the scores that are named here, before there is a first one.
     board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
     return board
 
@@ -112,7 +114,7 @@ def _draw(board: Board, event: Epoch) -> None:
     board.scalars(event.step, {**curves, "train/epoch_loss": event.metrics["train_loss"]})
     board.contact_sheet(event.step, event.frames)
     depths = [row for row in event.frames if row.kind == "depth"]
-    for name in ("truth", "prediction") if depths else ():
+    for name in ("truth", "prediction") if depths else ():  # 0 stands for unmeasured depth
         maps = [getattr(row, name).ravel() for row in depths]
         board.histogram(event.step, f"depth/{name}", np.concatenate([depth[depth > 0] for depth in maps]))
 

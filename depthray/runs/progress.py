@@ -50,7 +50,7 @@ def parse(data: bytes) -> list[Record]:
     Left out are lines that are no records: a kill may have cut one short, a failing disk have left zeros.
     """
     records = []
-    for line in data.split(b"\n"):
+    for line in data.split(b"\n"):  # not splitlines: JSON may hold other line ends
         with suppress(ValueError):
             record = json.loads(line.lstrip(b"\0"))
             if isinstance(record, dict) and "kind" in record:
@@ -192,9 +192,10 @@ class Appender:
     def _write(self) -> None:
         if not self._waiting:
             return
-        if self._first:
+        if self._first:  # a writer before may have been killed, or its disk have failed, amid a line
             self._complete = _complete_bytes(self.path)
         with self.path.open("ab") as file:
+            # After a failure nobody knows how much of a line was written: it is cut off and written again.
             if self._complete is not None and file.tell() > self._complete:
                 file.truncate(self._complete)
             self._complete = file.seek(0, os.SEEK_END)

@@ -73,6 +73,7 @@ def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
 def _prepare_remote(run: RemoteFolder, recipe: Recipe, *, resume: bool) -> None:
     if run.size(RECIPE) is not None:
         _check_resume(download.recipe_file(run.url), recipe, run, resume=resume, where=f"{run}/{RECIPE}")
+    # A new id: working folders of an earlier run at this address, on any machine, are not resumed from.
     if run.size(IDENTITY) is None or not resume:
         run.write(IDENTITY, uuid4().hex.encode())
     run.write(RECIPE, recipes.dump(recipe).encode())
@@ -140,7 +141,7 @@ def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: Progres
     end = None  # of the run, once training has come to it
     try:
         for event in fit(recipe, state, frames):
-            if not has_stepped:
+            if not has_stepped:  # only now the optimiser has its state, and with it its final size
                 has_stepped = True
                 writer.reserve(state.contents({}, fingerprint=frames.fingerprint))
                 curves.open(first_step=first_step)
@@ -149,7 +150,7 @@ def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: Progres
                 curves.interval(event)
                 continue
             metrics = event.metrics if isinstance(event, Epoch) else {}
-            state.hooks.before_save()
+            state.hooks.before_save()  # a group of workers that was replaced must not write any more
             writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
                 log.epoch(event)
@@ -183,7 +184,7 @@ def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: Progres
 
 def _log_end(log: ProgressLog, state: State, end: RecordedState) -> None:
     at = state.position
-    if at.step_in_epoch:
+    if at.step_in_epoch:  # amid an epoch
         text = f"stopped at step {at.step}: {end.reason}; resume with --resume"
     else:
         text = f"training ended: {end.reason}"
@@ -245,6 +246,7 @@ def _start(
         with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
             checkpoint = download.ensure_checkpoint(remote, run, checkpoint.name)
     contents = load.load(checkpoint, state=True)
+    # Position and order of frames are functions of the data: with others the run could not be continued exactly.
     if contents.fingerprint != frames.fingerprint:
         raise DataError(
             f"the frames in {recipe.data.root or recipe.data.source} are not those of {checkpoint}: "
@@ -264,6 +266,7 @@ def _choose(run: Path, log: ProgressLog, remote: RemoteFolder | None) -> Path | 
         with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
             download.prepare_to_resume(remote, run, log.note)
     checkpoint = select.latest(run / CHECKPOINTS, log.note)
+    # The newest may be in this machine's working folder only, and the other workers' machines download it.
     if (
         checkpoint
         and remote

@@ -89,7 +89,7 @@ class Board:
 
 
 def _leave_errors_to_the_caller() -> None:
-    """Print no traceback where a disk fails TensorBoard's thread: the error is raised again where the writer is used."""
+    """Print no traceback of a disk error in TensorBoard's thread: it is raised again where the writer is used."""
     if getattr(threading.excepthook, "func", None) is not _unless_raised_again:
         threading.excepthook = partial(_unless_raised_again, threading.excepthook)
 
