@@ -38,10 +38,11 @@ def main(argv: list[str]) -> int:
     arguments = conversion.parse_with_overrides(build_parser(), argv)
     if arguments.workers < 1:
         raise UsageError(f"--workers {arguments.workers}: at least 1 is needed")
-    if arguments.workers == 1:
+    if arguments.workers == 1:  # starting Ray takes longer than many conversions
         return data.main(["convert", *argv])
     # Workers need not share this process's working directory.
     arguments.root, arguments.out = Path(os.path.realpath(arguments.root)), Path(os.path.realpath(arguments.out))
+    # With its inputs already selected, so that no worker has to look for them in the files again.
     section = packing.select_all_inputs(conversion.load_convert_section(arguments))
     source, plan = conversion.plan_shards(section, arguments)
     with (
@@ -83,9 +84,10 @@ def convert_on_ray(
             number = running.pop(ready)
             skipped[number] = _get_skipped(ready)
             advance(len(plan.frames(number)))
-    finally:
+    finally:  # on an error or Ctrl-C; a cluster outlives this process, and would finish the tasks
         for unfinished in running:
             ray.cancel(unfinished)
+    # In the order of the data set, whichever range was ready first.
     return {frame: fault for number in sorted(skipped) for frame, fault in skipped[number].items()}
 
 
@@ -112,7 +114,7 @@ def _get_skipped(reference: Any) -> dict[str, str]:
 
     try:
         result: RangeResult = ray.get(reference)
-    except ray.exceptions.WorkerCrashedError:
+    except ray.exceptions.WorkerCrashedError:  # after Ray's own retries of the task
         raise ResourceError(
             "a worker was lost repeatedly, perhaps for lack of memory; lower --workers, the same command resumes"
         ) from None

@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     _print_step("evaluating on the held-out rooms")
     evaluate.main([str(best), "--data", str(scenes), "--out", str(out / "evaluation")])
     _print_step("predicting one image")
+    # Of another seed, so that it is an image the network has not seen.
     data.main(
         ["render", str(out / "new"), "--layout", "folder", "--frames", "1", "--size", "240", "320", "--seed", "1"]
     )

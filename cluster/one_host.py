@@ -108,7 +108,7 @@ def _check_port(flag: str, port: int) -> None:
 
 def _write_token(folder: Path) -> Path:
     path = folder / "token"
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # an old file may be readable for others, and would keep its mode
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     return path
@@ -185,6 +185,7 @@ def _wait_until_alive(host: OneHost, *, alive: int) -> bool:
 def _count_alive(host: OneHost) -> int:
     """The number of nodes alive, by the dashboard; 0 while it does not answer."""
     token = Path(host.env["RAY_AUTH_TOKEN_PATH"]).read_text("ascii")
+    # The dashboard rather than Ray: connecting to a cluster makes this process part of it.
     request = urllib.request.Request(
         f"{host.env['RAY_API_SERVER_ADDRESS']}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}
     )
@@ -205,7 +206,7 @@ def stop_nodes(processes: list[subprocess.Popen[bytes]]) -> None:
         for process in together:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, end - time.monotonic()))
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # the group also has workers that ignored SIGTERM
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 

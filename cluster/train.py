@@ -25,6 +25,7 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     from depthray.runs.control import is_stop_requested, stop_on_signals
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
+    # The workers write progress into the run's folder; this process only prints it.
     display = console.Display()
     try:
         with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):

@@ -64,7 +64,7 @@ class NodeProbe:
         try:
             with urllib.request.urlopen(url, timeout=10) as response:
                 return int(response.status)
-        except urllib.error.HTTPError as error:
+        except urllib.error.HTTPError as error:  # 401 and 403 are the good answers
             return error.code
         except OSError:
             return 0
@@ -101,8 +101,10 @@ def train_one_step(gpu: bool) -> str:
         from depthray.training.loop import fit
         from depthray.training.state import begin
 
+        # PyTorch's own error does not name its version, by which a build without CUDA is recognised.
         if gpu and not torch.cuda.is_available():
             raise RuntimeError(f"PyTorch {torch.__version__} can use no GPU here")
+        # As small as possible, and without loader processes: it shows only whether training works at all.
         overrides = ["data.frames=40", "data.size=32,32", "data.workers=0", "train.batch_size=4"]
         recipe = preflight.load("demo", overrides)
         state = begin(recipe, torch.device("cuda" if gpu else "cpu"), pretrained=False)

@@ -27,6 +27,7 @@ def connect(address: str = "") -> Any:
         url = f"http://{url}"
     if url.startswith(("http://", "https://")):
         _check_reachable(url)
+    # Ray's client is imported late: a wrong address should fail at once.
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -132,7 +133,7 @@ def _exit_code(details: Any, log: _JobLog, resume: str) -> int:
         )
     if code not in (2, 3):  # usage and data errors would repeat themselves
         print(f"failed       exit code {code}; resume with: {resume}", flush=True)
-    return code if code >= 0 else 128 - code
+    return code if code >= 0 else 128 - code  # of a signal, as a shell reports it
 
 
 class _JobLog:
@@ -146,6 +147,7 @@ class _JobLog:
         """Print what is new, until the connection ends."""
         repeated = self.printed
         async for text in client.tail_job_logs(name):
+            # The first characters of a connection repeat those that are printed already.
             new, repeated = text[repeated:], max(0, repeated - len(text))
             self.printed += len(new)
             self.lacks_python |= "python: not found" in new or "ModuleNotFoundError: No module named" in new

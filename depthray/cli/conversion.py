@@ -28,6 +28,7 @@ def parse_with_overrides(parser: argparse.ArgumentParser, argv: list[str]) -> ar
     arguments, overrides = parser.parse_known_args(argv)
     arguments.overrides = overrides
     for override in overrides:
+        # What is left over may also be a flag with a typo, or an argument too many.
         if override.startswith("-") or not arguments.takes_overrides:
             parser.error(f"unknown argument '{override}'")
     return arguments
@@ -57,6 +58,7 @@ def load_section(arguments: argparse.Namespace) -> Data:
     """The recipe's data section with the data set and the overrides of the command line."""
     root = os.path.join(arguments.root, arguments.index) if arguments.index else arguments.root
     form = arguments.source or sources.recognise(root)
+    # Dashed flags win over the recipe, which describes training data; the inputs are selected later.
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
     section = preflight.load(arguments.recipe, arguments.overrides, training=False).data.model_copy(update=chosen)

@@ -115,6 +115,7 @@ def _packages() -> Iterator[Finding]:
         yield Finding("depthray", "warn", "not installed, used from its folder", "make setup, or pip install -e .")
         return
     for requirement in map(Requirement, declared):
+        # Requirements of extras have markers that no empty extra satisfies.
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _package(requirement.name, requirement.specifier.contains)
 
@@ -138,6 +139,7 @@ def _pins() -> Finding:
         return Finding("tested versions", "ok", "unknown: no constraints.txt next to this installation")
     lines = [line.split("==") for line in _CONSTRAINTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = {name.strip(): version.split("#")[0].strip() for name, version in lines}
+    # Packages of extras that are not installed are no deviation.
     other = [
         f"{name} {_version(name)}, tested {pin}" for name, pin in pins.items() if _version(name) not in (None, pin)
     ]
@@ -157,6 +159,7 @@ def _version(name: str) -> str | None:
 
 
 def _processors() -> Finding:
+    # `os.cpu_count` ignores taskset and the cpuset of a container, and neither knows a container's share of time.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup("cpu.max")
     share = float(quota[0]) / float(quota[1]) if len(quota) == 2 else float(count)
@@ -179,8 +182,9 @@ def _free_memory() -> float:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
+    except (OSError, StopIteration):  # no /proc, as on macOS
         free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    # In a container /proc/meminfo is that of the host; the limit kills the process long before.
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit and used:
         free = min(free, float(limit[0]) - float(used[0]))
@@ -205,6 +209,7 @@ def _shared_memory() -> Finding:
 
 
 def _disk(out: Path) -> Finding:
+    # The folder of runs may not exist yet: then its nearest parent decides.
     folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         return Finding("disk", "bad", f"{folder} cannot be written to", "choose another folder with --out")
@@ -224,7 +229,7 @@ def _space_finding(name: str, free: float, *, least: float, good: float, advice:
 
 def _open_files() -> Finding:
     limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= limit < 4096:
+    if 0 <= limit < 4096:  # a negative limit is RLIM_INFINITY
         return Finding("open files", "warn", f"at most {limit}", f"ulimit -n {max(4096, most)}; Ray opens many")
     return Finding("open files", "ok", "no limit" if limit < 0 else f"at most {limit}")
 
@@ -233,7 +238,7 @@ def _torch() -> Iterator[Finding]:
     """Findings on the devices that PyTorch can use."""
     try:
         import torch
-    except (ImportError, OSError) as error:
+    except (ImportError, OSError) as error:  # OSError: a library of CUDA cannot be loaded
         yield Finding("pytorch", "bad", f"cannot be imported: {' '.join(str(error).split())}", "make setup")
         return
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
@@ -258,6 +263,7 @@ def _gpu(device: torch.device) -> Finding:
 def _no_gpu() -> Finding:
     import torch
 
+    # The driver's file tells a machine without GPU, which is fine, from a GPU that PyTorch misses.
     if _NVIDIA.exists() and torch.version.cuda is None:
         return Finding("gpu", "warn", "there is one, but this PyTorch is built without CUDA", "install the CUDA build")
     if _NVIDIA.exists():
@@ -284,6 +290,7 @@ def _device_computes(device: torch.device) -> Finding:
     try:
         weight = torch.ones(8, 3, 3, 3, device=device, requires_grad=True)
         total = F.conv2d(torch.ones(2, 3, 16, 16, device=device), weight).sum()
+        # Each weight is multiplied by 2 images of 14 x 14 positions of ones: the gradient is exact in any precision.
         right = bool((torch.autograd.grad(total, weight)[0] == 2 * 14 * 14).all())
     except RuntimeError as error:
         return Finding(name, "bad", " ".join(str(error).split())[:200], "reinstall PyTorch for this machine's driver")
