@@ -17,7 +17,7 @@ from typing import Any
 
 from cluster import ray_private
 from depthray.checkpoints import select
-from depthray.runs import download
+from depthray.runs import download, layout
 from depthray.storage.remote import RemoteFolder, is_remote
 from depthray.training.state import Hooks
 
@@ -106,7 +106,7 @@ class WorkerWatch:
 
 
 def _wait_for_upload(run: str) -> None:
-    newest = select.committed(download.working_folder(run) / select.FOLDER)[-1].name
+    newest = select.committed(download.working_folder(run) / layout.CHECKPOINTS)[-1].name
     while True:
         with suppress(Exception):  # the store may be unreachable; the controller does not wait for ever
             if newest in download.complete_checkpoints(RemoteFolder(run)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from depthray.checkpoints import load, manifest, select
-from depthray.runs import download
+from depthray.runs import download, layout
 from depthray.storage.remote import RemoteFolder, is_remote
 
 KEPT, MONITOR = 2, "abs_rel"  # train.keep_best and eval.monitor of the recipe
@@ -30,7 +30,7 @@ class Place:
 
     def listed(self) -> Saved:
         """The checkpoints that are committed where the run lies, in a moment: nothing is read but their scores."""
-        root = self.near / select.FOLDER
+        root = self.near / layout.CHECKPOINTS
         if is_remote(self.out):
             names = download.complete_checkpoints(RemoteFolder(self.out, retry_seconds=20))
         else:
@@ -56,7 +56,7 @@ class Place:
 
 
 def _saved(run: Path) -> Saved:
-    paths = select.committed(run / select.FOLDER)
+    paths = select.committed(run / layout.CHECKPOINTS)
     return {path.name: load.load(path, state=True).metrics.get(MONITOR, math.nan) for path in paths}
 
 
