@@ -169,6 +169,17 @@ def test_a_strip_shows_every_score_once_and_the_far_ones_beside() -> None:
     assert "7 worse" in labels(tree) and "best 0.1 ± 0.002" in labels(tree)
 
 
+@pytest.mark.parametrize(("mean", "spread"), [(0.1, 0.001), (0.2, 0.001), (0.15, 0.05), (0.18, 0.02)])
+def test_the_label_of_a_bracket_is_within_the_chart(mean: float, spread: float) -> None:
+    axis = axes.score_axis([0.1, 0.2], higher=False, title="AbsRel")
+    label = f"best {mean:.4f} ± {spread:.4f}"
+    tree = parsed(history.strip(marked([0.1, 0.2]), [SeedSpread(label, mean, spread, "best")], score=axis))
+    (text,) = (each for each in tree.iter(f"{SVG}text") if each.attrib.get("class") == "label")
+    x, width = float(text.attrib["x"]), history.LETTER * len(label)
+    start = x - width * {"start": 0, "middle": 0.5, "end": 1}[text.attrib["text-anchor"]]
+    assert 0 <= start and start + width <= axes.WIDTH
+
+
 def test_stacked_scores_do_not_cover_each_other() -> None:
     tree = parsed(_strip([0.2] * 8 + [0.1, 0.3], higher=False))
     centres = [

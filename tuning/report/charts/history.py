@@ -23,6 +23,8 @@ from tuning.report.charts.marks import (
     trial,
 )
 
+LETTER = 6.5  # width of a letter of a label, at most
+
 
 class ScoredTrial(NamedTuple):
     """A trial with its score, None where it has none."""
@@ -118,16 +120,24 @@ def _spread_bracket(each: SeedSpread, box: Box, row: int) -> str:
     y, spread = 24 + 30 * row, each.spread or 0.0
     low, high = box.x_at(each.mean - spread), box.x_at(each.mean + spread)
     center = (low + high) / 2
-    # On the side with more space; labels at the edge would be cut off.
-    label_right = center < box.left + box.width / 2
-    label_x = max(high, center) + 12 if label_right else min(low, center) - 12
     parts = [
         line((center, y), (center, box.bottom), cls="stem"),
         element("rect", x=low, y=y - 4, width=max(high - low, 1), height=8, rx=4, cls="band"),
         element("circle", cx=center, cy=y, r=4.5, cls="m"),
-        text(each.label, (label_x, y + 4), cls="label", anchor="start" if label_right else "end"),
+        _bracket_label(each.label, low, high, y),
     ]
     return element("g", *parts, cls=each.role)
+
+
+def _bracket_label(label: str, low: float, high: float, y: float) -> str:
+    """The label of a bracket from low to high: on the side with more space, or above where it fits on neither."""
+    width = LETTER * len(label) + 12
+    if max(low, WIDTH - high) < width:
+        center = min(max((low + high) / 2, width / 2), WIDTH - width / 2)
+        return text(label, (center, y - 9), cls="label", anchor="middle")
+    if WIDTH - high >= low:
+        return text(label, (high + 12, y + 4), cls="label", anchor="start")
+    return text(label, (low - 12, y + 4), cls="label", anchor="end")
 
 
 def _stack_points(known: Sequence[ScoredTrial], box: Box, radius: float) -> list[Point]:
