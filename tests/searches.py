@@ -17,7 +17,7 @@ import numpy as np
 
 from depthray.config import recipe as recipes
 from tuning import records
-from tuning.records import Search, State, Trial
+from tuning.records import Search, Trial, TrialState
 
 BEGAN = 1_800_000_000.0  # seconds since 1970
 EPOCH_SECONDS = 30.0  # of training, an epoch
@@ -170,7 +170,7 @@ def _fates(finals: Sequence[float], metric: str, counts: Mapping[str, int]) -> l
 
 def _plan(name: str, words: Mapping[str, Any], *, fate: str, score: float, metric: str, epochs: int) -> _Plan:
     ran = {"waiting": 0, "running": epochs // 2, "failed": 1, "stopped": max(1, epochs // 2)}.get(fate, epochs)
-    state: State = "done" if fate == "nan" else fate  # type: ignore[assignment]
+    state: TrialState = "done" if fate == "nan" else fate  # type: ignore[assignment]
     curve = [score + (0.4 if metric != "delta1" else -0.4) * (0.5**n - 0.5**ran) for n in range(1, ran + 1)]
     if fate == "nan" or not math.isfinite(score):
         curve = [math.nan] * ran

@@ -177,7 +177,7 @@ def test_the_label_of_a_bracket_is_within_the_chart(mean: float, spread: float) 
     (text,) = (each for each in tree.iter(f"{SVG}text") if each.attrib.get("class") == "label")
     x, width = float(text.attrib["x"]), history.LETTER * len(label)
     start = x - width * {"start": 0, "middle": 0.5, "end": 1}[text.attrib["text-anchor"]]
-    assert 0 <= start and start + width <= axes.WIDTH
+    assert start >= 0 and start + width <= axes.WIDTH
 
 
 def test_stacked_scores_do_not_cover_each_other() -> None:

@@ -21,6 +21,7 @@ import yaml
 from report_html import HOSTILE, POINTS, Page, checked
 
 from depthray.errors import UsageError
+from depthray.storage import local
 from tuning import records
 from tuning.report import build
 from tuning.study.study import Study
@@ -114,7 +115,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(folder: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     searches.make(folder, trials=2)
-    monkeypatch.setattr(build.local, "replace", refused)
+    monkeypatch.setattr(local, "replace", refused)
     with pytest.raises(UsageError, match="search: cannot write the report: Permission denied; "):
         build.write(folder, images=False)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from depthray.config.overrides import apply_word
+from depthray.config.overrides import apply_override
 from depthray.errors import UsageError
 from tuning.space import space
 from tuning.space.dimension import Dimension, overrides
@@ -115,7 +115,7 @@ def test_a_space_is_found_by_name_or_path(tmp_path: Path) -> None:
 def test_an_override_gives_back_exactly_its_value(value: Any) -> None:
     (override,) = overrides({"optim.lr": value})
     tree: dict[str, Any] = {}
-    apply_word(tree, override)
+    apply_override(tree, override)
     assert tree == {"optim": {"lr": value}}
     assert isinstance(value, np.generic) or type(tree["optim"]["lr"]) is type(value)
 

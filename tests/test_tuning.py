@@ -182,7 +182,7 @@ def test_a_scheduler_that_begins_anew_stops_what_the_old_one_would_have(kind: st
     folder = searches.make(tmp_path / "search", trials=6, scores=scores, stopped=0, repeats=0)
     ended = [trial for trial in read_trials(folder) if trial.kind == "search"]
     asked = replace(read_search(folder), grace=1)
-    scheduler = schedulers.SCHEDULERS[kind](asked, SPACE)
+    scheduler: Any = schedulers.SCHEDULERS[kind](asked, SPACE)
     schedulers.replay(scheduler, folder, "abs_rel", ended)
     hopeless = SimpleNamespace(trial_id="new") if kind == "asha" else schedulers.EndedTrial("new")
     scheduler.on_trial_add(None, hopeless)

@@ -22,7 +22,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
 from depthray.runs import layout
 from depthray.training import preflight
-from tuning.records import SEARCH, Search, read_search
+from tuning.records import Search, read_search
 from tuning.search import slots
 from tuning.space import space as spaces
 from tuning.space import space_check
@@ -199,7 +199,7 @@ def _search(args: argparse.Namespace, recipe: Recipe, space: Space) -> Search:
 def _folder(args: argparse.Namespace) -> Path:
     name = f"tune-{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(os.path.realpath(args.out or Path("runs", name)))
-    if (folder / SEARCH).exists():
+    if (folder / layout.SEARCH).exists():
         raise UsageError(f"{folder} already holds a search; continue it with --resume {folder}, or give another --out")
     return folder
 
