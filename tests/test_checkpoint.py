@@ -28,7 +28,7 @@ FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json", "manife
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nobody catches it."""
+    """Stands for SIGKILL: nothing catches it."""
 
 
 def load_all(path: Path) -> CheckpointContents:
@@ -38,13 +38,13 @@ def load_all(path: Path) -> CheckpointContents:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     given = contents(12, epoch=3)
     path = write(tmp_path, given)
-    found = load(path, state=True)
+    loaded = load(path, state=True)
     assert path == tmp_path / "epoch-0003-step-00000012" and sorted(os.listdir(path)) == sorted(FILES)
-    assert {k: v.tolist() for k, v in found.weights.items()} == {k: v.tolist() for k, v in given.weights.items()}
-    assert {k: v.dtype for k, v in found.weights.items()} == {k: v.dtype for k, v in given.weights.items()}
-    assert flat(found.state) == flat(given.state)
-    assert found.recipe == given.recipe and found.metrics == given.metrics
-    assert (found.epoch, found.step, found.fingerprint) == (3, 12, "f" * 64)
+    assert {k: v.tolist() for k, v in loaded.weights.items()} == {k: v.tolist() for k, v in given.weights.items()}
+    assert {k: v.dtype for k, v in loaded.weights.items()} == {k: v.dtype for k, v in given.weights.items()}
+    assert flat(loaded.state) == flat(given.state)
+    assert loaded.recipe == given.recipe and loaded.metrics == given.metrics
+    assert (loaded.epoch, loaded.step, loaded.fingerprint) == (3, 12, "f" * 64)
     assert load(path).state == {}
 
 
@@ -52,13 +52,13 @@ def test_state_keeps_strides_and_tied_weights_are_both_there(tmp_path: Path) -> 
     tied, image = torch.rand(6, 4), torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last)
     weights = {"a": tied, "b": tied, "part": tied[1:3], "across": tied.t(), "image": image}
     given = contents()
-    found = load(
+    loaded = load(
         write(tmp_path, CheckpointContents(weights, {"m": image, "n": image}, Recipe(), {}, 0, 1, "")), state=True
     )
-    assert all(torch.equal(found.weights[name], weights[name]) for name in weights)
-    assert all(found.weights[name].is_contiguous() for name in weights)
-    assert found.state["m"].stride() == image.stride()
-    assert found.state["m"].data_ptr() == found.state["n"].data_ptr()
+    assert all(torch.equal(loaded.weights[name], weights[name]) for name in weights)
+    assert all(loaded.weights[name].is_contiguous() for name in weights)
+    assert loaded.state["m"].stride() == image.stride()
+    assert loaded.state["m"].data_ptr() == loaded.state["n"].data_ptr()
     assert given.weights["conv.weight"].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -66,9 +66,9 @@ def test_state_keeps_strides_and_tied_weights_are_both_there(tmp_path: Path) -> 
 def test_a_flipped_byte_anywhere_is_found(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, contents())
     good = (path / name).read_bytes()
-    for place in {0, len(good) - 1, *np.random.default_rng(0).integers(0, len(good), 20).tolist()}:
+    for position in {0, len(good) - 1, *np.random.default_rng(0).integers(0, len(good), 20).tolist()}:
         for bit, read in ((0x01, verify), (0x20, load_all), (0x80, load_all if name == "state.pt" else load)):
-            (path / name).write_bytes(good[:place] + bytes([good[place] ^ bit]) + good[place + 1 :])
+            (path / name).write_bytes(good[:position] + bytes([good[position] ^ bit]) + good[position + 1 :])
             with pytest.raises(CheckpointError, match=f"{name}: .*(SHA-256|digest|format)"):
                 read(path)
     (path / name).write_bytes(good)
@@ -93,9 +93,9 @@ def test_only_resuming_reads_the_training_state(tmp_path: Path, monkeypatch: pyt
 
 def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
     good = (write(tmp_path, contents()) / "manifest.json").read_bytes()
-    for place in range(len(good)):
-        for bit in range(0, 8, 1 if place % 16 == 0 else 5):
-            flipped = good[:place] + bytes([good[place] ^ 1 << bit]) + good[place + 1 :]
+    for position in range(len(good)):
+        for bit in range(0, 8, 1 if position % 16 == 0 else 5):
+            flipped = good[:position] + bytes([good[position] ^ 1 << bit]) + good[position + 1 :]
             with pytest.raises(CheckpointError, match="damaged|format"):
                 manifest.parse(flipped, where=tmp_path)
 
@@ -142,22 +142,22 @@ def test_a_hostile_pickle_never_runs(tmp_path: Path, sealed: bool, zipped: bool)
     assert not (tmp_path / "mark").exists()
 
 
-def test_latest_falls_back_and_says_so(tmp_path: Path) -> None:
+def test_latest_falls_back_and_reports_it(tmp_path: Path) -> None:
     paths = [write(tmp_path, contents(step)) for step in (1, 2, 3, 4)]
-    said: list[str] = []
+    lines: list[str] = []
     (paths[3] / "state.pt").write_bytes(b"x")
     (paths[2] / "manifest.json").unlink()
-    assert latest(tmp_path, said.append) == paths[1]
-    assert [str(path) in line for path, line in zip((paths[3], paths[2]), said, strict=True)] == [True, True]
+    assert latest(tmp_path, lines.append) == paths[1]
+    assert [str(path) in line for path, line in zip((paths[3], paths[2]), lines, strict=True)] == [True, True]
     assert committed(tmp_path) == [paths[0], paths[1], paths[3]]
 
 
 def test_latest_of_nothing_and_of_damaged_ones(tmp_path: Path) -> None:
-    said: list[str] = []
-    assert latest(tmp_path / "none", said.append) is None and not said
+    lines: list[str] = []
+    assert latest(tmp_path / "none", lines.append) is None and not lines
     (write(tmp_path, contents()) / "recipe.yaml").unlink()
     with pytest.raises(CheckpointError, match="none of 1 checkpoints is good"):
-        latest(tmp_path, said.append)
+        latest(tmp_path, lines.append)
 
 
 POINTS = [(os, "fsync", n) for n in range(7)] + [(Path, "open", n) for n in range(5)] + [(os, "rename", 0)]
@@ -165,34 +165,34 @@ POINTS += [(local.Hashed, "write", 0), (torch, "save", 0), (manifest, "render", 
 
 
 @pytest.mark.parametrize(("owner", "name", "nth"), POINTS)
-def test_a_crash_anywhere_leaves_nothing_half(
+def test_a_crash_anywhere_leaves_nothing_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, nth: int
 ) -> None:
     before = write(tmp_path, contents(1))
     real, left = getattr(owner, name), [nth]
 
-    def dies(*args: Any, **words: Any) -> Any:
+    def dies(*args: Any, **options: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise Killed
-        return real(*args, **words)
+        return real(*args, **options)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(owner, name, dies)
         write(tmp_path, contents(2))
-    whole = committed(tmp_path)[-1]
-    verify(whole)
-    # The last sync follows the rename: by then the new one is there, and whole.
-    assert whole.name.endswith("2") if (name, nth) == ("fsync", 6) else whole == before
-    assert latest(tmp_path, pytest.fail) == whole
+    newest = committed(tmp_path)[-1]
+    verify(newest)
+    # The last sync follows the rename: by then the new one is there, and complete.
+    assert newest.name.endswith("2") if (name, nth) == ("fsync", 6) else newest == before
+    assert latest(tmp_path, pytest.fail) == newest
     write(tmp_path, contents(3))
     assert not list(tmp_path.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize(("code", "advice"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "can be written to")])
-@pytest.mark.parametrize("place", [(os, "fsync"), (Path, "mkdir"), (os, "rename")])
+@pytest.mark.parametrize("call", [(os, "fsync"), (Path, "mkdir"), (os, "rename")])
 def test_a_failing_disk_is_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, advice: str, place: tuple[Any, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, advice: str, call: tuple[Any, str]
 ) -> None:
     before = write(tmp_path, contents(1))
 
@@ -200,7 +200,7 @@ def test_a_failing_disk_is_a_clear_error(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=f"{os.strerror(code)}.*{advice}"):
-        patch.setattr(*place, fails)
+        patch.setattr(*call, fails)
         write(tmp_path, contents(2))
     assert latest(tmp_path, pytest.fail) == before and os.listdir(tmp_path) == [before.name]
 
@@ -214,7 +214,7 @@ def test_state_that_could_not_be_loaded_safely_is_refused(tmp_path: Path, value:
 
 
 @pytest.mark.parametrize(("scores", "best"), [([3, 1, 2], 2), ([math.nan] * 3, 3), ([2, math.nan, 2], 3)])
-def test_a_run_folder_means_its_best_checkpoint(tmp_path: Path, scores: list[float], best: int) -> None:
+def test_a_run_folder_stands_for_its_best_checkpoint(tmp_path: Path, scores: list[float], best: int) -> None:
     root = tmp_path / select.FOLDER
     paths = [write(root, contents(step, score)) for step, score in enumerate(scores, 1)]
     assert resolve(tmp_path) == resolve(root) == paths[best - 1]

@@ -131,5 +131,5 @@ def test_reserved_memory_holds_nothing_of_its_own(tmp_path: Path) -> None:
     path = writer.wait()
     assert path is not None
     assert committed(tmp_path) == [path]
-    wanted = contents(step=2, fill=7.0).weights
-    assert all(torch.equal(load(path).weights[key], value) for key, value in wanted.items())
+    expected = contents(step=2, fill=7.0).weights
+    assert all(torch.equal(load(path).weights[key], value) for key, value in expected.items())

@@ -1,4 +1,4 @@
-"""Recipes: what is accepted, what is refused with which words, and that every shipped one is whole."""
+"""Recipes: what is accepted, what is refused with which message, and that every shipped one is complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_shipped_recipes_load_and_survive_a_round_trip(name: str) -> None:
     assert preflight.parse(yaml.safe_load(recipe.dump(loaded)), where=name) == loaded
 
 
-def test_words_override_the_file_with_typed_values() -> None:
+def test_overrides_win_over_the_file_with_typed_values() -> None:
     loaded = preflight.load(
         "unet-resnet34", ["optim.lr=3e-4", "data.size=96,128", "model.encoder=resnet18", "data.inputs=[image]"]
     )
@@ -38,10 +38,14 @@ def test_words_override_the_file_with_typed_values() -> None:
     assert loaded.data.inputs == ("image",)
 
 
-def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
-    words = ["data.sparse.samples=5", "curriculum.sizes=[[64,64],[128, 96]]", "curriculum.scale_weights=[[0,1],[1,1]]"]
+def test_overrides_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
+    overrides = [
+        "data.sparse.samples=5",
+        "curriculum.sizes=[[64,64],[128, 96]]",
+        "curriculum.scale_weights=[[0,1],[1,1]]",
+    ]
     scales = ["loss.multiscale=1", "loss.multiscale_weights=1,1"]
-    loaded = preflight.load("unet-resnet34", [*words, *scales, "data.sparse.pattern=grid"])
+    loaded = preflight.load("unet-resnet34", ["data.sparse.samples=5", *curriculum, *scales, "data.sparse.pattern=grid"])
     assert (loaded.data.sparse.samples, loaded.data.sparse.pattern) == (5, "grid")
     assert loaded.curriculum.sizes == ((64, 64), (128, 96))
     assert loaded.curriculum.scale_weights == ((0.0, 1.0), (1.0, 1.0))
@@ -49,7 +53,7 @@ def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("optim.lrr=1", "unknown key 'optim.lrr' (did you mean 'lr'?)"),
         ("optm.lr=1", "unknown key 'optm' (did you mean 'optim'?)"),
@@ -94,15 +98,15 @@ def test_words_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
         ("loss.multiscale=1 curriculum.scale_weights=[[0,0,0,0,0]]", "scale_weights.0 are all 0; give 5"),
     ],
 )
-def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
+def test_a_wrong_override_is_one_line_naming_the_key(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        preflight.load("unet-resnet34", ["seed=1", *word.split()])
-    assert said in str(caught.value)
+        preflight.load("unet-resnet34", ["seed=1", *override.split()])
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [
         "data.max_depth=80 model.max_depth=80 eval.protocol=kitti-garg",
         "data.max_depth=5",
@@ -114,29 +118,29 @@ def test_a_wrong_word_is_one_line_naming_the_key(word: str, said: str) -> None:
         "loss.multiscale=1 curriculum.scale_weights=[[0,0,0,0,1]]",
     ],
 )
-def test_keys_that_fit_each_other_are_taken(word: str) -> None:
-    assert preflight.load("unet-resnet34", word.split()).seed == 0
+def test_keys_that_fit_each_other_are_accepted(override: str) -> None:
+    assert preflight.load("unet-resnet34", override.split()).seed == 0
 
 
 @pytest.mark.parametrize(
-    ("word", "found"),
+    ("override", "is_read"),
     [
         ("data.inputs=sparse", lambda loaded: loaded.data.inputs == ("sparse",)),
         ("data.targets=depth", lambda loaded: loaded.data.targets == ("depth",)),
         ("loss.multiscale_weights=1", lambda loaded: loaded.loss.multiscale_weights == (1.0,)),
     ],
 )
-def test_a_lone_value_is_a_list_of_one(tmp_path: Path, word: str, found: Callable[[Recipe], bool]) -> None:
-    assert found(preflight.load("unet-resnet34", [word]))
-    key, value = word.split("=")
+def test_a_single_value_is_a_list_of_one(tmp_path: Path, override: str, is_read: Callable[[Recipe], bool]) -> None:
+    assert is_read(preflight.load("unet-resnet34", [override]))
+    key, value = override.split("=")
     section, name = key.split(".")
     (tmp_path / "mine.yaml").write_text(f"{section}: {{{name}: {value}, {'l1: 1' if section == 'loss' else ''}}}\n")
-    assert found(preflight.load(str(tmp_path / "mine.yaml")))
+    assert is_read(preflight.load(str(tmp_path / "mine.yaml")))
 
 
-@pytest.mark.parametrize("word", ["data.max_depth=80", "eval.protocol=legacy-003", "data.targets=mask"])
-def test_what_only_training_relates_may_disagree_to_score_or_to_read(word: str) -> None:
-    assert preflight.load("unet-resnet34", [word], training=False) != preflight.load("unet-resnet34")
+@pytest.mark.parametrize("override", ["data.max_depth=80", "eval.protocol=legacy-003", "data.targets=mask"])
+def test_what_only_training_relates_may_disagree_to_score_or_to_read(override: str) -> None:
+    assert preflight.load("unet-resnet34", [override], training=False) != preflight.load("unet-resnet34")
 
 
 def test_checking_a_recipe_does_not_wait_for_torch() -> None:
@@ -151,7 +155,7 @@ def test_every_depth_score_can_be_monitored_and_the_names_of_masks_are_those_sco
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("seed: 1\nseed: 2\n", "given twice"),
         ("optim: {lr: 1, lr: 2}\n", "given twice"),
@@ -161,12 +165,12 @@ def test_every_depth_score_can_be_monitored_and_the_names_of_masks_are_those_sco
         ("optim: 3\n", "optim=3"),
     ],
 )
-def test_a_bad_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"mine\.yaml") as caught:
         preflight.load(str(path))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_recipe_suggests_the_nearest() -> None:
@@ -189,4 +193,4 @@ def test_shown_recipe_has_a_comment_on_each_key_and_reads_back(tmp_path: Path) -
 
 def test_every_loss_weight_names_a_function() -> None:
     weights = set(Loss.model_fields) - set(LOSS_OPTIONS)
-    assert weights == {name for name in weights if callable(getattr(losses, name, None))}
+    assert weights == set(losses.TERMS)

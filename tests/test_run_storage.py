@@ -1,4 +1,4 @@
-"""A whole run on a disk that fails: for a while it is waited for; for good it ends in one line, and nothing is lost."""
+"""A run on a disk that fails: for a while the disk is retried; for good the run ends in one line and loses nothing."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from depthray.runs.run import prepare
 from depthray.storage import retry
 from depthray.training import preflight
 
-WORDS = ["demo", "data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=6", "train.precision=fp32"]
+RUN = ["demo", "data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=6", "train.precision=fp32"]
 
 
 class Faulty:
-    """Refuses all writes below one folder while `code` is set, and tells when the first was refused."""
+    """Refuses all writes below one folder while `code` is set, and sets `refused` at the first."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.code, self.refused = str(folder), 0, threading.Event()
@@ -41,11 +41,11 @@ class Faulty:
     def _wrap(self, patch: pytest.MonkeyPatch, module: Any, name: str, writes: Callable[..., bool]) -> None:
         call = getattr(module, name)
 
-        def guarded(path: Any, *rest: Any, **words: Any) -> Any:
+        def guarded(path: Any, *rest: Any, **options: Any) -> Any:
             if self.code and str(path).startswith(self.folder) and writes(path, *rest):
                 self.refused.set()
                 raise OSError(self.code, os.strerror(self.code), str(path))
-            return call(path, *rest, **words)
+            return call(path, *rest, **options)
 
         patch.setattr(module, name, guarded)
 
@@ -56,8 +56,8 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     yield Faulty(tmp_path / "run", monkeypatch)
 
 
-def train(run: Path, *words: str) -> int:
-    return main(["train", *WORDS, "--local", "--out", str(run), *words])
+def train(run: Path, *overrides: str) -> int:
+    return main(["train", *RUN, "--local", "--out", str(run), *overrides])
 
 
 def after_saving(run: Path, count: int, then: Callable[[], None]) -> threading.Thread:
@@ -91,7 +91,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_disk_that_is_back_in_time(
+def test_a_disk_that_works_again_in_time(
     disk: Faulty, tmp_path: Path, straight: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
@@ -104,12 +104,12 @@ def test_a_disk_that_is_back_in_time(
     assert train(tmp_path / "run") == 0
     failing.join()
     assert disk.refused.is_set() and same(weights(tmp_path / "run"), straight)
-    said = (tmp_path / "run" / "progress.jsonl").read_text()
-    assert "resumed" not in said and "storage: works again after" in said
+    texts = (tmp_path / "run" / "progress.jsonl").read_text()
+    assert "resumed" not in texts and "storage: works again after" in texts
     assert not list((tmp_path / "run" / "checkpoints").glob(".tmp-*"))
 
 
-def test_a_disk_that_is_not(
+def test_a_disk_that_fails_for_good(
     disk: Faulty,
     tmp_path: Path,
     straight: dict[str, torch.Tensor],
@@ -133,16 +133,16 @@ def test_a_disk_that_is_not(
     assert same(weights(run), straight)
 
 
-def test_a_run_that_must_begin_again_says_so(tmp_path: Path) -> None:
-    words = ("train.epochs=1", "train.log_seconds=0.001")
-    assert train(tmp_path / "run", *words) == 0
+def test_a_run_that_must_restart_reports_it(tmp_path: Path) -> None:
+    overrides = ("train.epochs=1", "train.log_seconds=0.001")
+    assert train(tmp_path / "run", *overrides) == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert train(tmp_path / "run", *words, "--resume") == 0
-    said = [json.loads(line).get("text") for line in (tmp_path / "run" / "progress.jsonl").read_text().splitlines()]
-    assert said.count("begins again at step 0: no checkpoint had been saved yet") == 1
+    assert train(tmp_path / "run", *overrides, "--resume") == 0
+    texts = [json.loads(line).get("text") for line in (tmp_path / "run" / "progress.jsonl").read_text().splitlines()]
+    assert texts.count("begins again at step 0: no checkpoint had been saved yet") == 1
 
 
-def test_a_full_disk_does_not_take_the_recipe(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_recipe(tmp_path: Path) -> None:
     recipe = preflight.load("demo", [])
     prepare(tmp_path, recipe, resume=False)
     before = (tmp_path / "recipe.yaml").read_bytes()

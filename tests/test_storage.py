@@ -29,7 +29,7 @@ def folder(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Remo
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "normal"),
     [
         ("s3://bucket/runs/x", "s3://bucket/runs/x"),
         (Path("s3://bucket/runs/x"), "s3://bucket/runs/x"),
@@ -38,9 +38,9 @@ def folder(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Remo
         (Path("file:///tmp/x"), "file:///tmp/x"),
     ],
 )
-def test_an_address_has_one_spelling(where: str | Path, said: str) -> None:
+def test_an_address_is_normalised(where: str | Path, normal: str) -> None:
     assert remote.is_remote(where)
-    assert remote.normalize_address(where) == said
+    assert remote.normalize_address(where) == normal
 
 
 @pytest.mark.parametrize("where", ["runs/x", "/tmp/x", "./s3", "C:/x", "a:b", "", "s3:", "s3://", Path("runs/x")])
@@ -55,7 +55,7 @@ def test_no_credentials_in_an_address(where: str) -> None:
     assert "secret" not in str(error.value)
 
 
-def test_a_scheme_nobody_knows() -> None:
+def test_an_unknown_scheme() -> None:
     with pytest.raises(UsageError, match="nosuch"):
         RemoteFolder("nosuch://bucket/x", retry_seconds=0).names()
 
@@ -73,7 +73,7 @@ def test_what_is_written_is_read(folder: RemoteFolder, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(folder)).read("recipe.yaml") == b"seed: 2\n"  # noqa: S301
 
 
-def test_files_go_up_and_come_down(folder: RemoteFolder, tmp_path: Path) -> None:
+def test_files_are_uploaded_and_downloaded(folder: RemoteFolder, tmp_path: Path) -> None:
     data = bytes(range(256)) * 50_000  # two pieces
     (tmp_path / "up").write_bytes(data)
     folder.upload("weights", tmp_path / "up")
@@ -86,7 +86,7 @@ def test_files_go_up_and_come_down(folder: RemoteFolder, tmp_path: Path) -> None
         assert file.read(1000) == data[5_000_000:5_001_000] and file.tell() == 5_001_000
 
 
-def test_a_missing_file_is_said_at_once(folder: RemoteFolder, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_at_once(folder: RemoteFolder, tmp_path: Path) -> None:
     folder.write("there", b"")
     for ask in (folder.read, folder.open, lambda name: folder.download(name, tmp_path / "down")):
         with pytest.raises(FileNotFoundError):
@@ -96,7 +96,7 @@ def test_a_missing_file_is_said_at_once(folder: RemoteFolder, tmp_path: Path) ->
     assert not (tmp_path / "down").exists() and folder.names() == ["there"]
 
 
-def test_remove_takes_files_and_folders(folder: RemoteFolder) -> None:
+def test_files_and_folders_are_removed(folder: RemoteFolder) -> None:
     for name in ("a/1", "a/b/2", "c"):
         folder.write(name, b"x")
     for name in ("a", "c", "none"):
@@ -104,7 +104,7 @@ def test_remove_takes_files_and_folders(folder: RemoteFolder) -> None:
     assert folder.files() == {}
 
 
-def test_a_short_failure_is_waited_out(store: Store) -> None:
+def test_a_short_failure_is_retried(store: Store) -> None:
     folder = RemoteFolder(store.url("short"), retry_seconds=30)
     folder.write("x", b"before")
     with folder.open("x") as file:
@@ -129,7 +129,7 @@ def test_a_long_failure_is_one_clear_line(store: Store) -> None:
     assert folder.read("x") == b"before"
 
 
-def test_what_lasts_is_not_waited_for(store: Store) -> None:
+def test_a_permanent_error_is_not_retried(store: Store) -> None:
     started = time.monotonic()
     with pytest.raises(StorageError, match="there is no such bucket"):
         RemoteFolder("s3://no-such-bucket-here/x", retry_seconds=60).write("x", b"")
