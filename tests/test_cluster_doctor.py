@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,13 @@ GIB = 2**30
 
 def node(name: str = "10.0.0.2 abcdef", **changes: Any) -> NodeFacts:
     """A healthy worker, but for the changes."""
-    healthy = {"cpus": 8, "gpus": 1, "versions": dict(VERSIONS), "shared": (8 * GIB, 10 * GIB), "step": ""}
+    healthy: dict[str, Any] = {
+        "cpus": 8,
+        "gpus": 1,
+        "versions": dict(VERSIONS),
+        "shared": (8 * GIB, 10 * GIB),
+        "step": "",
+    }
     return NodeFacts(name, **({"disk": (90 * GIB, 100 * GIB)} | healthy | changes))
 
 
@@ -300,7 +307,7 @@ def test_why_ray_refuses_the_connection(text: str, name: str, detail: str, monke
 
 def test_the_offset_of_a_clock_is_that_of_the_quickest_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([100.0, 104.0, 110.0, 110.2, *[200.0, 208.0] * 3])
-    monkeypatch.setattr(cluster_checks.time, "time", lambda: next(now))
+    monkeypatch.setattr(time, "time", lambda: next(now))
     answers = iter([150.0, 113.1, 999.0, 999.0, 999.0])
     ahead, uncertainty = cluster_checks._clock_offset(lambda: next(answers))
     assert ahead == pytest.approx(3.0) and uncertainty == pytest.approx(0.1)

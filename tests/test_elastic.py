@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +78,11 @@ def test_a_save_point_requested_at_the_end_of_an_epoch_does_not_wait_for_validat
     run, then, device = tmp_path / "run", tmp_path / "then", torch.device("cpu")
     last = Frames.open(recipe).steps_per_epoch
     requests = [*[False] * (last - 1), True]
-    hooks = Hooks(save_requested=lambda: bool(requests and requests.pop(0)), saved=lambda: shutil.copytree(run, then))
+
+    def copy_run() -> None:
+        shutil.copytree(run, then)
+
+    hooks = Hooks(save_requested=lambda: bool(requests and requests.pop(0)), saved=copy_run)
     prepare(run, recipe, resume=False)
     (whole,) = record(recipe, run, device, hooks=hooks)
     assert load.load(select.committed(then / select.FOLDER)[-1]).epoch == 0
@@ -118,7 +124,7 @@ def test_a_group_that_was_given_up_writes_nothing_more(tmp_path: Path, values: d
     recipe = made("train.batch_size=4", "train.save_every_steps=2")
     prepare(tmp_path, recipe, resume=False)
     old = elastic.WorkerWatch("one", str(tmp_path), main=True)
-    checks = [lambda: None, lambda: elastic.WorkerWatch("one", str(tmp_path), main=True)]
+    checks: list[Callable[[], object]] = [lambda: None, lambda: elastic.WorkerWatch("one", str(tmp_path), main=True)]
 
     def check() -> None:
         checks.pop(0)()
@@ -133,7 +139,7 @@ def test_rank_0_saves_at_a_notice_again_and_again_and_the_others_follow(
     monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(elastic.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(ray_private, "is_node_preempted", lambda: True)
     main, other = (elastic.WorkerWatch("one", "/run", main=main) for main in (True, False))
     assert main.save_requested() and not main.save_requested() and not other.save_requested()
@@ -148,7 +154,7 @@ def test_the_save_request_before_a_resize_is_fulfilled_once(values: dict[str, st
     assert watch.save_requested() and watch.save_requested(), "until it is on disk"
     watch.confirm_save()
     assert not watch.save_requested()
-    for thread in elastic.threading.enumerate():
+    for thread in threading.enumerate():
         if thread.daemon and thread.name.startswith("Thread"):
             thread.join(1)
     assert values["one/saved"] == "abc"
@@ -253,7 +259,7 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(ray.util, "placement_group", lambda bundles: state.update(bundles=bundles) or state["group"])
     monkeypatch.setattr(ray.util, "remove_placement_group", lambda group: setattr(group, "removed", True))
     monkeypatch.setattr(ray_private, "has_pending_nodes", lambda: state["starting"])
-    monkeypatch.setattr(resources.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     yield state
 
 
@@ -283,7 +289,7 @@ def test_nodes_that_do_not_come_are_one_clear_line(
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    thread = elastic.threading.Thread(target=elastic.delay_sigterm)
+    thread = threading.Thread(target=elastic.delay_sigterm)
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before and os.getpid()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import PathDistribution
 from pathlib import Path
@@ -173,7 +174,12 @@ def test_in_a_job_the_plain_command_uses_the_cluster_and_refuses_its_temporary_f
 ) -> None:
     seen: list[list[str]] = []
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    monkeypatch.setattr("cluster.train.main", lambda arguments: seen.append(arguments) or 0)
+
+    def train(arguments: list[str]) -> int:
+        seen.append(arguments)
+        return 0
+
+    monkeypatch.setattr("cluster.train.main", train)
     assert main(["train", "demo"]) == 2 and not seen
     assert "working directory is temporary" in capsys.readouterr().err
     assert main(["train", "demo", "--out", "/r"]) == 0
@@ -185,7 +191,7 @@ def test_in_a_job_the_plain_command_uses_the_cluster_and_refuses_its_temporary_f
 class Cluster:
     """A client of a job whose log comes over connections that may break, each from its start."""
 
-    def __init__(self, *tails: str | Exception, status: str = "SUCCEEDED", code: int | None = 0, message: str = ""):
+    def __init__(self, *tails: str | BaseException, status: str = "SUCCEEDED", code: int | None = 0, message: str = ""):
         self.tails, self.running = list(tails), len(tails)
         self.status, self.code, self.message = status, code, message
 
@@ -207,7 +213,7 @@ class Cluster:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow.time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
 def test_a_log_is_printed_once_over_lost_connections(capsys: pytest.CaptureFixture[str]) -> None:

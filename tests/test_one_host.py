@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,12 @@ def test_a_node_that_does_not_start_is_tried_again_and_then_reported(
     folder = Path("/tmp") / f"oh{os.getpid()}"
     tried: list[int] = []
     start = module._start_node
-    monkeypatch.setattr(
-        module, "_start_node", lambda host, number, given: (tried.append(number), start(host, number, given))[1]
-    )
+
+    def count(host: OneHost, number: int, arguments: list[str]) -> Any:
+        tried.append(number)
+        return start(host, number, arguments)
+
+    monkeypatch.setattr(module, "_start_node", count)
     with pytest.raises(ResourceError, match=r"node 0 .* did not start: no room; logs in"), one_host(plan, folder):
         pass
     assert tried == [0, 0] and (folder / "node0.log").exists()
@@ -194,7 +198,7 @@ def test_nodes_are_counted_by_the_dashboard(monkeypatch: pytest.MonkeyPatch, tmp
         asked.append(request)
         return Answer()
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     token = module._write_token(tmp_path)
     host = OneHost(tmp_path, cluster_variables(plan, token))
     assert module._count_alive(host) == 1

@@ -100,9 +100,9 @@ def test_every_private_attribute_is_in_the_installed_ray() -> None:
         assert hasattr(policy, name)
     assert hasattr(type(policy), "_autoscaling_coordinator") or hasattr(policy, "_autoscaling_coordinator")
     assert policy.GET_RESERVED_RESOURCES_INTERVAL_S > 0
-    assert hasattr(ray._private.worker, "_global_node")  # type: ignore[attr-defined]
+    assert hasattr(ray._private.worker, "_global_node")
     for name in ("webui_url", "get_session_dir_path"):
-        assert hasattr(ray._private.node.Node, name)  # type: ignore[attr-defined]
+        assert hasattr(ray._private.node.Node, name)
     assert callable(session._TrainSession.finish)
     assert session.get_session() is None
 
