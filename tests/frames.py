@@ -42,8 +42,8 @@ def depth_map(seed: int, size: tuple[int, int]) -> NDArray[np.float32]:
     return depth.astype(np.float32)
 
 
-def picture(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A smooth random picture, (H,W,3) uint8 RGB, so that JPEG keeps it nearly as it is."""
+def smooth_image(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A smooth random image, (H,W,3) uint8 RGB, so that JPEG keeps it nearly as it is."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return cv2.resize(coarse, (size[1], size[0]), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
 
@@ -53,7 +53,7 @@ def _write_frame(root: Path, scene: int, frame: int, size: tuple[int, int]) -> d
     name = f"s{scene}-{frame:03d}"
     row = {"rgb": f"rgb/{name}.jpg", "depth": f"depth/{name}.png", "labels": f"labels/{name}.png"}
     labels = np.full(size, 1 + scene % 40, np.uint8)
-    cv2.imwrite(str(root / row["rgb"]), picture(seed, size)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    cv2.imwrite(str(root / row["rgb"]), smooth_image(seed, size)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     cv2.imwrite(str(root / row["depth"]), np.rint(depth_map(seed, size) * 1000).astype(np.uint16))
     cv2.imwrite(str(root / row["labels"]), labels)
     return {**row, "scene": f"scene-{scene}", "source": "test"}

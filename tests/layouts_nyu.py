@@ -1,4 +1,4 @@
-"""Tiny data sets in the layouts NYU Depth V2 is handed out in, of rendered rooms with exact depth."""
+"""Tiny data sets in the layouts NYU Depth V2 is distributed in, of rendered rooms with exact depth."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def nyu_mat(root: Path) -> Data:
         file["depths"] = np.stack([np.where(each["depth"] > 0, each["depth"], 2).T for each in rooms])
         file["labels"] = np.stack([each["semantics"].T.astype(np.uint16) for each in rooms])
         file["instances"] = np.stack([each["instances"].T.astype(np.uint8) for each in rooms])
-        words = [f"kitchen_{scene:04d}" for scene, _, _ in numbered()]
-        cells = [file.create_dataset(f"#refs#/{i}", data=[[ord(c)] for c in word]) for i, word in enumerate(words)]
+        names = [f"kitchen_{scene:04d}" for scene, _, _ in numbered()]
+        cells = [file.create_dataset(f"#refs#/{i}", data=[[ord(c)] for c in name]) for i, name in enumerate(names)]
         file.create_dataset("scenes", data=[[cell.ref for cell in cells]], dtype=h5py.ref_dtype)
     with (root / "nyu_depth_v2_labeled.mat").open("r+b") as head:
         head.write(b"MATLAB 7.3 MAT-file")

@@ -38,13 +38,13 @@ def steps(depth: Any, per_metre: float) -> Any:
     return np.rint(depth * per_metre).astype(np.uint16)
 
 
-def kitti(root: Path, *, beside: bool = False, calibrated: bool = False) -> Data:
-    """2 training drives and 1 of validation, 2 frames of 2 cameras each; colour raw or beside the depth."""
+def kitti(root: Path, *, adjacent: bool = False, calibrated: bool = False) -> Data:
+    """2 training drives and 1 of validation, 2 frames of 2 cameras each; colour raw or next to the depth."""
     number = 0
     for side, drives in DRIVES.items():
         for drive in drives:
             for camera in ("image_02", "image_03"):
-                above = side if beside else DATE
+                above = side if adjacent else DATE
                 for name in ("0000000005", "0000000006"):
                     sample, depth = frame(number), root / side / drive / "proj_depth"
                     save(root / above / drive / camera / "data" / f"{name}.png", sample["image"])
@@ -53,10 +53,10 @@ def kitti(root: Path, *, beside: bool = False, calibrated: bool = False) -> Data
                     save(depth / "velodyne_raw" / camera / f"{name}.png", steps(sparse, 256))
                     number += 1
     if calibrated:
-        words = "7.0e+02 0 3.1e+02 4.5 0 7.1e+02 2.5e+02 0 0 0 1 0"
+        numbers = "7.0e+02 0 3.1e+02 4.5 0 7.1e+02 2.5e+02 0 0 0 1 0"
         path = root / DATE / "calib_cam_to_cam.txt"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"calib_time: 09-Jan-2012\nP_rect_02: {words}\nP_rect_03: {words}\n")
+        path.write_text(f"calib_time: 09-Jan-2012\nP_rect_02: {numbers}\nP_rect_03: {numbers}\n")
     return Data(source="kitti", root=str(root))
 
 
@@ -75,7 +75,7 @@ def kitti_selection(root: Path) -> Data:
 
 
 def pickle_index(root: Path) -> Data:
-    """6 frames of two stretches of capture, as seed 002 prepares raw NYU: byte-swapped disparity, PPM and PGM."""
+    """6 frames of two times of capture, as seed 002 prepares raw NYU: byte-swapped disparity, PPM and PGM."""
     names = {}
     for number in range(6):
         time = 1294886360.2 + number * 0.5 + (100 if number > 2 else 0)
@@ -125,10 +125,10 @@ def diode(root: Path) -> Data:
 
 def sunrgbd(root: Path) -> Data:
     """4 frames of 2 sensors; depth as rotated millimetres, refined in one and raw in the other."""
-    places = {"kv1/NYUdata/NYU0001": "depth_bfx", "kv1/NYUdata/NYU0002": "depth_bfx"}
-    places |= {"xtion/sun3ddata/brown_1/brown_1/0001": "depth", "xtion/sun3ddata/brown_1/brown_1/0002": "depth"}
-    for number, (place, depth) in enumerate(places.items()):
-        sample, folder = frame(number), root / place
+    folders = {"kv1/NYUdata/NYU0001": "depth_bfx", "kv1/NYUdata/NYU0002": "depth_bfx"}
+    folders |= {"xtion/sun3ddata/brown_1/brown_1/0001": "depth", "xtion/sun3ddata/brown_1/brown_1/0002": "depth"}
+    for number, (name, depth) in enumerate(folders.items()):
+        sample, folder = frame(number), root / name
         stored = steps(sample["depth"], 1000)
         save(folder / "image" / f"{number:07d}.jpg", sample["image"], cv2.IMWRITE_JPEG_QUALITY, 95)
         save(folder / depth / f"{number:07d}.png", (stored << 3) | (stored >> 13))

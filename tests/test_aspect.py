@@ -29,7 +29,7 @@ def test_eval_batches_may_keep_the_aspect() -> None:
     assert training.shape[-2:] == data.size and training.dtype == torch.uint8
 
 
-def test_frames_without_depth_but_of_unlike_shown_size_come_apart() -> None:
+def test_frames_without_depth_but_of_different_network_size_come_apart() -> None:
     class Bare(Drawn):
         def read(self, index: int) -> Sample:
             sample = super().read(index)
@@ -52,7 +52,7 @@ def test_moving_a_batch_leaves_it_as_it_was() -> None:
     assert torch.equal(moved["image"], before / 255)
 
 
-def test_pictures_of_bicubic_colour_do_not_wrap_around() -> None:
+def test_images_of_bicubic_colour_do_not_wrap_around() -> None:
     step = np.zeros((24, 32, 3), np.uint8)
     step[:, 16:] = 255
 

@@ -143,7 +143,7 @@ NAMED = ["brightness_contrast", "hue_saturation_value"]
 
 
 @pytest.mark.parametrize("key", NAMED)
-def test_named_colour_changes_come_as_often_as_asked_to_rgb_alone(key: str) -> None:
+def test_named_colour_changes_come_as_often_as_configured_to_rgb_alone(key: str) -> None:
     section = Augment(hflip=0, **{key: 0.5})
     changed = 0
     for number in range(60):
@@ -197,8 +197,8 @@ def test_background_and_mask_go_through_the_same_geometry() -> None:
 
 
 def test_blur_and_noise_are_drawn_apart() -> None:
-    def changed(**words: float) -> list[bool]:
-        section = Augment(hflip=0, **words)
+    def changed(**chances: float) -> list[bool]:
+        section = Augment(hflip=0, **chances)
         images = [augment(sample(str(i)), section, seed=0, epoch=0)["image"] for i in range(40)]
         return [not np.array_equal(image, sample()["image"]) for image in images]
 

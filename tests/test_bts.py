@@ -87,7 +87,7 @@ def test_fingerprint_follows_the_focal_length(section, root):
     assert open_source(section).fingerprint != first
 
 
-def test_lines_without_depth_are_left_out_and_told(section, root):
+def test_lines_without_depth_are_left_out_and_reported(section, root):
     text = (root / LIST).read_text()
     (root / LIST).write_text("gone/rgb_1.jpg None 518.8579\n" + text)
     source = open_source(section)
@@ -141,7 +141,7 @@ def test_8_bit_depth_is_refused(section, root):
         open_source(section).read(0)
 
 
-def test_unlike_sizes(section, root):
+def test_different_sizes(section, root):
     save(root / "official_splits/test/kitchen/sync_depth_00001.png", millimetres(np.ones((3, 4))))
     with pytest.raises(DataError, match=r"sync_depth_00001\.png: size mismatch.*\(frame 1, "):
         open_source(section).read(1)

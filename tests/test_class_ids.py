@@ -1,4 +1,4 @@
-"""Class ids that a network cannot tell apart are refused, not taken for others."""
+"""Class ids that a network has no channel for are refused, not taken for others."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_ids_below_0_are_one_unknown_class():
 
 
 def test_training_stops_naming_the_sample():
-    words = ["model={name: depthnet, semantics: onehot, classes: 2}", "data.inputs=[image,semantics]"]
-    made = load("demo", [*words, "data.size=32,64", "data.frames=12", "train.batch_size=4", "train.precision=fp32"])
+    overrides = ["model={name: depthnet, semantics: onehot, classes: 2}", "data.inputs=[image,semantics]"]
+    made = load("demo", [*overrides, "data.size=32,64", "data.frames=12", "train.batch_size=4", "train.precision=fp32"])
     with pytest.raises(DataError, match=r"sample '.*': class id \d+ is out of range: .* has 2 classes \(0 to 1\)"):
         list(fit(made, begin(made, CPU), Frames.open(made)))

@@ -38,10 +38,10 @@ class Made:
         return {"image": np.full((*size, 3), index, np.uint8), "depth": np.full(size, 1 + index, np.float32)}
 
 
-def run(out, source=None, order=None, **words):
+def run(out, source=None, order=None, **arguments):
     """Make the ranges in an order."""
     source = source or Made()
-    made = plan(source, out, provenance={"name": "made"}, frames_per_shard=4, **words)
+    made = plan(source, out, provenance={"name": "made"}, frames_per_shard=4, **arguments)
     skipped = {}
     for number in made.ranges if order is None else order:
         skipped |= convert_range(source, made, number)
@@ -56,7 +56,7 @@ def ids(path):
     return [frame.id for frame in format.open_shard(path).frames]
 
 
-def test_names_and_places_of_frames(tmp_path):
+def test_names_and_positions_of_frames(tmp_path):
     run(tmp_path)
     assert {path.name: ids(path) for path in sorted(tmp_path.iterdir())} == {
         "shard-00000.h5": ["f0", "f2", "f3"],
@@ -75,7 +75,7 @@ def test_the_order_of_the_work_changes_no_byte(tmp_path):
 
 
 @pytest.mark.parametrize("lasts", range(11))
-def test_an_interrupted_conversion_goes_on(tmp_path, lasts):
+def test_an_interrupted_conversion_continues(tmp_path, lasts):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "a", Made(lasts=lasts))
     kept, again = contents(tmp_path / "a"), Made()
@@ -142,8 +142,8 @@ def test_bad_frames_are_skipped_and_noted(tmp_path):
 def test_every_form_comes_back_from_shards(form, tmp_path):
     section = MAKERS[form](tmp_path / "files")
     encoding = ["--encoding", section.encoding] if form == "pickle_index" else []
-    words = [form, str(tmp_path / "files"), str(tmp_path / "out"), "--frames-per-shard", "4", *encoding]
-    assert convert(words) == 0
+    arguments = [form, str(tmp_path / "files"), str(tmp_path / "out"), "--frames-per-shard", "4", *encoding]
+    assert convert(arguments) == 0
     before = open_source(section)
     keys = {"inputs": section.inputs, "targets": section.targets}
     after = open_source(Data(source="shards", root=str(tmp_path / "out"), **keys))
@@ -160,9 +160,9 @@ def test_kitti_keeps_its_unit_and_its_points(tmp_path, capsys):
     kitti(tmp_path / "files")
     assert convert(["kitti", str(tmp_path / "files"), str(tmp_path / "out")]) == 0
     assert "12 frames in 1 shards" in capsys.readouterr().out
-    words = {"inputs": ("image", "sparse"), "sparse": Sparse(pattern="stored")}
-    before = open_source(Data(source="kitti", root=str(tmp_path / "files"), **words))
-    after = open_source(Data(source="shards", root=str(tmp_path / "out"), **words))
+    arguments = {"inputs": ("image", "sparse"), "sparse": Sparse(pattern="stored")}
+    before = open_source(Data(source="kitti", root=str(tmp_path / "files"), **arguments))
+    after = open_source(Data(source="shards", root=str(tmp_path / "out"), **arguments))
     assert "sparse" in after.keys
     for index in (0, 7):
         for key in ("depth", "sparse"):
@@ -191,8 +191,8 @@ def test_provenance_states_the_unit_of_the_files(form, unit, tmp_path):
 
 def test_provenance_of_what_is_declared_and_of_what_is_drawn(tmp_path):
     root = folder_dataset(tmp_path / "files", scenes=1, per_scene=1)
-    words = ["folder", str(root), str(tmp_path / "out"), "--encoding", "uint16_5000"]
-    assert convert(words) == 0
+    arguments = ["folder", str(root), str(tmp_path / "out"), "--encoding", "uint16_5000"]
+    assert convert(arguments) == 0
     assert format.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == "uint16_5000"
     assert source_encodings(open_source(Data(source="synthetic", frames=1, size=(24, 32)))) == {}
 
@@ -221,10 +221,10 @@ def test_skipped_files_are_listed_at_the_end(tmp_path, capsys):
     root = folder_dataset(tmp_path / "files")
     (root / "rgb" / "s1-002.jpg").unlink()
     (root / "depth" / "s2-000.png").write_bytes(b"no image")
-    words = ["folder", str(root), str(tmp_path / "out"), "--frames-per-shard", "5"]
+    arguments = ["folder", str(root), str(tmp_path / "out"), "--frames-per-shard", "5"]
     with pytest.raises(DataError, match="s1-002.jpg: No such file"):
-        convert(words)
-    assert convert([*words, "--skip-bad"]) == 0
+        convert(arguments)
+    assert convert([*arguments, "--skip-bad"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "skipped 2 bad frames:"
     assert "s1-002.jpg" in lines[1] and "s2-000.png" in lines[2]
@@ -241,15 +241,15 @@ def test_nothing_readable_is_an_error(tmp_path):
         convert(["folder", str(root), str(tmp_path / "out"), "--skip-bad"])
 
 
-def test_words_reach_the_form(tmp_path):
+def test_overrides_reach_the_form(tmp_path):
     MAKERS["modest"](tmp_path / "files")
-    words = ["modest", str(tmp_path / "files"), str(tmp_path / "out")]
-    assert convert([*words, "data.val_fraction=0"]) == 0
+    arguments = ["modest", str(tmp_path / "files"), str(tmp_path / "out")]
+    assert convert([*arguments, "data.val_fraction=0"]) == 0
     assert len(open_source(Data(source="shards", root=str(tmp_path / "out"))).frames) == 18
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["kiti"], r"no form 'kiti' \(did you mean 'kitti'\?\)"),
         (["kitti", "--encoding", "uint16_5000"], "states its own unit"),
@@ -258,17 +258,17 @@ def test_words_reach_the_form(tmp_path):
         (["folder", "data.max_dept=3"], "max_dept"),
     ],
 )
-def test_mistakes_on_the_command_line(tmp_path, words, message):
+def test_mistakes_on_the_command_line(tmp_path, arguments, message):
     root = folder_dataset(tmp_path / "files", scenes=1, per_scene=1)
-    form, *rest = words
+    form, *rest = arguments
     with pytest.raises(UsageError, match=message):
         convert([form, str(root), str(tmp_path / "out"), *rest])
 
 
 def test_the_library_alone_has_one_worker(tmp_path):
     root = folder_dataset(tmp_path / "files", scenes=1, per_scene=2)
-    words = ["convert", "folder", str(root), str(tmp_path / "out")]
+    arguments = ["convert", "folder", str(root), str(tmp_path / "out")]
     with pytest.raises(DepthrayError, match="--workers 2 needs Ray"):
-        main([*words, "--workers", "2"])
-    assert main(words) == 0
+        main([*arguments, "--workers", "2"])
+    assert main(arguments) == 0
     assert Path(tmp_path / "out/shard-00000.h5").exists()

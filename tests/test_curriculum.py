@@ -1,4 +1,4 @@
-"""Curriculum: chunks hold every frame once, easy ones first if asked, and epochs go through them in turn."""
+"""Curriculum: chunks hold every frame once, easy ones first if configured, and epochs go through them in turn."""
 
 from __future__ import annotations
 

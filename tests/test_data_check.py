@@ -26,8 +26,8 @@ def root(tmp_path):
     return folder_dataset(tmp_path / "set", size=SIZE)
 
 
-def findings(root, **words):
-    section = Data(**{"source": "folder", "root": str(root), "inputs": ("image", "semantics")} | words)
+def findings(root, **options):
+    section = Data(**{"source": "folder", "root": str(root), "inputs": ("image", "semantics")} | options)
     return find_faults(open_source(section, verify=False), max_depth=section.max_depth)
 
 
@@ -174,19 +174,19 @@ def test_command_is_content_with_good_data(root, capsys):
 def test_command_prints_json(root, capsys):
     spoil_size(root)
     assert main(["data", "check", str(root), "--json"]) == 3
-    told = json.loads(capsys.readouterr().out)
-    assert told["frames"] == 12
-    assert told["findings"][0]["frame"] == "rgb/s1-000"
+    report = json.loads(capsys.readouterr().out)
+    assert report["frames"] == 12
+    assert report["findings"][0]["frame"] == "rgb/s1-000"
 
 
-def test_words_change_numbers(root):
+def test_overrides_change_numbers(root):
     write_depth(root, RAMP * 1000)
     assert main(["data", "check", str(root)]) == 3
     assert main(["data", "check", str(root), "--json", "data.max_depth=80"]) == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("options", "code", "message"),
     [
         (["--source", "foldr"], 2, "did you mean 'folder'"),
         (["--encoding", "uint16"], 2, "data.encoding='uint16'"),
@@ -195,8 +195,8 @@ def test_words_change_numbers(root):
         (["--index", "other.csv"], 3, "other.csv does not exist"),
     ],
 )
-def test_wrong_words(root, capsys, words, code, message):
-    assert main(["data", "check", str(root), *words]) == code
+def test_wrong_arguments(root, capsys, options, code, message):
+    assert main(["data", "check", str(root), *options]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

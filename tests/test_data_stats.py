@@ -30,8 +30,8 @@ def root(tmp_path):
     return root
 
 
-def taken(root, **words):
-    section = Data(source="folder", root=str(root), **words)
+def taken(root, **options):
+    section = Data(source="folder", root=str(root), **options)
     return collect_stats(open_source(section), section, protocol="plain")
 
 
@@ -57,7 +57,7 @@ def test_trivial_predictors_know_only_the_training_frames(root):
     assert found.trivial["median"]["mae"] in (pytest.approx(3), pytest.approx(2.5), pytest.approx(2))
 
 
-def test_without_a_split_the_rest_is_told(root):
+def test_without_a_split_the_rest_is_reported(root):
     write_index(root, [row | {"split": "", "scene": "one"} for row in read_index(root)])
     found = taken(root)
     assert found.trivial == {}
@@ -83,8 +83,8 @@ def test_command_prints_tables(root, capsys):
 
 def test_command_prints_json(root, capsys):
     assert main(["data", "stats", str(root), "--json", "--protocol", "nyu-bts", "data.max_depth=3"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["depth_percentiles"]["p99"] == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["depth_percentiles"]["p99"] == 2
 
 
 def test_unknown_protocol(root, capsys):
@@ -97,6 +97,6 @@ def test_rendered_rooms_are_read_back(tmp_path, capsys, layout):
     out = str(tmp_path / "rooms")
     assert main(["data", "render", out, "--frames", "9", "--size", "24", "32", "--layout", layout]) == 0
     assert main(["data", "stats", out, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
-    assert (told["frames"], told["sizes"]) == (9, {"32x24": 9})
+    report = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
+    assert (report["frames"], report["sizes"]) == (9, {"32x24": 9})
     assert main(["data", "check", out]) == 0

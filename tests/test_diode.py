@@ -11,7 +11,7 @@ from depthray.data.sources.diode import PINHOLE
 from depthray.errors import DataError
 
 
-def test_frames_sides_and_places(tmp_path):
+def test_frames_sides_and_locations(tmp_path):
     source = open_source(diode(tmp_path))
     assert [each.split for each in source.frames] == ["train"] * 4 + ["val"] * 2
     assert {each.scene for each in source.frames} == {
@@ -23,7 +23,7 @@ def test_frames_sides_and_places(tmp_path):
     assert recognise(tmp_path) == "diode"
 
 
-def test_depth_counts_where_the_mask_says(tmp_path):
+def test_depth_counts_where_the_mask_is_set(tmp_path):
     sample = open_source(diode(tmp_path)).read(3)
     assert not sample["depth"][:, :2].any()
     np.testing.assert_array_equal(sample["depth"][:, 2:], frame(3)["depth"][:, 2:])

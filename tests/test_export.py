@@ -1,4 +1,4 @@
-"""Depth as files, read back: units, invalid pixels, and points that lie where the camera saw them."""
+"""Depth as files, read back: units, invalid pixels, and points where the camera saw them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def rgb():
 
 
 def read_ply(path):
-    """Header lines and vertices, by what the header says and not by what we believe we wrote."""
+    """Header lines and vertices, by the header and not by what we believe we wrote."""
     head, body = path.read_bytes().split(b"end_header\n", 1)
     lines = head.decode("ascii").splitlines()
     kinds = {"float": "<f4", "uchar": "u1"}
-    fields = [(name, kinds[kind]) for word, kind, name in (line.split() for line in lines if "property" in line)]
+    fields = [(name, kinds[kind]) for _, kind, name in (line.split() for line in lines if "property" in line)]
     count = next(int(line.split()[2]) for line in lines if line.startswith("element vertex"))
     vertices = np.frombuffer(body, np.dtype(fields))
     assert len(vertices) == count and lines[:2] == ["ply", "format binary_little_endian 1.0"]

@@ -1,4 +1,4 @@
-"""A folder of image files with an index: what it reads, and what it says about bad files."""
+"""A folder of image files with an index: what it reads, and its messages about bad files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from frames import depth_map, folder_dataset, picture, read_index, write_index
+from frames import depth_map, folder_dataset, read_index, smooth_image, write_index
 
 from depthray.batch import COLOURS, MAPS
 from depthray.config.sections import Data
@@ -24,8 +24,8 @@ def root(tmp_path):
     return folder_dataset(tmp_path / "set", size=SIZE)
 
 
-def section(root, **words):
-    return Data(source="folder", root=str(root), **words)
+def section(root, **values):
+    return Data(source="folder", root=str(root), **values)
 
 
 def change_row(root, number, **values):
@@ -42,7 +42,7 @@ def add_columns(root, **columns):
 def test_reads_what_was_written(root):
     sample = open_source(section(root, inputs=("image", "semantics"))).read(5)  # scene 1, frame 1
     np.testing.assert_allclose(sample["depth"], depth_map(101, SIZE), atol=5.1e-4)
-    assert np.abs(sample["image"].astype(int) - picture(101, SIZE)).mean() < 6
+    assert np.abs(sample["image"].astype(int) - smooth_image(101, SIZE)).mean() < 6
     assert (sample["semantics"] == 2).all()
     assert sample["semantics"].dtype == np.int32
     assert (sample["id"], sample["scene"], sample["source"]) == ("rgb/s1-001", "scene-1", "test")
@@ -215,16 +215,16 @@ def test_fingerprint_follows_files_and_encoding(root):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("values", "message"),
     [
         ({"source": "foldr"}, r"data\.source='foldr' \(did you mean 'folder'"),
         ({"encoding": "uint16"}, r"data\.encoding='uint16'"),
         ({"inputs": ("imge",)}, r"'imge' \(did you mean 'image'"),
     ],
 )
-def test_unknown_words_of_the_section(words, message):
+def test_unknown_values_of_the_section(values, message):
     with pytest.raises(UsageError, match=f"here: .*{message}"):
-        check(Data(**words), where="here")
+        check(Data(**values), where="here")
 
 
 def test_vocabulary_is_that_of_batches():

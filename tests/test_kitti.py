@@ -15,9 +15,9 @@ from depthray.errors import DataError, UsageError
 STORED = {"inputs": ("image", "sparse"), "sparse": Sparse(pattern="stored")}
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_frames_and_their_pixels(tmp_path, beside):
-    source = open_source(kitti(tmp_path, beside=beside))
+@pytest.mark.parametrize("adjacent", [False, True])
+def test_frames_and_their_pixels(tmp_path, adjacent):
+    source = open_source(kitti(tmp_path, adjacent=adjacent))
     assert len(source.frames) == 12
     assert source.frames[0].id == f"{DATE}_drive_0001_sync/image_02/0000000005"
     for index in (0, 11):
@@ -41,7 +41,7 @@ def test_far_depth_is_read(tmp_path):
     assert (open_source(section).read(0)["depth"] == 85.5).all()
 
 
-def test_points_are_read_only_where_they_are_asked_for(tmp_path):
+def test_points_are_read_only_where_they_are_requested(tmp_path):
     section = kitti(tmp_path)
     assert "sparse" not in open_source(section).keys
     assert "sparse" not in open_source(section.model_copy(update={"inputs": ("image", "sparse")})).keys

@@ -19,10 +19,10 @@ from depthray.errors import DataError, UsageError
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
 
 
-def loader(source: Drawn, workers: int = 0, augment: Augment = COLOURED, **words: int) -> TrainLoader:
+def loader(source: Drawn, workers: int = 0, augment: Augment = COLOURED, **options: int) -> TrainLoader:
     data = Data(size=(12, 16), workers=workers)
     indices = range(len(source.frames))
-    return TrainLoader(source, indices, data, augment, **{"seed": 7, "batch_size": 4, **words})
+    return TrainLoader(source, indices, data, augment, **{"seed": 7, "batch_size": 4, **options})
 
 
 def steps_of(batches: Iterator[list[Batch]]) -> list[Batch]:
@@ -55,10 +55,10 @@ def test_loader_processes_do_not_change_samples(workers: int) -> None:
 
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 2), (2, 1), (2, 2), (4, 1)])
 def test_ranks_and_parts_share_out_the_same_batches(world: int, accumulate: int) -> None:
-    whole = steps_of(loader(Drawn(18)).epoch(3))
+    complete = steps_of(loader(Drawn(18)).epoch(3))
     ranks = [loader(Drawn(18), rank=rank, world_size=world, accumulate=accumulate).epoch(3) for rank in range(world)]
     joined = [steps_of(iter([sum(parts, [])]))[0] for parts in zip(*ranks, strict=True)]
-    check_equal(whole, joined)
+    check_equal(complete, joined)
     assert len(next(loader(Drawn(18), world_size=world, accumulate=accumulate).epoch(3))) == accumulate
 
 
@@ -71,10 +71,10 @@ def test_epochs_differ_in_order_and_in_changes() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_goes_on_from_any_step(workers: int) -> None:
+def test_an_epoch_continues_from_any_step(workers: int) -> None:
     made = loader(Drawn(18), workers)
-    whole = steps_of(made.epoch(1))
-    check_equal(whole[2:], steps_of(made.epoch(1, first_step=2)))
+    complete = steps_of(made.epoch(1))
+    check_equal(complete[2:], steps_of(made.epoch(1, first_step=2)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -94,10 +94,10 @@ def test_a_chunk_is_shuffled_and_nothing_else_is_read() -> None:
     assert names[0] != names[1]
 
 
-@pytest.mark.parametrize("words", [{"world_size": 3}, {"accumulate": 3}, {"world_size": 2, "accumulate": 4}])
-def test_a_batch_that_cannot_be_shared_is_an_error(words: dict[str, int]) -> None:
+@pytest.mark.parametrize("options", [{"world_size": 3}, {"accumulate": 3}, {"world_size": 2, "accumulate": 4}])
+def test_a_batch_that_cannot_be_shared_is_an_error(options: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=r"train\.batch_size=4 .* \d workers .* set train\.batch_size=\d"):
-        loader(Drawn(18), **words)
+        loader(Drawn(18), **options)
 
 
 def test_too_few_frames_are_an_error() -> None:
@@ -156,9 +156,9 @@ def test_eval_truth_keeps_its_native_size() -> None:
 COMPLETING = Data(size=(12, 16), inputs=("image", "sparse"), sparse=Sparse(samples=20))
 
 
-def completing(workers: int = 0, **words: Any) -> TrainLoader:
+def completing(workers: int = 0, **options: Any) -> TrainLoader:
     data = COMPLETING.model_copy(update={"workers": workers})
-    return TrainLoader(Drawn(8), range(8), data, COLOURED, seed=7, batch_size=4, **words)
+    return TrainLoader(Drawn(8), range(8), data, COLOURED, seed=7, batch_size=4, **options)
 
 
 def joined(steps: Iterator[list[Batch]], key: str) -> dict[str, torch.Tensor]:

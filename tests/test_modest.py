@@ -1,4 +1,4 @@
-"""MODEST Museum: pictures in four parts, and a split that shows neither a background nor a person on both sides."""
+"""MODEST Museum: images in four parts, and a split that shows neither a background nor a person on both sides."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_one_of_a_hundred_and_never_all():
 def test_all_parts_are_read(tmp_path):
     source = open_source(modest(tmp_path))
     assert set(source.keys) == {"image", "depth", "background", "mask"}
-    background, person, placement = (int(word[-2:]) for word in source.frames[0].id.split("_"))
+    background, person, placement = (int(part[-2:]) for part in source.frames[0].id.split("_"))
     sample, true = source.read(0), frame(4 * background + (person + placement) % 4)
     assert set(np.unique(sample["mask"])) <= {0, 1}
     assert (sample["mask"] != true["mask"]).mean() < 0.05

@@ -71,7 +71,7 @@ def test_one_part_is_enough(section, data):
 @pytest.mark.parametrize(
     ("name", "line"), [("nyu2_train/kitchen_0001_out/2.png", 6), ("nyu2_test/00001_colors.png", 2)]
 )
-def test_missing_file_is_told_with_its_line(section, data, name, line):
+def test_missing_file_is_reported_with_its_line(section, data, name, line):
     (data / name).unlink()
     with pytest.raises(DataError, match=rf"{name}: No such file.*\(frame \d+, nyu2_t\w+\.csv line {line}\)"):
         open_source(section)
@@ -94,7 +94,7 @@ def test_damaged_file(section, data, content):
         open_source(section).read(1)
 
 
-def test_unlike_sizes(section, data):
+def test_different_sizes(section, data):
     cv2.imwrite(str(data / "nyu2_train/kitchen_0000_out/0.png"), np.ones((18, 24), np.uint8))
     with pytest.raises(DataError, match=r"0\.png: size mismatch, depth is 24x18 but rgb is 48x36.*\(frame 0"):
         open_source(section).read(0)

@@ -1,4 +1,4 @@
-"""What all forms of NYU Depth V2 keep: recognised by layout, read from any process, usable by every word of `data`."""
+"""The contract of all forms of NYU Depth V2: recognised by layout, read from any process, usable by every command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mine(section, tmp_path):
     return section.model_copy(update={"root": str(tmp_path / "set")})
 
 
-def test_samples_are_whole(section):
+def test_samples_are_complete(section):
     source = open_source(section)
     for index in (0, len(source.frames) - 1):
         sample, frame = source.read(index), source.frames[index]
@@ -61,7 +61,7 @@ def test_the_camera_is_that_of_nyu_at_the_size_of_the_image(section):
     scale = layouts_nyu.SIZE[1] / 640
     assert intrinsics[0, 0] == pytest.approx(518.8579 * scale, rel=1e-5)
     assert intrinsics[1, 1] == pytest.approx(519.4696 * scale, rel=1e-5)
-    # (c + 1/2) is what scales where pixel centres lie at whole numbers.
+    # (c + 1/2) is what scales where pixel centres are at whole numbers.
     assert intrinsics[:2, 2] + 0.5 == pytest.approx([326.0824 * scale, 254.2362 * scale], rel=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_a_copy_in_another_process_reads_the_same(section):
         np.testing.assert_array_equal(copy.read(0)[key], first[key])
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as loader processes start, beside our threads
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as loader processes start, with our threads
 def test_a_forked_process_reads_the_same(section):
     source = open_source(section)
     mean = float(source.read(1)["depth"].mean())
@@ -103,7 +103,7 @@ def test_test_frames_neither_train_nor_validate(section):
     assert bool(sides.test) == (section.source != "nyu_raw")  # recordings declare no side
 
 
-def test_layouts_are_told_apart(made, tmp_path):
+def test_layouts_are_distinguished(made, tmp_path):
     folder_dataset(tmp_path / "folder")
     synthetic.write_rooms(tmp_path / "shards", frames=2, size=(24, 32), layout="shards")
     (tmp_path / "empty").mkdir()
@@ -123,7 +123,7 @@ def test_others_do_not_claim_these(made):
             assert not fits(Path(section.root))
 
 
-def test_fingerprint_follows_what_lies_there(mine):
+def test_fingerprint_follows_the_files(mine):
     first = open_source(mine).fingerprint
     assert open_source(mine).fingerprint == first
     assert len(first) == 64
@@ -153,7 +153,7 @@ def test_a_folder_of_something_else(section, tmp_path):
         open_source(section.model_copy(update={"root": str(tmp_path)}))
 
 
-def test_every_word_of_data(section, tmp_path, capsys):
+def test_every_command_of_data(section, tmp_path, capsys):
     source, root, out = open_source(section), section.root, tmp_path / "shards"
     assert main(["data", "check", root, "--source", section.source]) == 0, capsys.readouterr().out
     capsys.readouterr()
@@ -167,4 +167,4 @@ def test_every_word_of_data(section, tmp_path, capsys):
     assert sorted(names) == sorted(frame.id for frame in source.frames)
     original, copy = source.read(0), packed.read(names.index(source.frames[0].id))
     np.testing.assert_array_equal(copy["image"], original["image"])
-    np.testing.assert_allclose(copy["depth"], original["depth"], atol=5.1e-4)  # shards hold whole millimetres
+    np.testing.assert_allclose(copy["depth"], original["depth"], atol=5.1e-4)  # shards hold integer millimetres

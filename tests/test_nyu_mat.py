@@ -1,4 +1,4 @@
-"""The labelled .mat file of NYU Depth V2: turned upright, split as splits.mat says, measured or filled depth."""
+"""The labelled .mat file of NYU Depth V2: transposed back, split by splits.mat, measured or filled depth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mat(section, tmp_path):
 
 
 def change(mat, **variables):
-    """Put other arrays in place of variables; None removes one."""
+    """Put other arrays instead of variables; None removes one."""
     with h5py.File(mat, "r+") as file:
         for name, array in variables.items():
             del file[name]
@@ -33,7 +33,7 @@ def change(mat, **variables):
                 file[name] = array
 
 
-def test_frames_are_upright_and_whole(section):
+def test_frames_are_upright_and_complete(section):
     sample, drawn = open_source(section).read(4), room(4)
     for key in ("image", "depth", "semantics", "instances"):
         np.testing.assert_array_equal(sample[key], drawn[key])
@@ -111,8 +111,10 @@ def test_damaged_splits_never_crash(section, mat, compressed):
     sides = {"trainNdxs": numbers[1:], "testNdxs": numbers[:1]}
     savemat(mat.parent / "splits.mat", sides, do_compression=compressed)
     content, refused = (mat.parent / "splits.mat").read_bytes(), 0
-    for place in range(124, len(content)):
-        (mat.parent / "splits.mat").write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+    for position in range(124, len(content)):
+        (mat.parent / "splits.mat").write_bytes(
+            content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
+        )
         try:
             open_source(section, verify=False)
         except DataError:
@@ -178,7 +180,7 @@ def test_depth_of_another_type(section, mat):
         open_source(section).read(1)
 
 
-def test_odd_depth_is_told(section, mat):
+def test_odd_depth_is_reported(section, mat):
     depth = np.ones((COUNT, SIZE[1], SIZE[0]), np.float32)
     depth[3, 0, :2] = np.nan, -1
     change(mat, rawDepths=depth)

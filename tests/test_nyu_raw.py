@@ -59,13 +59,13 @@ def test_a_colour_image_goes_with_the_nearest_depth(tmp_path):
     assert walls(record(tmp_path, [10.00, 10.10], [9.98, 10.03, 10.09, 10.4])) == [1, 3]
 
 
-def test_colour_long_before_or_after_any_depth_is_left_out_and_told(tmp_path):
+def test_colour_long_before_or_after_any_depth_is_left_out_and_reported(tmp_path):
     source = record(tmp_path, [9.0, 10.0, 11.0], [10.05])
     assert [frame.id for frame in source.frames] == ["r-10.000000-1"]
     assert source.notes == ["2 colour images left out: no depth within 0.1 s of them"]
 
 
-def test_numbers_of_seconds_are_not_ordered_as_words(tmp_path):
+def test_numbers_of_seconds_are_not_ordered_as_text(tmp_path):
     assert walls(record(tmp_path, [9.5, 10.5], [9.51, 10.51])) == [1, 2]
 
 
@@ -75,7 +75,7 @@ def test_nothing_to_pair(tmp_path, depths):
         record(tmp_path, [10.0], depths)
 
 
-def test_recordings_may_lie_deeper_or_be_the_root(section, root, tmp_path):
+def test_recordings_may_be_deeper_or_be_the_root(section, root, tmp_path):
     shutil.copytree(root, tmp_path / "outer/basements")
     deeper = section.model_copy(update={"root": str(tmp_path / "outer")})
     assert recognise(tmp_path / "outer") == "nyu_raw"
@@ -131,8 +131,8 @@ def test_a_point_lands_where_it_is_seen(row, column, metres):
     seen, _ = cv2.projectPoints(
         point, cv2.Rodrigues(kinect.TURN)[0], kinect.MOVE, np.float64(kinect.COLOUR.matrix(NATIVE)), None
     )
-    place = np.argwhere(kinect.register(depth))
-    assert place.tolist() == [np.rint(seen.ravel()[::-1]).astype(int).tolist()]
+    pixels = np.argwhere(kinect.register(depth))
+    assert pixels.tolist() == [np.rint(seen.ravel()[::-1]).astype(int).tolist()]
     # The colour camera is 25 mm to the right of the infrared one: what is near moves farthest to the left.
     assert kinect.register(depth).max() == pytest.approx(metres, abs=0.02)
 
@@ -163,7 +163,7 @@ def test_what_is_no_measurement_is_not_moved(value):
 
 @pytest.mark.parametrize(("x", "y"), [(0.35, 0.1), (-0.35, -0.2), (0.1, -0.3), (-0.2, 0.25)])
 def test_without_its_lens_the_camera_is_a_pinhole(x, y):
-    """A dot seen through the lens, by OpenCV's projection: it lies where a pinhole sees it only once undistorted."""
+    """A dot seen through the lens, by OpenCV's projection: it is where a pinhole sees it only once undistorted."""
     matrix, lens = np.float64(kinect.COLOUR.matrix(NATIVE)), np.array(kinect.COLOUR.distortion)
     bent, _ = cv2.projectPoints(np.array([[x, y, 1.0]]), np.zeros(3), np.zeros(3), matrix, lens)
     image = np.zeros((*NATIVE, 3), np.uint8)
@@ -203,7 +203,7 @@ def test_real_depth_is_plausible(real):
     assert 0.7 < (sample["depth"] > 0).mean() < 0.8  # the colour camera sees more
 
 
-def test_real_edges_of_depth_lie_on_edges_of_colour_only_once_moved(real):
+def test_real_edges_of_depth_are_on_edges_of_colour_only_once_registered(real):
     sample, (image, recorded) = real
     moved = contrast(sample["image"], sample["depth"])
     assert moved > 1.4 * contrast(image, recorded)

@@ -18,7 +18,7 @@ from depthray.imaging import photos
 
 
 def scene(height=32, width=48):
-    """A smooth picture unlike itself under every flip and turn; smooth so that JPEG keeps it."""
+    """A smooth image unlike itself under every flip and turn; smooth so that JPEG keeps it."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 5, y * 7, (x + y) * 2], -1).astype(np.uint8)
 

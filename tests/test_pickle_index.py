@@ -94,7 +94,7 @@ def test_damage_is_refused_whatever_it_is(tmp_path):
         path.write_bytes(content)
         try:
             names = read_names(path)
-            assert all(type(word) is str for pair in names.items() for word in pair)
+            assert all(type(name) is str for pair in names.items() for name in pair)
         except DataError:
             pass
 

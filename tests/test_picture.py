@@ -1,4 +1,4 @@
-"""Pictures of depth: one scale in metres, unmeasured pixels that look like no depth, scores as stated."""
+"""Images of depth: one scale in metres, unmeasured pixels that look like no depth, scores as stated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from depthray.imaging import sheets
 from depthray.imaging.sheets import ColourScale, SheetRow
 
 
-def row(*, truth_m=2.0, predicted_m=2.2, size=(24, 32), **words):
+def row(*, truth_m=2.0, predicted_m=2.2, size=(24, 32), **fields):
     image = np.full((*size, 3), 128, np.uint8)
     truth = np.full(size, truth_m, np.float32)
     truth[:4] = 0
-    return SheetRow("room-0001/00", image, truth, np.full(size, predicted_m, np.float32), **words)
+    return SheetRow("room-0001/00", image, truth, np.full(size, predicted_m, np.float32), **fields)
 
 
 def tiles(rows, **scales):

@@ -1,4 +1,4 @@
-"""Shards on an object store: read as from a disk, fetched once a node, bounded, and refused in one line."""
+"""Shards on an object store: read as from a disk, downloaded once a node, bounded, and refused in one line."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def copy(folder: Path, url: str) -> None:
         storage.RemoteFolder(url).upload(path.name, path)
 
 
-def opened(root: str | Path, **words: Any) -> Source:
-    return open_source(Data(source="shards", root=str(root), **words))
+def opened(root: str | Path, **overrides: Any) -> Source:
+    return open_source(Data(source="shards", root=str(root), **overrides))
 
 
 def cached(tmp_path: Path) -> list[Path]:
@@ -80,7 +80,7 @@ def cached(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is downloaded, or read in pieces with its length, in this process."""
     names: list[str] = []
     download, read = storage.RemoteFolder.download, storage.RemoteFolder.read
@@ -111,19 +111,21 @@ def test_one_shard_may_be_named(url: str) -> None:
     assert [frame.id for frame in opened(f"{url}/shard-00002.h5").frames] == ["f6", "f7", "f8"]
 
 
-def test_a_shard_is_fetched_when_it_is_first_read_and_indexes_are_read_once(
-    url: str, fetched: list[str], tmp_path: Path
+def test_a_shard_is_downloaded_when_it_is_first_read_and_indexes_are_read_once(
+    url: str, downloads: list[str], tmp_path: Path
 ) -> None:
     source = opened(url)
-    assert not cached(tmp_path) and len(fetched) == 2 * COUNT // PER_SHARD
-    fetched.clear()
+    assert not cached(tmp_path) and len(downloads) == 2 * COUNT // PER_SHARD
+    downloads.clear()
     for index in (4, 5, 4, 30):
         source.read(index)
-    assert fetched == ["shard-00001.h5", "shard-00010.h5"]
-    fetched.clear()
+    assert downloads == ["shard-00001.h5", "shard-00010.h5"]
+    downloads.clear()
     again = opened(url)
     again.read(4)
-    assert fetched and all(name.endswith(f" {format.TAIL.size}") for name in fetched)  # the last bytes, nothing else
+    assert downloads and all(
+        name.endswith(f" {format.TAIL.size}") for name in downloads
+    )  # the last bytes, nothing else
 
 
 READ_ALL = """
@@ -144,9 +146,9 @@ for index in range(len(source.frames)):
 """
 
 
-def test_processes_of_a_node_fetch_each_shard_once(url: str, tmp_path: Path) -> None:
-    asked = [sys.executable, "-c", READ_ALL, url]
-    started = [subprocess.Popen(asked, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+def test_processes_of_a_node_download_each_shard_once(url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", READ_ALL, url]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     names = [line for process in started for line in process.communicate(timeout=120)[0].split()]
     assert [process.returncode for process in started] == [0, 0]
     assert sorted(names) == [f"shard-{number:05d}.h5" for number in range(COUNT // PER_SHARD)]
@@ -183,9 +185,9 @@ def test_a_shuffle_of_all_is_refused_where_the_cache_is_too_small(
     from depthray.training.frames import Frames
 
     monkeypatch.setenv(environment.CACHE_GB, "0.00002")
-    words = ["data.source=shards", f"data.root={url}", "train.batch_size=4", "data.size=32,32"]
+    overrides = ["data.source=shards", f"data.root={url}", "train.batch_size=4", "data.size=32,32"]
     with pytest.raises(ResourceError, match=r"no space for 0\.\d+ GB of shards: .*data\.order=shards"):
-        next(Frames.open(preflight.load("demo", words)).train_epoch(0))
+        next(Frames.open(preflight.load("demo", overrides)).train_epoch(0))
 
 
 def test_a_full_disk_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +210,7 @@ def test_what_a_killed_process_left_makes_no_harm(url: str, packed: Path, tmp_pa
     assert not left.exists()
 
 
-def test_a_cached_file_of_another_size_is_fetched_again(url: str, tmp_path: Path) -> None:
+def test_a_cached_file_of_another_size_is_downloaded_again(url: str, tmp_path: Path) -> None:
     good = opened(url).read(0)["image"]
     os.truncate(cached(tmp_path)[0], 100)
     np.testing.assert_array_equal(opened(url).read(0)["image"], good)
@@ -256,7 +258,7 @@ def test_a_store_that_is_away_is_one_line(url: str, store: Store) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_fails_in_training_is_one_line_and_the_loader_goes_on_after_it(
+def test_what_fails_in_training_is_one_line_and_the_loader_continues_after_it(
     workers: int, url: str, packed: Path, tmp_path: Path
 ) -> None:
     data = Data(source="shards", root=url, size=(12, 16), workers=workers)
@@ -271,7 +273,7 @@ def test_what_fails_in_training_is_one_line_and_the_loader_goes_on_after_it(
     assert len(list(loader.epoch(0))) == COUNT // 4
 
 
-def test_a_loader_process_does_not_fetch(url: str) -> None:
+def test_a_loader_process_does_not_download(url: str) -> None:
     source: Any = opened(url)
     source._store._process += 1  # as after a fork
     with pytest.raises(ResourceError, match="shard-00000.*gone from the cache .*raise DEPTHRAY_CACHE_GB"):
@@ -283,22 +285,22 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
         remote, shard_numbers = True, np.repeat(np.arange(4), 3)
 
         def __init__(self) -> None:
-            self.fetched: list[int] = []
+            self.downloads: list[int] = []
             self.held: list[int] = []
 
         def download(self, number: int) -> None:
-            self.fetched.append(number)
+            self.downloads.append(number)
 
         def hold(self, numbers: list[int]) -> None:
             self.held += numbers
 
     shelf: Any = Shelf()
     frames = [[0, 1], [2, 6], [7, 8], [11, 9]]
-    asked = []
+    states = []
     for item in prefetch_shards(shelf, "abcd", frames, hold=True):
         time.sleep(0.05)
-        asked.append((item, list(shelf.fetched)))
-    assert asked == [("a", [0, 2]), ("b", [0, 2, 3]), ("c", [0, 2, 3]), ("d", [0, 2, 3])]
+        states.append((item, list(shelf.downloads)))
+    assert states == [("a", [0, 2]), ("b", [0, 2, 3]), ("c", [0, 2, 3]), ("d", [0, 2, 3])]
     assert shelf.held == [0, 0, 2, 2, 3]
 
 
@@ -322,8 +324,8 @@ for _ in range(150):
 
 
 def test_a_crowd_shares_a_small_cache(tmp_path: Path) -> None:
-    asked = [sys.executable, "-c", CROWD, str(tmp_path)]
-    started = [subprocess.Popen([*asked, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(4)]
+    command = [sys.executable, "-c", CROWD, str(tmp_path)]
+    started = [subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(4)]
     errors = [process.communicate(timeout=120)[1] for process in started]
     assert errors == [""] * 4
 
@@ -353,30 +355,32 @@ def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert recipes.absolute_path("packed") == os.path.realpath(tmp_path / "packed")
 
 
-@pytest.mark.parametrize("word", ["check", "stats"])
-def test_data_words_read_an_address(word: str, url: str, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = []
+@pytest.mark.parametrize("command", ["check", "stats"])
+def test_data_commands_read_an_address(
+    command: str, url: str, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = []
     for root in (str(packed), url):
-        main(["data", word, root, "--json"])
-        told.append(json.loads(capsys.readouterr().out))
-    assert told[0] == told[1]
+        main(["data", command, root, "--json"])
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0] == reports[1]
 
 
 SMALL = ["data.source=shards", "data.size=32,64", "train.batch_size=4", "train.epochs=2", "train.precision=fp32"]
 
 
 @pytest.mark.parametrize(
-    "words", [["data.order=frames"], ["data.order=shards"], ["data.order=shards", "data.workers=2"]]
+    "overrides", [["data.order=frames"], ["data.order=shards"], ["data.order=shards", "data.workers=2"]]
 )
 def test_training_is_the_same_as_from_the_disk(
-    words: list[str], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms: Path
+    overrides: list[str], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rooms: Path
 ) -> None:
-    place = store.url(f"{tmp_path.name}/rooms")
-    copy(rooms, place)
+    address = store.url(f"{tmp_path.name}/rooms")
+    copy(rooms, address)
     monkeypatch.chdir(tmp_path)
     losses = []
-    for name, root in (("local", str(rooms)), ("remote", place)):
-        assert main(["train", "demo", *SMALL, *words, "--data", root, "--local", "--out", name]) == 0
+    for name, root in (("local", str(rooms)), ("remote", address)):
+        assert main(["train", "demo", *SMALL, *overrides, "--data", root, "--local", "--out", name]) == 0
         records = [json.loads(line) for line in Path(name, "progress.jsonl").read_text().splitlines()]
         losses.append([(each["train_loss"], each["abs_rel"]) for each in records if each["kind"] == "epoch"])
     assert losses[0] == losses[1] and len(losses[0]) == 2

@@ -53,7 +53,7 @@ def test_each_map_pixel_is_the_nearest_by_pixel_centres(size: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_point_projects_to_the_same_place_of_the_picture(size: tuple[int, int]) -> None:
+def test_a_point_projects_to_the_same_point_of_the_image(size: tuple[int, int]) -> None:
     new = resize(sample(), size)
     for camera, (height, width) in ((sample()["intrinsics"], (24, 40)), (new["intrinsics"], size)):
         u, v, w = camera.astype(np.float64) @ [0.3, -0.2, 2.0]
@@ -85,8 +85,8 @@ def scanned(height: int = 24, width: int = 40, *, count: int = 30) -> np.ndarray
 def test_every_sample_falls_into_one_pixel_and_the_nearest_wins(size: tuple[int, int]) -> None:
     sparse, expected = scanned(), np.zeros(size, np.float32)
     for row, column in zip(*np.nonzero(sparse), strict=True):
-        place = (int((row + 0.5) * size[0] // 24), int((column + 0.5) * size[1] // 40))
-        expected[place] = min(expected[place] or np.inf, sparse[row, column])
+        pixel = (int((row + 0.5) * size[0] // 24), int((column + 0.5) * size[1] // 40))
+        expected[pixel] = min(expected[pixel] or np.inf, sparse[row, column])
     found = resize({**sample(), "sparse": sparse}, size)["sparse"]
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.float32
@@ -134,7 +134,7 @@ def test_the_shorter_side_never_falls_below_the_wanted_one() -> None:
     assert aspect_size(30, 40, shorter=64) == (70, 84)
 
 
-def test_shown_is_training_size_unless_the_aspect_is_kept() -> None:
+def test_network_size_is_training_size_unless_the_aspect_is_kept() -> None:
     given: Sample = {**sample(), "background": sample()["image"]}
     exact = resize_for_inference(given, Data(size=(12, 20)))
     assert exact["image"].shape == (12, 20, 3) and exact["image"].dtype == np.uint8

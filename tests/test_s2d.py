@@ -27,7 +27,7 @@ def root(section):
 
 
 def change(path, **arrays):
-    """Put other arrays in place of those of a file; None removes one."""
+    """Put other arrays instead of those of a file; None removes one."""
     with h5py.File(path, "r+") as file:
         for name, array in arrays.items():
             del file[name]
@@ -87,7 +87,7 @@ def test_truncated_file(section, root, share):
         ({"rgb": np.ones((3, *SIZE), np.float32)}, "rgb is float32"),
         ({"depth": np.ones(SIZE, np.uint16)}, "depth is stored as uint16"),
         ({"depth": np.ones((3, 4), np.float32)}, "size mismatch, depth is 4x3 but rgb is 48x36"),
-        ({"depth": "words"}, "depth has shape"),
+        ({"depth": "text"}, "depth has shape"),
     ],
 )
 def test_bad_file(section, root, arrays, message):
@@ -96,7 +96,7 @@ def test_bad_file(section, root, arrays, message):
         open_source(section).read(0)
 
 
-def test_odd_depth_is_told(section, root):
+def test_odd_depth_is_reported(section, root):
     depth = np.ones(SIZE, np.float32)
     depth[0, :3] = np.nan, np.inf, -1
     change(root / FIRST, depth=depth)

@@ -87,17 +87,17 @@ def test_the_shuffle_reads_few_shards_at_a_time_and_mixes_them() -> None:
     made = ShardOrder(numbers, seed=0)
     order = numbers[made.shuffle(np.arange(3000), epoch=0, rank=0)]
     spans = [np.flatnonzero(order == shard)[[0, -1]] for shard in range(60)]
-    open_at_once = max(sum(first <= place <= last for first, last in spans) for place in range(3000))
+    open_at_once = max(sum(first <= moment <= last for first, last in spans) for moment in range(3000))
     assert open_at_once <= WINDOW + 1
     assert min(len(set(order[start : start + 50].tolist())) for start in range(500, 2500, 50)) >= WINDOW - 2
 
 
-def test_an_epoch_goes_on_from_any_step() -> None:
-    words = {"seed": 3, "batch_size": 4, "rank": 1, "world_size": 2, "shard_order": line([6] * 6)}
-    loader = TrainLoader(Drawn(36), range(36), Data(size=(12, 16)), Augment(), **words)
-    whole, rest = list(loader.epoch(2)), list(loader.epoch(2, first_step=4))
-    assert len(whole) == 9 and len(rest) == 5
-    for one, other in zip(whole[4:], rest, strict=True):
+def test_an_epoch_continues_from_any_step() -> None:
+    options = {"seed": 3, "batch_size": 4, "rank": 1, "world_size": 2, "shard_order": line([6] * 6)}
+    loader = TrainLoader(Drawn(36), range(36), Data(size=(12, 16)), Augment(), **options)
+    complete, rest = list(loader.epoch(2)), list(loader.epoch(2, first_step=4))
+    assert len(complete) == 9 and len(rest) == 5
+    for one, other in zip(complete[4:], rest, strict=True):
         assert one[0]["id"] == other[0]["id"] and torch.equal(one[0]["image"], other[0]["image"])
 
 
@@ -106,15 +106,17 @@ def test_validation_batches_stay_in_their_shard_and_do_not_depend_on_the_world_s
     numbers = np.repeat(np.arange(4), sizes)
     found = []
     for world in (1, 2, 3, 8):
-        words = {"batch_size": 4, "world_size": world, "shard_order": line(sizes)}
-        batches = chain(*(eval_batches(Drawn(36), frames, Data(size=(12, 16)), rank=r, **words) for r in range(world)))
+        options = {"batch_size": 4, "world_size": world, "shard_order": line(sizes)}
+        batches = chain(
+            *(eval_batches(Drawn(36), frames, Data(size=(12, 16)), rank=r, **options) for r in range(world))
+        )
         found.append([indices for indices, _ in batches])
     assert all(each == found[0] for each in found)
     assert sorted(chain(*found[0])) == list(frames)
     assert all(len({int(numbers[index]) for index in group}) == 1 for group in found[0])
 
 
-def test_frames_of_pictures_lie_in_the_first_shards_of_the_line() -> None:
+def test_frames_of_sheets_are_in_the_first_shards_in_order() -> None:
     made = line([10] * 30)
     first = made.part(range(300), rank=0, world_size=4).tolist()
     assert set(made.first(range(300))) <= set(first)
@@ -162,13 +164,13 @@ distributed.stop()
 def test_two_processes_train_on_shards_of_their_own(tmp_path: Path) -> None:
     source = open_source(Data(source="synthetic", frames=48, size=(32, 64)))
     packing.pack(source, tmp_path / "packed", provenance={}, frames_per_shard=4)
-    words = [
+    options = [
         *("data.source=shards", f"data.root={tmp_path / 'packed'}", "data.order=shards", "data.size=32,64"),
         *("train.batch_size=4", "train.epochs=1", "train.precision=fp32", "data.val_fraction=0.34"),
     ]
     found = []
     for processes in (1, 2):
-        launch(SCORE, processes, str(tmp_path / f"{processes}.json"), *words)
+        launch(SCORE, processes, str(tmp_path / f"{processes}.json"), *options)
         found.append(json.loads((tmp_path / f"{processes}.json").read_text()))
     one, two = found
     assert one["scores"] == two["scores"]  # bit for bit

@@ -1,4 +1,4 @@
-"""HDF5 shards: what is packed comes back, an interrupted packing goes on, and no damage goes unnoticed."""
+"""HDF5 shards: what is packed comes back, an interrupted packing continues, and no damage goes unnoticed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from depthray.errors import DataError, ResourceError
 EVERYTHING = ("image", "background", "semantics", "instances", "mask")
 
 
-def packed(path, source=None, **words):
-    return packing.pack(source or Made(), path, provenance={"name": "made"}, **words)
+def packed(path, source=None, **options):
+    return packing.pack(source or Made(), path, provenance={"name": "made"}, **options)
 
 
 def opened(root, inputs=("image",)):
@@ -83,7 +83,7 @@ def test_sizes_go_to_shards_of_their_own(tmp_path):
 
 
 @pytest.mark.parametrize("lasts", [0, 1, 3, 5, 6])
-def test_interrupted_packing_goes_on(tmp_path, lasts):
+def test_interrupted_packing_continues(tmp_path, lasts):
     with pytest.raises(KeyboardInterrupt):
         packed(tmp_path, Made(lasts=lasts), frames_per_shard=2)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.h5")}
@@ -207,9 +207,9 @@ def test_no_flipped_bit_changes_a_sample_unnoticed(tmp_path, seed):
         flip(path, position, 3)
         try:
             source = opened(tmp_path)
-            whole = [index for index in range(7) if not source.faults(index)]
-            assert all((source.read(i)["image"] == good[i]["image"]).all() for i in whole)
-            assert all((source.read(i)["depth"] == good[i]["depth"]).all() for i in whole)
+            intact = [index for index in range(7) if not source.faults(index)]
+            assert all((source.read(i)["image"] == good[i]["image"]).all() for i in intact)
+            assert all((source.read(i)["depth"] == good[i]["depth"]).all() for i in intact)
         except DataError as error:
             assert "not a complete shard" in str(error)
         flip(path, position, 3)
@@ -289,7 +289,7 @@ def test_frame_in_two_shards_is_refused(tmp_path):
         opened(tmp_path)
 
 
-def test_pack_word(tmp_path, capsys):
+def test_pack_command(tmp_path, capsys):
     root = folder_dataset(tmp_path / "files")
     assert main(["pack", str(root), str(tmp_path / "out"), "--frames-per-shard", "5", "--encoding", "uint16_256"]) == 0
     assert "12 frames in 3 shards" in capsys.readouterr().out
@@ -303,7 +303,7 @@ def test_pack_word(tmp_path, capsys):
     assert "semantics" in shard.offsets
 
 
-def test_pack_word_with_another_index(tmp_path):
+def test_pack_command_with_another_index(tmp_path):
     root = folder_dataset(tmp_path / "files")
     (root / "index.csv").rename(root / "few.csv")
     assert main(["pack", str(root), str(tmp_path / "out"), "--index", "few.csv"]) == 0

@@ -42,7 +42,7 @@ def section(request, tmp_path):
     return MAKERS[request.param](tmp_path)
 
 
-def test_sample_is_as_the_index_says(section):
+def test_sample_agrees_with_the_index(section):
     source = open_source(section)
     for index in (0, len(source.frames) - 1):
         sample, frame = source.read(index), source.frames[index]

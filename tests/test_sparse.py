@@ -1,4 +1,4 @@
-"""Sparse depth: where samples of each pattern lie, how many, and what decides the draw."""
+"""Sparse depth: the positions and number of samples of each pattern, and what decides the draw."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_bernoulli_varies_in_number_about_the_wanted_mean() -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 7, 48, 500, 5000, 10**6])
-def test_grid_lies_at_equal_distances_and_has_about_so_many_places(samples: int) -> None:
+def test_grid_has_equal_distances_and_about_so_many_samples(samples: int) -> None:
     rows, columns = np.nonzero(draw("grid", samples, holes=False))
     assert len(rows) == pytest.approx(min(samples, HEIGHT * WIDTH), rel=0.15, abs=1)
     for lines, length in ((np.unique(rows), HEIGHT), (np.unique(columns), WIDTH)):
@@ -104,7 +104,7 @@ def camera() -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("pattern", list(LIDARS))
-def test_lidar_samples_lie_on_lines_of_constant_elevation(pattern: str) -> None:
+def test_lidar_samples_are_on_lines_of_constant_elevation(pattern: str) -> None:
     beams = LIDARS[pattern]
     rows, columns = np.nonzero(draw(pattern, holes=False, camera=camera()))
     x, y = (columns - 63.5) / 110, (rows - 30.0) / 100
@@ -197,12 +197,12 @@ def test_resizing_loses_no_sample_but_to_a_nearer_one(size: tuple[int, int]) -> 
     given["sparse"] = sparse
     moved = resize(given, size)["sparse"]
     rows, columns = np.nonzero(sparse)
-    places = (
+    pixels = (
         np.floor((rows + 0.5) * size[0] / HEIGHT).astype(int),
         np.floor((columns + 0.5) * size[1] / WIDTH).astype(int),
     )
-    assert (moved[places] > 0).all() and (moved[places] <= sparse[rows, columns]).all()
-    assert (moved > 0).sum() == len(set(zip(*(each.tolist() for each in places), strict=True)))
+    assert (moved[pixels] > 0).all() and (moved[pixels] <= sparse[rows, columns]).all()
+    assert (moved > 0).sum() == len(set(zip(*(each.tolist() for each in pixels), strict=True)))
     assert np.isin(moved, sparse).all() and moved.dtype == np.float32
 
 

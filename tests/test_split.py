@@ -1,4 +1,4 @@
-"""Which frames are held out: whole scenes, the declared ones if there are, and never a scene on both sides."""
+"""The frames that are held out: complete scenes, the declared ones if there are, and never a scene on both sides."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_no_scene_on_both_sides(seed):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.8])
-def test_share_held_out_is_nearly_the_one_asked_for(share):
+def test_share_held_out_is_nearly_the_requested_one(share):
     sides = split(MANY, Data(val_fraction=share))
     assert share * len(MANY) - 3 < len(sides.val) <= share * len(MANY)
 
@@ -79,7 +79,7 @@ def test_declared_overlap_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("made", "words", "message"),
+    ("made", "values", "message"),
     [
         (frames(("a", 9)), {}, "whole scenes are held out, and there is 1 scene"),
         (frames(("a", 9), ("b", 9)), {"val_fraction": 0}, r"data\.val_fraction is 0"),
@@ -88,9 +88,9 @@ def test_declared_overlap_is_refused():
         ([], {}, "no frames to validate on"),
     ],
 )
-def test_empty_or_unknown_side(made, words, message):
+def test_empty_or_unknown_side(made, values, message):
     with pytest.raises(DataError, match=message):
-        split(made, Data(**words))
+        split(made, Data(**values))
 
 
 def test_one_side_of_a_set_that_has_only_that():

@@ -21,7 +21,7 @@ from depthray.data.sources.folder import CsvFolder
 SIZE = (6, 8)
 
 
-def folder(root, *depths, encoding="uint16_mm", **words):
+def folder(root, *depths, encoding="uint16_mm", **options):
     """A data set with these stored depths, one a frame."""
     folder_dataset(root, scenes=1, per_scene=len(depths), size=SIZE)
     rows = read_index(root)
@@ -30,7 +30,7 @@ def folder(root, *depths, encoding="uint16_mm", **words):
         path = root / row["depth"]
         np.save(path, depth) if path.suffix == ".npy" else cv2.imwrite(str(path), depth)
     write_index(root, rows)
-    return open_source(Data(source="folder", root=str(root), encoding=encoding), **words)
+    return open_source(Data(source="folder", root=str(root), encoding=encoding), **options)
 
 
 def depth(*values, dtype=np.uint16):
@@ -80,8 +80,8 @@ def test_dtypes_are_kept_apart_and_bad_files_passed_over(tmp_path):
 
 def test_no_more_than_a_few_frames_are_read_spread_over_the_set(tmp_path, monkeypatch):
     source, read = folder(tmp_path, *(depth(1000 + number) for number in range(40))), []
-    whole = CsvFolder.stored_depth
-    monkeypatch.setattr(CsvFolder, "stored_depth", lambda self, index: (read.append(index), whole(self, index))[1])
+    original = CsvFolder.stored_depth
+    monkeypatch.setattr(CsvFolder, "stored_depth", lambda self, index: (read.append(index), original(self, index))[1])
     (looks,) = inspect_stored_depth(source)
     assert len(read) == looks.frames == FRAMES
     assert (read[0], read[-1]) == (0, 37)
@@ -106,7 +106,7 @@ def test_forms_of_files_mark_their_own_unit(form, tmp_path):
     assert looks.medians[looks.declared] == pytest.approx(np.median(measured), rel=0.25)
 
 
-def test_a_unit_of_the_forms_own_is_told_by_what_reading_gives(tmp_path):
+def test_a_unit_of_the_forms_own_is_judged_by_its_samples(tmp_path):
     source = open_source(sunrgbd(tmp_path))
     (looks,) = inspect_stored_depth(source)
     assert "rotated" in looks.declared
@@ -130,7 +130,7 @@ def test_check_prints_the_table_and_marks_what_is_declared(tmp_path, capsys):
     assert "12 frames of 3 scenes" in out.splitlines()[-1]
 
 
-def test_check_of_a_wrong_dtype_says_so(tmp_path, capsys):
+def test_check_of_a_wrong_dtype_is_reported(tmp_path, capsys):
     folder(tmp_path, depth(51, 102, dtype=np.uint8))
     assert main(["check", str(tmp_path)]) == 3
     assert "does not fit uint8" in capsys.readouterr().out
@@ -143,9 +143,9 @@ def test_check_prints_what_was_left_out(tmp_path, capsys):
     assert main(["check", section.root]) == 0
     assert "1 lines left out, whose depth is None" in capsys.readouterr().out.splitlines()[-1]
     assert main(["check", section.root, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert "left out" in told["notes"][0]
-    assert told["stored"][0]["declared"] == "uint16_mm"
+    report = json.loads(capsys.readouterr().out)
+    assert "left out" in report["notes"][0]
+    assert report["stored"][0]["declared"] == "uint16_mm"
 
 
 def test_convert_prints_what_was_left_out(tmp_path, capsys):

@@ -21,7 +21,7 @@ def render(index, *, seed=SEED, size=SIZE, **options):
 
 
 def points(sample, index):
-    """Pixels of a frame back-projected with its intrinsics -> (H,W,3) places in its room."""
+    """Pixels of a frame back-projected with its intrinsics -> (H,W,3) positions in its room."""
     row, column = np.indices(sample["depth"].shape)
     (fx, _, cx), (_, fy, cy), _ = sample["intrinsics"].astype(np.float64)
     rays = np.stack([(column - cx) / fx, (row - cy) / fy, np.ones_like(row)], axis=-1)
@@ -29,10 +29,10 @@ def points(sample, index):
     return (rays * sample["depth"][..., None]) @ view.rotation.T + view.position
 
 
-def inside_box(solids, number, places):
-    """(n,3) places in the world -> (n,3) in the frame of a solid that fills [-1,1]^3."""
+def inside_box(solids, number, positions):
+    """(n,3) positions in the world -> (n,3) in the frame of a solid that fills [-1,1]^3."""
     c, s = np.cos(solids.yaw[number]), np.sin(solids.yaw[number])
-    x, y, z = (places - solids.centre[number]).T
+    x, y, z = (positions - solids.centre[number]).T
     return np.stack([c * x - s * z, y, s * x + c * z], axis=1) / solids.half[number]
 
 
@@ -77,7 +77,7 @@ def test_depth_is_the_nearest_solid_along_every_ray(shape):
 
 
 @pytest.mark.parametrize("shape", [BOX, ELLIPSOID, CYLINDER])
-def test_hits_lie_on_the_surface_of_the_solid_they_name(shape):
+def test_hits_are_on_the_surface_of_the_solid_they_name(shape):
     solids = scattered(shape)
     hits, rays = looking(solids)
     seen = np.unique(hits.face[hits.face >= 0] // raycast.FACES)
@@ -95,32 +95,32 @@ def test_hits_lie_on_the_surface_of_the_solid_they_name(shape):
 @pytest.mark.parametrize("index", [0, 5, 10, 23])
 def test_floor_ceiling_and_walls_satisfy_their_planes(index):
     sample, room = render(index), rooms.build(SEED, index // synthetic.POSES)
-    places = points(sample, index)
+    positions = points(sample, index)
     planes = {1: (0, -room.half[0]), 2: (0, room.half[0]), 3: (1, 0), 4: (1, room.height), 5: (2, -room.half[1])}
     for instance, (axis, offset) in {**planes, 6: (2, room.half[1])}.items():
         chosen = sample["instances"] == instance
-        assert np.abs(places[chosen][:, axis] - offset).max(initial=0) < 1e-4
+        assert np.abs(positions[chosen][:, axis] - offset).max(initial=0) < 1e-4
     assert (sample["instances"] <= rooms.SHELL).mean() > 0.02
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_mask_is_where_instances_change_with_the_foreground(index):
-    whole, empty = render(index), render(index, foreground=False)
-    changed = whole["instances"] != empty["instances"]
-    assert np.array_equal(whole["mask"] == 1, changed)
-    assert np.array_equal(whole["background"], empty["image"])
+    full, empty = render(index), render(index, foreground=False)
+    changed = full["instances"] != empty["instances"]
+    assert np.array_equal(full["mask"] == 1, changed)
+    assert np.array_equal(full["background"], empty["image"])
     assert np.array_equal(empty["image"], empty["background"]) and not empty["mask"].any()
-    assert changed.any() and len(np.unique(whole["instances"][changed])) == 1
+    assert changed.any() and len(np.unique(full["instances"][changed])) == 1
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_foreground_is_nearer_and_changes_nothing_else(index):
-    whole, empty = render(index), render(index, foreground=False)
-    mask = whole["mask"] == 1
-    assert (whole["depth"][mask] < empty["depth"][mask]).all()
-    assert np.array_equal(whole["depth"][~mask], empty["depth"][~mask])
-    assert np.array_equal(whole["semantics"][~mask], empty["semantics"][~mask])
-    assert set(np.unique(whole["semantics"][mask])) <= {rooms.CLASSES.index(name) for name in ("person", "box", "ball")}
+    full, empty = render(index), render(index, foreground=False)
+    mask = full["mask"] == 1
+    assert (full["depth"][mask] < empty["depth"][mask]).all()
+    assert np.array_equal(full["depth"][~mask], empty["depth"][~mask])
+    assert np.array_equal(full["semantics"][~mask], empty["semantics"][~mask])
+    assert set(np.unique(full["semantics"][mask])) <= {rooms.CLASSES.index(name) for name in ("person", "box", "ball")}
 
 
 def test_an_instance_is_one_thing_of_one_class_in_all_poses():
@@ -150,13 +150,13 @@ def test_frames_of_other_seeds_poses_and_rooms_differ(seed, index):
 def test_size_changes_the_sampling_and_not_the_scene():
     small, large = render(6), render(6, size=(96, 128))
     scaled = small["intrinsics"][:2] * 2
-    scaled[:, 2] += 0.5  # pixel centres are whole numbers: c' = (c + 0.5) * 2 - 0.5
+    scaled[:, 2] += 0.5  # pixel centres are full numbers: c' = (c + 0.5) * 2 - 0.5
     assert np.allclose(large["intrinsics"][:2], scaled, atol=1e-3)
     near = cv2.resize(large["depth"], SIZE[::-1], interpolation=cv2.INTER_AREA)
     assert np.median(np.abs(near - small["depth"])) < 0.005
 
 
-def test_dtypes_words_and_range_of_depth():
+def test_dtypes_texts_and_range_of_depth():
     samples = [render(index) for index in range(0, 80, 5)]
     depth = np.stack([sample["depth"] for sample in samples])
     assert depth.min() > 0.05 and depth.max() < 10 and (depth > 0.5).mean() > 0.97
@@ -166,7 +166,7 @@ def test_dtypes_words_and_range_of_depth():
     assert {samples[0][key].dtype for key in ("image", "background", "mask")} == {np.dtype(np.uint8)}
 
 
-def test_pictures_are_neither_dark_nor_burnt_out():
+def test_images_are_neither_dark_nor_burnt_out():
     means = [render(index)["image"].mean() for index in range(0, 80, 5)]
     assert min(means) > 60 and max(means) < 190
     assert min(render(index)["image"].std() for index in range(0, 80, 5)) > 15
@@ -183,7 +183,7 @@ def test_what_is_written_reads_back_equal(tmp_path, layout):
         assert np.abs(stored["depth"] - drawn["depth"]).max() <= 0.501e-3
         assert all(np.array_equal(stored[key], drawn[key]) for key in ("semantics", "instances", "mask", "id", "scene"))
         assert np.array_equal(stored["intrinsics"], drawn["intrinsics"])
-        loss = 10 if layout == "folder" else 1e-9  # JPEG of so small a picture halves its colour detail
+        loss = 10 if layout == "folder" else 1e-9  # JPEG of so small an image halves its colour detail
         assert all(np.abs(stored[key] - drawn[key].astype(float)).mean() < loss for key in ("image", "background"))
 
 

@@ -51,11 +51,11 @@ def test_a_glb_file_holds_the_points_in_metres(tmp_path):
     size = struct.unpack_from("<I", data, 12)[0]
     tree = json.loads(data[20 : 20 + size])
     count = tree["accessors"][0]["count"]
-    places = np.frombuffer(data, "<f4", count * 3, 28 + size).reshape(-1, 3)
+    positions = np.frombuffer(data, "<f4", count * 3, 28 + size).reshape(-1, 3)
     expected = export.points(depth, colours, camera=CAMERA)["xyz"] * [1, -1, -1]
     assert count == 47 * 64
-    assert np.array_equal(places, expected.astype(np.float32))
-    assert tree["accessors"][0]["max"] == places.max(axis=0).tolist()
+    assert np.array_equal(positions, expected.astype(np.float32))
+    assert tree["accessors"][0]["max"] == positions.max(axis=0).tolist()
 
 
 def test_view_writes_everything(trained, tmp_path, capsys):
@@ -93,18 +93,18 @@ def test_a_distance_is_measured_with_the_further_inputs_of_the_network(tmp_path,
     sparse = np.full(SIZE, 2.0, np.float32)
     (tmp_path / "sparse").mkdir()
     np.save(tmp_path / "sparse" / "x.npy", sparse)
-    words = [str(made), str(tmp_path / "x.png"), "5", "6", "50", "40", "--intrinsics", "60,60,31.5,23.5"]
+    arguments = [str(made), str(tmp_path / "x.png"), "5", "6", "50", "40", "--intrinsics", "60,60,31.5,23.5"]
     depth = load(made).predict(photo, sparse=sparse)
     for given in ("sparse", "sparse/x.npy"):
-        assert measure_command.main([*words, "--sparse", str(tmp_path / given)]) == 0
+        assert measure_command.main([*arguments, "--sparse", str(tmp_path / given)]) == 0
         assert f"(5, 6)  depth {depth[6, 5]:.3f} m" in capsys.readouterr().out
     with pytest.raises(UsageError, match="this network needs --sparse as well; its inputs are image, sparse"):
-        measure_command.main(words)
+        measure_command.main(arguments)
     with pytest.raises(UsageError, match="--background: this network does not take it"):
-        measure_command.main([*words, "--sparse", "x.npy", "--background", "y.png"])
+        measure_command.main([*arguments, "--sparse", "x.npy", "--background", "y.png"])
 
 
-def test_frames_must_be_asked_for(trained, tmp_path):
+def test_frames_must_be_requested(trained, tmp_path):
     with pytest.raises(UsageError, match="--frames 0"):
         view_command.main([str(trained), "--frames", "0", "--out", str(tmp_path)])
 
@@ -113,11 +113,11 @@ def test_the_measured_distance_is_that_of_the_two_points_in_space(trained, tmp_p
     photo = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "x.png"), photo[..., ::-1])
     depth = load(trained).predict(photo)
-    words = [str(trained), str(tmp_path / "x.png"), "5", "6", "50", "40"]
-    assert measure_command.main([*words, "--intrinsics", "60,60,31.5,23.5"]) == 0
+    arguments = [str(trained), str(tmp_path / "x.png"), "5", "6", "50", "40"]
+    assert measure_command.main([*arguments, "--intrinsics", "60,60,31.5,23.5"]) == 0
     a, b = (np.array([(x - 31.5) / 60, (y - 23.5) / 60, 1]) * float(depth[y, x]) for x, y in ((5, 6), (50, 40)))
     assert f"distance  {np.linalg.norm(a - b):.3f} m" in capsys.readouterr().out
-    assert measure_command.main(words) == 0
+    assert measure_command.main(arguments) == 0
     assert "ASSUMED" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"pixel \(64, 40\) is outside the image, which is 64x48"):
-        measure_command.main([*words[:4], "64", "40"])
+        measure_command.main([*arguments[:4], "64", "40"])
