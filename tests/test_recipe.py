@@ -45,7 +45,7 @@ def test_overrides_reach_a_section_inside_a_section_and_lists_of_lists() -> None
         "curriculum.scale_weights=[[0,1],[1,1]]",
     ]
     scales = ["loss.multiscale=1", "loss.multiscale_weights=1,1"]
-    loaded = preflight.load("unet-resnet34", ["data.sparse.samples=5", *curriculum, *scales, "data.sparse.pattern=grid"])
+    loaded = preflight.load("unet-resnet34", [*overrides, *scales, "data.sparse.pattern=grid"])
     assert (loaded.data.sparse.samples, loaded.data.sparse.pattern) == (5, "grid")
     assert loaded.curriculum.sizes == ((64, 64), (128, 96))
     assert loaded.curriculum.scale_weights == ((0.0, 1.0), (1.0, 1.0))
