@@ -1,6 +1,6 @@
-"""Search folders made by code, as `depthray tune` leaves them: what studies and reports are tested on.
+"""Search folders made by code, as `depthray tune` leaves them, on which studies and reports are tested.
 
-A made trial's score is a smooth function of its words (`error`), so that what a study must find is known.
+The score of a trial is a smooth function of its overrides (`error`), so that the result of a study is known.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from depthray.config import recipe as recipes
+from depthray.config.metric_names import rank_key
 from tuning import records
 from tuning.records import Search, Trial, TrialState
 
@@ -34,14 +35,14 @@ ABOUT = {"commit": "0123abc", "python": "3.11.2", "torch": "2.11.0", "data": "f"
 
 @dataclass(frozen=True)
 class _Plan:
-    """A trial before its times are known: its words, its state and its scores by epoch (NaN: a lost one)."""
+    """A trial before its times are known: its overrides, its state and its scores by epoch (NaN: a lost one)."""
 
     trial: Trial
     scores: tuple[float, ...]
 
 
 def error(words: Mapping[str, Any]) -> float:
-    """The AbsRel that words lead to: least at optim.lr=1e-3, loss.gradient=0.7; the optimiser hardly matters."""
+    """The AbsRel of overrides: least at optim.lr=1e-3, loss.gradient=0.7; the optimiser hardly matters."""
     rate = math.log10(words.get("optim.lr", 3e-3)) + 3  # decades from 1e-3
     gradient = words.get("loss.gradient", 0.5) - 0.7
     other = 0.01 * (words.get("augment.hflip", 0.5) == 0) + 0.001 * (words.get("optim.name", "adamw") == "adam")
@@ -60,18 +61,18 @@ def make(
     top: int = 2,
     repeats: int = 2,  # of the default too; none of a population, or while trials run or wait
     default: bool = True,
-    points: Sequence[Mapping[str, Any]] | None = None,  # the words of each trial; otherwise drawn from SPACE
+    points: Sequence[Mapping[str, Any]] | None = None,  # the overrides of each trial; otherwise sampled from SPACE
     scores: Sequence[float] | None = None,  # the best score of each trial; otherwise what `error` says
     seed_effect: float = 0.002,  # added by seed 1, taken away by seed 2, and so on
     space: Mapping[str, Any] = SPACE,
     metric: str = "abs_rel",  # delta1 is made too
     objectives: Sequence[str] = (),  # besides the metric: latency_ms, parameters
     epochs: int = 4,
-    history: bool = False,  # population based training: each finished trial took over another's words for epoch 3
+    history: bool = False,  # population based training: each finished trial copied another's overrides for epoch 3
     gpus: float = 0.0,
     about: Mapping[str, str] = ABOUT,
 ) -> Path:
-    """A search folder below which all of its trials lie. It has not ended where a trial runs or waits."""
+    """A search folder with all of its trials. It has not ended if a trial runs or waits."""
     chosen = [dict(words) for words in points] if points is not None else _draw(trials)
     finals = list(scores) if scores is not None else [_score(error(words), metric) for words in chosen]
     number = len(chosen)
@@ -132,7 +133,7 @@ def change(folder: Path, name: str, *, scores: Sequence[float] | None = None, **
 
 
 def copy(folder: Path, target: Path) -> Path:
-    """The search folder at another place, as someone takes it to another machine."""
+    """A copy of the search folder, as on another machine."""
     return Path(shutil.copytree(folder, target))
 
 
@@ -153,16 +154,12 @@ def _score(abs_rel: float, metric: str) -> float:
     return 1 - 1.5 * abs_rel if metric == "delta1" else abs_rel
 
 
-def _badness(score: float, metric: str) -> float:
-    return -score if metric == "delta1" else score
-
-
 def _fates(finals: Sequence[float], metric: str, counts: Mapping[str, int]) -> list[str]:
-    """What becomes of each trial: the last ones wait or run, of the others the worst are lost, fail or are stopped."""
+    """The end of each trial: the last ones wait or run, of the others the worst are lost, fail or are stopped."""
     order = list(range(len(finals)))
     late = [fate for fate in ("waiting", "running") for _ in range(counts[fate])]
     fates = dict(zip(reversed(order), late, strict=False))
-    rest = sorted((n for n in order if n not in fates), key=lambda n: -_badness(finals[n], metric))
+    rest = sorted((n for n in order if n not in fates), key=lambda n: -rank_key(metric, finals[n]))
     worst = [fate for fate in ("nan", "failed", "stopped") for _ in range(counts[fate])]
     fates |= dict(zip(rest, worst, strict=False))
     return [fates.get(n, "done") for n in order]
@@ -197,7 +194,7 @@ def _repeats(
 ) -> list[_Plan]:
     """Repeats of the best searched trials, and of the default, under the seeds 1, 2, ..."""
     done = [plan for plan in plans if plan.trial.state == "done" and math.isfinite(plan.scores[-1])]
-    best = sorted((plan for plan in done if plan.trial.kind == "search"), key=lambda p: _badness(p.scores[-1], metric))
+    best = sorted((plan for plan in done if plan.trial.kind == "search"), key=lambda p: rank_key(metric, p.scores[-1]))
     chosen = [*best[:top], *(plan for plan in done if plan.trial.kind == "default")]
     return [
         _repeat(plan, seed, effect=seed_effect, metric=metric, epochs=epochs)
@@ -214,7 +211,7 @@ def _repeat(plan: _Plan, seed: int, *, effect: float, metric: str, epochs: int) 
 
 
 def _measured(plan: _Plan, *, objectives: Sequence[str], gpus: float) -> _Plan:
-    """With what was measured of its best checkpoint: the deeper the words, the slower."""
+    """With the costs of its best checkpoint: the larger loss.gradient, the slower."""
     trial = replace(plan.trial, gpus=gpus)
     if trial.state == "done" and "latency_ms" in objectives:
         trial = replace(trial, latency_ms=20.0 + 10 * trial.words.get("loss.gradient", 0.5))

@@ -49,16 +49,16 @@ def test_the_headline_says_score_spread_and_gain(folder: Path) -> None:
 
 def test_a_gain_within_the_spread_is_said_to_be_luck(folder: Path) -> None:
     searches.make(folder, points=POINTS, scores=[0.5, 0.4, 0.205, 0.21], seed_effect=0.1)
-    said = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
-    assert any("may be luck of the seed" in each for each in said)
-    assert not any("More than luck" in each for each in said)
+    message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
+    assert any("may be luck of the seed" in each for each in message)
+    assert not any("More than luck" in each for each in message)
 
 
 def test_a_search_that_found_nothing_better_says_so(folder: Path) -> None:
     searches.make(folder, points=POINTS, scores=[0.9, 0.8, 0.7, 0.6])
-    said = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
-    assert "The search found nothing better." in said
-    assert any("more error than the baseline" in each for each in said)
+    message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
+    assert "The search found nothing better." in message
+    assert any("more error than the baseline" in each for each in message)
 
 
 def test_the_command_on_the_page_trains_the_best_recipe(folder: Path) -> None:
@@ -159,11 +159,11 @@ def test_a_change_is_drawn_before_the_epoch_that_was_trained_with_it(folder: Pat
 
 def test_published_scores_stand_beside_ours_in_their_order(folder: Path) -> None:
     points = [{"optim.lr": 2e-4}, {"optim.lr": 2e-3}, {"optim.lr": 8e-3}]
-    said = [{"abs_rel": 0.2, "rmse": 1.0}, {"abs_rel": 0.1}, {"abs_rel": 0.3}]
+    message = [{"abs_rel": 0.2, "rmse": 1.0}, {"abs_rel": 0.1}, {"abs_rel": 0.3}]
     space = {
         "points": [
             {"name": name, **point, "reference": reference}
-            for name, point, reference in zip(("low", "mid", HOSTILE), points, said, strict=True)
+            for name, point, reference in zip(("low", "mid", HOSTILE), points, message, strict=True)
         ]
     }
     searches.make(folder, points=points, scores=[0.25, 0.21, 0.4], space=space, stopped=0, nan=0, failed=0)
@@ -185,7 +185,7 @@ def test_a_search_without_published_scores_has_no_such_table(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("ended", "ago", "kind", "said"),
+    ("ended", "ago", "kind", "message"),
     [
         (True, 1e6, "ended", "ended 20"),
         (False, 60, "running", "running: 5 of "),
@@ -193,13 +193,13 @@ def test_a_search_without_published_scores_has_no_such_table(folder: Path) -> No
     ],
 )
 def test_the_status_tells_a_search_that_runs_from_one_that_was_left(
-    folder: Path, ended: bool, ago: float, kind: str, said: str
+    folder: Path, ended: bool, ago: float, kind: str, message: str
 ) -> None:
     searches.make(folder, trials=6, running=0 if ended else 2, repeats=0)
     view = ReportData(Study.read(folder))
     sign = view.study.search.started + view.budget.wall_seconds
     found = headline.status(view, sign + ago)
-    assert found.kind == kind and said in found.text
+    assert found.kind == kind and message in found.text
 
 
 def test_many_trials_are_all_listed_and_the_best_drawn(folder: Path) -> None:
@@ -231,9 +231,9 @@ def test_markdown_text_is_taken_for_nothing_else() -> None:
 def test_main_says_the_headline_and_where_the_report_lies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     searches.make(folder)
     assert build.main([str(folder), "--no-images"]) == 0
-    said = capsys.readouterr().out
-    assert "Best configuration: trial" in said and "AbsRel 0." in said
-    assert f"report   {folder / 'report.html'}" in said and "report.md, trials.csv, best.yaml, study.json" in said
+    message = capsys.readouterr().out
+    assert "Best configuration: trial" in message and "AbsRel 0." in message
+    assert f"report   {folder / 'report.html'}" in message and "report.md, trials.csv, best.yaml, study.json" in message
 
 
 def test_a_long_command_is_wrapped_where_a_shell_joins_it_again() -> None:

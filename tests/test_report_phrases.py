@@ -8,15 +8,15 @@ from tuning.report import phrases
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [(None, "–"), (0, "0 s"), (45, "45 s"), (99.6, "2 min"), (3000, "50 min"), (11100, "3 h 05 min"), (2e5, "2 d 7 h")],
 )
-def test_spans_of_time_are_said_in_two_units_at_most(seconds: float | None, said: str) -> None:
-    assert phrases.duration(seconds) == said
+def test_spans_of_time_are_said_in_two_units_at_most(seconds: float | None, expected: str) -> None:
+    assert phrases.duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "spread", "said"),
+    ("value", "spread", "expected"),
     [
         (0.13218, 0.00314, "0.1322 ± 0.0031"),
         (0.3, None, "0.3000"),
@@ -29,12 +29,12 @@ def test_spans_of_time_are_said_in_two_units_at_most(seconds: float | None, said
         (float("nan"), 1.0, "–"),
     ],
 )
-def test_scores_keep_their_zeros_and_spreads_their_decimals(value: float, spread: float | None, said: str) -> None:
-    assert phrases.score(value, spread) == said
+def test_scores_keep_their_zeros_and_spreads_their_decimals(value: float, spread: float | None, expected: str) -> None:
+    assert phrases.score(value, spread) == expected
 
 
 @pytest.mark.parametrize(
-    ("metric", "share", "said"),
+    ("metric", "share", "expected"),
     [
         ("abs_rel", 0.123, "12 % less error"),
         ("abs_rel", -0.05, "5 % more error"),
@@ -42,8 +42,8 @@ def test_scores_keep_their_zeros_and_spreads_their_decimals(value: float, spread
         ("delta1", -1.5, "150 % lower"),
     ],
 )
-def test_gains_are_said_by_the_direction_of_the_metric(metric: str, share: float, said: str) -> None:
-    assert phrases.describe_gain(metric, share) == said
+def test_gains_are_said_by_the_direction_of_the_metric(metric: str, share: float, expected: str) -> None:
+    assert phrases.describe_gain(metric, share) == expected
 
 
 def test_every_metric_that_ranks_has_a_name() -> None:
@@ -61,6 +61,6 @@ def test_every_metric_that_ranks_has_a_name() -> None:
     )
 
 
-@pytest.mark.parametrize(("count", "said"), [(950, "950"), (12_345, "12.3 k"), (2_073_600, "2.07 M"), (3e9, "3 G")])
-def test_counts_are_short(count: float, said: str) -> None:
-    assert phrases.format_count(count) == said
+@pytest.mark.parametrize(("count", "expected"), [(950, "950"), (12_345, "12.3 k"), (2_073_600, "2.07 M"), (3e9, "3 G")])
+def test_counts_are_short(count: float, expected: str) -> None:
+    assert phrases.format_count(count) == expected

@@ -60,7 +60,7 @@ def test_a_space_survives_json_and_yaml(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("about: nothing else", "nothing to search"),
         ("about: [1]\noptim.lr: {uniform: [0, 1]}", "about is a line of text"),
@@ -87,10 +87,10 @@ def test_a_space_survives_json_and_yaml(name: str) -> None:
         ("points: [{reference: {mse: low}}]", "reference.mse is a score, a number, not 'low'"),
     ],
 )
-def test_what_is_no_space_is_refused_with_what_to_write(text: str, said: str) -> None:
+def test_what_is_no_space_is_refused_with_what_to_write(text: str, message: str) -> None:
     with pytest.raises(UsageError, match="^mine: ") as caught:
         parsed(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

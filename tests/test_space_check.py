@@ -28,7 +28,7 @@ def refusal(text: str, name: str = "demo", words: str = "") -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("optim.lrr: {uniform: [1, 2]}", "unknown key 'optim.lrr' (did you mean 'optim.lr'?)"),
         ("optm.lr: {uniform: [1, 2]}", "did you mean 'optim.lr'?"),
@@ -61,8 +61,8 @@ def refusal(text: str, name: str = "demo", words: str = "") -> str:
         ("points: [{optim.lr: 1e-4}, {}, {optim.lr: 0.0001}]", "point 3 is the same as point 1"),
     ],
 )
-def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(text: str, said: str) -> None:
-    assert said in refusal(text)
+def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(text: str, message: str) -> None:
+    assert message in refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
 
 def test_loss_weights_that_may_all_be_0_are_found_with_how_to_fix_it() -> None:
     both = "loss.l1: {choice: [0, 1]}\nloss.gradient: {choice: [0, 1]}"
-    said = refusal(both)
-    assert "its configuration loss.l1=0 loss.gradient=0 is refused: every loss weight is 0" in said
-    assert "keep one of those above 0" in said
+    message = refusal(both)
+    assert "its configuration loss.l1=0 loss.gradient=0 is refused: every loss weight is 0" in message
+    assert "keep one of those above 0" in message
     assert "loss.l1=0.0: every loss weight is 0" in refusal("loss.l1: {uniform: [0, 1]}", words="loss.gradient=0")
     space_check.check(parsed(both), preflight.load("demo", ["loss.silog=0.1"]), where="mine")
 
@@ -114,9 +114,11 @@ def test_an_end_that_only_the_recipe_alone_refuses_is_taken() -> None:
 
 def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
     text = "model.stacking: {choice: [inputs, original]}\ndata.inputs: {choice: [[image, sparse], [sparse]]}"
-    said = refusal(text, "depthnet")
-    assert "its configuration model.stacking=original data.inputs=[sparse] is refused: model.stacking=original" in said
-    assert "narrow the range" in said
+    message = refusal(text, "depthnet")
+    assert (
+        "its configuration model.stacking=original data.inputs=[sparse] is refused: model.stacking=original" in message
+    )
+    assert "narrow the range" in message
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "said"),
+    ("name", "words", "message"),
     [
         ("dpt-vits", "optim.encoder_lr=1 model.pretrained=no.pth", ""),
         ("masknet", "optim.encoder_lr=0.1", "optim.encoder_lr=0.1: this architecture has no encoder"),
@@ -146,11 +148,11 @@ def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str
         ("depthnet", "loss.multiscale_weights=1,1 curriculum.scale_weights=[]", "the network predicts 5 scales"),
     ],
 )
-def test_a_recipe_that_would_end_at_its_first_step_is_found(name: str, words: str, said: str) -> None:
+def test_a_recipe_that_would_end_at_its_first_step_is_found(name: str, words: str, message: str) -> None:
     text = "optim.lr: {loguniform: [1e-4, 1e-3]}"
     try:
         space_check.check(parsed(text), preflight.load(name, words.split()), where="mine")
         found = ""
     except UsageError as error:
         found = str(error)
-    assert said in found and bool(said) == bool(found)
+    assert message in found and bool(message) == bool(found)

@@ -40,7 +40,7 @@ def proposals(**changes: Any) -> TPESearcher:
 
 
 @pytest.mark.parametrize(
-    "flags, told",
+    "flags, message",
     [
         (["--space", "learning-rates"], "did you mean 'learning-rate'"),
         (["--trials", "0"], "--trials 0 is too few"),
@@ -61,7 +61,7 @@ def proposals(**changes: Any) -> TPESearcher:
     ],
 )
 def test_mistakes_are_reported_before_anything_starts(
-    flags: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {
         "SIZES": "data.size: {choice: [[32, 64], [64, 64]]}",
@@ -77,7 +77,7 @@ def test_mistakes_are_reported_before_anything_starts(
     out = tmp_path / "search"
     assert main(["tune", *WORDS, "--out", str(out), *flags]) in (2, 3)
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and re.search(told, error), error
+    assert error.count("\n") == 1 and re.search(message, error), error
     assert not out.exists()
 
 
@@ -103,7 +103,7 @@ def test_only_budgets_may_change_when_a_search_is_resumed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "nodes, workers, room",
+    "nodes, workers, capacity",
     [
         ([{"CPU": 4}], Workers(1, 1), 4),
         ([{"CPU": 3}, {"CPU": 1}], Workers(1, 2), 1),
@@ -114,11 +114,11 @@ def test_only_budgets_may_change_when_a_search_is_resumed(tmp_path: Path) -> Non
         ([], Workers(1, 1), 0),
     ],
 )
-def test_room_is_counted_node_by_node(nodes: list[dict[str, float]], workers: Workers, room: int) -> None:
-    assert slots(nodes, workers) == room
+def test_capacity_is_counted_node_by_node(nodes: list[dict[str, float]], workers: Workers, capacity: int) -> None:
+    assert slots(nodes, workers) == capacity
 
 
-def test_points_by_chance_depend_on_the_seed_alone(tmp_path: Path) -> None:
+def test_random_points_depend_on_the_seed_alone(tmp_path: Path) -> None:
     asked = replace(read_search(searches.make(tmp_path / "search")), searcher="random", trials=5, seed=3)
     assert points(asked, SPACE) == points(asked, SPACE)
     assert points(asked, SPACE) != points(replace(asked, seed=4), SPACE)
@@ -145,9 +145,9 @@ def test_tpe_receives_ends_stops_failures_and_earlier_trials() -> None:
     found.on_trial_complete("t1", {"epoch": 1, OBJECTIVE: 0.8})
     found.on_trial_complete("t2", {FAILED: "it diverged"})
     found.on_trial_complete("t3", None, error=True)
-    told = found.study.get_trials()
-    assert [trial.state.name for trial in told] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "FAIL"]
-    assert told[2].value == 0.2, "a trial is worth its best epoch, whose checkpoint it ends with"
+    trials = found.study.get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    assert trials[2].value == 0.2, "a trial is worth its best epoch, whose checkpoint it ends with"
 
 
 def test_a_trial_that_reports_one_epoch_only_is_worth_that_epoch() -> None:
@@ -177,7 +177,7 @@ def test_a_score_that_is_not_finite_is_the_worst() -> None:
 
 
 @pytest.mark.parametrize("kind", ["asha", "median"])
-def test_a_scheduler_that_begins_anew_stops_what_the_old_one_would_have(kind: str, tmp_path: Path) -> None:
+def test_a_scheduler_of_a_resumed_search_stops_what_the_first_one_would_have(kind: str, tmp_path: Path) -> None:
     scores = [0.3 + 0.001 * number for number in range(6)]
     folder = searches.make(tmp_path / "search", trials=6, scores=scores, stopped=0, repeats=0)
     ended = [trial for trial in read_trials(folder) if trial.kind == "search"]
@@ -192,7 +192,7 @@ def test_a_scheduler_that_begins_anew_stops_what_the_old_one_would_have(kind: st
     assert scheduler.on_trial_result(None, good, {"epoch": 1, OBJECTIVE: 0.1}) == "CONTINUE"
 
 
-def test_words_of_a_population_stay_within_the_space() -> None:
+def test_overrides_of_a_population_stay_within_the_space() -> None:
     config = {"trial": {"words": {"optim.lr": 0.5, "augment.hue": 0.05}, "name": "0000", "judged": True}}
     assert schedulers.clip_to_space(config, space=SPACE)["trial"]["words"] == {"optim.lr": 1e-2, "augment.hue": 0.05}
 
@@ -200,16 +200,16 @@ def test_words_of_a_population_stay_within_the_space() -> None:
 def test_a_curve_leaves_out_what_a_rewind_made_void_and_a_line_cut_short(tmp_path: Path) -> None:
     for epoch, score in ((1, 0.5), (2, 0.4), (3, 0.3)):
         progress.append(tmp_path, {"kind": "epoch", "epoch": epoch, "abs_rel": score})
-    progress.append(tmp_path, {"kind": progress.REWOUND, "epoch": 1, "text": "goes on from epoch 1 of another trial"})
+    progress.append(tmp_path, {"kind": progress.REWOUND, "epoch": 1, "text": "continues from epoch 1 of another trial"})
     progress.append(tmp_path, {"kind": "epoch", "epoch": 2, "abs_rel": math.nan})
     with (tmp_path / progress.FILE).open("a") as file:
         file.write('{"kind": "epo')
-    assert [(told["epoch"], told["abs_rel"]) for told in curve(tmp_path)] == [(1, 0.5), (2, None)]
+    assert [(epoch["epoch"], epoch["abs_rel"]) for epoch in curve(tmp_path)] == [(1, 0.5), (2, None)]
     assert curve(tmp_path / "nothing") == []
 
 
-class Told:
-    """A trial as Tune shows it to callbacks."""
+class TuneTrial:
+    """A trial as Tune passes it to callbacks."""
 
     def __init__(self, name: str, words: dict[str, Any], error: Path | None = None) -> None:
         self.config = {"trial": {"name": name, "words": words, "judged": True}}
@@ -221,16 +221,16 @@ class Told:
         return "127.0.0.1"
 
 
-def recorder(folder: Path, said: list[str], limits: SearchLimits | None = None) -> Recorder:
+def recorder(folder: Path, lines: list[str], limits: SearchLimits | None = None) -> Recorder:
     template = Trial(name="", kind="search", of="", words={}, gpus=1.0)
-    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or SearchLimits(), log=said.append)
+    return Recorder(folder, {}, template=template, metric="abs_rel", limits=limits or SearchLimits(), log=lines.append)
 
 
-def test_what_becomes_of_a_trial_is_written_down(tmp_path: Path) -> None:
-    said: list[str] = []
-    keeps = recorder(tmp_path, said)
+def test_the_end_of_a_trial_is_recorded(tmp_path: Path) -> None:
+    lines: list[str] = []
+    keeps = recorder(tmp_path, lines)
     (tmp_path / "error.txt").write_text("Failure # 1\nTraceback\nValueError: no such thing\n\n", encoding="utf-8")
-    done, stopped, failed, lost = (Told(name, {"optim.lr": 1e-3}, tmp_path / "error.txt") for name in "abcd")
+    done, stopped, failed, lost = (TuneTrial(name, {"optim.lr": 1e-3}, tmp_path / "error.txt") for name in "abcd")
     for trial in (done, stopped, failed, lost):
         keeps.on_trial_start(0, [], trial)
         keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
@@ -248,13 +248,13 @@ def test_what_becomes_of_a_trial_is_written_down(tmp_path: Path) -> None:
     assert kept["c"].error == "it diverged" and kept["d"].error == "ValueError: no such thing"
     assert kept["d"].attempts == 2
     assert all(trial.ended >= trial.started > 0 for trial in kept.values())
-    assert len(said) == 5
+    assert len(lines) == 5
 
 
-def test_trials_that_only_a_limit_ended_wait_to_be_taken_up(tmp_path: Path) -> None:
+def test_trials_that_only_a_limit_ended_wait_to_be_resumed(tmp_path: Path) -> None:
     limits = SearchLimits(gpu_seconds=1e-9)
     keeps = recorder(tmp_path, [], limits)
-    trial = Told("a", {"optim.lr": 1e-3})
+    trial = TuneTrial("a", {"optim.lr": 1e-3})
     keeps.on_trial_start(0, [], trial)
     keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
     assert limits.reached
@@ -262,9 +262,9 @@ def test_trials_that_only_a_limit_ended_wait_to_be_taken_up(tmp_path: Path) -> N
     assert read_trials(tmp_path)[0].state == "waiting"
 
 
-def test_words_changed_under_way_become_a_history(tmp_path: Path) -> None:
+def test_overrides_that_change_in_training_become_a_history(tmp_path: Path) -> None:
     keeps = recorder(tmp_path, [])
-    trial = Told("a", {"optim.lr": 1e-3})
+    trial = TuneTrial("a", {"optim.lr": 1e-3})
     keeps.on_trial_start(0, [], trial)
     keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
     trial.config = {"trial": {"name": "b", "words": {"optim.lr": 5e-3}, "judged": True}}
@@ -275,7 +275,7 @@ def test_words_changed_under_way_become_a_history(tmp_path: Path) -> None:
     assert [dict(step) for step in kept.history] == [{"epoch": 3, "words": {"optim.lr": 5e-3}, "from": "b"}]
 
 
-def test_who_goes_on_from_a_trial_names_that_trial_even_if_it_went_on_from_another_itself(tmp_path: Path) -> None:
+def test_a_copy_of_a_trial_names_that_trial_even_if_it_is_a_copy_itself(tmp_path: Path) -> None:
     folder = searches.make(tmp_path / "search", trials=2, repeats=0)
     scheduler: Any = schedulers.SCHEDULERS["pbt"](replace(read_search(folder), grace=1), SPACE)
     config = {"trial": {"name": "0000", "words": {"optim.lr": 1e-3, "augment.hue": 0}}}

@@ -28,9 +28,9 @@ def main(argv: list[str]) -> int:
         write_search(folder, settings)
         _interrupt_on_sigterm()
         _print_plan(folder, settings, searched)
-        search.explore(folder, settings, searched, limits=limits, report=_print)
+        search.explore(folder, settings, searched, limits=limits, log=_print)
         if not _count_unfinished(folder, "default", "search"):
-            search.confirm(folder, settings, _trials_to_repeat(folder, settings), limits=limits, report=_print)
+            search.confirm(folder, settings, _trials_to_repeat(folder, settings), limits=limits, log=_print)
     left = _count_unfinished(folder, "default", "search", "repeat")
     write_search(folder, replace(settings, ended=0.0 if left else time.time()))
     _print("")

@@ -33,7 +33,7 @@ TUNE_ENVIRONMENT = {
 # A trial with workers of its own takes none of their CPUs, and runs on the head node, which is never scaled down.
 DRIVER_RESOURCES = {"cpu": 0.0, "node:__internal_head__": 0.0001}
 LEAVE_SECONDS = 120  # for the current step and its checkpoint
-Report = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TrialSource:
     samples: int
 
 
-def explore(folder: Path, search: Search, space: Space, *, limits: SearchLimits, report: Report) -> None:
+def explore(folder: Path, search: Search, space: Space, *, limits: SearchLimits, log: Log) -> None:
     """Run the baseline and the configurations that have not ended, within the limits."""
     from tuning import schedulers
 
@@ -56,10 +56,10 @@ def explore(folder: Path, search: Search, space: Space, *, limits: SearchLimits,
     schedulers.replay(scheduler, folder, search.metric, ended)
     is_tpe = search.searcher == "tpe"
     source = _proposals(folder, search, space, left=left, ended=ended) if is_tpe else _fixed_tasks(left)
-    _run(folder, search, trials, source, scheduler=scheduler, limits=limits, report=report)
+    _run(folder, search, trials, source, scheduler=scheduler, limits=limits, log=log)
 
 
-def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: SearchLimits, report: Report) -> None:
+def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: SearchLimits, log: Log) -> None:
     """Repeat the chosen trials, each under `search.repeats` other seeds and to its end."""
     from ray.tune.schedulers import FIFOScheduler
 
@@ -72,7 +72,7 @@ def confirm(folder: Path, search: Search, chosen: Sequence[Trial], *, limits: Se
                 trials[name] = replace(template_of(search), name=name, kind="repeat", of=trial.name, words=words)
                 write_trial(folder, trials[name])
     left = [trial for trial in trials.values() if trial.kind == "repeat" and trial.state not in ENDED]
-    _run(folder, search, trials, _fixed_tasks(left), scheduler=FIFOScheduler(), limits=limits, report=report)
+    _run(folder, search, trials, _fixed_tasks(left), scheduler=FIFOScheduler(), limits=limits, log=log)
 
 
 def points(search: Search, space: Space) -> list[dict[str, Any]]:
@@ -178,7 +178,7 @@ def _run(
     *,
     scheduler: Any,
     limits: SearchLimits,
-    report: Report,
+    log: Log,
 ) -> None:
     """Let Tune run the trials of a source."""
     if not source.samples or limits.reached:
@@ -194,7 +194,7 @@ def _run(
 
     workers = workers_of(search)
     plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt")
-    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, log=report)
+    recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, log=log)
     tuner = tune.Tuner(
         tune.with_resources(_wait_for_trials(partial(run_trial, plan=plan)), _resources(workers)),
         param_space=source.space,
