@@ -182,6 +182,6 @@ def _application(tree: dict[str, Any]) -> Callable[[], Any]:
         settings = settings_of.parse(tree)
         auth.require_keys(settings, http_host())
         app = routes.create(Router(serve.get_deployment_handle(DEPTH), settings), settings, metrics_page=MetricsPage())
-        return ConcurrencyLimit(RequestMetrics(app), most=settings.queued)
+        return ConcurrencyLimit(RequestMetrics(app), max_requests=settings.queued)
 
     return application

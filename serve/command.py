@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in SUBCOMMANDS:
         return {"promote": _promote, "rollback": _rollback, "list": _list, "prune": _prune}[argv[0]](argv[1:])
     args = build_parser().parse_intermixed_args(argv)
+    # All checks that need no cluster first, as starting one takes seconds.
     settings = _settings(args)
     _check_keys(settings, args.host, args.address)
     _check_port(args.host, args.port)
@@ -71,11 +72,11 @@ def _settings(args: argparse.Namespace) -> Settings:
         "model_replicas.min": args.min_replicas,
         "model_replicas.max": args.max_replicas,
         "model.gpus": 1 if args.gpu else None,
-        "keys_file": args.keys_file and args.keys_file.resolve(),
+        "keys_file": args.keys_file and args.keys_file.resolve(),  # replicas run in other folders
         "allow_anonymous": args.allow_anonymous or None,
         "store": args.store,
     }
-    if args.min_replicas is not None and args.max_replicas is None:
+    if args.min_replicas is not None and args.max_replicas is None:  # --min-replicas 4 alone must not exceed max=1
         flags["model_replicas.max"] = max(1, args.min_replicas)
     overrides += [f"{key}={value}" for key, value in flags.items() if value is not None]
     return settings_of.load(args.settings, overrides)
@@ -105,6 +106,7 @@ def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, *, forc
 
 def _check_keys(settings: Settings, host: str, address: str | None) -> None:
     """Report missing keys before a cluster is started, rather than by its replicas."""
+    # Replicas inherit the environment of their host, not that of this shell: they would answer everybody.
     if address and os.environ.get(auth.VARIABLE):
         raise UsageError(f"--address: the cluster does not see {auth.VARIABLE} of this shell; give --keys-file FILE")
     auth.require_keys(settings, host)

@@ -20,6 +20,7 @@ from depthray.errors import UsageError
 ENVIRONMENT = "DEPTHRAY_SERVE_"
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # of a model: it becomes a folder, a part of URLs and a Prometheus label
 
+# Every number has an upper bound: a mistyped one is refused here rather than found by a service that never answers.
 Count = Annotated[int, Field(gt=0, le=1_000_000_000_000)]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
@@ -29,6 +30,7 @@ class RequestLimits(Section):
     """Limits of one request, all of them checked before anything is decoded."""
 
     body_bytes: Count = Field(32 * 2**20, description="of one request, counted while it arrives")
+    # By the header, before decoding: a PNG of a few kB may claim gigapixels.
     pixels: Count = Field(25_000_000, description="of one image")
     side: Count = Field(16_384, description="pixels of the longer side of an image")
     shortest_side: Count = Field(8, description="pixels of the shorter side of an image")
@@ -57,6 +59,7 @@ class ModelSettings(Section):
     device: str = Field(
         "", description="cpu, cuda or cuda:N; empty: the GPU of the replica if it has one, else the CPU"
     )
+    # Unset, not 0: Serve reserves GPUs before a replica starts, and only then could it look for one.
     gpus: Share | None = Field(
         None,
         description="GPUs reserved for each replica, fractions allowed; unset: an equal share of the cluster's GPUs",
@@ -72,6 +75,7 @@ class ModelSettings(Section):
     batch_wait_timeout_ms: float = Field(
         0.0, ge=0, le=1000, description="that a request waits for others to share its forward pass"
     )
+    # Polled rather than watched: the store may be on a network file system, which reports no changes of other hosts.
     poll_seconds: float = Field(1.0, ge=0.05, le=3600, description="between reads of the store for new versions")
     deviation: float = Field(
         0.02, gt=0, le=10, description="largest relative deviation on golden images from what promotion computed"
@@ -118,6 +122,7 @@ def load(
 ) -> Settings:
     """The settings of a YAML file with the environment and dotted overrides applied; a UsageError names the key."""
     tree = read_yaml(path) if path else {}
+    # Two underscores stand for the dot, which environment variables cannot have; keys contain single ones.
     for key, value in sorted(environment.items()):
         if key.startswith(ENVIRONMENT):
             apply_override(tree, f"{key.removeprefix(ENVIRONMENT).lower().replace('__', '.')}={value}")

@@ -43,7 +43,7 @@ def test_a_first_item_waits_for_nobody_and_the_rest_fill_batches() -> None:
         time.sleep(0.02)
         return doubled(kind, items)
 
-    found = gather(DynamicBatcher(run, most=4), list(range(10)))
+    found = gather(DynamicBatcher(run, max_batch_size=4), list(range(10)))
     assert [timed.result for timed in found] == [item * 2 for item in range(10)]
     assert sizes == [4, 4, 2]
     assert found[0].queue < 0.02 < found[-1].queue and found[0].batch == 4
@@ -56,12 +56,12 @@ def test_kinds_do_not_mix_and_keep_their_order() -> None:
         seen.append((kind, list(items)))
         return doubled(kind, items)
 
-    gather(DynamicBatcher(run, most=8), [1, 2, 3, 4, 5], "abaab")
+    gather(DynamicBatcher(run, max_batch_size=8), [1, 2, 3, 4, 5], "abaab")
     assert seen == [("a", [1, 3, 4]), ("b", [2, 5])]
 
 
 def test_one_bad_item_harms_nobody_else() -> None:
-    found = gather(DynamicBatcher(doubled, most=16), [*range(7), "bad", *range(8)])
+    found = gather(DynamicBatcher(doubled, max_batch_size=16), [*range(7), "bad", *range(8)])
     assert isinstance(found.pop(7), ValueError)
     assert [timed.result for timed in found] == [item * 2 for item in [*range(7), *range(8)]]
 
@@ -75,7 +75,7 @@ def test_what_does_not_fit_into_memory_is_computed_in_halves() -> None:
             raise MemoryError
         return doubled(kind, items)
 
-    found = gather(DynamicBatcher(run, most=8), [0, 1, 2, 3, "huge"])
+    found = gather(DynamicBatcher(run, max_batch_size=8), [0, 1, 2, 3, "huge"])
     assert isinstance(found.pop(), OutOfMemory)
     assert [timed.result for timed in found] == [0, 2, 4, 6]
     assert sizes[0] == 5 and max(sizes[1:]) <= 3
@@ -90,7 +90,7 @@ def test_late_and_cancelled_items_are_not_computed() -> None:
         return doubled(kind, items)
 
     async def ask() -> None:
-        batches = DynamicBatcher[Any, Any](run, most=1)
+        batches = DynamicBatcher[Any, Any](run, max_batch_size=1)
         deadline = time.monotonic() + SOON
         first = asyncio.create_task(batches("a", 1, deadline=deadline))
         late = asyncio.create_task(batches("a", 2, deadline=time.monotonic() + 0.01))
@@ -111,7 +111,7 @@ def test_who_comes_when_the_last_pass_ends_is_not_forgotten() -> None:
     """A drain that has looked for the last time is not counted on any more."""
 
     async def ask() -> None:
-        batches: DynamicBatcher[Any, Any] = DynamicBatcher(doubled, most=4)
+        batches: DynamicBatcher[Any, Any] = DynamicBatcher(doubled, max_batch_size=4)
         deadline = time.monotonic() + SOON
 
         async def again(left: int) -> None:
@@ -137,7 +137,7 @@ def test_passes_side_by_side_share_what_waits() -> None:
         running -= 1
         return doubled(kind, items)
 
-    batches: DynamicBatcher[Any, Any] = DynamicBatcher(run, most=4, passes=2)
+    batches: DynamicBatcher[Any, Any] = DynamicBatcher(run, max_batch_size=4, concurrent_passes=2)
     found = gather(batches, list(range(12)))
     assert [timed.result for timed in found] == [item * 2 for item in range(12)]
     assert sizes[:2] == [4, 4] and max(together) == 2 and batches.busy_since is None
@@ -151,5 +151,5 @@ def test_a_few_are_split_among_passes_that_are_free() -> None:
         time.sleep(0.02)
         return doubled(kind, items)
 
-    gather(DynamicBatcher(run, most=8, passes=2), [1, 2, 3, 4])
+    gather(DynamicBatcher(run, max_batch_size=8, concurrent_passes=2), [1, 2, 3, 4])
     assert sizes == [2, 2]

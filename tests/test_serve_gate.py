@@ -41,7 +41,7 @@ def body(*, slow: bool = False) -> Any:
 def test_only_so_many_at_a_time() -> None:
     async def ask() -> None:
         inner = Inner()
-        limited = ConcurrencyLimit(inner, most=2)
+        limited = ConcurrencyLimit(inner, max_requests=2)
         slow = [asyncio.create_task(limited(SCOPE, body(slow=True), send)) for _ in range(5)]
         inside = [asyncio.create_task(limited(SCOPE, body(), send)) for _ in range(2)]
         await asyncio.sleep(0.01)
@@ -72,7 +72,7 @@ def test_a_request_that_fails_is_not_counted_any_more() -> None:
         raise ValueError
 
     async def ask() -> None:
-        limited = ConcurrencyLimit(broken, most=1)
+        limited = ConcurrencyLimit(broken, max_requests=1)
         for _ in range(3):
             with pytest.raises(ValueError):
                 await limited(SCOPE, body(), send)
@@ -83,7 +83,7 @@ def test_a_request_that_fails_is_not_counted_any_more() -> None:
 def test_once_closed_it_answers_earlier_requests_alone() -> None:
     async def ask() -> None:
         inner = Inner()
-        limited = ConcurrencyLimit(inner, most=2)
+        limited = ConcurrencyLimit(inner, max_requests=2)
         arriving = asyncio.Event()
 
         async def rest() -> dict[str, Any]:

@@ -57,7 +57,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counter[tupl
 
 
 def test_requests_are_counted_by_their_answers(recorded: dict[str, Counter[tuple[str, ...]]]) -> None:
-    metered = ConcurrencyLimit(RequestMetrics(app()), most=8)
+    metered = ConcurrencyLimit(RequestMetrics(app()), max_requests=8)
     picture = encoded(scene())
     for form_name in ("png", "npy", "npz", "colour", "ply", "glb"):
         assert ask(metered, "POST", f"/v1/depth?format={form_name}", body=picture).status == 200

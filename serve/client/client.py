@@ -132,7 +132,7 @@ class DepthClient(_BaseClient):
         form: str,
         *,
         model: str = "",
-        query: Query | None = None,
+        query: Query | None = None,  # a dict, as names of the query and of inputs could be the same
         **others: Map,
     ) -> bytes:
         """The answer as a file: form is png, npy, npz, colour, ply, glb; `query` as in the API (cmap, fov, fx ...)."""
@@ -149,7 +149,7 @@ class DepthClient(_BaseClient):
         return self._run(requests.MODELS)
 
     def ready(self) -> bool:
-        """Whether a request sent now would be answered. One try."""
+        """Whether a request sent now would be answered. One try, as a retry would wait until it is."""
         return _is_ready(self._send(self._request(requests.READY)))
 
     def close(self) -> None:

@@ -68,6 +68,7 @@ class Estimate:
         return export.points(self.metres, rgb, camera=camera)
 
 
+# NumPy, zipfile and json raise all of these for files that are cut short or not what they seem.
 _UNREADABLE = (ValueError, EOFError, OSError, SyntaxError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
@@ -127,6 +128,7 @@ def raise_for_status(response: httpx.Response) -> httpx.Response:
     """The response itself, or its error raised."""
     if response.is_success:
         return response
+    # Of a 4xx the request is the cause, so that a retry cannot help; those that may pass were retried before.
     raise error(RefusedError if response.status_code < 500 else ServerError, response)
 
 

@@ -59,7 +59,7 @@ async def settle(answer: Awaitable[T]) -> T | Problem:
         return await answer
     except Problem as problem:
         return problem
-    except Exception:
+    except Exception:  # gather would drop the other answers with it
         _LOG.exception("an image of a batch failed")
         return Problem(500, problems.INTERNAL_ERROR)
 
@@ -74,6 +74,7 @@ def refuse_if_all_failed(outcomes: Sequence[Any]) -> None:
 def pack(entries: Sequence[Entry], request_id: str) -> bytes:
     """The zip file of a batch: index.json in the order of the images, and the files it names."""
     file, index = io.BytesIO(), []
+    # Stored, not deflated: the files in it are compressed, or do not compress.
     with zipfile.ZipFile(file, "w") as archive:
         for position, (name, outcome, headers) in enumerate(entries):
             row: dict[str, Any] = {"index": position, "name": name}

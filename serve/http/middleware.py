@@ -83,13 +83,13 @@ class RequestIdMiddleware:
 
 
 class ConcurrencyLimit:
-    """Refuses requests beyond `most` at a time, counted from when their bodies are complete, and all once closed.
+    """Refuses requests beyond `max_requests` at a time, counted once their bodies are complete; once closed, all.
 
     A body that still arrives does not count, so that slow senders keep nobody out.
     """
 
-    def __init__(self, app: ASGIApp, *, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, *, max_requests: int) -> None:
+        self._app, self._max_requests = app, max_requests
         self._ongoing = self._unanswered = 0
         self._is_closed = False
 
@@ -127,5 +127,5 @@ class ConcurrencyLimit:
             self._ongoing -= is_counted
 
     def _refuse_when_full(self) -> None:
-        if self._ongoing >= self._most:
+        if self._ongoing >= self._max_requests:
             raise Problem(429, TOO_MANY_REQUESTS, headers=RETRY_HEADERS)

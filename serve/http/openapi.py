@@ -39,7 +39,7 @@ def _parameter(name: str) -> dict[str, Any]:
     if name in CHOICES:
         schema: dict[str, Any] = {"type": "string", "enum": list(CHOICES[name]), "default": CHOICES[name][0]}
         if name in ("format", "plane"):
-            del schema["default"]
+            del schema["default"]  # their default depends on the Accept header, and on the model
     else:
         schema = {"type": "number", "minimum": RANGES[name][0], "maximum": RANGES[name][1]}
     return {"name": name, "in": "query", "required": False, "description": _DESCRIPTIONS[name], "schema": schema}
@@ -64,6 +64,7 @@ _FORMS = {
         "additionalProperties": False,
     }
 }
+# A problem document; `error` repeats `detail` for clients of the Open Inference Protocol.
 _DOCUMENT = {
     "type": "object",
     "properties": {
@@ -111,6 +112,7 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
+# Passed to FastAPI's add_api_route: it writes what it is given into the document, and validates nothing by it.
 ESTIMATE: dict[str, Any] = {
     "responses": {
         **_success("The depth of the image", {media: _BINARY for media in MEDIA}),
@@ -149,6 +151,7 @@ def manual(tree: Mapping[str, Any]) -> str:
     return _PAGE.format(title=escape(tree["info"]["title"]), about=_text(ABOUT), routes="\n".join(routes))
 
 
+# Braces are doubled for str.format.
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>

@@ -33,7 +33,7 @@ class Problem(Exception):
 def document(problem: Problem, *, request_id: str) -> dict[str, Any]:
     """The document of a problem as plain values."""
     return {
-        "type": "about:blank",
+        "type": "about:blank",  # by the RFC: the status alone is the type of the problem
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
@@ -60,6 +60,7 @@ def from_backend_error(error: BaseException) -> Problem:
         return Problem(404, str(error))
     if isinstance(error, Overloaded):
         status = 503 if isinstance(error, NotReady) else 429
+        # At least 1: clients take Retry-After: 0 as "at once", and a crowd of them would keep the queue full.
         return Problem(status, str(error), headers={"Retry-After": str(max(1, round(error.retry_after)))})
     if isinstance(error, TimedOut | TimeoutError):
         return Problem(504, "the answer took too long; try again later or send a smaller image")

@@ -35,7 +35,7 @@ from serve.settings import NAME, Settings
 
 PAGE = Path(__file__).parents[1] / "page"
 _MODEL = re.compile(NAME.removesuffix("$") + r"(@[a-z0-9]{1,64})?")
-_GUARDED = {"X-Frame-Options": "DENY", "Cache-Control": "no-cache"}
+_GUARDED = {"X-Frame-Options": "DENY", "Cache-Control": "no-cache"}  # pages ask for a key: not in frames of others
 _JSON = "application/json"
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class _Api:
         """Whether an image sent now would be answered."""
         try:
             ready = await self._backend.ready()
-        except problems.EXPECTED:
+        except problems.EXPECTED:  # a health check wants yes or no, not a problem
             ready = False
         return _json({"ready": ready}, 200 if ready else 503)
 
@@ -214,8 +214,9 @@ class _Api:
         timer = _StageTimer()
         options = self._options(request, self._check_query(request))
         if request.path_params:
-            _check_name(model or "?")
+            _check_name(model or "?")  # "" would mean the default model, but here it is an empty name in the path
         data = await body.read_body(request, self._settings.limits)
+        # From here: a slow upload has a limit of its own, and is not the server's fault.
         deadline = time.monotonic() + self._settings.timeout_seconds
         timer.finish("upload")
         kind = request.headers.get("content-type", "")
@@ -239,6 +240,7 @@ class _Api:
         """Predict an image, and encode the maps."""
         call = self._backend.predict(model, image.rgb, image.others, deadline, native=options.native)
         prediction = await self._await_backend(call, deadline=deadline)
+        # Backends check this too, but nothing may turn NaN into a valid-looking 0 of a PNG.
         if not all(np.isfinite(values).all() for values in prediction.maps.values()):
             raise problems.from_backend_error(Broken("the network's output is not finite everywhere"))
         timer.finish("network")
@@ -285,6 +287,7 @@ def _split_model(pairs: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str
 
 
 def _check_name(model: str) -> None:
+    # The same 404 as for an unknown name: the form of names is no reason for another kind of error.
     if model and not _MODEL.fullmatch(model):
         raise Problem(404, "no such model; GET /v1/models lists them")
 

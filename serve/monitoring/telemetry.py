@@ -64,6 +64,7 @@ METRICS = {
     ),
     "depthray_version": Metric("gauge", "1 for the version that a replica serves", ("model", "version")),
 }
+# Only these paths: any other one that a client invents would become a label.
 _ROUTES = {"/v1/depth": "depth", "/v1/depth:batch": "batch"}
 _ONE_MODEL = re.compile(r"/v1/models/[^/]*/depth")
 _STAGE = re.compile(r"(upload|decode|resize|encode);dur=(\d+(?:\.\d+)?)")
@@ -108,7 +109,7 @@ class RequestMetrics:
 
         try:
             await self._app(scope, receive, send_on)
-        finally:
+        finally:  # a client that disconnects cancels the call
             _record(route, starts)
 
 
@@ -124,7 +125,7 @@ def _record(route: str, starts: Sequence[Message]) -> None:
     headers = Headers(raw=starts[0]["headers"]) if starts else Headers()
     media = headers.get("content-type", "").partition(";")[0]
     form = "zip" if media == "application/zip" else MEDIA.get(media, "")
-    if form == "png" and "x-depth-range" in headers:
+    if form == "png" and "x-depth-range" in headers:  # colour maps may be PNG too, and alone have a range
         form = "colour"
     model = headers.get("x-model", "").partition("@")[0]
     increment("depthray_requests", route=route, code=str(code), format=form, model=model)

@@ -34,7 +34,7 @@ def promote(store: Store, name: str, path: Path, *, device: str | None = None, f
     try:
         typical = _check_on_golden_images(store, name, version, device=device, force=force)
     except Exception:
-        store.remove(name, version)
+        store.remove(name, version)  # unless it is served already: promoting it again may fail as well
         raise
     return Promotion(name, store.point(name, version), typical)
 
@@ -51,6 +51,7 @@ def _check_on_golden_images(store: Store, name: str, version: str, *, device: st
             f"on golden images this network's depths are {typical:.1f} times apart from those of the version that "
             f"is served (at most {golden.MAX_FACTOR:g}); compare both with depthray predict, or give --force"
         )
+    # Before `point`: a replica that follows the pointer must find them.
     store.keep_golden(name, version, answers)
     return typical
 

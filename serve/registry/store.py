@@ -33,7 +33,7 @@ from depthray.storage.os_errors import translate_os_errors
 from serve.backend import ModelCard
 from serve.settings import NAME
 
-DIGITS = 12
+DIGITS = 12  # 48 bits: no two versions of one model will ever share them
 UNUSED_AFTER = 600.0  # seconds after which no replica still loads or uses a version that is not served any more
 _NAME, _VERSION = re.compile(NAME), re.compile(rf"[0-9a-f]{{{DIGITS}}}")
 
@@ -244,6 +244,7 @@ class Store:
         advice = "choose another --store"
         with translate_os_errors(self.root, to=CheckpointError, doing="be written", advice=advice):
             folder.mkdir(parents=True, exist_ok=True)
+            # One lock for all models, in a file that is never replaced: flock is of the file, not of its name.
             with (self.root / ".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield

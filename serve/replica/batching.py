@@ -50,7 +50,7 @@ class TimedResult(Generic[Result]):
 
 
 class DynamicBatcher(Generic[Item, Result]):
-    """Gathers items of equal kind for `run(kind, items) -> results`, which computes in one of `passes` threads.
+    """Gathers items of equal kind for `run(kind, items) -> results`, which runs in one of `concurrent_passes` threads.
 
     A first item waits up to `wait_timeout` seconds for others. `memory` are the exceptions that mean too little memory:
     the batch is then computed in halves.
@@ -60,16 +60,16 @@ class DynamicBatcher(Generic[Item, Result]):
         self,
         run: Callable[[Any, Sequence[Item]], Sequence[Result]],
         *,
-        most: int,
-        passes: int = 1,
+        max_batch_size: int,
+        concurrent_passes: int = 1,
         wait_timeout: float = 0.0,
         memory: tuple[type[Exception], ...] = (),
     ) -> None:
-        self.most, self.passes, self.wait_timeout = most, passes, wait_timeout
+        self.max_batch_size, self.concurrent_passes, self.wait_timeout = max_batch_size, concurrent_passes, wait_timeout
         self._run = run
         self._memory: tuple[type[Exception], ...] = (*memory, MemoryError)
         self._queue: deque[_QueuedItem[Item]] = deque()
-        self._threads = ThreadPoolExecutor(passes, thread_name_prefix="depthray-model")
+        self._threads = ThreadPoolExecutor(concurrent_passes, thread_name_prefix="depthray-model")
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: list[float] = []  # when the ongoing passes started
 
@@ -79,7 +79,7 @@ class DynamicBatcher(Generic[Item, Result]):
         queued = _QueuedItem(kind, item, deadline, loop.create_future())
         self._queue.append(queued)
         # A task that is done but not discarded yet has found the queue empty, and will not see this item.
-        if sum(not task.done() for task in self._tasks) < self.passes:
+        if sum(not task.done() for task in self._tasks) < self.concurrent_passes:
             task = loop.create_task(self._drain())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -107,7 +107,7 @@ class DynamicBatcher(Generic[Item, Result]):
     async def _drain(self) -> None:
         """Compute batches until the queue is empty."""
         while self._queue:
-            if self.wait_timeout and len(self._queue) < self.most:
+            if self.wait_timeout and len(self._queue) < self.max_batch_size:
                 await asyncio.sleep(self.wait_timeout)
             batch = self._take_batch()
             if not batch:
@@ -125,7 +125,7 @@ class DynamicBatcher(Generic[Item, Result]):
 
     def _take_batch(self) -> list[_QueuedItem[Item]]:
         """The oldest item and others of its kind, in their order; cancelled and late ones are dropped."""
-        now, most = time.monotonic(), self._share()
+        now, size = time.monotonic(), self._share()
         batch: list[_QueuedItem[Item]] = []
         others: deque[_QueuedItem[Item]] = deque()
         for queued in self._queue:
@@ -133,7 +133,7 @@ class DynamicBatcher(Generic[Item, Result]):
                 continue
             if queued.deadline <= now:
                 queued.future.set_exception(DeadlinePassed())
-            elif len(batch) < most and (not batch or queued.kind == batch[0].kind):
+            elif len(batch) < size and (not batch or queued.kind == batch[0].kind):
                 batch.append(queued)
             else:
                 others.append(queued)
@@ -142,8 +142,8 @@ class DynamicBatcher(Generic[Item, Result]):
 
     def _share(self) -> int:
         """Items for one pass: as many as fit, or an equal share where other passes are idle and take the rest."""
-        idle = self.passes - len(self._running)
-        return min(self.most, -(-len(self._queue) // max(1, idle)))
+        idle = self.concurrent_passes - len(self._running)
+        return min(self.max_batch_size, -(-len(self._queue) // max(1, idle)))
 
     def _deliver(self, batch: list[_QueuedItem[Item]], outcomes: Sequence[Result | Exception], started: float) -> None:
         seconds = time.monotonic() - started

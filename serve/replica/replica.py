@@ -102,8 +102,8 @@ class Replica:
         self._examination: asyncio.Task[None] | None = None
         self._batcher: DynamicBatcher[Sample, golden.Maps] = DynamicBatcher(
             self._run,
-            most=model.max_batch,
-            passes=CONCURRENT_PASSES if self._threads > 1 and not model.compile else 1,
+            max_batch_size=model.max_batch,
+            concurrent_passes=CONCURRENT_PASSES if self._threads > 1 and not model.compile else 1,
             wait_timeout=model.batch_wait_timeout_ms / 1000,
             memory=(torch.OutOfMemoryError,),
         )
@@ -187,7 +187,7 @@ class Replica:
         network = self._networks.get(kind[:2])
         if network is None:
             raise Withdrawn
-        if self._batcher.passes > 1:
+        if self._batcher.concurrent_passes > 1:
             import torch
 
             is_alone = self._batcher.has_one_pass
