@@ -149,7 +149,7 @@ def test_a_trial_for_which_no_cluster_has_room_is_refused_at_once(tmp_path: Path
     from depthray.errors import ResourceError
 
     argv = asked(tmp_path, "optim.lr: {choice: [1.0e-3, 2.0e-3]}\n", cluster_address)
-    with pytest.raises(ResourceError, match=r"8 workers x 1 CPUs .* does not fit on the cluster .* lower --workers-per-trial"):
+    with pytest.raises(ResourceError, match=r"8 workers x 1 CPUs .* does not fit .* lower --workers-per-trial"):
         command.main([*argv, "--workers-per-trial", "8"])
     with pytest.raises(ResourceError, match="--concurrent 9: 4 such trials fit on the cluster"):
         command.main([*argv, "--concurrent", "9", "--out", str(tmp_path / "other")])
