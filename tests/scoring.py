@@ -57,22 +57,22 @@ class Net(nn.Module):
 
 def main() -> None:
     """Score the frames as one of 1, 2 and 3 processes in turn; a port each is given, the rank by the environment."""
-    found = []
+    result = []
     for world_size, port in enumerate(sys.argv[1:], start=1):
         if int(os.environ["RANK"]) < world_size:
             os.environ.update(WORLD_SIZE=str(world_size), MASTER_PORT=port)
-            found.append(score())
-    sys.stdout.write(json.dumps(found))
+            result.append(score())
+    sys.stdout.write(json.dumps(result))
 
 
 def score() -> dict[str, Any]:
     """What this process of a group knows once the group has scored the frames."""
     device = distributed.start(gpu=False)
-    place = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-    batches = eval_batches(Rooms(), range(COUNT), DATA, batch_size=BATCH, **place)
-    found = evaluate(Net(), batches, protocol=PLAIN, device=device)
+    process = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    batches = eval_batches(Rooms(), range(COUNT), DATA, batch_size=BATCH, **process)
+    evaluation = evaluate(Net(), batches, protocol=PLAIN, device=device)
     distributed.stop()
-    return {**place, "sums": found.sums.tolist(), "ids": [row.id for row in found.rows]}
+    return {**process, "sums": evaluation.sums.tolist(), "ids": [row.id for row in evaluation.rows]}
 
 
 if __name__ == "__main__":

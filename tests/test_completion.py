@@ -26,9 +26,9 @@ SMALL = ["data.size=32,64", "data.frames=12", "data.val_fraction=0.5", "train.ba
 SPARSE = ["data.inputs=[image,sparse]", "data.sparse.samples=50"]
 
 
-def saved(folder: Path, *words: str) -> Path:
+def saved(folder: Path, *overrides: str) -> Path:
     """A checkpoint of an untrained network."""
-    made = preflight.load("demo", [*SMALL, *words])
+    made = preflight.load("demo", [*SMALL, *overrides])
     writer = save.CheckpointWriter(folder / "checkpoints", keep_best=1, monitor="abs_rel")
     writer.save(begin(made, CPU).contents({"abs_rel": 1.0}, fingerprint="f" * 64))
     writer.wait()
@@ -52,19 +52,21 @@ class Filling(torch.nn.Module):
         return {"depth": torch.where(count > 0, mean, 2.0).expand_as(sparse)}
 
 
-def filled(path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *words: str) -> completion.CompletionCurve:
+def filled(
+    path: Path, monkeypatch: pytest.MonkeyPatch, samples: list[int], *overrides: str
+) -> completion.CompletionCurve:
     monkeypatch.setattr("depthray.checkpoints.load.build_network", lambda *_, **__: Filling())
-    made = preflight.load(str(path / "recipe.yaml"), words)
+    made = preflight.load(str(path / "recipe.yaml"), overrides)
     return completion.completion_curve(path, made, samples, side="val", device=CPU)
 
 
 def test_more_samples_less_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = filled(path, monkeypatch, [500, 0, 5, 5])
-    assert [point.samples for point in found.points] == [0, 5, 500]
-    assert [point.given for point in found.points] == [0.0, 5.0, 500.0]
-    errors = [point.scores["rmse"]["mean"] for point in found.points]
+    curve = filled(path, monkeypatch, [500, 0, 5, 5])
+    assert [point.samples for point in curve.points] == [0, 5, 500]
+    assert [point.given for point in curve.points] == [0.0, 5.0, 500.0]
+    errors = [point.scores["rmse"]["mean"] for point in curve.points]
     assert errors[0] > 1.05 * errors[1] > 1.05 * errors[2] > 0
-    assert all(point.scores["rmse"]["low"] <= point.scores["rmse"]["mean"] for point in found.points)
+    assert all(point.scores["rmse"]["low"] <= point.scores["rmse"]["mean"] for point in curve.points)
 
 
 def test_points_are_the_same_whatever_else_is_scored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,17 +75,17 @@ def test_points_are_the_same_whatever_else_is_scored(path: Path, monkeypatch: py
 
 
 def test_given_is_what_there_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = filled(path, monkeypatch, [100, 10**6], "data.sparse.pattern=grid", "data.sparse.noise=0.1")
-    assert found.points[0].given == pytest.approx(100, rel=0.1)
-    assert found.points[1].given <= 32 * 64
-    assert (found.about["pattern"], found.about["noise"]) == ("grid", 0.1)
+    curve = filled(path, monkeypatch, [100, 10**6], "data.sparse.pattern=grid", "data.sparse.noise=0.1")
+    assert curve.points[0].given == pytest.approx(100, rel=0.1)
+    assert curve.points[1].given <= 32 * 64
+    assert (curve.about["pattern"], curve.about["noise"]) == ("grid", 0.1)
 
 
 def test_the_command_writes_a_table_in_three_forms_and_a_plot(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(path), "data.sparse.noise=0.01", "--samples", "0", "5", "50", "--out", str(tmp_path / "out")]
-    assert command.main(words) == 0
+    arguments = [str(path), "data.sparse.noise=0.01", "--samples", "0", "5", "50", "--out", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
     lines = list(csv.DictReader((tmp_path / "out" / "completion.csv").read_text().splitlines()))
     tree = json.loads((tmp_path / "out" / "completion.json").read_text())
     assert [line["samples"] for line in lines] == ["0", "5", "50"]
@@ -93,21 +95,21 @@ def test_the_command_writes_a_table_in_three_forms_and_a_plot(
     shown = (tmp_path / "out" / "completion.md").read_text()
     assert f"{float(lines[1]['rmse']):.4f}" in shown and shown in capsys.readouterr().out
     assert tree["noise"] == 0.01 and tree["checkpoint"] == str(path)
-    picture = cv2.imread(str(tmp_path / "out" / "completion.png"))
-    assert picture is not None and picture.shape == (plots.HEIGHT, 3 * plots.WIDTH, 3)
+    image = cv2.imread(str(tmp_path / "out" / "completion.png"))
+    assert image is not None and image.shape == (plots.HEIGHT, 3 * plots.WIDTH, 3)
 
 
-def test_without_out_it_lies_in_the_runs_folder(path: Path) -> None:
+def test_without_out_it_is_written_into_the_runs_folder(path: Path) -> None:
     assert command.main([str(path.parents[1]), "--samples", "5"]) == 0
     assert (path.parents[1] / "evaluations" / f"{path.name}-val-completion" / "completion.png").is_file()
 
 
-def made(*words: str) -> Recipe:
-    return preflight.load("demo", [*SMALL, *words])
+def made(*overrides: str) -> Recipe:
+    return preflight.load("demo", [*SMALL, *overrides])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "message"),
     [
         ([], "its inputs are image; .*'sparse' among data.inputs"),
         ([*SPARSE, "data.targets=[mask]", "eval.monitor=iou"], "trained to predict mask, not depth"),
@@ -115,9 +117,9 @@ def made(*words: str) -> Recipe:
         ([*SPARSE, "data.sparse.pattern=stored"], "stored has no number of samples"),
     ],
 )
-def test_a_recipe_without_a_number_of_samples_is_one_clear_line(words: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
-        completion.check(made(*words), where="x")
+def test_a_recipe_without_a_number_of_samples_is_one_clear_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        completion.check(made(*overrides), where="x")
     assert "\n" not in str(caught.value)
 
 
@@ -138,9 +140,9 @@ def panel(*values: float) -> plots.Panel:
     return plots.Panel("rmse", [plots.PlotLine("rmse", (0, 5, 500)[: len(values)], values, values, values)])
 
 
-def heights(picture: Any) -> list[int]:
+def heights(image: Any) -> list[int]:
     """(H,W,3) -> rows of the middles of the dots from left to right."""
-    dots = (picture == (31, 119, 180)).all(axis=2).astype(np.uint8)
+    dots = (image == (31, 119, 180)).all(axis=2).astype(np.uint8)
     _, _, boxes, _ = cv2.connectedComponentsWithStats(cv2.erode(dots, np.ones((4, 4), np.uint8)))
     return [round(box[1] + box[3] / 2) for box in sorted(boxes[1:].tolist())]
 
@@ -152,8 +154,8 @@ def test_the_plot_has_a_dot_for_each_score_and_lower_is_lower() -> None:
 
 
 def test_the_plot_leaves_out_what_could_not_be_scored() -> None:
-    picture = plots.draw_curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
-    assert len(heights(picture)) == 2
+    image = plots.draw_curves([panel(1.0, float("nan"), 0.5)], x_label="samples")
+    assert len(heights(image)) == 2
     nothing = plots.draw_curves([panel(float("nan"))], x_label="samples")
     assert nothing.shape == (plots.HEIGHT, plots.WIDTH, 3) and not heights(nothing)
 
@@ -161,7 +163,7 @@ def test_the_plot_leaves_out_what_could_not_be_scored() -> None:
 def test_a_timeline_has_a_panel_below_the_other_for_each_unit() -> None:
     steps = plots.PlotLine("replicas", (0, 10, 20), (1, 4, 1), steps=True)
     gap = plots.PlotLine("median", (1, 11, 19), (0.5, float("nan"), 0.7))
-    picture = plots.draw_timeline([plots.Panel("Replicas", [steps]), plots.Panel("Latency", [gap])])
-    assert picture.shape == (2 * plots.LOW, plots.LONG, 3)
-    drawn = np.ptp(picture, axis=2) > 40  # the lines are the only colours
+    image = plots.draw_timeline([plots.Panel("Replicas", [steps]), plots.Panel("Latency", [gap])])
+    assert image.shape == (2 * plots.LOW, plots.LONG, 3)
+    drawn = np.ptp(image, axis=2) > 40  # the lines are the only colours
     assert drawn[: plots.LOW].any() and drawn[plots.LOW :].any()

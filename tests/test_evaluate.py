@@ -1,4 +1,4 @@
-"""Evaluation: the same scores however frames are dealt, intervals, tables, and what the command line does."""
+"""Evaluation: equal scores for any number of processes, intervals, tables, and the command."""
 
 import csv
 import io
@@ -36,8 +36,8 @@ from depthray.training import preflight
 CPU = torch.device("cpu")
 
 
-def score(*, model=None, indices=range(COUNT), batch_size=BATCH, protocol=PLAIN, **place):
-    batches = eval_batches(Rooms(), indices, DATA, batch_size=batch_size, **place)
+def score(*, model=None, indices=range(COUNT), batch_size=BATCH, protocol=PLAIN, **process):
+    batches = eval_batches(Rooms(), indices, DATA, batch_size=batch_size, **process)
     return evaluate(model or Net(), batches, protocol=protocol, device=CPU)
 
 
@@ -53,10 +53,10 @@ class Oracle(Net):
 
 
 def test_rows_are_the_frames_in_order_with_their_names():
-    found = score(indices=[5, 2, 9, 1, 0])
+    evaluation = score(indices=[5, 2, 9, 1, 0])
     frames = Rooms().frames
-    assert [row.index for row in found.rows] == [0, 1, 2, 5, 9]
-    named = [(row.id, row.scene, row.source) for row in found.rows]
+    assert [row.index for row in evaluation.rows] == [0, 1, 2, 5, 9]
+    named = [(row.id, row.scene, row.source) for row in evaluation.rows]
     assert named == [(frames[i].id, frames[i].scene, frames[i].source) for i in (0, 1, 2, 5, 9)]
 
 
@@ -68,12 +68,14 @@ def test_score_of_a_constant_is_the_oracle():
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
-def test_dealing_batches_does_not_change_a_bit(world_size):
-    whole = score()
+def test_splitting_batches_does_not_change_a_bit(world_size):
+    together = score()
     parts = [score(rank=rank, world_size=world_size) for rank in range(min(world_size, 6))]
     rows = sorted((row for part in parts for row in part.rows), key=lambda row: row.index)
     again = Evaluation(PLAIN, rows)
-    assert np.array_equal(again.sums, whole.sums) and report.as_json(again.summary()) == report.as_json(whole.summary())
+    assert np.array_equal(again.sums, together.sums) and report.as_json(again.summary()) == report.as_json(
+        together.summary()
+    )
 
 
 def free_port():
@@ -86,19 +88,19 @@ def start(rank, ports):
     env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     # The folder of the script comes first on sys.path, and has a folder depthray of tests in it.
     env["PYTHONPATH"] = str(Path(depthray.__file__).parents[1])
-    words = [sys.executable, scoring.__file__, *ports]
-    return subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, scoring.__file__, *ports]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
 
 
 def test_one_two_and_three_processes_agree():
     ports = [str(free_port()) for _ in (1, 2, 3)]
     running = [start(rank, ports) for rank in range(3)]
-    found = [each for process in running for each in json.loads(process.communicate(timeout=120)[0])]
-    assert sorted(each["world_size"] for each in found) == [1, 2, 2, 3, 3, 3]
-    assert all(each["ids"] == found[0]["ids"] and len(each["ids"]) == COUNT for each in found)
-    scores = [metrics.scores(np.array(each["sums"])) for each in found]
+    outputs = [each for process in running for each in json.loads(process.communicate(timeout=120)[0])]
+    assert sorted(each["world_size"] for each in outputs) == [1, 2, 2, 3, 3, 3]
+    assert all(each["ids"] == outputs[0]["ids"] and len(each["ids"]) == COUNT for each in outputs)
+    scores = [metrics.scores(np.array(each["sums"])) for each in outputs]
     assert all(each == pytest.approx(scores[0], rel=1e-9) for each in scores)
-    assert all(each["sums"] == found[0]["sums"] for each in found)
+    assert all(each["sums"] == outputs[0]["sums"] for each in outputs)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -115,33 +117,37 @@ def test_nothing_to_score_is_an_error_that_names_the_protocol():
 
 
 def test_broken_predictions_are_counted_and_scored_as_the_limit():
-    found = score(model=Oracle(math.nan), indices=[0]).summary()
-    assert found["broken_pixels"] == 24 * 32
-    assert found["overall"]["delta3"]["mean"] < 0.5
+    summary = score(model=Oracle(math.nan), indices=[0]).summary()
+    assert summary["broken_pixels"] == 24 * 32
+    assert summary["overall"]["delta3"]["mean"] < 0.5
     assert score(indices=[0]).summary()["broken_pixels"] == 0
 
 
 def test_summary_is_finite_json_and_groups_add_up():
-    found = json.loads(report.as_json(score().summary()))
-    assert found["protocol"]["name"] == "plain" and found["frames"] == COUNT and found["frames_scored"] == COUNT - 1
-    assert sum(scene["frames"] for scene in found["scenes"]) == COUNT
-    assert sum(part["share"] for part in found["ranges"]) == pytest.approx(1)
-    values = [scene["abs_rel"] for scene in found["scenes"]]
+    summary = json.loads(report.as_json(score().summary()))
+    assert (
+        summary["protocol"]["name"] == "plain" and summary["frames"] == COUNT and summary["frames_scored"] == COUNT - 1
+    )
+    assert sum(scene["frames"] for scene in summary["scenes"]) == COUNT
+    assert sum(part["share"] for part in summary["ranges"]) == pytest.approx(1)
+    values = [scene["abs_rel"] for scene in summary["scenes"]]
     assert values == sorted(values, reverse=True)
-    sources = {group["name"]: group["abs_rel"] for group in found["sources"]}
+    sources = {group["name"]: group["abs_rel"] for group in summary["sources"]}
     assert sources["a"] == pytest.approx(score(indices=range(0, COUNT, 2)).scores()["abs_rel"], rel=1e-6)
 
 
 def test_a_scene_without_scored_frames_comes_last_as_null():
-    found = score(indices=[3, 4, 5, 8])
-    last = json.loads(report.as_json(found.summary()))["scenes"][-1]
+    evaluation = score(indices=[3, 4, 5, 8])
+    last = json.loads(report.as_json(evaluation.summary()))["scenes"][-1]
     assert last["name"] == "room-0" and last["abs_rel"] is None and last["frames"] == 1
-    assert "| room-0 | 1      | -" in report.markdown(found.summary())
+    assert "| room-0 | 1      | -" in report.markdown(evaluation.summary())
 
 
 def test_written_files(tmp_path):
-    found = Evaluation(NYU_BTS, score(protocol=NYU_BTS).rows, {"checkpoint": "run/best", "data_fingerprint": "ab12"})
-    found.write(tmp_path / "new" / "folder")
+    evaluation = Evaluation(
+        NYU_BTS, score(protocol=NYU_BTS).rows, {"checkpoint": "run/best", "data_fingerprint": "ab12"}
+    )
+    evaluation.write(tmp_path / "new" / "folder")
     text = (tmp_path / "new/folder/evaluation.md").read_text()
     assert all(part in text for part in ("nyu-bts", "run/best", "ab12", "## By scene, worst first", "3 scenes", ">5 m"))
     lines = list(csv.DictReader(io.StringIO((tmp_path / "new/folder/evaluation.csv").read_text())))
@@ -186,19 +192,19 @@ def test_interval_of_a_metric_is_drawn_from_the_frames_that_have_it():
     table[:, 2] = np.nan
     kept = [i for i in range(40) if i % 4]
     expected = bootstrap.intervals(table[kept][:, 1:2], [scenes[i] for i in kept])
-    found = bootstrap.intervals(table, scenes)
-    assert np.array_equal(found[:, 1:2], expected) and np.isnan(found[:, 2]).all()
-    assert np.array_equal(found[:, :1], bootstrap.intervals(table[:, :1], scenes))
+    intervals = bootstrap.intervals(table, scenes)
+    assert np.array_equal(intervals[:, 1:2], expected) and np.isnan(intervals[:, 2]).all()
+    assert np.array_equal(intervals[:, :1], bootstrap.intervals(table[:, :1], scenes))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
 def test_best_median_worst_are_distinct_frames(count):
-    found = score(indices=[i for i in range(COUNT) if i != 3][:count])
-    chosen = best_median_worst(found)
+    evaluation = score(indices=[i for i in range(COUNT) if i != 3][:count])
+    chosen = best_median_worst(evaluation)
     values = [row.abs_rel for _, row in chosen]
-    assert chosen[0][0] == "best" and values[0] == min(values) == found.ranked()[0].abs_rel
-    assert len({row.index for _, row in chosen}) == len(chosen) == min(len(found.ranked()), 6)
-    assert max(values) == found.ranked()[-1].abs_rel
+    assert chosen[0][0] == "best" and values[0] == min(values) == evaluation.ranked()[0].abs_rel
+    assert len({row.index for _, row in chosen}) == len(chosen) == min(len(evaluation.ranked()), 6)
+    assert max(values) == evaluation.ranked()[-1].abs_rel
 
 
 def test_pictures_are_the_scored_pixels_at_the_size_of_the_truth():
@@ -210,11 +216,11 @@ def test_pictures_are_the_scored_pixels_at_the_size_of_the_truth():
 
 
 def test_a_pooled_protocol_weighs_pixels_and_not_frames():
-    found = score(protocol=replace(PLAIN, name="pooled", pooled=True))
-    overall = found.summary()["overall"]
+    evaluation = score(protocol=replace(PLAIN, name="pooled", pooled=True))
+    overall = evaluation.summary()["overall"]
     count = sum(np.count_nonzero(Rooms().read(i)["depth"]) for i in range(COUNT))
-    assert found.summary()["pixels"] == count
-    per_image = {row.index: row.sums[0, 0] * row.score("mae") for row in found.rows if row.sums[0, 0]}
+    assert evaluation.summary()["pixels"] == count
+    per_image = {row.index: row.sums[0, 0] * row.score("mae") for row in evaluation.rows if row.sums[0, 0]}
     assert overall["mae"]["mean"] == pytest.approx(sum(per_image.values()) / count, rel=1e-12)
     assert overall["mae"]["mean"] != pytest.approx(score().scores()["mae"], rel=1e-4)
     assert all(each["low"] < each["mean"] < each["high"] for each in overall.values())
@@ -222,25 +228,25 @@ def test_a_pooled_protocol_weighs_pixels_and_not_frames():
 
 def test_trivial_predictors_are_the_mean_map_and_the_median():
     depths = [Rooms().read(i)["depth"] for i in (0, 2, 4)]
-    found = fit(Rooms(), [0, 2, 3, 4], protocol=PLAIN)
-    np.testing.assert_allclose(found["mean map"][4:], np.mean(depths, axis=0)[4:], rtol=1e-6)
+    maps = fit(Rooms(), [0, 2, 3, 4], protocol=PLAIN)
+    np.testing.assert_allclose(maps["mean map"][4:], np.mean(depths, axis=0)[4:], rtol=1e-6)
     everything = np.concatenate([depth[depth > 0] for depth in depths])
-    np.testing.assert_allclose(found["mean map"][:4], everything.mean(), rtol=1e-6)
-    np.testing.assert_allclose(found["median"], np.percentile(everything, 50, method="lower"), atol=6e-4)
+    np.testing.assert_allclose(maps["mean map"][:4], everything.mean(), rtol=1e-6)
+    np.testing.assert_allclose(maps["median"], np.percentile(everything, 50, method="lower"), atol=6e-4)
 
 
 def test_trivial_scores_are_those_of_the_evaluation():
-    found = trivial_scores(Rooms(), [0, 2, 4], range(COUNT), protocol=PLAIN)
+    scores = trivial_scores(Rooms(), [0, 2, 4], range(COUNT), protocol=PLAIN)
     median = float(fit(Rooms(), [0, 2, 4], protocol=PLAIN)["median"][0, 0])
-    assert set(found) == {"mean map", "median"} and set(found["median"]) == set(metrics.METRICS)
-    assert found["median"] == pytest.approx(score(model=Oracle(median)).scores(), rel=1e-9)
+    assert set(scores) == {"mean map", "median"} and set(scores["median"]) == set(metrics.METRICS)
+    assert scores["median"] == pytest.approx(score(model=Oracle(median)).scores(), rel=1e-9)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run folder with one checkpoint of an untrained network."""
-    words = ["data.size=32,32", "eval.batch_size=5", "data.val_fraction=0.4", "data.frames=12"]
-    demo = preflight.load("demo", words)
+    overrides = ["data.size=32,32", "eval.batch_size=5", "data.val_fraction=0.4", "data.frames=12"]
+    demo = preflight.load("demo", overrides)
     torch.manual_seed(0)
     weights = models.build_model(demo.model, demo.data.inputs).state_dict()
     folder = tmp_path_factory.mktemp("run")
@@ -255,12 +261,12 @@ def dataset(tmp_path_factory):
 
 
 def test_command_writes_and_prints_the_scores(run, dataset, tmp_path, capsys):
-    words = ["eval.protocol=nyu-bts", "--data", str(dataset), "--split", "all", "--out", str(tmp_path)]
-    assert evaluate_command.main([str(run), *words, "data.encoding=uint16_mm"]) == 0
-    found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert (found["frames"], found["split"], found["protocol"]["name"]) == (12, "all", "nyu-bts")
-    assert "epoch 3, step 30" in found["checkpoint"] and len(found["data_fingerprint"]) == 64
-    assert f"{found['overall']['rmse']['mean']:.4f}" in capsys.readouterr().out
+    overrides = ["eval.protocol=nyu-bts", "--data", str(dataset), "--split", "all", "--out", str(tmp_path)]
+    assert evaluate_command.main([str(run), *overrides, "data.encoding=uint16_mm"]) == 0
+    summary = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (summary["frames"], summary["split"], summary["protocol"]["name"]) == (12, "all", "nyu-bts")
+    assert "epoch 3, step 30" in summary["checkpoint"] and len(summary["data_fingerprint"]) == 64
+    assert f"{summary['overall']['rmse']['mean']:.4f}" in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[2] == 3
 
 
@@ -268,13 +274,13 @@ def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
     assert evaluate_command.main([str(run)]) == 0
     (out,) = (run / "evaluations").iterdir()
     assert out.name == "epoch-0003-step-00000030-val-plain" and str(out) in capsys.readouterr().out
-    found = json.loads((out / "evaluation.json").read_text())
-    assert found["frames"] == 4 and found["data"] == "synthetic"
+    summary = json.loads((out / "evaluation.json").read_text())
+    assert summary["frames"] == 4 and summary["data"] == "synthetic"
     assert manifest.verify(locate.resolve(run))
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "message"),
+    ("overrides", "error", "message"),
     [
         (["model.encoder=resnet18"], UsageError, "model.encoder=resnet18: an evaluation can override data"),
         (["eval.protocol=nyu-bst"], UsageError, "did you mean 'nyu-bts'"),
@@ -284,9 +290,9 @@ def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
         (["--split", "test"], DataError, "split 'test' has no frames"),
     ],
 )
-def test_command_names_what_is_wrong(run, words, error, message):
+def test_command_names_what_is_wrong(run, overrides, error, message):
     with pytest.raises(error, match=message):
-        evaluate_command.main([str(run), *words])
+        evaluate_command.main([str(run), *overrides])
 
 
 def test_weights_that_do_not_fit_are_a_checkpoint_error(run, tmp_path):
@@ -311,12 +317,14 @@ def test_help_lists_every_protocol(capsys):
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if name not in ("kitti-garg-kb", "legacy-004")])
-def test_every_protocol_evaluates_and_deals_alike(name):
+def test_every_protocol_evaluates_and_splits_alike(name):
     protocol = PROTOCOLS[name]
-    whole = score(protocol=protocol)
+    together = score(protocol=protocol)
     parts = [score(rank=rank, world_size=3, protocol=protocol) for rank in range(3)]
     rows = sorted((row for part in parts for row in part.rows), key=lambda row: row.index)
-    assert report.as_json(Evaluation(protocol, rows).summary()) == report.as_json(whole.summary())
-    overall = whole.summary()["overall"].values()
+    assert report.as_json(Evaluation(protocol, rows).summary()) == report.as_json(together.summary())
+    overall = together.summary()["overall"].values()
     assert overall and all(each["low"] <= each["mean"] <= each["high"] for each in overall)
-    assert f"protocol {name}" in report.markdown(whole.summary()) and report.as_csv(whole).count("\n") == COUNT + 1
+    assert (
+        f"protocol {name}" in report.markdown(together.summary()) and report.as_csv(together).count("\n") == COUNT + 1
+    )

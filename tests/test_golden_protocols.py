@@ -29,8 +29,8 @@ def ours(name, prediction, truth):
     """What the library makes of (N,H,W) predictions and truths under a protocol."""
     protocol = PROTOCOLS[name]
     frames = (torch.from_numpy(each)[:, None] for each in (prediction, truth))
-    found = protocols.compare(*frames, protocol)
-    sums = metrics.image_sums(found.prediction, found.truth, valid=found.valid)
+    compared = protocols.compare(*frames, protocol)
+    sums = metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid)
     return metrics.scores(sums, pooled=protocol.pooled)
 
 
@@ -39,8 +39,8 @@ def mean_over_frames(score, prediction, truth):
     return {name: np.mean([frame[name] for frame in frames]) for name in frames[0]}
 
 
-def agree(found, expected):
-    assert {name: found[name] for name in expected} == pytest.approx(expected, **EXACT)
+def agree(scores, expected):
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, **EXACT)
 
 
 def bts_errors(gt, pred):
@@ -108,9 +108,9 @@ def test_adabins_and_zoedepth_kitti_on_the_kb_cropped_frame():
         pred = np.nan_to_num(pred, nan=1e-3, posinf=80, neginf=1e-3).clip(1e-3, 80)
         return bts_frame(pred, gt, crop=garg(352, 1216), most=80.0)
 
-    found = ours("kitti-garg-kb", prediction, truth)
-    agree(found, mean_over_frames(zoedepth, prediction[kb], truth[kb]))
-    assert found["rmse"] != pytest.approx(ours("kitti-garg", prediction, truth)["rmse"], rel=1e-4)
+    scores = ours("kitti-garg-kb", prediction, truth)
+    agree(scores, mean_over_frames(zoedepth, prediction[kb], truth[kb]))
+    assert scores["rmse"] != pytest.approx(ours("kitti-garg", prediction, truth)["rmse"], rel=1e-4)
 
 
 def toolbox_frame(pred, gt):
@@ -164,18 +164,18 @@ def densedepth_pixels():
 
 def test_densedepth_with_its_arguments_in_order():
     prediction, truth, p, d = densedepth_pixels()
-    found = ours("nyu-eigen-filled", prediction, truth)
-    agree(found, densedepth(d, p))
+    scores = ours("nyu-eigen-filled", prediction, truth)
+    agree(scores, densedepth(d, p))
     per_frame = np.mean([np.sqrt(np.mean(each**2)) for each in (p - d).reshape(2, -1)])
-    assert found["rmse"] > 1.01 * per_frame
+    assert scores["rmse"] > 1.01 * per_frame
 
 
 def test_densedepth_as_it_calls_itself_divides_by_the_prediction():
     prediction, truth, p, d = densedepth_pixels()
-    found, published = ours("nyu-eigen-filled", prediction, truth), densedepth(p, d)
+    scores, published = ours("nyu-eigen-filled", prediction, truth), densedepth(p, d)
     symmetric = {name: value for name, value in published.items() if name != "abs_rel"}
-    agree(found, symmetric)
-    assert abs(published["abs_rel"] / found["abs_rel"] - 1) > 0.05
+    agree(scores, symmetric)
+    assert abs(published["abs_rel"] / scores["abs_rel"] - 1) > 0.05
     agree(ours("nyu-eigen-filled", truth, prediction.clip(0.1, 10)), published)  # truth and prediction exchanged
 
 
@@ -221,17 +221,17 @@ def test_marigold_aligns_depth_on_the_eigen_crop_of_nyu():
     prediction, truth = fixture(NYU, 2)
     lost = affine(prediction)
     lost[:, :40] *= 3  # what lies outside of the crop is neither fitted nor scored
-    found = ours("affine-depth-nyu", lost, truth)
-    agree(found, mean_over_frames(lambda p, d: marigold_frame(p, d, crop=EIGEN), lost, truth))
-    assert found["rmse"] < 0.95 * ours("affine-depth", lost, truth)["rmse"]
+    scores = ours("affine-depth-nyu", lost, truth)
+    agree(scores, mean_over_frames(lambda p, d: marigold_frame(p, d, crop=EIGEN), lost, truth))
+    assert scores["rmse"] < 0.95 * ours("affine-depth", lost, truth)["rmse"]
 
 
 def midas_frame(pred, gt, *, crop=None):
     """MiDaS: the 2x2 normal equations in disparity, disparity capped at that of 10 m, then inverted."""
     kept = scored_pixels(gt, crop)
-    disparity, wanted = 1 / pred[kept], 1 / gt[kept]
+    disparity, expected = 1 / pred[kept], 1 / gt[kept]
     a00, a01, a11 = np.sum(disparity**2), np.sum(disparity), kept.sum()
-    b0, b1 = np.sum(disparity * wanted), np.sum(wanted)
+    b0, b1 = np.sum(disparity * expected), np.sum(expected)
     det = a00 * a11 - a01**2
     scale, shift = (a11 * b0 - a01 * b1) / det, (-a01 * b0 + a00 * b1) / det
     aligned = scale * disparity + shift
@@ -242,18 +242,18 @@ def midas_frame(pred, gt, *, crop=None):
 def test_midas_and_depth_anything_align_disparity():
     prediction, truth = fixture()
     lost = (1 / (3 / prediction + 1.5)).astype(np.float32)
-    found = ours("affine-disparity", lost, truth)
-    agree(found, mean_over_frames(midas_frame, lost, truth))
-    assert found["abs_rel"] != pytest.approx(ours("affine-depth", lost, truth)["abs_rel"], rel=0.01)
+    scores = ours("affine-disparity", lost, truth)
+    agree(scores, mean_over_frames(midas_frame, lost, truth))
+    assert scores["abs_rel"] != pytest.approx(ours("affine-depth", lost, truth)["abs_rel"], rel=0.01)
 
 
 def test_midas_aligns_disparity_on_the_eigen_crop_of_nyu():
     prediction, truth = fixture(NYU, 2)
     lost = (1 / (3 / prediction + 1.5)).astype(np.float32)
     lost[:, :40] *= 3
-    found = ours("affine-disparity-nyu", lost, truth)
-    agree(found, mean_over_frames(lambda p, d: midas_frame(p, d, crop=EIGEN), lost, truth))
-    assert found["rmse"] < 0.95 * ours("affine-disparity", lost, truth)["rmse"]
+    scores = ours("affine-disparity-nyu", lost, truth)
+    agree(scores, mean_over_frames(lambda p, d: midas_frame(p, d, crop=EIGEN), lost, truth))
+    assert scores["rmse"] < 0.95 * ours("affine-disparity", lost, truth)["rmse"]
 
 
 def monodepth2_frame(pred, gt, *, crop=None, most=10.0):
@@ -266,8 +266,8 @@ def test_monodepth2_scales_by_the_median():
     prediction, truth = fixture()
     pixels = [np.count_nonzero(each) for each in truth]
     assert {count % 2 for count in pixels} == {0, 1}  # an even number has two in the middle
-    found = ours("median-scaled", prediction / 7, truth)
-    agree(found, mean_over_frames(monodepth2_frame, prediction / 7, truth))
+    scores = ours("median-scaled", prediction / 7, truth)
+    agree(scores, mean_over_frames(monodepth2_frame, prediction / 7, truth))
 
 
 def test_monodepth2_on_kitti_takes_the_medians_of_the_crop_up_to_80_m():
@@ -276,9 +276,9 @@ def test_monodepth2_on_kitti_takes_the_medians_of_the_crop_up_to_80_m():
     prediction[:, :150] *= 3
     assert truth.max() > 60
     expected = mean_over_frames(lambda p, d: monodepth2_frame(p, d, crop=garg(*KITTI), most=80.0), prediction, truth)
-    found = ours("median-scaled-kitti", prediction, truth)
-    agree(found, expected)
-    assert found["abs_rel"] != pytest.approx(ours("median-scaled", prediction, truth)["abs_rel"], rel=0.01)
+    scores = ours("median-scaled-kitti", prediction, truth)
+    agree(scores, expected)
+    assert scores["abs_rel"] != pytest.approx(ours("median-scaled", prediction, truth)["abs_rel"], rel=0.01)
 
 
 def dav2_frame(pred, gt):
@@ -294,12 +294,12 @@ def test_depth_anything_v2_and_what_its_silog_is_in_ours():
     expected = mean_over_frames(dav2_frame, prediction, truth)
     del expected["silog"]
     agree(ours("plain", prediction, truth), expected)
-    for place in range(len(truth)):  # frame by frame: a mean of roots has no such relation
-        found = ours("plain", prediction[place][None], truth[place][None])
-        theirs = mean_over_frames(dav2_frame, prediction[place][None], truth[place][None])["silog"]
-        half = (found["rmse_log"] ** 2 + (found["silog"] / 100) ** 2) / 2
+    for position in range(len(truth)):  # frame by frame: a mean of roots has no such relation
+        scores = ours("plain", prediction[position][None], truth[position][None])
+        theirs = mean_over_frames(dav2_frame, prediction[position][None], truth[position][None])["silog"]
+        half = (scores["rmse_log"] ** 2 + (scores["silog"] / 100) ** 2) / 2
         assert np.sqrt(half) == pytest.approx(theirs, **EXACT)
-        assert 100 * theirs > found["silog"]
+        assert 100 * theirs > scores["silog"]
 
 
 def nlspn_frame(pred, gt):
@@ -322,9 +322,9 @@ def test_nlspn_on_the_middle_of_240x320():
     prediction, truth = fixture((240, 320), 2)
     prediction[:, 100] *= 20  # nothing is clamped
     cut = np.s_[:, 6:234, 8:312]
-    found = ours("nyu-s2d", prediction, truth)
-    agree(found, mean_over_frames(nlspn_frame, prediction[cut], truth[cut]))
-    assert found["mae"] > 1.05 * ours("plain", prediction, truth)["mae"]
+    scores = ours("nyu-s2d", prediction, truth)
+    agree(scores, mean_over_frames(nlspn_frame, prediction[cut], truth[cut]))
+    assert scores["mae"] > 1.05 * ours("plain", prediction, truth)["mae"]
 
 
 def test_sparse_to_dense_takes_every_second_pixel_of_the_truth():

@@ -37,8 +37,8 @@ def logits(mask):
     return mask * 8 - 4
 
 
-def score(found, wanted):
-    return {name: float(value[0]) for name, value in mask_scores(logits(found), wanted).items()}
+def score(predicted, expected):
+    return {name: float(value[0]) for name, value in mask_scores(logits(predicted), expected).items()}
 
 
 def blobs(count, seed, size=(37, 53)):
@@ -52,7 +52,7 @@ def blobs(count, seed, size=(37, 53)):
     return torch.from_numpy(masks)[:, None].float()
 
 
-def numpy_scores(found, wanted, radius):
+def numpy_scores(predicted, expected, radius):
     """One pair of (H,W) bool masks, by sets and distances."""
 
     def edge(mask):
@@ -60,28 +60,28 @@ def numpy_scores(found, wanted, radius):
         shifted = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:]]
         return np.argwhere(mask & ~np.all(shifted, axis=0))
 
-    ours, theirs = edge(found), edge(wanted)
+    ours, theirs = edge(predicted), edge(expected)
     apart = np.hypot(*(ours[:, None] - theirs[None]).transpose(2, 0, 1))
     precision, recall = (apart.min(axis=1) <= radius).mean(), (apart.min(axis=0) <= radius).mean()
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    both = np.count_nonzero(found & wanted)
-    dice = 2 * both / (np.count_nonzero(found) + np.count_nonzero(wanted))
-    return {"iou": both / np.count_nonzero(found | wanted), "dice": dice, "boundary_f1": f1}
+    both = np.count_nonzero(predicted & expected)
+    dice = 2 * both / (np.count_nonzero(predicted) + np.count_nonzero(expected))
+    return {"iou": both / np.count_nonzero(predicted | expected), "dice": dice, "boundary_f1": f1}
 
 
 def test_of_two_overlapping_boxes():
-    found = score(box(10, 10, 10, 10), box(10, 15, 10, 10))
-    assert found["iou"] == 50 / 150 and found["dice"] == 0.5
+    scores = score(box(10, 10, 10, 10), box(10, 15, 10, 10))
+    assert scores["iou"] == 50 / 150 and scores["dice"] == 0.5
 
 
 def test_agrees_with_numpy_on_random_shapes():
-    found, wanted = blobs(12, seed=0), blobs(12, seed=1)
-    wanted[::2] = torch.roll(found[::2], 1, -1)
-    values = mask_scores(logits(found), wanted)
-    for place in range(12):
-        pair = (mask[place, 0].numpy() > 0.5 for mask in (found, wanted))
+    result, wanted = blobs(12, seed=0), blobs(12, seed=1)
+    wanted[::2] = torch.roll(result[::2], 1, -1)
+    values = mask_scores(logits(result), wanted)
+    for position in range(12):
+        pair = (mask[position, 0].numpy() > 0.5 for mask in (result, wanted))
         expected = numpy_scores(*pair, tolerance(37, 53))
-        assert {name: float(values[name][place]) for name in MASK_METRICS} == pytest.approx(expected, rel=1e-12)
+        assert {name: float(values[name][position]) for name in MASK_METRICS} == pytest.approx(expected, rel=1e-12)
     assert values["boundary_f1"].min() < 0.2 and values["boundary_f1"].max() > 0.8
 
 
@@ -145,29 +145,29 @@ class Masks(Net):
         return {"mask": logits(mask), **(super().forward(batch) if self.depth else {})}
 
 
-def run(*, depth=False, keys=("image", "depth", "mask"), **place):
-    batches = eval_batches(Figures(keys), range(COUNT), DATA, batch_size=BATCH, **place)
+def run(*, depth=False, keys=("image", "depth", "mask"), **process):
+    batches = eval_batches(Figures(keys), range(COUNT), DATA, batch_size=BATCH, **process)
     return evaluate(Masks(depth=depth), batches, protocol=PLAIN, device=CPU)
 
 
 @pytest.mark.parametrize("keys", [("image", "mask"), ("image", "depth", "mask")])
 def test_a_network_of_masks_alone_has_no_scores_of_depth(keys, tmp_path):
-    found = run(keys=keys)
-    assert tuple(found.scores()) == MASK_METRICS
-    summary = found.summary()
+    evaluation = run(keys=keys)
+    assert tuple(evaluation.scores()) == MASK_METRICS
+    summary = evaluation.summary()
     assert summary["frames_scored"] == COUNT and summary["ranges"] == [] and "pixels" not in summary
     assert all(0 < value["low"] <= value["mean"] <= value["high"] <= 1 for value in summary["overall"].values())
-    found.write(tmp_path)
+    evaluation.write(tmp_path)
     text = (tmp_path / "evaluation.md").read_text()
     assert "boundary_f1" in text and "abs_rel" not in text and "By true depth" not in text
-    assert json.loads((tmp_path / "evaluation.json").read_text())["scenes"][0]["iou"] < found.scores()["iou"]
+    assert json.loads((tmp_path / "evaluation.json").read_text())["scenes"][0]["iou"] < evaluation.scores()["iou"]
 
 
 def test_scores_of_a_mask_are_those_of_its_frames():
-    found = run(keys=("image", "mask"))
-    lines = list(csv.DictReader(io.StringIO(report.as_csv(found))))
+    evaluation = run(keys=("image", "mask"))
+    lines = list(csv.DictReader(io.StringIO(report.as_csv(evaluation))))
     assert float(lines[0]["iou"]) == pytest.approx(4 / 10) and float(lines[6]["iou"]) == 1
-    assert found.scores()["iou"] == math.fsum(float(line["iou"]) for line in lines) / COUNT
+    assert evaluation.scores()["iou"] == math.fsum(float(line["iou"]) for line in lines) / COUNT
 
 
 def test_depth_and_mask_are_both_scored():
@@ -187,10 +187,10 @@ def test_dealing_batches_does_not_change_a_bit(world_size):
 
 
 def test_frames_are_ranked_by_iou_where_there_is_no_depth():
-    found = run(keys=("image", "mask"))
-    values = [row.score("iou") for row in found.ranked()]
-    assert values == sorted(values, reverse=True) and found.ranked_by == "iou"
-    assert best_median_worst(found)[0][1].index == 6
+    evaluation = run(keys=("image", "mask"))
+    values = [row.score("iou") for row in evaluation.ranked()]
+    assert values == sorted(values, reverse=True) and evaluation.ranked_by == "iou"
+    assert best_median_worst(evaluation)[0][1].index == 6
 
 
 def test_neither_depth_nor_mask_is_an_error():
@@ -217,9 +217,9 @@ def test_a_sheet_of_masks_is_black_and_white_with_their_iou():
     assert tile[100, 20].tolist() == [0, 0, 0] and tile[100, width // 4].tolist() == [255, 255, 255]
 
 
-def place_of(words):
+def place_of(overrides):
     """A recipe, a state and frames as `validate` wants them."""
-    recipe = load("demo", words)
+    recipe = load("demo", overrides)
     source = Figures(("image", "mask"))
     frames = SimpleNamespace(
         source=source,

@@ -78,14 +78,14 @@ def test_delta_is_strict():
 
 def test_perfect_prediction():
     _, truth, valid = frames()
-    found = metrics.scores(sums(truth, truth, valid))
-    assert found == {name: float(name.startswith("delta")) for name in metrics.METRICS}
+    scores = metrics.scores(sums(truth, truth, valid))
+    assert scores == {name: float(name.startswith("delta")) for name in metrics.METRICS}
 
 
 def test_inverse_depth_is_in_1_per_km():
     truth = np.full((1, 1, 2, 2), 2.0, dtype=np.float32)
-    found = metrics.scores(sums(truth * 2, truth, truth > 0))
-    assert found["irmse"] == found["imae"] == 250
+    scores = metrics.scores(sums(truth * 2, truth, truth > 0))
+    assert scores["irmse"] == scores["imae"] == 250
 
 
 def test_mean_over_images_not_over_pixels():
@@ -118,10 +118,10 @@ def test_a_counted_frame_whose_metric_is_no_number_is_the_worst_and_not_left_out
     prediction, truth, valid = frames()
     prediction[1, 0, 0] = np.nan
     valid[1, 0, 0] = True
-    found = metrics.scores(sums(prediction, truth, valid), pooled=pooled)
+    scores = metrics.scores(sums(prediction, truth, valid), pooled=pooled)
     for name in ("abs_rel", "rmse", "rmse_log", "log10", "silog", "irmse"):
-        assert found[name] == math.inf, name
-    assert 0 < found["delta1"] < 1  # a pixel that is no number is no hit
+        assert scores[name] == math.inf, name
+    assert 0 < scores["delta1"] < 1  # a pixel that is no number is no hit
     broken = np.full((1, len(metrics.SUMS)), math.nan)
     broken[:, 0] = 5
     assert all(
@@ -133,22 +133,22 @@ def test_order_does_not_change_a_bit():
     table = sums(*frames(count=40)).numpy()
     rng = np.random.default_rng(1)
     for pooled in (False, True):
-        found = [metrics.scores(table[rng.permutation(40)], pooled=pooled) for _ in range(20)]
-        assert all(each == found[0] for each in found)
+        scores = [metrics.scores(table[rng.permutation(40)], pooled=pooled) for _ in range(20)]
+        assert all(each == scores[0] for each in scores)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_batches_do_not_change_a_bit(size):
-    whole = frames(count=7, height=48, width=64)
-    parts = [sums(*(each[i : i + size] for each in whole)) for i in range(0, 7, size)]
-    assert torch.equal(torch.cat(parts), sums(*whole))
+    complete = frames(count=7, height=48, width=64)
+    parts = [sums(*(each[i : i + size] for each in complete)) for i in range(0, 7, size)]
+    assert torch.equal(torch.cat(parts), sums(*complete))
 
 
 def test_threads_do_not_change_a_bit():
-    whole, threads = frames(count=2, height=240, width=320), torch.get_num_threads()
-    found = []
+    complete, threads = frames(count=2, height=240, width=320), torch.get_num_threads()
+    result = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        found.append(sums(*whole))
+        result.append(sums(*complete))
     torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])

@@ -38,19 +38,19 @@ def golden_scores(name):
 def test_golden_nyu_bts():
     # 426 * 560 pixels less 4; NaN and -inf become 1 mm, inf and 50 m become 10 m.
     count, odd = 426 * 560 - 4, 2 * (4 - 0.001) + 2 * 6
-    found = golden_scores("nyu-bts")
-    assert found["mae"] == pytest.approx((0.2 * (count - 4) + odd) / count, rel=1e-6)
-    assert found["abs_rel"] == pytest.approx((0.1 * (count - 4) + odd / 4) / count, rel=1e-6)
-    assert found["delta1"] == pytest.approx((count - 4) / count, rel=1e-12)
+    scores = golden_scores("nyu-bts")
+    assert scores["mae"] == pytest.approx((0.2 * (count - 4) + odd) / count, rel=1e-6)
+    assert scores["abs_rel"] == pytest.approx((0.1 * (count - 4) + odd / 4) / count, rel=1e-6)
+    assert scores["delta1"] == pytest.approx((count - 4) / count, rel=1e-12)
 
 
 def test_golden_plain():
     count, odd, outside = 480 * 640 - 4, 2 * (4 - 0.001) + 2 * 6, 45 * 640
-    found = golden_scores("plain")
-    assert found["mae"] == pytest.approx((0.2 * (count - 4 - outside) + 7 * outside + odd) / count, rel=1e-6)
-    assert found["delta1"] == pytest.approx((count - 4 - outside) / count, rel=1e-12)
+    scores = golden_scores("plain")
+    assert scores["mae"] == pytest.approx((0.2 * (count - 4 - outside) + 7 * outside + odd) / count, rel=1e-6)
+    assert scores["delta1"] == pytest.approx((count - 4 - outside) / count, rel=1e-12)
     rmse = np.sqrt((0.04 * (count - 4 - outside) + 49 * outside + 2 * 3.999**2 + 2 * 36) / count)
-    assert found["rmse"] == pytest.approx(rmse, rel=1e-6)
+    assert scores["rmse"] == pytest.approx(rmse, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_perfect_prediction_is_perfect_and_a_broken_one_is_finite(protocol):
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand((2, 1, 375, 1242), generator=generator) * 8 + 0.5
     for prediction, perfect in ((truth, True), (torch.full_like(truth, torch.nan), False)):
-        found = protocols.compare(prediction, truth, protocol)
-        scores = metrics.scores(metrics.image_sums(found.prediction, found.truth, valid=found.valid))
+        compared = protocols.compare(prediction, truth, protocol)
+        scores = metrics.scores(metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid))
         assert all(np.isfinite(list(scores.values())))
         if perfect and not protocol.size:
             assert scores["rmse"] < 2e-6 and scores["delta1"] == 1
@@ -112,9 +112,9 @@ def test_a_truth_smaller_than_the_window_is_an_error():
 
 def test_truth_is_brought_to_240x320_without_averaging():
     truth = torch.arange(480 * 640).view(1, 1, 480, 640) % 7 + 1.0
-    found = protocols.compare(torch.full_like(truth, 20.0), truth, PROTOCOLS["nyu-s2d"])
-    assert found.truth.shape == (1, 1, 240, 320) and set(found.truth.unique().tolist()) <= set(range(1, 8))
-    assert (found.prediction == 20).all()  # not clamped
+    compared = protocols.compare(torch.full_like(truth, 20.0), truth, PROTOCOLS["nyu-s2d"])
+    assert compared.truth.shape == (1, 1, 240, 320) and set(compared.truth.unique().tolist()) <= set(range(1, 8))
+    assert (compared.prediction == 20).all()  # not clamped
 
 
 def test_alignment_takes_a_constant_for_the_mean_and_leaves_a_frame_without_truth():
@@ -123,8 +123,8 @@ def test_alignment_takes_a_constant_for_the_mean_and_leaves_a_frame_without_trut
     assert (
         protocols.compare(flat, truth, PROTOCOLS["affine-depth"]).prediction.flatten().tolist() == [3.0] * 3 + [4.0] * 3
     )
-    found = protocols.compare(flat, truth, PROTOCOLS["affine-disparity"]).prediction
-    assert found[0].flatten().tolist() == pytest.approx([1.8] * 3) and (found[1] == 4).all()
+    compared = protocols.compare(flat, truth, PROTOCOLS["affine-disparity"]).prediction
+    assert compared[0].flatten().tolist() == pytest.approx([1.8] * 3) and (compared[1] == 4).all()
     assert (
         protocols.compare(flat, truth, PROTOCOLS["median-scaled"]).prediction.flatten().tolist()
         == [2.0] * 3 + [4.0] * 3
@@ -137,9 +137,9 @@ def test_a_dead_prediction_is_scored_and_badly(name, metres):
     truth = torch.linspace(1, 9, 40 * 60).view(1, 1, 40, 60)
     dead = torch.full_like(truth, metres)
     dead[..., 30:] *= 2 if metres < 1e-30 else 1
-    found = protocols.compare(dead, truth, PROTOCOLS[name])
-    sums = metrics.image_sums(found.prediction, found.truth, valid=found.valid)
-    assert torch.isfinite(found.prediction).all() and sums[0, 0, 0] > 0
+    compared = protocols.compare(dead, truth, PROTOCOLS[name])
+    sums = metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid)
+    assert torch.isfinite(compared.prediction).all() and sums[0, 0, 0] > 0
     scores = metrics.scores(sums)
     assert all(np.isfinite(list(scores.values()))) and scores["abs_rel"] > 0.2 and scores["delta1"] < 0.6
 
@@ -148,8 +148,8 @@ def test_a_dead_frame_does_not_raise_the_mean_of_the_others():
     truth = torch.linspace(1, 9, 400).view(1, 1, 20, 20).repeat(2, 1, 1, 1)
     prediction = truth.clone()
     prediction[1] = 0
-    found = protocols.compare(prediction, truth, PROTOCOLS["median-scaled"])
-    scores = metrics.scores(metrics.image_sums(found.prediction, found.truth, valid=found.valid))
+    compared = protocols.compare(prediction, truth, PROTOCOLS["median-scaled"])
+    scores = metrics.scores(metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid))
     assert scores["abs_rel"] == pytest.approx(0.5, abs=1e-3) and scores["delta1"] == 0.5
 
 
@@ -165,8 +165,8 @@ def test_an_aligned_protocol_of_a_data_set_scores_the_pixels_of_its_plain_one(na
 
 def test_a_disparity_that_would_be_negative_is_the_farthest_depth():
     truth, prediction = torch.tensor([1.0, 9.0, 9.0, 9.0]), torch.tensor([1.0, 2.0, 2.0, 1e3])
-    found = protocols.compare(prediction.view(1, 1, 1, 4), truth.view(1, 1, 1, 4), PROTOCOLS["affine-disparity"])
-    assert found.prediction[0, 0, 0, 3] == 10
+    compared = protocols.compare(prediction.view(1, 1, 1, 4), truth.view(1, 1, 1, 4), PROTOCOLS["affine-disparity"])
+    assert compared.prediction[0, 0, 0, 3] == 10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)

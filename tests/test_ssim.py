@@ -27,10 +27,10 @@ def test_value_is_the_oracle(masked, dtype, close):
     a, b, valid = maps()
     valid |= not masked
     given = tensors(a, b, valid, dtype=dtype)
-    found = ssim(*given[:2], data_range=4.0, valid=given[2] if masked else None)
-    wanted = [oracles.similarity(*(side[i, 0] for side in (a, b, valid)), reach=4.0) for i in range(2)]
-    assert found.dtype == dtype
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=close)
+    similarity = ssim(*given[:2], data_range=4.0, valid=given[2] if masked else None)
+    expected = [oracles.similarity(*(side[i, 0] for side in (a, b, valid)), reach=4.0) for i in range(2)]
+    assert similarity.dtype == dtype
+    np.testing.assert_allclose(similarity.numpy(), expected, rtol=close)
 
 
 @pytest.mark.parametrize("side, scales", [(11, 1), (21, 1), (23, 2), (48, 3), (180, 5)])
@@ -38,11 +38,11 @@ def test_ms_ssim_is_the_oracle_over_the_scales_that_fit(side, scales):
     a, b, _ = maps(side, side + 1)
     valid = np.ones_like(a, bool)
     images = 1 if side > 100 else 2
-    found = ms_ssim(*tensors(a[:images], b[:images]), data_range=4.0)
-    wanted = [
+    similarity = ms_ssim(*tensors(a[:images], b[:images]), data_range=4.0)
+    expected = [
         oracles.ms_similarity(*(each[i, 0] for each in (a, b, valid)), reach=4.0, scales=scales) for i in range(images)
     ]
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9)
+    np.testing.assert_allclose(similarity.numpy(), expected, rtol=1e-9)
 
 
 def test_ms_ssim_leaves_out_the_scales_whose_windows_are_all_broken():
@@ -50,9 +50,9 @@ def test_ms_ssim_leaves_out_the_scales_whose_windows_are_all_broken():
     valid[:] = True
     valid[1, 0, 12, 12:] = False  # image 1: windows of 11 pixels remain, of 22 none
     given = tensors(a, b, valid)
-    found = ms_ssim(*given[:2], data_range=4.0, valid=given[2])
-    wanted = [oracles.ms_similarity(*(each[i, 0] for each in (a, b, valid)), reach=4.0, scales=2 - i) for i in (0, 1)]
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-9)
+    similarity = ms_ssim(*given[:2], data_range=4.0, valid=given[2])
+    expected = [oracles.ms_similarity(*(each[i, 0] for each in (a, b, valid)), reach=4.0, scales=2 - i) for i in (0, 1)]
+    np.testing.assert_allclose(similarity.numpy(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("measure", [ssim, ms_ssim])
@@ -77,9 +77,9 @@ def test_nan_where_no_window_is_whole_and_only_there(measure):
     valid[0, 0, ::10, ::10] = False
     a[0, 0, 0, 0] = torch.nan
     a.requires_grad_()
-    found = measure(a, b, data_range=4.0, valid=valid)
-    assert torch.isnan(found[0]) and torch.isfinite(found[1])
-    found[1].backward()
+    similarity = measure(a, b, data_range=4.0, valid=valid)
+    assert torch.isnan(similarity[0]) and torch.isfinite(similarity[1])
+    similarity[1].backward()
     assert torch.isfinite(a.grad).all() and torch.all(a.grad[0] == 0)
 
 
