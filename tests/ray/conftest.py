@@ -11,6 +11,8 @@ from pathlib import Path
 import hangs
 import pytest
 
+TRIES = 5  # of a cluster to start, for a busy machine
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These tests may take as long as they work; pytest's own limit ends only what the watch cannot interrupt."""
@@ -40,7 +42,14 @@ def cluster_address() -> Iterator[str]:
         import ray
 
         folder = tempfile.mkdtemp(prefix="ray")  # a short path: socket names are limited to 107 bytes
-        ray.init("local", num_cpus=4, _temp_dir=folder, include_dashboard=False, log_to_driver=False)
+        for tries in range(1, TRIES + 1):
+            try:
+                ray.init("local", num_cpus=4, _temp_dir=folder, include_dashboard=False, log_to_driver=False)
+                break
+            except Exception:  # Ray gives a node 30 s to start and raises no class of its own
+                ray.shutdown()
+                if tries == TRIES:
+                    raise
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
