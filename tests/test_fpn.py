@@ -5,9 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from depthray import models
-from depthray.config.sections import Model
-from depthray.models.fpn import VARIANTS, build
+from depthray.models.fpn import build
 
 
 def count(model):
@@ -118,8 +116,3 @@ def test_colours_in_0_1_are_an_option():
     with torch.device("meta"):
         assert build(encoder="resnet18", normalise="none").stack.mean.shape == (1, 3, 1, 1)
     assert torch.equal(build(encoder="resnet18", normalise="none").stack({"image": image}), image)
-
-
-@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-def test_variants_are_valid_options(options):
-    models.check(Model(name="fpn", **options), where="here")

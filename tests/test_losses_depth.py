@@ -27,14 +27,6 @@ def flat(values):
     return torch.tensor(values).view(1, 1, 1, -1)
 
 
-def test_silog_of_lambda_085_times_10_is_that_of_bts():
-    depth, truth, valid = frames(count=1)
-    log = (np.log(depth) - np.log(truth))[valid]
-    bts = np.sqrt((log**2).mean() - 0.85 * log.mean() ** 2) * 10
-    depth, truth, valid = tensors(depth, truth, valid)
-    assert 10 * TERMS["silog"](depth, truth, valid=valid).item() == pytest.approx(bts, rel=2e-6)
-
-
 def test_unbiased_silog_times_10_is_that_of_adabins():
     depth, truth, valid = frames(count=1)
     log = (np.log(depth) - np.log(truth))[valid]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -65,14 +64,6 @@ def test_the_camera_is_that_of_nyu_at_the_size_of_the_image(section):
     assert intrinsics[:2, 2] + 0.5 == pytest.approx([326.0824 * scale, 254.2362 * scale], rel=1e-5)
 
 
-def test_a_copy_in_another_process_reads_the_same(section):
-    source = open_source(section)
-    first = source.read(0)  # opens what is opened lazily
-    copy = pickle.loads(pickle.dumps(source))  # noqa: S301 - as loader processes do
-    for key in source.keys:
-        np.testing.assert_array_equal(copy.read(0)[key], first[key])
-
-
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # as loader processes start, with our threads
 def test_a_forked_process_reads_the_same(section):
     source = open_source(section)
@@ -85,15 +76,6 @@ def test_a_forked_process_reads_the_same(section):
         finally:
             os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def test_a_sample_belongs_to_its_reader(section):
-    source = open_source(section)
-    before = {key: source.read(0)[key].copy() for key in source.keys}
-    for key in source.keys:
-        source.read(0)[key][:] = 0
-    for key in source.keys:
-        np.testing.assert_array_equal(source.read(0)[key], before[key])
 
 
 def test_test_frames_neither_train_nor_validate(section):

@@ -173,11 +173,6 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_a_missing_recipe_suggests_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'demo'"):
-        preflight.load("deno")
-
-
 def test_shown_recipe_has_a_comment_on_each_key_and_reads_back(tmp_path: Path) -> None:
     loaded = preflight.load(
         "unet-resnet34", ["optim.lr=3e-4", "data.sparse.samples=7", "curriculum.sizes=[[64,64],[96,96]]"]

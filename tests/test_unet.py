@@ -35,11 +35,6 @@ def test_parameter_counts(encoder, decoder, parameters):
     assert count(build(encoder=encoder, decoder=decoder)) == parameters
 
 
-@pytest.mark.parametrize(("encoder", "parameters"), [("resnet34", 21_284_672), ("resnet18", 11_176_512)])
-def test_encoder_holds_no_classifier(encoder, parameters):
-    assert count(build(encoder=encoder).encoder) == parameters
-
-
 def test_steps_up_have_the_original_sizes():
     sizes = [count(up.conv) for up in build(decoder="linear").decoder]
     assert sizes == [1_769_728, 442_496, 110_656, 36_896]
