@@ -403,11 +403,11 @@ class Cloud {
     this.slot = (name) => gl.getUniformLocation(program, name);
     this.feeds = { at: [2, gl.FLOAT], metres: [1, gl.FLOAT], rgb: [3, gl.UNSIGNED_BYTE] };
     for (const [name, feed] of Object.entries(this.feeds)) {
-      const place = gl.getAttribLocation(program, name);
+      const attribute = gl.getAttribLocation(program, name);
       feed.push(gl.createBuffer());
-      gl.enableVertexAttribArray(place);
+      gl.enableVertexAttribArray(attribute);
       gl.bindBuffer(gl.ARRAY_BUFFER, feed[2]);
-      gl.vertexAttribPointer(place, feed[0], feed[1], feed[1] === gl.UNSIGNED_BYTE, feed[0] === 3 ? 4 : 0, 0);
+      gl.vertexAttribPointer(attribute, feed[0], feed[1], feed[1] === gl.UNSIGNED_BYTE, feed[0] === 3 ? 4 : 0, 0);
     }
   }
 
