@@ -152,14 +152,14 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
     job.until(lambda: bool(epochs(run)))
     subprocess.run(said(job.output, "stop"), env=environment(), check=True, capture_output=True)
     output = job.ended(130)
-    told = records(run)
-    assert "asked to stop" in str(told[-1].get("text")), told[-1]
+    written = records(run)
+    assert "asked to stop" in str(written[-1].get("text")), written[-1]
     assert main(["runs", "list", str(tmp_path), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["state"] == "stopped"
     log = output.splitlines()
     assert [line for line in log if line.startswith("epoch ")] == [
-        console.line(record) for record in told if record["kind"] != "note"
+        console.line(record) for record in written if record["kind"] in ("interval", "epoch")
     ]
     assert "\r" not in output and "\x1b" not in output and TOKEN not in output
     saved = select.committed(run / "checkpoints")[-1]
