@@ -25,7 +25,7 @@ UNTRUE = "positive_data_acceptance"
 
 
 def bodies(sizes: Sizes) -> Iterator[Finding]:
-    """The fuzzer of tests/test_serve_fuzz.py through the proxy: everything is answered or refused, nothing dies."""
+    """The fuzzer of test_serve_fuzz through the proxy: everything is answered or refused, nothing dies."""
     with Service(sizes.port, "limits.pixels=1000000", "limits.batch_pixels=1000000") as service:
         run = checkpoint(service.folder / "second", "data.inputs=image,sparse", "data.sparse.pattern=stored")
         promote(Store(service.store), "completion", run)
@@ -48,7 +48,7 @@ def bodies(sizes: Sizes) -> Iterator[Finding]:
 
 
 def _send(port: int, seed: int, count: int, seen: Counter[str]) -> None:
-    fuzz = importlib.import_module("test_serve_fuzz")
+    fuzz = importlib.import_module("harmed_bodies")
     chance = random.Random(seed)
     wire = HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(count):

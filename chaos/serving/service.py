@@ -175,7 +175,7 @@ class Service:
 
 
 def checkpoint(folder: Path, *words: str, **more: Any) -> Path:
-    """A run of an untrained network; see tests/serve_networks.py."""
+    """A run of an untrained network; see serve_networks of the tests."""
     from serve_networks import write_checkpoint
 
     return write_checkpoint(folder, *words, **more).parents[1]

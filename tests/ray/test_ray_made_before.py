@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import observe
 import pytest
+from paths import ROOT
 from PIL import Image
 
 from depthray.__main__ import main
 
-MADE = Path(observe.__file__).parent / "made_before" / "v0.1.0"
+MADE = ROOT / "tests" / "made_before" / "v0.1.0"
 EXPECTED = json.loads((MADE / "expected.json").read_text(encoding="utf-8"))
 
 
