@@ -38,12 +38,16 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iter
     """Train a trial on pretended workers, which record these epochs and report those of them that are not lost."""
     monkeypatch.setattr("cluster.reports.EpochReports", LocalReports)
 
-    def run(*epochs: int, lost: tuple[int, ...] = (), error: Exception | None = None) -> Iterator[dict[str, Any]]:
+    def run(
+        *epochs: int, lost: tuple[int, ...] = (), error: Exception | None = None, until_stopped: bool = False
+    ) -> Iterator[dict[str, Any]]:
         def fit(recipe: Any, run: Path, workers: Workers, *, callbacks: list[Callable[[Any], None]]) -> None:
             for epoch in epochs:
                 progress.append(run, {"kind": "epoch", "epoch": epoch, "step": epoch, "abs_rel": 0.1 * epoch})
                 if epoch not in lost:
                     callbacks[0]({"epoch": epoch, "abs_rel": 0.1 * epoch, "ended": epoch == 4})
+            while until_stopped and not (run / layout.STOP).exists():
+                time.sleep(0.01)
             if error:
                 raise error
 
@@ -75,18 +79,8 @@ def test_what_ends_training_ends_the_trial_after_its_epochs(train: Any) -> None:
         next(results)
 
 
-def test_a_trial_that_is_stopped_asks_its_workers_to_stop(
-    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    results = train(1)
-    fit = trial.fit_on_workers
-
-    def slow(*args: Any, **options: Any) -> None:
-        fit(*args, **options)
-        while not (tmp_path / layout.STOP).exists():
-            time.sleep(0.01)
-
-    monkeypatch.setattr(trial, "fit_on_workers", slow)
+def test_a_trial_that_is_stopped_asks_its_workers_to_stop(train: Any, tmp_path: Path) -> None:
+    results = train(1, until_stopped=True)
     assert next(results)["epoch"] == 1
     results.close()  # as Tune does; it returns only when the workers have left
     assert (tmp_path / layout.STOP).exists()
