@@ -119,7 +119,7 @@ class Recorder(tune.Callback):
         """An ended trial as one line."""
         ended = sum(trial.state in ENDED for trial in self.trials.values())
         outcome = record.error or f"{self.metric} {_format_score(self.folder, record, self.metric)}"
-        changes = " ".join(overrides(record.words)) or "the recipe as it is"
+        changes = " ".join(overrides(record.words)) or "baseline"
         return f"{record.name}  {record.state:<8}{outcome}  {changes}  [{ended} ended]"
 
     def _count_gpu_seconds(self) -> None:
