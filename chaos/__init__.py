@@ -8,4 +8,4 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 # The object store and the hostile request bodies are those of the tests.
-sys.path += [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "support" / "serving")]
+sys.path += [str(ROOT / "tests" / "support" / name) for name in (".", "data_sets", "serving")]

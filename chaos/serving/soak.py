@@ -85,7 +85,7 @@ def _held(pid: int) -> Held:
 
 def _harass(service: Service, load: Load, ended: threading.Event) -> None:
     """So many hostile requests as make their share of all."""
-    fuzz = importlib.import_module("test_serve_fuzz")
+    fuzz = importlib.import_module("harmed_bodies")
     chance, sent = random.Random(0), 0
     lines: list[socket.socket] = []
     while not ended.wait(0.05):

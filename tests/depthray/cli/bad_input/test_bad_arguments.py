@@ -19,7 +19,7 @@ from bad_input import Fails
         (2, ["optim.lr=1"], "can override data.* and eval.* only"),
         (2, ["eval.protocl=plain"], "unknown key 'eval.protocl' (did you mean 'protocol'?)"),
         (3, ["data.encoding=uint8_10m"], "declare the right data.encoding"),
-        (2, ["--out", "FILE"], "cannot write the report to"),
+        (2, ["--out", "FILE"], "cannot write the report: "),
     ],
 )
 def test_evaluate(fails: Fails, trained: Path, data: Path, file: Path, code: int, words: list[str], said: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs that lie on a store: copied there while they train, taken up elsewhere, and safe when the store fails."""
+"""Remote runs: uploaded while they train, resumed on another machine, and safe when the store fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from depthray.storage import retry
 from depthray.storage.remote import RemoteFolder, StorageError
 
 # One step an epoch.
-WORDS = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=2", "train.precision=fp32"]
+OVERRIDES = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=2", "train.precision=fp32"]
 NUMBERS = itertools.count()
 
 
@@ -63,10 +63,10 @@ def run(store: Store) -> RemoteFolder:
 
 
 def mirrored(
-    run: RemoteFolder, working: Path, say: Callable[[str], None] = pytest.fail, *, retry_seconds: float = 10
+    run: RemoteFolder, working: Path, log: Callable[[str], None] = pytest.fail, *, retry_seconds: float = 10
 ) -> Uploader:
     (working / "checkpoints").mkdir(parents=True, exist_ok=True)
-    return Uploader(run, working, say, retry_seconds=retry_seconds)
+    return Uploader(run, working, log, retry_seconds=retry_seconds)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -89,13 +89,13 @@ def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: RemoteFolder, tm
     writer.save(contents(5, 0.2))
     writer.wait()
     mirror.close()
-    wanted = {
+    expected = {
         str(path.relative_to(tmp_path)): path.read_bytes()
         for path in tmp_path.rglob("*")
         if path.is_file() and path.suffix != ".lock"
     }
-    wanted[layout.IDENTITY] = run.url.encode()
-    assert {name: run.read(name) for name in run.files()} == wanted
+    expected[layout.IDENTITY] = run.url.encode()
+    assert {name: run.read(name) for name in run.files()} == expected
     assert download.complete_checkpoints(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
 
 
@@ -108,19 +108,19 @@ def test_a_checkpoint_without_its_manifest_is_invisible_there(run: RemoteFolder,
     assert download.complete_checkpoints(run) == [path.name]
 
 
-def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: RemoteFolder, tmp_path: Path) -> None:
+def test_the_newest_good_checkpoint_is_resumed_and_the_others_are_downloaded(run: RemoteFolder, tmp_path: Path) -> None:
     paths = [save.write(tmp_path / "a" / "checkpoints", contents(step, fill=step)) for step in (1, 2, 3)]
     for path in paths:
         upload_checkpoint(run, path)
     broken = f"checkpoints/{paths[2].name}/state.pt"
     run.write(broken, run.read(broken)[:-1] + b"?")
-    said: list[str] = []
-    download.prepare_to_resume(run, tmp_path / "b", said.append)
+    lines: list[str] = []
+    download.prepare_to_resume(run, tmp_path / "b", lines.append)
     assert [path.name for path in committed(tmp_path / "b" / "checkpoints")] == [paths[1].name]
-    assert len(said) == 1 and f"{run.url}/{broken}: damaged" in said[0] and "going back" in said[0]
+    assert len(lines) == 1 and f"{run.url}/{broken}: damaged" in lines[0] and "going back" in lines[0]
     got = checkpoints_load.load(tmp_path / "b" / "checkpoints" / paths[1].name, state=True)
     assert flat(got.state) == flat(contents(2, fill=2).state)
-    mirror = mirrored(run, tmp_path / "b", said.append)
+    mirror = mirrored(run, tmp_path / "b", lines.append)
     wait_until(lambda: len(committed(tmp_path / "b" / "checkpoints")) == 2)
     mirror.close()
     assert download.complete_checkpoints(run) == [
@@ -128,7 +128,7 @@ def test_the_newest_good_one_is_taken_up_and_the_others_follow(run: RemoteFolder
     ]  # what could not be read is not ours to remove
 
 
-def test_where_all_are_bad_nothing_begins_again(run: RemoteFolder, tmp_path: Path) -> None:
+def test_where_all_are_bad_nothing_restarts(run: RemoteFolder, tmp_path: Path) -> None:
     path = save.write(tmp_path / "a" / "checkpoints", contents(1))
     upload_checkpoint(run, path)
     run.write(f"checkpoints/{path.name}/state.pt", b"")
@@ -136,29 +136,29 @@ def test_where_all_are_bad_nothing_begins_again(run: RemoteFolder, tmp_path: Pat
         download.prepare_to_resume(run, tmp_path / "b", lambda _: None)
 
 
-def test_a_working_folder_of_another_run_is_put_aside(run: RemoteFolder, tmp_path: Path) -> None:
-    said: list[str] = []
-    download.prepare_to_resume(run, tmp_path / "w", said.append)
+def test_a_working_folder_of_another_run_is_moved_away(run: RemoteFolder, tmp_path: Path) -> None:
+    lines: list[str] = []
+    download.prepare_to_resume(run, tmp_path / "w", lines.append)
     save.write(tmp_path / "w" / "checkpoints", contents(9))
-    download.prepare_to_resume(run, tmp_path / "w", said.append)
-    assert not said and len(committed(tmp_path / "w" / "checkpoints")) == 1
+    download.prepare_to_resume(run, tmp_path / "w", lines.append)
+    assert not lines and len(committed(tmp_path / "w" / "checkpoints")) == 1
     run.write(layout.IDENTITY, b"another")
-    download.prepare_to_resume(run, tmp_path / "w", said.append)
-    assert len(said) == 1 and not committed(tmp_path / "w" / "checkpoints")
+    download.prepare_to_resume(run, tmp_path / "w", lines.append)
+    assert len(lines) == 1 and not committed(tmp_path / "w" / "checkpoints")
     (aside,) = tmp_path.glob("w-before-*")
     assert len(committed(aside / "checkpoints")) == 1
 
 
-def test_a_store_away_for_a_while_is_waited_for(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
-    said: list[str] = []
-    mirror = mirrored(run, tmp_path, said.append, retry_seconds=60)
+def test_a_store_away_for_a_while_is_retried(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
+    lines: list[str] = []
+    mirror = mirrored(run, tmp_path, lines.append, retry_seconds=60)
     with store.away():
         path = save.write(tmp_path / "checkpoints", contents(1))
-        wait_until(lambda: bool(said))
+        wait_until(lambda: bool(lines))
     mirror.close()
     assert download.complete_checkpoints(run) == [path.name] and mirror.error is None
-    assert said[0].startswith(f"storage: {run.url}") and "; trying again " in said[0]
-    assert any("storage: works again after" in text for text in said)
+    assert lines[0].startswith(f"storage: {run.url}") and "; trying again " in lines[0]
+    assert any("storage: works again after" in text for text in lines)
 
 
 def test_a_store_away_for_good_ends_in_one_line(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
@@ -198,24 +198,24 @@ def weights(url: str) -> dict[str, torch.Tensor]:
     return checkpoints_load.load(locate.resolve(Path(url))).weights
 
 
-def test_a_run_goes_on_exactly_on_another_machine(
+def test_a_run_resumes_exactly_on_another_machine(
     store: Store, machine: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, url = tmp_path / "whole", store.url("runs/exact")
-    assert main(["demo", *WORDS, "--local", "--out", str(whole)]) == 0
-    assert main(["demo", *WORDS, "train.epochs=1", "--local", "--out", url]) == 0
+    local, url = tmp_path / "whole", store.url("runs/exact")
+    assert main(["demo", *OVERRIDES, "--local", "--out", str(local)]) == 0
+    assert main(["demo", *OVERRIDES, "train.epochs=1", "--local", "--out", url]) == 0
     with pytest.raises(UsageError, match="already holds a run"):
-        main(["demo", *WORDS, "--local", "--out", url])
+        main(["demo", *OVERRIDES, "--local", "--out", url])
     with pytest.raises(UsageError, match="trained with another recipe"):
         main(["--local", "--out", url, "--resume", "optim.lr=9"])
     machine("two")
     capsys.readouterr()
     assert main(["--local", "--out", url, "--resume", "train.epochs=2"]) == 0
-    said = capsys.readouterr().out
-    assert "resumed from epoch-0001" in said and f"checkpoint   {url}/checkpoints/epoch-000" in said
+    lines = capsys.readouterr().out
+    assert "resumed from epoch-0001" in lines and f"checkpoint   {url}/checkpoints/epoch-000" in lines
     machine("three")
     mine, theirs = (
-        checkpoints_load.load(committed(whole / "checkpoints")[-1]),
+        checkpoints_load.load(committed(local / "checkpoints")[-1]),
         Path(url, "checkpoints", "epoch-0002-step-00000002"),
     )
     assert all(torch.equal(value, mine.weights[key]) for key, value in weights(str(theirs)).items())
@@ -224,13 +224,13 @@ def test_a_run_goes_on_exactly_on_another_machine(
     assert kinds.count(b"epoch") == 2
 
 
-def test_other_words_take_a_remote_run(
+def test_other_commands_take_a_remote_run(
     store: Store, machine: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from depthray.__main__ import main as depthray
 
-    url = store.url("runs/words")
-    assert main(["demo", *WORDS, "train.epochs=1", "--local", "--out", url]) == 0
+    url = store.url("runs/commands")
+    assert main(["demo", *OVERRIDES, "train.epochs=1", "--local", "--out", url]) == 0
     machine("two")
     assert depthray(["evaluate", url]) == 0
     (out,) = Path("evaluations").iterdir()
@@ -240,7 +240,7 @@ def test_other_words_take_a_remote_run(
     assert "holds no run" in capsys.readouterr().err
 
 
-def test_training_outlives_a_store_and_says_where_all_is(
+def test_training_outlives_a_store_and_reports_where_the_run_is(
     store: Store, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = store.url("runs/dies")
@@ -248,7 +248,7 @@ def test_training_outlives_a_store_and_says_where_all_is(
     threading.Thread(target=_stop_when_it_trains, args=(store, url), daemon=True).start()
     try:
         with pytest.raises(StorageError) as error:
-            main(["demo", *WORDS, "train.epochs=400", "--local", "--out", url])
+            main(["demo", *OVERRIDES, "train.epochs=400", "--local", "--out", url])
     finally:
         store.stop()
         store.start()
@@ -274,23 +274,23 @@ class Failing:
     def __init__(self, call: Callable[..., object], code: int, times: int) -> None:
         self.call, self.code, self.left = call, code, times
 
-    def __call__(self, *args: object, **words: object) -> object:
+    def __call__(self, *args: object, **options: object) -> object:
         if self.left > 0:
             self.left -= 1
             raise OSError(self.code, os.strerror(self.code))
-        return self.call(*args, **words)
+        return self.call(*args, **options)
 
 
 @pytest.mark.parametrize("code", ["EIO", "ESTALE", "ENOSPC", "ETIMEDOUT", "EROFS"])
 def test_a_local_disk_that_fails_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
-    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="abs_rel", retry_seconds=30, log=said.append)
+    writer = CheckpointWriter(tmp_path, keep_best=1, monitor="abs_rel", retry_seconds=30, log=lines.append)
     monkeypatch.setattr(os, "fsync", Failing(os.fsync, getattr(errno, code), 3))
     writer.save(contents(1))
     path = writer.wait()
     assert path and select.latest(tmp_path, pytest.fail) == path and os.listdir(tmp_path) == [path.name]
-    assert len(said) == 2 and "trying again" in said[0] and "works again after 3 failures" in said[1]
+    assert len(lines) == 2 and "trying again" in lines[0] and "works again after 3 failures" in lines[1]
 
 
 @pytest.mark.parametrize(("code", "retry_seconds"), [("EIO", 0.3), ("EACCES", 60.0)])

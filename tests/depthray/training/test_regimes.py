@@ -10,7 +10,8 @@ import torch
 from depthray import losses
 from depthray.checkpoints import load, select
 from depthray.config.sections import Loss, Recipe
-from depthray.runs.run import STOP, prepare, record
+from depthray.runs.layout import STOP
+from depthray.runs.run import prepare, record
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, fit
