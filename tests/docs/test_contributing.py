@@ -75,14 +75,18 @@ from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
 
 
-def open_source(section: Data) -> FrameFiles:
+class ScenePairs(FrameFiles):
+    fingerprint_tag = "scene_pairs"
+
+
+def open_source(section: Data) -> ScenePairs:
     refuse_encoding(section)
     root = data_root(section)
     rows = []
     for path in sorted(root.glob("*/*.npy")):
         name = str(path.relative_to(root).with_suffix(""))
         rows.append(FrameRow(Frame(name, path.parent.name, "", "scenes"), (f"{name}.png", f"{name}.npy")))
-    return FrameFiles(root, rows, keys=frozenset(PAIR), encoding="float_m")
+    return ScenePairs(root, rows, keys=frozenset(PAIR), encoding="float_m")
 
 
 def fits(root: Path) -> bool:

@@ -107,7 +107,7 @@ def test_nothing_is_lost_with_infinite_links_and_equal_gpus() -> None:
     assert model.weak(net, infinite, 1024, 8, IDEAL) == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("ranks, sigma", [(2, 0.05), (16, 0.1), (256, 0.02)])
+@pytest.mark.parametrize(("ranks", "sigma"), [(2, 0.05), (16, 0.1), (256, 0.02)])
 def test_the_slowest_of_many_as_in_a_simulation(ranks: int, sigma: float) -> None:
     rng = random.Random(0)
     draws = [max(rng.lognormvariate(-(sigma**2) / 2, sigma) for _ in range(ranks)) for _ in range(4000)]
