@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray data convert` where it runs on Ray."""
     parser = argparse.ArgumentParser(prog="depthray data convert", description="Pack any form of data set into shards.")
     conversion.add_convert_arguments(parser)
     return parser

@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray demo`."""
     parser = argparse.ArgumentParser(prog="depthray demo", description=__doc__)
     parser.add_argument("--out", type=Path, help="folder of all results (default: runs/demo-DATE)")
     parser.add_argument("--workers", type=int, default=2, help="training processes (default: 2)")

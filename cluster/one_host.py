@@ -233,6 +233,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m cluster.one_host`."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster.one_host", description=__doc__, usage="%(prog)s [options] [-- COMMAND ...]"
     )

@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray serve`."""
     parser = argparse.ArgumentParser(
         prog="depthray serve",
         description="Serve checkpoints over HTTP. Overrides change settings: model.max_batch=16 limits.pixels=50000000",

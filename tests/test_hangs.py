@@ -36,14 +36,18 @@ def test_a_process_that_sleeps_is_hung_and_its_output_is_shown() -> None:
         hangs.output_of(process, quiet=2)
 
 
+def check_forever(watch: hangs.Watch) -> None:
+    while True:
+        watch.check()
+        time.sleep(0.2)
+
+
 @pytest.mark.parametrize("code", [WORKS, BELOW, WRITES])
 def test_work_is_slow_and_not_hung(tmp_path: Path, code: str) -> None:
     with running(code, str(tmp_path / "log")) as process:
         watch = hangs.Watch(process.pid, tmp_path, quiet=2, slow=5)
         with pytest.raises(hangs.Hang, match="slow: still working after 5 s"):
-            while True:
-                watch.check()
-                time.sleep(0.2)
+            check_forever(watch)
 
 
 def test_work_that_only_polls_is_a_hang() -> None:

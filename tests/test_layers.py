@@ -180,28 +180,47 @@ def test_imports_inside_functions_are_for_what_is_slow_to_import() -> None:
     assert early == []
 
 
-def test_no_module_uses_a_private_name_of_another() -> None:
-    def private(name: str) -> bool:
-        return name.startswith("_") and not name.startswith("__")
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
 
+
+def own_imports(module: str) -> list[ast.ImportFrom]:
+    """The statements `from X import ...` of a module whose X is a module of the library."""
+    return [
+        node for node in ast.walk(tree(module)) if isinstance(node, ast.ImportFrom) and module_of(node.module or "")
+    ]
+
+
+def private_imports(module: str) -> list[str]:
+    """Private names and private modules of other folders that a module imports."""
     used = []
-    for module in modules():
-        bound: dict[str, str] = {}
-        for node in ast.walk(tree(module)):
-            if isinstance(node, ast.ImportFrom) and module_of(node.module or ""):
-                above = (node.module or "").rpartition(".")[0]
-                for alias in node.names:
-                    bound[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-                    if private(alias.name) and node.module != module.rpartition(".")[0]:
-                        used.append(f"{module}: {node.module}.{alias.name}")
-                if private((node.module or "").rpartition(".")[2]) and above not in (module, module.rpartition(".")[0]):
-                    used.append(f"{module}: {node.module}")
-        for node in ast.walk(tree(module)):
-            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and private(node.attr)):
-                continue
-            if bound.get(node.value.id) in modules():
-                used.append(f"{module}: {bound[node.value.id]}.{node.attr}")
-    assert used == []
+    for node in own_imports(module):
+        above, _, last = (node.module or "").rpartition(".")
+        names = [alias.name for alias in node.names if is_private(alias.name)]
+        used += [f"{node.module}.{name}" for name in names if node.module != module.rpartition(".")[0]]
+        if is_private(last) and above not in (module, module.rpartition(".")[0]):
+            used.append(str(node.module))
+    return used
+
+
+def private_attributes(module: str) -> list[str]:
+    """Private names of other modules that a module reads as attributes of these modules."""
+    bound = {
+        alias.asname or alias.name: f"{statement.module}.{alias.name}"
+        for statement in own_imports(module)
+        for alias in statement.names
+    }
+    attributes = [
+        (node.value.id, node.attr)
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and is_private(node.attr)
+    ]
+    return [f"{bound[name]}.{attribute}" for name, attribute in attributes if bound.get(name) in modules()]
+
+
+def test_no_module_uses_a_private_name_of_another() -> None:
+    used = {module: private_imports(module) + private_attributes(module) for module in modules()}
+    assert {module: names for module, names in used.items() if names} == {}
 
 
 def test_no_folder_is_crowded() -> None:

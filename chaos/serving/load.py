@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections import Counter
@@ -173,7 +174,7 @@ def recovery(outcomes: Sequence[Outcome], at: float) -> float:
 def silence(outcomes: Sequence[Outcome], at: float) -> float:
     """The longest time without a success after an event, in seconds."""
     ends = sorted([at, *(each.ended for each in good(outcomes) if each.ended > at)])
-    return max((after - before for before, after in zip(ends, ends[1:], strict=False)), default=float("inf"))
+    return max((after - before for before, after in itertools.pairwise(ends)), default=float("inf"))
 
 
 def percentile(values: Sequence[float], share: float) -> float:

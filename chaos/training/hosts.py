@@ -163,7 +163,7 @@ class Cluster:
         provider["head_node_id"] = AUTOSCALING["RAY_OVERRIDE_NODE_ID_FOR_TESTING"]
         config = {"cluster_name": "grows", "max_workers": 2, "idle_timeout_minutes": 0.3, "upscaling_speed": 1.0}
         config |= {"provider": provider, "available_node_types": kinds, "head_node_type": "ray.head.default"}
-        config |= {**dict.fromkeys(LISTS, []), "file_mounts": {}, "auth": {}, "docker": {}}
+        config |= {**{key: [] for key in LISTS}, "file_mounts": {}, "auth": {}, "docker": {}}
         path = FOLDER / "autoscaling.yaml"
         path.write_text(json.dumps(config))
         return ["--autoscaling-config", str(path)]

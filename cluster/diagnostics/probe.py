@@ -114,6 +114,7 @@ def train_one_step(gpu: bool) -> str:
 
 
 def installed_version(name: str) -> str:
+    """The version of an installed package, without the name of its build; "not installed" without one."""
     try:
         return metadata.version(name).split("+")[0]  # "2.15.0+cpu" is a build of 2.15.0
     except metadata.PackageNotFoundError:

@@ -99,7 +99,7 @@ def settle(name: str, command: JobCommand, arguments: Sequence[str], *, below: s
     settled, args = list(arguments), _parse(name, command, arguments)
     below = below or os.environ.get("DEPTHRAY_STORAGE")
     _check_paths(name, command, settled, args, below)
-    if name in ("train", "tune") and not args.resume or args.out and name != "data convert":
+    if (name in ("train", "tune") and not args.resume) or (args.out and name != "data convert"):
         out = str(args.out or _new_run_name(name, args))
         if not _is_absolute(out):
             settled = [*_without("--out", settled), "--out", f"{_check_storage(below).rstrip('/')}/{out}"]
@@ -123,7 +123,7 @@ def _check_recipe(name: str, command: JobCommand, args: argparse.Namespace) -> N
     """Raise the command's own errors about its recipe, and those about files that a job cannot read."""
     if name == "train" and args.resume and not args.out:
         raise UsageError("--resume needs --out RUN, the folder of the run to resume")
-    if not command.check or args.resume and not args.recipe:
+    if not command.check or (args.resume and not args.recipe):
         return  # the run to resume is on the cluster
     resolve_name(command.check)(argparse.Namespace(**{**vars(args), "resume": None}))
     recipe = preflight.load(

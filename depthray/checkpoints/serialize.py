@@ -30,6 +30,7 @@ def serialize_weights(weights: dict[str, Tensor]) -> bytes:
 
 
 def read_weights(data: bytes, *, where: Path) -> dict[str, Tensor]:
+    """The weights by name, as `safetensors` wrote them; CheckpointError names `where` if the bytes are no such file."""
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
@@ -37,6 +38,7 @@ def read_weights(data: bytes, *, where: Path) -> dict[str, Tensor]:
 
 
 def read_state(data: bytes, *, where: Path) -> dict[str, Any]:
+    """The state of a training (optimiser, position), of tensors and plain values alone; no other pickle is run."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle that is not ours, which is about to be refused

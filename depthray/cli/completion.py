@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray completion`."""
     parser = argparse.ArgumentParser(
         prog="depthray completion",
         description="Error of a checkpoint that takes sparse depth, against the number of samples a frame.",

@@ -42,10 +42,12 @@ def main(argv: list[str]) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The arguments of `depthray data`; overrides may be anywhere among them."""
     return conversion.parse_with_overrides(build_parser(), argv)
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray data` and its verbs."""
     parser = argparse.ArgumentParser(prog="depthray data", description="Render, check, describe and pack data sets.")
     commands = parser.add_subparsers(required=True, metavar="pack|convert|check|stats|render")
     _add_pack_arguments(commands.add_parser("pack", help="pack frames into HDF5 shards, 20 times faster to read"))

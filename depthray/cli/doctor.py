@@ -58,6 +58,7 @@ def main(argv: list[str], examine_cluster: Examine | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray doctor`."""
     parser = argparse.ArgumentParser(
         prog="depthray doctor", description="Check this machine, or a cluster, and print how to fix it."
     )

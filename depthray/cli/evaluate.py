@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray evaluate`."""
     parser = argparse.ArgumentParser(
         prog="depthray evaluate",
         description="Score a checkpoint under a named protocol, overall and by range of depth, source and scene.",

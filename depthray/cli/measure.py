@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray measure`."""
     parser = argparse.ArgumentParser(
         prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
     )

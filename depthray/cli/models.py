@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray models`."""
     parser = argparse.ArgumentParser(prog="depthray models", description="Architectures and their named variants.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser

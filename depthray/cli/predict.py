@@ -103,6 +103,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray predict`."""
     images = "IMAGE|FOLDER [IMAGE|FOLDER ...] [options]"
     parser = argparse.ArgumentParser(
         prog="depthray predict",

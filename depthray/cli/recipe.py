@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray recipe` and its verbs."""
     parser = argparse.ArgumentParser(prog="depthray recipe", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the recipes that come with depthray")

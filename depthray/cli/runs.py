@@ -30,6 +30,7 @@ def main(argv: list[str]) -> Answer:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray runs` and its verbs."""
     parser = argparse.ArgumentParser(prog="depthray runs", description="Runs and searches: here, or s3://BUCKET/runs.")
     verbs = parser.add_subparsers(required=True, metavar="list|show|stop|resume|clean")
     listing = verbs.add_parser("list", help="one line a run: recipe, state, epochs, best score, size, age")
@@ -225,7 +226,7 @@ def _check_ended(run: runs.Run) -> None:
     except UsageError:
         return  # its recipe is of another version, which cannot be training here
     age = time.time() - (status.last_seen or 0.0)
-    if status.state == "running" or status.state == "silent" and age < SETTLED:
+    if status.state == "running" or (status.state == "silent" and age < SETTLED):
         raise UsageError(
             f"{run.url} is {status.state}, last line {_age(age)}; "
             "stop it first, or wait until it has been silent for an hour"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ def _join_address(arguments: Sequence[str]) -> Iterator[str]:
     """
     arguments = [*arguments, ""]
     skip = False
-    for argument, following in zip(arguments, arguments[1:], strict=False):
+    for argument, following in itertools.pairwise(arguments):
         flag, equals, value = argument.partition("=")
         if skip:
             skip = False

@@ -39,6 +39,7 @@ def main(argv: list[str], launch: Launcher) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray train`."""
     parser = argparse.ArgumentParser(
         prog="depthray train",
         description="Train a recipe. Dotted overrides change numbers: optim.lr=3e-4 train.epochs=5",

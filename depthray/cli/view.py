@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray view`."""
     from depthray.cli.evaluate import add_frames
 
     parser = argparse.ArgumentParser(

@@ -144,7 +144,7 @@ def _pipelines(section: Augment, thread: int) -> tuple[Any, Any]:
 def _apply(pipeline: Any, generator: np.random.Generator, **images: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
     """Named (H,W,3) uint8 -> the same, changed; every draw comes from the generator."""
     # One shared stream: `set_random_seed` would start each transform on the same numbers, tying blur to noise.
-    pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))  # noqa: S311
+    pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))
     changed: dict[str, NDArray[np.uint8]] = pipeline(**images)
     return changed
 

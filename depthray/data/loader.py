@@ -185,9 +185,8 @@ class _Samples(Dataset[Loaded]):
 class _EpochKeys(Sampler[list[Key]]):
     """Micro-batches of the epoch to come, read by the loader processes at its start."""
 
-    batches: list[list[Key]] = []
-
     def __init__(self, prefetch: Callable[..., Iterable[list[Key]]]) -> None:
+        self.batches: list[list[Key]] = []
         self._prefetch = prefetch
 
     def __iter__(self) -> Iterator[list[Key]]:

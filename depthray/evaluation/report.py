@@ -219,6 +219,7 @@ def _group_table(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> s
 
 
 def metric_title(metric: str) -> str:
+    """A metric with its unit, as "rmse [m]"; the bare name of one without a unit."""
     return f"{metric} [{UNITS[metric]}]" if metric in UNITS else metric
 
 

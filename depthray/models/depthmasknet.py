@@ -11,6 +11,7 @@ added the joined map a second time where the third belongs, and left the fourth 
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal
 
 import torch
@@ -77,7 +78,7 @@ class DepthMaskNet8(nn.Module):
         self.background, self.image = _stem(), _stem()
         self.image[0] = widen(self.image[0], self.image_stack.inputs)  # type: ignore[arg-type]
         self.background_encoder, self.image_encoder = EncoderBlock(STEM, STEM), EncoderBlock(STEM, STEM)
-        self.encoders = nn.ModuleList(EncoderBlock(*pair) for pair in zip(JOINED, JOINED[1:], strict=False))
+        self.encoders = nn.ModuleList(EncoderBlock(*pair) for pair in itertools.pairwise(JOINED))
         self.mask_decoders = _decoders(JOINED[-2::-1])
         self.mask_head = mask_head(STEM)
         self.depth_decoders = _decoders(JOINED[::-1])

@@ -29,7 +29,7 @@ from depthray.storage.remote import RemoteFolder, StorageError, is_remote
 from depthray.training import preflight
 from depthray.training.dry_run import check_targets
 from depthray.training.frames import Frames
-from depthray.training.loop import Epoch, fit
+from depthray.training.loop import Epoch, SavePoint, fit
 from depthray.training.state import Hooks, State, begin, restore
 from depthray.training.throughput import Interval
 
@@ -155,15 +155,14 @@ def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: Progres
             if isinstance(event, Epoch):
                 log.epoch(event)
                 curves.epoch(event)
-                if event.ended:
-                    end = RecordedState("stopped" if event.stopped else "finished", event.ended)
+                end = end or _end_after(event)
                 yield event
             elif event.requested:
                 writer.wait()
                 log.note(f"saved at step {state.position.step}, as workers are about to change")
                 state.hooks.saved()
-            elif event.reason:
-                end = RecordedState("stopped", event.reason)
+            else:
+                end = end or _end_after(event)
         end = end or RecordedState("finished", "all epochs done")  # it was resumed after its last epoch
     except GeneratorExit:
         end = end or RecordedState("stopped", "its caller ended it")
@@ -177,12 +176,20 @@ def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: Progres
             writer.wait()
         finally:
             curves.close()
-        if end:  # only now: what is recorded as an end can be resumed from
-            _log_end(log, state, end)
+        _log_end(log, state, end)  # only now: what is recorded as an end can be resumed from
         log.flush()
 
 
-def _log_end(log: ProgressLog, state: State, end: RecordedState) -> None:
+def _end_after(event: Epoch | SavePoint) -> RecordedState | None:
+    """How the run ended, if this was the last epoch or save of it."""
+    if isinstance(event, Epoch):
+        return RecordedState("stopped" if event.stopped else "finished", event.ended) if event.ended else None
+    return RecordedState("stopped", event.reason) if event.reason else None
+
+
+def _log_end(log: ProgressLog, state: State, end: RecordedState | None) -> None:
+    if end is None:  # it failed: what failed logs it
+        return
     at = state.position
     if at.step_in_epoch:  # amid an epoch
         text = f"stopped at step {at.step}: {end.reason}; resume with --resume"

@@ -34,6 +34,7 @@ class StorageError(ResourceError):
 
 
 def open_store(url: str) -> tuple[FileSystem, str]:
+    """A store by its URL, and the path inside it. StorageError if it cannot be reached with these settings."""
     try:
         from pyarrow import ArrowException
         from pyarrow.fs import FileSystem, S3FileSystem
@@ -52,6 +53,7 @@ def open_store(url: str) -> tuple[FileSystem, str]:
 
 
 def list_folder(store: FileSystem, root: str, *, deep: bool) -> list[Any]:
+    """What a folder holds, with `deep` also below its folders; unfinished objects are left out."""
     from pyarrow.fs import FileSelector
 
     # A folder of an object store exists only as long as an object is in it: a missing one is an empty one.
@@ -80,6 +82,7 @@ def _stream(store: FileSystem, path: str, source: BinaryIO) -> None:
 
 
 def is_permanent(error: OSError) -> bool:
+    """Whether an error stays however often the call is repeated: a missing object, no permission, wrong keys."""
     kinds = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
     return isinstance(error, kinds) or any(name in str(error) for name in _PERMANENT)
 

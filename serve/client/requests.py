@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import cv2
@@ -33,8 +34,8 @@ class Call(NamedTuple, Generic[T]):
     method: str
     path: str
     read: Callable[[httpx.Response], T]
-    query: Query = {}
-    body: Mapping[str, Any] = {}  # as httpx takes it: content and headers, or files
+    query: Query = MappingProxyType({})
+    body: Mapping[str, Any] = MappingProxyType({})  # as httpx takes it: content and headers, or files
 
 
 READY = Call("GET", "v2/health/ready", responses.raise_for_status)

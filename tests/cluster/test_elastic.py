@@ -53,7 +53,7 @@ def test_only_numbers_of_workers_that_divide_the_global_batch_are_used() -> None
 def test_a_number_of_workers_that_does_not_divide_names_those_that_do() -> None:
     with pytest.raises(UsageError, match=r"train.batch_size=12 .* --workers 8 .* 1, 2, 3, 4, 6 or 12 workers"):
         preflight.worker_counts(made("train.batch_size=12"), least=2, most=8)
-    with pytest.raises(UsageError, match="train.accumulate=5; set train.batch_size=10 or 15$"):
+    with pytest.raises(UsageError, match=r"train\.accumulate=5; set train\.batch_size=10 or 15$"):
         preflight.worker_counts(made("train.batch_size=12", "train.accumulate=5"), least=1, most=1)
     for least in (0, 5):
         with pytest.raises(UsageError, match=f"--min-workers {least} must be between 1 and --workers 4"):
@@ -260,7 +260,7 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(ray.util, "remove_placement_group", lambda group: setattr(group, "removed", True))
     monkeypatch.setattr(ray_private, "has_pending_nodes", lambda: state["starting"])
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    yield state
+    return state
 
 
 def test_nodes_are_requested_of_a_cluster_without_workers_and_waited_for(empty: dict[str, Any]) -> None:

@@ -258,7 +258,7 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(capsys: pytest.Capt
 
 def test_a_cluster_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "RETRY_SECONDS", -1.0)
-    with pytest.raises(ResourceError, match="has not answered .* ray job status --address http://head:8265 job-1"):
+    with pytest.raises(ResourceError, match=r"has not answered .* ray job status --address http://head:8265 job-1"):
         follow.follow_job(Cluster(RuntimeError("closed")), "job-1", resume="")
 
 

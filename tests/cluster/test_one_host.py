@@ -175,9 +175,10 @@ def test_a_command_gets_the_variables_and_its_code_is_returned(plan: HostPlan, t
 
 @pytest.mark.usefixtures("_sleepers")
 def test_a_head_that_ends_is_reported(plan: HostPlan, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ResourceError, match="the head ended"), one_host(plan) as host:
+    with one_host(plan) as host:
         os.killpg(host.processes[0].pid, signal.SIGKILL)
-        module._run_or_wait(host, [])
+        with pytest.raises(ResourceError, match="the head ended"):
+            module._run_or_wait(host, [])
     assert f"export RAY_ADDRESS=127.0.0.1:{plan.port}" in capsys.readouterr().out
 
 

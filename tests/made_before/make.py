@@ -136,18 +136,23 @@ def strip() -> None:
     for run in [*PLACE.glob("runs/*"), *PLACE.glob("searches/*/trials/*")]:
         for spare in sorted((run / "checkpoints").glob("*"))[:-1]:
             shutil.rmtree(spare)
-    for path in PLACE.glob("searches/*/trials/*/trial.json"):
-        trial = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps(earlier({**trial, "node": "127.0.0.1"}), indent=1), encoding="utf-8")
-        best = trial["name"] == "0000" and path.parents[2].name == "ended"
-        if trial["state"] != "running" and not best:
-            shutil.rmtree(path.parent / "checkpoints", ignore_errors=True)
+    strip_trials()
     for path in PLACE.glob("searches/*/search.json"):
         asked = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps(earlier(asked), indent=1), encoding="utf-8")
     for path in PLACE.rglob("progress.jsonl"):
         lines = "".join(json.dumps(earlier(each)) + "\n" for each in records(path.parent))
         path.write_text(lines, encoding="utf-8")
+
+
+def strip_trials() -> None:
+    """Move the times of trials back, and keep only checkpoints of unfinished trials and of one finished trial."""
+    for path in PLACE.glob("searches/*/trials/*/trial.json"):
+        trial = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(earlier({**trial, "node": "127.0.0.1"}), indent=1), encoding="utf-8")
+        best = trial["name"] == "0000" and path.parents[2].name == "ended"
+        if trial["state"] != "running" and not best:
+            shutil.rmtree(path.parent / "checkpoints", ignore_errors=True)
 
 
 def earlier(content: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,6 @@ def test_a_folder_other_machines_do_not_see_is_said(tmp_path: Path, monkeypatch:
     with rendezvous.marker_file(tmp_path, "one"):
         rendezvous.check_shared(str(tmp_path), "one")
         rendezvous.check_shared("s3://bucket/x", "one")
-        with pytest.raises(UsageError, match="does not see this folder.*NFS.*s3://"):
+        with pytest.raises(UsageError, match=r"does not see this folder.*NFS.*s3://"):
             rendezvous.check_shared(str(tmp_path), "another")
     assert not list(tmp_path.iterdir())

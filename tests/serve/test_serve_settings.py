@@ -42,5 +42,5 @@ def test_the_old_name_of_a_setting_still_works() -> None:
     assert settings.load(overrides=["model.linger_ms=4"], environment={}).model.batch_wait_timeout_ms == 4
     environment = {"DEPTHRAY_SERVE_MODEL__LINGER_MS": "5"}
     assert settings.load(environment=environment).model.batch_wait_timeout_ms == 5
-    with pytest.raises(UsageError, match="unknown key 'model.linger_ms'"):  # both names: which of them counts?
+    with pytest.raises(UsageError, match=r"unknown key 'model\.linger_ms'"):  # both names: which of them counts?
         settings.parse({"model": {"linger_ms": 1, "batch_wait_timeout_ms": 2}})

@@ -40,7 +40,7 @@ def proposals(**changes: Any) -> TPESearcher:
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    ("flags", "message"),
     [
         (["--space", "learning-rates"], "did you mean 'learning-rate'"),
         (["--trials", "0"], "--trials 0 is too few"),
@@ -103,7 +103,7 @@ def test_only_budgets_may_change_when_a_search_is_resumed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "nodes, workers, capacity",
+    ("nodes", "workers", "capacity"),
     [
         ([{"CPU": 4}], Workers(1, 1), 4),
         ([{"CPU": 3}, {"CPU": 1}], Workers(1, 2), 1),

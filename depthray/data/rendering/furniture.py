@@ -153,9 +153,9 @@ def shelf(rng: Rng) -> Thing:
     parts = [box(material, (x, 0, 0), (0.03, height, depth)) for x in (-width / 2, width / 2)]
     parts.append(box(mix(rng, "plaster", size=1, tint=material.dark), (0, 0, -depth / 2 + 0.01), (width, height, 0.02)))
     count = int(rng.integers(3, 6))
-    for y in np.linspace(0.05, height - 0.03, count + 1):
-        parts.append(box(material, (0, float(y), 0), (width, 0.03, depth)))
-    for y in np.linspace(0.05, height - 0.03, count + 1)[:-1]:
+    boards = np.linspace(0.05, height - 0.03, count + 1)
+    parts += [box(material, (0, float(y), 0), (width, 0.03, depth)) for y in boards]
+    for y in boards[:-1]:
         parts += _on_board(rng, float(y) + 0.03, width=width, depth=depth, gap=(height - 0.08) / count - 0.05)
     return Thing("shelf", parts, (width + 0.03, depth))
 

@@ -86,7 +86,7 @@ def _stripes(rng: np.random.Generator) -> Tile:
 
 def _planks(rng: np.random.Generator) -> Tile:
     """Boards along v, each of its own tone, with grain and dark joints."""
-    row, column, _, board = _grid(6)
+    _, column, _, board = _grid(6)
     v = (np.arange(SIDE)[:, None] / SIDE + rng.random(6)[board]) % 1.0
     half = (v > 0.5).astype(np.int32)
     tone = 0.35 + 0.5 * rng.random((2, 6))[half, board]

@@ -37,7 +37,7 @@ class RemoteShards:
         self._cache = cache.node_cache()
         files = self._folder.files()
         names = [only] if only else sorted(name for name in files if name.endswith(".h5") and "/" not in name)
-        if not names or only and only not in files:
+        if not names or (only and only not in files):
             raise DataError(f"{url}: no *.h5 shards there; make them with `depthray data pack` and copy them there")
         with ThreadPoolExecutor(INDEXES_AT_ONCE) as threads:
             self.shards = list(threads.map(lambda name: self._read_index(name, files[name]), names))

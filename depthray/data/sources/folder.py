@@ -10,6 +10,7 @@ import csv
 import io
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def fits(root: Path) -> bool:
 class CsvFolder(FrameFiles):
     """A data set of single files. See `depthray.data.source.Source`."""
 
-    called = {"image": "rgb", **{key: column for column, key in MAPS.items()}}
+    called = MappingProxyType({"image": "rgb", **{key: column for column, key in MAPS.items()}})
     declared = True
 
     def __init__(self, index: Path, encoding: str, keys: frozenset[str]) -> None:

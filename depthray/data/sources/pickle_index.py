@@ -57,7 +57,7 @@ def read_names(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except Exception as error:  # noqa: BLE001 - damaged pickles raise nearly anything
+    except Exception as error:  # damaged pickles raise nearly anything
         raise DataError(f"{path}: not a readable pickle ({' '.join(str(error).split())[:80]})") from None
     if type(names) is not dict or not all(type(name) is str for pair in names.items() for name in pair):
         raise DataError(f"{path}: holds no dict of colour name -> depth name, both strings")

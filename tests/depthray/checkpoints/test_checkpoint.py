@@ -96,7 +96,7 @@ def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
     for position in range(len(good)):
         for bit in range(0, 8, 1 if position % 16 == 0 else 5):
             flipped = good[:position] + bytes([good[position] ^ 1 << bit]) + good[position + 1 :]
-            with pytest.raises(CheckpointError, match="damaged|format"):
+            with pytest.raises(CheckpointError, match=r"damaged|format"):
                 manifest.parse(flipped, where=tmp_path)
 
 
@@ -177,9 +177,10 @@ def test_a_crash_anywhere_leaves_nothing_incomplete(
             raise Killed
         return real(*args, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(owner, name, dies)
-        write(tmp_path, contents(2))
+        with pytest.raises(Killed):
+            write(tmp_path, contents(2))
     newest = committed(tmp_path)[-1]
     verify(newest)
     # The last sync follows the rename: by then the new one is there, and complete.
@@ -199,9 +200,10 @@ def test_a_failing_disk_is_a_clear_error(
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=f"{os.strerror(code)}.*{advice}"):
+    with monkeypatch.context() as patch:
         patch.setattr(*call, fails)
-        write(tmp_path, contents(2))
+        with pytest.raises(CheckpointError, match=f"{os.strerror(code)}.*{advice}"):
+            write(tmp_path, contents(2))
     assert latest(tmp_path, pytest.fail) == before and os.listdir(tmp_path) == [before.name]
 
 

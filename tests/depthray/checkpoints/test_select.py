@@ -16,7 +16,7 @@ from depthray.runs.run import prepare, record
 from depthray.training import preflight
 
 
-@pytest.mark.parametrize("step, epoch, save", [(0, 0, 1), (120, 3, 1), (120, 3, 2), (10**9, 10**5, 12)])
+@pytest.mark.parametrize(("step", "epoch", "save"), [(0, 0, 1), (120, 3, 1), (120, 3, 2), (10**9, 10**5, 12)])
 def test_a_name_is_parsed_to_what_it_was_formatted_from(step: int, epoch: int, save: int) -> None:
     name = CheckpointName(step, epoch, save)
     assert CheckpointName.parse(str(name)) == name
@@ -39,7 +39,7 @@ def test_checkpoints_are_sorted_by_step_and_not_by_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "scores, monitor, best",
+    ("scores", "monitor", "best"),
     [
         ([0.3, 0.1, 0.2], "abs_rel", 1),
         ([0.3, 0.1, 0.2], "delta1", 0),  # higher is better

@@ -124,7 +124,7 @@ def test_a_model_is_looked_at_without_memory_and_its_file_is_read_unless_it_goes
 def test_a_target_the_network_lacks_is_said_before_the_first_step(tmp_path: Path) -> None:
     made = small("data.targets=depth,mask")
     prepare(tmp_path / "run", made, resume=False)
-    with pytest.raises(UsageError, match="predicts depth, and data.targets wants mask"):
+    with pytest.raises(UsageError, match=r"predicts depth, and data\.targets wants mask"):
         next(record(made, tmp_path / "run", CPU))
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 

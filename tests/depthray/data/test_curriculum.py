@@ -99,7 +99,7 @@ def test_frames_without_depth_have_no_difficulty_but_can_be_trained_on() -> None
 
     made = preflight.load("demo", [*SMALL, "curriculum.order=difficulty"])
     bare: Any = Bare(open_source(made.data))
-    with pytest.raises(DataError, match="has no depth to rank it by; use curriculum.order=random"):
+    with pytest.raises(DataError, match=r"has no depth to rank it by; use curriculum\.order=random"):
         Frames(made, bare)
     frames = Frames(preflight.load("demo", SMALL), bare)
     assert frames.sanity_warnings() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_loader_processes_do_not_change_samples(workers: int) -> None:
 def test_ranks_and_parts_share_out_the_same_batches(world: int, accumulate: int) -> None:
     complete = steps_of(loader(Drawn(18)).epoch(3))
     ranks = [loader(Drawn(18), rank=rank, world_size=world, accumulate=accumulate).epoch(3) for rank in range(world)]
-    joined = [steps_of(iter([sum(parts, [])]))[0] for parts in zip(*ranks, strict=True)]
+    joined = [steps_of(iter([list(chain.from_iterable(parts))]))[0] for parts in zip(*ranks, strict=True)]
     check_equal(complete, joined)
     assert len(next(loader(Drawn(18), world_size=world, accumulate=accumulate).epoch(3))) == accumulate
 
@@ -101,7 +102,7 @@ def test_a_batch_that_cannot_be_shared_is_an_error(options: dict[str, int]) -> N
 
 
 def test_too_few_frames_are_an_error() -> None:
-    with pytest.raises(DataError, match="3 training frames do not fill one batch of 4; use train.batch_size=3"):
+    with pytest.raises(DataError, match=r"3 training frames do not fill one batch of 4; use train\.batch_size=3"):
         loader(Drawn(3))
     with pytest.raises(DataError, match="2 training frames"):
         loader(Drawn(8)).epoch(0, [0, 1])
@@ -110,7 +111,7 @@ def test_too_few_frames_are_an_error() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_unreadable_frame_is_one_clear_line(workers: int) -> None:
     made = loader(Drawn(8, broken=(5,)), workers)
-    with pytest.raises(DataError, match="^drawn: frame 5 is broken$"):
+    with pytest.raises(DataError, match=r"^drawn: frame 5 is broken$"):
         list(made.epoch(0))
     assert len(list(made.epoch(0, [0, 1, 2, 3]))) == 1
 
@@ -207,7 +208,7 @@ def test_sparse_evaluation_draws_are_always_the_same_and_of_the_networks_size() 
 def test_stored_samples_that_are_not_there_are_one_clear_line(workers: int) -> None:
     data = COMPLETING.model_copy(update={"sparse": Sparse(pattern="stored"), "workers": workers})
     made = TrainLoader(Drawn(8), range(8), data, COLOURED, seed=7, batch_size=4)
-    with pytest.raises(DataError, match="^frame 'f.': data.sparse.pattern=stored, but"):
+    with pytest.raises(DataError, match=r"^frame 'f.': data\.sparse\.pattern=stored, but"):
         list(made.epoch(0))
 
 

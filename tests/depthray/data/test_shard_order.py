@@ -123,9 +123,10 @@ def test_frames_of_sheets_are_in_the_first_shards_in_order() -> None:
 
 
 def test_only_shards_can_be_dealt() -> None:
+    section = Data(source="synthetic", order="shards", frames=8)
+    source = open_source(section)
     with pytest.raises(UsageError, match=r"data\.order=shards divides shards .*data\.source=synthetic has none"):
-        section = Data(source="synthetic", order="shards", frames=8)
-        shard_order_of(open_source(section), section, seed=0)
+        shard_order_of(source, section, seed=0)
 
 
 def test_the_order_is_part_of_the_numbers_of_a_run() -> None:

@@ -182,7 +182,7 @@ def test_stored_samples_are_the_data_sets_own() -> None:
 
 
 def test_stored_without_samples_and_sampled_without_depth_are_errors() -> None:
-    with pytest.raises(DataError, match="'a': data.sparse.pattern=stored, but"):
+    with pytest.raises(DataError, match=r"'a': data\.sparse\.pattern=stored, but"):
         attach(frame(), Sparse(pattern="stored"), key="k")
     without = frame()
     del without["depth"]

@@ -102,5 +102,5 @@ def test_one_side_of_a_set_that_has_only_that():
 def test_side_that_is_empty_or_unknown():
     with pytest.raises(DataError, match="split 'test' has no frames: no frame of the index is declared test"):
         side(MANY, Data(), "test")
-    with pytest.raises(UsageError, match="no split 'vall'.*'val'"):
+    with pytest.raises(UsageError, match=r"no split 'vall'.*'val'"):
         side(MANY, Data(), "vall")

@@ -106,7 +106,7 @@ def test_windows(name, size, expected):
 
 def test_a_truth_smaller_than_the_window_is_an_error():
     truth = torch.full((1, 1, 300, 1242), 2.0)
-    with pytest.raises(DataError, match="352x1216 pixels and this truth has 300x1242.*kitti-garg"):
+    with pytest.raises(DataError, match=r"352x1216 pixels and this truth has 300x1242.*kitti-garg"):
         protocols.compare(truth, truth, PROTOCOLS["kitti-garg-kb"])
 
 

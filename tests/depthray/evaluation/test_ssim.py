@@ -21,7 +21,7 @@ def tensors(*arrays, dtype=torch.float64):
     return [torch.tensor(array) if array.dtype == bool else torch.tensor(array, dtype=dtype) for array in arrays]
 
 
-@pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-12), (torch.float32, 2e-6)], ids=str)
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 2e-6)], ids=str)
 @pytest.mark.parametrize("masked", [False, True])
 def test_value_is_the_oracle(masked, dtype, close):
     a, b, valid = maps()
@@ -33,7 +33,7 @@ def test_value_is_the_oracle(masked, dtype, close):
     np.testing.assert_allclose(similarity.numpy(), expected, rtol=close)
 
 
-@pytest.mark.parametrize("side, scales", [(11, 1), (21, 1), (23, 2), (48, 3), (180, 5)])
+@pytest.mark.parametrize(("side", "scales"), [(11, 1), (21, 1), (23, 2), (48, 3), (180, 5)])
 def test_ms_ssim_is_the_oracle_over_the_scales_that_fit(side, scales):
     a, b, _ = maps(side, side + 1)
     valid = np.ones_like(a, bool)

@@ -147,7 +147,9 @@ def test_multiscale_is_the_oracle(norm, relative, shapes):
         assert found[place].item() == pytest.approx(wanted, rel=5e-6)
 
 
-@pytest.mark.parametrize("weights, said", [((1.0, 0.5), "give 3"), ((1.0,) * 5, "give 3"), ((0.0,) * 3, "all are 0")])
+@pytest.mark.parametrize(
+    ("weights", "said"), [((1.0, 0.5), "give 3"), ((1.0,) * 5, "give 3"), ((0.0,) * 3, "all are 0")]
+)
 def test_multiscale_weights_must_fit_the_network(weights, said):
     depth, truth, valid = tensors(*frames())
     pyramid = [depth[..., ::2, ::2], depth[..., ::4, ::4]]

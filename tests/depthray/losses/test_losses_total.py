@@ -39,7 +39,7 @@ def test_total_weighs_the_terms_and_names_them():
 
 
 @pytest.mark.parametrize(
-    "name, options",
+    ("name", "options"),
     [
         ("silog", {"silog_lambda": 0.0}),
         ("silog", {"silog_unbiased": True}),
@@ -127,14 +127,14 @@ LACKS = [
 ]
 
 
-@pytest.mark.parametrize("name, lacking, left", LACKS)
+@pytest.mark.parametrize(("name", "lacking", "left"), LACKS)
 def test_a_term_of_an_output_the_network_lacks_is_a_usage_error(name, lacking, left):
     prediction, batch = case()
     with pytest.raises(UsageError, match=rf"loss\.{name} needs '{lacking}'.* predicts {left} only"):
         losses.total({left: prediction[left]}, batch, Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)}))
 
 
-@pytest.mark.parametrize("name, key", [("normals", "intrinsics"), ("mask_dice", "mask"), ("l2", "depth")])
+@pytest.mark.parametrize(("name", "key"), [("normals", "intrinsics"), ("mask_dice", "mask"), ("l2", "depth")])
 def test_a_term_of_truth_the_frames_lack_is_a_data_error(name, key):
     prediction, batch = case()
     assert key in (*MAPS, "intrinsics")

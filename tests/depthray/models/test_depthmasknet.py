@@ -125,7 +125,7 @@ def test_depth_decoders_gain_what_the_wiring_says(model):
 
 
 def test_laterals_are_the_maps_of_the_way_down(model):
-    taken, given, joined, _ = traced(model.train(), pair())
+    taken, _, joined, _ = traced(model.train(), pair())
     assert all(torch.equal(taken[f"m{step}"][1], taken[f"d{step + 1}"][1]) for step in range(1, 5))
     assert torch.equal(taken["m3"][1], joined)
     assert torch.equal(taken["d1"][1], taken["m1"][0])

@@ -106,7 +106,7 @@ def test_original_stacking_without_sparse_depth_has_zeros_there():
 
 
 def test_original_stacking_needs_an_image():
-    with pytest.raises(UsageError, match="model.stacking=original: needs 'image' among data.inputs"):
+    with pytest.raises(UsageError, match=r"model\.stacking=original: needs 'image' among data\.inputs"):
         build(stacking="original", inputs=("sparse",))
 
 

@@ -123,7 +123,7 @@ def test_weights_of_another_size_are_refused(tmp_path, weights):
 
 
 def test_no_weights_are_fetched():
-    with pytest.raises(UsageError, match="model.pretrained=true: dpt downloads no weights; give the path"):
+    with pytest.raises(UsageError, match=r"model\.pretrained=true: dpt downloads no weights; give the path"):
         build(size="tiny", pretrained=True)
 
 

@@ -79,7 +79,7 @@ def test_weights_of_another_family_are_refused(tmp_path):
 def test_a_file_with_too_much_is_refused(tmp_path):
     state = get_model("resnet18", weights=None).state_dict()
     torch.save(state | {"surplus.weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(UsageError, match="has the unknown weight 'surplus.weight'"):
+    with pytest.raises(UsageError, match=r"has the unknown weight 'surplus\.weight'"):
         build_encoder("resnet18", ("image",), pretrained=str(tmp_path / "weights.pth"))
 
 

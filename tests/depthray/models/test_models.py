@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import math
 import re
 from importlib import import_module
@@ -157,7 +158,7 @@ def test_pyramid_is_coarser_depth_finest_first(model):
     levels = [prediction["depth"], *prediction.get("pyramid", [])] if "depth" in prediction else []
     assert "depth" in prediction or "pyramid" not in prediction
     assert all(level.dtype == torch.float32 and level.isfinite().all() for level in levels)
-    assert all(coarse.shape[-1] < fine.shape[-1] for fine, coarse in zip(levels, levels[1:], strict=False))
+    assert all(coarse.shape[-1] < fine.shape[-1] for fine, coarse in itertools.pairwise(levels))
 
 
 def test_gradient_reaches_every_parameter(model):

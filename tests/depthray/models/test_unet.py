@@ -139,7 +139,7 @@ def spoil(folder: Path, how: str) -> Path:
 def test_bad_weight_files_are_refused(tmp_path, monkeypatch, how, message):
     monkeypatch.chdir(tmp_path)
     path = spoil(tmp_path, how)
-    with pytest.raises(UsageError, match="model.pretrained=") as refused:
+    with pytest.raises(UsageError, match=r"model\.pretrained=") as refused:
         build(encoder="resnet18", pretrained=str(path))
     assert message in str(refused.value)
     assert not (tmp_path / "executed").exists()

@@ -14,7 +14,7 @@ LINE = json.dumps(NOTE, ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(
-    "data, count",
+    ("data", "count"),
     [
         (b"", 0),
         (LINE + b"\n" + LINE + b"\n", 2),

@@ -85,7 +85,7 @@ def test_early_stopping_is_an_end_that_nothing_follows(tmp_path: Path) -> None:
     assert state == "finished" and reason == "no better abs_rel for 1 epochs"
 
 
-@pytest.mark.parametrize("step, epoch", [(1, 0), (3, 1)], ids=["amid an epoch", "after an epoch"])
+@pytest.mark.parametrize(("step", "epoch"), [(1, 0), (3, 1)], ids=["amid an epoch", "after an epoch"])
 def test_a_file_stop_ends_a_run_that_can_be_resumed(step: int, epoch: int, tmp_path: Path) -> None:
     run = tmp_path / "run"
     recipe = preflight.load("demo", [*SMALL, "train.log_seconds=1e-9"])
@@ -197,7 +197,7 @@ def test_the_listing_reads_fields_and_no_text(state: Any, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, state, why",
+    ("text", "state", "why"),
     [
         ("training ended: all epochs done", "finished", "all epochs done"),
         ("training ended: no better abs_rel for 3 epochs", "finished", "no better abs_rel for 3 epochs"),

@@ -54,7 +54,7 @@ class Faulty:
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
-    yield Faulty(tmp_path / "run", monkeypatch)
+    return Faulty(tmp_path / "run", monkeypatch)
 
 
 def train(run: Path, *overrides: str) -> int:

@@ -158,10 +158,8 @@ def test_accumulated_gradients_equal_the_whole_batch() -> None:
 def test_the_second_phase_has_its_own_rate_and_a_fresh_optimiser(frames: Frames) -> None:
     made = small("train.epochs=1", "finetune.epochs=1", "finetune.lr=1e-5", "optim.schedule=constant", "optim.lr=1e-3")
     state = begin(made, CPU)
-    rates, first = [], state.optimiser
-    for event in fit(made, state, frames):
-        if isinstance(event, Interval):
-            rates.append((event.epoch, event.lr))
+    first = state.optimiser
+    rates = [(event.epoch, event.lr) for event in fit(made, state, frames) if isinstance(event, Interval)]
     assert {lr for epoch, lr in rates if epoch == 1} == {1e-3}
     assert max(lr for epoch, lr in rates if epoch == 2) == 1e-5
     assert state.optimiser is not first
@@ -196,7 +194,7 @@ def test_reusing_a_run_without_resume_is_an_error(tmp_path: Path) -> None:
 def test_resuming_with_another_recipe_names_what_differs(tmp_path: Path) -> None:
     prepare(tmp_path / "run", small("optim.lr=0.2"), resume=False)
     prepare(tmp_path / "run", small("train.epochs=5", "optim.lr=0.2"), resume=True)
-    with pytest.raises(UsageError, match="optim.lr was 0.2, is 0.1"):
+    with pytest.raises(UsageError, match=r"optim\.lr was 0\.2, is 0\.1"):
         prepare(tmp_path / "run", small("train.epochs=5", "optim.lr=0.1"), resume=True)
 
 

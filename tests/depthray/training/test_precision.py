@@ -24,7 +24,7 @@ def test_auto_is_narrow_only_where_the_processor_computes_in_it(
 
 
 def test_fp16_on_a_cpu_is_refused() -> None:
-    with pytest.raises(UsageError, match="train.precision=fp16"):
+    with pytest.raises(UsageError, match=r"train\.precision=fp16"):
         Precision.of("fp16", CPU)
 
 

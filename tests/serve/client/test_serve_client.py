@@ -52,7 +52,7 @@ def test_maps_brings_the_mask_as_well(client: DepthClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "form, start",
+    ("form", "start"),
     [("png", b"\x89PNG"), ("npy", b"\x93NUMPY"), ("ply", b"ply\n"), ("glb", b"glTF"), ("colour", b"\x89PNG")],
 )
 def test_fetch_gives_the_file(client: DepthClient, fake: Fake, form: str, start: bytes) -> None:
@@ -137,7 +137,7 @@ def test_the_error_of_a_model_without_depth_names_its_maps() -> None:
 
 def test_wrong_arguments_are_reported_before_anything_is_sent(tmp_path: Path) -> None:
     client = answering(lambda request: pytest.fail("sent"))
-    with pytest.raises(DataError, match="missing.jpg: cannot be read"):
+    with pytest.raises(DataError, match=r"missing\.jpg: cannot be read"):
         client.predict(tmp_path / "missing.jpg")
     for array in (RGB[..., 0], RGB.astype(np.float32), RGB[:0]):
         with pytest.raises(DataError, match="uint8 RGB"):

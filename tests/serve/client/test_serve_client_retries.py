@@ -78,7 +78,7 @@ def test_a_failure_of_the_server_is_not_repeated(client: DepthClient, fake: Fake
 
 
 @pytest.mark.parametrize(
-    "response, message",
+    ("response", "message"),
     [
         (PlainTextResponse("Path not found.\nPing /-/routes", 404), "404: Path not found. Ping /-/routes"),
         (Response(b"<html><h1>Bad gateway", 400, media_type="text/html"), "400: Bad Request"),
@@ -113,7 +113,7 @@ def test_an_unreachable_server_is_reported_after_the_tries() -> None:
         tries.append(request)
         raise httpx.ConnectError("connection refused")
 
-    with pytest.raises(UnavailableError, match="http://depth.test does not answer: connection refused") as caught:
+    with pytest.raises(UnavailableError, match=r"http://depth\.test does not answer: connection refused") as caught:
         answering(refuse).predict(RGB)
     assert caught.value.status == 0 and len(tries) == QUICK.tries
 

@@ -125,7 +125,7 @@ def test_wrong_addresses(method: str, path: str, status: int) -> None:
 )
 def test_queries(query: str, status: int) -> None:
     reply = post(path=f"/v1/depth?{query}")
-    assert reply.status == status or query == "fov" and reply.status in (200, 400)
+    assert reply.status == status or (query == "fov" and reply.status in (200, 400))
     if reply.status != 200:
         refused(reply, reply.status)
 

@@ -69,12 +69,12 @@ async def _get(limited: ConcurrencyLimit, inner: Inner) -> None:
 def test_a_request_that_fails_is_not_counted_any_more() -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        raise ValueError
+        raise ValueError("broken")
 
     async def ask() -> None:
         limited = ConcurrencyLimit(broken, max_requests=1)
         for _ in range(3):
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match=r"^broken$"):
                 await limited(SCOPE, body(), send)
 
     asyncio.run(ask())

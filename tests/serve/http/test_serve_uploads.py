@@ -95,7 +95,7 @@ FORMS = {
 
 @pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
 def test_broken_forms(body: bytes) -> None:
-    with pytest.raises(DataError, match="^multipart: "):
+    with pytest.raises(DataError, match=r"^multipart: "):
         multipart.parse(body, "cut", most=5)
 
 

@@ -53,7 +53,7 @@ class Record:
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counter[tuple[str, ...]]]]:
     records = {name: Record(metric.labels) for name, metric in METRICS.items()}
     monkeypatch.setattr(telemetry, "ray_metric", records.__getitem__)
-    yield {name: record.recorded for name, record in records.items()}
+    return {name: record.recorded for name, record in records.items()}
 
 
 def test_requests_are_counted_by_their_answers(recorded: dict[str, Counter[tuple[str, ...]]]) -> None:

@@ -140,7 +140,7 @@ def test_points_look_like_the_image_and_turn(show: Open, photo: Path, rgb: np.nd
 
 
 @pytest.mark.parametrize(
-    "form, name, start",
+    ("form", "name", "start"),
     [
         ("png", "room.depth.png", b"\x89PNG"),
         ("npy", "room.depth.npy", b"\x93NUMPY"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 
@@ -255,7 +256,7 @@ def test_slots_hold_one_trial_at_a_time_and_are_as_few_as_can_be() -> None:
     busy = [TrialSpan(mark(f"{n:04d}"), start, start + rng.uniform(1, 200)) for n, start in enumerate(starts)]
     rows = cost.slots(busy)
     assert sum(map(len, rows)) == 60
-    assert all(one.end <= other.start + 0.5 for row in rows for one, other in zip(row, row[1:], strict=False))
+    assert all(one.end <= other.start + 0.5 for row in rows for one, other in itertools.pairwise(row))
     most = max(sum(each.start <= at.start < each.end for each in busy) for at in busy)
     assert len(rows) <= most
 

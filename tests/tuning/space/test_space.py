@@ -88,7 +88,7 @@ def test_a_space_survives_json_and_yaml(name: str) -> None:
     ],
 )
 def test_what_is_no_space_is_refused_with_what_to_write(text: str, message: str) -> None:
-    with pytest.raises(UsageError, match="^mine: ") as caught:
+    with pytest.raises(UsageError, match=r"^mine: ") as caught:
         parsed(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -109,8 +109,11 @@ def test_a_space_is_found_by_name_or_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [1e-5, 3e-4, 0.1 + 0.2, 1 / 3, 1e22, -2.5e-300, 0.0, 7, True, False, "none", "yes", "1e-5", "", "a: b", "it's #1"]
-    + [[64, 64], [[64, 64], [1e-5, 2.0]], ["image", "sparse"], [], np.float64(1e-7), np.int64(3)],
+    [
+        *(1e-5, 3e-4, 0.1 + 0.2, 1 / 3, 1e22, -2.5e-300, 0.0, 7, True, False),
+        *("none", "yes", "1e-5", "", "a: b", "it's #1"),
+        *([64, 64], [[64, 64], [1e-5, 2.0]], ["image", "sparse"], [], np.float64(1e-7), np.int64(3)),
+    ],
 )
 def test_an_override_gives_back_exactly_its_value(value: Any) -> None:
     (override,) = overrides({"optim.lr": value})
@@ -194,7 +197,7 @@ def test_a_grid_is_every_combination_once() -> None:
 
 
 def test_a_grid_refuses_a_range_without_steps_with_one_that_has_them() -> None:
-    with pytest.raises(UsageError, match="optim.lr: a grid needs single values") as caught:
+    with pytest.raises(UsageError, match=r"optim\.lr: a grid needs single values") as caught:
         space.read("all").grid()
     (advice,) = re.findall(r"write (.*?), or", str(caught.value))
     (dimension,) = parsed(advice).dimensions

@@ -5,6 +5,7 @@ Text from trials and recipes may be hostile or broken: it is escaped, and charac
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -78,7 +79,7 @@ def path(points: Iterable[Point], *, cls: str = "") -> str:
 
 def steps(points: Sequence[Point], *, cls: str = "") -> str:
     """A line that keeps its height until the next point."""
-    corners = [(x, before[1]) for before, (x, _) in zip(points, points[1:], strict=False)]
+    corners = [(x, before[1]) for before, (x, _) in itertools.pairwise(points)]
     # Each point, then the corner below or above the next one.
     both = [point for pair in zip(points, [*corners, points[-1]], strict=True) for point in pair] if points else []
     return path(both, cls=cls)

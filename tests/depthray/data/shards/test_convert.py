@@ -222,7 +222,7 @@ def test_skipped_files_are_listed_at_the_end(tmp_path, capsys):
     (root / "rgb" / "s1-002.jpg").unlink()
     (root / "depth" / "s2-000.png").write_bytes(b"no image")
     arguments = ["folder", str(root), str(tmp_path / "out"), "--frames-per-shard", "5"]
-    with pytest.raises(DataError, match="s1-002.jpg: No such file"):
+    with pytest.raises(DataError, match=r"s1-002\.jpg: No such file"):
         convert(arguments)
     assert convert([*arguments, "--skip-bad"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -276,7 +276,7 @@ def test_what_fails_in_training_is_one_line_and_the_loader_continues_after_it(
 def test_a_loader_process_does_not_download(url: str) -> None:
     source: Any = opened(url)
     source._store._process += 1  # as after a fork
-    with pytest.raises(ResourceError, match="shard-00000.*gone from the cache .*raise DEPTHRAY_CACHE_GB"):
+    with pytest.raises(ResourceError, match=r"shard-00000.*gone from the cache .*raise DEPTHRAY_CACHE_GB"):
         source.read(0)
 
 

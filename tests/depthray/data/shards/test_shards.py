@@ -120,7 +120,7 @@ def test_full_disk(tmp_path, room):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))  # bytes a file may have
     try:
-        with pytest.raises(ResourceError, match="cannot be written: .*free space"):
+        with pytest.raises(ResourceError, match=r"cannot be written: .*free space"):
             packed(tmp_path, Made(sizes=((64, 64),)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

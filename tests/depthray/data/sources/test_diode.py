@@ -50,8 +50,7 @@ def test_damage_names_the_file(tmp_path, ending, content):
     path.write_bytes(content)
     source = open_source(section)
     with pytest.raises(DataError, match=f"{path.name}: not a readable .npy file"):
-        for index in range(len(source.frames)):
-            source.read(index)
+        [source.read(index) for index in range(len(source.frames))]
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):

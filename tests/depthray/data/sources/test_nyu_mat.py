@@ -176,7 +176,7 @@ def test_variables_of_another_shape(section, mat, variables, message):
 
 def test_depth_of_another_type(section, mat):
     change(mat, rawDepths=np.ones((COUNT, SIZE[1], SIZE[0]), np.uint16))
-    with pytest.raises(DataError, match="labeled.mat frame 1: depth is stored as uint16"):
+    with pytest.raises(DataError, match=r"labeled\.mat frame 1: depth is stored as uint16"):
         open_source(section).read(1)
 
 
