@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from depthray.imaging.plots import Panel, PlotLine, draw_timeline
 from depthray.imaging.sheets import save_png
@@ -52,7 +53,7 @@ def main() -> int:
     return 0 if followed and not failed(outcomes) else 1
 
 
-def measured(port: int, most: int, pause: float) -> tuple[list, Looks, float, list[tuple[float, int]]]:
+def measured(port: int, most: int, pause: float) -> tuple[list[Any], Looks, float, list[tuple[float, int]]]:
     """The outcomes of all requests, the replicas over time, when it began and when the load changed."""
     from chaos.serving.load import Load
     from chaos.serving.service import Service, picture
@@ -82,7 +83,7 @@ def _watch(looks: Looks, seconds: float) -> None:
         time.sleep(EVERY)
 
 
-def panels(outcomes: Sequence, looks: Looks, began: float, changes: Sequence[tuple[float, int]]) -> list[Panel]:
+def panels(outcomes: Sequence[Any], looks: Looks, began: float, changes: Sequence[tuple[float, int]]) -> list[Panel]:
     """Load, replicas, throughput and latency."""
     from chaos.serving.load import percentile
 

@@ -110,7 +110,7 @@ class Driver:
 
     def __init__(self, url: str, bodies: Sequence[bytes], tally: Tally) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/jpeg\r\nContent-Length: "
         self._requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rendered_frames
+from rendered_frames import read_image
 
 from depthray.config.sections import Data
 from depthray.data.sources import open_source
@@ -44,8 +45,8 @@ def main() -> int:
 
 def decode(rgb: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
     """The usual way: two files, one conversion each."""
-    image = cv2.cvtColor(cv2.imread(str(rgb), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    metres = cv2.imread(str(depth), cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
+    image = cv2.cvtColor(read_image(rgb), cv2.COLOR_BGR2RGB)
+    metres = read_image(depth, cv2.IMREAD_UNCHANGED).astype(np.float32) / 1000
     return image, metres
 
 

@@ -36,7 +36,10 @@ def create(path: Path, *, together: int) -> FastAPI:
 
     @app.post("/depth")
     def depth(data: Annotated[bytes, Body(media_type="image/jpeg")]) -> Response:
-        image = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        if decoded is None:
+            return Response(status_code=400)
+        image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         tensor = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
         with free, torch.inference_mode():

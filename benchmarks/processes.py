@@ -42,14 +42,14 @@ def running(command: Sequence[str], url: str, picture: bytes, *, log: Path, **en
 
 def _wait(server: subprocess.Popen[bytes], url: str, picture: bytes, log: Path) -> None:
     deadline = time.monotonic() + START
-    request = urllib.request.Request(url, data=picture, headers={"Content-Type": "image/jpeg"})  # ours
+    request = urllib.request.Request(url, data=picture, headers={"Content-Type": "image/jpeg"})
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(request, timeout=30):
                 return
         except OSError:
             time.sleep(0.5)
-    raise SystemExit(f"{' '.join(server.args[:4])} does not answer; see {log}")  # type: ignore[index]
+    raise SystemExit(f"process {server.pid} does not answer; see {log}")
 
 
 class Usage(NamedTuple):

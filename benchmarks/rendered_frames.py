@@ -8,6 +8,9 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from depthray.__main__ import main as depthray
 
 
@@ -28,6 +31,13 @@ def folder_and_shards(data: Path | None) -> tuple[Path, Path]:
             call("data", "render", str(folder), "--layout", "folder", "--frames", "320", "--size", "240", "320")
         call("data", "pack", str(folder), str(work / "shards"), "--source", "folder", "--encoding", "uint16_mm")
     return folder, work / "shards"
+
+
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """(H,W,3) BGR uint8 of an image file, or (H,W) as stored with cv2.IMREAD_UNCHANGED."""
+    image = cv2.imread(str(path), flags)
+    assert image is not None, f"{path} cannot be decoded"
+    return image
 
 
 def call(*words: str) -> None:

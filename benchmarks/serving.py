@@ -139,7 +139,7 @@ class Bench:
         args = self._args
         words = ["--threads", str(args.threads), "--batch", "8", "--seconds", str(args.seconds / 2)]
         told = _script("bare_pass.py", str(self._path), str(self._folder), *words)
-        return max(way["rate"] for way in told.values())
+        return float(max(way["rate"] for way in told.values()))
 
     def plain(self) -> Stretch:
         """The plain server at saturation, one pass at a time."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import rendered_frames
 import torch
+from rendered_frames import read_image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ColorJitter
@@ -75,7 +76,7 @@ def plain(folder: Path) -> float:
     model = models.build_model(preflight.load("unet-resnet34").model, ("image",))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     model.train()
-    times = []
+    times: list[float] = []
     while len(times) < STEPS:
         for image, depth in loader:
             prediction = model({"image": image})["depth"]
@@ -109,8 +110,8 @@ class Files(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rgb, depth = self.rows[index]
-        image = cv2.resize(cv2.cvtColor(cv2.imread(str(rgb)), cv2.COLOR_BGR2RGB), (160, 128))
-        metres = cv2.resize(cv2.imread(str(depth), cv2.IMREAD_UNCHANGED), (160, 128), interpolation=cv2.INTER_NEAREST)
+        image = cv2.resize(cv2.cvtColor(read_image(rgb), cv2.COLOR_BGR2RGB), (160, 128))
+        metres = cv2.resize(read_image(depth, cv2.IMREAD_UNCHANGED), (160, 128), interpolation=cv2.INTER_NEAREST)
         x = self.jitter(torch.from_numpy(image).permute(2, 0, 1).float() / 255)
         y = torch.from_numpy(metres.astype("float32") / 1000).unsqueeze(0)
         return (x.flip(-1), y.flip(-1)) if torch.rand(()) < 0.5 else (x, y)

@@ -114,7 +114,9 @@ def elastic(cluster: hosts.Cluster, folder: Path) -> None:
     until(lambda: trained_again(run, back) is not None, process, log)
     recovery("elastic", "node back", run, back, workers=2, most=1)
     ended(process, log)
-    runs, lost_in = (run, straight(folder, epochs)), resumed(run, since)["step"] // BATCHES + 1
+    resumption = resumed(run, since)
+    assert resumption  # it has trained again
+    runs, lost_in = (run, straight(folder, epochs)), resumption["step"] // BATCHES + 1
     like_undisturbed("elastic", "the epoch of the loss", "train_loss", runs, lost_in, tolerance=1e-3)
     like_undisturbed("elastic", "the last epoch", "train_loss", runs, epochs, tolerance=0.05)
     best = [summary(each)[1]["abs_rel"] for each in runs]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -248,7 +248,7 @@ class Group:
 
 
 @pytest.fixture
-def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def empty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A cluster of no CPUs; what its placement group and its autoscaler do can be set."""
     import ray
     import ray.util

@@ -66,7 +66,7 @@ def test_every_file_of_a_step_is_in_its_walk(tmp_path: Path) -> None:
     words = [f"data.root={shards}", "data.source=shards", "train.log_seconds=0.01", "data.workers=0"]
     recipe = preflight.load("unet-resnet34", [*SMALL, *words])
     seen: set[str] = set()
-    events = fit(recipe, begin(recipe, CPU), Frames.open(recipe))
+    events: Any = fit(recipe, begin(recipe, CPU), Frames.open(recipe))
     with files_run(seen):
         threading.setprofile(sys.getprofile())  # for the thread of the loader, which is yet to start
         try:

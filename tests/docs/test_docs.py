@@ -10,9 +10,10 @@ import runpy
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,12 @@ INTERMIXED = (
     "completion",
 )  # words whose main lets flags stand between positionals
 NESTED = ("data", "recipe", "runs")  # words with words of their own
-CHOICES = {"encoding": ENCODINGS, "protocol": PROTOCOLS, "source": sources.names(), "split": (*SIDES, "all")}
+CHOICES: dict[str, Iterable[str]] = {
+    "encoding": ENCODINGS,
+    "protocol": PROTOCOLS,
+    "source": sources.names(),
+    "split": (*SIDES, "all"),
+}
 
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
@@ -103,7 +109,7 @@ def check_depthray(words: list[str]) -> None:
         assert name in FORMATS, f"--format: no format {name}"
 
 
-def parsed(word: str, *rest: str) -> argparse.Namespace:
+def parsed(word: str, *rest: str) -> Any:
     """What the word's own parser makes of the rest; UsageError or AssertionError if it refuses."""
     module = module_of(word)
     try:
@@ -118,7 +124,7 @@ def parsed(word: str, *rest: str) -> argparse.Namespace:
         return argparse.Namespace()  # --help
 
 
-def parsed_serve(module, words: list[str]) -> argparse.Namespace:
+def parsed_serve(module, words: list[str]) -> Any:
     """What `depthray serve`, or the word after it, makes of the rest."""
     nested = {word: getattr(module, f"_{word}_parser") for word in module.SUBCOMMANDS}
     if words and words[0] in nested:

@@ -10,6 +10,7 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,7 +107,7 @@ def test_a_command_of_ray_is_valid(words: list[str]) -> None:
 def test_the_page_lists_every_metric_with_its_labels() -> None:
     from serve.monitoring.telemetry import METRICS
 
-    documented = {}
+    documented: dict[str, Any] = {}
     for line in TEXT.splitlines():
         if line.startswith("| `ray_depthray"):
             names, labels, _ = line.strip("| ").split(" | ")

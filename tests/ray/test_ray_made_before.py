@@ -58,7 +58,7 @@ def port(cluster_address: str) -> Iterator[int]:
         try:
             yield port
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            serve.shutdown()
 
 
 @pytest.mark.parametrize("given", ["checkpoint", "store"])

@@ -122,7 +122,7 @@ class Load:
             except OSError as error:
                 self.failures.append(repr(error))
                 continue
-            (self.replies if reply.status == 200 else self.failures).append(reply)  # type: ignore[arg-type]
+            (self.replies if reply.status == 200 else self.failures).append(reply)
 
 
 def eventually(true: Callable[[], bool], seconds: float = 300.0) -> None:

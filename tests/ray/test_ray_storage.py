@@ -30,7 +30,7 @@ def test_a_remote_run_survives_its_worker_and_its_store(
 ) -> None:
     monkeypatch.setenv("DEPTHRAY_CACHE", str(tmp_path / "cache"))
     url = store.url("runs/x")
-    process = kills.start(url, "--cpus-per-worker", "1")  # type: ignore[arg-type]
+    process = kills.start(url, "--cpus-per-worker", "1")
     outage = threading.Thread(target=_kill_and_away, args=(store, url, process.pid))
     outage.start()
     output = kills.finish(process)

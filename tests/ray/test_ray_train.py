@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import hangs
 import pytest
@@ -27,7 +28,7 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(cluster_address: str, 
     kills.killed_run(tmp_path / "run", "worker", 11, *flags, chance=random.Random(0))
     assert kills.distance(tmp_path / "run", straight) <= 1e-6
     assert any("resumed from" in str(record.get("text")) for record in kills.records(tmp_path / "run"))
-    epochs = [record["epoch"] for record in kills.records(tmp_path / "run") if record["kind"] == "epoch"]
+    epochs: list[Any] = [record["epoch"] for record in kills.records(tmp_path / "run") if record["kind"] == "epoch"]
     assert sorted(set(epochs)) == [1, 2, 3]
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hangs
 import pytest
@@ -173,6 +174,6 @@ def test_a_trial_that_leaves_slowly_does_not_take_the_next_one_with_it(tmp_path:
             tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=str(tmp_path), stop={"training_iteration": 1}, verbose=0),
         )
-        results = tuner.fit()
+        results: Any = tuner.fit()
     assert not results.errors and sorted(result.metrics["score"] for result in results) == [1, 2, 3]
     assert ray.is_initialized()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from serve_networks import write_checkpoint
 
 from depthray.__main__ import main
@@ -121,8 +122,8 @@ def test_replicas_share_the_gpus_of_the_cluster(
         warnings.simplefilter("ignore")
         from serve import app
 
-    monkeypatch.setattr(app.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(app.ray, "cluster_resources", lambda: {"CPU": 4.0} | ({"GPU": float(there)} if there else {}))
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0} | ({"GPU": float(there)} if there else {}))
     assert app._gpus(settings.parse(words)) == each
 
 

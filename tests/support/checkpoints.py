@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,6 @@ def reseal(path: Path) -> None:
     files = {}
     for name in tree["files"]:
         data = (path / name).read_bytes()
-        files[name] = local.FileRecord(len(data), manifest.sha256(data).hexdigest())
+        files[name] = local.FileRecord(len(data), sha256(data).hexdigest())
     record = manifest.Manifest(tree["epoch"], tree["step"], tree["fingerprint"], tree["versions"], files)
     (path / "manifest.json").write_bytes(manifest.render(record))

@@ -1,77 +1,82 @@
 """The loss terms once more, in float64 NumPy for one image (H,W), from their definitions and with plain loops."""
 
+from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
 
 CAMERA = np.array([[20.0, 0, 8.5], [0, 22.0, 7.0], [0, 0, 1]])
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-def l1(depth, truth, valid):
+def l1(depth: Array, truth: Array, valid: Array) -> Any:
     return np.abs(depth - truth)[valid].mean()
 
 
-def l2(depth, truth, valid):
+def l2(depth: Array, truth: Array, valid: Array) -> Any:
     return ((depth - truth)[valid] ** 2).mean()
 
 
-def rmse(depth, truth, valid):
+def rmse(depth: Array, truth: Array, valid: Array) -> Any:
     return np.sqrt(l2(depth, truth, valid))
 
 
-def log_l1(depth, truth, valid):
+def log_l1(depth: Array, truth: Array, valid: Array) -> Any:
     return l1(np.log(depth), np.log(truth), valid)
 
 
-def log_rmse(depth, truth, valid):
+def log_rmse(depth: Array, truth: Array, valid: Array) -> Any:
     return rmse(np.log(depth), np.log(truth), valid)
 
 
-def berhu(depth, truth, valid):
+def berhu(depth: Array, truth: Array, valid: Array) -> Any:
     error = np.abs(depth - truth)[valid]
     c = 0.2 * error.max()
     return np.mean([e if e <= c else (e * e + c * c) / (2 * c) for e in error])
 
 
-def silog(depth, truth, valid, *, forgiven=0.85):
+def silog(depth: Array, truth: Array, valid: Array, *, forgiven: float = 0.85) -> Any:
     log = (np.log(depth) - np.log(truth))[valid]
     return np.sqrt((log**2).mean() - forgiven * log.mean() ** 2)
 
 
-def depth_bce(depth, truth, valid, *, reach=10.0):
+def depth_bce(depth: Array, truth: Array, valid: Array, *, reach: float = 10.0) -> Any:
     p, y = depth[valid] / reach, truth[valid] / reach
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
-def depth_dice(depth, truth, valid, *, reach=10.0):
+def depth_dice(depth: Array, truth: Array, valid: Array, *, reach: float = 10.0) -> Any:
     return dice(depth[valid] / reach, truth[valid] / reach)
 
 
-def dice(p, y):
+def dice(p: Array, y: Array) -> Any:
     return 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
 
 
-def bce(p, y):
+def bce(p: Array, y: Array) -> Any:
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
-def gradient(depth, truth, valid):
+def gradient(depth: Array, truth: Array, valid: Array) -> Any:
     return slope(depth, truth, valid, (0, 1)) + slope(depth, truth, valid, (1, 0))
 
 
-def slope(depth, truth, valid, step):
+def slope(depth: Array, truth: Array, valid: Array, step: tuple[int, int]) -> Any:
     return np.mean([abs((depth[b] - depth[a]) - (truth[b] - truth[a])) for a, b in pairs(valid, step)])
 
 
-def pairs(valid, step):
+def pairs(valid: Array, step: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Both-valid pixels a step (dy, dx) apart."""
     (dy, dx), (height, width) = step, valid.shape
     both = (((y, x), (y + dy, x + dx)) for y, x in product(range(height - dy), range(width - dx)))
     return [(a, b) for a, b in both if valid[a] and valid[b]]
 
 
-def sobel(depth, truth, valid):
+def sobel(depth: Array, truth: Array, valid: Array) -> Any:
     kernel, error = np.outer([1, 2, 1], [-1, 0, 1]), depth - truth
     inner = product(range(1, depth.shape[0] - 1), range(1, depth.shape[1] - 1))
     around = [(slice(y - 1, y + 2), slice(x - 1, x + 2)) for y, x in inner]
@@ -79,7 +84,7 @@ def sobel(depth, truth, valid):
     return sum(np.mean([abs((patch * turned).sum()) for patch in patches]) for turned in (kernel, kernel.T))
 
 
-def gradient_matching(depth, truth, valid):
+def gradient_matching(depth: Array, truth: Array, valid: Array) -> Any:
     value = 0.0
     for stride in (1, 2, 4, 8):
         error, known = (depth - truth)[::stride, ::stride], valid[::stride, ::stride]
@@ -88,7 +93,7 @@ def gradient_matching(depth, truth, valid):
     return value
 
 
-def normals(depth, truth, valid):
+def normals(depth: Array, truth: Array, valid: Array) -> Any:
     values = []
     for y, x in product(range(depth.shape[0] - 1), range(depth.shape[1] - 1)):
         if valid[y, x] and valid[y, x + 1] and valid[y + 1, x]:
@@ -97,12 +102,12 @@ def normals(depth, truth, valid):
     return np.mean(values)
 
 
-def normal(depth, y, x):
+def normal(depth: Array, y: int, x: int) -> Array:
     here, right, below = (np.linalg.solve(CAMERA, [u, v, 1]) * depth[v, u] for v, u in ((y, x), (y, x + 1), (y + 1, x)))
     return np.cross(right - here, below - here)
 
 
-def smoothness(depth, valid, image):
+def smoothness(depth: Array, valid: Array, image: Array) -> Any:
     inverse = 1 / depth
     inverse = inverse / inverse[valid].mean()
     return sum(
@@ -111,7 +116,7 @@ def smoothness(depth, valid, image):
     )
 
 
-def ssim_windows(a, b, valid, *, reach):
+def ssim_windows(a: Array, b: Array, valid: Array, *, reach: float) -> Array:
     """Similarity and structure of each window of valid pixels."""
     taps = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
     weights = np.outer(taps, taps) / np.outer(taps, taps).sum()
@@ -127,11 +132,11 @@ def ssim_windows(a, b, valid, *, reach):
     return np.array(found)
 
 
-def similarity(a, b, valid, *, reach):
+def similarity(a: Array, b: Array, valid: Array, *, reach: float) -> Any:
     return ssim_windows(a, b, valid, reach=reach)[:, 0].mean()
 
 
-def ms_similarity(a, b, valid, *, reach, scales):
+def ms_similarity(a: Array, b: Array, valid: Array, *, reach: float, scales: int) -> Any:
     weights, value = np.array(MS_WEIGHTS[:scales]) / sum(MS_WEIGHTS[:scales]), 1.0
     for scale, weight in enumerate(weights):
         whole, structure = ssim_windows(a, b, valid, reach=reach).mean(axis=0)
@@ -140,21 +145,30 @@ def ms_similarity(a, b, valid, *, reach, scales):
     return value
 
 
-def halved(values):
+def halved(values: Array) -> Array:
     height, width = (side // 2 for side in values.shape)
-    return values[: 2 * height, : 2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))
+    blocks = values[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
+    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
-def ssim(depth, truth, valid):
+def ssim(depth: Array, truth: Array, valid: Array) -> Any:
     return 1 - similarity(depth, truth, valid, reach=10.0)
 
 
-def ms_ssim(depth, truth, valid):
+def ms_ssim(depth: Array, truth: Array, valid: Array) -> Any:
     """For maps of 22 to 43 pixels: two scales."""
     return 1 - ms_similarity(depth, truth, valid, reach=10.0, scales=2)
 
 
-def multiscale(levels, truth, valid, weights, *, power=1, relative=False):
+def multiscale(
+    levels: Sequence[Array],
+    truth: Array,
+    valid: Array,
+    weights: Sequence[float],
+    *,
+    power: int = 1,
+    relative: bool = False,
+) -> Any:
     value = 0.0
     for level, weight in zip(levels, weights, strict=True):
         target, counted = shrunk(truth, valid, level.shape)
@@ -163,7 +177,7 @@ def multiscale(levels, truth, valid, weights, *, power=1, relative=False):
     return value
 
 
-def shrunk(truth, valid, shape):
+def shrunk(truth: Array, valid: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Mean of the valid pixels of each block; sides that do not divide overlap, as adaptive pooling has it."""
     spans = [
         [slice(i * old // new, -(-(i + 1) * old // new)) for i in range(new)]

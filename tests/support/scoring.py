@@ -37,8 +37,8 @@ class Rooms:
         depth[:4] = 0
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         frame = self.frames[index]
-        names = {"id": frame.id, "scene": frame.scene, "source": frame.source}
-        return Sample(image=image, depth=depth * (index != 3), **names)
+        depth *= index != 3
+        return Sample(image=image, depth=depth, id=frame.id, scene=frame.scene, source=frame.source)
 
 
 class Net(nn.Module):
@@ -68,8 +68,9 @@ def main() -> None:
 def score() -> dict[str, Any]:
     """What this process of a group knows once the group has scored the frames."""
     device = distributed.start(gpu=False)
-    process = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-    batches = eval_batches(Rooms(), range(COUNT), DATA, batch_size=BATCH, **process)
+    process: dict[str, Any] = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    source: Any = Rooms()
+    batches = eval_batches(source, range(COUNT), DATA, batch_size=BATCH, **process)
     evaluation = evaluate(Net(), batches, protocol=PLAIN, device=device)
     distributed.stop()
     return {**process, "sums": evaluation.sums.tolist(), "ids": [row.id for row in evaluation.rows]}

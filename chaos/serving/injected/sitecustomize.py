@@ -29,7 +29,7 @@ class Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "depthray.predict":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         assert spec and spec.loader
         execute = spec.loader.exec_module
@@ -78,4 +78,4 @@ def ordered() -> dict[str, Any]:
 
 
 if "DEPTHRAY_FAULTS" in os.environ:
-    sys.meta_path.insert(0, Finder())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Finder())

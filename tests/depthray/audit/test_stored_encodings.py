@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -81,7 +82,12 @@ def test_dtypes_are_kept_apart_and_bad_files_passed_over(tmp_path):
 def test_no_more_than_a_few_frames_are_read_spread_over_the_set(tmp_path, monkeypatch):
     source, read = folder(tmp_path, *(depth(1000 + number) for number in range(40))), []
     original = CsvFolder.stored_depth
-    monkeypatch.setattr(CsvFolder, "stored_depth", lambda self, index: (read.append(index), original(self, index))[1])
+
+    def counted(self: CsvFolder, index: int) -> Any:
+        read.append(index)
+        return original(self, index)
+
+    monkeypatch.setattr(CsvFolder, "stored_depth", counted)
     (looks,) = inspect_stored_depth(source)
     assert len(read) == looks.frames == FRAMES
     assert (read[0], read[-1]) == (0, 37)
@@ -161,4 +167,5 @@ def test_the_published_split_of_hypersim_leaves_out_frames(tmp_path):
     Path(tmp_path / "metadata_images_split_scene_v1.csv").write_text(
         "scene_name,camera_name,frame_id,split_partition_name\nai_001_001,cam_00,0,train\n"
     )
-    assert open_source(section).notes == ["5 frames left out: not part of the published split"]
+    source: Any = open_source(section)
+    assert source.notes == ["5 frames left out: not part of the published split"]

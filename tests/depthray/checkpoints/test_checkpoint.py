@@ -160,8 +160,11 @@ def test_latest_of_nothing_and_of_damaged_ones(tmp_path: Path) -> None:
         latest(tmp_path, lines.append)
 
 
-POINTS = [(os, "fsync", n) for n in range(7)] + [(Path, "open", n) for n in range(5)] + [(os, "rename", 0)]
-POINTS += [(local.Hashed, "write", 0), (torch, "save", 0), (manifest, "render", 0)]
+POINTS: list[tuple[Any, str, int]] = [
+    *((os, "fsync", n) for n in range(7)),
+    *((Path, "open", n) for n in range(5)),
+    *[(os, "rename", 0), (local.Hashed, "write", 0), (torch, "save", 0), (manifest, "render", 0)],
+]
 
 
 @pytest.mark.parametrize(("owner", "name", "nth"), POINTS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from importlib import metadata
 
 import pytest
 import torch
@@ -20,10 +23,10 @@ def healthy(monkeypatch, tmp_path):
     """No limits but those a test sets, whatever machine it runs on."""
     monkeypatch.setattr(doctor, "_CGROUP", tmp_path)
     monkeypatch.setattr(doctor, "_free_memory", lambda: 16.0)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 100 * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 100 * 2**30))
     monkeypatch.setattr(doctor, "_NVIDIA", tmp_path / "none")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["numpy>=2.0", "ruff; extra == 'dev'"])
+    monkeypatch.setattr(metadata, "requires", lambda name: ["numpy>=2.0", "ruff; extra == 'dev'"])
     return tmp_path
 
 
@@ -54,7 +57,7 @@ def test_what_stops_training_is_named_last_and_exits_5(healthy, monkeypatch, cap
 
 @pytest.mark.parametrize(("free", "state"), [(0.2, "bad"), (5, "warn"), (50, "ok")])
 def test_disk_space(healthy, monkeypatch, free, state):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, free * 2**30))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, free * 2**30))
     assert doctor._disk(healthy / "a" / "b").state == state
 
 
@@ -66,7 +69,7 @@ def test_a_folder_that_cannot_hold_runs(healthy):
 
 def test_small_shared_memory_is_a_container_without_shm_size(healthy, monkeypatch):
     monkeypatch.setattr(doctor, "_SHARED", healthy)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 64 * 2**20))
     finding = doctor._shared_memory()
     assert finding.state == "warn" and "--shm-size" in finding.advice and "data.workers=0" in finding.advice
 
@@ -95,7 +98,7 @@ def test_a_container_without_limits_is_none(healthy):
     ],
 )
 def test_packages(healthy, monkeypatch, declared, state, words):
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: [declared])
+    monkeypatch.setattr(metadata, "requires", lambda name: [declared])
     (finding,) = doctor._packages()
     assert finding.state == state and words in finding.detail + finding.advice
 
@@ -130,7 +133,7 @@ def test_a_device_that_cannot_compute_stops_training(healthy, monkeypatch):
 
 
 def test_few_open_files(monkeypatch):
-    monkeypatch.setattr(doctor.resource, "getrlimit", lambda kind: (1024, 8192))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 8192))
     finding = doctor._open_files()
     assert finding.state == "warn" and "ulimit -n 8192" in finding.advice
 
@@ -141,7 +144,7 @@ def test_ray_is_not_loaded():
 
 
 def test_every_fault_comes_with_advice(healthy, monkeypatch):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(0, 0, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 0))
     monkeypatch.setattr(doctor, "_free_memory", lambda: 0.0)
     faults = [finding for finding in doctor.examine_machine(healthy) if finding.state != "ok"]
     assert {finding.name for finding in faults} >= {"memory", "disk"}

@@ -59,7 +59,7 @@ def test_a_recipe_is_the_variant_that_says_most_of_it(options, variant):
 
 
 def test_no_weights_are_made(monkeypatch):
-    devices = set()
+    devices: set[str] = set()
     build = models.build_model
 
     def watched(*arguments):

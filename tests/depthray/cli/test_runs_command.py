@@ -40,7 +40,7 @@ def place(trained: Path, tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def listed(where: Path | str, capsys: pytest.CaptureFixture[str]) -> dict[str, dict]:
+def listed(where: Path | str, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
     assert main(["runs", "list", str(where), "--json"]) == 0
     return {row["name"]: row for row in json.loads(capsys.readouterr().out)}
 

@@ -41,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Recipe]:
 
 
 def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
-    weights = begin(small(), CPU).model.encoder.state_dict()  # type: ignore[operator, union-attr]
+    weights = begin(small(), CPU).model.encoder.state_dict()
     torch.save(weights, tmp_path / "tiny.pth")
     (tmp_path / "tiny").touch()  # a word that happens to be a file stays a word
     main(["demo", *SMALL, "model.pretrained=tiny.pth", "--out", "run"])
@@ -108,7 +108,7 @@ def test_a_model_that_cannot_be_trained_so_is_said_without_building_it(words: li
 
 
 def test_a_model_is_looked_at_without_memory_and_its_file_is_read_unless_it_goes_on(tmp_path: Path) -> None:
-    weights = begin(small(), CPU).model.encoder.state_dict()  # type: ignore[operator, union-attr]
+    weights = begin(small(), CPU).model.encoder.state_dict()
     torch.save(weights, tmp_path / "tiny.pth")
     check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=True)
     weights.popitem()
@@ -140,4 +140,5 @@ def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) ->
     assert curves == {"val/ssim", "val/mse"}
     assert events.Scalars("val/mse")[0].value == pytest.approx(epoch.metrics["mse"])
     (best,) = select.committed(tmp_path / "run" / "checkpoints")
-    assert summary(tmp_path / "run") == (best, pytest.approx(epoch.metrics))
+    path, metrics = summary(tmp_path / "run")
+    assert path == best and metrics == pytest.approx(epoch.metrics)

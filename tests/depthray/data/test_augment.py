@@ -34,7 +34,7 @@ def sample(name: str = "a", height: int = 24, width: int = 40) -> Sample:
 
 
 def same(one: Sample, two: Sample) -> bool:
-    return all(np.array_equal(one[key], two[key]) for key in one)  # type: ignore[literal-required]
+    return all(np.array_equal(one[key], two[key]) for key in one)
 
 
 def rays(camera: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -80,8 +80,8 @@ def test_no_new_values_in_maps_and_all_move_together(epoch: int) -> None:
     assert new["image"].shape == (20, 30, 3) and new["depth"].shape == (20, 30)
     seen = new[PLACE] > 0
     for key in ("depth", "mask"):
-        origin = old[key].ravel()[new[PLACE][seen] - 1]  # type: ignore[literal-required]
-        np.testing.assert_array_equal(new[key][seen], origin)  # type: ignore[literal-required]
+        origin = old[key].ravel()[new[PLACE][seen] - 1]
+        np.testing.assert_array_equal(new[key][seen], origin)
     assert (new["depth"][~seen] == 0).all()
 
 
@@ -127,7 +127,7 @@ def test_photometry_touches_rgb_only() -> None:
         new = augment(sample(), COLOUR_ONLY, seed=0, epoch=epoch)
         assert not np.array_equal(new["image"], sample()["image"])
         for key in ("depth", "semantics", "mask", "intrinsics"):
-            np.testing.assert_array_equal(new[key], sample()[key])  # type: ignore[literal-required]
+            np.testing.assert_array_equal(new[key], sample()[key])
 
 
 def test_background_gets_the_same_draw_as_the_image() -> None:
@@ -151,7 +151,7 @@ def test_named_colour_changes_come_as_often_as_configured_to_rgb_alone(key: str)
         changed += not np.array_equal(new["image"], sample()["image"])
         np.testing.assert_array_equal(new["image"], new["background"])
         for map_key in ("depth", "semantics", "mask", "intrinsics"):
-            np.testing.assert_array_equal(new[map_key], sample()[map_key])  # type: ignore[literal-required]
+            np.testing.assert_array_equal(new[map_key], sample()[map_key])
     assert 15 < changed < 45
     one, again = (augment(sample("x"), section.model_copy(update={key: 1.0}), seed=3, epoch=4) for _ in range(2))
     assert same(one, again) and not same(one, sample("x"))
@@ -170,7 +170,7 @@ def test_brightness_and_contrast_change_by_a_fifth_at_most() -> None:
     flat, gains, shifts = sample(), [], []
     ramp = np.broadcast_to(np.linspace(60, 180, 40).astype(np.uint8)[None, :, None], (24, 40, 3))
     for number in range(60):
-        flat = {**sample(str(number)), "image": ramp.copy(), "background": ramp.copy()}  # type: ignore[typeddict-item]
+        flat = {**sample(str(number)), "image": ramp.copy(), "background": ramp.copy()}
         new = augment(flat, Augment(hflip=0, brightness_contrast=1.0), seed=0, epoch=0)["image"][0, :, 0].astype(float)
         inner = (new > 0) & (new < 255)
         gain, shift = np.polyfit(ramp[0, inner, 0].astype(float), new[inner], 1)

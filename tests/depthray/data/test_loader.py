@@ -165,7 +165,7 @@ def completing(workers: int = 0, **options: Any) -> TrainLoader:
 def joined(steps: Iterator[list[Batch]], key: str) -> dict[str, torch.Tensor]:
     """A map of each frame, by id."""
     parts = [part for step in steps for part in step]
-    return {name: value for part in parts for name, value in zip(part["id"], part[key], strict=True)}  # type: ignore[literal-required]
+    return {name: value for part in parts for name, value in zip(part["id"], part[key], strict=True)}
 
 
 def test_sparse_depth_is_drawn_from_the_changed_depth_at_the_networks_size() -> None:

@@ -38,8 +38,8 @@ def sample(height: int = 24, width: int = 40) -> Sample:
 def test_maps_hold_only_values_of_the_original(size: tuple[int, int]) -> None:
     old, new = sample(), resize(sample(), size)
     for key in ("depth", "semantics", "mask"):
-        assert new[key].shape == size and new[key].dtype == old[key].dtype  # type: ignore[literal-required]
-        assert np.isin(new[key], old[key]).all()  # type: ignore[literal-required]
+        assert new[key].shape == size and new[key].dtype == old[key].dtype
+        assert np.isin(new[key], old[key]).all()
     assert new["image"].shape == (*size, 3)
 
 
@@ -70,7 +70,7 @@ def test_shrunk_colour_is_the_mean_of_the_pixels_it_covers() -> None:
 def test_own_size_keeps_everything() -> None:
     old, new = sample(), resize(sample(), (24, 40))
     for key in old:
-        np.testing.assert_array_equal(new[key], old[key])  # type: ignore[literal-required]
+        np.testing.assert_array_equal(new[key], old[key])
 
 
 def scanned(height: int = 24, width: int = 40, *, count: int = 30) -> np.ndarray:

@@ -37,7 +37,7 @@ def frame(name: str = "a", *, holes: bool = True) -> Sample:
 
 def draw(
     pattern: str, samples: int = 200, *, seed: int = 0, noise: float = 0.0, holes: bool = True, camera: object = None
-):  # type: ignore[no-untyped-def]
+):
     section = Sparse(pattern=pattern, samples=samples, noise=noise)
     return sample_depth(depth(holes), section, generator=np.random.default_rng(seed), image=image(), intrinsics=camera)
 

@@ -13,7 +13,7 @@ from depthray.errors import DataError, UsageError
 def frames(*scenes):
     """Frames from (scene, how many[, split])."""
     rows = [(scene, *rest) for scene, count, *rest in scenes for _ in range(count)]
-    return [Frame(f"f{i}", scene, *(rest or [""]), "") for i, (scene, *rest) in enumerate(rows)]
+    return [Frame(f"f{i}", scene, rest[0] if rest else "", "") for i, (scene, *rest) in enumerate(rows)]
 
 
 MANY = frames(*((f"scene-{i}", 3 + i % 4) for i in range(60)))

@@ -28,8 +28,8 @@ def fixture(size=SMALL, count=6, *, holes=0.2, median=2.5):
 def ours(name, prediction, truth):
     """What the library makes of (N,H,W) predictions and truths under a protocol."""
     protocol = PROTOCOLS[name]
-    frames = (torch.from_numpy(each)[:, None] for each in (prediction, truth))
-    compared = protocols.compare(*frames, protocol)
+    predicted, measured = (torch.from_numpy(each)[:, None] for each in (prediction, truth))
+    compared = protocols.compare(predicted, measured, protocol)
     sums = metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid)
     return metrics.scores(sums, pooled=protocol.pooled)
 

@@ -79,8 +79,8 @@ def test_agrees_with_numpy_on_random_shapes():
     wanted[::2] = torch.roll(result[::2], 1, -1)
     values = mask_scores(logits(result), wanted)
     for position in range(12):
-        pair = (mask[position, 0].numpy() > 0.5 for mask in (result, wanted))
-        expected = numpy_scores(*pair, tolerance(37, 53))
+        predicted, truth = (mask[position, 0].numpy() > 0.5 for mask in (result, wanted))
+        expected = numpy_scores(predicted, truth, tolerance(37, 53))
         assert {name: float(values[name][position]) for name in MASK_METRICS} == pytest.approx(expected, rel=1e-12)
     assert values["boundary_f1"].min() < 0.2 and values["boundary_f1"].max() > 0.8
 

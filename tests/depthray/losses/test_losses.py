@@ -144,5 +144,6 @@ def test_autocast_does_not_lower_the_precision(name):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_narrow_prediction_is_computed_on_in_float32(name, dtype):
-    depth, truth, valid = tensors(*frames(), dtype)
+    depth, truth, valid = frames()
+    depth, truth, valid = tensors(depth, truth, valid, dtype)
     assert torch.equal(term(name, depth, truth, valid), term(name, depth.float(), truth, valid))

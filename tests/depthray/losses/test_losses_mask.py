@@ -1,5 +1,7 @@
 """Mask terms against float64 NumPy oracles, and the eight combinations of seed 004 as weights of a recipe."""
 
+from typing import Any
+
 import loss_oracles as oracles
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from depthray.config.sections import Loss
 
 NAMES = sorted(name for name in losses.TERMS if name.startswith("mask_"))
 # The formulas have depth as a share of 10 m, so their RMSE of depth is a tenth of ours in metres.
-COMBINATIONS = {
+COMBINATIONS: dict[str, dict[str, Any]] = {
     "BCE-RMSE": {"mask_bce": 1, "rmse": 0.2},
     "SSIM-RMSE": {"mask_ssim": 1, "rmse": 0.2},
     "BCE-SSIM": {"mask_bce": 1, "ssim": 2},

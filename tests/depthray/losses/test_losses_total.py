@@ -1,5 +1,7 @@
 """How `total` weighs terms, brings the truth to the prediction's size and tells what is missing."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ def case(height=12, width=16, seed=0):
     }
     batch["valid"] = torch.rand(2, 1, height, width) < 0.7
     half = (2, 1, height // 2, width // 2)
-    prediction = {"depth": torch.rand(half) * 8 + 1, "mask": torch.randn(half)}
+    prediction: dict[str, Any] = {"depth": torch.rand(half) * 8 + 1, "mask": torch.randn(half)}
     prediction["pyramid"] = [torch.rand(2, 1, height // 4, width // 4) * 8 + 1]
     return prediction, batch
 
@@ -130,8 +132,9 @@ LACKS = [
 @pytest.mark.parametrize(("name", "lacking", "left"), LACKS)
 def test_a_term_of_an_output_the_network_lacks_is_a_usage_error(name, lacking, left):
     prediction, batch = case()
+    alone: Any = {left: prediction[left]}
     with pytest.raises(UsageError, match=rf"loss\.{name} needs '{lacking}'.* predicts {left} only"):
-        losses.total({left: prediction[left]}, batch, Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)}))
+        losses.total(alone, batch, Loss(**{name: 1.0, "multiscale_weights": (1.0, 1.0)}))
 
 
 @pytest.mark.parametrize(("name", "key"), [("normals", "intrinsics"), ("mask_dice", "mask"), ("l2", "depth")])
@@ -149,13 +152,11 @@ def test_micro_batches_add_up():
     prediction["depth"] = torch.rand_like(batch["depth"]) * 9
     whole, _ = losses.total(prediction, batch, section)
 
-    def part(values, i):
-        return [level[i : i + 1] for level in values] if isinstance(values, list) else values[i : i + 1]
+    def part(side: dict[str, Any], i: int) -> Any:
+        return {
+            key: [level[i : i + 1] for level in value] if isinstance(value, list) else value[i : i + 1]
+            for key, value in side.items()
+        }
 
-    halves = [
-        losses.total(*({key: part(value, i) for key, value in side.items()} for side in (prediction, batch)), section)[
-            0
-        ]
-        for i in range(2)
-    ]
+    halves = [losses.total(part(prediction, i), part(batch, i), section)[0] for i in range(2)]
     torch.testing.assert_close(whole, torch.cat(halves), rtol=1e-6, atol=0)

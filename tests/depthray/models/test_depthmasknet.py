@@ -157,7 +157,8 @@ def test_any_size_gives_finite_maps_of_that_size(model, size):
     with torch.no_grad():
         prediction = models.run(model.eval(), pair(*size))
     assert set(prediction) == {"depth", "mask"}
-    for values in prediction.values():
+    for key in ("depth", "mask"):
+        values = prediction[key]
         assert values.shape == (2, 1, *size)
         assert values.dtype == torch.float32
         assert values.isfinite().all()

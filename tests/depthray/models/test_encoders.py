@@ -52,7 +52,7 @@ def torchvision_maps(name, network, image):
     """The last map, by torchvision's own forward up to the pooling."""
     if name == "efficientnet_b0":
         return network.features(image)
-    last = {}
+    last: dict[str, torch.Tensor] = {}
     network.layer4.register_forward_hook(lambda _module, _taken, given: last.update(map=given))
     network(image)
     return last["map"]

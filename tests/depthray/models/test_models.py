@@ -101,9 +101,11 @@ def settled(model):
     norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
-        [setattr(norm, "momentum", 1.0) for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
         models.run(model.train(), some(model.inputs))
-        [setattr(norm, "momentum", momentum) for norm, momentum in zip(norms, momenta, strict=True)]
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     return model
 
 

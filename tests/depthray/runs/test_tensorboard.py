@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ def row(metres=2.0):
 
 def test_scalars_keep_step_and_value(tmp_path):
     with Board(tmp_path) as board:
-        board.scalars(3, {"train/loss": np.float32(0.5), "train/lr": 1e-4})
+        narrow: Any = np.float32(0.5)
+        board.scalars(3, {"train/loss": narrow, "train/lr": 1e-4})
         board.scalars(7, {"train/loss": 0.25})
     points = read(tmp_path).Scalars("train/loss")
     assert [(point.step, point.value) for point in points] == [(3, 0.5), (7, 0.25)]

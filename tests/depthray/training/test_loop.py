@@ -109,7 +109,7 @@ def poisoned(state: State, when: Callable[[int], bool]) -> None:
             calls["count"] += 1
         return prediction
 
-    state.model.forward = broken  # type: ignore[method-assign]
+    state.model.forward = broken
 
 
 def test_a_non_finite_loss_is_skipped_and_counted(frames: Frames) -> None:

@@ -65,7 +65,7 @@ def test_the_loss_of_each_epoch_has_its_scale_weights(monkeypatch: pytest.Monkey
     def watched(prediction: object, batch: object, section: Loss) -> object:
         seen.append(section.multiscale_weights)
         single = section.model_copy(update={"multiscale": 0.0})  # this network has one scale
-        return total(prediction, batch, single)  # type: ignore[arg-type]
+        return total(prediction, batch, single)
 
     monkeypatch.setattr(losses, "total", watched)
     stages = ["loss.multiscale=1", "loss.multiscale_weights=3", "curriculum.scale_weights=[[1],[2]]"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,11 @@ from depthray.errors import DataError, UsageError
 from depthray.imaging import export
 from depthray.imaging.camera import Camera
 from serve.client.client import AsyncDepthClient, DepthClient, ServerError
+
+
+def content_of(content: bytes) -> Callable[[httpx.Request], httpx.Response]:
+    """A server whose every answer is this content."""
+    return lambda request: httpx.Response(200, content=content)
 
 
 def test_an_array_a_file_and_its_bytes_give_the_same_metres(client: DepthClient, tmp_path: Path) -> None:
@@ -115,7 +121,7 @@ def test_an_answer_that_is_no_map_is_said_so() -> None:
     np.save(pickled, np.array([[{}]], dtype=object), allow_pickle=True)
     for content in (b"", b"<html>", hostile, npy(np.zeros(3)), npy(np.zeros((2, 2), int)), pickled.getvalue()):
         with pytest.raises(ServerError, match="no depth map"):
-            answering(lambda request, content=content: httpx.Response(200, content=content)).predict(RGB)
+            answering(content_of(content)).predict(RGB)
     archive = b"PK\x03\x04" + struct.pack("<20x")
     with pytest.raises(ServerError, match="no depth map"):
         answering(lambda request: httpx.Response(200, content=archive)).maps(RGB)
@@ -124,7 +130,7 @@ def test_an_answer_that_is_no_map_is_said_so() -> None:
 def test_something_else_than_a_depth_server_is_noticed() -> None:
     for content in (b"hello", b"{}", b'{"models": 3}', b'[{"id": "gpt"}]'):
         with pytest.raises(ServerError, match="is it a depth server"):
-            answering(lambda request, content=content: httpx.Response(200, content=content)).models()
+            answering(content_of(content)).models()
 
 
 def test_the_error_of_a_model_without_depth_names_its_maps() -> None:
@@ -191,4 +197,4 @@ def test_an_awaited_wait_lets_others_work(fake: Fake) -> None:
 def test_a_batch_that_is_none_is_said_so() -> None:
     for content in (b"", b"PK", b"{}"):
         with pytest.raises(ServerError, match="no batch"):
-            answering(lambda request, content=content: httpx.Response(200, content=content)).batch([RGB])
+            answering(content_of(content)).batch([RGB])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
+from typing import Any
 
 import httpx
 import numpy as np
@@ -119,7 +120,11 @@ def test_an_unreachable_server_is_reported_after_the_tries() -> None:
 
 
 def test_a_lost_connection_is_retried() -> None:
-    outcomes = [httpx.ReadError("reset"), httpx.RemoteProtocolError("cut"), httpx.Response(200, content=npy(wall(RGB)))]
+    outcomes: list[Any] = [
+        httpx.ReadError("reset"),
+        httpx.RemoteProtocolError("cut"),
+        httpx.Response(200, content=npy(wall(RGB))),
+    ]
 
     def answer(request: httpx.Request) -> httpx.Response:
         outcome = outcomes.pop(0)

@@ -20,7 +20,7 @@ DEPTH = wall(scene())
 
 def write(query: str = "", accept: str | None = None, **maps: np.ndarray) -> codec.Encoded:
     pairs = [tuple(pair.split("=")) for pair in query.split("&") if pair]
-    return codec.write(maps or {"depth": DEPTH}, scene(), options.parse(pairs, accept), points=4_000_000)  # type: ignore[arg-type]
+    return codec.write(maps or {"depth": DEPTH}, scene(), options.parse(pairs, accept), points=4_000_000)
 
 
 def vertices(ply: bytes) -> np.ndarray:

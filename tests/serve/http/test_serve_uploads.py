@@ -17,7 +17,7 @@ from serve.http import arrays, codec, multipart
 from serve.http.problems import Problem
 from serve.settings import RequestLimits
 
-BOUNDS = RequestLimits()  # type: ignore[call-arg]
+BOUNDS = RequestLimits()
 
 
 def read(body: bytes, kind: str = "", bounds: RequestLimits = BOUNDS) -> codec.InputImage:

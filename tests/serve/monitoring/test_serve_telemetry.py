@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ class Record:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Counter[tuple[str, ...]]]]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[tuple[str, ...]]]:
     records = {name: Record(metric.labels) for name, metric in METRICS.items()}
     monkeypatch.setattr(telemetry, "ray_metric", records.__getitem__)
     return {name: record.recorded for name, record in records.items()}
@@ -103,7 +102,7 @@ def test_a_client_that_left_is_counted_as_such(recorded: dict[str, Counter[tuple
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(RequestMetrics(gone)({"type": "http", "method": "POST", "path": "/v1/depth"}, None, None))  # type: ignore[arg-type]
+        asyncio.run(RequestMetrics(gone)({"type": "http", "method": "POST", "path": "/v1/depth"}, None, None))
     assert recorded["depthray_requests"] == {("depth", "499", "", ""): 1}
 
 

@@ -127,7 +127,8 @@ def test_proxies_get_the_limits_from_the_environment(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(admission.VARIABLE, admission.encode_limits(fixed))
     limit = admission.capacity_from_environment()
     assert limit is not None and admitted(limit, ongoing=40, seconds=1.0) == 10
-    assert [each.cls for each in uvicorn.limit_headers()] == [AdmissionControl]
+    classes: list[Any] = [each.cls for each in uvicorn.limit_headers()]
+    assert classes == [AdmissionControl]
 
 
 def test_replicas_are_added_before_requests_are_refused() -> None:

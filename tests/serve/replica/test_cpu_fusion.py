@@ -57,7 +57,7 @@ class Wrong(nn.Module):
         self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
 
     def forward(self, values: Tensor) -> Tensor:
-        found = self.conv(values)
+        found: Tensor = self.conv(values)
         return found + self.norm(found)
 
 

@@ -39,7 +39,7 @@ def depth_map(seed: int, size: tuple[int, int]) -> NDArray[np.float32]:
     rows, columns = np.mgrid[0:height, 0:width]
     depth = 1.5 + 0.1 * (seed % 20) + columns / width + 0.5 * rows / height
     depth[: height // 8, : width // 8] = 0
-    return depth.astype(np.float32)
+    return np.asarray(depth, np.float32)
 
 
 def smooth_image(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -42,7 +42,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 def millimetres(depth: np.ndarray) -> np.ndarray:
     """(H,W) metres -> (H,W) uint16 millimetres."""
-    return np.rint(depth * 1000).astype(np.uint16)
+    return np.asarray(np.rint(depth * 1000), np.uint16)
 
 
 def nyu_mat(root: Path) -> Data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -51,7 +51,8 @@ class Made:
         size = self.sizes[index % len(self.sizes)]
         depth = np.full(size, 1.5 + index, np.float32)
         image = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
-        return {"image": image, "depth": depth, **self.extra}
+        sample: Any = {"image": image, "depth": depth, **self.extra}
+        return cast(Sample, sample)
 
 
 def flip(path: Path, position: int, bit: int) -> None:

@@ -45,6 +45,7 @@ def spot(page: sync_api.Page, u: int, v: int) -> dict[str, float]:
 def pixels_of(page: sync_api.Page, name: str) -> np.ndarray:
     """What an element looks like -> (H,W,3) RGB."""
     shot = cv2.imdecode(np.frombuffer(page.locator(name).screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    assert shot is not None
     return shot[..., ::-1].astype(int)
 
 
@@ -52,6 +53,7 @@ def canvas_of(page: sync_api.Page) -> np.ndarray:
     """The pixels of the image's canvas -> (H,W,3) RGB."""
     data = page.evaluate("document.getElementById('flat').toDataURL('image/png').split(',')[1]")
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
     return shown[..., ::-1].astype(int)
 
 

@@ -27,7 +27,7 @@ CARDS = [
 
 def wall(rgb: np.ndarray) -> np.ndarray:
     """(H,W,3) uint8 -> (H,W) metres, 1 where black to 5 where white."""
-    return (1 + rgb.mean(2, dtype=np.float32) / 63.75).astype(np.float32)
+    return np.asarray(1 + rgb.mean(2, dtype=np.float32) / 63.75, np.float32)
 
 
 class Fake:

@@ -100,7 +100,9 @@ class Wall:
         return BackendAnswer(maps, "room@0123456789ab", (240, 320), {"model": 0.5})
 
     async def models(self) -> list[ModelCard]:
-        return [ModelCard("room", "0123456789ab", "unet", ("image",), ("depth", "mask"), (240, 320), 0.1, 10.0, True)]
+        return [
+            ModelCard("room", "0123456789ab", "unet", ("image",), ("depth", "mask"), (240, 320), 0.1, 10.0, "exact")
+        ]
 
     async def ready(self) -> bool:
         return True

@@ -22,14 +22,15 @@ def post(
 
 def depth(reply: Reply) -> np.ndarray:
     assert reply.status == 200, reply.body[:300]
-    return np.load(io.BytesIO(reply.body))
+    array: np.ndarray = np.load(io.BytesIO(reply.body))
+    return array
 
 
 def refused(reply: Reply, status: int, *words: str) -> dict[str, Any]:
     """See that a reply is a proper problem document of the status."""
     assert reply.status == status, reply.body[:300]
     assert reply.kind == "application/problem+json"
-    tree = reply.tree
+    tree: dict[str, Any] = reply.tree
     assert tree["status"] == status and tree["error"] == tree["detail"] and tree["title"]
     assert tree["instance"] == "urn:request:" + reply.headers["x-request-id"]
     for word in words:

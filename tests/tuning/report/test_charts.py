@@ -140,7 +140,7 @@ def test_a_trial_carries_its_name_tooltip_state_and_shade() -> None:
     assert sorted(trials(tree)) == ["0000", "0001", "0002"]
     assert group(tree, "0001").attrib["class"] == "t stopped q1"
     assert group(tree, "0002").attrib["class"] == "t failed q2"
-    assert group(tree, "0000").find(f"{SVG}title").text == "trial 0000"  # type: ignore[union-attr]
+    assert group(tree, "0000").find(f"{SVG}title").text == "trial 0000"
 
 
 @pytest.mark.parametrize("higher", [False, True])
@@ -199,7 +199,7 @@ def test_a_stopped_curve_ends_in_a_bar_and_the_best_is_on_top() -> None:
     ]
     tree = parsed(history.curves(lines, metric="AbsRel", higher=False, epochs=2))
     assert trials(tree)[-1] == "0001"
-    assert group(tree, "0002").find(f"{SVG}line").attrib["class"] == "end"  # type: ignore[union-attr]
+    assert group(tree, "0002").find(f"{SVG}line").attrib["class"] == "end"
     assert len(list(tree.iter(f"{SVG}svg"))) == 2  # what is beyond the axis is cut off by an inner one
 
 
@@ -321,7 +321,7 @@ def test_trials_that_copied_each_other_at_once_end() -> None:
 @pytest.mark.parametrize("state", ["done", "stopped", "running", "failed", "waiting"])
 @pytest.mark.parametrize("role", ["", "best", "default"])
 def test_hostile_names_stay_text_in_every_form(state: str, role: str) -> None:
-    hostile = Mark(HOSTILE, HOSTILE, state, 3, role)  # type: ignore[arg-type]
+    hostile = Mark(HOSTILE, HOSTILE, state, 3, role)
     axis = axes.choice_axis([HOSTILE, "b"], title=HOSTILE)
     score = axes.score_axis([0.1, 0.2], higher=False, title=HOSTILE)
     found = [

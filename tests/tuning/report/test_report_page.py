@@ -45,7 +45,7 @@ def show(browser: sync_api.Browser, folder: Path) -> Iterator[Open]:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"thrown: {error}"))
         page.on("console", lambda line: faults.append(f"logged: {line.text}"))
-        page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or faults.append(asked.url))
+        page.on("request", lambda asked: faults.extend([] if asked.url.startswith(("file:", "data:")) else [asked.url]))
         page.goto((folder / "report.html").as_uri())
         return page
 

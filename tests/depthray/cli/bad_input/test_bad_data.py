@@ -39,6 +39,11 @@ def depth_as(change: Callable[[Any], Any]) -> Harm:
     return harm
 
 
+def repeat_row(root: Path) -> None:
+    depth_as(lambda depth: depth)(root)
+    break_row(root, 4, rgb="rgb/s0-000.jpg")
+
+
 def write_depth(shape: tuple[int, ...], dtype: Any) -> Harm:
     return lambda root: cv2.imwrite(str(root / "depth/s1-001.png"), np.ones(shape, dtype))
 
@@ -92,7 +97,7 @@ def test_train_on_depth_that_measures_nothing(fails: Fails, tmp_path: Path, data
         (depth_as(lambda depth: 1000 * depth), "millimetres read as metres?"),
         (depth_as(lambda depth: depth / 1000), "metres read as millimetres?"),
         (depth_as(lambda depth: np.where(depth > 2, np.nan, depth)), "NaN values, read as unmeasured"),
-        (lambda root: depth_as(lambda depth: depth)(root) or break_row(root, 4, rgb="rgb/s0-000.jpg"), "duplicate id"),
+        (repeat_row, "duplicate id"),
     ],
 )
 def test_check_finds(capsys: pytest.CaptureFixture[str], data: Path, harm: Harm, kind: str) -> None:
@@ -125,11 +130,16 @@ def test_fewer_frames_than_workers(fails: Fails, tmp_path: Path, data: Path, mon
     fails(3, "train", "demo", *words, said="8 training frames do not fill one batch of 16")
 
 
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 SHARD_HARMS: list[tuple[Harm, str]] = [
     (cut, "not a complete shard (cut off"),
     (lambda path: path.write_bytes(b""), "not a complete shard (cut off"),
     (lambda path: flip(path, 0.999), "not a complete shard (its index is damaged)"),
-    (lambda path: (path.unlink(), path.mkdir()), "not a complete shard (Is a directory)"),
+    (become_folder, "not a complete shard (Is a directory)"),
     (link_to_itself, "not a complete shard (Too many levels"),
 ]
 

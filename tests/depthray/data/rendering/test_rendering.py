@@ -124,7 +124,7 @@ def test_foreground_is_nearer_and_changes_nothing_else(index):
 
 
 def test_an_instance_is_one_thing_of_one_class_in_all_poses():
-    classes = {}
+    classes: dict[int, int] = {}
     for pose in range(synthetic.POSES):
         sample = render(pose, foreground=False)
         for instance, label in zip(sample["instances"].ravel(), sample["semantics"].ravel(), strict=True):

@@ -42,7 +42,7 @@ def run(out, source=None, order=None, **arguments):
     """Make the ranges in an order."""
     source = source or Made()
     made = plan(source, out, provenance={"name": "made"}, frames_per_shard=4, **arguments)
-    skipped = {}
+    skipped: dict[str, str] = {}
     for number in made.ranges if order is None else order:
         skipped |= convert_range(source, made, number)
     return skipped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -192,8 +193,8 @@ def test_a_shuffle_of_all_is_refused_where_the_cache_is_too_small(
 
 def test_a_full_disk_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened(url)
-    usage = cache.shutil.disk_usage("/")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=cache.SPARE))
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=cache.SPARE))
     with pytest.raises(ResourceError, match=r"no space for shard-00000.*the disk has 0\.27 GB free; free space"):
         source.read(0)
 
@@ -226,7 +227,7 @@ def test_a_damaged_index_in_the_cache_is_read_again(url: str, tmp_path: Path) ->
 def test_a_set_packed_anew_does_not_meet_the_old_one(url: str, tmp_path: Path) -> None:
     old = opened(url)
     old.read(0)
-    other = Made(COUNT, sizes=((24, 32),))
+    other: Any = Made(COUNT, sizes=((24, 32),))
     other.read = lambda i, read=other.read: {**read(i), "depth": np.full((24, 32), 7.0, np.float32)}
     packing.pack(other, tmp_path / "other", provenance={}, frames_per_shard=PER_SHARD)
     copy(tmp_path / "other", url)

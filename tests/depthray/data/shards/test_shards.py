@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+from typing import Any
 
 import h5py
 import numpy as np
@@ -44,9 +45,13 @@ def test_real_files_come_back_exactly(tmp_path):
 
 def test_every_key_comes_back(tmp_path):
     maps = {key: np.full((6, 8), value, np.int32) for key, value in (("semantics", 894), ("instances", 65535))}
-    extra = {**maps, "mask": np.eye(6, 8, dtype=np.uint8), "background": np.full((6, 8, 3), 9, np.uint8)}
+    extra: dict[str, Any] = {
+        **maps,
+        "mask": np.eye(6, 8, dtype=np.uint8),
+        "background": np.full((6, 8, 3), 9, np.uint8),
+    }
     packed(tmp_path, Made(3, **extra, intrinsics=np.diag([5, 6, 1]).astype(np.float32)))
-    sample = opened(tmp_path, EVERYTHING).read(2)
+    sample: Any = opened(tmp_path, EVERYTHING).read(2)
     for key, array in extra.items():
         np.testing.assert_array_equal(sample[key], array)
         assert sample[key].dtype == array.dtype

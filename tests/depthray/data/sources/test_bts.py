@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_fingerprint_follows_the_focal_length(section, root):
 def test_lines_without_depth_are_left_out_and_reported(section, root):
     text = (root / LIST).read_text()
     (root / LIST).write_text("gone/rgb_1.jpg None 518.8579\n" + text)
-    source = open_source(section)
+    source: Any = open_source(section)
     assert len(source.frames) == TRAIN + 2
     assert "1 lines left out" in source.notes[0]
     (root / "sync/kitchen_0000/rgb_00001.jpg").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -125,11 +126,11 @@ def test_a_point_lands_where_it_is_seen(row, column, metres):
     """Against OpenCV's projection of the same point, which knows nothing of our tables."""
     depth = np.zeros(NATIVE, np.float32)
     depth[row, column] = metres
-    matrix, lens = np.float64(kinect.INFRARED.matrix(NATIVE)), np.array(kinect.INFRARED.distortion)
+    matrix, lens = np.asarray(kinect.INFRARED.matrix(NATIVE), np.float64), np.array(kinect.INFRARED.distortion)
     x, y = cv2.undistortPoints(np.array([[[column, row]]], np.float64), matrix, lens).ravel()
     point = np.array([[x * metres, y * metres, metres]])
     seen, _ = cv2.projectPoints(
-        point, cv2.Rodrigues(kinect.TURN)[0], kinect.MOVE, np.float64(kinect.COLOUR.matrix(NATIVE)), None
+        point, cv2.Rodrigues(kinect.TURN)[0], kinect.MOVE, np.asarray(kinect.COLOUR.matrix(NATIVE), np.float64), None
     )
     pixels = np.argwhere(kinect.register(depth))
     assert pixels.tolist() == [np.rint(seen.ravel()[::-1]).astype(int).tolist()]
@@ -164,7 +165,7 @@ def test_what_is_no_measurement_is_not_moved(value):
 @pytest.mark.parametrize(("x", "y"), [(0.35, 0.1), (-0.35, -0.2), (0.1, -0.3), (-0.2, 0.25)])
 def test_without_its_lens_the_camera_is_a_pinhole(x, y):
     """A dot seen through the lens, by OpenCV's projection: it is where a pinhole sees it only once undistorted."""
-    matrix, lens = np.float64(kinect.COLOUR.matrix(NATIVE)), np.array(kinect.COLOUR.distortion)
+    matrix, lens = np.asarray(kinect.COLOUR.matrix(NATIVE), np.float64), np.array(kinect.COLOUR.distortion)
     bent, _ = cv2.projectPoints(np.array([[x, y, 1.0]]), np.zeros(3), np.zeros(3), matrix, lens)
     image = np.zeros((*NATIVE, 3), np.uint8)
     cv2.circle(image, tuple(np.rint(bent.ravel() * 16).astype(int).tolist()), 64, (255, 255, 255), -1, cv2.LINE_AA, 4)
@@ -189,7 +190,7 @@ def real(tmp_path_factory):
     folder.mkdir()
     shutil.copy(REAL / "NYU_color.ppm", folder / "r-1294886360.020000-1.ppm")
     shutil.copy(REAL / "NYU_depth.pgm", folder / "d-1294886360.000000-1.pgm")
-    source = open_source(Data(source="nyu_raw", root=str(folder)))
+    source: Any = open_source(Data(source="nyu_raw", root=str(folder)))
     recorded = source.files.colour(source.file(0, "image")), source.depth(0)
     return source.read(0), recorded
 

@@ -89,9 +89,9 @@ def test_damage_is_refused_whatever_it_is(tmp_path):
         with pytest.raises(DataError, match=r"index\.pkl: "):
             read_names(path)
     for _ in range(200):
-        content = bytearray(good)
-        content[rng.integers(len(good))] = rng.integers(256)
-        path.write_bytes(content)
+        harmed = bytearray(good)
+        harmed[rng.integers(len(good))] = rng.integers(256)
+        path.write_bytes(harmed)
         try:
             names = read_names(path)
             assert all(type(name) is str for pair in names.items() for name in pair)

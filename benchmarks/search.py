@@ -1,6 +1,6 @@
 """What a search costs beside its trainings: wall time of eight one-worker trials, two at a time.
 
-    python benchmarks/tuning.py [--epochs 12] [--rounds 1]
+    python benchmarks/search.py [--epochs 12] [--rounds 1]
 
 The same eight trainings three times over, each on one thread: `depthray train --local` in eight processes, two at a
 time, without Ray; `depthray tune` of eight points, two at a time; and the usual pattern, a TorchTrainer of one worker
