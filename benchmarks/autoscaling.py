@@ -2,9 +2,10 @@
 
     python benchmarks/autoscaling.py [--most 4] [--out autoscaling.png]
 
-Clients ask again as soon as they are answered, so the load is their number. A forward pass waits for --pause seconds
-beside what it computes, as it would for a device of its own: the replicas are more than the cores of a small machine,
-which would then only be shared anew. Exits 1 if the replicas did not grow to N and shrink to 1, or if a request failed.
+Clients send the next request as soon as they are answered, so the load is their number. A forward pass waits for
+--pause seconds besides what it computes, as it would for a device of its own: there are more replicas than a small
+machine has cores, and without the pause they would only share them. Exits 1 if the replicas did not grow to N and
+shrink to 1, or if a request failed.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from depthray.imaging.sheets import save_png
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the package `chaos`, which is not installed
 # Seconds and clients, one after the other.
 PHASES = ((15.0, 1), (25.0, 8), (60.0, 24), (20.0, 8), (70.0, 1))
-EVERY = 0.5  # seconds between two looks at the replicas
+EVERY = 0.5  # seconds between two readings of the replicas
 BIN = 2.0  # seconds of requests that make a point of latency
 
 Looks = list[tuple[float, int, int]]  # when, replicas that answer, replicas that are starting
 
 
 def main() -> int:
-    """Run the load, write the plot, print what was seen."""
+    """Run the load, write the plot, print the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=4, help="replicas at most")
-    parser.add_argument("--pause", type=float, default=0.2, help="seconds of a forward pass beside what it computes")
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds of a forward pass besides what it computes")
     parser.add_argument("--port", type=int, default=18210)
     parser.add_argument("--out", type=Path, default=Path("autoscaling.png"), help="the plot")
     args = parser.parse_args()
@@ -47,7 +48,7 @@ def main() -> int:
         print(f"          {sum(count == number for count in counts) * EVERY:5.0f} s with {number}")
     for (start, clients), (end, _) in zip(changes, [*changes[1:], (time.monotonic(), 0)], strict=True):
         seconds = [each.seconds for each in outcomes if start <= each.began < end]
-        print(f"latency   {_middle(seconds) * 1000:5.0f} ms median with {clients} clients, {len(seconds)} answers")
+        print(f"latency   {_median(seconds) * 1000:5.0f} ms median with {clients} clients, {len(seconds)} answers")
     print(f"plot      {args.out}")
     followed = max(counts) == args.most and counts[-1] == 1
     return 0 if followed and not failed(outcomes) else 1
@@ -93,8 +94,8 @@ def panels(outcomes: Sequence[Any], looks: Looks, began: float, changes: Sequenc
     for each in outcomes:
         if each.ended - began < end:
             bins[int((each.ended - began) / BIN)].append(each.seconds)
-    middles = [BIN * (place + 0.5) for place in range(len(bins) - 1)]
-    full = bins[: len(middles)]
+    centres = [BIN * (index + 0.5) for index in range(len(bins) - 1)]
+    full = bins[: len(centres)]
     clients = PlotLine(
         "clients",
         [*(at - began for at, _ in changes), end],
@@ -106,18 +107,18 @@ def panels(outcomes: Sequence[Any], looks: Looks, began: float, changes: Sequenc
     return [
         Panel("Load: clients that wait for an answer", [clients]),
         Panel("Replicas", [running, starting]),
-        Panel("Answers per second", [PlotLine("answers/s", middles, [len(each) / BIN for each in full])]),
+        Panel("Answers per second", [PlotLine("answers/s", centres, [len(each) / BIN for each in full])]),
         Panel(
             "Latency, milliseconds",
             [
-                PlotLine(name, middles, [percentile(each, share) * 1000 for each in full])
+                PlotLine(name, centres, [percentile(each, share) * 1000 for each in full])
                 for name, share in (("median", 0.5), ("95 %", 0.95))
             ],
         ),
     ]
 
 
-def _middle(values: list[float]) -> float:
+def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2] if values else float("nan")
 
 

@@ -5,7 +5,7 @@
 Prints images/s twice: decoding in turn with the passes, and decoding the next batch in a thread meanwhile. The network
 is the one `depthray.load` gives, in float32 and inference mode, and its answer is maps at the network's own size as
 NumPy arrays. Included: reading EXIF, decoding with OpenCV, resizing, collating, the forward pass. Not included: the
-files' reading, bringing maps back to the photograph's size, encoding, HTTP.
+files' reading, resizing maps to the photograph's size, encoding, HTTP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from depthray.predict import Predictor, prepare
 
 
 def batches(folder: Path, predictor: Predictor, size: int) -> Iterator[Callable[[], list[Any]]]:
-    """Makers of batches of prepared samples, the files of a folder in turn for ever."""
+    """Makers of batches of prepared samples, the files of a folder in turn, endlessly."""
     files = itertools.cycle([path.read_bytes() for path in sorted(folder.glob("*.jpg"))])
     data = predictor.recipe.data
     while True:
@@ -68,12 +68,12 @@ def main() -> int:
     predictor = depthray.load(args.checkpoint, device="cpu")
     makers = batches(args.folder, predictor, args.batch)
     in_turn(predictor, makers, 1.0)
-    told = {}
+    results = {}
     for way in (in_turn, overlapped):
         before = time.process_time()
         rate = way(predictor, makers, args.seconds)
-        told[way.__name__] = {"rate": rate, "cpu": (time.process_time() - before) / (rate * args.seconds)}
-    json.dump(told, sys.stdout)
+        results[way.__name__] = {"rate": rate, "cpu": (time.process_time() - before) / (rate * args.seconds)}
+    json.dump(results, sys.stdout)
     return 0
 
 

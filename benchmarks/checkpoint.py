@@ -1,9 +1,9 @@
-"""How long training stands still for a checkpoint, against torch.save of the same state.
+"""How long a checkpoint blocks training, against torch.save of the same state.
 
     python benchmarks/checkpoint.py
 
 The state is that of unet-resnet34 with Adam after a step, in channels_last. `save` is what the loop waits for; the
-write with its digests and fsyncs goes on in a thread, and `write` is its length.
+write with its digests and fsyncs continues in a thread; `write` is how long that takes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import rendered_frames
@@ -24,9 +26,9 @@ from depthray.training.state import State, begin
 
 def main() -> int:
     """Print both times and their ratio."""
-    args = rendered_frames.parser(__doc__).parse_args()
-    made = preflight.load("unet-resnet34", ["data.source=synthetic"])
-    state = begin(made, torch.device("cpu"))
+    args = rendered_frames.build_parser(__doc__).parse_args()
+    recipe = preflight.load("unet-resnet34", ["data.source=synthetic"])
+    state = begin(recipe, torch.device("cpu"))
     one_step(state)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
     writer = CheckpointWriter(work / "checkpoints", keep_best=1, monitor="abs_rel")
@@ -36,13 +38,9 @@ def main() -> int:
     for round_ in range(args.rounds + 1):
         state.position.step = round_
         contents = state.contents({"abs_rel": 1.0}, fingerprint="none")
-        plain.append(
-            timed(
-                lambda contents=contents: torch.save({"model": contents.weights, **contents.state}, work / "plain.pt")
-            )
-        )
+        plain.append(timed(partial(torch.save, {"model": contents.weights, **contents.state}, work / "plain.pt")))
         began = time.perf_counter()
-        blocked.append(timed(lambda contents=contents: writer.save(contents)))
+        blocked.append(timed(partial(writer.save, contents)))
         writer.wait()
         written.append(time.perf_counter() - began)
     usual, ours, whole = (statistics.median(times[1:]) for times in (plain, blocked, written))
@@ -60,10 +58,10 @@ def one_step(state: State) -> None:
     state.optimiser.step()
 
 
-def timed(act: object) -> float:
+def timed(act: Callable[[], object]) -> float:
     """Seconds a call takes."""
     started = time.perf_counter()
-    act()  # type: ignore[operator]
+    act()
     return time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""HTTP load from a process of its own: so many requests at a time (closed), or so many a second come what may (open).
+"""HTTP load from a process of its own: a number of requests at a time (closed), or a fixed rate (open).
 
     python benchmarks/load.py URL FOLDER --clients 16 --seconds 10
     python benchmarks/load.py URL FOLDER --rate 40 --seconds 10
@@ -25,14 +25,14 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-PATIENCE = 30.0  # seconds after the last request until the rest counts as lost
+LAST_ANSWER_SECONDS = 30.0  # seconds after the last request until the rest counts as lost
 LOST = 0  # the status of a request without an answer
-FULL, AGAIN = 429, 1.0  # a client that was refused comes again after as many seconds as Retry-After says
+FULL, AGAIN = 429, 1.0  # a client that was refused repeats its request after the seconds of Retry-After
 
 
 @dataclass
 class Tally:
-    """What came back: (status, seconds since it was due, whether it brought Retry-After, seconds since the start)."""
+    """The answers: (status, seconds since it was due, whether it has Retry-After, seconds since the start)."""
 
     answers: list[tuple[int, float, bool, float]] = field(default_factory=list)
     began: float = 0.0
@@ -46,8 +46,8 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, idle: deque[Connection], tally: Tally) -> None:
         self._idle, self._tally = idle, tally
         self._space = bytearray(1 << 18)
-        self._head = b""
-        self._left = -1  # bytes of the body that have not come; -1: still in the head
+        self._headers = b""
+        self._left = -1  # bytes of the body that are missing; -1: still in the headers
         self._due = 0.0
         self._done: Callable[[], None] | None = None
         self._status, self._again, self._closes = LOST, False, False
@@ -58,7 +58,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def send(self, request: bytes, due: float, done: Callable[[], None]) -> None:
         """Send one request; `done` is called when it is over."""
-        self._due, self._done, self._head, self._left, self._status = due, done, b"", -1, LOST
+        self._due, self._done, self._headers, self._left, self._status = due, done, b"", -1, LOST
         self.transport.write(request)
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -68,12 +68,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._left >= 0:
             self._left -= nbytes
         else:
-            self._head += self._space[:nbytes]
-            end = self._head.find(b"\r\n\r\n")
+            self._headers += self._space[:nbytes]
+            end = self._headers.find(b"\r\n\r\n")
             if end < 0:
                 return
-            self._read_head(self._head[:end].lower())
-            self._left -= len(self._head) - end - 4
+            self._read_headers(self._headers[:end].lower())
+            self._left -= len(self._headers) - end - 4
         if self._left <= 0:
             self._finish(self._status)
 
@@ -84,8 +84,8 @@ class Connection(asyncio.BufferedProtocol):
         self._tally.faults.add(f"connection lost: {exc}") if self._done else None
         self._finish(LOST)
 
-    def _read_head(self, head: bytes) -> None:
-        first, *lines = head.split(b"\r\n")
+    def _read_headers(self, headers: bytes) -> None:
+        first, *lines = headers.split(b"\r\n")
         fields = dict(line.split(b": ", 1) for line in lines if b": " in line)
         self._status = int(first.split()[1])
         self._left = int(fields[b"content-length"])
@@ -112,8 +112,8 @@ class Driver:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         path = parts.path + (f"?{parts.query}" if parts.query else "")
-        head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/jpeg\r\nContent-Length: "
-        self._requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
+        headers = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: image/jpeg\r\nContent-Length: "
+        self._requests = [f"{headers}{len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._idle: deque[Connection] = deque()
         self._tally, self._number, self._opening = tally, 0, set[asyncio.Task[None]]()
 
@@ -132,14 +132,16 @@ class Driver:
     async def _open(self, request: bytes, due: float, done: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            _, made = await loop.create_connection(lambda: Connection(self._idle, self._tally), self._host, self._port)
+            _, connection = await loop.create_connection(
+                lambda: Connection(self._idle, self._tally), self._host, self._port
+            )
         except OSError as error:
             now = time.perf_counter()
             self._tally.answers.append((LOST, now - due, False, now - self._tally.began))
             self._tally.faults.add(f"cannot connect: {error}")
             done()
         else:
-            made.send(request, due, done)
+            connection.send(request, due, done)
 
 
 async def closed(driver: Driver, tally: Tally, *, clients: int, seconds: float) -> None:
@@ -164,7 +166,7 @@ async def closed(driver: Driver, tally: Tally, *, clients: int, seconds: float) 
 
     for _ in range(clients):
         ask()
-    await asyncio.wait_for(over.wait(), seconds + PATIENCE)
+    await asyncio.wait_for(over.wait(), seconds + LAST_ANSWER_SECONDS)
 
 
 async def opened(driver: Driver, tally: Tally, *, rate: float, seconds: float) -> None:
@@ -183,11 +185,11 @@ async def opened(driver: Driver, tally: Tally, *, rate: float, seconds: float) -
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         driver.ask(due, one)
-    await asyncio.wait_for(over.wait(), PATIENCE)
+    await asyncio.wait_for(over.wait(), LAST_ANSWER_SECONDS)
 
 
 async def drive(args: argparse.Namespace) -> Tally:
-    """What came back, of one stretch of load."""
+    """The answers of one window of load."""
     bodies = [path.read_bytes() for path in sorted(args.folder.glob("*.jpg"))]
     tally = Tally(began=time.perf_counter())
     driver = Driver(args.url, bodies, tally)
@@ -202,7 +204,7 @@ async def drive(args: argparse.Namespace) -> Tally:
 
 
 def main() -> int:
-    """Print what came back as JSON."""
+    """Print the answers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("folder", type=Path)
@@ -211,8 +213,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     args = parser.parse_args()
     tally = uvloop.run(drive(args))
-    told = {"answers": tally.answers, "late": tally.late, "faults": sorted(tally.faults), "cpu": time.process_time()}
-    json.dump(told, sys.stdout)
+    report = {"answers": tally.answers, "late": tally.late, "faults": sorted(tally.faults)}
+    report["cpu"] = time.process_time()
+    json.dump(report, sys.stdout)
     return 0
 
 

@@ -25,7 +25,7 @@ from depthray.data.sources import open_source
 
 def main() -> int:
     """Print samples/s of both and their ratio."""
-    args = rendered_frames.parser(__doc__).parse_args()
+    args = rendered_frames.build_parser(__doc__).parse_args()
     cv2.setNumThreads(0)
     folder, shards = rendered_frames.folder_and_shards(args.data)
     with (folder / "index.csv").open(encoding="utf-8") as file:

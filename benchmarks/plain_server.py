@@ -1,4 +1,4 @@
-"""What most people write to serve a network: FastAPI, uvicorn and torch in one process, one picture at a time.
+"""What most people write to serve a network: FastAPI, uvicorn and torch in one process, one image at a time.
 
     python benchmarks/plain_server.py CHECKPOINT --port 8000 --threads 2
 
@@ -53,11 +53,11 @@ def create(path: Path, *, together: int) -> FastAPI:
 
 
 def main() -> int:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=0, help="of one forward pass; 0: as torch likes")
+    parser.add_argument("--threads", type=int, default=0, help="of one forward pass; 0: torch chooses")
     parser.add_argument("--together", type=int, default=40, help="forward passes at a time (default: all threads')")
     args = parser.parse_args()
     if args.threads:

@@ -25,12 +25,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], url: str, picture: bytes, *, log: Path, **environment: str) -> Iterator[int]:
-    """The pid of a server that answers; ended with SIGTERM, which both servers take as the wish to stop."""
+def running(command: Sequence[str], url: str, image: bytes, *, log: Path, **environment: str) -> Iterator[int]:
+    """The pid of a server that answers; ended with SIGTERM, on which both servers stop."""
     with log.open("ab") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})
     try:
-        _wait(server, url, picture, log)
+        _wait(server, url, image, log)
         yield server.pid
     finally:
         server.send_signal(signal.SIGTERM)
@@ -40,9 +40,9 @@ def running(command: Sequence[str], url: str, picture: bytes, *, log: Path, **en
             server.kill()
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, picture: bytes, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, image: bytes, log: Path) -> None:
     deadline = time.monotonic() + START
-    request = urllib.request.Request(url, data=picture, headers={"Content-Type": "image/jpeg"})
+    request = urllib.request.Request(url, data=image, headers={"Content-Type": "image/jpeg"})
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(request, timeout=30):
@@ -71,17 +71,17 @@ class Usage(NamedTuple):
 
 def usage(pid: int) -> Usage:
     """What a process and all it has started have used, by their titles."""
-    found: dict[str, float] = {}
+    by_title: dict[str, float] = {}
     for each in _tree(pid):
         try:
             title = Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")[0].decode()
             key = title if title.startswith("ray::") else Path(title).name
-            found[_plain(key)] = found.get(_plain(key), 0.0) + _seconds(each)
+            by_title[_plain(key)] = by_title.get(_plain(key), 0.0) + _seconds(each)
         except OSError:
             continue
     fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
     busy = sum(map(int, (*fields[:3], *fields[5:8]))) / os.sysconf("SC_CLK_TCK")
-    return Usage(found, busy)
+    return Usage(by_title, busy)
 
 
 def _plain(title: str) -> str:
@@ -108,8 +108,8 @@ def _tree(pid: int) -> list[int]:
         except OSError:
             continue
         children.setdefault(int(fields[1]), []).append(int(folder.name))
-    found, left = [], [pid]
+    pids, left = [], [pid]
     while left:
-        found.append(left.pop())
-        left += children.get(found[-1], [])
-    return found
+        pids.append(left.pop())
+        left += children.get(pids[-1], [])
+    return pids

@@ -2,7 +2,7 @@
 
     python benchmarks/ray_overhead.py [--data FOLDER]
 
-Steady state: unet-resnet34, one worker with all cores, against --local; images/s of the median stretch of 2 s in the
+Steady state: unet-resnet34, one worker with all cores, against --local; images/s of the median interval of 2 s in the
 second half of six epochs, when Ray's own processes have started; checkpoints and validation left out on both sides.
 First step: from the start of `depthray train` to its first step, against a script that calls ray.init and fits a
 TorchTrainer whose function does nothing, to the start of that.
@@ -44,7 +44,7 @@ TorchTrainer(lambda: open(OUT, "w").write(str(time.time())), scaling_config=Scal
 
 def main() -> int:
     """Print both comparisons."""
-    args = rendered_frames.parser(__doc__).parse_args()
+    args = rendered_frames.build_parser(__doc__).parse_args()
     _, shards = rendered_frames.folder_and_shards(args.data)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
     local, on_ray, first, empty = [], [], [], []
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def trained(run: Path, shards: Path, *flags: str) -> tuple[float, float]:
-    """Images/s of the median stretch of the second half, and seconds to the first step."""
+    """Images/s of the median interval of the second half, and seconds to the first step."""
     began = time.time()
     command = [sys.executable, "-m", "depthray", "train", *WORDS, "--data", str(shards), "--out", str(run), *flags]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ})

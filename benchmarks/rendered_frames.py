@@ -14,12 +14,14 @@ import numpy as np
 from depthray.__main__ import main as depthray
 
 
-def parser(about: str | None) -> argparse.ArgumentParser:
+def build_parser(about: str | None) -> argparse.ArgumentParser:
     """Flags that all benchmarks share."""
-    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", type=Path, help="folder with index.csv, JPEG and 16-bit PNG in mm (default: rendered)")
-    made.add_argument("--rounds", type=int, default=3, help="measurements of each side, taken in turn")
-    return made
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, help="folder with index.csv, JPEG and 16-bit PNG in mm (default: rendered)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each side, taken in turn")
+    return parser
 
 
 def folder_and_shards(data: Path | None) -> tuple[Path, Path]:

@@ -1,4 +1,4 @@
-"""What a search costs beside its trainings: wall time of eight one-worker trials, two at a time.
+"""What a search costs besides its trainings: wall time of eight one-worker trials, two at a time.
 
     python benchmarks/search.py [--epochs 12] [--rounds 1]
 
@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -37,10 +39,10 @@ from depthray.training import preflight
 from depthray.runs.run import prepare
 
 def trial(config, out):
-    asked = preflight.load("demo", config["words"])
+    recipe = preflight.load("demo", config["words"])
     run = Path(out, config["words"][-1])
-    prepare(run, asked, resume=False)
-    fit_on_workers(asked, run, Workers(count=1, cpus=1))
+    prepare(run, recipe, resume=False)
+    fit_on_workers(recipe, run, Workers(count=1, cpus=1))
 
 if __name__ == "__main__":
     ray.init("local", num_cpus=3, log_to_driver=False)  # a third for the drivers of the trials
@@ -59,24 +61,25 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     base = f"data.size=96,128 data.frames=480 train.epochs={args.epochs} train.precision=fp32".split()
-    plain, tuned, naive = [], [], []
+    plain, searched, trainers = [], [], []
     for number in range(args.rounds):
-        work = Path(tempfile.mkdtemp(prefix=f"depthray-tuning-{number}-"))
-        plain.append(_took(lambda work=work: _plain(work, base)))
-        tuned.append(_took(lambda work=work: _tuned(work, base)))
-        naive.append(_took(lambda work=work: _naive(work, base)))
+        work = Path(tempfile.mkdtemp(prefix=f"depthray-search-{number}-"))
+        plain.append(_seconds(partial(_train_plainly, work, base)))
+        searched.append(_seconds(partial(_search, work, base)))
+        trainers.append(_seconds(partial(_train_in_trials, work, base)))
         print(
-            f"round {number}: plain {plain[-1]:.1f} s, tune {tuned[-1]:.1f} s, trainers {naive[-1]:.1f} s", flush=True
+            f"round {number}: plain {plain[-1]:.1f} s, tune {searched[-1]:.1f} s, trainers {trainers[-1]:.1f} s",
+            flush=True,
         )
         assert _scores(work / "plain") == _scores(work / "search" / "trials"), "the sides did not compute the same"
-    without, searched, trainers = (statistics.median(times) for times in (plain, tuned, naive))
+    without, tune, trainer = (statistics.median(times) for times in (plain, searched, trainers))
     print(f"without Ray                 {without:6.1f} s")
-    print(f"depthray tune               {searched:6.1f} s  ratio {searched / without:.2f}  (wanted <= 1.25)")
-    print(f"a TorchTrainer in each trial {trainers:5.1f} s  ratio {trainers / without:.2f}")
+    print(f"depthray tune               {tune:6.1f} s  ratio {tune / without:.2f}  (wanted <= 1.25)")
+    print(f"a TorchTrainer in each trial {trainer:5.1f} s  ratio {trainer / without:.2f}")
     return 0
 
 
-def _took(side) -> float:  # type: ignore[no-untyped-def]
+def _seconds(side: Callable[[], None]) -> float:
     began = time.perf_counter()
     side()
     return time.perf_counter() - began
@@ -88,7 +91,7 @@ def _run(*words: str) -> None:
         sys.exit(f"{' '.join(words)[:300]}\n{done.stdout}\n{done.stderr}")
 
 
-def _plain(work: Path, base: list[str]) -> None:
+def _train_plainly(work: Path, base: list[str]) -> None:
     """Eight processes, two at a time."""
 
     def train(number: int) -> None:
@@ -99,7 +102,7 @@ def _plain(work: Path, base: list[str]) -> None:
         list(pool.map(train, range(TRIALS)))
 
 
-def _tuned(work: Path, base: list[str]) -> None:
+def _search(work: Path, base: list[str]) -> None:
     """One search over eight points; the first is the recipe as it is, which a search always trains."""
     space = work / "space.yaml"
     space.write_text(yaml.safe_dump({"points": [{"optim.lr": rate} for rate in RATES[1:]]}), encoding="utf-8")
@@ -108,7 +111,7 @@ def _tuned(work: Path, base: list[str]) -> None:
     _run("-m", "depthray", "tune", "demo", *base, first, *flags, "--space", str(space), "--out", str(work / "search"))
 
 
-def _naive(work: Path, base: list[str]) -> None:
+def _train_in_trials(work: Path, base: list[str]) -> None:
     """Ray's documented pattern for trials of any number of workers, here of one."""
     script = work / "naive.py"
     script.write_text(NAIVE, encoding="utf-8")

@@ -7,13 +7,13 @@ a forward pass and the same machine for all three, one after the other, in so ma
 
 bare     bare_pass.py: decoded, resized, stacked, a forward pass of full batches; nothing encoded, no HTTP; the faster
          of decoding in turn and decoding ahead in a thread
-plain    plain_server.py: FastAPI, uvicorn and torch, one picture a pass, one pass at a time, so on the same threads
+plain    plain_server.py: FastAPI, uvicorn and torch, one image a pass, one pass at a time, so on the same threads
 crowd    the same without a bound: as many passes at a time as FastAPI has threads, 40, on all cores
 serve    `depthray serve`, started as one starts it; --proxy says what Ray Serve has in front
 
 The load is closed for images/s (as many clients as saturate), then open: a request is due every 1/rate seconds
 whatever comes back, and its time counts from then. It comes from a process of its own on the same cores; what it takes
-of them is printed, and what anybody else takes.
+of them is printed, and what other processes take.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ FASTAPI = 40  # requests it has in threads at a time
 SOON = 0.1  # seconds within which a refusal must come
 
 
-class Stretch(NamedTuple):
-    """What one stretch of load brought."""
+class Window(NamedTuple):
+    """The answers of one window of load."""
 
     answers: dict[int, list[float]]  # seconds by status, 0: no answer
     rate: float  # answers of status 200 a second
@@ -69,7 +69,7 @@ class Stretch(NamedTuple):
 def main() -> int:
     """Print all comparisons."""
     args = _arguments()
-    work = Path(tempfile.mkdtemp(prefix="rb"))  # short, as names of Ray's sockets lie below it
+    work = Path(tempfile.mkdtemp(prefix="rb"))  # short, as names of Ray's sockets are below it
     path = written(args.recipe, work / "run", args.size)
     folder = photographs(args.data, work)
     bench = Bench(args, path, folder, work)
@@ -80,7 +80,8 @@ def main() -> int:
         crowd.append(bench.crowd())
         with bench.serve() as server:
             served.append(bench.saturate(server))
-            tell(f"round {number + 1}", bare[-1], {"plain": plain[-1], "crowd": crowd[-1], "serve": served[-1]})
+            sides = {"plain": plain[-1], "crowd": crowd[-1], "serve": served[-1]}
+            print_round(f"round {number + 1}", bare[-1], sides)
             if number == args.rounds - 1:
                 rates(bare, plain, crowd, served)
                 latency(bench, server, statistics.median(each.rate for each in served))
@@ -88,24 +89,30 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = rendered_frames.parser(__doc__)
+    parser = rendered_frames.build_parser(__doc__)
     parser.add_argument("words", nargs="*", help="settings of depthray serve")
     parser.add_argument("--recipe", default="unet-resnet34", help="whose network is served, untrained")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of what the network sees")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of one forward pass")
     parser.add_argument("--clients", type=int, default=48, help="at a time, to saturate")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each stretch; twice as long for latency")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each window; twice as long for latency")
     parser.add_argument("--proxy", choices=("python", "haproxy"), default="python", help="in front of depthray serve")
     return parser.parse_intermixed_args()
 
 
 def written(name: str, run: Path, size: list[int] | None) -> Path:
     """A checkpoint of a recipe's network, untrained."""
-    made = preflight.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
+    recipe = preflight.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
     torch.manual_seed(0)
-    network = models.build_model(made.model, made.data.inputs, pretrained=False)
+    network = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
     contents = checkpoints_load.CheckpointContents(
-        weights=dict(network.state_dict()), state={}, recipe=made, metrics={}, epoch=0, step=0, fingerprint="untrained"
+        weights=dict(network.state_dict()),
+        state={},
+        recipe=recipe,
+        metrics={},
+        epoch=0,
+        step=0,
+        fingerprint="untrained",
     )
     return save.write(run / "checkpoints", contents)
 
@@ -132,29 +139,29 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, path: Path, folder: Path, work: Path) -> None:
         self._args, self._path, self._folder, self._work = args, path, folder, work
-        self._picture = next(iter(sorted(folder.glob("*.jpg")))).read_bytes()
+        self._image = next(iter(sorted(folder.glob("*.jpg")))).read_bytes()
 
     def bare(self) -> float:
         """Images/s of the network alone."""
         args = self._args
         words = ["--threads", str(args.threads), "--batch", "8", "--seconds", str(args.seconds / 2)]
-        told = _script("bare_pass.py", str(self._path), str(self._folder), *words)
-        return float(max(way["rate"] for way in told.values()))
+        report = _script("bare_pass.py", str(self._path), str(self._folder), *words)
+        return float(max(way["rate"] for way in report.values()))
 
-    def plain(self) -> Stretch:
+    def plain(self) -> Window:
         """The plain server at saturation, one pass at a time."""
         return self._plain(self._args.threads, 1)
 
-    def crowd(self) -> Stretch:
-        """The plain server at saturation, as it is when nobody thinks of threads."""
+    def crowd(self) -> Window:
+        """The plain server at saturation, without a bound on threads."""
         return self._plain(self._args.threads, FASTAPI)
 
-    def _plain(self, threads: int, together: int) -> Stretch:
+    def _plain(self, threads: int, together: int) -> Window:
         port = processes.free_port()
         words = ["--port", str(port), "--threads", str(threads), "--together", str(together)]
         command = [sys.executable, str(HERE / "plain_server.py"), str(self._path), *words]
         url = f"http://127.0.0.1:{port}/depth"
-        with processes.running(command, url, self._picture, log=self._work / "plain.log") as pid:
+        with processes.running(command, url, self._image, log=self._work / "plain.log") as pid:
             return self.saturate(Server(pid, url))
 
     @contextmanager
@@ -165,19 +172,19 @@ class Bench:
         command = [sys.executable, "-m", "depthray", "serve", str(self._path.parents[1]), *words, *args.words]
         url = f"http://127.0.0.1:{port}/v1/depth"
         environment = {"RAY_TMPDIR": str(self._work), **(_haproxy(self._work) if args.proxy == "haproxy" else {})}
-        with processes.running(command, url, self._picture, log=self._work / "serve.log", **environment) as pid:
+        with processes.running(command, url, self._image, log=self._work / "serve.log", **environment) as pid:
             yield Server(pid, url)
 
-    def saturate(self, server: Server) -> Stretch:
+    def saturate(self, server: Server) -> Window:
         """As many clients as keep it busy."""
         self.load(server, 3.0, "--clients", str(self._args.clients))
         return self.load(server, self._args.seconds, "--clients", str(self._args.clients))
 
-    def load(self, server: Server, seconds: float, *words: str) -> Stretch:
-        """One stretch of load, and who took the processor meanwhile."""
+    def load(self, server: Server, seconds: float, *words: str) -> Window:
+        """One window of load, and what used the processor meanwhile."""
         before = processes.usage(server.pid)
-        told = _script("load.py", server.url, str(self._folder), "--seconds", str(seconds), *words)
-        return _stretch(told, processes.usage(server.pid).since(before))
+        report = _script("load.py", server.url, str(self._folder), "--seconds", str(seconds), *words)
+        return _window(report, processes.usage(server.pid).since(before))
 
 
 def _haproxy(work: Path) -> dict[str, str]:
@@ -198,46 +205,46 @@ def _haproxy(work: Path) -> dict[str, str]:
 
 
 def _script(name: str, *words: str) -> dict[str, Any]:
-    """What a script beside this one prints as JSON."""
+    """What a script of this folder prints as JSON."""
     done = subprocess.run([sys.executable, str(HERE / name), *words], check=True, stdout=subprocess.PIPE)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
-def _stretch(told: dict[str, Any], used: processes.Usage) -> Stretch:
+def _window(report: dict[str, Any], used: processes.Usage) -> Window:
     answers: dict[int, list[float]] = {}
-    for status, seconds, _, _ in told["answers"]:
+    for status, seconds, _, _ in report["answers"]:
         answers.setdefault(status, []).append(seconds)
-    lasted = max(at for _, _, _, at in told["answers"])
-    lacking = sum(status == FULL and not again for status, _, again, _ in told["answers"])
-    taken = {**used.by_title, "driver": told["cpu"], "others": used.machine - used.tree - told["cpu"]}
+    lasted = max(at for _, _, _, at in report["answers"])
+    lacking = sum(status == FULL and not again for status, _, again, _ in report["answers"])
+    taken = {**used.by_title, "driver": report["cpu"], "others": used.machine - used.tree - report["cpu"]}
     cores = {title: seconds / lasted for title, seconds in taken.items()}
-    return Stretch(answers, len(answers.get(OK, [])) / lasted, lacking, told["faults"], told["late"], cores)
+    return Window(answers, len(answers.get(OK, [])) / lasted, lacking, report["faults"], report["late"], cores)
 
 
-def tell(when: str, bare: float, sides: Mapping[str, Stretch]) -> None:
+def print_round(when: str, bare: float, sides: Mapping[str, Window]) -> None:
     """One round."""
-    told = "".join(f"   {name} {each.rate:6.1f}" for name, each in sides.items())
-    print(f"{when}   bare {bare:6.1f}{told} images/s", flush=True)
+    columns = "".join(f"   {name} {each.rate:6.1f}" for name, each in sides.items())
+    print(f"{when}   bare {bare:6.1f}{columns} images/s", flush=True)
     for name, each in sides.items():
         print(f"          {name}: {_counts(each)} {each.faults or ''}; cores: {_cores(each)}", flush=True)
 
 
-def _cores(stretch: Stretch) -> str:
-    kept = sorted(((taken, title) for title, taken in stretch.cores.items() if taken >= 0.01), reverse=True)
+def _cores(window: Window) -> str:
+    kept = sorted(((taken, title) for title, taken in window.cores.items() if taken >= 0.01), reverse=True)
     return ", ".join(f"{title} {taken:.2f}" for taken, title in kept)
 
 
-def _counts(stretch: Stretch) -> str:
-    return ", ".join(f"{len(times)} x {status or 'no answer'}" for status, times in sorted(stretch.answers.items()))
+def _counts(window: Window) -> str:
+    return ", ".join(f"{len(times)} x {status or 'no answer'}" for status, times in sorted(window.answers.items()))
 
 
-def rates(bare: Sequence[float], plain: Sequence[Stretch], crowd: Sequence[Stretch], served: Sequence[Stretch]) -> None:
+def rates(bare: Sequence[float], plain: Sequence[Window], crowd: Sequence[Window], served: Sequence[Window]) -> None:
     """Medians of all rounds and their ratios."""
     rate = statistics.median(each.rate for each in served)
     others = {"bare": (statistics.median(bare), "wanted >= 0.9")}
     others["plain"] = statistics.median(each.rate for each in plain), "wanted >= 1.5"
-    others["crowd"] = statistics.median(each.rate for each in crowd), "told"
+    others["crowd"] = statistics.median(each.rate for each in crowd), "for comparison"
     for name, (other, wanted) in others.items():
         print(
             f"saturation   {name} {other:6.1f}  serve {rate:6.1f} images/s  ratio {rate / other:.2f}  ({wanted})",
@@ -246,7 +253,7 @@ def rates(bare: Sequence[float], plain: Sequence[Stretch], crowd: Sequence[Stret
 
 
 def latency(bench: Bench, server: Server, capacity: float) -> None:
-    """Times at 80 % of the capacity, then what five times as much as it brings."""
+    """Times at 80 % of the capacity, then those at five times the capacity."""
     seconds = bench._args.seconds
     bench.load(server, 2.0, "--rate", str(0.8 * capacity))
     usual = bench.load(server, 2 * seconds, "--rate", str(0.8 * capacity))

@@ -4,8 +4,8 @@
 
 Both train the same network on the same frames at 160x128, batch 16, with L1 + 0.5 gradient loss and Adam, flips and
 colour jitter, on all cores, without Ray. The plain loop decodes JPEG and PNG in two DataLoader workers, in float32, as
-the PyTorch tutorials do; depthray reads shards and chooses precision and memory layout itself. The last row shows what
-of the ratio is the number format: depthray with train.precision=fp32.
+the PyTorch tutorials do; depthray reads shards and chooses precision and memory layout itself. The last row,
+depthray with train.precision=fp32, shows how much of the ratio the number format is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WORDS = [
 
 def main() -> int:
     """Print images/s of all and the ratios."""
-    args = rendered_frames.parser(__doc__).parse_args()
+    args = rendered_frames.build_parser(__doc__).parse_args()
     folder, shards = rendered_frames.folder_and_shards(args.data)
     rates: dict[str, list[float]] = {"plain": [], "depthray": [], "depthray fp32": []}
     for _ in range(args.rounds):
@@ -54,20 +54,20 @@ def main() -> int:
         rates["depthray fp32"].append(ours(shards, "train.precision=fp32"))
     usual = statistics.median(rates["plain"])
     for name, values in rates.items():
-        middle = statistics.median(values)
+        median = statistics.median(values)
         wanted = "  (wanted >= 1.5)" if name == "depthray" else ""
-        print(f"{name:14} {middle:7.1f} images/s  ratio {middle / usual:5.2f}{wanted}")
+        print(f"{name:14} {median:7.1f} images/s  ratio {median / usual:5.2f}{wanted}")
     return 0
 
 
 def ours(shards: Path, *words: str) -> float:
     """Images per second of `fit`, the first steps left out."""
-    made = preflight.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
-    state = begin(made, torch.device("cpu"))
-    loader = Frames.open(made)
+    recipe = preflight.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
+    state = begin(recipe, torch.device("cpu"))
+    loader = Frames.open(recipe)
     state.hooks = Hooks(stop_requested=lambda: state.position.step >= STEPS - 1)
-    times = [time.perf_counter() for event in fit(made, state, loader) if isinstance(event, Interval)]
-    return (len(times) - 3) * made.train.batch_size / (times[-1] - times[2])
+    times = [time.perf_counter() for event in fit(recipe, state, loader) if isinstance(event, Interval)]
+    return (len(times) - 3) * recipe.train.batch_size / (times[-1] - times[2])
 
 
 def plain(folder: Path) -> float:
@@ -98,7 +98,7 @@ def gradient(prediction: Tensor, depth: Tensor) -> Tensor:
 
 
 class Files(Dataset[tuple[Tensor, Tensor]]):
-    """JPEG and PNG files, decoded as they are asked for."""
+    """JPEG and PNG files, decoded when they are read."""
 
     def __init__(self, folder: Path) -> None:
         with (folder / "index.csv").open(encoding="utf-8") as file:
