@@ -14,7 +14,7 @@ SLOW = 7.0  # seconds of a forward pass; more than the 5 s that Ray gives a prox
 
 
 def ends(sizes: Sizes) -> Iterator[Finding]:
-    """SIGTERM while everybody goes on asking: what was asked before is answered, quick passes or slow."""
+    """SIGTERM while all clients keep sending: requests sent before it are answered, quick passes or slow."""
     for pause, clients in ((0.3, 24), (SLOW, 6)):
         code, took, at, outcomes = _terminated(sizes.port, pause, clients)
         asked = [each for each in outcomes if each.began < at - SENT < each.ended]
@@ -26,7 +26,7 @@ def ends(sizes: Sizes) -> Iterator[Finding]:
 
 
 def _terminated(port: int, pause: float, clients: int) -> tuple[int, float, float, list[Outcome]]:
-    """Exit code, seconds it took, when it was told to, and all requests."""
+    """Exit code, seconds it took, when it was signalled, and all requests."""
     with (
         Service(port, "model.max_batch=2", "answer_seconds=60", faults={"pause": 0.0}) as service,  # none is refused
         Load(port, picture(), clients=clients) as load,

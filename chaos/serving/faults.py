@@ -42,7 +42,7 @@ def _halved(service: Service) -> Finding:
 
 
 def _alone(service: Service) -> Finding:
-    """A picture that makes the network say no numbers, among others."""
+    """An image for which the network returns NaN, among others."""
     black = cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
     service.order(nan="black")
     before = service.pids("model")
@@ -79,7 +79,7 @@ def _ill(service: Service, what: str, order: dict[str, Any]) -> Finding:
 
 
 def _deadly(service: Service) -> Finding:
-    """A picture at which the process dies, such as no check of ours foresees, sent once."""
+    """An image at which the process dies, of a kind that no check foresees, sent once."""
     black = cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
     service.order(exit="black")
     with Load(service.port, picture(), clients=CLIENTS) as load:

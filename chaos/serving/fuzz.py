@@ -20,7 +20,7 @@ from serve.registry.store import Store
 WIRES = 4
 ALLOWED = {200, 400, 415, 422}
 EXAMPLES = 50  # of schemathesis for each operation
-# Its own check that valid requests are accepted is left out: no schema can say what bytes are a picture.
+# Its own check that valid requests are accepted is left out: no schema can say which bytes are an image.
 UNTRUE = "positive_data_acceptance"
 
 

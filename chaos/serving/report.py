@@ -1,4 +1,4 @@
-"""What a check found beside what it should have."""
+"""What a check observed, next to what was expected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """How long and with how much load the checks run."""
 
     port: int
     requests: int

@@ -108,7 +108,7 @@ class Back:
 
 
 def reached(records: list[dict[str, object]]) -> int:
-    """The furthest step that a run has told of."""
+    """The furthest step that a run has logged."""
     return max((int(str(record["step"])) for record in records if record.get("kind") == "interval"), default=0)
 
 
@@ -121,7 +121,7 @@ def none_repeated(records: list[dict[str, object]], before: Saved, harmed: float
 
 
 def no_silent_restart(records: list[dict[str, object]], before: Saved, furthest: int = 0) -> Back:
-    """How the run went back, each time said, and never behind what was saved before the first fault.
+    """How the run went back, each time logged, and never behind what was saved before the first fault.
 
     `furthest` is a step it had reached before the first fault, for progress that was itself lost with a machine.
     """

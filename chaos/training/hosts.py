@@ -153,7 +153,7 @@ class Cluster:
         return ["sh", "-c", f'mount --bind {disk} {place} && exec "$@"', "sh"]
 
     def _autoscaling(self) -> list[str]:
-        """Flags of a head whose autoscaler starts nodes as processes beside it, as Ray's own tests have it."""
+        """Flags of a head whose autoscaler starts nodes as processes next to it, as Ray's own tests have it."""
         if not self.grows:
             return []
         kinds: dict[str, object] = {"worker": {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 2}}

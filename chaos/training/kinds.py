@@ -144,13 +144,13 @@ def start(point: Point, place: checks.Place, host: one_host.OneHost | None, *mor
 
 
 def kill_workers(scene: Scene) -> None:
-    """Workers are replaced, and the run goes on."""
+    """Workers are replaced, and the run continues."""
     runs.kill(scene.point.kind, scene.process, scene.chance)
     _ends(scene, 0)
 
 
 def kill_raylet(scene: Scene) -> None:
-    """A node is lost and comes back some seconds later; the run waits for it, or goes on without."""
+    """A node is lost and comes back some seconds later; the run waits for it, or continues without it."""
     host = scene.host
     assert host
     number = scene.chance.randrange(1, len(host.processes))
@@ -166,7 +166,7 @@ def kill_raylet(scene: Scene) -> None:
 
 
 def kill_driver(scene: Scene) -> None:
-    """A run without a driver ends, and another driver goes on; on a store that may be one on another machine."""
+    """A run without a driver ends, and another driver resumes it; on a store that may be one on another machine."""
     runs.kill("driver", scene.process, scene.chance)
     if scene.point.how == "elsewhere":
         scene.furthest = checks.reached(runs.records(scene.place.near))
@@ -186,7 +186,7 @@ def fail_for_a_while(scene: Scene) -> None:
 
 
 def fail_for_good(scene: Scene) -> None:
-    """The run ends in one line, all that was saved is there, and goes on when the storage is back."""
+    """The run ends in one line, all that was saved is there, and the run resumes when the storage is back."""
     assert scene.storage
     scene.storage.fail(scene.point.how)
     output = _ends(scene, 3, 5)

@@ -6,8 +6,8 @@ Hosts are network namespaces (hosts.py, needs root): a head and two workers. A n
 processes. Each part prints rows of what was measured; exit code 1 if one is not as it must be:
 
 train    two workers, a node lost amid an epoch and started again: the weights of the undisturbed run, to 1e-6
-elastic  --min-workers 1: goes on with one worker, then with two again; scores of the undisturbed run, to a tolerance
-notice   the cluster is told 20 s before that a node will go: saved before it does
+elastic  --min-workers 1: continues with one worker, then with two again; scores of the undisturbed run, to a tolerance
+notice   the cluster is notified 20 s before a node goes: saved before it does
 tune     a search of one-worker trials: complete at the end, no trial that had ended run again
 wake     a cluster without workers whose autoscaler starts them
 serve    two replicas under load, one lost: requests that failed, seconds until both answer again
@@ -102,7 +102,7 @@ def train(cluster: hosts.Cluster, folder: Path) -> None:
 
 
 def elastic(cluster: hosts.Cluster, folder: Path) -> None:
-    """A group that may shrink goes on without its node, and takes it up again."""
+    """A group that may shrink continues without its node, and uses it again once it is back."""
     run, epochs = folder / "elastic", 16
     process, log = begin(cluster, run, epochs, "--min-workers", "1")
     since = lose(cluster, 2)

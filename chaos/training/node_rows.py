@@ -47,12 +47,12 @@ def ended(process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def last_step(run: Path, *, before: float = float("inf")) -> int:
-    """The last step that a run told of."""
+    """The last step that a run logged."""
     return max((int(r["step"]) for r in kills.records(run) if "step" in r and r["time"] < before), default=0)  # type: ignore
 
 
 def resumed(run: Path, since: float) -> dict[str, Any] | None:
-    """The first time a run was taken up after a moment: its time, step and number of workers."""
+    """The first time a run was resumed after a moment: its time, step and number of workers."""
     for record in kills.records(run):
         resumed = record.get("state") == "running" and record["step"]
         if resumed and record["time"] > since:  # type: ignore[operator]
@@ -61,7 +61,7 @@ def resumed(run: Path, since: float) -> dict[str, Any] | None:
 
 
 def trained_again(run: Path, since: float) -> float | None:
-    """When the first step after a moment's resumption was told."""
+    """When the first step after the run was resumed was logged."""
     found = resumed(run, since)
     told = [r for r in kills.records(run) if found and r["kind"] == "interval" and r["time"] > found["time"]]
     return float(told[0]["time"]) if told else None  # type: ignore[arg-type]
@@ -73,7 +73,9 @@ def recovery(
     """Print how long a run stood still after a moment (`at`, if not `since`), and how many steps it did twice."""
     found, again = resumed(run, since), trained_again(run, since)
     assert found and again
-    lost = max(0, last_step(run, before=found["time"]) - found["step"])  # a save point may be newer than what was told
+    lost = max(
+        0, last_step(run, before=found["time"]) - found["step"]
+    )  # a save point may be newer than the last record
     right = found["workers"] == workers
     told = f"{what}: seconds until the next step, {found['workers']} workers"
     say(part, told, f"{again - (at or since):.1f}", good=right)
@@ -81,14 +83,14 @@ def recovery(
 
 
 def like_undisturbed(part: str, what: str, key: str, runs: tuple[Path, Path], epoch: int, *, tolerance: float) -> None:
-    """Print how far a figure of an epoch lies from that of the undisturbed run."""
+    """Print how far a figure of an epoch differs from that of the undisturbed run."""
     mine, theirs = (float(_epochs(run)[epoch][key]) for run in runs)
     told = f"{key} of {what} {mine:.4f}, undisturbed {theirs:.4f}"
     say(part, told, f"{abs(mine - theirs):.1e}", good=abs(mine - theirs) < tolerance)
 
 
 def _epochs(run: Path) -> dict[int, dict[str, Any]]:
-    """What was told of each epoch, the last time that it ended."""
+    """The last record of each epoch."""
     return {int(str(record["epoch"])): record for record in kills.records(run) if record["kind"] == "epoch"}
 
 
@@ -101,13 +103,13 @@ def undisturbed_trial(folder: Path, name: str) -> None:
 
 
 def saved_as_asked(run: Path, since: float) -> list[float]:
-    """When a run said that it saved because workers go or come."""
+    """When a run logged that it saved because its workers were about to change."""
     told = [record for record in kills.records(run) if "about to change" in str(record.get("text"))]
     return [float(record["time"]) for record in told if record["time"] > since]  # type: ignore
 
 
 def drain(cluster: hosts.Cluster, host: hosts.Host, *, seconds: int) -> None:
-    """Tell the cluster that a node will be taken away."""
+    """Announce to the cluster that a node will be removed."""
     words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--address", cluster.address]
     (node,) = cluster.node_ids(host)
     words += ["--node-id", node, "--deadline-remaining-seconds", str(seconds)]
@@ -115,7 +117,7 @@ def drain(cluster: hosts.Cluster, host: hosts.Host, *, seconds: int) -> None:
 
 
 def jpegs(folder: Path) -> None:
-    """A few rendered pictures."""
+    """A few rendered images."""
     command = [
         "data",
         "render",

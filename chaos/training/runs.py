@@ -54,7 +54,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Return as soon as the run has told of a step at least this far."""
+    """Return as soon as the run has logged a step at least this far."""
 
     def reached() -> bool:
         if any(int(str(record.get("step", -1))) >= step for record in records(run)):
@@ -96,7 +96,7 @@ def kill(kind: str, process: subprocess.Popen[str], chance: random.Random) -> No
 
 
 def killed_run(run: Path, kind: str, step: int, *flags: str, chance: random.Random) -> None:
-    """A run killed once at a step and brought to its end."""
+    """A run killed once at a step and run to its end."""
     process = start(run, *flags)
     wait_for_step(run, step, process)
     kill(kind, process, chance)
