@@ -86,7 +86,7 @@ class _ShardFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self._error: OSError | None = None
+        self._error: OSError | KeyboardInterrupt | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
@@ -94,14 +94,14 @@ class _ShardFile(io.FileIO):
             done = 0
             while self._error is None and done < view.nbytes:
                 done += super().write(view[done:]) or 0
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:  # HDF5 loses an exception of either kind, and the bytes with it
             self._error = error
         return view.nbytes
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size) if self._error is None else 0
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             self._error = error
             return 0
 
