@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -32,6 +33,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     with hangs.watched(*([folder] if folder else [])):
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Commands that run in this process set variables for Ray, which must not reach what the next test starts."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
