@@ -29,21 +29,10 @@ from object_store import serving
 
 from chaos.training import checks, kinds
 from chaos.training.disks import Bucket, check_rights
-from chaos.training.runs import (
-    LONGER,
-    TORCHRUN,
-    WORDS,
-    distance,
-    finish,
-    killed_run,
-    records,
-    start,
-    wait_for_step,
-    workers,
-)
+from chaos.training.runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
 from cluster.one_host import HostPlan, OneHost, one_host
 
-__all__ = ["LONGER", "TORCHRUN", "WORDS", "distance", "finish", "killed_run", "records", "start", "workers"]
+__all__ = ["TORCHRUN", "WORDS", "distance", "finish", "killed_run", "records", "start", "workers"]
 NO_PLAN = HostPlan()
 _HEAD = "{:>5} {:<16} {:<9} {:<11} {:>4} {:>7} {:>4} {:>5} {:>4} {:>10}"
 

@@ -27,7 +27,6 @@ WORDS = [
     "train.log_seconds=0.001",
 ]
 STEPS = 24
-LONGER = [*WORDS, "train.epochs=6"]  # where whoever kills must not come late: a step takes 0.07 s
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -96,15 +95,13 @@ def kill(kind: str, process: subprocess.Popen[str], chance: random.Random) -> No
         os.kill(pid, signal.SIGKILL)
 
 
-def killed_run(
-    run: Path, kind: str, step: int, *flags: str, chance: random.Random, words: list[str] | None = None
-) -> None:
+def killed_run(run: Path, kind: str, step: int, *flags: str, chance: random.Random) -> None:
     """A run killed once at a step and run to its end."""
-    process = start(run, *flags, words=words)
+    process = start(run, *flags)
     wait_for_step(run, step, process)
     kill(kind, process, chance)
     if kind == "driver":
-        process = start(run, *flags, "--resume", words=words)
+        process = start(run, *flags, "--resume")
     finish(process)
 
 
