@@ -24,7 +24,7 @@ from depthray.models.layers.inputs import InputStack, guide, input_channels
 Norm = Literal["group", "none"]
 Head = Literal["sigmoid", "elu", "none"]
 
-GROUPS = 8
+GROUPS = 8  # of a norm, whatever its channels, as in the original
 EMBEDDED = 8  # channels of an embedded class
 CLASSES = {"embedding": 1024, "onehot": 41}  # every id of NYU Depth v2; its usual 40 classes and 0 for none
 DOWN = ((32, 1), (64, 1), (128, 2), (256, 2), (256, 2), (512, 2))  # channels and convolutions of each halving
@@ -47,13 +47,14 @@ class ClassChannels(nn.Module):
     def __init__(self, kind: Literal["embedding", "onehot"], classes: int) -> None:
         super().__init__()
         self.num_classes = classes
+        # One row more than classes: the last is the unknown class.
         self.embedding = nn.Embedding(classes + 1, EMBEDDED) if kind == "embedding" else None
         self.channels = EMBEDDED if kind == "embedding" else classes
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B,1,H,W) ids -> (B,C,H,W)"""
         known = (ids >= 0) & (ids < self.num_classes)
-        index = torch.where(known, ids, self.num_classes)
+        index = torch.where(known, ids, self.num_classes)  # (B,1,H,W)
         if self.embedding is not None:
             embedded: Tensor = self.embedding(index[:, 0]).permute(0, 3, 1, 2)  # (B,H,W,8) -> (B,8,H,W)
             return embedded
@@ -83,7 +84,7 @@ class ClassStack(nn.Module):
 class OriginalStack(nn.Module):
     """The six channels of the original: RGB, sparse depth as a share of max_depth, two of zeros."""
 
-    count = 6
+    count = 6  # as many as its ancestor's two RGB frames had; the seed filled what it did not use with zeros
 
     def __init__(self, inputs: tuple[str, ...], *, max_depth: float) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ def _down(in_channels: int, out_channels: int, *, blocks: int, norm: Norm) -> nn
 class DepthNet(nn.Module):
     """Six halvings, five doublings joined to the half that came before, five predictions."""
 
-    stride = 64
+    stride = 64  # six halvings; each doubling is joined to the map of exactly that size
     outputs = ("depth", "pyramid")
 
     def __init__(
@@ -138,6 +139,7 @@ class DepthNet(nn.Module):
             _down(width_in, width_out, blocks=blocks, norm=norm)
             for width_in, (width_out, blocks) in zip((stack.count, *widths), DOWN, strict=False)
         )
+        # Channels after each doubling with its skip; the last one has none.
         joined = [width + skip for width, skip in zip(UP, (*widths[-2:0:-1], 0), strict=True)]
         self.up = nn.ModuleList(
             _block(width_in, width_out, norm=norm)
@@ -159,6 +161,7 @@ class DepthNet(nn.Module):
         """(B,C,H,W) inputs -> six maps, 1/2 to 1/64 of the size"""
         features = [self.down[0](stacked)]
         for down in list(self.down)[1:]:
+            # Dropout on the way down alone: the skips are the maps before it.
             features.append(down(self.drop(features[-1])))
         return features
 
@@ -166,9 +169,10 @@ class DepthNet(nn.Module):
         """six maps, finest first -> five maps (B,1,h,w) of logits, coarsest first"""
         *skips, current = features
         logits = []
+        # The finest map is no skip: the original's last doubling has none.
         for up, head, skip in zip(self.up, self.heads, [*skips[:0:-1], None], strict=True):
             current = up(F.interpolate(self.drop(current), scale_factor=2, mode="bilinear", align_corners=False))
-            current = current if skip is None else torch.cat([current, skip], dim=1)
+            current = current if skip is None else torch.cat([current, skip], dim=1)  # (B,C+S,2h,2w)
             logits.append(head(current).float())
         return logits
 
@@ -183,7 +187,7 @@ class DepthNet(nn.Module):
         """Xavier-normal convolutions, and heads that begin at a usual depth."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.xavier_normal_(module.weight)
+                nn.init.xavier_normal_(module.weight)  # as in the original
         for head in self.heads:
             nn.init.constant_(head.bias, self._first_logit())  # type: ignore[arg-type]
 
@@ -192,6 +196,7 @@ class DepthNet(nn.Module):
         metres = START * self.max_depth
         if self.kind == "sigmoid":
             return math.log(START / (1 - START))
+        # ELU + 1 is x + 1 above 0 and e^x below.
         inverse = metres - 1 if metres >= 1 else math.log(metres)
         return inverse if self.kind == "elu" else metres
 

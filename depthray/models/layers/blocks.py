@@ -53,6 +53,7 @@ class DepthHead(nn.Module):
         With a guide the logits are the difference from it: a network that completes sparse depth need not learn to copy
         it first.
         """
+        # float32 from here on: bf16 has steps of 6 cm between 8 and 16 m.
         logits = logits.float()
         return self.max_depth * self.activation(logits if guide is None else logits + self._guide_logits(guide, logits))
 

@@ -133,6 +133,7 @@ class ViT(nn.Module):
         square = self.pos_embed[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1,C,37,37)
         scale = ((rows + NUDGE) / grid, (columns + NUDGE) / grid)
         resized = F.interpolate(square, scale_factor=scale, mode="bicubic", align_corners=False)
+        # The class token has no place in the grid; its position stays as it is. -> (1,1+N,C)
         return torch.cat([self.pos_embed[:, :1].float(), resized.flatten(2).transpose(1, 2)], dim=1)
 
     def _init_weights(self) -> None:
