@@ -51,6 +51,7 @@ def unused_outputs(maps: Collection[str], section: Loss) -> tuple[str, ...]:
 
 def _term(name: str, inputs: LossInputs, section: Loss) -> Tensor:
     """Prediction and truth, each (B,1,H,W) of its own size -> (B,) value of a term."""
+    # Only what the term asks for is resized to the prediction: the properties of LossInputs compute when read.
     arguments = {key: getattr(section if key in LOSS_OPTIONS else inputs, key) for key in _parameters(name)}
     return TERMS[name](**arguments)
 

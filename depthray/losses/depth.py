@@ -41,7 +41,7 @@ def berhu(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     The maximum is the image's, not the batch's as first published, and no gradient flows through it.
     """
     size = error(depth, truth, valid=valid).abs()
-    threshold = 0.2 * size.detach().amax(dim=(1, 2, 3), keepdim=True)
+    threshold = 0.2 * size.detach().amax(dim=(1, 2, 3), keepdim=True)  # the fifth is of Laina et al. 2016
     divisor = 2 * threshold.clamp(min=torch.finfo(torch.float32).tiny)  # a perfect image has threshold 0
     far = torch.where(size > threshold, (size.square() + threshold.square()) / divisor, size)
     return mean(far, valid)
@@ -60,7 +60,8 @@ def silog(
     variance = mean((log - bias.view(-1, 1, 1, 1)).square(), valid)  # never below 0, unlike the difference of means
     if silog_unbiased:
         count = valid.sum(dim=(1, 2, 3))
-        variance = variance * count / (count - 1).clamp(min=1)
+        variance = variance * count / (count - 1).clamp(min=1)  # Bessel's correction, as torch.var has it
+    # The docstring's form, for mean g^2 = variance + (mean g)^2.
     return root(variance + (1 - silog_lambda) * bias.square())
 
 
@@ -69,8 +70,10 @@ def depth_bce(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float
 
     Its least value is the entropy of the true shares, not 0. Truth beyond the range counts as 1.
     """
+    # One half where not valid: there both logarithms are finite, and so are their gradients.
     share = keep_valid(depth, valid, other=depth_range / 2) / depth_range
     target = (keep_valid(truth, valid) / depth_range).clamp(0, 1)
+    # A share beyond 0 or 1 is not clamped: the tangents still have a gradient that leads back.
     near, far = (ln(side, least=LEAST_SHARE) for side in (share, 1 - share))
     return mean(-target * near - (1 - target) * far, valid)
 
@@ -87,4 +90,5 @@ def depth_dice(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: floa
 def dice(share: Tensor, target: Tensor) -> Tensor:
     """(B,1,H,W) shares in [0,1] -> (B,) Dice loss of each image, smoothed by 1 above and below."""
     both, either = (each.sum(dim=(1, 2, 3)) for each in (share * target, share + target))
+    # The 1s make the loss of two empty masks 0 instead of 0 / 0.
     return 1 - (2 * both + 1) / (either + 1)

@@ -27,7 +27,7 @@ def sobel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     The kernels are the usual whole numbers 1, 2, 1; only windows of nine valid pixels count.
     """
     off = error(depth, truth, valid=valid)
-    rows = valid[..., :-2, :] & valid[..., 1:-1, :] & valid[..., 2:, :]
+    rows = valid[..., :-2, :] & valid[..., 1:-1, :] & valid[..., 2:, :]  # (B,1,H-2,W)
     windows = rows[..., :-2] & rows[..., 1:-1] & rows[..., 2:]  # (B,1,H-2,W-2)
     return mean(_derivative(off).abs(), windows) + mean(_derivative(off.mT).mT.abs(), windows)
 
@@ -38,6 +38,7 @@ def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     The scales of MiDaS: the error at every pixel, every 2nd, 4th and 8th.
     """
     off = error(depth, truth, valid=valid)
+    # Every s-th pixel is taken, not a mean of s: an average over an edge would be a depth that is not there.
     return torch.stack([_roughness(off[..., ::s, ::s], valid[..., ::s, ::s]) for s in STRIDES]).sum(dim=0)
 
 
@@ -47,7 +48,7 @@ def normals(depth: Tensor, truth: Tensor, *, valid: Tensor, intrinsics: Tensor) 
     A normal is the cross product of the steps to the right and down, so it needs three valid pixels.
     """
     across, down = pairs(valid)
-    corner = across[..., :-1, :] & down[..., :-1]
+    corner = across[..., :-1, :] & down[..., :-1]  # (B,1,H-1,W-1)
     predicted, true = (_normals(keep_valid(side, valid), intrinsics.float()) for side in (depth, truth))
     # For unit vectors this is 1 - cosine, without its rounding error at small angles.
     return mean((predicted - true).square().sum(dim=1, keepdim=True) / 2, corner)
@@ -62,11 +63,13 @@ def smoothness(depth: Tensor, *, image: Tensor, valid: Tensor) -> Tensor:
     level = mean(inverse, valid).view(-1, 1, 1, 1)
     inverse = torch.where(valid, inverse / torch.where(level > 0, level, 1.0), 0.0)
     across, down = pairs(valid)
+    # Unlike monodepth2's (Godard et al. 2019), over measured pixels alone: where there is no truth nothing is smoothed.
     return _edge_aware(inverse, image, counted=across, axis=3) + _edge_aware(inverse, image, counted=down, axis=2)
 
 
 def ssim(depth: Tensor, truth: Tensor, *, valid: Tensor, depth_range: float = 10.0) -> Tensor:
     """(B,1,H,W) metres -> (B,) 1 - SSIM over windows of valid pixels; 0 for an image without one."""
+    # Without a window it is NaN, but a constant one, through which no gradient comes back.
     similarity = metric.ssim(keep_valid(depth, valid), keep_valid(truth, valid), data_range=depth_range, valid=valid)
     return torch.where(metric.has_window(valid), 1 - similarity, 0.0)
 
@@ -101,6 +104,7 @@ def _normals(depth: Tensor, intrinsics: Tensor) -> Tensor:
     points = _unproject(depth, intrinsics)
     right = points[..., :-1, 1:] - points[..., :-1, :-1]
     below = points[..., 1:, :-1] - points[..., :-1, :-1]
+    # Unit steps: the product of steps of a millimetre would be of squares of it.
     return _unit(torch.linalg.cross(_unit(right), _unit(below), dim=1))
 
 

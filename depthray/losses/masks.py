@@ -12,12 +12,14 @@ from depthray.losses.depth import dice
 
 def mask_bce(logits: Tensor, mask: Tensor) -> Tensor:
     """(B,1,H,W) logits, 0 or 1 -> (B,) mean binary cross-entropy in nats."""
+    # From logits: the sigmoid of a sure one rounds to 1 in float32, and the logarithm of the rest to -infinity.
     each = functional.binary_cross_entropy_with_logits(logits.float(), mask.float(), reduction="none")
     return each.mean(dim=(1, 2, 3))
 
 
 def mask_dice(logits: Tensor, mask: Tensor) -> Tensor:
     """(B,1,H,W) logits, 0 or 1 -> (B,) 1 - (2 sum py + 1) / (sum p + sum y + 1) of the probability p, per image."""
+    # Probabilities here and below: the original (seed 004) compared raw logits with masks of 0 and 1.
     return dice(logits.float().sigmoid(), mask.float())
 
 

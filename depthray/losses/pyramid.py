@@ -19,7 +19,7 @@ def multiscale(
     *,
     valid: Tensor,
     pyramid: Sequence[Tensor],
-    multiscale_weights: Sequence[float] = (1.0, 0.7, 0.5, 0.3, 0.2),
+    multiscale_weights: Sequence[float] = (1.0, 0.7, 0.5, 0.3, 0.2),  # those of seed 000's later code
     multiscale_norm: Literal["l1", "l2"] = "l1",
     multiscale_relative: bool = False,
 ) -> Tensor:
@@ -34,6 +34,7 @@ def multiscale(
         target, counted = downsample(truth, valid=valid, size=level.shape[-2:])
         off = error(level, target, valid=counted)
         if multiscale_relative:
+            # The original divided by every true depth, and so by 0 where nothing was measured.
             off = off / torch.where(counted, target.clamp(min=NEAREST), 1.0)
         errors.append(mean(off.abs() if multiscale_norm == "l1" else off.square(), counted))
     weights = depth.new_tensor(multiscale_weights, dtype=torch.float32)
@@ -45,6 +46,7 @@ def downsample(truth: Tensor, *, valid: Tensor, size: Sequence[int]) -> tuple[Te
     if tuple(truth.shape[-2:]) == tuple(size):
         return truth, valid
     share = resize_area(valid.float(), size)  # of valid pixels in each pixel of (h,w)
+    # The mean over areas, as in the original: the nearest pixel would drop most of the truth at 1/32.
     summed = resize_area(keep_valid(truth, valid), size)
     counted = share > 0
     # The mean over valid pixels is the sum's share over the valid share; 1 avoids 0 / 0 and its gradient.
