@@ -38,7 +38,7 @@ def start(*, gpu: bool | None = None) -> torch.device:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank % max(1, torch.cuda.device_count())) if use_gpu else torch.device("cpu")
     if use_gpu:
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device)  # NCCL's collectives of objects go through it
     if "RANK" in os.environ and not dist.is_initialized():
         # Imported after the group exists (as DDP does), its default arguments would keep the group alive: `stop` could
         # not end gloo's threads, and one that still frees its last work while Python exits aborts the process.
@@ -77,7 +77,7 @@ def sum_(tensor: Tensor) -> Tensor:
 
 def gather(items: Iterable[T]) -> list[T]:
     """The items of all processes, in order of rank, on every process."""
-    mine = list(items)
+    mine = list(items)  # every process has to take part, also one without items
     if world_size() == 1:
         return mine
     parts: list[list[T]] = [[] for _ in range(world_size())]
@@ -120,11 +120,13 @@ def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unused_outputs: Coll
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     network = DropOutputs(model, unused_outputs) if unused_outputs else model
     find_unused = bool(unused_outputs)
+    # Views: gradients are part of the buckets that are summed, which saves a copy of all of them.
     return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=find_unused)
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:
     """While held, backward adds gradients up locally; the last backward of a step averages them over processes."""
+    # Without it every micro-batch would send all gradients, train.accumulate times as much.
     if hold and isinstance(model, DistributedDataParallel):
         return model.no_sync()
     return nullcontext()

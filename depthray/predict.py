@@ -33,6 +33,7 @@ class Predictor:
 
         self.recipe = recipe
         self.device = device
+        # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
 
     def predict(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> NDArray[np.float32]:
@@ -66,10 +67,11 @@ class Predictor:
 
         data = self.recipe.data
         batch = collate(samples)
-        models.check_ids(self.model, batch)
+        models.check_ids(self.model, batch)  # before the batch goes to a GPU, where reading values would wait for it
         batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
             outputs = models.run(self.model, batch)
+            # Targets alone: other maps, such as a pyramid, serve training.
             maps = {key: outputs[key].float() for key in data.targets if key in outputs}  # type: ignore[literal-required]
             if not maps:
                 raise UsageError(f"this network predicts {', '.join(outputs)}, none of {', '.join(data.targets)}")
@@ -91,6 +93,7 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
     import torch
     from torch.nn import functional as F
 
+    # (h,w) -> (1,1,H,W); pixel centres are aligned, not corners, as when a prediction is scored.
     full = {
         key: F.interpolate(torch.from_numpy(value)[None, None], size, mode="bilinear") for key, value in maps.items()
     }
@@ -131,6 +134,7 @@ def _sample(rgb: Any, others: Mapping[str, Any], inputs: tuple[str, ...]) -> Sam
         fault = f"needs {', '.join(missing)} too" if missing else f"does not take {', '.join(unknown)}"
         raise UsageError(f"this network {fault}; its inputs are {', '.join(inputs)}")
     for key, values in others.items():
+        # The dtypes that a source gives, so that resizing treats a map as it was treated in training.
         kind = np.float32 if key == "sparse" else np.uint8 if key == "mask" else np.int32
         sample[key] = _colours(key, values) if key == "background" else _integer_map(key, values).astype(kind)
         if sample[key].shape[:2] != rgb.shape[:2]:
@@ -158,5 +162,6 @@ def _integer_map(key: str, values: Any) -> NDArray[Any]:
         what = f"{values.dtype} of shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise DataError(f"{key} is a (H,W) array of {'metres' if key == 'sparse' else 'whole numbers'}, this is {what}")
     if key == "sparse":
+        # What a sensor writes where it has no distance: NaN, infinity or a negative number.
         return np.where(np.isfinite(values) & (values > 0), values, 0)
     return values

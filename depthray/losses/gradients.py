@@ -38,7 +38,7 @@ def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     The scales of MiDaS: the error at every pixel, every 2nd, 4th and 8th.
     """
     off = error(depth, truth, valid=valid)
-    # Every s-th pixel is taken, not a mean of s: an average over an edge would be a depth that is not there.
+    # Every s-th pixel, as in MiDaS: a mean over s pixels would mix in those that are not valid.
     return torch.stack([_roughness(off[..., ::s, ::s], valid[..., ::s, ::s]) for s in STRIDES]).sum(dim=0)
 
 

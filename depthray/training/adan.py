@@ -70,9 +70,11 @@ def _update(parameters: list[Tensor], states: list[dict[str, Tensor]], group: di
     for state in states:
         state["step"] += 1
     steps = [int(state["step"]) for state in states]
+    # _foreach: one call for all parameters, where a loop would launch a kernel for each of them.
     change = torch._foreach_sub(gradients, previous)
     torch._foreach_lerp_(m, gradients, 1 - b1)
     torch._foreach_lerp_(v, change, 1 - b2)
+    # d becomes g + b2 d where it is: it is not needed again, and another buffer is the size of the network.
     torch._foreach_mul_(change, b2)
     torch._foreach_add_(change, gradients)
     torch._foreach_mul_(n, b3)
@@ -80,6 +82,7 @@ def _update(parameters: list[Tensor], states: list[dict[str, Tensor]], group: di
     torch._foreach_copy_(previous, gradients)
     direction = torch._foreach_div(m, [1 - b1**t for t in steps])
     torch._foreach_add_(direction, torch._foreach_mul(v, [b2 / (1 - b2**t) for t in steps]))
+    # eps is added after the correction, as Adam does, so that it weighs the same at every step.
     size = torch._foreach_sqrt(n)
     torch._foreach_div_(size, [math.sqrt(1 - b3**t) for t in steps])
     torch._foreach_add_(size, group["eps"])

@@ -57,6 +57,7 @@ def check_first_step(recipe: Recipe, *, pretrained: bool) -> None:
     With `pretrained`, the initial weights are read (and downloaded) as well, and must fit.
     """
     try:
+        # Every size of the curriculum: one of a later stage would only fail epochs into the run.
         for size in dict.fromkeys((recipe.data.size, *recipe.curriculum.sizes)):
             network, prediction = _forward(recipe.model, recipe.data, size, pretrained=pretrained)
             # Losses read values (a count of valid pixels, a maximum), which meta tensors do not have.
@@ -103,7 +104,7 @@ def _blank(data: Data, size: tuple[int, int], *, device: str) -> Batch:
     for key in keys_to_read(data) - {"intrinsics"}:
         shape = (1, 3 if key in COLOURS else 1, *size)
         batch[key] = torch.ones(shape, dtype=torch.long if key in IDS else torch.float32, device=device)
-    batch["valid"] = batch["depth"].bool()
+    batch["valid"] = batch["depth"].bool()  # a wall without holes, whatever data.min_depth and max_depth are
     return batch  # type: ignore[return-value]
 
 

@@ -63,13 +63,14 @@ class Frames:
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch for this rank: each a list of micro-batches, uint8 colour, on the CPU."""
         self._refuse_misfit()
+        # After the last chunk comes the first again, so any number of epochs has frames.
         chunk = self.chunks[epoch // self.recipe.curriculum.epochs_per_chunk % len(self.chunks)]
         return self.loader.epoch(epoch, order=chunk, first_step=first_step)
 
     def _refuse_misfit(self) -> None:
         """Refuse a cache too small for a shuffle of all frames: every shard would be downloaded again and again."""
         if self.shard_order is None and isinstance(self.source, ShardedSource) and self.source.remote:
-            used = self.source.shard_numbers[[*self.split.train, *self.split.val]]
+            used = self.source.shard_numbers[[*self.split.train, *self.split.val]]  # test frames are not read
             self.source.refuse_misfit(sorted(set(used.tolist())))
 
     def val_batches(self) -> Iterator[tuple[list[int], Batch]]:
@@ -87,6 +88,7 @@ class Frames:
     def sanity_warnings(self) -> list[str]:
         """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""
         limit = self.recipe.data.max_depth
+        # A few frames, as this runs before every training; `depthray data check` reads all of them.
         samples = [self.source.read(index) for index in self.fixed_frames()]
         return [
             f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"

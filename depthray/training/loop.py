@@ -117,6 +117,7 @@ def _train_epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Modul
     batches = frames.train_epoch(at.epoch, first_step=at.step_in_epoch)
     for _ in range(at.step_in_epoch, frames.steps_per_epoch):
         started = time.perf_counter()
+        # Timed apart: the progress line separates waiting for data from computing.
         micro_batches = next(batches)
         waited = time.perf_counter() - started
         lr = _learning_rate(recipe, state, frames, step=at.step)
@@ -148,7 +149,7 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     started = time.perf_counter()
     scores, rows = validate(recipe, state, frames)
     train_loss = at.loss_sum / at.good_steps if at.good_steps else math.nan
-    lr = _learning_rate(recipe, state, frames, step=at.step - 1)
+    lr = _learning_rate(recipe, state, frames, step=at.step - 1)  # of the last step that was taken
     metrics = {**scores, "train_loss": train_loss, "lr": lr, "bad_steps": float(at.bad_steps)}
     at.epoch += 1
     at.step_in_epoch, at.loss_sum, at.good_steps = 0, 0.0, 0
@@ -167,6 +168,7 @@ def _score_untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     scores, rows = validate(recipe, state, frames)
     _keep_best(recipe, state, scores)
     state.position.seconds += time.perf_counter() - started
+    # The keys of a trained epoch, so that every reader of progress finds them.
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
     return Epoch(0, 0, {**scores, **rest}, rows, ended="no epochs requested")
 

@@ -17,6 +17,7 @@ from depthray.training.adan import Adan
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
+# Both as torch's OneCycleLR has them by default.
 ONECYCLE_RISE = 0.3  # share of the steps, where optim.warmup_steps is 0
 ONECYCLE_START = 1 / 25  # of the peak
 ENCODER = re.compile(r"(module\.|_orig_mod\.)*encoder\.")  # with the prefixes of DDP and of torch.compile
@@ -35,7 +36,7 @@ def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None
     else:
         kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
         optimiser = kind(groups, lr=rate, fused=True)  # the same formula in one pass over memory
-        optimiser.register_step_pre_hook(_match_layouts)
+        optimiser.register_step_pre_hook(_match_layouts)  # the other optimisers compare strides themselves
     set_learning_rate(optimiser, rate)
     return optimiser
 
@@ -53,6 +54,7 @@ def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, drops: int
     if schedule == "onecycle":
         return _onecycle(section, lr=peak, step=step, steps=steps)
     if step < section.warmup_steps:
+        # The + 1 gives the first step a rate above 0.
         return peak * (step + 1) / section.warmup_steps
     if schedule == "cosine":
         done = (step - section.warmup_steps) / max(1, steps - section.warmup_steps)
@@ -60,6 +62,7 @@ def learning_rate(recipe: Recipe, step: int, *, steps_per_epoch: int, drops: int
     if schedule == "step":
         return peak * float(section.step_factor ** (step // steps_per_epoch // section.step_epochs))
     if schedule == "plateau":
+        # The inner min: a peak that is below min_lr already is not raised to it.
         return max(peak * float(section.step_factor**drops), min(peak, section.min_lr))
     return peak
 
@@ -133,6 +136,7 @@ class Average:
 
     def update(self, model: nn.Module, *, progress: float) -> None:
         """Average in the weights after a step; `progress` is the share of all steps before it. SWA starts later."""
+        # SWA's first weights are far from the mean of its last; EMA forgets them by itself.
         if progress >= self.swa_start:
             self.averaged.update_parameters(model)
 
@@ -166,7 +170,7 @@ def _averaging(section: Optim) -> Callable[[Tensors, Tensors, Tensor | int], Non
 
 def _decay(decay: float, count: int) -> float:
     """EMA's decay, growing from 0.1 to `decay`, so that a short run does not keep its first weights."""
-    return min(decay, (1 + count) / (10 + count))
+    return min(decay, (1 + count) / (10 + count))  # the form of TensorFlow's ExponentialMovingAverage
 
 
 def _match_layouts(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:

@@ -47,7 +47,7 @@ class ThroughputMeter:
         """Count one step."""
         if math.isfinite(result.loss):  # a skipped step took time but has no loss
             self.losses.append(result.loss)
-        self.images += self.batch_size
+        self.images += self.batch_size  # of all workers: the batch is the global one
         self.waited += waited
         self.took += took
         self.lr = lr
@@ -72,7 +72,7 @@ class ThroughputMeter:
             images_per_second=self.images / self.took,
             wait_share=self.waited / self.took,
             memory_gib=memory_gib(state.device),
-            eta_seconds=(steps - at.step) * self.took * self.batch_size / self.images,
+            eta_seconds=(steps - at.step) * self.took * self.batch_size / self.images,  # at the speed of this interval
             bad_steps=at.bad_steps,
         )
         self._restart()
@@ -82,5 +82,5 @@ class ThroughputMeter:
 def memory_gib(device: torch.device) -> float:
     """Peak memory of this process: on the GPU if it has one, else resident."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+        return torch.cuda.max_memory_allocated(device) / 2**30  # of tensors alone, without what the allocator keeps
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
