@@ -119,14 +119,24 @@ def record(
         return
     for warning in frames.sanity_warnings():
         log.note(warning)
-    with _uploaded(remote, folder, log) as upload_failed, _failures_logged(log, state):
+    with _uploaded(remote, folder, log, state) as upload_error, _failures_logged(log, state):
         state.hooks = dataclasses.replace(
-            given, stop_requested=lambda: given.stop_requested() or upload_failed() or is_stop_requested(folder)
+            given,
+            stop_requested=lambda: bool(given.stop_requested() or upload_error() or is_stop_requested(folder)),
         )
-        yield from _train(recipe, folder, state, frames, log)
+        yield from _train(recipe, folder, state, frames, log, upload_error)
+        if error := upload_error():
+            raise error
 
 
-def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: ProgressLog) -> Iterator[Epoch]:
+def _train(
+    recipe: Recipe,
+    run: Path,
+    state: State,
+    frames: Frames,
+    log: ProgressLog,
+    upload_error: Callable[[], StorageError | None],
+) -> Iterator[Epoch]:
     """The run on rank 0: trained, saved, logged and drawn."""
     first_step = state.position.step
     writer = save.CheckpointWriter(
@@ -164,6 +174,8 @@ def _train(recipe: Recipe, run: Path, state: State, frames: Frames, log: Progres
             else:
                 end = end or _end_after(event)
         end = end or RecordedState("finished", "all epochs done")  # it was resumed after its last epoch
+        # A stop after uploading failed was requested by nobody; the caller raises the error and records that.
+        end = None if upload_error() else end
     except GeneratorExit:
         end = end or RecordedState("stopped", "its caller ended it")
         raise
@@ -204,23 +216,29 @@ def _failures_logged(log: ProgressLog, state: State) -> Iterator[None]:
     try:
         yield
     except DepthrayError as error:
-        with suppress(DepthrayError):  # the disk may be what failed
-            at = state.position
-            log.state(RecordedState("failed", str(error)), f"failed: {error}", epoch=at.epoch, step=at.step)
+        _log_failure(log, state, error)
         raise
 
 
+def _log_failure(log: ProgressLog, state: State, error: DepthrayError) -> None:
+    at = state.position
+    with suppress(DepthrayError):  # the disk may be what failed
+        log.state(RecordedState("failed", str(error)), f"failed: {error}", epoch=at.epoch, step=at.step)
+
+
 @contextmanager
-def _uploaded(remote: RemoteFolder | None, run: Path, log: ProgressLog) -> Iterator[Callable[[], bool]]:
-    """Upload a remote run while the body trains. It is given a function: whether uploading has failed for good."""
+def _uploaded(
+    remote: RemoteFolder | None, run: Path, log: ProgressLog, state: State
+) -> Iterator[Callable[[], StorageError | None]]:
+    """Upload a remote run while the body trains. It is given a function: the error that ended uploading for good."""
     if remote is None:
-        yield lambda: False
+        yield lambda: None
         return
     uploader = Uploader(remote, run, log.note, retry_seconds=retry_seconds())
     try:
-        yield lambda: uploader.error is not None
+        yield lambda: uploader.error
     except GeneratorExit:  # the caller wants no more epochs
-        uploader.close()
+        _upload_rest(uploader, log, state)
         raise
     except Exception as error:
         with suppress(StorageError):  # the error that ended training is raised, not one that followed from it
@@ -229,7 +247,16 @@ def _uploaded(remote: RemoteFolder | None, run: Path, log: ProgressLog) -> Itera
     except BaseException:
         uploader.close(wait=False)
         raise
-    uploader.close()
+    _upload_rest(uploader, log, state)
+
+
+def _upload_rest(uploader: Uploader, log: ProgressLog, state: State) -> None:
+    """Upload what training left. Where that fails, so has the run, although its end was recorded before."""
+    try:
+        uploader.close()
+    except StorageError as error:
+        _log_failure(log, state, error)
+        raise
 
 
 def _start(

@@ -25,9 +25,11 @@ from depthray.checkpoints.save import CheckpointWriter
 from depthray.checkpoints.select import committed
 from depthray.errors import CheckpointError, UsageError
 from depthray.runs import console, download, layout, locate, progress
+from depthray.runs.run import prepare, record
 from depthray.runs.upload import Uploader, upload_checkpoint
 from depthray.storage import retry
 from depthray.storage.remote import RemoteFolder, StorageError
+from depthray.training import preflight
 
 # One step an epoch.
 OVERRIDES = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=2", "train.precision=fp32"]
@@ -67,6 +69,11 @@ def mirrored(
 ) -> Uploader:
     (working / "checkpoints").mkdir(parents=True, exist_ok=True)
     return Uploader(run, working, log, retry_seconds=retry_seconds)
+
+
+def states(run: Path) -> list[tuple[str, str]]:
+    """The states that a run has recorded, with their reasons."""
+    return [(each["state"], each["reason"]) for each in progress.read(run) if each["kind"] == "state"]
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -254,6 +261,7 @@ def test_training_outlives_a_store_and_reports_where_the_run_is(
         store.start()
     working = download.working_folder(url)
     assert error.value.exit_code == 5 and str(working) in str(error.value)
+    assert states(working) == [("running", ""), ("failed", str(error.value))]
     assert select.latest(working / "checkpoints", pytest.fail)
     step = int(committed(working / "checkpoints")[-1].name[-8:])
     capsys.readouterr()
@@ -261,6 +269,29 @@ def test_training_outlives_a_store_and_reports_where_the_run_is(
     assert main(["--local", "--out", url, "--resume", f"train.epochs={step + 1}"]) == 0
     assert f"step {step})" in capsys.readouterr().out
     assert download.complete_checkpoints(RemoteFolder(url))[-1].endswith(f"{step + 1:08d}")
+
+
+def test_a_finished_run_whose_last_upload_fails_is_recorded_as_failed(
+    store: Store, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = store.url("runs/last-upload")
+    monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "1")
+    recipe = preflight.load("demo", [*OVERRIDES, "train.epochs=1"])
+    prepare(url, recipe, resume=False)
+    try:
+        with pytest.raises(StorageError) as error:
+            _train_and_stop(store, record(recipe, url, torch.device("cpu")))
+    finally:
+        store.stop()
+        store.start()
+    working = download.working_folder(url)
+    assert states(working)[-1] == ("failed", str(error.value))
+    assert states(working)[-2] == ("finished", "all epochs done"), "it was, before its upload failed"
+
+
+def _train_and_stop(store: Store, run: Iterator[object]) -> None:
+    for _ in run:
+        store.stop()
 
 
 def _stop_when_it_trains(store: Store, url: str) -> None:
