@@ -39,6 +39,7 @@ def find_faults(source: Source, *, max_depth: float, advance: Callable[[], None]
     findings = [*_duplicate_ids(frames), *_split_faults(frames)]
     first: dict[bytes, Frame] = {}
     with ThreadPoolExecutor() as threads:  # decoding and hashing release the interpreter lock
+        # map keeps the order of the frames, so that the first of two equal images is always the same one.
         checks = threads.map(lambda index: check_frame(source, index, max_depth=max_depth), range(len(frames)))
         for frame, (digest, own) in zip(frames, checks, strict=True):
             findings += own
@@ -53,7 +54,7 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
     name = source.frames[index].id
     try:
         sample = source.read(index)
-        odd = source.faults(index)
+        odd = source.faults(index)  # only of a frame that can be read: what is missing is one finding, not two
     except DataError as error:
         return FrameCheck(b"", [DataFinding("unusable", name, str(error))])
     image = sample["image"]
@@ -74,7 +75,7 @@ def findings_table(findings: Sequence[DataFinding]) -> Table:
     result = Table("finding", "count", "frame or scene", "for example", title="data check")
     for kind, group in kinds.items():
         for number, finding in enumerate(group[:EXAMPLES]):
-            head = ("", "") if number else (kind, str(len(group)))
+            head = ("", "") if number else (kind, str(len(group)))  # kind and count once, on the first line of a group
             result.add_row(*head, finding.frame, finding.detail, end_section=number == min(EXAMPLES, len(group)) - 1)
     return result
 

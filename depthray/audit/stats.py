@@ -55,6 +55,7 @@ def collect_stats(source: Source, section: Data, *, protocol: str, advance: Call
         keys=sorted(source.keys),
         valid_share=tally.counts.sum() / max(tally.pixels, 1),
         depth_percentiles={f"p{share}": quantile(tally.counts, share / 100) for share in PERCENTILES},
+        # A protocol with scores of its own alone has none of METRICS, which the table shows.
         trivial=trivial_scores(source, sides.train, sides.val, protocol=chosen) if sides.val and chosen.usual else {},
         remark=remark,
     )
@@ -65,7 +66,7 @@ def quantile(counts: NDArray[np.int64], share: float) -> float:
     if not counts.any():
         return 0.0
     ends = np.cumsum(counts)
-    return float(np.searchsorted(ends, share * ends[-1])) / 1000
+    return float(np.searchsorted(ends, share * ends[-1])) / 1000  # bins are millimetres
 
 
 def stats_tables(stats: Stats) -> list[Table]:
