@@ -30,6 +30,7 @@ def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def write_depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     """(H,W) metres -> a 16-bit grey PNG in millimetres, 0 = invalid."""
+    # By OpenCV, since torchvision's encoder refuses 16 bits.
     _, data = cv2.imencode(".png", millimetres(depth))
     return _write_bytes(path, data.tobytes())
 
@@ -38,6 +39,7 @@ def write_depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) ->
     """(H,W) metres -> a NumPy file of float32 metres."""
     path = Path(path)
     with path.open("wb") as file:
+        # Into an open file: given a path, NumPy would append .npy to other names.
         np.save(file, np.asarray(depth, np.float32), allow_pickle=False)
     return path
 
@@ -54,7 +56,7 @@ _POINT = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 def points(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera) -> NDArray[np.void]:
     """(H,W) metres and (H,W,3) colours -> (N,) records xyz, rgb in the camera's frame: x right, y down, z forward."""
     measured = sheets.is_measured(depth)
-    v, u = np.nonzero(measured)
+    v, u = np.nonzero(measured)  # row and column of each point
     z = depth[measured]
     cloud = np.empty(z.size, _POINT)
     cloud["xyz"] = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
@@ -70,7 +72,7 @@ def write_ply(
 
 
 def encode_ply(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
-    """(H,W) metres and (H,W,3) colours -> the bytes of the file `point_cloud` writes."""
+    """(H,W) metres and (H,W,3) colours -> the bytes of the file `write_ply` writes."""
     cloud = points(depth, rgb, camera=camera)
     header = [
         "ply",
@@ -94,7 +96,7 @@ def write_glb(
 
 
 def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
-    """(H,W) metres and (H,W,3) colours -> the bytes of the file `point_cloud_glb` writes."""
+    """(H,W) metres and (H,W,3) colours -> the bytes of the file `write_glb` writes."""
     cloud = points(depth, rgb, camera=camera)
     # glTF looks along -z with y up; cameras of the field look along +z with y down.
     positions = (cloud["xyz"] * np.array([1, -1, -1], np.float32)).astype("<f4")
@@ -105,11 +107,12 @@ def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
+        # glTF's numbers: mode 0 is points, 5126 float32, 5121 uint8, 34962 a buffer of vertices.
         "meshes": [{"primitives": [{"mode": 0, "attributes": {"POSITION": 0, "COLOR_0": 1}}]}],
         "accessors": [
             {
                 **{"bufferView": 0, "componentType": 5126, "count": cloud.size, "type": "VEC3"},
-                **{"min": ends[0], "max": ends[1]},
+                **{"min": ends[0], "max": ends[1]},  # the format demands both of positions
             },
             {"bufferView": 1, "componentType": 5121, "normalized": True, "count": cloud.size, "type": "VEC4"},
         ],
