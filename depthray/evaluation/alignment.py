@@ -19,7 +19,8 @@ def align_disparity(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tupl
     A fitted disparity below that of the upper limit, such as zero and less, becomes that of the limit.
     """
     low, high = limits
-    disparity = 1 / depth.double().clamp(min=low)
+    disparity = 1 / depth.double().clamp(min=low)  # a depth of 0 and less has no disparity
+    # Fitted in disparity, as MiDaS and Depth Anything are scored; Marigold's fit in depth gives other numbers.
     fitted = _fit_affine(disparity, 1 / torch.where(valid, truth, 1.0).double(), valid)
     return (1 / fitted.clamp(1 / high, 1 / low)).to(depth.dtype)
 
@@ -69,6 +70,7 @@ def _ratio(truth: Tensor, depth: Tensor) -> Tensor:
 def _median(values: Tensor) -> Tensor:
     """(n,) -> () float64."""
     ordered, middle = values.double().sort().values, len(values) // 2
+    # NumPy's median, which monodepth2 scales by; torch.median is the lower of the two in the middle.
     return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 

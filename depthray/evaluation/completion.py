@@ -55,7 +55,7 @@ class SpreadSamples(nn.Module):
     """Predicts the samples, interpolated between them: the baseline that a completion network has to beat."""
 
     inputs = ("sparse",)
-    stride = 1
+    stride = 1  # blocks that reach beyond the map are averaged over their part inside
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,1,H,W) sparse depth -> (B,1,H,W) depth, metres"""
@@ -85,7 +85,7 @@ def completion_curve(
     network = load.build_network(load.load(path), where=path)
     model = network.eval().to(device).to(memory_format=torch.channels_last)
     source = open_source(recipe.data)
-    chosen = split.side(source.frames, recipe.data, side)
+    chosen = split.side(source.frames, recipe.data, side)  # the same frames for every number of samples
     points = [
         _score_point(model, with_samples(recipe, number), source, chosen, device=device)
         for number in sorted(set(samples))
@@ -109,6 +109,7 @@ def _score_point(
     counts: dict[int, float] = {}
     protocol = PROTOCOLS[recipe.eval.protocol]
     evaluation = evaluate(model, _count_samples(batches(), counts), protocol=protocol, device=device)
+    # The batches anew, for a generator gives them once; evaluation draws the same samples each time.
     spread = evaluate(SpreadSamples(), batches(), protocol=protocol, device=device)
     # Processes may share a frame, and floats are not associative: one count a frame, in the order of the frames.
     given = dict(sorted(distributed.gather(list(counts.items()))))

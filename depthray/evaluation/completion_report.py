@@ -33,7 +33,7 @@ def write(curve: CompletionCurve, out: Path) -> None:
 
 def markdown(curve: CompletionCurve) -> str:
     """A table for people, which also lines up in a terminal."""
-    names = [name for name in SHOWN if name in curve.names] or curve.names
+    names = [name for name in SHOWN if name in curve.names] or curve.names  # a legacy protocol scores none of them
     spread = (f"spread {metric_title(name)}" for name in SPREAD)
     head = ["samples", "given", *map(metric_title, names), *spread]
     facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in curve.about.items()]
@@ -44,7 +44,7 @@ def markdown(curve: CompletionCurve) -> str:
 def as_csv(curve: CompletionCurve) -> str:
     """A line a point: samples, given, frames and the mean of every metric at full precision."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n")  # csv's own default is the line end of Windows
     writer.writerow(["samples", "given", "frames", *curve.names, *(f"spread_{name}" for name in curve.names)])
     for point in curve.points:
         means = [point.scores[name]["mean"] for name in curve.names]

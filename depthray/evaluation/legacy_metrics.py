@@ -38,6 +38,7 @@ def mae_at_320(prediction: Prediction, batch: Batch, depth: ComparedDepth | None
     from torch.nn import functional
 
     _check_needs("legacy-001", prediction, batch, "depth")
+    # Plain "nearest" looks up corners, as does OpenCV's, by which that system resized its truth.
     truth = functional.interpolate(batch["depth"], size=SIZE_001, mode="nearest").clamp(max=FARTHEST)
     predicted = _resize(prediction["depth"], SIZE_001)
     return {"mae": (predicted.double() - truth.double()).abs().mean(dim=(1, 2, 3))}
@@ -48,6 +49,7 @@ def relative_at_56(prediction: Prediction, batch: Batch, depth: ComparedDepth | 
     from depthray.evaluation.ssim import ssim
 
     _check_needs("legacy-003", prediction, batch, "depth")
+    # That network predicted shares; metres of one trained here are divided, too, to be compared with shares.
     predicted = _resize(_divide_by_largest(prediction["depth"]), SIZE_003).double()
     truth = _resize(_divide_by_largest(batch["depth"]), SIZE_003).double()
     return {"ssim": ssim(predicted, truth, data_range=1.0), "mse": (predicted - truth).square().mean(dim=(1, 2, 3))}
@@ -62,6 +64,7 @@ def mixed_soft_iou(prediction: Prediction, batch: Batch, depth: ComparedDepth | 
     predicted = _resize(prediction["depth"], tuple(truth.shape[-2:])).clamp(0, FARTHEST) / FARTHEST
     of_mask = soft_iou(probability(prediction["mask"], size=batch["mask"].shape[-2:]), batch["mask"])
     of_depth = soft_iou(predicted, truth)
+    # The original added both into one accumulator, so that the figure it published is their mean.
     return {"soft_iou": (of_mask + of_depth) / 2, "soft_iou_mask": of_mask, "soft_iou_depth": of_depth}
 
 
@@ -69,7 +72,7 @@ def soft_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     """(B,1,H,W) and (B,1,H,W) in 0..1 -> (B,) sum of products over sum of both less that of products."""
     product = (predicted.double() * truth.double()).sum(dim=(1, 2, 3))
     both = (predicted.double() + truth.double()).sum(dim=(1, 2, 3))
-    return (product + 1e-6) / (both - product + 1e-6)
+    return (product + 1e-6) / (both - product + 1e-6)  # the original's smoothing: two empty maps agree
 
 
 def _check_needs(protocol: str, prediction: Prediction, batch: Batch, *keys: str) -> None:

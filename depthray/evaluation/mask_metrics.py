@@ -29,6 +29,7 @@ def mask_scores(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 def probability(logits: Tensor, *, size: tuple[int, ...]) -> Tensor:
     """(B,1,h,w) logits -> (B,1,H,W) float32 probability of foreground, the logits resized bilinearly; NaN is 0."""
+    # 100 is as good as infinite for a sigmoid, and unlike it can be interpolated.
     logits = torch.nan_to_num(logits.float(), nan=-100.0, posinf=100.0, neginf=-100.0)
     if logits.shape[-2:] != size:
         logits = functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
@@ -37,7 +38,7 @@ def probability(logits: Tensor, *, size: tuple[int, ...]) -> Tensor:
 
 def tolerance(height: int, width: int) -> int:
     """Pixels a boundary may be off in an image of that size."""
-    return math.ceil(TOLERANCE * math.hypot(height, width))
+    return math.ceil(TOLERANCE * math.hypot(height, width))  # as the DAVIS benchmark (Perazzi et al. 2016) has it
 
 
 def boundary_f1(predicted: Tensor, true: Tensor, *, radius: int) -> Tensor:

@@ -59,6 +59,7 @@ NO_LIMIT = 1000.0  # metres; farther than anything measured
 # The digits are those of Garg's code, which rounds the product down.
 GARG = RelativeCrop(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229))
 PLAIN = Protocol("plain", "1 mm < truth < 10 m, whole image, prediction clamped to that range")
+# Code after BTS calls this crop Eigen's; DenseDepth's, the next, is another one of that name.
 NYU_BTS = Protocol(
     "nyu-bts",
     "1 mm < truth < 10 m, rows 45:471 and columns 41:601 of 480x640, prediction clamped to that range; raw depth",
@@ -74,6 +75,7 @@ NYU_EIGEN_FILLED = Protocol(
     clamp=(0.1, 10.0),
     pooled=True,
 )
+# 228x304 is what sparse-to-dense cuts from frames of 240x320.
 NYU_S2D = Protocol(
     "nyu-s2d",
     "0 < truth, the middle 228x304 of the truth at 240x320, prediction not clamped",
@@ -89,6 +91,7 @@ KITTI_GARG = Protocol(
     max_depth=80.0,
     crop=GARG,
 )
+# AdaBins and those after it apply Garg's crop to what KITTI's benchmark crop has left.
 KITTI_GARG_KB = replace(
     KITTI_GARG,
     name="kitti-garg-kb",
@@ -185,6 +188,7 @@ def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> ComparedDe
 
     from depthray.evaluation.alignment import ComparedDepth
 
+    # Truth by the nearest pixel: a mean over a hole or an edge was never measured.
     if protocol.size and protocol.size != tuple(truth.shape[-2:]):
         truth = functional.interpolate(truth, size=protocol.size, mode="nearest-exact")
     depth, valid = apply(prediction, truth, protocol)
@@ -212,6 +216,7 @@ def apply(prediction: Tensor, truth: Tensor, protocol: Protocol) -> tuple[Tensor
         inside = torch.zeros(truth.shape[-2:], dtype=torch.bool, device=truth.device)
         inside[protocol.crop.window(*truth.shape[-2:])] = True
         valid &= inside
+    # After the crop: the fit is over the pixels that are scored, and no others.
     if protocol.align != "none":
         depth = alignment.ALIGN[protocol.align](depth, truth, valid=valid, limits=protocol.limits)
     return depth.clamp(low, high), valid

@@ -60,7 +60,7 @@ class Evaluation:
     @cached_property
     def sums(self) -> NDArray[np.float64]:
         """-> (N,R,K) float64, see metrics.image_sums; 0 where depth is not compared."""
-        nothing = np.zeros((len(RANGES), len(SUMS)))
+        nothing = np.zeros((len(RANGES), len(SUMS)))  # a count of 0, by which all its metrics are NaN
         return np.stack([nothing if row.sums is None else row.sums for row in self.rows])
 
     @cached_property
@@ -77,7 +77,7 @@ class Evaluation:
     def table(self) -> NDArray[np.float64]:
         """-> (N,M) float64 metrics over all depths in the order of `names`; NaN for a frame without a scored pixel."""
         depth = metrics.image_scores(self.sums[:, 0]) if self.has_depth else np.empty((len(self.rows), 0))
-        names = self.names[depth.shape[1] :]
+        names = self.names[depth.shape[1] :]  # after those of depth come the others
         extra = [[row.extra.get(name, math.nan) for name in names] for row in self.rows]
         return np.concatenate([depth, np.array(extra, np.float64).reshape(len(extra), len(names))], axis=1)
 
@@ -92,6 +92,7 @@ class Evaluation:
 
     def ranked(self) -> list[ScoredFrame]:
         """The frames that could be scored, best first."""
+        # rank_key is lower where better: some metrics are better when higher.
         values = {row.index: rank_key(self.ranked_by, row.score(self.ranked_by)) for row in self.rows}
         scored = (row for row in self.rows if not math.isnan(values[row.index]))
         return sorted(scored, key=lambda row: values[row.index])
@@ -127,6 +128,7 @@ class Evaluation:
         """Scores over some of the frames, by their positions in `rows`."""
         chosen = list(positions)
         means = metrics.average(self.table[chosen], self.names)
+        # Pooled scores replace the means of depth; metrics of masks stay means over frames.
         return means | (metrics.scores(self.sums[chosen], pooled=True) if self._is_pooled else {})
 
     @property
@@ -144,7 +146,7 @@ class Evaluation:
 
     def _range(self, number: int) -> dict[str, Any]:
         pixels = self.sums[:, number, 0]
-        share = float(pixels.sum() / self.sums[:, 0, 0].sum())
+        share = float(pixels.sum() / self.sums[:, 0, 0].sum())  # of all scored pixels
         scores = metrics.scores(self.sums, number, pooled=self._is_pooled)
         return {"range": RANGES[number], "frames": int((pixels > 0).sum()), "share": share, **scores}
 
@@ -157,6 +159,7 @@ class Evaluation:
             {"name": name, "frames": len(positions), **self._mean(positions)}
             for name, positions in sorted(members.items())
         ]
+        # Groups without a score last: NaN compares with nothing.
         return sorted(groups, key=lambda group: (math.isnan(group[first]), -rank_key(first, group[first])))
 
 
@@ -188,10 +191,10 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
         *(["## By true depth", _group_table(summary["ranges"], METRICS)] if summary["ranges"] else []),
         "## By source",
         _group_table(summary["sources"], names),
-        "## By scene, worst first",
+        "## By scene, worst first",  # what a reader looks for first
         _group_table(summary["scenes"][:scenes], names),
     ]
-    hidden = len(summary["scenes"][scenes:]) if scenes else 0
+    hidden = len(summary["scenes"][scenes:]) if scenes else 0  # the terminal shows the worst; files hold all
     return "\n\n".join([*parts, f"... and {hidden} scenes more"] if hidden else parts) + "\n"
 
 
@@ -210,6 +213,7 @@ def _overall_lines(overall: Mapping[str, Mapping[str, float]]) -> Iterable[list[
 
 
 def _group_table(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    # One function for ranges, sources and scenes, whose groups differ in the name of their first column.
     label = "range" if "range" in groups[0] else "name"
     counts = [name for name in ("frames", "share") if name in groups[0]]
     head = ["range" if label == "range" else "", *counts, *(metric_title(name) for name in names)]

@@ -15,7 +15,7 @@ from torch.nn import functional
 from depthray.errors import UsageError
 
 SIDE, SIGMA = 11, 1.5
-STABLE_MEAN, STABLE_SPREAD = 0.01**2, 0.03**2
+STABLE_MEAN, STABLE_SPREAD = 0.01**2, 0.03**2  # (K L)^2 of Wang et al. 2004, with values divided by L
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # finest first
 FLATTEST = 1e-6  # below it the power of a scale continues as a straight line to 0
 
@@ -56,7 +56,7 @@ def has_window(valid: Tensor) -> Tensor:
 
 def _product(scales: list[WindowSimilarity]) -> Tensor:
     """Windows by scale, finest first -> (B,) structure to the power of its weight, times the coarsest's similarity."""
-    there = torch.stack([scale.counted.flatten(1).any(dim=1) for scale in scales])
+    there = torch.stack([scale.counted.flatten(1).any(dim=1) for scale in scales])  # (scales,B), as all that follows
     last = there & ~torch.cat([there[1:], torch.zeros_like(there[:1])])
     structure, similarity = (
         torch.stack([_mean(values, scale.counted) for values, scale in zip(by_scale, scales, strict=True)])
@@ -64,6 +64,7 @@ def _product(scales: list[WindowSimilarity]) -> Tensor:
     )
     value = torch.where(last, similarity, structure)
     weights = torch.where(there, value.new_tensor(SCALE_WEIGHTS[: len(scales)]).view(-1, 1), 0.0)
+    # A negative structure has no such power; where no scale is there, the clamp avoids 0 / 0.
     powers = _power(value.relu(), weights / weights.sum(dim=0).clamp(min=min(SCALE_WEIGHTS)))
     return torch.where(there[0], torch.where(there, powers, 1.0).prod(dim=0), torch.nan)
 
@@ -97,7 +98,8 @@ def _blur(values: Tensor) -> Tensor:
     """(...,H,W) -> (...,H-10,W-10) Gaussian means, at the precision of the values even under autocast."""
     taps = torch.exp(-(torch.arange(SIDE, dtype=torch.float64) - SIDE // 2).square() / (2 * SIGMA**2))
     kernel = (taps / taps.sum()).to(values).view(1, 1, 1, SIDE)
-    flat = values.reshape(-1, 1, *values.shape[-2:])
+    flat = values.reshape(-1, 1, *values.shape[-2:])  # (N,1,H,W)
+    # Rows, then columns: the Gaussian is separable, so that 22 products a pixel replace 121.
     with torch.autocast(values.device.type, enabled=False):
         blurred = functional.conv2d(functional.conv2d(flat, kernel), kernel.mT)
     return blurred.view(*values.shape[:-2], *blurred.shape[-2:])
