@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Metres = NDArray[np.float32]  # (H,W) depth, 0 = unmeasured
+
 
 class Sample(TypedDict, total=False):
     """One frame in NumPy, as a source reads it. Keys are present only where the source has them."""
 
     image: NDArray[np.uint8]  # (H,W,3) RGB, upright
-    depth: NDArray[np.float32]  # (H,W) metres, 0 = unmeasured
-    sparse: NDArray[np.float32]  # (H,W) metres at sampled pixels, 0 elsewhere
+    depth: Metres
+    sparse: Metres  # at sampled pixels, 0 elsewhere
     semantics: NDArray[np.int32]  # (H,W) class ids
     instances: NDArray[np.int32]  # (H,W) instance ids
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object

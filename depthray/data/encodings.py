@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.errors import DataError, UsageError, did_you_mean
 
+if TYPE_CHECKING:  # not at run time: it imports torch, which reading and drawing depth do not need
+    from depthray.batch import Metres
+
 Stored = NDArray[Any]
-Metres = NDArray[np.float32]
 
 FLOATS = ("float16", "float32", "float64")
 
@@ -98,7 +100,7 @@ def _wrong_dtype(dtype: str, encoding: str) -> str:
     return f"depth is stored as {dtype}, but encoding '{encoding}' is {wanted}: declare the right data.encoding{hint}"
 
 
-def depth_faults(depth: NDArray[np.float32], *, max_depth: float) -> list[tuple[str, str]]:
+def depth_faults(depth: Metres, *, max_depth: float) -> list[tuple[str, str]]:
     """(H,W) float32 metres -> kind and detail of each fault."""
     measured = depth[depth > 0]
     if not measured.size:

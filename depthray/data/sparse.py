@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.batch import Sample
+from depthray.batch import Metres, Sample
 from depthray.config.sections import Sparse
 from depthray.data.augment import generator_of
 from depthray.errors import DataError
 from depthray.imaging.camera import Camera, assumed_camera
 
-Metres = NDArray[np.float32]
 Pixels = NDArray[np.intp]  # (N) indices into the flattened map
 
 FIELD_OF_VIEW = 60.0  # degrees from left to right, of an unknown camera

@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from depthray.batch import Metres
 from depthray.data.source import Source
 from depthray.evaluation import metrics
 from depthray.evaluation.protocols import Protocol, compare
 
-Metres = NDArray[np.float32]
 BINS_PER_METRE = 1000  # of the histogram the median is read from
 
 
@@ -34,17 +33,18 @@ def trivial_scores(
 
 def fit(source: Source, train: Sequence[int], *, protocol: Protocol) -> dict[str, Metres]:
     """The trivial predictors' depth maps (H,W) in metres, of the size of the first training frame."""
-    size = source.read(train[0])["depth"].shape
+    size = source.read(train[0])["depth"].shape  # `compare` resizes the maps to each truth
     total, count = np.zeros(size), np.zeros(size)
     # A histogram, since the pixels of a data set do not fit into memory to be sorted.
     histogram = np.zeros(int(protocol.max_depth * BINS_PER_METRE) + 1, np.int64)
     for depth in _valid_depths(source, train, protocol=protocol):
         resized = _resize_nearest(depth, size)
         total += resized
-        count += resized > 0
+        count += resized > 0  # each pixel by itself: frames have holes in different places
         millimetres = (depth[depth > 0].astype(np.float64) * BINS_PER_METRE).round().astype(np.int64)
         histogram += np.bincount(millimetres, minlength=len(histogram))
     median = np.searchsorted(histogram.cumsum(), histogram.sum() / 2) / BINS_PER_METRE
+    # A pixel that no training frame has measured gets the mean of all pixels.
     mean = np.divide(total, count, out=np.full(size, total.sum() / max(count.sum(), 1)), where=count > 0)
     return {"mean map": mean.astype(np.float32), "median": np.full(size, median, np.float32)}
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from depthray import distributed, models
-from depthray.batch import Batch, Prediction, to_device
+from depthray.batch import Batch, Metres, Prediction, to_device
 from depthray.checkpoints import load
 from depthray.config.sections import Data, Recipe
 from depthray.data import split
@@ -53,7 +53,7 @@ def predictions(
 ) -> Iterator[ScoredBatch]:
     """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol compares it."""
     for indices, cpu_batch in batches:
-        models.check_ids(model, cpu_batch)
+        models.check_ids(model, cpu_batch)  # on the CPU: reading values of a batch on a GPU would wait for it
         batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
         prediction = models.run(model, batch)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
@@ -77,6 +77,7 @@ def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: 
         ]
     finally:
         model.train(training)
+    # By index: neither sums nor the draws of the bootstrap may depend on which process had a frame.
     rows = sorted(distributed.gather(mine), key=lambda row: row.index)
     _check_scored(rows, protocol)
     return Evaluation(protocol, rows)
@@ -89,6 +90,7 @@ def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:
             "use data with the truth, and name it in data.targets"
         )
     compared = [row.sums for row in rows if row.sums is not None]
+    # [0, 0] is the number of scored pixels over all depths.
     if compared and not any(sums[0, 0] for sums in compared):
         raise DataError(
             f"none of {len(rows)} frames has a pixel that protocol {protocol.name} scores "
@@ -141,10 +143,11 @@ def _draw_frames(
             ]
 
 
-def _scored_maps(scored: ScoredBatch, position: int) -> Iterator[tuple[sheets.Kind, sheets.Metres, sheets.Metres]]:
+def _scored_maps(scored: ScoredBatch, position: int) -> Iterator[tuple[sheets.Kind, Metres, Metres]]:
     """Of a frame, for depth and mask: the kind, the truth (H,W) and the prediction (H,W)."""
     if scored.depth:
         prediction, truth, valid = scored.depth
+        # 0 is drawn as unmeasured: what is not scored is hatched.
         yield "depth", _to_numpy(torch.where(valid, truth, 0.0), position), _to_numpy(prediction, position)
     if scored.has_mask:
         truth = scored.batch["mask"]
@@ -158,7 +161,7 @@ def _to_rgb(batch: Batch, position: int) -> sheets.RgbImage:
     return np.asarray(colour.permute(1, 2, 0).cpu().numpy(), np.uint8)
 
 
-def _to_numpy(maps: Tensor, position: int) -> sheets.Metres:
+def _to_numpy(maps: Tensor, position: int) -> Metres:
     """(B,1,H,W) -> (H,W) float32."""
     return np.asarray(maps[position, 0].cpu().numpy(), np.float32)
 
@@ -197,7 +200,7 @@ def best_median_worst(evaluation: Evaluation, each: int = 2) -> list[tuple[str, 
     chosen: dict[int, tuple[str, ScoredFrame]] = {}
     for label, rows in parts.items():
         for row in rows:
-            chosen.setdefault(row.index, (label, row))
+            chosen.setdefault(row.index, (label, row))  # of few frames one can be best and worst: the first label stays
     return list(chosen.values())
 
 
@@ -215,10 +218,11 @@ def _batches(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
 def _draw_examples(
     model: nn.Module, evaluation: Evaluation, *, source: Source, recipe: Recipe, device: torch.device
 ) -> list[sheets.SheetRow]:
-    if not distributed.is_main():
+    if not distributed.is_main():  # one process draws; no collective call follows, so the others need not wait
         return []
     # Read again: most frames that were scored are gone, or were on other processes.
     chosen = best_median_worst(evaluation)
+    # One frame a batch: frames of different size in one batch would come back in another order.
     batches = eval_batches(source, [row.index for _, row in chosen], recipe.data, batch_size=1)
     drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device)
     scored = zip(chosen, drawn, strict=True)
@@ -239,7 +243,7 @@ def _about(
     return {
         "checkpoint": f"{path} (epoch {contents.epoch}, step {contents.step})",
         "data": f"{data.root} ({data.source}, {data.encoding})" if data.root else data.source,
-        "data_fingerprint": fingerprint,
+        "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,
         "network_size": network_size(data),
     }

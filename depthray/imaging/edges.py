@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Metres = NDArray[np.float32]
+if TYPE_CHECKING:  # not at run time: it imports torch, which reading and drawing depth do not need
+    from depthray.batch import Metres
 
 
 class Sharpness(NamedTuple):
@@ -33,6 +34,7 @@ def edge_strength(depth: Metres) -> Metres:
 def neighbours_measured(depth: Metres) -> NDArray[np.bool_]:
     """(H,W) metres -> (H,W) bool, where the pixel and its eight neighbours are measured"""
     measured = (np.isfinite(depth) & (depth > 0)).astype(np.uint8)
+    # 3x3, the reach of Sobel's kernel; beyond the image's edge nothing counts as unmeasured.
     return cv2.erode(measured, np.ones((3, 3), np.uint8)) > 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from depthray.imaging.ticks import round_step
 
+if TYPE_CHECKING:  # not at run time: it imports torch, which reading and drawing depth do not need
+    from depthray.batch import Metres
+
 RgbImage = NDArray[np.uint8]
-Metres = NDArray[np.float32]
 Kind = Literal["depth", "mask"]
 
 UNMEASURED = (112, 112, 112)
@@ -59,7 +61,7 @@ def depth_scale(depths: Iterable[Metres]) -> ColourScale:
     measured = [depth[is_measured(depth)] for depth in depths]
     values = np.concatenate(measured) if measured else np.zeros(0, np.float32)
     if not values.size:
-        return ColourScale(0.0, 10.0, 2.0)
+        return ColourScale(0.0, 10.0, 2.0)  # data.max_depth unless it is set
     # Percentiles, not extremes: one stray pixel at 80 m would leave a room a single colour.
     low, high = np.percentile(values, [1, 99])
     return _round_scale(float(low), float(high), parts=8)
@@ -157,6 +159,7 @@ def _apply_map(values: NDArray[Any], scale: ColourScale, table: RgbImage) -> Rgb
 
 def _round_scale(low: float, high: float, *, parts: int) -> ColourScale:
     """The ends moved outwards to multiples of a step of 1, 2 or 5 times a power of ten, about `parts` steps apart."""
+    # At least 5 cm: a flat wall has a scale, too.
     step = round_step(max(high - low, 0.05) / parts)
     # The 1e-6 keeps a range that is already round as it is, in spite of rounding errors.
     near, far = np.floor(low / step + 1e-6) * step, np.ceil(high / step - 1e-6) * step
@@ -166,7 +169,7 @@ def _round_scale(low: float, high: float, *, parts: int) -> ColourScale:
 def _tile_width(rows: Sequence[SheetRow]) -> int:
     """Pixels of a tile: a multiple of the widest image, so that small images are not blurred, within both bounds."""
     width = max(max(row.image.shape[1], row.prediction.shape[1]) for row in rows) if rows else _LEAST_WIDTH
-    return min(width * -(-_LEAST_WIDTH // width), _MOST_WIDTH)
+    return min(width * -(-_LEAST_WIDTH // width), _MOST_WIDTH)  # -(-a // b) rounds up
 
 
 def _draw_row(row: SheetRow, width: int, palette: _Palette) -> RgbImage:
@@ -271,6 +274,7 @@ def _draw_header(width: int, palette: _Palette) -> RgbImage:
     header = _background(74, _column_start(4, width) - _GAP + _MARGIN)
     for column, name in enumerate(("image", "truth", "prediction", "error")):
         _draw_text(header, name, (_column_start(column, width), 26), ink=_BRIGHT, bold=True)
+    # The key of what is hatched, below the first column, which has no colour bar.
     header[38 : 38 + _BAR, _MARGIN : _MARGIN + 2 * _BAR] = _hatch((_BAR, 2 * _BAR))
     _draw_text(header, "not measured", (_MARGIN + 2 * _BAR + 8, 49), ink=_PLAIN)
     _draw_bar(
