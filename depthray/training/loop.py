@@ -22,7 +22,7 @@ from depthray.errors import UsageError
 from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.protocols import PROTOCOLS
 from depthray.imaging import sheets
-from depthray.training import optim
+from depthray.training import schedule
 from depthray.training.frames import Frames
 from depthray.training.state import State
 from depthray.training.step import Stepper
@@ -197,4 +197,4 @@ def _stop_reason(state: State) -> str:
 
 
 def _learning_rate(recipe: Recipe, state: State, frames: Frames, *, step: int) -> float:
-    return optim.learning_rate(recipe, step, steps_per_epoch=frames.steps_per_epoch, drops=state.plateau.drops)
+    return schedule.learning_rate(recipe, step, steps_per_epoch=frames.steps_per_epoch, drops=state.plateau.drops)

@@ -18,7 +18,7 @@ from depthray import models
 from depthray.checkpoints.load import CheckpointContents
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
-from depthray.training import optim
+from depthray.training import averaging, optim, schedule
 from depthray.training.precision import Precision
 
 
@@ -57,8 +57,8 @@ class State:
     model: nn.Module
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: optim.Average | None
-    plateau: optim.Plateau
+    average: averaging.Average | None
+    plateau: schedule.Plateau
     precision: Precision
     position: Position = field(default_factory=Position)
     hooks: Hooks = field(default_factory=Hooks)
@@ -81,7 +81,7 @@ class State:
     def restart_optimiser(self, lr: float) -> None:
         """A fresh optimiser and plateau for a new phase."""
         self.optimiser = optim.build_optimiser(self.model, self.recipe.optim, lr=lr)
-        self.plateau = optim.Plateau(self.recipe.optim.plateau_patience)
+        self.plateau = schedule.Plateau(self.recipe.optim.plateau_patience)
 
     def contents(self, metrics: dict[str, float], *, fingerprint: str) -> CheckpointContents:
         """What a checkpoint of this moment holds; the tensors are the live ones."""
@@ -119,8 +119,8 @@ def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> S
         model=model,
         optimiser=optim.build_optimiser(model, recipe.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=precision.scaled),
-        average=None if recipe.optim.average == "none" else optim.Average(model, recipe.optim),
-        plateau=optim.Plateau(recipe.optim.plateau_patience),
+        average=None if recipe.optim.average == "none" else averaging.Average(model, recipe.optim),
+        plateau=schedule.Plateau(recipe.optim.plateau_patience),
         precision=precision,
     )
 

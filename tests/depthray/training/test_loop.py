@@ -19,7 +19,7 @@ from depthray.runs.run import prepare, record
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, SavePoint, fit
-from depthray.training.optim import learning_rate
+from depthray.training.schedule import learning_rate
 from depthray.training.state import State, begin
 from depthray.training.throughput import Interval
 

@@ -10,7 +10,9 @@ from torch import nn
 from depthray.config.sections import Optim, Recipe, Train
 from depthray.errors import UsageError
 from depthray.models.unet import build
-from depthray.training.optim import Average, Plateau, build_optimiser, learning_rate, set_learning_rate
+from depthray.training.averaging import Average
+from depthray.training.optim import build_optimiser, set_learning_rate
+from depthray.training.schedule import Plateau, learning_rate
 
 
 class Net(nn.Module):
