@@ -131,9 +131,9 @@ def _check_recipe(name: str, command: JobCommand, args: argparse.Namespace) -> N
     )
     if recipe.data.root and not args.data and not _is_absolute(recipe.data.root):
         raise UsageError(f"{args.recipe}: data.root={recipe.data.root} is relative; {_ADVICE}")
-    for key, value in recipe.model.options.items():
-        if isinstance(value, str) and Path(value).suffix and Path(value).is_file() and not _is_absolute(value):
-            raise UsageError(f"model.{key}={value} is a file of this machine's folder; {_ADVICE}")
+    weights = recipe.model.weights_path
+    if weights and Path(weights).exists() and not _is_absolute(weights):
+        raise UsageError(f"model.weights={weights} is on this machine alone; {_ADVICE}")
 
 
 _ADVICE = "a job runs on the cluster: give an absolute path that its nodes see, or one like s3://bucket/folder"

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from depthray.config.deprecated import weights_of
 from depthray.errors import UsageError, did_you_mean
 
 
@@ -63,6 +64,12 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise UsageError(f"{key}: '{parent}' is a value, not a section")
         tree = child
+    if key == "model.pretrained":  # translated here, where its place among the other overrides is known
+        try:
+            tree["weights"] = weights_of(_parse_value(text))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        return
     value = _parse_value(text)
     tree[last] = text if value is None and text else value  # `key=null` and `key=~` mean a text, as no key takes null
     # a,b is a list: YAML's own [a,b] needs quotes in most shells.

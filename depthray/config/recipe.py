@@ -63,13 +63,10 @@ def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
 def absolute(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: processes that train it may run in other folders."""
     data = {"root": absolute_path(recipe.data.root)} if recipe.data.root else {}
-    # Of an architecture's options only existing files are paths: "resnet34" is not.
-    options = {
-        key: os.path.realpath(value)
-        for key, value in recipe.model.options.items()
-        if isinstance(value, str) and Path(value).suffix and os.path.isfile(value)
-    }
-    sections = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=options)}
+    # One that does not exist stays as it is, for the message that says so.
+    weights = recipe.model.weights_path
+    model = {"weights": os.path.realpath(weights)} if weights and os.path.exists(weights) else {}
+    sections = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=model)}
     return recipe.model_copy(update=sections)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from depthray.config.deprecated import rename_model_keys
 
 Positive = Annotated[int, Field(gt=0, strict=True)]  # strict: `true` is not a number of epochs
 NotNegative = Annotated[int, Field(ge=0, strict=True)]
@@ -126,11 +129,35 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: str = Field("unet", description="a module of depthray/models")
+    weights: str = Field(
+        "",
+        description="where a new run starts: imagenet (imagenet?: if it is here), a run, checkpoint or file, "
+        "hf:OWNER/REPO@REVISION/FILE, https://...#sha256=HEX, or a name of `depthray weights list`; empty = random",
+    )
+    weights_match: Literal["strict", "partial"] = Field(
+        "strict", description="strict: all weights of the file fit; partial: those that fit are loaded, others listed"
+    )
+    weights_depth: Literal["auto", "metric", "relative"] = Field(
+        "auto",
+        description="depth of a Depth Anything V2 file: auto = by its name; relative = its last layer starts anew",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_keys(cls, section: Any) -> Any:
+        return rename_model_keys(section) if isinstance(section, dict) else section
 
     @property
     def options(self) -> dict[str, Any]:
         """The options of the architecture, by name."""
         return dict(self.model_extra or {})
+
+    @property
+    def weights_path(self) -> str:
+        """`weights`, where that is a path on this machine; "" for all other forms. A path has a slash or a suffix."""
+        text = self.weights
+        is_path = "://" not in text and not text.startswith("hf:") and ("/" in text or Path(text).suffix)
+        return text if is_path else ""
 
 
 class Loss(Section):

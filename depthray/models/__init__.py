@@ -39,7 +39,9 @@ def check(section: Model, *, where: str) -> None:
 
 def build_model(section: Model, inputs: tuple[str, ...], *, pretrained: bool = True) -> nn.Module:
     """The network of a recipe's model section. `pretrained=False` when its weights come from a checkpoint anyway."""
-    options = {key: value for key, value in section.options.items() if pretrained or key != "pretrained"}
+    options = section.options
+    if pretrained and section.weights:
+        options["pretrained"] = True if section.weights == "imagenet" else section.weights
     network: nn.Module = import_module(f"depthray.models.{section.name}").build(**options, inputs=tuple(inputs))
     return network
 

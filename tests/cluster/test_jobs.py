@@ -127,8 +127,8 @@ def test_files_of_this_machine_that_the_job_would_miss_are_reported(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.pth").touch()
-    with pytest.raises(UsageError, match=r"model.pretrained=tiny.pth is a file of this machine"):
-        plan_job("train demo model.pretrained=tiny.pth --out /r --submit")
+    with pytest.raises(UsageError, match=r"model.weights=tiny.pth is on this machine alone"):
+        plan_job("train demo model.weights=tiny.pth --out /r --submit")
     Path("mine.yaml").write_text("data: {source: folder, root: frames}\nmodel: {name: unet, encoder: tiny}\n")
     with pytest.raises(UsageError, match=r"mine.yaml: data.root=frames is relative"):
         plan_job("train mine.yaml --out /r --submit")

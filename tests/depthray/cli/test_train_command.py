@@ -46,7 +46,8 @@ def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_pat
     (tmp_path / "tiny").touch()  # a word that happens to be a file stays a word
     main(["demo", *SMALL, "model.pretrained=tiny.pth", "--out", "run"])
     (made,) = started
-    assert made.model.options == {"encoder": "tiny", "pretrained": os.path.realpath(tmp_path / "tiny.pth")}
+    assert made.model.options == {"encoder": "tiny"}
+    assert made.model.weights == os.path.realpath(tmp_path / "tiny.pth")
     assert preflight.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
 
 

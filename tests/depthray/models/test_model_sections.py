@@ -175,7 +175,6 @@ def test_image_is_normalised_as_imagenet_was():
         ({"encoder": "resnet43"}, "(did you mean 'resnet34'?)"),
         ({"max_depth": "far"}, "model.max_depth='far': input should be a valid number"),
         ({"max_depth": -1.0}, "model.max_depth=-1.0: input should be greater than 0"),
-        ({"pretrained": 3}, "model.pretrained=3: input should be a valid boolean"),
     ],
 )
 def test_wrong_sections_are_refused(section, message):
