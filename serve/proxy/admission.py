@@ -15,8 +15,9 @@ from serve.http import problems
 from serve.http.middleware import TOO_MANY_REQUESTS, on_body_received, request_id
 from serve.settings import Settings
 
-# From `depthray serve` to the proxies, which are other processes and know no settings.
-VARIABLE = "DEPTHRAY_SERVE_DOOR"
+# From `depthray serve` to the proxies, which are other processes and know no settings. Its name must not begin as those
+# of settings do, DEPTHRAY_SERVE_: reading settings where it is set would find an unknown key.
+VARIABLE = "_DEPTHRAY_ADMISSION_LIMITS"
 SMOOTHING = 0.1  # weight of the newest answer in the estimate of the capacity
 # While replicas may be added, this many times the ongoing requests that make Serve start another one are admitted:
 # fewer, and Serve would never see the load.

@@ -129,6 +129,7 @@ def test_proxies_get_the_limits_from_the_environment(monkeypatch: pytest.MonkeyP
     assert limit is not None and admitted(limit, ongoing=40, seconds=1.0) == 10
     classes: list[Any] = [each.cls for each in uvicorn.limit_headers()]
     assert classes == [AdmissionControl]
+    assert settings_of.load(None) == settings_of.load(None, environment={}), "it is no setting"
 
 
 def test_replicas_are_added_before_requests_are_refused() -> None:
