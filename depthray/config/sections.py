@@ -22,7 +22,13 @@ LOSS_OPTIONS = (
 )
 Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
 
+    *("target", "ssi_space", "ssi_form"),
 
+ALIGNED_TERMS = ("ssi", "ssi_gradient")  # blind to scale and shift
+RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to depth_range
+# What the numbers of a predicted depth map mean: metres; a share of the image's largest depth; or depth whose values,
+# or whose inverses, are right up to an unknown scale and shift of each image.
+DepthKind = Literal["metric", "relative", "affine-depth", "affine-disparity"]
 MASK_MONITORS = ("iou", "dice", "boundary_f1")
 Monitor = Literal[
     "abs_rel",
@@ -206,6 +212,8 @@ class Loss(Section):
 
 
 class Optim(Section):
+    ssi: Amount = Field(0.0, description="error after scale and shift of each image are aligned (MiDaS)")
+    ssi_gradient: Amount = Field(0.0, description="gradient matching of the aligned image (MiDaS: 0.5 of ssi)")
     """Optimiser, learning-rate schedule and weight averaging."""
 
     name: Literal["adam", "adamw", "adan", "sgd"] = Field("adam", description="optimiser")
@@ -215,6 +223,17 @@ class Optim(Section):
     momentum: Fraction = Field(0.9, description="momentum of sgd")
     clip_norm: Amount = Field(0.0, description="largest gradient norm; 0 = no clipping")
     schedule: Schedule = Field("constant", description="shape of the learning rate over the phase")
+    target: Literal["metric", "relative"] = Field(
+        "metric",
+        description="what depth terms compare with: metres, or shares of the image's largest valid depth (then "
+        "model.max_depth=1); see docs/models.md",
+    )
+    ssi_space: Literal["disparity", "depth"] = Field(
+        "disparity", description="ssi, ssi_gradient: what is aligned, 1 / depth (MiDaS) or depth"
+    )
+    ssi_form: Literal["mse", "mae", "trim"] = Field(
+        "trim", description="mse: least squares; mae: median and mean deviation; trim: that, less the largest 20 %"
+    )
     warmup_steps: NotNegative = Field(0, description="steps of linear warm-up from 0")
     min_lr: Amount = Field(0.0, description="learning rate at the end of cosine and onecycle, floor of plateau")
     step_epochs: Positive = Field(10, description="step: epochs between drops")
@@ -229,12 +248,28 @@ class Optim(Section):
     swa_start: Fraction = Field(0.75, description="share of all epochs after which weights are averaged equally")
 
 
+    @property
+    def depth_kind(self) -> DepthKind:
+        """What the numbers of a depth map are that these terms train."""
+        of_depth = {name for name in self.terms if not name.startswith("mask_")}
+        aligned = of_depth.intersection(ALIGNED_TERMS)
+        if aligned and of_depth <= {*ALIGNED_TERMS, "normals", "smoothness"}:  # the last two fix no scale either
+            return "affine-depth" if self.ssi_space == "depth" else "affine-disparity"
+        return self.target
+
 class Train(Section):
     """How long and how training runs."""
 
     epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
     accumulate: Positive = Field(1, description="parts in which a worker's share of the batch is run, to save memory")
+    @model_validator(mode="after")
+    def _check_range_of_shares(self) -> Loss:
+        used = [name for name in RANGE_TERMS if name in self.terms]
+        if self.target == "relative" and used and self.depth_range != 1:
+            raise ValueError(f"loss.target=relative: shares end at 1, so loss.{used[0]} needs loss.depth_range=1")
+        return self
+
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where it is faster on the device"
     )

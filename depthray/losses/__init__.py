@@ -21,11 +21,11 @@ from torch import Tensor
 
 from depthray.batch import Batch, Prediction
 from depthray.config.sections import LOSS_OPTIONS, Loss
-from depthray.losses import depth, gradients, masks, pyramid
-from depthray.losses.loss_inputs import LossInputs
+from depthray.losses import affine, depth, gradients, masks, pyramid
+from depthray.losses.loss_inputs import LossInputs, with_shares
 
 Term = Callable[..., Tensor]
-MODULES: tuple[ModuleType, ...] = (depth, gradients, pyramid, masks)
+MODULES: tuple[ModuleType, ...] = (depth, gradients, affine, pyramid, masks)
 # A term is the function with the name of its weight in the recipe; what a module merely imports is none.
 TERMS: dict[str, Term] = {
     name: getattr(module, name)
@@ -38,7 +38,8 @@ MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # parameter o
 
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum, and (B,) unweighted by term."""
-    terms = {name: _term(name, LossInputs(prediction, batch, name), section) for name in section.terms}
+    frames = with_shares(batch) if section.target == "relative" else batch
+    terms = {name: _term(name, LossInputs(prediction, frames, name), section) for name in section.terms}
     weighted = torch.stack([weight * terms[name] for name, weight in section.terms.items()])
     return weighted.sum(dim=0), terms
 

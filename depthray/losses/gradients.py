@@ -35,11 +35,16 @@ def sobel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
 def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """(B,1,H,W) metres -> (B,) sum over 4 scales of (|x differences| + |y differences| of the error) a valid pixel.
 
-    The scales of MiDaS: the error at every pixel, every 2nd, 4th and 8th.
+    The scales of MiDaS: the error at every pixel, every 2nd, 4th and 8th. Here the error is in metres; MiDaS itself
+    takes that of the aligned image, which is `ssi_gradient`.
     """
-    off = error(depth, truth, valid=valid)
+    return roughness(error(depth, truth, valid=valid), valid)
+
+
+def roughness(off: Tensor, valid: Tensor) -> Tensor:
+    """(B,1,H,W) error -> (B,) |x differences| + |y differences| per valid pixel, summed over 4 scales."""
     # Every s-th pixel, as in MiDaS: a mean over s pixels would mix in those that are not valid.
-    return torch.stack([_roughness(off[..., ::s, ::s], valid[..., ::s, ::s]) for s in STRIDES]).sum(dim=0)
+    return torch.stack([_roughness_at(off[..., ::s, ::s], valid[..., ::s, ::s]) for s in STRIDES]).sum(dim=0)
 
 
 def normals(depth: Tensor, truth: Tensor, *, valid: Tensor, intrinsics: Tensor) -> Tensor:
@@ -92,8 +97,8 @@ def _derivative(values: Tensor) -> Tensor:
     return smooth[..., 2:] - smooth[..., :-2]
 
 
-def _roughness(off: Tensor, valid: Tensor) -> Tensor:
-    """(B,1,H,W) error in metres -> (B,) sum of |x differences| and |y differences| per valid pixel."""
+def _roughness_at(off: Tensor, valid: Tensor) -> Tensor:
+    """(B,1,H,W) error at one scale -> (B,) sum of |x differences| and |y differences| per valid pixel."""
     across, down = pairs(valid)
     changes = total(off.diff(dim=3).abs(), across) + total(off.diff(dim=2).abs(), down)
     return changes / valid.sum(dim=(1, 2, 3)).clamp(min=1)

@@ -81,6 +81,20 @@ class LossInputs:
         return self.batch[key]  # type: ignore[literal-required]
 
 
+def with_shares(batch: Batch) -> Batch:
+    """The batch with depth (B,1,H,W) as shares of each image's largest valid depth, which loss.target=relative trains.
+
+    The largest is that of the network's input size: a coarser prediction does not see another one.
+    """
+    if "depth" not in batch:
+        return batch
+    valid = batch["valid"]
+    largest = torch.where(valid, batch["depth"], 0.0).amax(dim=(1, 2, 3), keepdim=True)  # (B,1,1,1)
+    shares = batch.copy()
+    shares["depth"] = batch["depth"] / torch.where(largest > 0, largest, 1.0)
+    return shares
+
+
 def resize_nearest(values: Tensor, size: Sequence[int]) -> Tensor:
     """(B,1,H,W) float or bool -> (B,1,h,w), each pixel the original one nearest to its centre."""
     if tuple(values.shape[-2:]) == tuple(size):

@@ -85,12 +85,38 @@ def sobel(depth: Array, truth: Array, valid: Array) -> Any:
 
 
 def gradient_matching(depth: Array, truth: Array, valid: Array) -> Any:
+    return matched(depth - truth, valid)
+
+
+def matched(residual: Array, valid: Array) -> Any:
     value = 0.0
     for stride in (1, 2, 4, 8):
-        error, known = (depth - truth)[::stride, ::stride], valid[::stride, ::stride]
+        error, known = residual[::stride, ::stride], valid[::stride, ::stride]
         steps = [abs(error[b] - error[a]) for step in ((0, 1), (1, 0)) for a, b in pairs(known, step)]
         value += sum(steps) / known.sum()
     return value
+
+
+def aligned(depth: Array, truth: Array, valid: Array, *, space: str, form: str) -> Array:
+    """The residual of MiDaS, equations 2 to 5, with NumPy's own solver and median."""
+    p, d = (1 / depth, 1 / truth) if space == "disparity" else (depth, truth)
+    if form == "mse":
+        scale, shift = np.linalg.lstsq(np.stack([p[valid], np.ones(valid.sum())], axis=1), d[valid])[0]
+        return np.asarray(scale * p + shift - d)
+    middles = [np.median(side[valid]) for side in (p, d)]
+    spreads = [np.abs(side[valid] - middle).mean() for side, middle in zip((p, d), middles, strict=True)]
+    return np.asarray((p - middles[0]) / spreads[0] - (d - middles[1]) / spreads[1])
+
+
+def ssi(depth: Array, truth: Array, valid: Array, *, space: str = "disparity", form: str = "trim") -> Any:
+    residual = aligned(depth, truth, valid, space=space, form=form)[valid]
+    sizes = np.sort(residual**2 if form == "mse" else np.abs(residual))
+    kept = int(0.8 * len(sizes)) if form == "trim" else len(sizes)
+    return sizes[:kept].sum() / (2 * len(sizes))
+
+
+def ssi_gradient(depth: Array, truth: Array, valid: Array, *, space: str = "disparity", form: str = "trim") -> Any:
+    return matched(aligned(depth, truth, valid, space=space, form=form), valid)
 
 
 def normals(depth: Array, truth: Array, valid: Array) -> Any:
