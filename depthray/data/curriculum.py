@@ -25,6 +25,7 @@ def cut_into_chunks(indices: list[int], source: Source, section: Curriculum, *, 
     if section.order == "random":
         ordered = np.random.default_rng([seed, section.chunks]).permutation(indices)
     else:
+        # Reads every frame once, on each worker: the order must be the same everywhere, and is not stored.
         scores = [difficulty(_read_depth(source, index)) for index in indices]
         # Stable, so that frames of equal difficulty keep their order on every platform.
         ordered = np.asarray(indices)[np.argsort(scores, kind="stable")]
@@ -43,7 +44,7 @@ def loss_at(epoch: int, section: Curriculum, *, last: Loss) -> Loss:
 
 
 def _stage(stages: Sequence[T], number: int, *, last: T) -> T:
-    return stages[number] if number < len(stages) else last
+    return stages[number] if number < len(stages) else last  # after the last stage the recipe's own value
 
 
 def difficulty(depth: NDArray[np.float32]) -> float:

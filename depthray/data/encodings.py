@@ -41,7 +41,7 @@ def _from_swapped_disparity(stored: Stored) -> Metres:
     raw = stored.byteswap().astype(np.float32)
     metres = np.zeros(raw.shape, np.float32)
     np.divide(np.float32(351.3), np.float32(1092.5) - raw, out=metres, where=raw < 1092)
-    return np.minimum(metres, np.float32(10.0))
+    return np.minimum(metres, np.float32(10.0))  # the toolbox's own limit
 
 
 def _from_float(stored: Stored) -> Metres:
@@ -83,7 +83,7 @@ def check(encoding: str, *, where: str) -> None:
 
 def describe_odd_values(stored: Stored) -> str:
     """(H,W) stored numbers -> counts of the values that `decode` silently makes unmeasured, as text; '' if none."""
-    if stored.dtype.kind != "f":
+    if stored.dtype.kind != "f":  # unsigned integers have no NaN and no sign
         return ""
     counts = {
         "NaN": np.isnan(stored).sum(),
@@ -111,6 +111,7 @@ def depth_faults(depth: Metres, *, max_depth: float) -> list[tuple[str, str]]:
     if not PLAUSIBLE_MEDIAN[0] <= median <= PLAUSIBLE_MEDIAN[1]:
         cause = "metres read as millimetres" if median < 1 else "millimetres read as metres"
         return [("implausible unit", f"median depth is {median:.4g} m: {cause}? declare the right data.encoding")]
+    # More than half of the frame would not be learned from.
     if median > max_depth:
         return [("beyond max_depth", f"median depth is {median:.4g} m, data.max_depth {max_depth:g} m: unit or limit?")]
     return []

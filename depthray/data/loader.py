@@ -36,7 +36,7 @@ from depthray.data.shards.prefetch import prefetch
 from depthray.data.source import Source
 from depthray.errors import DataError, DepthrayError, ResourceError
 
-STEPS_AHEAD = 2
+STEPS_AHEAD = 2  # batches that wait in memory besides the one in use
 
 Key = tuple[int, int]  # epoch, index of the frame in its source
 Loaded = Sample | DepthrayError
@@ -90,6 +90,7 @@ class TrainLoader:
         # Keys are skipped, not batches: a resumed epoch reads no frame that it does not train on.
         steps = self.plan(epoch, order)[first_step:]
         if self._processes is None:
+            # hold=False: this process opens shards itself when it reads them.
             return load_ahead(self._load_step, self._prefetch(steps, hold=False))
         self._keys.batches = [part for step in steps for part in step]
         return self._from_processes(self._processes, len(steps))
@@ -100,10 +101,11 @@ class TrainLoader:
         _check_batch(self.batch_size, len(frames), world_size=self.world_size, accumulate=self.accumulate)
         share = self.batch_size // self.world_size
         steps = self.steps_per_epoch(len(frames))
-        parts = (self.accumulate, share // self.accumulate)
+        parts = (self.accumulate, share // self.accumulate)  # micro-batches, and frames in each
         if self._shard_order is None:
             # Global batches first, then this rank's part of each, so that their union is the same for any world size.
             shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
+            # (steps, ranks, micro-batches, frames) -> (steps, micro-batches, frames)
             mine = shuffled[: steps * self.batch_size].reshape(steps, self.world_size, *parts)[:, self.rank]
         else:
             part = self._shard_order.part(frames, rank=self.rank, world_size=self.world_size)
@@ -158,7 +160,7 @@ def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # also when the caller stops in the middle of an epoch
 
 
 class _Samples(Dataset[Loaded]):
@@ -201,11 +203,11 @@ def _start_processes(samples: _Samples, keys: _EpochKeys, workers: int) -> DataL
     with _silence_warnings():
         return DataLoader(
             samples,
-            batch_sampler=keys,
+            batch_sampler=keys,  # keys of a whole micro-batch go to a process, which also stacks it
             num_workers=workers,
             collate_fn=_collate,
             worker_init_fn=_init_process,
-            persistent_workers=True,
+            persistent_workers=True,  # processes that started anew each epoch would open all files again
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context="fork"
             if forks
@@ -248,6 +250,7 @@ def _next_batch(batches: Iterator[Batch | DepthrayError]) -> Batch:
     try:
         batch = next(batches)
     except RuntimeError as error:
+        # torch raises a bare RuntimeError, which only its text tells from others.
         if "DataLoader worker" not in str(error):
             raise
         reason = str(error).splitlines()[0]
@@ -274,8 +277,10 @@ def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[li
         native = source.read(index)
         sample = resize_for_inference(native, data)
         sizes = (native["depth"].shape if "depth" in native else (), sample["image"].shape[:2])
+        # Neither seed nor epoch: every evaluation gets the same samples.
         sample = _add_sparse(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
         if "depth" in native:
+            # Truth stays at its native size, at which it is scored; only the inputs are resized.
             sample["depth"] = native["depth"]
         groups.setdefault(sizes, []).append((index, sample))
     return [([i for i, _ in group], _pin(collate([sample for _, sample in group]))) for group in groups.values()]

@@ -24,7 +24,7 @@ from depthray.errors import DataError
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
-FRAMES_PER_SHARD = 512
+FRAMES_PER_SHARD = 512  # 197 MB of 320x240 with depth
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")  # all that shards may hold besides depth
 NAME = re.compile(r"shard-(\d{5,})(?:-\d+)?\.h5")
 
@@ -52,8 +52,10 @@ class ConversionPlan(NamedTuple):
 
 def select_all_inputs(section: Data) -> Data:
     """The section with all inputs that the data set has, so that all of its data is read."""
+    # "stored", or a form with sparse depth of its own would leave it out: it is derived from depth otherwise.
     measured = section.sparse.model_copy(update={"pattern": "stored"})
     everything = section.model_copy(update={"inputs": INPUTS, "sparse": measured})
+    # Unverified: it asks for everything, and the inputs that there are get verified when it is opened again.
     available = sources.open_source(everything, verify=False).keys
     return everything.model_copy(update={"inputs": tuple(key for key in INPUTS if key in available)})
 
@@ -77,7 +79,7 @@ def plan_section(
 ) -> tuple[Source, ConversionPlan]:
     """The data set of a section with all its inputs, and the plan of its conversion. `name` is for the provenance."""
     section = select_all_inputs(section)
-    source = sources.open_source(section, verify=not skip_bad)
+    source = sources.open_source(section, verify=not skip_bad)  # with skip_bad a missing file is a frame to skip
     provenance = {
         "name": name,
         "form": section.source,
@@ -111,6 +113,7 @@ def plan(
     facts = {**provenance, "fingerprint": _fingerprint(source, skip_bad=skip_bad)}
     conversion = ConversionPlan(out, len(source.frames), frames_per_shard, encoding, facts, skip_bad, notes(source))
     prepare_folder(out)
+    # Before any frame is written: shards of two data sets in one folder would be read as one set.
     for path in sorted(out.glob("*.h5")):
         _refuse_other(path, source.frames, conversion)
     return conversion
@@ -186,6 +189,7 @@ def _refuse_other(path: Path, frames: Sequence[Frame], conversion: ConversionPla
         raise DataError(f"{path}: packed from other data, or from data that has changed since; choose another folder")
     match = NAME.fullmatch(path.name)
     indices = conversion.frames(int(match[1])) if match else range(0)
+    # A subset, not all: a range may have shards of several sizes, and frames that were skipped.
     if shard.encoding != conversion.encoding or not _ids(shard) <= {frames[index].id for index in indices}:
         raise DataError(f"{path}: cut into other ranges; give --frames-per-shard as before or choose another folder")
 
@@ -199,6 +203,7 @@ def _skipped_if_finished(conversion: ConversionPlan, number: int, ids: set[str])
             name: f"frame '{name}': left out by an earlier call" for name in shard.provenance.get("skipped", ())
         }
     packed = set().union(*map(_ids, shards.values()))
+    # Frames that an earlier call skipped count as done only where this one may skip frames as well.
     if shards and packed | set(skipped) == ids and (conversion.skip_bad or not skipped):
         return skipped
     for path in shards:  # a rest of an interrupted range would be counted twice

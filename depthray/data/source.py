@@ -33,6 +33,7 @@ class Frame(NamedTuple):
 
 def frame_text(frame: Frame) -> str:
     """A frame as text for fingerprints; not its `repr`, which would change with the name of the class."""
+    # Checkpoints record fingerprints with this text: changed, they would refuse their own data.
     return f"Frame(id={frame.id!r}, scene={frame.scene!r}, split={frame.split!r}, source={frame.source!r})"
 
 
@@ -102,6 +103,7 @@ def keys_to_read(section: Data) -> frozenset[str]:
 def refuse_encoding(section: Data) -> None:
     """For a form that states the unit of its depth itself: a UsageError if the recipe declares one all the same."""
     default = type(section).model_fields["encoding"].default
+    # A value that equals the default cannot be told from none, and is harmless.
     if section.encoding != default:
         raise UsageError(
             f"data.encoding={section.encoding}: data.source={section.source} states its own unit; leave the key out"

@@ -74,7 +74,7 @@ def _refuse_bad_declaration(frames: Sequence[Frame]) -> None:
 def _hold_out(frames: Sequence[Frame], section: Data) -> list[Frame]:
     scenes: dict[str, int] = defaultdict(int)
     for frame in frames:
-        if frame.split != "test":
+        if frame.split != "test":  # test frames are neither trained nor held out, so they do not count
             scenes[frame.scene] += 1
     held = _choose(scenes, section)
     return [frame._replace(split="val") if frame.scene in held else frame for frame in frames]
@@ -92,6 +92,7 @@ def _choose(scenes: dict[str, int], section: Data) -> set[str]:
         if scenes[scene] <= left + 1e-9:  # the product above may be just below a whole number
             held.add(scene)
             left -= scenes[scene]
+    # No scene fits into the fraction: the smallest exceeds it least.
     return held or {min(order, key=lambda scene: scenes[scene])}
 
 

@@ -31,7 +31,7 @@ class Files:
     def __init__(self, root: Path, *, hint: str = HINT) -> None:
         self._root = root
         self._hint = hint
-        self._stamps: dict[str, Stamp] = {}
+        self._stamps: dict[str, Stamp] = {}  # of files whose size was asked for, which opening a data set does
 
     def path(self, name: str) -> Path:
         """The path of a file."""
@@ -126,6 +126,7 @@ def data_root(section: Data) -> Path:
 def read_text(path: Path, *, kind: str = "text", hint: str = "") -> str:
     """A file as text; a DataError if it is not UTF-8. `kind` names it in errors, `hint` is advice for a missing one."""
     try:
+        # -sig: spreadsheets put a mark at the start, which would become part of the first column's name.
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}{hint and '; '}{hint}") from None

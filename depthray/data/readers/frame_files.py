@@ -65,6 +65,7 @@ class FrameFiles:
         digest = sha256(repr((self.fingerprint_tag, self._encoding, self.roles, self._facts)).encode())
         for index, row in enumerate(self.rows):
             try:
+                # Sizes, not contents: hashing all files of a data set before training would take hours.
                 sizes = [self.files.size(name) for name in row.files]
             except DataError as error:
                 raise self._name_row(index, error) from None
@@ -104,6 +105,7 @@ class FrameFiles:
     def metres(self, index: int, stored: Pixels) -> NDArray[np.float32]:
         """Frame, its depth as stored -> (H,W) float32 metres."""
         where, encoding = str(self.path(index, "depth")), self.encoding(index)
+        # Where the form states the unit, data.encoding is not the key to correct, so the advice is another.
         if not self.declared and stored.ndim > 1:
             refuse_dtype(stored, encoding, where=where)
         return encodings.decode(stored, encoding, where=where)
@@ -140,6 +142,7 @@ class FrameFiles:
 
 def _row_text(row: FrameRow) -> str:
     """A row as text for the fingerprint, without where it is listed: the same frames may be listed in another file."""
+    # The words in it are those of the first version: changed, every checkpoint would refuse its own data.
     return f"Row(frame={frame_text(row.frame)}, files={row.files!r}, named='', camera={row.camera!r})"
 
 

@@ -99,6 +99,7 @@ def _nearest(
     height, width = shape
     within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     buffer = np.full(height * width, np.inf, np.float32)
+    # minimum.at, as several points may fall on one pixel: plain indexing keeps any of them, not the nearest.
     np.minimum.at(buffer, rows[within] * width + columns[within], distance[within].astype(np.float32))
     buffer[np.isinf(buffer)] = 0
     return buffer.reshape(height, width)
@@ -111,9 +112,9 @@ def _projection(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).reshape(-1, 1, 2).astype(np.float64)
     lens = np.array(INFRARED.distortion)
     flat = cv2.undistortPoints(pixels, INFRARED.matrix(shape).astype(np.float64), lens).reshape(-1, 2)
-    rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1).T
+    rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1).T  # (3,N), each 1 m along the optical axis
     colour = COLOUR.matrix(shape).astype(np.float64)
-    seen = (colour @ TURN @ rays).reshape(3, height, width)
+    seen = (colour @ TURN @ rays).reshape(3, height, width)  # column and row times distance, and distance
     return seen.astype(np.float32), (colour @ MOVE).astype(np.float32)
 
 
@@ -121,5 +122,6 @@ def _projection(shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np
 def _undistortion(size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(H,W) -> two (H,W): column and row of the recorded image to sample."""
     matrix, lens = COLOUR.matrix(size).astype(np.float64), np.array(COLOUR.distortion)
+    # The same matrix before and after: only the distortion is removed, so the published camera stays right.
     across, down = cv2.initUndistortRectifyMap(matrix, lens, np.eye(3), matrix, size[::-1], cv2.CV_32FC1)
     return np.asarray(across, np.float32), np.asarray(down, np.float32)

@@ -116,6 +116,7 @@ def trinket(rng: Rng, at: Triple) -> SolidPart:
 
 def table(rng: Rng) -> Thing:
     """A table on four legs with one to three trinkets."""
+    # Here and below: the sizes that such furniture has, in metres.
     width, depth, height = rng.uniform(0.9, 1.8), rng.uniform(0.65, 0.95), rng.uniform(0.68, 0.78)
     material, thick = wood(rng), rng.uniform(0.04, 0.09)
     shape = CYLINDER if rng.random() < 0.4 else BOX
@@ -157,7 +158,7 @@ def shelf(rng: Rng) -> Thing:
     parts += [box(material, (0, float(y), 0), (width, 0.03, depth)) for y in boards]
     for y in boards[:-1]:
         parts += _on_board(rng, float(y) + 0.03, width=width, depth=depth, gap=(height - 0.08) / count - 0.05)
-    return Thing("shelf", parts, (width + 0.03, depth))
+    return Thing("shelf", parts, (width + 0.03, depth))  # the sides stand half outside
 
 
 def _on_board(rng: Rng, y: float, *, width: float, depth: float, gap: float) -> list[SolidPart]:
@@ -184,7 +185,7 @@ def cabinet(rng: Rng) -> Thing:
             parts.append(box(front, (x, y + 0.02, depth / 2), (width / columns - 0.04, height / rows - 0.04, 0.03)))
     if height < 1.2:
         parts.append(trinket(rng, (rng.uniform(-0.4, 0.4) * width, height, 0)))
-    return Thing("cabinet", parts, (width, depth + 0.03))
+    return Thing("cabinet", parts, (width, depth + 0.03))  # with the doors
 
 
 def bed(rng: Rng) -> Thing:
@@ -199,7 +200,7 @@ def bed(rng: Rng) -> Thing:
     parts.append(box(frame, (0, 0, -length / 2), (width, height + rng.uniform(0.4, 0.8), 0.05)))
     pillows = (0.0,) if width < 1.2 else (-width / 4, width / 4)
     parts += [ball(sheet, (x, height + 0.22, -length / 2 + 0.28), (0.58, 0.16, 0.4)) for x in pillows]
-    return Thing("bed", parts, (width + 0.02, length + 0.05))
+    return Thing("bed", parts, (width + 0.02, length + 0.05))  # with the cover and the head
 
 
 def sofa(rng: Rng) -> Thing:
@@ -221,6 +222,7 @@ def sofa(rng: Rng) -> Thing:
 def lamp(rng: Rng) -> Thing:
     """A floor lamp, switched on or off."""
     height, metal, wide = rng.uniform(1.3, 1.8), plain(rng), rng.uniform(0.25, 0.45)
+    # It glows or not, and lights nothing: shadows are those of the ceiling's lamp alone.
     shade = Material((0.8, 0.65, 0.4), (0.95, 0.85, 0.65), "plaster", 0.5, rng.choice([0.0, 1.4]))
     parts = [tube(metal, (0, 0, 0), (0.3, 0.03, 0.3)), tube(metal, (0, 0, 0), (0.035, height, 0.035))]
     return Thing("lamp", [*parts, tube(shade, (0, height - 0.1, 0), (wide, wide * 0.7, wide))], (0.4, 0.4))
@@ -229,6 +231,7 @@ def lamp(rng: Rng) -> Thing:
 def plant(rng: Rng) -> Thing:
     """A pot with leaves."""
     pot, height, wide = mix(rng, "plaster", size=0.5), rng.uniform(0.25, 0.4), rng.uniform(0.35, 0.6)
+    # The carpet's pattern has the finest detail, as foliage does.
     leaf = Material((0.01, 0.05, 0.01), (0.12, 0.36, 0.06), "carpet", 0.35)
     parts = [tube(pot, (0, 0, 0), (0.32, height, 0.32))]
     for _ in range(int(rng.integers(3, 6))):
@@ -241,14 +244,14 @@ def crates(rng: Rng) -> Thing:
     """One to three boxes on top of each other."""
     parts: list[SolidPart] = []
     y, side = 0.0, rng.uniform(0.3, 0.6)
-    floor = (side * 1.5, side * 1.5)
+    floor = (side * 1.5, side * 1.5)  # a square that is turned reaches 1.41 of its side
     for _ in range(int(rng.integers(1, 4))):
         height = rng.uniform(0.5, 1.0) * side
         cover = (
             wood(rng) if rng.random() < 0.4 else mix(rng, str(rng.choice(["picture", "checker", "plaster"])), size=0.5)
         )
         parts.append(SolidPart(BOX, (0, y, 0), (side, height, side * rng.uniform(0.7, 1.0)), cover, rng.uniform(0, 3)))
-        y, side = y + height, side * rng.uniform(0.7, 0.95)
+        y, side = y + height, side * rng.uniform(0.7, 0.95)  # each smaller than the one below
     return Thing("box", parts, floor)
 
 

@@ -41,6 +41,7 @@ class CameraPose(NamedTuple):
 def camera_pose(seed: int, number: int, pose: int) -> CameraPose:
     """A pose in the room, at a human's, a child's or a robot's height."""
     room, rng = build(seed, number), np.random.default_rng([seed, number, _SALT_POSE, pose])
+    # One direction a room, from which its poses turn by a quarter each.
     base = np.random.default_rng([seed, number, _SALT_POSE]).uniform(0, 2 * pi)
     position, rotation = _stand(rng, room, towards=base + pose * pi / 2)
     focal = 0.5 / tan(rng.uniform(52, 72) / 360 * pi)
@@ -70,7 +71,7 @@ def _stand(rng: Rng, room: Room, *, towards: float) -> tuple[Floats, Floats]:
     count = 16
     low, high, tilt = _HEIGHTS[rng.choice(3, p=(0.5, 0.3, 0.2))]
     half, pitch, roll = np.array(room.half), rng.normal(tilt, 0.09), rng.normal(0, 0.02)
-    spots = rng.uniform(-1, 1, (3 * count, 2)) * (half - 0.25)
+    spots = rng.uniform(-1, 1, (3 * count, 2)) * (half - 0.25)  # a quarter of a metre from the walls
     # Three times as many as needed, of which the ones with the most free floor are kept; half a metre is enough.
     spots = spots[np.argsort(-np.minimum(_clearance(spots, room), 0.5), kind="stable")[:count]]
     ways = rng.uniform(-0.5, 0.5, (count, 2)) * half - spots

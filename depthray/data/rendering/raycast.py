@@ -87,6 +87,7 @@ def cast_walls(camera: RenderCamera, room: Solids) -> Hits:
     fars = [_slab(o, d)[1] for o, d in zip(rays.origin, rays.along, strict=True)]
     depth = np.minimum(np.minimum(fars[0], fars[1]), fars[2])
     axis = np.where(depth == fars[0], 0, np.where(depth == fars[1], 1, 2))
+    # Seen from inside, a ray ends at the face that its direction points to.
     along = np.choose(axis, rays.along)
     return Hits(depth, (2 * axis + (along > 0)).astype(np.int32))
 

@@ -22,7 +22,7 @@ from depthray.data.rendering.shading import Floats, Light
 __all__ = ["CLASSES", "POSES", "render_frame", "scene_of"]
 
 POSES = 4  # frames of one room
-_SALT_FILM = 103
+_SALT_FILM = 103  # as those of poses.py: independent draws for each purpose
 
 
 def scene_of(index: int) -> str:
@@ -47,6 +47,7 @@ def render_frame(seed: int, index: int, *, height: int, width: int, foreground: 
     faces = shading.faces_of(room, [room.content, front])
     hits = raycast.cast_walls(camera, room.box)
     raycast.cast_solids(camera, room.content.solids, hits=hits, first=1)
+    # Before the foreground is cast into the same hits.
     empty = shading.shade(camera, hits, faces=faces, room=room, light=light)
     film = _film(seed, index, empty)
     # Both images share exposure and noise, so that they are equal wherever the object neither is nor throws a shadow.
@@ -54,7 +55,7 @@ def render_frame(seed: int, index: int, *, height: int, width: int, foreground: 
     first = 1 + len(room.content.labels)
     if foreground:
         raycast.cast_solids(camera, front.solids, hits=hits, first=first)
-        light = shading.obstruct(light, front, room=room)
+        light = shading.obstruct(light, front, room=room)  # the object throws a shadow on what stays visible
         image = _develop(shading.shade(camera, hits, faces=faces, room=room, light=light), film)
     return Sample(
         image=image,
@@ -62,7 +63,7 @@ def render_frame(seed: int, index: int, *, height: int, width: int, foreground: 
         semantics=faces.label[hits.face],
         instances=faces.instance[hits.face],
         background=background,
-        mask=(hits.face >= first * FACES).astype(np.uint8),
+        mask=(hits.face >= first * FACES).astype(np.uint8),  # faces are numbered by solid, the foreground's last
         intrinsics=camera.intrinsics,
         id=id_of(index),
         scene=scene_of(index),
@@ -80,6 +81,7 @@ class _Film(NamedTuple):
 def _film(seed: int, index: int, empty: Floats) -> _Film:
     """(H,W,3) linear light of the background -> the exposure that suits it, and (H,W,1) noise"""
     rng = np.random.default_rng([seed, index, _SALT_FILM])
+    # As a camera does: the brighter the room, the less.
     exposure = np.float32(rng.uniform(0.24, 0.38) / (empty.mean() + 1e-3))
     noise = np.float32(rng.uniform(0.5, 2.5))
     return _Film(exposure, noise * rng.standard_normal((*empty.shape[:2], 1), np.float32))
@@ -89,6 +91,7 @@ def _develop(light: Floats, film: _Film) -> NDArray[np.uint8]:
     """(H,W,3) linear light -> (H,W,3) uint8 RGB, slightly blurred as by a lens"""
     # Blurred before tone mapping, as a lens blurs light and not pixels.
     soft = cv2.GaussianBlur(light * film.exposure, (3, 3), 0.5)
+    # Bright light saturates gently, and the root is the gamma of a display, roughly.
     bright = np.sqrt(soft / (1 + np.float32(0.35) * soft)) * np.float32(275) + film.grain
     return np.asarray(np.clip(bright, 0, 255), np.uint8)
 

@@ -107,6 +107,7 @@ def build(seed: int, number: int) -> Room:
     standing = _furnish(rng, half)
     hung = _hang(rng, half, height=height)
     lamp = (rng.uniform(-0.5, 0.5) * half[0], height - 0.3, rng.uniform(-0.5, 0.5) * half[1])
+    # Above the light, not around it: solids throw shadows.
     globe = Material((1, 1, 1), (1, 1, 1), "plaster", 1.0, 1.6)
     hung.append(
         Placed(
@@ -152,13 +153,14 @@ def assemble(things: Sequence[Placed], *, first_instance: int) -> Content:
 def _floor(rng: Rng) -> tuple[float, float]:
     """Half the width and depth of a room whose floor has a diagonal of at most 9.5 m: all depth is below 10 m."""
     long = rng.uniform(1.6, 4.2)
-    short = rng.uniform(1.5, min(3.2, sqrt(4.75**2 - long**2)))
+    short = rng.uniform(1.5, min(3.2, sqrt(4.75**2 - long**2)))  # 4.75 m is half of the longest diagonal
     return (long, short) if rng.random() < 0.5 else (short, long)
 
 
 def _furnish(rng: Rng, half: tuple[float, float]) -> list[Placed]:
     """Furniture along the walls, a table with chairs where it fits, things on the floor; none overlap."""
     placed: list[Placed] = []
+    # Large things first, while the walls are free.
     for _ in range(int(rng.integers(4, 8))):
         _try_to_place(placed, half, propose=_against_wall(rng, half, thing=_pick(rng, _ALONG_WALLS)))
     _dine(rng, placed, half=half)
@@ -167,6 +169,7 @@ def _furnish(rng: Rng, half: tuple[float, float]) -> list[Placed]:
     if rng.random() < 0.5:
         rug = furniture.mix(rng, str(rng.choice(["carpet", "stripes", "checker", "dots"])), size=rng.uniform(0.4, 1.2))
         size = (rng.uniform(0.5, 1.2) * half[0], 0.012, rng.uniform(0.5, 1.2) * half[1])
+        # Of no size on the floor: furniture stands on it, and so may the foreground object.
         placed.append(Placed(Thing("rug", [furniture.box(rug, (0, 0, 0), size)], (0, 0)), 0, 0, 0, rng.normal(0, 0.1)))
     return placed
 

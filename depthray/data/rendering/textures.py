@@ -61,7 +61,7 @@ def _smooth(rng: np.random.Generator, *, across: float, down: float) -> Tile:
     frequency = np.fft.fftfreq(SIDE)  # filtered in the frequency domain, which makes the noise tileable
     gain = np.exp(-((frequency[:, None] * down) ** 2) - (frequency[None, :] * across) ** 2)
     noise = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) * gain).real
-    noise /= 4.0 * noise.std()
+    noise /= 4.0 * noise.std()  # so that two standard deviations fit into [0,1] around a half
     return np.clip(noise + 0.5, 0.0, 1.0)
 
 
@@ -109,6 +109,7 @@ def _tiles(rng: np.random.Generator) -> Tile:
 
 def _bricks(rng: np.random.Generator) -> Tile:
     row, _, cell_row, _ = _grid(8)
+    # Every second row is shifted by half a brick.
     along = (np.arange(SIDE)[None, :] * 4 / SIDE + 0.5 * (cell_row % 2)) % 4
     tone = 0.45 + 0.4 * rng.random((8, 4))[cell_row, along.astype(np.int32)] + 0.15 * _smooth(rng, across=6, down=6)
     return np.where((row < 0.1) | (along % 1.0 < 0.05), 0.05, tone)
@@ -122,7 +123,7 @@ def _dots(rng: np.random.Generator) -> Tile:
 
 def _books(rng: np.random.Generator) -> Tile:
     """Spines of random width and tone side by side, with a darker band on each."""
-    edges = np.sort(rng.integers(0, SIDE, 26))
+    edges = np.sort(rng.integers(0, SIDE, 26))  # the last spine continues as the first, so that the tile repeats
     spine = np.searchsorted(edges, np.arange(SIDE)) % 26
     tone = 0.15 + 0.85 * rng.random(26)[spine][None, :] * np.ones((SIDE, 1))
     band = np.abs((np.arange(SIDE)[:, None] * 4 / SIDE + rng.random(26)[spine]) % 1.0 - 0.5) < 0.07

@@ -91,7 +91,7 @@ def _quantise(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
 def sample_digest(arrays: Arrays) -> str:
     """SHA-256 of a sample's stored arrays."""
     total = sha256()
-    for key in sorted(arrays):
+    for key in sorted(arrays):  # by name, as the order of keys is that in which a form happens to read them
         total.update(f"{key}{arrays[key].shape}".encode())
         total.update(np.ascontiguousarray(arrays[key]).data)
     return total.hexdigest()
@@ -172,7 +172,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> 
         path=path,
         frames=[Frame(*fields) for fields in index["frames"]],
         size=(height, width),
-        encoding=index.get("encoding", ENCODING),
+        encoding=index.get("encoding", ENCODING),  # the first shards had no such field, and only millimetres
         offsets={key: np.array(offsets, np.int64) for key, offsets in index["offsets"].items()},
         intrinsics=np.array(index["intrinsics"], np.float32) if index["intrinsics"] else None,
         digests=index["digests"],
@@ -180,6 +180,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> 
         stamp=stamp,
     )
     for key, offsets in shard.offsets.items():
+        # Checked once, for all frames: an index is not trusted to stay within its file.
         end = stamp[0] - _nbytes(key, shard.size)
         if len(offsets) != len(shard.frames) or offsets.min() < 0 or offsets.max() > end:
             raise ValueError(f"{key} is outside the file")

@@ -37,6 +37,7 @@ def prefetch_shards(
     With `hold` an item is only yielded once the shards of its own frames are open in this process.
     """
     numbers = source.shard_numbers
+    # The shards of each item, once each, in the order of its frames.
     needs = [list(dict.fromkeys(numbers[each].tolist())) for each in frames]
     # In order of first use. One worker thread: a second download would slow the one that is needed next.
     later = iter(dict.fromkeys(number for need in needs for number in need))
@@ -53,7 +54,7 @@ def prefetch_shards(
                 source.hold(need)
             yield item
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # an epoch that is abandoned must not wait for a download
 
 
 def _download(source: ShardedSource, number: int) -> None:

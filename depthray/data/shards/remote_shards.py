@@ -36,6 +36,7 @@ class RemoteShards:
         self._folder, self._process = RemoteFolder(where), os.getpid()
         self._cache = cache.node_cache()
         files = self._folder.files()
+        # Without subfolders: a set is one folder, as on a disk.
         names = [only] if only else sorted(name for name in files if name.endswith(".h5") and "/" not in name)
         if not names or (only and only not in files):
             raise DataError(f"{url}: no *.h5 shards there; make them with `depthray data pack` and copy them there")
@@ -65,9 +66,11 @@ class RemoteShards:
             if not index:
                 index = self._folder.read(name, start=max(size - TAIL.size - length, 0))
                 _cache_index(path.with_suffix(".index"), index)
+            # The size is that of the whole shard, by which positions in it are checked.
             return format.parse_shard(io.BytesIO(index), path, stamp=(size, None))
 
     def _cache_path(self, name: str, checksum: bytes) -> Path:
+        # 16 of 64 digits keep paths short; 64 bits do not meet by chance.
         folder = sha256(self._folder.url.encode()).hexdigest()[:16]
         return self._cache.root / folder / f"{name.removesuffix('.h5')}-{checksum.hex()[:16]}.h5"
 
@@ -84,7 +87,7 @@ class RemoteShards:
         downloaded = format.open_shard(path)
         if downloaded.digests != shard.digests or downloaded.frames != shard.frames:
             raise DataError(f"{where}: changed since the data set was opened; {RESTART}")
-        _refuse_damaged(downloaded, where)
+        _refuse_damaged(downloaded, where)  # every frame, once: reading from the cache verifies nothing
 
 
 def _read_cached_index(path: Path, checksum: bytes) -> bytes:

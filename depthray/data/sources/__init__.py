@@ -46,7 +46,7 @@ def open_source(section: Data, *, verify: bool = True) -> Source:
     """The data set of a section. With `verify`, missing files and duplicate ids fail here, not during training."""
     check(section, where="data")
     source: Source = _module(section.source).open_source(section)
-    if not source.frames:
+    if not source.frames:  # before `fingerprint`, which an empty set has, too
         raise DataError(f"{section.root or section.source}: the data set has no frames")
     if verify:
         _verify(source, section)
@@ -67,6 +67,7 @@ def recognise(root: Path | str) -> str:
 
 
 def _module(name: str) -> ModuleType:
+    # Only when it is asked for: forms import the readers of their files.
     return import_module(f"depthray.data.sources.{name}")
 
 
@@ -77,6 +78,7 @@ def _verify(source: Source, section: Data) -> None:
             f"{section.root}: {len(duplicates)} frame ids are used twice, first '{duplicates[0]}'; ids must differ"
         )
     for name, keys in (("inputs", section.inputs), ("targets", section.targets)):
+        # Sparse depth is derived from depth by the loader, unless the data set's own is wanted.
         derived = set() if section.sparse.pattern == "stored" else set(DERIVED)
         missing = sorted(set(keys) - source.keys - derived)
         if missing:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ENCODING = "uint16_mm"
 KEYS = frozenset({"image", "depth", "intrinsics"})
-NONE = "None"
+NONE = "None"  # in place of a name, where a frame has no depth
 LINE = re.compile(rf"\S+\.(?:jpe?g|png)\s+(?:\S+\.png|{NONE})\s+\d+(?:\.\d*)?\s*", re.IGNORECASE)
 KITTI = "proj_depth/"  # in the depth names of BTS's lists of KITTI, which have another unit
 BASES = ("", "sync", "official_splits/train", "official_splits/test", "train", "test")
@@ -62,6 +62,7 @@ class Bts(FrameFiles):
         for path in lists:
             lines = _read(path)
             pairs = [(number, fields) for number, fields in lines if fields[1] != NONE]
+            # List by list: BTS keeps training and test files in different folders.
             base = _base(path.parent, pairs[0][1][0]) if pairs else ""
             rows += [_row(fields, path, number=number, base=base) for number, fields in pairs]
             if len(pairs) < len(lines):
@@ -80,6 +81,7 @@ def _camera(focal: float, size: tuple[int, ...]) -> NDArray[np.float32]:
     # Lists round the focal length to four places.
     if tuple(size) == kinect.NATIVE and math.isclose(focal, kinect.COLOUR.fx, abs_tol=1e-3):
         return kinect.COLOUR.matrix(size)
+    # Pixel centres are at whole numbers, so the middle of an image is at (side - 1) / 2.
     return pinhole(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
 
 

@@ -27,6 +27,7 @@ LOCATIONS = ("indoors", "outdoor")
 SIDES = ("train", "val", "test")
 KEYS = frozenset({"image", "depth", "intrinsics"})
 ROLES = ("image", "depth", "valid")
+# Both as in the devkit's intrinsics.txt.
 SIZE = (768, 1024)
 PINHOLE = (886.81, 927.06, 512.0, 384.0)  # fx, fy, cx, cy in pixels at SIZE
 
@@ -56,7 +57,7 @@ class Diode(FrameFiles):
         arrays = super().arrays(index)
         if "intrinsics" in self.keys:
             down, across = (side / full for side, full in zip(arrays["image"].shape[:2], SIZE, strict=True))
-            fx, fy, cx, cy = PINHOLE
+            fx, fy, cx, cy = PINHOLE  # in proportion, for copies of the set at another size
             arrays["intrinsics"] = pinhole(fx * across, fy * down, cx * across, cy * down)
         return arrays
 

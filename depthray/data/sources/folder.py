@@ -56,6 +56,7 @@ class CsvFolder(FrameFiles):
         self._lines = _read_index(index)
         columns = _filled_columns(self._lines, index)
         maps = {column: key for column, key in MAPS.items() if column in columns and key in keys}
+        # All four numbers, or no camera.
         camera = PINHOLE if columns.issuperset(PINHOLE) else ()
         super().__init__(
             index.parent,
@@ -71,7 +72,7 @@ class CsvFolder(FrameFiles):
         """SHA-256 of the index, the encoding and the size of every file."""
         digest = sha256(self._encoding.encode())
         for line in self._lines:
-            digest.update(repr(sorted(line.items())).encode())
+            digest.update(repr(sorted(line.items())).encode())  # sorted: the order of columns changes nothing
         for row in self.rows:
             for name in row.files:
                 digest.update(f"{name}:{self.files.size(name)}".encode())
@@ -99,7 +100,7 @@ class CsvFolder(FrameFiles):
         if key == "mask":
             # JPEG smears a mask of 0 and 255, so its threshold is the middle; lossless files may also hold 0 and 1.
             return (pixels > (127 if name.lower().endswith(LOSSY) else 0)).astype(np.uint8)
-        return pixels.astype(np.int32)
+        return pixels.astype(np.int32)  # ids of any width: NYU's 894 classes do not fit into 8 bits
 
 
 def _read_index(index: Path) -> list[Line]:
@@ -125,6 +126,7 @@ def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:
     for number, line in enumerate(lines):
         for column in needed:
             if not line.get(column):
+                # Lines count from 1, and the first has the names of the columns.
                 raise DataError(f"{index}: frame {number} (line {number + 2}) has no {column}; give it for every frame")
     return frozenset(filled)
 

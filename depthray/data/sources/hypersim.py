@@ -85,6 +85,7 @@ class Hypersim(FrameFiles):
         return np.maximum(ids, 0).astype(np.int32)
 
     def _dataset(self, index: int, role: str) -> Pixels:
+        # Each of these files has one array, of this name.
         (array,) = read_datasets(self.files.unchanged(self.file(index, role)), "dataset")
         return array
 
@@ -124,7 +125,7 @@ def _sides(path: Path) -> dict[tuple[str, str, int], str] | None:
         return {
             (row["scene_name"], row["camera_name"], int(row["frame_id"])): row["split_partition_name"]
             for row in rows
-            if row["split_partition_name"]
+            if row["split_partition_name"]  # empty for frames that the authors left out
         }
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: not the table of the published split ({error}); repair or remove it") from None
@@ -132,6 +133,7 @@ def _sides(path: Path) -> dict[tuple[str, str, int], str] | None:
 
 def _focal(width: int) -> float:
     """Width in pixels -> focal length in pixels, which scales with it."""
+    # 886.81 is half the width over tan(30 degrees): the default camera sees 60.
     return FOCAL * width / WIDTH
 
 

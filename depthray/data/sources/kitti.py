@@ -85,6 +85,7 @@ def _open_drives(root: Path, keys: frozenset[str]) -> Kitti:
     cameras = [_camera(folder) for folder in folders]
     if None in cameras:  # a drive of an unknown date: a sample must have the same keys in all drives
         keys -= {"intrinsics"}
+    # Cameras are no files of a frame, so the fingerprint gets them as facts.
     return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING, facts=f"{cameras}")
 
 
@@ -119,7 +120,7 @@ def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:
 
 def _selection(root: Path) -> Path | None:
     """The folder of the selected frames; None where there is none, or the root has drives as well."""
-    if any(root.glob("train/*_sync")):
+    if any(root.glob("train/*_sync")):  # the selected frames are part of the drives' own validation
         return None
     return next((root / name for name in SELECTED if (root / name / "groundtruth_depth").is_dir()), None)
 
@@ -127,7 +128,7 @@ def _selection(root: Path) -> Path | None:
 def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[FrameRow]:
     for image in sorted((root / "image").glob("*.png")):
         parts = SELECTED_NAME.fullmatch(image.name)
-        if not parts:
+        if not parts:  # the name alone says which drive and camera a selected frame is of
             raise DataError(f"{image}: not named DRIVE_sync_image_NUMBER_image_02.png, as the selected frames are")
         drive, number, camera = parts["drive"], parts["number"], parts["camera"]
         files = {
@@ -144,7 +145,7 @@ def _selected_rows(root: Path, roles: tuple[str, ...]) -> Iterator[FrameRow]:
 def _camera(folder: Path) -> tuple[float, float, float, float] | None:
     """Folder of a drive's colour, ABOVE/DRIVE/image_02/data -> fx, fy, cx, cy in pixels; None for an unknown date."""
     drive, camera = folder.parents[1].name, folder.parent.name
-    above = folder.parents[2]
+    above = folder.parents[2]  # the folder of the date, or the root
     # One calibration a date: next to its drives as in the raw data, or with colour in the root.
     for path in (above / CALIBRATION, above.parent / drive[:10] / CALIBRATION):
         if path.is_file():
@@ -162,4 +163,5 @@ def _read_calibration(path: Path, name: str) -> tuple[float, float, float, float
         matrix = np.array(rows[name].split(), float).reshape(3, 4)
     except (KeyError, ValueError):
         raise DataError(f"{path}: no line '{name}:' with 12 numbers, as KITTI's calibration has") from None
+    # The fourth column is the offset to camera 0, which depth of one camera does not need.
     return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAP = "file_map.txt"
 FOLDERS = {"background": "bg", "image": "bg_fg", "mask": "bg_fg_mask", "depth": "bg_fg_depth_map"}  # as the columns
-SUFFIX = ".jpeg"
+SUFFIX = ".jpeg"  # the list leaves it out
 ENCODING = "uint8_10m"
 
 
@@ -69,7 +69,7 @@ def choose_held_out(identities: Iterable[str], share: float, salt: str) -> set[s
 class ModestMuseum(FrameFiles):
     """The images. See `depthray.data.source.Source`."""
 
-    fingerprint_tag = "Museum"
+    fingerprint_tag = "Museum"  # the class's name when fingerprints were first recorded
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
@@ -77,6 +77,7 @@ class ModestMuseum(FrameFiles):
         if "background" in self.roles:
             arrays["background"] = self.files.colour(self.file(index, "background"))
         if "mask" in self.roles:
+            # JPEG smears the mask's 0 and 255, so its threshold is the middle.
             arrays["mask"] = (self.files.load(self.file(index, "mask"), GREY) > 127).astype(np.uint8)
         return arrays
 

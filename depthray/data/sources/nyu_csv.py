@@ -35,6 +35,7 @@ def open_source(section: Data) -> NyuKaggle:
     if not lists or not set(PARTS).issuperset(path.name for path in lists):
         raise DataError(f"{root}: neither {' nor '.join(PARTS)} there, nor in a folder data in it")
     rows = [row for path in lists for row in _read(path)]
+    # Both units are part of the fingerprint; `encoding` states that of a frame.
     return NyuKaggle(lists[0].parent, rows, keys=KEYS, encoding=" or ".join(ENCODINGS.values()))
 
 
@@ -55,6 +56,7 @@ class NyuKaggle(FrameFiles):
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         arrays = super().arrays(index)
+        # The full view of the camera, whatever the size of the files.
         return {**arrays, "intrinsics": kinect.COLOUR.matrix(arrays["image"].shape[:2])}
 
 
@@ -82,6 +84,6 @@ def _row(line: list[str], named: str, path: Path) -> FrameRow:
         )
     # Some copies of the lists were written on Windows.
     rgb, depth = (field.strip().replace("\\", "/").removeprefix(PREFIX) for field in line)
-    name = str(PurePosixPath(rgb).with_suffix("")).removesuffix("_colors")
+    name = str(PurePosixPath(rgb).with_suffix("")).removesuffix("_colors")  # the test files' own suffix
     scene = kinect.room_of(PurePosixPath(rgb).parent.name.removesuffix("_out"))
     return FrameRow(Frame(name, scene, split=PARTS[path.name], source="nyu"), (rgb, depth), named=named)

@@ -57,6 +57,7 @@ class NyuMat:
 
     def __init__(self, path: Path, depth: str, keys: frozenset[str]) -> None:
         self._mat, self._depth = Hdf5(path), depth
+        # Opened for this and closed again: an open file must not be inherited by a fork.
         with translate_hdf5_errors(path), open_file(path) as file:
             self._shapes = {name: file[name].shape for name in ("images", depth, *IDS.values()) if name in file}
             _check_shapes(self._shapes, path, depth)
@@ -73,6 +74,7 @@ class NyuMat:
             size = path.stat().st_size
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from None
+        # The size, not the content: the file has 2.8 GB.
         frames = ", ".join(map(frame_text, self.frames))
         facts = f"({path.name!r}, {size!r}, {self._depth!r}, {self._shapes!r}, [{frames}])"
         return sha256(facts.encode()).hexdigest()
@@ -110,7 +112,7 @@ class NyuMat:
         """Variable, frame -> (H,W) or (H,W,C), transposed back"""
         with translate_hdf5_errors(self._mat.path):
             try:
-                stored: NDArray[Any] = self._mat.file[name][index]
+                stored: NDArray[Any] = self._mat.file[name][index]  # one frame: the whole variable has up to 1.8 GB
             except (OSError, RuntimeError) as error:
                 reason = " ".join(str(error).split())
                 raise DataError(
@@ -146,7 +148,7 @@ def _frames(scenes: list[str], count: int, path: Path) -> list[Frame]:
     sides = _sides(path.parent / SPLITS, count)
     return [
         Frame(f"nyu_{number:04d}", scene, split=sides.get(number, ""), source="nyu")
-        for number, scene in enumerate(scenes, 1)
+        for number, scene in enumerate(scenes, 1)  # from 1, as splits.mat counts
     ]
 
 
@@ -159,6 +161,7 @@ def _sides(path: Path, count: int) -> dict[int, str]:
     if missing:
         raise DataError(f"{path}: no variable '{missing[0]}'")
     listed = [(number, side) for side, name in SIDES.items() for number in variables[name].tolist()]
+    # A split that lacks frames, or lists some twice, was cut off or is of another set.
     if sorted(number for number, _ in listed) != list(range(1, count + 1)):
         raise DataError(
             f"{path}: {' and '.join(SIDES.values())} must hold each of 1 to {count} once; download it again"

@@ -63,7 +63,7 @@ class NyuRaw(FrameFiles):
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key: depth registered to colour."""
         arrays = super().arrays(index)
-        self.check_sizes(index, arrays)
+        self.check_sizes(index, arrays)  # registration takes both images to be of one size
         return {
             "image": kinect.undistort(arrays["image"]),
             "depth": kinect.register(arrays["depth"]),
@@ -82,7 +82,7 @@ def _recordings(root: Path) -> Iterator[Path]:
 def _pair_up(root: Path, folder: Path) -> tuple[list[FrameRow], int]:
     """A recording -> its frames in the order of time, and the number of colour images without depth."""
     colours, depths = _list_by_time(folder, "r-*.ppm"), _list_by_time(folder, "d-*.pgm")
-    times = [time for time, _ in depths]
+    times = [time for time, _ in depths]  # ascending, so that the nearest is found by bisection
     rows = []
     for time, rgb in colours:
         # Of the two depths around the time of the colour image, the nearer one.

@@ -67,7 +67,7 @@ def read_names(path: Path) -> dict[str, str]:
 class PickleIndex(FrameFiles):
     """A data set of pairs, whose unit the recipe declares. See `depthray.data.source.Source`."""
 
-    fingerprint_tag = "Indexed"
+    fingerprint_tag = "Indexed"  # the class's name when fingerprints were first recorded
     declared = True
 
 
@@ -109,6 +109,7 @@ def _scenes(names: list[str]) -> list[str]:
     times = [CAPTURED.search(name) for name in names]
     if all(times):
         return _stretches([float(time[1]) for time in times if time])
+    # Neighbours in a list are mostly neighbours in time, so blocks keep most of them on one side.
     return [f"block-{number // BLOCK:04d}" for number in range(len(names))]
 
 
@@ -116,7 +117,7 @@ def _stretches(times: list[float]) -> list[str]:
     """Seconds -> stretches between pauses, in order of time."""
     stretches, scene, before = [""] * len(times), -1, float("-inf")
     for index in sorted(range(len(times)), key=times.__getitem__):
-        scene += times[index] - before > PAUSE
+        scene += times[index] - before > PAUSE  # a bool is 0 or 1
         before = times[index]
         stretches[index] = f"stretch-{scene:04d}"
     return stretches

@@ -35,6 +35,7 @@ def open_source(section: Data) -> S2d:
     if not names:
         raise DataError(f"{root}: no train/<recording>/00001.h5 there, nor val/official/00001.h5")
     rows = [FrameRow(_frame(name), (str(name),)) for name in names]
+    # One file a frame, which the role of depth stands for.
     return S2d(root, rows, roles=("depth",), keys=frozenset({"image", "depth"}), encoding=ENCODING)
 
 

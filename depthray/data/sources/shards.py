@@ -90,9 +90,11 @@ class Shards:
     def __init__(self, store: ShardStore, keys: frozenset[str], *, remote: bool = False) -> None:
         self.remote = remote
         self._store, self._shards = store, store.shards
+        # For each shard the index of the first frame after it.
         self._ends = list(accumulate(len(shard.frames) for shard in self._shards))
         self._handles: dict[int, _Handle] = {}  # in the order of their last use
         self.frames = [frame for shard in self._shards for frame in shard.frames]
+        # What every shard has: the samples of a batch must have equal keys.
         self.keys = keys.intersection(*(_keys(shard) for shard in self._shards))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class Shards:
 
     def download(self, number: int) -> None:
         """Download a shard to this node where it is remote, for reading it soon."""
-        os.close(self._store.open(self._shards[number]))
+        os.close(self._store.open(self._shards[number]))  # opening it downloads it
 
     def hold(self, numbers: Iterable[int]) -> None:
         """Open shards in this process, so that processes forked from it can read them as well."""
@@ -165,6 +167,7 @@ class Shards:
         self._handles[number] = handle
         for least_recent in list(self._handles)[:-MOST_OPEN]:
             self._handles.pop(least_recent, None)
+        # On the open file, so that one that was replaced since is noticed before its bytes are read.
         size, changed = shard.stamp
         status = os.fstat(handle.number)
         if status.st_size != size or changed not in (None, status.st_mtime_ns):

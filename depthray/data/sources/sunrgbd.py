@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ENCODING = "uint16_mm, bits rotated left by 3"  # of this form alone
 SENSORS = ("kv1", "kv2", "realsense", "xtion")
-DEPTHS = ("depth_bfx", "depth")
+DEPTHS = ("depth_bfx", "depth")  # refined first, where a download has both
 KEYS = frozenset({"image", "depth", "intrinsics"})
 ROLES = ("image", "depth", "intrinsics")
 FAR = 8.0  # metres
@@ -92,6 +92,6 @@ def _kind(frame: Path) -> str:
 def metres(stored: NDArray[Any], *, where: str) -> NDArray[np.float32]:
     """(H,W) uint16 rotated millimetres -> (H,W) float32 metres, 0 beyond `FAR`."""
     if stored.dtype == np.uint16:  # else `decode` refuses it
-        stored = (stored >> 3) | (stored << 13)
+        stored = (stored >> 3) | (stored << 13)  # a rotation: 16 bits drop what is shifted out
     depth = encodings.decode(stored, "uint16_mm", where=where)
     return np.where(depth <= FAR, depth, np.float32(0))

@@ -67,7 +67,7 @@ class SyntheticRooms:
         """Draw one frame."""
         height, width = self._size
         sample = render.render_frame(self._seed, index, height=height, width=width)
-        for key in KEYS - self.keys:
+        for key in KEYS - self.keys:  # all is drawn anyway; less has to be copied between processes
             del sample[key]  # type: ignore[misc]
         return sample
 
@@ -111,7 +111,7 @@ def _write_frame(out: Path, index: int, sample: Sample) -> dict[str, str]:
         "labels": sample["semantics"].astype(np.uint8),
         "instances": sample["instances"].astype(np.uint16),
         "background": cv2.cvtColor(sample["background"], cv2.COLOR_RGB2BGR),
-        "mask": sample["mask"] * np.uint8(255),
+        "mask": sample["mask"] * np.uint8(255),  # to look at: 1 would be black in any viewer
     }
     row = {folder: f"{folder}/{index:06d}.{ending}" for folder, ending in _FOLDERS.items()}
     for folder, pixels in stored.items():
