@@ -9,25 +9,7 @@ import pytest
 import torch
 from process_groups import launch
 
-STEP = """
-import json, sys
-from depthray import distributed
-from depthray.training import preflight
-from depthray.training.frames import Frames
-from depthray.training.state import Hooks, begin
-from depthray.training.throughput import Interval
-from depthray.training.loop import fit
-device = distributed.start(gpu=False)
-made = preflight.load("demo", sys.argv[2:])
-state = begin(made, device)
-state.hooks = Hooks(stop_requested=lambda: True)  # after one step
-list(fit(made, state, Frames.open(made)))
-if distributed.is_main():
-    import torch
-    torch.save(state.model.state_dict(), sys.argv[1])
-distributed.stop()
-"""
-WORDS = [
+OVERRIDES = [
     "data.size=32,64",
     "data.frames=40",
     "train.batch_size=8",
@@ -36,14 +18,83 @@ WORDS = [
     "optim.lr=0.1",
     "optim.schedule=constant",
 ]
+NO_MASK = ["loss.mask_bce=0", "loss.mask_dice=0", "eval.monitor=abs_rel"]
+SMALL = [
+    *("data.source=synthetic", "data.size=64,64", "train.batch_size=4", "optim.lr=1e-3", "optim.momentum=0"),
+    *("optim.weight_decay=0.1", "optim.average=none", "curriculum.sizes=[]", "curriculum.scale_weights=[]"),
+]
+STEPS = {
+    "plain": ("demo", []),
+    "accumulated": ("demo", ["train.accumulate=2"]),
+    "clipped": ("demo", ["optim.clip_norm=0.01"]),
+}
+UNUSED_OUTPUTS = {
+    "depthmasknet": ("depthmasknet", [*SMALL, *NO_MASK, "model.wiring=code"]),
+    "depthnet": ("depthnet", [*SMALL, "loss.multiscale=0", "loss.gradient=0", "loss.l1=1", "train.accumulate=2"]),
+}
+# All cases in one pair of processes, of which the first trains each alone before it joins the other.
+TRAIN_CASES = """
+import json, os, sys, torch
+from pathlib import Path
+from depthray import distributed
+from depthray.training import preflight
+from depthray.training.frames import Frames
+from depthray.training.state import Hooks, begin
+from depthray.training.loop import fit
+
+def train(path, *, name, overrides, steps, frozen):
+    recipe = preflight.load(name, overrides)
+    state = begin(recipe, torch.device("cpu"))
+    state.hooks = Hooks(stop_requested=lambda: state.position.step >= steps - 1)
+    if frozen:
+        state.model.eval().train = lambda mode=True: state.model
+    list(fit(recipe, state, Frames.open(recipe)))
+    if distributed.is_main():
+        torch.save(state.model.state_dict(), path)
+
+out, cases = Path(sys.argv[1]), json.loads(sys.argv[2])
+if os.environ["RANK"] == "0":
+    for case, options in cases.items():
+        train(out / f"{case}-1.pt", **options)
+distributed.start(gpu=False)
+for case, options in cases.items():
+    train(out / f"{case}-2.pt", **options)
+distributed.stop()
+"""
 
 
-@pytest.mark.parametrize("words", [[], ["train.accumulate=2"], ["optim.clip_norm=0.01"]])
-def test_one_step_of_a_batch_is_the_same_on_one_and_two_processes(tmp_path: Path, words: list[str]) -> None:
-    for processes in (1, 2):
-        launch(STEP, processes, str(tmp_path / f"{processes}.pt"), *WORDS, *words)
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of each case, CASE-N.pt from N processes."""
+    out = tmp_path_factory.mktemp("trained")
+    cases = {
+        case: {"name": name, "overrides": [*OVERRIDES, *overrides], "steps": 1, "frozen": False}
+        for case, (name, overrides) in STEPS.items()
+    }
+    # Two steps, as gradients that did not come are missed in the second; without batch-norm statistics of the
+    # process's own part.
+    cases |= {
+        case: {"name": name, "overrides": [*OVERRIDES, *overrides], "steps": 2, "frozen": True}
+        for case, (name, overrides) in UNUSED_OUTPUTS.items()
+    }
+    launch(TRAIN_CASES, 2, str(out), json.dumps(cases))
+    return out
+
+
+def difference(trained: Path, case: str) -> float:
+    """The largest one between the weights from one and from two processes."""
+    one, two = (torch.load(trained / f"{case}-{processes}.pt", weights_only=True) for processes in (1, 2))
+    return max(float((one[key] - two[key]).abs().max()) for key in one)
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_one_step_of_a_batch_is_the_same_on_one_and_two_processes(trained: Path, case: str) -> None:
+    assert difference(trained, case) < 1e-5
+
+
+@pytest.mark.parametrize("case", UNUSED_OUTPUTS)
+def test_two_processes_leave_untrained_what_one_does(trained: Path, case: str) -> None:
+    assert difference(trained, case) < 1e-5
 
 
 TRAIN = """
@@ -60,33 +111,9 @@ sys.exit(code or (f"threads of the process group are left: {left}" if left else 
 def test_the_command_trains_under_torchrun(tmp_path: Path) -> None:
     run = tmp_path / "run"
     # ResNet, for batch-norm statistics, which each rank keeps by itself until they are scored.
-    words = [*WORDS, "train.epochs=1", "model.encoder=resnet18"]
-    launch(TRAIN, 2, "train", "demo", *words, "--out", str(run))
+    overrides = [*OVERRIDES, "train.epochs=1", "model.encoder=resnet18"]
+    launch(TRAIN, 2, "train", "demo", *overrides, "--out", str(run))
     records = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
     epochs = [record for record in records if record["kind"] == "epoch"]
     assert [epoch["epoch"] for epoch in epochs] == [1]
     assert len(list((run / "checkpoints").glob("epoch-*"))) == 1
-
-
-NO_MASK = ["loss.mask_bce=0", "loss.mask_dice=0", "eval.monitor=abs_rel"]
-SMALL = [
-    *("data.source=synthetic", "data.size=64,64", "train.batch_size=4", "optim.lr=1e-3", "optim.momentum=0"),
-    *("optim.weight_decay=0.1", "optim.average=none", "curriculum.sizes=[]", "curriculum.scale_weights=[]"),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("depthmasknet", [*NO_MASK, "model.wiring=code"]),
-        ("depthnet", ["loss.multiscale=0", "loss.gradient=0", "loss.l1=1", "train.accumulate=2"]),
-    ],
-)
-def test_two_processes_leave_untaught_what_one_does(tmp_path: Path, name: str, words: list[str]) -> None:
-    # Two steps, as gradients that did not come are missed in the second; without statistics of the process's own part.
-    code = STEP.replace('"demo"', f'"{name}"').replace("lambda: True", "lambda: state.position.step >= 1")
-    code = code.replace("list(fit", "state.model.eval().train = lambda mode=True: state.model\nlist(fit")
-    for processes in (1, 2):
-        launch(code, processes, str(tmp_path / f"{processes}.pt"), *WORDS, *SMALL, *words)
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in (1, 2))
-    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
