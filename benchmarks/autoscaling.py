@@ -50,7 +50,7 @@ def main() -> int:
         seconds = [each.seconds for each in outcomes if start <= each.began < end]
         print(f"latency   {_median(seconds) * 1000:5.0f} ms median with {clients} clients, {len(seconds)} answers")
     print(f"plot      {args.out}")
-    followed = max(counts) == args.most and counts[-1] == 1
+    followed = max(counts) == args.most and counts[-1] == 1  # growing and shrinking, both
     return 0 if followed and not failed(outcomes) else 1
 
 
@@ -59,6 +59,7 @@ def measured(port: int, most: int, pause: float) -> tuple[list[Any], Looks, floa
     from chaos.serving.load import Load
     from chaos.serving.service import Service, picture
 
+    # Seconds of scaling that fit into the three minutes of the load; a service waits longer, above all to shrink.
     scaling = ("min=1", f"max={most}", "ongoing=4", "upscale_seconds=2", "downscale_seconds=15")
     words = [*(f"model_replicas.{word}" for word in scaling), "model.max_batch=2", "queued=64"]
     with Service(port, *words, faults={"pause": pause}) as service, service.driver():
@@ -79,6 +80,7 @@ def _watch(looks: Looks, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         states = serve.status().applications["depth"].deployments["Depth"].replica_states
+        # Keys are members of an enum, or their names, by the version of Ray.
         counts = {str(getattr(state, "value", state)): count for state, count in states.items()}
         looks.append((time.monotonic(), counts.get("RUNNING", 0), counts.get("STARTING", 0)))
         time.sleep(EVERY)
@@ -95,7 +97,8 @@ def panels(outcomes: Sequence[Any], looks: Looks, began: float, changes: Sequenc
         if each.ended - began < end:
             bins[int((each.ended - began) / BIN)].append(each.seconds)
     centres = [BIN * (index + 0.5) for index in range(len(bins) - 1)]
-    full = bins[: len(centres)]
+    full = bins[: len(centres)]  # without the last, which the end cuts short
+    # One point more at the end, to which the last value is held.
     clients = PlotLine(
         "clients",
         [*(at - began for at, _ in changes), end],

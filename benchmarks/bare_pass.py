@@ -33,6 +33,7 @@ def batches(folder: Path, predictor: Predictor, size: int) -> Iterator[Callable[
     data = predictor.recipe.data
     while True:
         chosen = list(itertools.islice(files, size))
+        # Bound now: by the time it is called the loop has moved on.
         yield lambda chosen=chosen: [prepare(photos.decode(each), {}, data) for each in chosen]  # type: ignore[misc]
 
 
@@ -47,6 +48,7 @@ def in_turn(predictor: Predictor, makers: Iterator[Callable[[], list[Any]]], sec
 def overlapped(predictor: Predictor, makers: Iterator[Callable[[], list[Any]]], seconds: float) -> float:
     """Images/s, decoding the next batch while one is computed."""
     with ThreadPoolExecutor(1) as thread:
+        # Decoding releases the interpreter lock, so it overlaps with the forward pass.
         ahead = thread.submit(next(makers))
         began, images = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
@@ -67,10 +69,10 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     predictor = depthray.load(args.checkpoint, device="cpu")
     makers = batches(args.folder, predictor, args.batch)
-    in_turn(predictor, makers, 1.0)
+    in_turn(predictor, makers, 1.0)  # the first passes reserve memory
     results = {}
     for way in (in_turn, overlapped):
-        before = time.process_time()
+        before = time.process_time()  # of all threads
         rate = way(predictor, makers, args.seconds)
         results[way.__name__] = {"rate": rate, "cpu": (time.process_time() - before) / (rate * args.seconds)}
     json.dump(results, sys.stdout)

@@ -35,7 +35,7 @@ def main() -> int:
     writer.reserve(state.contents({}, fingerprint="none"))  # as the training loop does after its first step
     writer.wait()
     plain, blocked, written = [], [], []
-    for round_ in range(args.rounds + 1):
+    for round_ in range(args.rounds + 1):  # one more: the first is left out of the medians
         state.position.step = round_
         contents = state.contents({"abs_rel": 1.0}, fingerprint="none")
         plain.append(timed(partial(torch.save, {"model": contents.weights, **contents.state}, work / "plain.pt")))
@@ -54,6 +54,7 @@ def main() -> int:
 def one_step(state: State) -> None:
     """Give the optimiser its moments."""
     for parameter in state.model.parameters():
+        # Adam has its two moments, most of the state, only after a step.
         parameter.grad = torch.randn_like(parameter)
     state.optimiser.step()
 

@@ -45,7 +45,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, idle: deque[Connection], tally: Tally) -> None:
         self._idle, self._tally = idle, tally
-        self._space = bytearray(1 << 18)
+        self._space = bytearray(1 << 18)  # as large as an answer, a 16-bit PNG of 640x480, usually is
         self._headers = b""
         self._left = -1  # bytes of the body that are missing; -1: still in the headers
         self._due = 0.0
@@ -54,6 +54,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
+        # Above any request: `send` never has to wait for the socket.
         transport.set_write_buffer_limits(high=1 << 22)  # type: ignore[attr-defined]
 
     def send(self, request: bytes, due: float, done: Callable[[], None]) -> None:
@@ -66,7 +67,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._left >= 0:
-            self._left -= nbytes
+            self._left -= nbytes  # a body is counted, not kept
         else:
             self._headers += self._space[:nbytes]
             end = self._headers.find(b"\r\n\r\n")
@@ -88,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         first, *lines = headers.split(b"\r\n")
         fields = dict(line.split(b": ", 1) for line in lines if b": " in line)
         self._status = int(first.split()[1])
-        self._left = int(fields[b"content-length"])
+        self._left = int(fields[b"content-length"])  # neither server sends chunks
         self._again = b"retry-after" in fields
         self._closes = fields.get(b"connection") == b"close"
 
@@ -126,7 +127,7 @@ class Driver:
             self._idle.pop().send(request, due, done)
         else:
             task = asyncio.ensure_future(self._open(request, due, done))
-            self._opening.add(task)
+            self._opening.add(task)  # the loop itself holds tasks only weakly
             task.add_done_callback(self._opening.discard)
 
     async def _open(self, request: bytes, due: float, done: Callable[[], None]) -> None:
@@ -158,6 +159,7 @@ async def closed(driver: Driver, tally: Tally, *, clients: int, seconds: float) 
     def again() -> None:
         nonlocal running
         if time.perf_counter() < end:
+            # The answer just counted is the last one: this is called right after it.
             loop.call_later(AGAIN if tally.answers[-1][0] == FULL else 0.0, ask)
         else:
             running -= 1
@@ -181,7 +183,7 @@ async def opened(driver: Driver, tally: Tally, *, rate: float, seconds: float) -
             over.set()
 
     for number in range(total):
-        due = tally.began + number / rate
+        due = tally.began + number / rate  # from the start, not from the request before: being late does not add up
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
         driver.ask(due, one)
@@ -214,7 +216,7 @@ def main() -> int:
     args = parser.parse_args()
     tally = uvloop.run(drive(args))
     report = {"answers": tally.answers, "late": tally.late, "faults": sorted(tally.faults)}
-    report["cpu"] = time.process_time()
+    report["cpu"] = time.process_time()  # what the driver took of the cores that the server needs
     json.dump(report, sys.stdout)
     return 0
 

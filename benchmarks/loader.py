@@ -26,14 +26,14 @@ from depthray.data.sources import open_source
 def main() -> int:
     """Print samples/s of both and their ratio."""
     args = rendered_frames.build_parser(__doc__).parse_args()
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # one thread for both sides
     folder, shards = rendered_frames.folder_and_shards(args.data)
     with (folder / "index.csv").open(encoding="utf-8") as file:
         files = [(folder / row["rgb"], folder / row["depth"]) for row in csv.DictReader(file)]
     source = open_source(Data(source="shards", root=str(shards)))
-    order = np.random.default_rng(0).permutation(len(files)).tolist()
+    order = np.random.default_rng(0).permutation(len(files)).tolist()  # as training reads
     decoded, packed = [], []
-    for _ in range(args.rounds + 1):
+    for _ in range(args.rounds + 1):  # the first round fills the page cache and is left out
         decoded.append(rate(lambda i: decode(*files[i]), order))
         packed.append(rate(lambda i: source.read(i), order))
     slow, fast = statistics.median(decoded[1:]), statistics.median(packed[1:])

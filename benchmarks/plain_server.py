@@ -31,7 +31,7 @@ def create(path: Path, *, together: int) -> FastAPI:
     contents = load.load(path)
     model = load.build_network(contents, where=path).eval()
     height, width = contents.recipe.data.size
-    free = threading.Semaphore(together)
+    free = threading.Semaphore(together)  # with 1, as many threads compute as in a pass of serve
     app = FastAPI()
 
     @app.post("/depth")
@@ -42,10 +42,12 @@ def create(path: Path, *, together: int) -> FastAPI:
         image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         tensor = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
+        # Decoding and encoding are outside: only forward passes share the cores that torch is given.
         with free, torch.inference_mode():
             metres = models.run(model, {"image": tensor})["depth"]
             metres = F.interpolate(metres, image.shape[:2], mode="bilinear")[0, 0]
         stored = (metres.numpy() * 1000).round().clip(0, 65535).astype(np.uint16)
+        # Fast compression, as serve's answers have it.
         _, png = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         return Response(png.tobytes(), media_type="image/png")
 

@@ -74,12 +74,14 @@ def usage(pid: int) -> Usage:
     by_title: dict[str, float] = {}
     for each in _tree(pid):
         try:
+            # Ray's actors have a title in place of their command line.
             title = Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")[0].decode()
             key = title if title.startswith("ray::") else Path(title).name
             by_title[_plain(key)] = by_title.get(_plain(key), 0.0) + _seconds(each)
         except OSError:
             continue
     fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:]
+    # User, nice, system, irq, softirq, steal: all but idle and waiting for a disk.
     busy = sum(map(int, (*fields[:3], *fields[5:8]))) / os.sysconf("SC_CLK_TCK")
     return Usage(by_title, busy)
 
@@ -97,17 +99,18 @@ def _seconds(pid: int) -> float:
             total += int((task / "schedstat").read_text().split()[0])
         except OSError:
             continue
-    return total / 1e9
+    return total / 1e9  # nanoseconds
 
 
 def _tree(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
+            # From the last bracket on: the name before it may hold spaces and brackets.
             fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        children.setdefault(int(fields[1]), []).append(int(folder.name))
+        children.setdefault(int(fields[1]), []).append(int(folder.name))  # state and parent are the first two
     pids, left = [], [pid]
     while left:
         pids.append(left.pop())

@@ -25,7 +25,7 @@ from depthray.runs import progress
 WORDS = [
     "unet-resnet34",
     "data.source=shards",
-    "curriculum.chunks=1",
+    "curriculum.chunks=1",  # one phase over all frames, so that every epoch has the same steps
     "finetune.epochs=0",
     "train.epochs=6",
     "train.log_seconds=2",
@@ -48,7 +48,7 @@ def main() -> int:
     _, shards = rendered_frames.folder_and_shards(args.data)
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
     local, on_ray, first, empty = [], [], [], []
-    for number in range(args.rounds):
+    for number in range(args.rounds):  # in turn, so that other work on the machine meets all sides
         local.append(trained(work / f"local-{number}", shards, "--local")[0])
         speed, seconds = trained(work / f"ray-{number}", shards)
         on_ray.append(speed)
@@ -67,8 +67,9 @@ def trained(run: Path, shards: Path, *flags: str) -> tuple[float, float]:
     command = [sys.executable, "-m", "depthray", "train", *WORDS, "--data", str(shards), "--out", str(run), *flags]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ})
     steps = [record for record in progress.read(run) if record["kind"] == "interval"]
+    # The second half: at the start Ray's own processes are still busy.
     later = [line["images_per_second"] for line in steps if line["epoch"] > line["epochs"] // 2]
-    return statistics.median(later), steps[0]["time"] - began
+    return statistics.median(later), steps[0]["time"] - began  # the first step is reported at once
 
 
 def empty_trainer(folder: Path) -> float:

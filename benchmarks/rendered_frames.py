@@ -28,8 +28,9 @@ def folder_and_shards(data: Path | None) -> tuple[Path, Path]:
     """The same frames as files and as shards."""
     work = Path(tempfile.mkdtemp(prefix="depthray-bench-"))
     folder = data or work / "folder"
-    with redirect_stdout(StringIO()):
+    with redirect_stdout(StringIO()):  # a benchmark prints its figures alone
         if data is None:
+            # 320 frames fit into the page cache: the work is measured, not a disk.
             call("data", "render", str(folder), "--layout", "folder", "--frames", "320", "--size", "240", "320")
         call("data", "pack", str(folder), str(work / "shards"), "--source", "folder", "--encoding", "uint16_mm")
     return folder, work / "shards"

@@ -26,7 +26,7 @@ import yaml
 
 TRIALS, AT_ONCE = 8, 2
 RATES = [1e-3 * (1 + number / 4) for number in range(TRIALS)]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # one thread a trial: two at a time fill two cores on every side
 NAIVE = """
 import os, sys
 from functools import partial
@@ -87,7 +87,7 @@ def _seconds(side: Callable[[], None]) -> float:
 
 def _run(*words: str) -> None:
     done = subprocess.run([sys.executable, *words], env=ENVIRONMENT, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode:  # a side that fails early would look fast
         sys.exit(f"{' '.join(words)[:300]}\n{done.stdout}\n{done.stderr}")
 
 
@@ -98,7 +98,7 @@ def _train_plainly(work: Path, base: list[str]) -> None:
         out = ["--local", "--out", str(work / "plain" / f"{number:04d}")]
         _run("-m", "depthray", "train", "demo", *base, f"optim.lr={RATES[number]}", *out)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # each thread waits for a process
         list(pool.map(train, range(TRIALS)))
 
 
@@ -106,6 +106,7 @@ def _search(work: Path, base: list[str]) -> None:
     """One search over eight points; the first is the recipe as it is, which a search always trains."""
     space = work / "space.yaml"
     space.write_text(yaml.safe_dump({"points": [{"optim.lr": rate} for rate in RATES[1:]]}), encoding="utf-8")
+    # No scheduler and no repeats: every side runs the same eight trainings to their end.
     flags = ["--concurrent", str(AT_ONCE), "--cpus-per-worker", "1", "--scheduler", "none", "--repeats", "0"]
     first = f"optim.lr={RATES[0]}"
     _run("-m", "depthray", "tune", "demo", *base, first, *flags, "--space", str(space), "--out", str(work / "search"))

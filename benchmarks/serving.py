@@ -82,7 +82,7 @@ def main() -> int:
             served.append(bench.saturate(server))
             sides = {"plain": plain[-1], "crowd": crowd[-1], "serve": served[-1]}
             print_round(f"round {number + 1}", bare[-1], sides)
-            if number == args.rounds - 1:
+            if number == args.rounds - 1:  # latency needs the median of all rounds, and a server that runs
                 rates(bare, plain, crowd, served)
                 latency(bench, server, statistics.median(each.rate for each in served))
     return 0
@@ -97,13 +97,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=48, help="at a time, to saturate")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each window; twice as long for latency")
     parser.add_argument("--proxy", choices=("python", "haproxy"), default="python", help="in front of depthray serve")
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args()  # settings may stand between the flags
 
 
 def written(name: str, run: Path, size: list[int] | None) -> Path:
     """A checkpoint of a recipe's network, untrained."""
     recipe = preflight.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # the same network in every run
     network = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
     contents = checkpoints_load.CheckpointContents(
         weights=dict(network.state_dict()),
@@ -144,6 +144,7 @@ class Bench:
     def bare(self) -> float:
         """Images/s of the network alone."""
         args = self._args
+        # Half of the time for each of the two ways that it measures.
         words = ["--threads", str(args.threads), "--batch", "8", "--seconds", str(args.seconds / 2)]
         report = _script("bare_pass.py", str(self._path), str(self._folder), *words)
         return float(max(way["rate"] for way in report.values()))
@@ -177,6 +178,7 @@ class Bench:
 
     def saturate(self, server: Server) -> Window:
         """As many clients as keep it busy."""
+        # Warm-up: connections open and buffers grow, which is not counted.
         self.load(server, 3.0, "--clients", str(self._args.clients))
         return self.load(server, self._args.seconds, "--clients", str(self._args.clients))
 
@@ -193,7 +195,7 @@ def _haproxy(work: Path) -> dict[str, str]:
     folder.mkdir(mode=0o700, exist_ok=True)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",  # one core is for the network
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
@@ -215,8 +217,9 @@ def _window(report: dict[str, Any], used: processes.Usage) -> Window:
     answers: dict[int, list[float]] = {}
     for status, seconds, _, _ in report["answers"]:
         answers.setdefault(status, []).append(seconds)
-    lasted = max(at for _, _, _, at in report["answers"])
+    lasted = max(at for _, _, _, at in report["answers"])  # until the last answer, which may come after the window
     lacking = sum(status == FULL and not again for status, _, again, _ in report["answers"])
+    # The driver and others are listed, too: they explain a figure that is too low.
     taken = {**used.by_title, "driver": report["cpu"], "others": used.machine - used.tree - report["cpu"]}
     cores = {title: seconds / lasted for title, seconds in taken.items()}
     return Window(answers, len(answers.get(OK, [])) / lasted, lacking, report["faults"], report["late"], cores)
@@ -255,12 +258,13 @@ def rates(bare: Sequence[float], plain: Sequence[Window], crowd: Sequence[Window
 def latency(bench: Bench, server: Server, capacity: float) -> None:
     """Times at 80 % of the capacity, then those at five times the capacity."""
     seconds = bench._args.seconds
-    bench.load(server, 2.0, "--rate", str(0.8 * capacity))
+    bench.load(server, 2.0, "--rate", str(0.8 * capacity))  # again a warm-up, at this load
     usual = bench.load(server, 2 * seconds, "--rate", str(0.8 * capacity))
     ratio = usual.at(0.99) / usual.at(0.5)
     print(f"80 % load    {0.8 * capacity:.1f}/s  p50 {usual.at(0.5):.0f} ms  p99 {usual.at(0.99):.0f} ms", end="")
     print(f"  ratio {ratio:.2f}  (wanted <= 3)   {_counts(usual)}, driver late {usual.late * 1000:.0f} ms at most")
     print(f"             cores: {_cores(usual)}", flush=True)
+    # An open load: clients that wait for an answer never send five times the capacity.
     over = bench.load(server, seconds, "--rate", str(5 * capacity))
     ratio = over.at(0.99) / usual.at(0.99)
     print(f"5 x load     {5 * capacity:.0f}/s  accepted {over.rate:.1f}/s  p99 {over.at(0.99):.0f} ms", end="")

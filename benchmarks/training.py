@@ -32,10 +32,11 @@ from depthray.training.state import Hooks, begin
 from depthray.training.throughput import Interval
 
 STEPS = 12
+# One phase over all frames, and the plain loop's jitter.
 WORDS = [
     "curriculum.chunks=1",
     "finetune.epochs=0",
-    "train.log_seconds=0.001",
+    "train.log_seconds=0.001",  # an interval for every step: their times are the clock
     "augment.brightness=0.2",
     "augment.contrast=0.2",
     "augment.saturation=0.2",
@@ -65,8 +66,10 @@ def ours(shards: Path, *words: str) -> float:
     recipe = preflight.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
     state = begin(recipe, torch.device("cpu"))
     loader = Frames.open(recipe)
+    # Asked within a step, before it is counted.
     state.hooks = Hooks(stop_requested=lambda: state.position.step >= STEPS - 1)
     times = [time.perf_counter() for event in fit(recipe, state, loader) if isinstance(event, Interval)]
+    # Without the first three steps, in which loaders start and memory is reserved.
     return (len(times) - 3) * recipe.train.batch_size / (times[-1] - times[2])
 
 
@@ -84,7 +87,7 @@ def plain(folder: Path) -> float:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            loss.item()
+            loss.item()  # as loops that print the loss do
             times.append(time.perf_counter())
             if len(times) == STEPS:
                 break
@@ -103,7 +106,7 @@ class Files(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, folder: Path) -> None:
         with (folder / "index.csv").open(encoding="utf-8") as file:
             self.rows = [(folder / row["rgb"], folder / row["depth"]) for row in csv.DictReader(file)]
-        self.jitter = ColorJitter(0.2, 0.2, 0.2, 0.05)
+        self.jitter = ColorJitter(0.2, 0.2, 0.2, 0.05)  # as strong as WORDS have it
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,6 +114,7 @@ class Files(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rgb, depth = self.rows[index]
         image = cv2.resize(cv2.cvtColor(read_image(rgb), cv2.COLOR_BGR2RGB), (160, 128))
+        # Both are decoded and resized for each sample, as files have to be.
         metres = cv2.resize(read_image(depth, cv2.IMREAD_UNCHANGED), (160, 128), interpolation=cv2.INTER_NEAREST)
         x = self.jitter(torch.from_numpy(image).permute(2, 0, 1).float() / 255)
         y = torch.from_numpy(metres.astype("float32") / 1000).unsqueeze(0)
