@@ -60,4 +60,4 @@ def _band(axes: Axes, name: str, ends: list[model.Range]) -> None:
     color = f"C{RECIPES.index(name)}"
     label = f"{name} at {width}x{height}"
     axes.fill_between(GPUS, low, high, color=color, alpha=0.3, linewidth=0, label=label, gid="band")
-    axes.plot(GPUS, low, GPUS, high, color=color, linewidth=1.2)
+    axes.plot(GPUS, low, GPUS, high, color=color, linewidth=1.2)  # edges, by which overlapping bands stay distinct

@@ -73,6 +73,7 @@ def rendered(folder: Path) -> Path:
 def compared(one: Seconds, two: Seconds, alone: Seconds) -> list[tuple[str, float, float]]:
     """What, by the model, as measured."""
     # Two processes of this machine as nodes of one GPU each, by what gloo took for a large and a small sum.
+    # Two ranks make two hops: half of a small sum is its start, a quarter each hop.
     loopback = Cluster("loopback", T4, 1, 1.0, BLOCK / two["block"], 0.0, two["small"] / 4, "", start=two["small"] / 2)
     net = counted(RECIPE, SIZE)
     reduced, hidden = model.all_reduce(net.gradient_bytes, loopback, 2), overlapped(net, loopback, two["apart"])
@@ -155,16 +156,16 @@ def _least(acts: dict[str, Callable[[], object]]) -> Seconds:
     times: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(STEPS):
         for name, act in acts.items():
-            if dist.is_initialized():
+            if dist.is_initialized():  # else the wait for the other worker would be measured
                 dist.barrier()
             began = time.perf_counter()
             act()
             times[name].append(time.perf_counter() - began)
-    return {name: min(each[1:]) for name, each in times.items()}
+    return {name: min(each[1:]) for name, each in times.items()}  # the first call allocates
 
 
 def _all_reduce(nbytes: int) -> None:
-    dist.all_reduce(torch.ones(nbytes // 4))
+    dist.all_reduce(torch.ones(nbytes // 4))  # float32
 
 
 def _recipe(shards: Path, *overrides: str) -> Any:
@@ -193,6 +194,7 @@ def single(shards: Path) -> Seconds:
     index_seconds = (time.process_time() - began) / count
     tracemalloc.start()
     source = open_source(data)
+    # Opened twice: tracing makes it slow, so its time is taken without.
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     del source
@@ -212,6 +214,7 @@ def _forward(images: int = 8) -> float:
 def _coding() -> Seconds:
     """Seconds of a core for a 640x480 JPEG in, and for its depth as 16-bit PNG out, with a sensor's noise."""
     rng = np.random.default_rng(0)
+    # Surfaces with noise on them: noise alone does not compress, surfaces alone do so too well.
     smooth = cv2.resize(rng.random((12, 16), np.float32), (640, 480), interpolation=cv2.INTER_CUBIC)
     rgb = np.clip(smooth[..., None] * 200 + rng.normal(0, 4, (480, 640, 3)), 0, 255).astype(np.uint8)
     depth = np.clip(smooth * 5000 + rng.normal(0, 10, smooth.shape), 0, 65535).astype(np.uint16)

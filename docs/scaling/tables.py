@@ -49,7 +49,7 @@ def filled(page: str) -> str:
     for name in TABLES:
         new = rf"\g<1>{markdown(name)}\n\g<2>"
         page, times = re.subn(MARKED.format(name=name), new, page, flags=re.DOTALL)
-        if times != 1:
+        if times != 1:  # a table that is renamed on one side alone would silently stay as it was
             raise SystemExit(f"the page has {times} places for the table '{name}'; it needs one")
     return page
 
@@ -220,7 +220,7 @@ def index() -> Table:
     """What each process holds of a data set before it has read a frame."""
     rows = []
     for frames in (400_000, 5_000_000, 50_000_000):
-        index, order = frames * model.INDEX_BYTES, frames * 8
+        index, order = frames * model.INDEX_BYTES, frames * 8  # an int64 a frame
         seconds = f"{frames * model.INDEX_SECONDS:.0f}"
         rows.append([f"{frames:,}", in_bytes(index), seconds, in_bytes(order), in_bytes(8 * (index + order))])
     workers = "8 workers a node, no loader processes"
@@ -249,6 +249,7 @@ def storage() -> Table:
     rate = model.images_per_second(counted("unet-resnet34"), CLUSTERS[0])
     rows = []
     for data, gpus in itertools.product((MODEST, FIFTY[1]), (8, 64, 1024)):
+        # One read for each array of a frame; S3 limits the reads of a prefix.
         prefixes = Range(*(math.ceil(each * gpus * len(data.keys) / model.S3_GETS) for each in rate))
         rows.append(
             [
@@ -297,6 +298,7 @@ def saves() -> Table:
     for (name, hours), gpus in itertools.product(gpu_hours.items(), (8, 64, 256, 1024)):
         between = hours * 3600 / gpus
         young, daly = model.young(pause, between), model.daly(pause, between)
+        # The next save waits for the thread that writes the one before.
         lost = (model.lost(pause, max(interval, written), between) for interval in (daly, 600.0, 3600.0))
         intervals = [f"{between / 3600:,.1f} h", f"{young:.0f} s", f"{daly:.0f} s"]
         rows.append([name, gpus, *intervals, *(f"{share * 100:.2f} %" for share in lost)])
@@ -308,9 +310,10 @@ def replicas() -> Table:
     """Replicas of unet-resnet34 for a load, with a mean wait of at most half a service time."""
     net, host = counted("unet-resnet34", (128, 160)), model.DECODE + model.ENCODE
     gpu = over(lambda corner: model.inference(net, model.T4, 8, corner) / 8)
-    core = model.FORWARD + host
+    core = model.FORWARD + host  # one core does all, one after the other
     kinds = {
         f"1 core ({1 / core:.0f}/s)": Range(core, core),
+        # GPU and cores work on different pictures at a time: the slower of them decides.
         f"T4, 4 cores ({4 / host:.0f}/s)": Range(*(max(each, host / 4) for each in gpu)),
         f"T4, cores enough ({span(Range(1 / gpu.high, 1 / gpu.low), 0)}/s)": gpu,
     }
@@ -326,6 +329,7 @@ def queue() -> Table:
     rows = []
     for count, busy in itertools.product((1, 4, 16), (0.5, 0.7, 0.9)):
         times = model.simulated(busy * count, count, lambda _: 1.0)
+        # The simulated times include the service itself, which takes 1.
         waits = [f"{model.waiting(count, busy * count):.2f}", f"{sum(times) / len(times) - 1:.2f}"]
         rows.append([count, f"{busy:.1f}", *waits, f"{model.quantile(times, 0.95):.1f}"])
     return ["replicas", "busy", "mean wait, formula", "mean wait, simulated", "95 % answered after, simulated"], rows
@@ -340,7 +344,7 @@ def batching() -> Table:
             return start + (1 - start) * pictures
 
         most = 8 / seconds(8)
-        alone = "no" if busy >= 1 else f"{1 + model.waiting(1, busy):.1f}"
+        alone = "no" if busy >= 1 else f"{1 + model.waiting(1, busy):.1f}"  # beyond it the queue grows without end
         batched = ["no", "no"]
         if busy < most:
             times = model.simulated(busy, 1, seconds, batch=8)
@@ -351,6 +355,7 @@ def batching() -> Table:
 
 def span(ends: Range, digits: int = 2, factor: float = 1.0) -> str:
     """A range as people write it."""
+    # Compared as text: two ends that round to the same are one number.
     low, high = (f"{end * factor:,.{digits}f}" for end in ends)
     return low if low == high else f"{low}-{high}"
 
