@@ -103,7 +103,7 @@ def keys_to_read(section: Data) -> frozenset[str]:
 def refuse_encoding(section: Data) -> None:
     """For a form that states the unit of its depth itself: a UsageError if the recipe declares one all the same."""
     default = type(section).model_fields["encoding"].default
-    # A value that equals the default cannot be told from none, and is harmless.
+    # The default is let through: the recipe that states it looks like one that states nothing.
     if section.encoding != default:
         raise UsageError(
             f"data.encoding={section.encoding}: data.source={section.source} states its own unit; leave the key out"
