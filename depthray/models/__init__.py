@@ -33,6 +33,7 @@ def check(section: Model, *, where: str) -> None:
     """Refuse an unknown architecture, an unknown option or an unfit value, naming its key."""
     if section.name not in names():
         raise UsageError(f"{where}: model.name: no architecture '{section.name}'{did_you_mean(section.name, names())}")
+    # Only where there are options: their names and types are in the module, which imports torch.
     if section.options:
         _check_options(section, where=where)
 
@@ -60,6 +61,7 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
     if padded == (height, width):  # the usual case, without copies
         prediction: Prediction = model(batch)
         return prediction
+    # The inputs alone: the truth stays as it is, and the prediction is cut back to it.
     values.update({key: _pad(values[key], padded) for key in network.inputs})
     return _crop(model(values), share=(height / padded[0], width / padded[1]))
 
@@ -71,6 +73,7 @@ def check_ids(model: nn.Module, batch: Batch) -> None:
     if not counts or "semantics" not in batch:
         return
     largest = batch["semantics"].amax(dim=(1, 2, 3)).tolist()  # (B,1,H,W) -> one id an image
+    # Unchecked, such an id would silently be read as unknown, or as the class that its lowest bits are.
     for index, number in enumerate(largest):
         if number >= min(counts):
             where = f"sample '{batch['id'][index]}'" if "id" in batch else "semantics"
@@ -96,6 +99,7 @@ def _crop(prediction: Prediction, *, share: tuple[float, float]) -> Prediction:
 
     def cut(values: Tensor) -> Tensor:
         # Rounded first: 23 / 42 * 42 is a little above 23 in floats, which ceil would make 24.
+        # Shares, not pixels: a map may be coarser than the input.
         height, width = (math.ceil(round(part * side, 6)) for part, side in zip(share, values.shape[-2:], strict=True))
         return values[..., :height, :width]
 
@@ -108,12 +112,14 @@ def _crop(prediction: Prediction, *, share: tuple[float, float]) -> Prediction:
 
 def _check_options(section: Model, *, where: str) -> None:
     module = import_module(f"depthray.models.{section.name}")
+    # eval_str, since annotations are text otherwise (from __future__ import annotations).
     parameters = dict(inspect.signature(module.build, eval_str=True).parameters)
-    del parameters["inputs"]
+    del parameters["inputs"]  # these are data.inputs
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")
         try:
+            # Strict: else pydantic would take 1 for true and '10' for 10, which YAML keeps apart.
             TypeAdapter(parameters[key].annotation).validate_python(value, strict=True)
         except ValidationError as error:
             raise UsageError(f"{where}: model.{key}={value!r}: {_fault(error, value)}") from None
@@ -123,6 +129,7 @@ def _fault(error: ValidationError, value: Any) -> str:
     fault = error.errors()[0]
     near = ""
     if fault["type"] == "literal_error" and isinstance(value, str):
+        # pydantic names the choices only as text: "'a', 'b' or 'c'".
         choices = fault["ctx"]["expected"].replace(" or ", ",").split(",")
         near = did_you_mean(value, [choice.strip("' ") for choice in choices])
     return f"{fault['msg'][0].lower()}{fault['msg'][1:]}{near if 'did you mean' in near else ''}"
