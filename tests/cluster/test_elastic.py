@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 
 from cluster import elastic, ray_private, resources
 from cluster.resources import Workers
+from depthray.__main__ import main
 from depthray.checkpoints import load, select
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
@@ -99,22 +100,22 @@ def steps(run: Path) -> list[int]:
     return [int(path.name.split("step-")[1]) for path in select.committed(run / select.FOLDER)]
 
 
-def test_a_run_taken_up_by_another_number_of_workers_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_a_run_resumed_by_another_number_of_workers_ends_with_the_same_weights(tmp_path: Path) -> None:
     """To the rounding of sums in another order: the global batch and the draws are the same."""
-    words = ["demo", *SMALL, "train.batch_size=8", "optim.schedule=constant", "train.patience=0"]
+    recipe = ["demo", *SMALL, "train.batch_size=8", "optim.schedule=constant", "train.patience=0"]
     alone, changed = tmp_path / "alone", tmp_path / "changed"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    train(*words, "train.epochs=2", "--local", "--out", str(alone))
-    train(*words, "--out", str(changed), under=launcher)
-    train(*words, "train.epochs=2", "--local", "--out", str(changed), "--resume")
+    train_under_torchrun(*recipe, "--out", str(changed))
+    assert main(["train", *recipe, "train.epochs=2", "--local", "--out", str(alone)]) == 0
+    assert main(["train", *recipe, "train.epochs=2", "--local", "--out", str(changed), "--resume"]) == 0
     left, right = (load.load(select.committed(run / select.FOLDER)[-1]) for run in (alone, changed))
     assert left.step == right.step and left.epoch == right.epoch == 2
     gap = max((left.weights[key] - right.weights[key]).abs().max().item() for key in left.weights)
     assert 0 < gap < 1e-4, "0 would mean that no second process took part"
 
 
-def train(*words: str, under: Sequence[str] = ()) -> None:
-    command = [sys.executable, *under, "-m", "depthray", "train", *words]
+def train_under_torchrun(*arguments: str) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "depthray", "train", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
