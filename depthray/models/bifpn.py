@@ -25,7 +25,7 @@ from depthray.models.layers.blocks import DepthHead
 from depthray.models.layers.encoders import Encoder, Normalise, build_encoder, build_stack, widen
 from depthray.models.layers.inputs import InputStack, guide
 
-WIDTH = 64
+WIDTH = 64  # channels of every node
 BLOCKS = 3
 LEVELS = (3, 5, 6, 7, 8)  # maps of EfficientNet-B0: one at 1/8, one at 1/16, three at 1/32
 EPSILON = 1e-4
@@ -51,7 +51,8 @@ class TrainableFusion(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """n maps (B,C,h,w) -> (B,C,h,w)"""
         weight = self.weight.abs()
-        shares = weight / (weight.sum() + EPSILON)
+        shares = weight / (weight.sum() + EPSILON)  # (n,)
+        # (n,B,C,h,w) summed to (B,C,h,w).
         return torch.stack([share * values for share, values in zip(shares, maps, strict=True)]).sum(dim=0)
 
 
@@ -79,6 +80,7 @@ class FusionNode(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """n maps (B,C,h,w) -> (B,C,h,w)"""
+        # The norm comes last, as in the original: elsewhere it stands before the activation.
         node: Tensor = self.norm(F.gelu(self.conv(self.fuse(list(maps)))))
         return node
 
@@ -96,11 +98,11 @@ class BiFPN(nn.Module):
         node = self.node
         in3, in4, in5, in6, in7 = (lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
         td6 = node["td6"](in6, in7)
-        td5 = node["td5"](in5, td6)
+        td5 = node["td5"](in5, td6)  # (B,64,H/32,W/32), as td6
         td4 = node["td4"](in4, _double(td5))  # (B,64,H/16,W/16)
         out3 = node["out3"](in3, _double(td4))  # (B,64,H/8,W/8)
-        out4 = node["out4"](in4, td4, F.max_pool2d(out3, 2))
-        out5 = node["out5"](in5, td5, F.max_pool2d(out4, 2))
+        out4 = node["out4"](in4, td4, F.max_pool2d(out3, 2))  # (B,64,H/16,W/16)
+        out5 = node["out5"](in5, td5, F.max_pool2d(out4, 2))  # (B,64,H/32,W/32), as the rest
         out6 = node["out6"](in6, td6, out5)
         return [out3, out4, out5, out6, node["out7"](in7, out6)]
 
@@ -123,7 +125,7 @@ class BiFPNBlock(nn.Module):
         """five maps (B,c,h,w) -> (B,20,H/4,W/4)"""
         out3, out4, *coarse = self.bifpn(levels)
         if self.coarse:
-            out4 = out4 + _double(torch.stack(coarse).mean(dim=0))
+            out4 = out4 + _double(torch.stack(coarse).mean(dim=0))  # (3,B,64,H/32,W/32) -> (B,64,H/16,W/16)
         pixels = torch.cat([F.pixel_shuffle(out3, 2), F.pixel_shuffle(out4, 4)], dim=1)  # (B,16+4,H/4,W/4)
         return F.gelu(self.norm(pixels))
 
@@ -135,6 +137,7 @@ class Inception(nn.Module):
 
     def __init__(self, in_channels: int, *, base: int = 16) -> None:
         super().__init__()
+        # Neither norm nor activation in any branch, as in the original: the layer is linear.
         self.wide = nn.Sequential(nn.Conv2d(in_channels, base, 1), nn.Conv2d(base, 2 * base, 3, padding=1))
         self.wide_ends = _row_and_column(2 * base, 3 * base)
         self.middle = nn.Conv2d(in_channels, base, 1)
@@ -144,7 +147,7 @@ class Inception(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B,C,h,w) -> (B,176,h,w)"""
-        wide, middle = self.wide(features), self.middle(features)
+        wide, middle = self.wide(features), self.middle(features)  # (B,32,h,w), (B,16,h,w)
         ends = [end(wide) for end in self.wide_ends] + [end(middle) for end in self.middle_ends]
         joined: Tensor = torch.cat([*ends, self.narrow(features)], dim=1) + self.shortcut(features)
         return joined
@@ -153,8 +156,8 @@ class Inception(nn.Module):
 class EfficientBiFPN(nn.Module):
     """Encoder, three blocks side by side, inception, separable convolutions to logits."""
 
-    stride = 32
-    reduction = 4
+    stride = 32  # five halvings; each node takes maps of exactly half or twice its size
+    reduction = 4  # the depth has a quarter of the input's height and width
     idle: tuple[str, ...] = ()  # patterns of names of parameters without influence on the output
 
     def __init__(self, stack: InputStack, encoder: Encoder, *, fusion: Fusion, metres: DepthHead) -> None:
@@ -182,16 +185,17 @@ class EfficientBiFPN(nn.Module):
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H/4,W/4) depth in metres, float32"""
         stacked = self.stack(batch)
-        maps = self.encoder(stacked)
+        maps = self.encoder(stacked)  # (B,c,H/2,W/2) to (B,1280,H/32,W/32)
         levels = [maps[level] for level in LEVELS]
         features = torch.cat([block(levels) for block in self.blocks], dim=1)  # (B,60,H/4,W/4)
-        features = features + F.max_pool2d(self.shortcut(stacked), 4)
+        features = features + F.max_pool2d(self.shortcut(stacked), 4)  # (B,60,H,W) pooled to (B,60,H/4,W/4)
         return {"depth": self.metres(self.head(self.inception(features)), guide(batch, self.inputs))}
 
 
 def _fuse(name: str, *, fusion: Fusion) -> nn.Module:
     if fusion == "trainable":
         return TrainableFusion(NODES[name])
+    # The weights of the original stayed 1, so that their sum is the number of inputs.
     divisor, offset = ODD.get(name, (NODES[name] + EPSILON, 0.0))
     return ConstantFusion(divisor, offset=offset)
 

@@ -45,6 +45,7 @@ class EncoderBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,c,H/2,W/2)"""
+        # Ends in a ReLU of its own before the sum, as in the original.
         main = self.main(features)
         return F.relu(main + self.shortcut(features))
 
@@ -54,7 +55,7 @@ class DecoderBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.narrow = nn.Conv2d(in_channels, out_channels, 1)
+        self.narrow = nn.Conv2d(in_channels, out_channels, 1)  # before upsampling, where it has a quarter of the pixels
         self.refine = nn.Sequential(*layers(out_channels, out_channels), *layers(out_channels, out_channels))
 
     def forward(self, features: Tensor, lateral: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class DecoderBlock(nn.Module):
 class DepthMaskNet8(nn.Module):
     """Two branches, a common way down, one way up to the mask and a deeper one to the depth."""
 
-    stride = 32
+    stride = 32  # five halvings: of an odd side, pooling and the shortcut's convolution make two sizes
     outputs = ("depth", "mask")
 
     def __init__(self, inputs: tuple[str, ...], *, wiring: Wiring, max_depth: float) -> None:
@@ -79,9 +80,9 @@ class DepthMaskNet8(nn.Module):
         self.image[0] = widen(self.image[0], self.image_stack.inputs)  # type: ignore[arg-type]
         self.background_encoder, self.image_encoder = EncoderBlock(STEM, STEM), EncoderBlock(STEM, STEM)
         self.encoders = nn.ModuleList(EncoderBlock(*pair) for pair in itertools.pairwise(JOINED))
-        self.mask_decoders = _decoders(JOINED[-2::-1])
+        self.mask_decoders = _decoders(JOINED[-2::-1])  # they take 256 to 32 channels, from 1/16
         self.mask_head = mask_head(STEM)
-        self.depth_decoders = _decoders(JOINED[::-1])
+        self.depth_decoders = _decoders(JOINED[::-1])  # they take 512 to 32 channels, from 1/32
         self.depth_head = nn.Conv2d(STEM, 1, 1)
         self.metres = DepthHead("sigmoid", max_depth=max_depth)
         self.metres.init_bias(self.depth_head)
@@ -102,12 +103,13 @@ class DepthMaskNet8(nn.Module):
         halves = [self.background_encoder(background), self.image_encoder(image)]
         maps = [image, torch.cat(halves, dim=1)]  # (B,16,H,W), (B,16+16,H/2,W/2)
         for encoder in self.encoders[:-1]:
-            maps.append(encoder(maps[-1]))
+            maps.append(encoder(maps[-1]))  # (B,64,H/4,W/4), (B,128,H/8,W/8), (B,256,H/16,W/16)
         return maps
 
     def _extras(self, mask_maps: list[Tensor], laterals: list[Tensor]) -> list[Tensor | None]:
         """What is added to each depth decoder's output, coarsest first; None at 1/16, where no mask is decoded."""
         if self.wiring == "code":
+            # laterals[1] is the joined map (B,32,H/2,W/2), which the decoder there has added already.
             return [None, *mask_maps[:2], laterals[1], None]
         return [None, *mask_maps]
 

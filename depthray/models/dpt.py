@@ -26,6 +26,7 @@ from depthray.models.layers.weights import load_weights
 Size = Literal["tiny", "vits", "vitb", "vitl"]
 
 SHAPES: dict[Size, ViTShape] = {
+    # Taps are those of Depth Anything V2, the last one the last block; "tiny" is for tests and not published.
     "tiny": ViTShape(width=48, blocks=4, heads=3, taps=(0, 1, 2, 3), grid=8),
     "vits": ViTShape(width=384, blocks=12, heads=6, taps=(2, 5, 8, 11)),
     "vitb": ViTShape(width=768, blocks=12, heads=12, taps=(2, 5, 8, 11)),
@@ -62,6 +63,7 @@ class ResidualConvUnit(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B,C,H,W) -> (B,C,H,W)"""
+        # Not in place: the input itself is added.
         added: Tensor = features + self.conv2(F.relu(self.conv1(F.relu(features))))
         return added
 
@@ -93,6 +95,7 @@ class Scratch(nn.Module):
             setattr(self, f"layer{number}_rn", nn.Conv2d(count, channels, 3, padding=1, bias=False))
             setattr(self, f"refinenet{number}", FeatureFusionBlock(channels, joins=number < len(levels)))
         self.output_conv1 = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        # The published sequence ends in a sigmoid, which has no weights: here DepthHead applies it.
         self.output_conv2 = nn.Sequential(
             nn.Conv2d(channels // 2, LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(LAST, 1, 1)
         )
@@ -105,11 +108,11 @@ class Scratch(nn.Module):
             (2 * even[0].shape[-2], 2 * even[0].shape[-1]),
             *((level.shape[-2], level.shape[-1]) for level in even),
         ]
-        features = even[-1]
+        features = even[-1]  # (B,C,h/2,w/2), of a grid of (h,w) patches
         for number in range(len(even), 0, -1):
             finer = even[number - 1] if number < len(even) else None
             features = getattr(self, f"refinenet{number}")(features, finer, size=sizes[number - 1])
-        logits: Tensor = self.output_conv2(upsample(self.output_conv1(features), size))
+        logits: Tensor = self.output_conv2(upsample(self.output_conv1(features), size))  # (B,C,8h,8w) -> (B,1,H,W)
         return logits
 
 
@@ -184,6 +187,7 @@ def build(
     if pretrained is True:
         raise UsageError("model.pretrained=true: dpt downloads no weights; give the path of a downloaded file instead")
     network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth)
+    # Before widening: the published weights are of an RGB image.
     if pretrained:
         load_weights(network, size, pretrained)
     network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)

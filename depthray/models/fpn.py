@@ -30,14 +30,15 @@ class FPN(nn.Module):
     """Encoder, three levels up from its coarsest map, two convolutions to logits."""
 
     stride = 1  # each level is upsampled to the next finer one, so any size works
-    reduction = 4
+    reduction = 4  # the depth has a quarter of the input's height and width
 
     def __init__(self, stack: InputStack, encoder: Encoder, *, metres: DepthHead) -> None:
         super().__init__()
         self.inputs = stack.inputs
         self.stack = stack
         self.encoder = encoder
-        levels = encoder.channels[1:]
+        levels = encoder.channels[1:]  # the map at 1/2 is not used
+        # Neither norms nor activations in the pyramid, as in the original and in Lin et al.
         self.lateral = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in levels)
         self.smooth = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in levels[1:])
         last = nn.Conv2d(HEAD_WIDTH, 1, 3, padding=1)
@@ -50,6 +51,7 @@ class FPN(nn.Module):
         _, *levels = self.encoder(self.stack(batch))
         *finer, features = (lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
         for smooth, level in zip(reversed(self.smooth), reversed(finer), strict=True):
+            # Smoothed after the sum, against the aliasing of upsampling (Lin et al.).
             features = smooth(_onto(features, level))  # (B,256,H/32,W/32), then 1/16, 1/8, 1/4
         return {"depth": self.metres(self.head(features), guide(batch, self.inputs))}
 

@@ -41,7 +41,7 @@ class MaskNet3(nn.Module):
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) mask logits, float32"""
-        background = self.background(self.background_stack(batch))
+        background = self.background(self.background_stack(batch))  # (B,32,H,W), as the image's
         image = self.image(self.image_stack(batch))
         features = self.compare(torch.cat([background, image], dim=1))  # (B,32+32,H,W) -> (B,64,H,W)
         return {"mask": self.head(features).float()}

@@ -55,8 +55,8 @@ class UNet(nn.Module):
         self.inputs = stack.inputs
         self.stack = stack
         self.encoder = encoder
-        below = (encoder.channels[-1], *widths[:-1])
-        skips = encoder.channels[-2::-1]
+        below = (encoder.channels[-1], *widths[:-1])  # channels that each step up gets from below
+        skips = encoder.channels[-2::-1]  # and from the encoder: at 1/16 to 1/2 of the size
         self.decoder = nn.ModuleList(
             UpBlock(channels + skip, width, after=nn.Identity() if linear else _norm_and_activation(encoder, width))
             for channels, skip, width in zip(below, skips, widths, strict=True)
@@ -70,12 +70,14 @@ class UNet(nn.Module):
         stacked = self.stack(batch)
         features, *skips = reversed(self.encoder(stacked))  # (B,c,H/32,W/32), then 1/16 to 1/2
         for up, skip in zip(self.decoder, skips, strict=True):
-            features = up(features, skip)
+            features = up(features, skip)  # (B,c,H/16,W/16) to (B,c,H/2,W/2)
+        # Logits, not metres, are upsampled, as in the original: the sigmoid comes last.
         logits = upsample(self.head(features).float(), (stacked.shape[-2], stacked.shape[-1]))
         return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 
 def _norm_and_activation(encoder: Encoder, width: int) -> nn.Module:
+    # The slope 0.2 is that of the original, which built this and did not call it.
     return nn.Sequential(encoder.norm(width), nn.LeakyReLU(0.2, inplace=True))
 
 
