@@ -136,28 +136,39 @@ def test_the_order_is_part_of_the_numbers_of_a_run() -> None:
         load("demo", ["data.order=shard"])
 
 
+# The first process trains alone before it joins the other.
 SCORE = """
-import json, sys
+import json, os, sys, torch
+from pathlib import Path
 from depthray import distributed
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.data.sources.shards import Shards
 from depthray.training.state import begin
 from depthray.training.loop import Epoch, fit, validate
-device = distributed.start(gpu=False)
-made = preflight.load("demo", sys.argv[2:])
-frames = Frames.open(made)
-read, before = set(), Shards.read
-def reading(source, index):
+
+read, read_frame = set(), Shards.read
+def recording(source, index):
     read.add(int(source.shard_numbers[index]))
-    return before(source, index)
-Shards.read = reading
-state = begin(made, device)
-scores, _ = validate(made, state, frames)
-epochs = [event for event in fit(made, state, frames) if isinstance(event, Epoch)]
-per_rank = distributed.gather([sorted(read)])
-if distributed.is_main():
-    json.dump({"scores": scores, "read": per_rank, "steps": epochs[-1].step}, open(sys.argv[1], "w"))
+    return read_frame(source, index)
+Shards.read = recording
+
+def train(path):
+    read.clear()
+    recipe = preflight.load("demo", sys.argv[2:])
+    frames = Frames.open(recipe)
+    state = begin(recipe, torch.device("cpu"))
+    scores, _ = validate(recipe, state, frames)
+    epochs = [event for event in fit(recipe, state, frames) if isinstance(event, Epoch)]
+    per_rank = distributed.gather([sorted(read)])
+    if distributed.is_main():
+        path.write_text(json.dumps({"scores": scores, "read": per_rank, "steps": epochs[-1].step}))
+
+out = Path(sys.argv[1])
+if os.environ["RANK"] == "0":
+    train(out / "1.json")
+distributed.start(gpu=False)
+train(out / "2.json")
 distributed.stop()
 """
 
@@ -169,11 +180,8 @@ def test_two_processes_train_on_shards_of_their_own(tmp_path: Path) -> None:
         *("data.source=shards", f"data.root={tmp_path / 'packed'}", "data.order=shards", "data.size=32,64"),
         *("train.batch_size=4", "train.epochs=1", "train.precision=fp32", "data.val_fraction=0.34"),
     ]
-    found = []
-    for processes in (1, 2):
-        launch(SCORE, processes, str(tmp_path / f"{processes}.json"), *options)
-        found.append(json.loads((tmp_path / f"{processes}.json").read_text()))
-    one, two = found
+    launch(SCORE, 2, str(tmp_path), *options)
+    one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
     assert one["scores"] == two["scores"]  # bit for bit
     assert one["steps"] == two["steps"]
     assert one["read"] == [list(range(12))]
