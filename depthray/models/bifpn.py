@@ -1,4 +1,4 @@
-"""EfficientNet-B0 with three BiFPN blocks side by side (seed system 003): metres at a quarter of the input's size.
+"""EfficientNet with three BiFPN blocks side by side (seed system 003): metres at a quarter of the input's size.
 
 A block carries five maps of the encoder down to finer ones and back up to coarser ones; each node weighs its inputs,
 convolves them channel by channel, applies GELU and normalises. Its two finest outputs are laid out as pixels. The three
@@ -22,13 +22,15 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers.blocks import DepthHead
-from depthray.models.layers.encoders import Encoder, Normalise, build_encoder, build_stack, widen
+from depthray.models.layers.encoder import Encoder, widen
+from depthray.models.layers.encoders import Normalise, build_encoder, build_stack
 from depthray.models.layers.inputs import InputStack, guide
 
 WIDTH = 64  # channels of every node
 BLOCKS = 3
-LEVELS = (3, 5, 6, 7, 8)  # maps of EfficientNet-B0: one at 1/8, one at 1/16, three at 1/32
-EPSILON = 1e-4
+EncoderName = Literal["efficientnet_b0", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
+LEVELS = (3, 5, 6, 7, 8)  # maps of an EfficientNet: one at 1/8, one at 1/16, three at 1/32
+EPSILON = 1e-4  # keeps divisors above 0; the value of EfficientDet (Tan et al. 2020)
 NODES = {"td6": 2, "td5": 2, "td4": 2, "out3": 2, "out4": 3, "out5": 3, "out6": 3, "out7": 2}  # how many inputs
 ODD = {  # nodes whose divisor the original got wrong: divisor and offset as they came out with all weights 1
     "td6": (1.0, 1.0 + EPSILON),
@@ -220,6 +222,7 @@ def _separable(channels: int, pointwise: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2
 
 def build(
     *,
+    encoder: EncoderName = "efficientnet_b0",
     pretrained: bool | str = False,
     fusion: Fusion = "trainable",
     head: Literal["sigmoid", "relu6"] = "sigmoid",
@@ -231,9 +234,10 @@ def build(
 
     `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
     """
+    network = build_encoder(encoder, inputs, pretrained=pretrained, every_stage=True)
     return EfficientBiFPN(
-        build_stack(inputs, max_depth=max_depth, normalise=normalise),
-        build_encoder("efficientnet_b0", inputs, pretrained=pretrained),
+        build_stack(inputs, network, max_depth=max_depth, normalise=normalise),
+        network,
         fusion=fusion,
         metres=DepthHead(head, max_depth=max_depth),
     )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers.blocks import DepthHead, upsample
-from depthray.models.layers.encoders import widen
+from depthray.models.layers.encoder import widen
 from depthray.models.layers.inputs import guide
 from depthray.models.masknet import branch_stacks, layers, mask_head
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
 from depthray.models.layers.blocks import DepthHead, upsample
-from depthray.models.layers.encoders import widen
+from depthray.models.layers.encoder import widen
 from depthray.models.layers.inputs import InputStack, guide
 from depthray.models.layers.vit import PATCH, ViT, ViTShape
 from depthray.models.layers.weights import load_weights

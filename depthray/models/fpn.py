@@ -14,11 +14,22 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers.blocks import DepthHead, upsample
-from depthray.models.layers.encoders import Encoder, Normalise, build_encoder, build_stack
+from depthray.models.layers.encoder import Encoder
+from depthray.models.layers.encoders import Normalise, build_encoder, build_stack
 from depthray.models.layers.inputs import InputStack, guide
 
-WIDTH = 256
-HEAD_WIDTH = 64
+EncoderName = Literal[
+    "resnet101",
+    "resnet50",
+    "resnet34",
+    "resnet18",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_b0",
+]
+WIDTH = 256  # of every level, as in Lin et al. 2017
+HEAD_WIDTH = 64  # channels before the logits
 VARIANTS: dict[str, dict[str, Any]] = {
     "fpn-resnet50": {"encoder": "resnet50"},
     "fpn-resnet18": {"encoder": "resnet18"},
@@ -63,7 +74,7 @@ def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
 
 def build(
     *,
-    encoder: Literal["resnet101", "resnet50", "resnet34", "resnet18"] = "resnet101",
+    encoder: EncoderName = "resnet101",
     pretrained: bool | str = False,
     head: Literal["softplus", "relu"] = "softplus",
     normalise: Normalise = "imagenet",
@@ -74,8 +85,9 @@ def build(
 
     `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
     """
+    network = build_encoder(encoder, inputs, pretrained=pretrained)
     return FPN(
-        build_stack(inputs, max_depth=max_depth, normalise=normalise),
-        build_encoder(encoder, inputs, pretrained=pretrained),
+        build_stack(inputs, network, max_depth=max_depth, normalise=normalise),
+        network,
         metres=DepthHead(head, max_depth=max_depth),
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models.layers.encoders import widen
+from depthray.models.layers.encoder import widen
 from depthray.models.layers.inputs import InputStack
 
 WIDTHS = (32, 64)  # of each branch, of what compares them

@@ -1,4 +1,4 @@
-"""U-Net on a ResNet encoder (seed system 001): metres = max_depth * sigmoid, at the size of the input.
+"""U-Net on a pretrained encoder (seed system 001: ResNet-34): metres = max_depth * sigmoid, at the size of the input.
 
 Each step up upsamples, joins the encoder's map of that size and convolves. The original built norm and activation into
 these steps without calling them, so that its decoder was linear: `decoder: linear` is that network, `fixed` calls them.
@@ -14,17 +14,28 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers.blocks import DepthHead, upsample
-from depthray.models.layers.encoders import Encoder, build_encoder
+from depthray.models.layers.encoder import Encoder
+from depthray.models.layers.encoders import build_encoder, build_stack
 from depthray.models.layers.inputs import InputStack, guide
 
 WIDTHS = {"tiny": (64, 40, 24, 16)}  # of the steps up, coarsest first
-RESNET_WIDTHS = (256, 128, 64, 32)
-EncoderName = Literal["resnet34", "resnet18", "resnet50", "tiny"]
+RESNET_WIDTHS = (256, 128, 64, 32)  # as in the original
+EncoderName = Literal[
+    "resnet34",
+    "resnet18",
+    "resnet50",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "efficientnet_b0",
+    "tiny",
+]
 VARIANTS = {
     "unet-resnet18": {"encoder": "resnet18"},
     "unet-resnet50": {"encoder": "resnet50"},
     "unet-tiny": {"encoder": "tiny"},
     "unet-linear": {"decoder": "linear"},
+    "unet-lite0": {"encoder": "efficientnet_lite0"},
 }
 
 
@@ -93,9 +104,10 @@ def build(
 
     `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
     """
+    network = build_encoder(encoder, inputs, pretrained=pretrained)
     return UNet(
-        InputStack(inputs, max_depth=max_depth),
-        build_encoder(encoder, inputs, pretrained=pretrained),
+        build_stack(inputs, network, max_depth=max_depth, normalise="imagenet"),
+        network,
         widths=WIDTHS.get(encoder, RESNET_WIDTHS),
         linear=decoder == "linear",
         max_depth=max_depth,

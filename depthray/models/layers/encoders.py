@@ -6,32 +6,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from depthray.models.layers.blocks import group_norm
-from depthray.models.layers.inputs import InputStack, image_slice, input_channels
+from depthray.models.layers.efficientnet_lite import SCALES, EfficientNetLite
+from depthray.models.layers.encoder import Encoder, widen
+from depthray.models.layers.inputs import InputStack
 from depthray.models.layers.weights import load_weights
 
 Normalise = Literal["imagenet", "none"]
 RESIDUAL = 0.2  # weight of a bottleneck's residual before training
-
-
-class Encoder(nn.Module):
-    """What a decoder may rely on: the channels of the feature maps, finest first, and their norm.
-
-    ResNets and `tiny` give five maps, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size; a side is rounded up each time.
-    """
-
-    channels: tuple[int, ...]
-
-    def norm(self, channels: int) -> nn.Module:
-        """The kind of norm this encoder uses, for a decoder that goes with it."""
-        return nn.BatchNorm2d(channels)
-
-    def widen(self, inputs: tuple[str, ...]) -> None:
-        """Make the first convolution as wide as the inputs."""
-        self.conv1: nn.Conv2d = widen(self.conv1, inputs)
+EFFICIENTNET_CHANNELS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
+LAST_OF_A_SIZE = (1, 2, 3, 5, 7)  # of the nine maps; the last one, for the classifier, is left out
 
 
 class ResNet(Encoder):
@@ -113,72 +99,61 @@ class Tiny(Encoder):
 class EfficientNet(Encoder):
     """torchvision's EfficientNet-B0 without its classifier; the weights keep torchvision's names.
 
-    Nine maps: at 1/2, 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 and 1/32 of the size.
+    Maps at 1/2 to 1/32 of the size; with `every_stage` nine: 1/2, 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 and 1/32.
     """
 
-    channels = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
-
-    def __init__(self) -> None:
+    def __init__(self, *, every_stage: bool) -> None:
         super().__init__()
         from torchvision.models import get_model
 
-        self.features = get_model("efficientnet_b0", weights=None).features
+        features = get_model("efficientnet_b0", weights=None).features
+        if every_stage:
+            self.channels = EFFICIENTNET_CHANNELS
+            self.taps = tuple(range(len(EFFICIENTNET_CHANNELS)))
+        else:
+            self.taps = LAST_OF_A_SIZE
+            self.channels = tuple(EFFICIENTNET_CHANNELS[tap] for tap in self.taps)
+            features = features[: self.taps[-1] + 1]
+            self.dropped = ("classifier.", "features.8.")
+        self.features = features
 
     def widen(self, inputs: tuple[str, ...]) -> None:
         """Make the first convolution as wide as the inputs."""
-        self.features[0][0] = widen(self.features[0][0], inputs)
+        widen(self.features[0][0], inputs)
 
     def forward(self, inputs: Tensor) -> list[Tensor]:
-        """(B,C,H,W) inputs -> nine maps (B,c,h,w), finest first."""
+        """(B,C,H,W) inputs -> maps (B,c,h,w), finest first."""
         maps = [inputs]
         for stage in self.features:
             maps.append(stage(maps[-1]))
-        return maps[1:]
+        return [maps[tap + 1] for tap in self.taps]
 
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
-    "efficientnet_b0": EfficientNet,
     "tiny": Tiny,
+}
+# Those with more than one map of a size; a decoder asks for all of them, or for the last of each size.
+STAGED: dict[str, Callable[..., Encoder]] = {
+    "efficientnet_b0": EfficientNet,
+    **{name: partial(EfficientNetLite, name) for name in SCALES},
 }
 
 
-def build_encoder(name: str, inputs: tuple[str, ...], *, pretrained: bool | str = False) -> Encoder:
-    """The encoder of ENCODERS with its weights, its first convolution as wide as the inputs."""
-    encoder = ENCODERS[name]()
+def build_encoder(
+    name: str, inputs: tuple[str, ...], *, pretrained: bool | str = False, every_stage: bool = False
+) -> Encoder:
+    """An encoder of ENCODERS or STAGED with its weights, its first convolution as wide as the inputs."""
+    encoder = STAGED[name](every_stage=every_stage) if name in STAGED else ENCODERS[name]()
     if pretrained:  # before widening: the weights are of an RGB image
         load_weights(encoder, name, pretrained)
     encoder.widen(inputs)
     return encoder
 
 
-def build_stack(inputs: tuple[str, ...], *, max_depth: float, normalise: Normalise) -> InputStack:
-    """The inputs stacked; colour as ImageNet weights expect it, or left in [0,1]."""
-    stack = InputStack(inputs, max_depth=max_depth)
+def build_stack(inputs: tuple[str, ...], encoder: Encoder, *, max_depth: float, normalise: Normalise) -> InputStack:
+    """The inputs stacked; colour as the encoder's published weights expect it, or left in [0,1]."""
     if normalise == "none":
-        stack.mean.zero_()
-        stack.std.fill_(1.0)
-    return stack
-
-
-def widen(convolution: nn.Conv2d, inputs: tuple[str, ...]) -> nn.Conv2d:
-    """An RGB convolution for these inputs: the same output for the image, weights of all other channels 0."""
-    image = image_slice(inputs)
-    if inputs == ("image",):
-        return convolution
-    wide = nn.Conv2d(
-        input_channels(inputs),
-        convolution.out_channels,
-        convolution.kernel_size,  # type: ignore[arg-type]
-        stride=convolution.stride,  # type: ignore[arg-type]
-        padding=convolution.padding,  # type: ignore[arg-type]
-        bias=convolution.bias is not None,
-    )
-    if wide.bias is not None:
-        wide.bias = convolution.bias
-    if image is not None:
-        with torch.no_grad():
-            wide.weight.zero_()  # further inputs change nothing at first, so that pretrained features survive
-            wide.weight[:, image] = convolution.weight
-    return wide
+        return InputStack(inputs, max_depth=max_depth, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return InputStack(inputs, max_depth=max_depth, mean=encoder.mean, std=encoder.std)

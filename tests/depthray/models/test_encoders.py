@@ -8,7 +8,8 @@ from torchvision.models import get_model
 
 from depthray.errors import UsageError
 from depthray.models.layers import encoders
-from depthray.models.layers.encoders import build_encoder, build_stack, widen
+from depthray.models.layers.encoder import widen
+from depthray.models.layers.encoders import build_encoder, build_stack
 from depthray.models.layers.inputs import input_channels
 
 
@@ -24,14 +25,17 @@ def count(model):
         ("resnet50", 25_557_032 - 2_049_000),
         ("resnet101", 42_500_160),
         ("efficientnet_b0", 5_288_548 - 1_281_000),
+        ("efficientnet_lite0", 4_652_008 - 1_281_000),
+        ("efficientnet_lite1", 5_416_680 - 1_281_000),
+        ("efficientnet_lite2", 6_092_072 - 1_281_000),
     ],
 )
 def test_parameters_without_classifier(name, parameters):
     with torch.device("meta"):
-        assert count(build_encoder(name, ("image",))) == parameters
+        assert count(build_encoder(name, ("image",), every_stage=True)) == parameters
 
 
-@pytest.mark.parametrize("name", [name for name in encoders.ENCODERS if name != "efficientnet_b0"])
+@pytest.mark.parametrize("name", [*encoders.ENCODERS, *encoders.STAGED])
 def test_five_maps_each_half_of_the_one_before(name):
     with torch.device("meta"):
         encoder = build_encoder(name, ("image",))
@@ -40,9 +44,10 @@ def test_five_maps_each_half_of_the_one_before(name):
     assert [tuple(level.shape[2:]) for level in maps] == [(23, 32), (12, 16), (6, 8), (3, 4), (2, 2)]
 
 
-def test_efficientnet_gives_nine_maps():
+@pytest.mark.parametrize("name", encoders.STAGED)
+def test_efficientnets_give_nine_maps(name):
     with torch.device("meta"):
-        encoder = build_encoder("efficientnet_b0", ("image",))
+        encoder = build_encoder(name, ("image",), every_stage=True)
         maps = encoder(torch.empty(1, 3, 224, 224))
     assert tuple(level.shape[1] for level in maps) == encoder.channels
     assert [level.shape[2] for level in maps] == [112, 112, 56, 28, 14, 14, 7, 7, 7]
@@ -64,7 +69,7 @@ def test_weights_from_a_file_give_torchvision_features(tmp_path, name, suffix):
     whole = get_model(name, weights=None).eval()
     path = tmp_path / f"weights.{suffix}"
     (torch.save if suffix == "pth" else save_file)(whole.state_dict(), path)
-    encoder = build_encoder(name, ("image",), pretrained=str(path)).eval()
+    encoder = build_encoder(name, ("image",), pretrained=str(path), every_stage=True).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(encoder(image)[-1], torchvision_maps(name, whole, image))
@@ -83,7 +88,7 @@ def test_a_file_with_too_much_is_refused(tmp_path):
         build_encoder("resnet18", ("image",), pretrained=str(tmp_path / "weights.pth"))
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50", "tiny"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite1", "resnet50", "tiny"])
 def test_only_the_image_counts_after_widening(name):
     inputs = ("sparse", "image", "semantics")
     torch.manual_seed(0)
@@ -113,7 +118,11 @@ def test_an_untrained_bottleneck_resnet_stays_calm():
         assert build_encoder("resnet101", ("image",)).eval()(torch.randn(1, 3, 32, 32))[-1].abs().max() < 50
 
 
-@pytest.mark.parametrize(("normalise", "red"), [("imagenet", 0.515 / 0.229), ("none", 1.0)])
-def test_colours_are_normalised_or_left(normalise, red):
-    planes = build_stack(("image",), max_depth=10.0, normalise=normalise)({"image": torch.ones(1, 3, 1, 1)})
+@pytest.mark.parametrize(
+    ("name", "normalise", "red"),
+    [("tiny", "imagenet", 0.515 / 0.229), ("tiny", "none", 1.0), ("efficientnet_lite0", "imagenet", 1.0)],
+)
+def test_colours_are_normalised_as_the_encoder_was_trained_or_left(name, normalise, red):
+    stack = build_stack(("image",), build_encoder(name, ("image",)), max_depth=10.0, normalise=normalise)
+    planes = stack({"image": torch.ones(1, 3, 1, 1)})
     assert planes[0, 0].item() == pytest.approx(red)

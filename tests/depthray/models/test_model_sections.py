@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from depthray import models
 from depthray.config.sections import Model
 from depthray.errors import DataError, UsageError
 from depthray.models.layers import inputs as _inputs
-from depthray.models.layers.encoders import widen
+from depthray.models.layers.encoder import widen
 
 ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
 
@@ -79,7 +80,7 @@ def test_an_architecture_is_one_file_and_a_recipe_another(tmp_path):
 @pytest.mark.parametrize("encoder", ["resnet18", "tiny"])
 def test_widening_keeps_what_the_image_gave(encoder):
     narrow, wide = (make("unet", {"encoder": encoder}, inputs).eval() for inputs in (("image",), ALL_INPUTS))
-    first = widen(narrow.encoder.conv1, ALL_INPUTS).weight
+    first = widen(deepcopy(narrow.encoder.conv1), ALL_INPUTS).weight
     wide.load_state_dict(narrow.state_dict() | {"encoder.conv1.weight": first})
     batch = some(ALL_INPUTS) | {"sparse": torch.zeros(2, 1, 64, 64)}  # samples would be what the answer starts from
     with torch.no_grad():
