@@ -25,7 +25,7 @@ class Sample(TypedDict, total=False):
     semantics: NDArray[np.int32]  # (H,W) class ids
     instances: NDArray[np.int32]  # (H,W) instance ids
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object
-    mask: NDArray[np.uint8]  # (H,W) 1 on the foreground object, else 0
+    mask: NDArray[np.uint8]  # (H,W) 1 on the foreground object, else 0; VOID where neither is known
     intrinsics: NDArray[np.float32]  # (3,3) pinhole matrix in pixels of this image
     id: str
     scene: str
@@ -43,6 +43,7 @@ class Batch(TypedDict, total=False):
     instances: Tensor  # (B,1,H,W) int64
     background: Tensor  # (B,3,H,W)
     mask: Tensor  # (B,1,H,W) float32 0 or 1
+    mask_valid: Tensor  # (B,1,H,W) bool, where the mask is known; left out where it is known everywhere
     intrinsics: Tensor  # (B,3,3) float32
     id: list[str]
     scene: list[str]
@@ -57,6 +58,7 @@ class Prediction(TypedDict, total=False):
     mask: Tensor  # (B,1,H,W) logits of the foreground mask
 
 
+VOID = 255  # in the mask of a sample: neither foreground nor background is known
 COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
 MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # never interpolated; (H,W)
 STRINGS = ("id", "scene", "source")
@@ -68,7 +70,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
     for key in samples[0]:
         values = [sample[key] for sample in samples]  # type: ignore[literal-required]
         batch[key] = values if key in STRINGS else _stack(key, values)  # type: ignore[literal-required]
+    if "mask" in batch:
+        _separate_void(batch)
     return batch
+
+
+def _separate_void(batch: Batch) -> None:
+    """Mask (B,1,H,W) of 0, 1 and VOID -> of 0 and 1, with `mask_valid` where some of it is void."""
+    void = batch["mask"] == VOID
+    if void.any():  # else left out: terms and scores take every pixel then, as they do of masks without void
+        batch["mask"] = batch["mask"].masked_fill(void, 0)
+        batch["mask_valid"] = ~void
 
 
 def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,16 +21,16 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 LOSS_OPTIONS = (
     *("silog_lambda", "silog_unbiased", "depth_range"),
     *("multiscale_weights", "multiscale_norm", "multiscale_relative"),
-)
-Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
-
     *("target", "ssi_space", "ssi_form"),
-
+)
 ALIGNED_TERMS = ("ssi", "ssi_gradient")  # blind to scale and shift
 RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to depth_range
 # What the numbers of a predicted depth map mean: metres; a share of the image's largest depth; or depth whose values,
 # or whose inverses, are right up to an unknown scale and shift of each image.
 DepthKind = Literal["metric", "relative", "affine-depth", "affine-disparity"]
+Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
+
+
 MASK_MONITORS = ("iou", "dice", "boundary_f1")
 Monitor = Literal[
     "abs_rel",
@@ -57,6 +59,18 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # Of sections in which a key of today decides what versions before it did in one way only: the keys of those
+    # versions, and what they did. Saved recipes list all keys, which is how one of theirs is recognised.
+    keys_before: ClassVar[frozenset[str]] = frozenset()
+    values_before: ClassVar[Mapping[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_as_saved(cls, tree: Any) -> Any:
+        """A recipe saved by an older version keeps its meaning: resumed runs train as before."""
+        is_older = isinstance(tree, dict) and cls.keys_before and cls.keys_before <= tree.keys()
+        return {**cls.values_before, **tree} if is_older else tree
+
 
 class Sparse(Section):
     """How sparse depth is sampled from measured depth, where `sparse` is an input. See depthray/data/sparse.py."""
@@ -66,6 +80,9 @@ class Sparse(Section):
     )
     samples: NotNegative = Field(500, description="samples an image: exact, bernoulli (expected), grid, features")
     noise: Amount = Field(0.0, description="standard deviation of a sample's relative error")
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.0, description="share of each side at the border without samples; 0.025 = the pixels that nyu-s2d scores"
+    )
 
 
 class Data(Section):
@@ -75,9 +92,10 @@ class Data(Section):
     root: str = Field("", description="path or address of the data; `--data PATH` sets it")
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
     size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels at which the network is trained")
-    fit: Literal["exact", "aspect"] = Field(
+    fit: Literal["exact", "aspect", "native"] = Field(
         "exact",
-        description="size outside of training: data.size, or that of its shorter side, the aspect kept, bicubically",
+        description="size outside of training: data.size, or that of its shorter side, the aspect kept, bicubically, "
+        "or the frame's own",
     )
     inputs: tuple[str, ...] = Field(("image",), description="batch keys that are inputs of the network", min_length=1)
     targets: tuple[str, ...] = Field(
@@ -107,10 +125,22 @@ class Data(Section):
 class Augment(Section):
     """Random changes of training samples. Geometry moves every map and the intrinsics; photometry the RGB only."""
 
+    keys_before = frozenset(
+        ("hflip", "crop", "rotate", "brightness", "contrast", "saturation", "hue")
+        + ("brightness_contrast", "hue_saturation_value", "blur", "noise")
+    )
+    values_before = MappingProxyType({"zoom_depth": False})  # until 0.2.0 depth stayed as it was
+
     hflip: Fraction = Field(0.5, description="probability of a left-right flip")
     crop: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="smallest side kept by a random crop, as a share; 1 = none"
     )
+    crop_mode: Literal["resize", "plain", "kb"] = Field(
+        "resize",
+        description="resize: a crop is resized to data.size; plain: data.size pixels of the frame as it is shown "
+        "outside of training; kb: the same within KITTI's benchmark crop",
+    )
+    zoom_depth: bool = Field(True, description="depth follows the focal length where a crop is resized: times its share")
     rotate: Annotated[float, Field(ge=0, le=45)] = Field(0.0, description="largest rotation in degrees")
     brightness: Fraction = Field(0.0, description="largest relative change of brightness")
     contrast: Fraction = Field(0.0, description="largest relative change of contrast")
@@ -181,6 +211,8 @@ class Loss(Section):
     gradient_matching: Amount = Field(0.0, description="|differences of the error| at 4 scales (MiDaS)")
     normals: Amount = Field(0.0, description="1 - cosine between normals of the two surfaces")
     smoothness: Amount = Field(0.0, description="edge-aware smoothness of inverse depth (Godard et al. 2017)")
+    ssi: Amount = Field(0.0, description="error after scale and shift of each image are aligned (MiDaS)")
+    ssi_gradient: Amount = Field(0.0, description="gradient matching of the aligned image (MiDaS: 0.5 of ssi)")
     ssim: Amount = Field(0.0, description="1 - SSIM of depth")
     ms_ssim: Amount = Field(0.0, description="1 - multi-scale SSIM of depth")
     multiscale: Amount = Field(0.0, description="error at every scale of a model with a depth pyramid")
@@ -190,6 +222,17 @@ class Loss(Section):
     mask_dice: Amount = Field(0.0, description="Dice loss of the mask's probability")
     mask_rmse: Amount = Field(0.0, description="root of the mean squared error of the mask's probability")
     mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
+    target: Literal["metric", "relative"] = Field(
+        "metric",
+        description="what depth terms compare with: metres, or shares of the image's largest valid depth (then "
+        "model.max_depth=1); see docs/models.md",
+    )
+    ssi_space: Literal["disparity", "depth"] = Field(
+        "disparity", description="ssi, ssi_gradient: what is aligned, 1 / depth (MiDaS) or depth"
+    )
+    ssi_form: Literal["mse", "mae", "trim"] = Field(
+        "trim", description="mse: least squares; mae: median and mean deviation; trim: that, less the largest 20 %"
+    )
     silog_lambda: Fraction = Field(0.85, description="share of the common scale error that silog ignores")
     silog_unbiased: bool = Field(False, description="silog: variance over n - 1 pixels, as in AdaBins")
     depth_range: PositiveFloat = Field(
@@ -204,39 +247,68 @@ class Loss(Section):
         """Weight by term, of the terms whose weight is above 0."""
         return {key: value for key, value in self if key not in LOSS_OPTIONS and value > 0}
 
+    @property
+    def depth_kind(self) -> DepthKind:
+        """What the numbers of a depth map are that these terms train."""
+        of_depth = {name for name in self.terms if not name.startswith("mask_")}
+        if not of_depth:
+            return "metric"
+        aligned = of_depth.intersection(ALIGNED_TERMS)
+        if aligned and of_depth <= {*ALIGNED_TERMS, "normals", "smoothness"}:  # the last two fix no scale either
+            return "affine-depth" if self.ssi_space == "depth" else "affine-disparity"
+        return self.target
+
     @model_validator(mode="after")
     def _check_some_weight(self) -> Loss:
         if not self.terms:
             raise ValueError("every loss weight is 0; give at least one, e.g. loss.l1=1")
         return self
 
+    @model_validator(mode="after")
+    def _check_range_of_shares(self) -> Loss:
+        used = [name for name in RANGE_TERMS if name in self.terms]
+        if self.target == "relative" and used and self.depth_range != 1:
+            raise ValueError(f"loss.target=relative: shares end at 1, so loss.{used[0]} needs loss.depth_range=1")
+        return self
+
 
 class Optim(Section):
-    ssi: Amount = Field(0.0, description="error after scale and shift of each image are aligned (MiDaS)")
-    ssi_gradient: Amount = Field(0.0, description="gradient matching of the aligned image (MiDaS: 0.5 of ssi)")
     """Optimiser, learning-rate schedule and weight averaging."""
+
+    keys_before = frozenset(
+        {
+            *("name", "lr", "encoder_lr", "weight_decay", "momentum", "clip_norm", "schedule", "warmup_steps"),
+            *("min_lr", "step_epochs", "step_factor", "plateau_patience", "average", "ema_decay", "swa_start"),
+        }
+    )
+    values_before = MappingProxyType({"onecycle": "legacy", "cycle_momentum": False, "swa_batchnorm": "averaged"})
 
     name: Literal["adam", "adamw", "adan", "sgd"] = Field("adam", description="optimiser")
     lr: PositiveFloat = Field(1e-4, description="peak learning rate")
-    encoder_lr: PositiveFloat = Field(1.0, description="learning rate of the encoder, as a multiple of lr")
+    encoder_lr: Amount = Field(1.0, description="learning rate of the encoder, as a multiple of lr; 0 = frozen")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="factor of the learning rate from each layer of the encoder to the one before"
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="names of parameters that do not change, with wildcards, such as encoder.*"
+    )
+    freeze_epochs: NotNegative = Field(0, description="epochs that freeze holds for, from the first on; 0 = all")
     weight_decay: Amount = Field(0.0, description="weight decay; not on biases and norms")
     momentum: Fraction = Field(0.9, description="momentum of sgd")
     clip_norm: Amount = Field(0.0, description="largest gradient norm; 0 = no clipping")
     schedule: Schedule = Field("constant", description="shape of the learning rate over the phase")
-    target: Literal["metric", "relative"] = Field(
-        "metric",
-        description="what depth terms compare with: metres, or shares of the image's largest valid depth (then "
-        "model.max_depth=1); see docs/models.md",
-    )
-    ssi_space: Literal["disparity", "depth"] = Field(
-        "disparity", description="ssi, ssi_gradient: what is aligned, 1 / depth (MiDaS) or depth"
-    )
-    ssi_form: Literal["mse", "mae", "trim"] = Field(
-        "trim", description="mse: least squares; mae: median and mean deviation; trim: that, less the largest 20 %"
-    )
     warmup_steps: NotNegative = Field(0, description="steps of linear warm-up from 0")
-    min_lr: Amount = Field(0.0, description="learning rate at the end of cosine and onecycle, floor of plateau")
+    min_lr: Amount = Field(
+        0.0, description="learning rate at the end of cosine and onecycle (there 0 = lr / 250,000), floor of plateau"
+    )
+    onecycle: Literal["torch", "legacy"] = Field(
+        "torch", description="onecycle: torch's OneCycleLR, or the shape that depthray 0.2 had"
+    )
+    cycle_momentum: bool = Field(
+        True, description="onecycle: momentum of sgd, first beta of adam and adamw: 0.95, 0.85 at the peak, 0.95"
+    )
     step_epochs: Positive = Field(10, description="step: epochs between drops")
+    step_delay: NotNegative = Field(0, description="step: epochs before those between drops are counted")
     step_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step and plateau: factor of a drop")
     plateau_patience: NotNegative = Field(
         2, description="plateau: epochs without a better validation score before a drop"
@@ -246,30 +318,25 @@ class Optim(Section):
     )
     ema_decay: Fraction = Field(0.999, description="decay of the exponential moving average per step")
     swa_start: Fraction = Field(0.75, description="share of all epochs after which weights are averaged equally")
+    swa_batchnorm: Literal["recomputed", "averaged"] = Field(
+        "recomputed", description="swa: batch-norm statistics made from training frames again, or averaged as well"
+    )
 
-
-    @property
-    def depth_kind(self) -> DepthKind:
-        """What the numbers of a depth map are that these terms train."""
-        of_depth = {name for name in self.terms if not name.startswith("mask_")}
-        aligned = of_depth.intersection(ALIGNED_TERMS)
-        if aligned and of_depth <= {*ALIGNED_TERMS, "normals", "smoothness"}:  # the last two fix no scale either
-            return "affine-depth" if self.ssi_space == "depth" else "affine-disparity"
-        return self.target
 
 class Train(Section):
     """How long and how training runs."""
 
+    keys_before = frozenset(
+        {
+            *("epochs", "batch_size", "accumulate", "precision", "channels_last", "compile", "sync_batchnorm"),
+            *("max_bad_steps", "patience", "max_minutes", "save_every_steps", "keep_best", "log_seconds"),
+        }
+    )
+    values_before = MappingProxyType({"patience_ends": "run"})
+
     epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
     accumulate: Positive = Field(1, description="parts in which a worker's share of the batch is run, to save memory")
-    @model_validator(mode="after")
-    def _check_range_of_shares(self) -> Loss:
-        used = [name for name in RANGE_TERMS if name in self.terms]
-        if self.target == "relative" and used and self.depth_range != 1:
-            raise ValueError(f"loss.target=relative: shares end at 1, so loss.{used[0]} needs loss.depth_range=1")
-        return self
-
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where it is faster on the device"
     )
@@ -278,8 +345,12 @@ class Train(Section):
     )
     compile: bool = Field(False, description="torch.compile the network")
     sync_batchnorm: bool = Field(False, description="batch-norm statistics over all workers (GPU only)")
+    freeze_batchnorm: bool = Field(False, description="batch-norm statistics stay as they start")
     max_bad_steps: Positive = Field(10, description="non-finite losses in a row after which training stops")
-    patience: NotNegative = Field(0, description="epochs without a better score after which training stops; 0 = never")
+    patience: NotNegative = Field(0, description="epochs without a better score after which a phase ends; 0 = never")
+    patience_ends: Literal["phase", "run"] = Field(
+        "phase", description="what patience ends in the first of two phases: it alone, or the run"
+    )
     max_minutes: Amount = Field(0.0, description="wall-clock limit; 0 = none")
     save_every_steps: NotNegative = Field(250, description="steps between save points inside an epoch; 0 = none")
     keep_best: Positive = Field(2, description="best checkpoints kept, besides the last")

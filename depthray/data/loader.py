@@ -30,7 +30,7 @@ from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augment import augment
 from depthray.data.curriculum import size_at
-from depthray.data.resize import resize_for_inference
+from depthray.data.resize import resize_for_inference, size_for_inference
 from depthray.data.shard_order import ShardOrder
 from depthray.data.shards.prefetch import prefetch
 from depthray.data.source import Source
@@ -172,8 +172,17 @@ class _Samples(Dataset[Loaded]):
     def load(self, key: Key) -> Sample:
         """(epoch, index) -> sample (h,w) of the epoch's size."""
         epoch, index = key
-        size = size_at(epoch, self.curriculum, last=self.data.size)
-        sample = augment(self.source.read(index), self.section, seed=self.seed, epoch=epoch, size=size)
+        native = self.source.read(index)
+        height, width = native["image"].shape[:2]
+        sample = augment(
+            native,
+            self.section,
+            seed=self.seed,
+            epoch=epoch,
+            size=size_at(epoch, self.curriculum, last=self.data.size),
+            frame_size=size_for_inference((height, width), self.data),
+            measured=(self.data.min_depth, self.data.max_depth),
+        )
         return _add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
 
     def __getitem__(self, key: Key) -> Loaded:

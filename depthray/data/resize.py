@@ -17,10 +17,17 @@ MULTIPLE = 14  # with data.fit=aspect both sides are multiples of it: the side o
 
 def resize_for_inference(sample: Sample, data: Data) -> Sample:
     """Sample (H,W) -> (h,w) of the size that a network gets outside of training, by data.fit."""
-    if data.fit == "exact":
-        return resize(sample, data.size)
+    if data.fit == "native":
+        return sample
     height, width = sample["image"].shape[:2]
-    return resize(sample, aspect_size(height, width, shorter=min(data.size)), bicubic=True)
+    return resize(sample, size_for_inference((height, width), data), bicubic=data.fit == "aspect")
+
+
+def size_for_inference(size: tuple[int, int], data: Data) -> tuple[int, int]:
+    """Height, width of a frame -> those that a network gets it with outside of training, by data.fit."""
+    if data.fit == "aspect":
+        return aspect_size(*size, shorter=min(data.size))
+    return size if data.fit == "native" else data.size
 
 
 def aspect_size(height: int, width: int, *, shorter: int) -> tuple[int, int]:
