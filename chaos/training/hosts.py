@@ -5,8 +5,8 @@
         cluster.start(cluster.nodes[1])
 
 Needs root and `ip netns` (cluster.one_host has several nodes without). The hosts share the file system, as with NFS,
-but for Ray's folder. Ports and the folder are fixed: one of these at a time. What is left of one that was killed goes
-at the next start.
+but for Ray's folder. Ports and the folder are fixed: one of these at a time. What is left of one that was killed is
+removed at the next start.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 RAY = str(Path(sys.executable).parent / "ray")
-FOLDER = Path("/tmp/rE")  # short: names of Ray's sockets lie below it
+FOLDER = Path("/tmp/rE")  # short: paths of Ray's sockets begin with it, and have at most 107 bytes
 NAME, SUBNET = "drE", "10.78.0"
 BRIDGE = f"{NAME}0"
 GCS, DASHBOARD, AGENT, WORKERS = 7500, 7510, 7520, (31000, 31400)
@@ -51,8 +51,8 @@ LISTS = [f"{what}_commands" for what in ("setup", "initialization", "head_setup"
 LISTS += ["head_start_ray_commands", "worker_start_ray_commands", "cluster_synced_files"]
 
 
-def missing() -> str:
-    """Why this machine does not let us make network namespaces; empty where it does."""
+def unavailable() -> str:
+    """Why this machine does not allow network namespaces; empty where it does."""
     try:
         _ip("netns", "add", f"{NAME}try")
         _ip("netns", "delete", f"{NAME}try")
@@ -69,7 +69,7 @@ class Host:
     process: subprocess.Popen[bytes] | None = None
 
     @property
-    def space(self) -> str:
+    def namespace(self) -> str:
         return f"{NAME}{self.number}"
 
     @property
@@ -78,12 +78,12 @@ class Host:
 
     def pids(self) -> list[int]:
         """All processes of the host."""
-        told = subprocess.run(["ip", "netns", "pids", self.space], capture_output=True, text=True)
-        return [int(pid) for pid in told.stdout.split()]
+        listing = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True)
+        return [int(pid) for pid in listing.stdout.split()]
 
     def kill(self) -> None:
         """SIGKILL of all processes, as if the machine had lost its power."""
-        for _ in range(5):  # those that are being started meanwhile as well
+        for _ in range(5):  # also those that are started meanwhile
             for pid in self.pids():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -98,7 +98,7 @@ class Cluster:
     cpus: int = 1
     token: str = field(default_factory=lambda: secrets.token_hex(32))
     nodes: list[Host] = field(default_factory=list)  # the head first
-    grows: bool = False  # the head's own autoscaler starts workers on its host, up to two
+    autoscales: bool = False  # the head's own autoscaler starts workers on its host, up to two
 
     @property
     def url(self) -> str:
@@ -110,7 +110,7 @@ class Cluster:
         return f"{self.nodes[0].address}:{GCS}"
 
     def environment(self) -> dict[str, str]:
-        """The variables by which others find the cluster and are let in."""
+        """The variables by which others find the cluster and authenticate."""
         plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # jobs look for `python` here
         own = {**QUICK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_API_SERVER_ADDRESS": self.url}
@@ -127,11 +127,11 @@ class Cluster:
             own += ["--ray-client-server-port", str(AGENT + 1), *self._autoscaling()]
         else:
             own = ["--address", self.address, "--num-cpus", str(self.cpus), "--num-gpus", "0"]
-        before = self.node_ids(host)  # one that was killed a moment ago may still be called alive
-        env = self.environment() | (AUTOSCALING if self.grows else {})
+        before = self.node_ids(host)  # one that was killed a moment ago may still count as alive
+        env = self.environment() | (AUTOSCALING if self.autoscales else {})
         env.pop("RAY_API_SERVER_ADDRESS")
         with (FOLDER / f"host{host.number}.log").open("ab") as log:
-            command = ["ip", "netns", "exec", host.space, *self._own_disk(host), RAY, "start", *common, *own]
+            command = ["ip", "netns", "exec", host.namespace, *self._own_disk(host), RAY, "start", *common, *own]
             host.process = subprocess.Popen(
                 command, env=env, cwd=FOLDER, stdout=log, stderr=log, start_new_session=True
             )
@@ -142,19 +142,19 @@ class Cluster:
             time.sleep(0.3)
 
     def _own_disk(self, host: Host) -> list[str]:
-        """Words before a command by which a worker's host has a disk of its own for what Ray keeps there.
+        """Arguments before a command by which a worker's host has a disk of its own for what Ray keeps there.
 
-        In a folder that hosts share, a node started again unpacks the job's code anew, below the feet of the driver.
+        In a folder that hosts share, a node that is restarted unpacks the job's code again, while the driver runs it.
         """
         if host.number == 1:
             return []
-        disk, place = FOLDER / f"disk{host.number}", FOLDER / "ray"
+        disk, folder = FOLDER / f"disk{host.number}", FOLDER / "ray"
         disk.mkdir(exist_ok=True)
-        return ["sh", "-c", f'mount --bind {disk} {place} && exec "$@"', "sh"]
+        return ["sh", "-c", f'mount --bind {disk} {folder} && exec "$@"', "sh"]
 
     def _autoscaling(self) -> list[str]:
         """Flags of a head whose autoscaler starts nodes as processes next to it, as Ray's own tests have it."""
-        if not self.grows:
+        if not self.autoscales:
             return []
         kinds: dict[str, object] = {"worker": {"resources": {"CPU": self.cpus}, "node_config": {}, "max_workers": 2}}
         kinds["ray.head.default"] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
@@ -169,11 +169,11 @@ class Cluster:
         return ["--autoscaling-config", str(path)]
 
     def alive(self) -> int:
-        """Nodes that are alive, as the dashboard says; 0 while it does not answer."""
-        return sum(node.get("raylet", {}).get("state") == "ALIVE" for node in self.told())
+        """Nodes that are alive, as the dashboard reports; 0 while it does not answer."""
+        return sum(node.get("raylet", {}).get("state") == "ALIVE" for node in self._node_summaries())
 
-    def told(self) -> list[dict[str, Any]]:
-        """What the dashboard tells of the nodes."""
+    def _node_summaries(self) -> list[dict[str, Any]]:
+        """What the dashboard reports of the nodes; nothing while it does not answer."""
         bearer = {"Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(f"{self.url}/nodes?view=summary", headers=bearer)
         try:
@@ -184,29 +184,29 @@ class Cluster:
 
     def on_head(self, command: list[str]) -> list[str]:
         """A command as it runs on the head."""
-        return ["ip", "netns", "exec", self.nodes[0].space, *command]
+        return ["ip", "netns", "exec", self.nodes[0].namespace, *command]
 
     def node_ids(self, host: Host) -> set[str]:
-        """What Ray calls the nodes that are alive on a host."""
-        raylets: list[dict[str, str]] = [dict(node.get("raylet", {})) for node in self.told()]
+        """Ray's ids of the nodes that are alive on a host."""
+        raylets: list[dict[str, str]] = [dict(node.get("raylet", {})) for node in self._node_summaries()]
         here = [r for r in raylets if r.get("state") == "ALIVE" and r.get("nodeManagerAddress") == host.address]
         return {str(raylet["nodeId"]) for raylet in here}
 
 
 @contextmanager
-def cluster(*, workers: int = 2, cpus: int = 1, grows: bool = False) -> Iterator[Cluster]:
+def cluster(*, workers: int = 2, cpus: int = 1, autoscales: bool = False) -> Iterator[Cluster]:
     """A head and workers while the context lasts."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     _remove(range(1, 10))
-    made = Cluster(cpus=cpus, grows=grows, nodes=[Host(number) for number in range(1, workers + 2)])
+    created = Cluster(cpus=cpus, autoscales=autoscales, nodes=[Host(number) for number in range(1, workers + 2)])
     try:
-        _connect(made.nodes)
-        for host in made.nodes:
-            made.start(host)
-        yield made
+        _connect(created.nodes)
+        for host in created.nodes:
+            created.start(host)
+        yield created
     finally:
-        for host in reversed(made.nodes):
+        for host in reversed(created.nodes):
             host.kill()
         _remove(range(1, workers + 2))
         for path in (FOLDER / "ray", *FOLDER.glob("disk*")):
@@ -220,27 +220,28 @@ def _connect(nodes: list[Host]) -> None:
     _ip("link", "set", BRIDGE, "up")
     for host in nodes:
         outer = f"{NAME}v{host.number}"
-        _ip("netns", "add", host.space)
-        _ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", host.space)
+        _ip("netns", "add", host.namespace)
+        _ip("link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", host.namespace)
         _ip("link", "set", outer, "master", BRIDGE, "up")
-        _ip("-n", host.space, "addr", "add", f"{host.address}/24", "dev", "eth0")
-        _ip("-n", host.space, "link", "set", "eth0", "up")
-        _ip("-n", host.space, "link", "set", "lo", "up")
-        _ip("-n", host.space, "route", "add", "default", "via", f"{SUBNET}.254")  # by this Ray finds the address
+        _ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
+        _ip("-n", host.namespace, "link", "set", "eth0", "up")
+        _ip("-n", host.namespace, "link", "set", "lo", "up")
+        _ip("-n", host.namespace, "route", "add", "default", "via", f"{SUBNET}.254")  # Ray finds its own address by it
 
 
 def _remove(numbers: range) -> None:
-    """Take away namespaces and bridge, if they are there."""
+    """Remove namespaces and bridge, if they exist."""
     for number in numbers:
         host = Host(number)
-        if Path(f"/run/netns/{host.space}").exists():
+        if Path(f"/run/netns/{host.namespace}").exists():
             host.kill()
-            _ip("netns", "delete", host.space)
-        subprocess.run(["ip", "link", "delete", f"{NAME}v{number}"], capture_output=True)  # else it goes a little later
+            _ip("netns", "delete", host.namespace)
+        # Else it would exist for a moment longer than its namespace, in the way of the next one.
+        subprocess.run(["ip", "link", "delete", f"{NAME}v{number}"], capture_output=True)
     subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True)
 
 
-def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

@@ -3,12 +3,12 @@
     python -m chaos.training.kills [--points 50] [--kinds worker,raylet] [--seed 0]
 
 The kinds: a worker, all workers, a node of a cluster (its raylet), the driver (then --resume), storage that fails for
-some seconds or for good, a disk that is full until space is freed or for good. A run that can go on must end by itself
-with the weights of the run left alone: equal bit for bit on one worker, to 1e-6 on two. One that cannot ends with one
-line and exit code 3 or 5, and --resume brings it to the same weights. Throughout no committed checkpoint is lost, and
-no run starts again from an earlier place than the last of them. Prints a row a point; exits 1 if one fails. Of a row,
-`resumed` is how often the run went back, `lost` by how many steps at most, `wait` the seconds from the harm to the next
-step after it, to the message that ended the run, or for which the storage failed, and `s` the seconds of the whole.
+some seconds or for good, a disk that is full until space is freed or for good. A run that can continue must end by
+itself with the weights of the undisturbed run: equal bit for bit on one worker, to 1e-6 on two. One that cannot ends
+with one line and exit code 3 or 5, and --resume leads to the same weights. Throughout no committed checkpoint is lost,
+and no run restarts from an earlier step than the last of them. Prints a row a point; exits 1 if one fails. Of a row,
+`resumed` is how often the run resumed, `lost` how many steps it repeated at most, `wait` the seconds from the harm to
+the next step after it, to the message that ended the run, or for which the storage failed, and `s` the seconds of all.
 Kinds of storage mount file systems of their own, which needs root.
 """
 
@@ -28,11 +28,21 @@ from pathlib import Path
 from object_store import serving
 
 from chaos.training import checks, kinds
-from chaos.training.disks import Bucket, check_rights
-from chaos.training.runs import TORCHRUN, WORDS, distance, finish, killed_run, records, start, wait_for_step, workers
+from chaos.training.disks import FailingStore, check_root
+from chaos.training.runs import (
+    OVERRIDES,
+    TORCHRUN,
+    distance,
+    finish,
+    killed_run,
+    records,
+    start,
+    wait_for_step,
+    workers,
+)
 from cluster.one_host import HostPlan, OneHost, one_host
 
-__all__ = ["TORCHRUN", "WORDS", "distance", "finish", "killed_run", "records", "start", "workers"]
+__all__ = ["OVERRIDES", "TORCHRUN", "distance", "finish", "killed_run", "records", "start", "workers"]
 NO_PLAN = HostPlan()
 _HEAD = "{:>5} {:<16} {:<9} {:<11} {:>4} {:>7} {:>4} {:>5} {:>4} {:>10}"
 
@@ -41,36 +51,36 @@ _HEAD = "{:>5} {:<16} {:<9} {:<11} {:>4} {:>7} {:>4} {:>5} {:>4} {:>10}"
 class Row:
     """How a point ended."""
 
-    back: checks.Back
+    restarts: checks.Restarts
     waited: float | None
-    gap: float
+    difference: float
     message: str
 
 
 def main() -> int:
     """Run all points and print a row each."""
     args = _arguments()
-    todo = kinds.points(args.points, args.kinds, args.seed)
+    points = kinds.make_points(args.points, args.kinds, args.seed)
     if args.only:
-        todo = [point for point in todo if point.number in args.only]
-    if any(kinds.mounts(point) for point in todo):
-        check_rights()
+        points = [point for point in points if point.number in args.only]
+    if any(kinds.needs_mount(point) for point in points):
+        check_root()
     folder = Path(tempfile.mkdtemp(prefix="kills-", dir="/tmp"))
     began = time.monotonic()
-    with serving(Bucket()) as bucket:
+    with serving(FailingStore()) as store:
         os.environ["DEPTHRAY_CACHE"] = str(folder / "cache")
-        _straight(folder)
-        print(_HEAD.format("point", "kind", "where", "how", "step", "resumed", "lost", "wait", "s", "difference"))
-        here = [point for point in todo if not point.where.startswith("cluster")]
-        there = [point for point in todo if point not in here]
-        failed = [point.number for point in here if not _row(point, folder, bucket)]
-        if there:  # afterwards, so that there is one Ray cluster at a time
+        _train_undisturbed(folder)
+        print(_HEAD.format("point", "kind", "where", "variant", "step", "resumed", "lost", "wait", "s", "difference"))
+        on_cluster = [point for point in points if point.where.startswith("cluster")]
+        others = [point for point in points if point not in on_cluster]
+        failed = [point.number for point in others if not _print_row(point, folder, store)]
+        if on_cluster:  # afterwards, so that there is one Ray cluster at a time
             plan = HostPlan(2, 1, args.port, args.dashboard_port, args.worker_ports)
             with one_host(plan, args.temp_dir) as host:
-                failed += [point.number for point in there if not _row(point, folder, bucket, host, plan)]
-    print(f"{len(todo) - len(failed)} of {len(todo)} ended as they must, in {time.monotonic() - began:.0f} s")
+                failed += [point.number for point in on_cluster if not _print_row(point, folder, store, host, plan)]
+    print(f"{len(points) - len(failed)} of {len(points)} passed, in {time.monotonic() - began:.0f} s")
     if failed:
-        print(f"failed: {failed}; what they said is in {folder}")
+        print(f"failed: {failed}; their output is in {folder}")
         return 1
     shutil.rmtree(folder)
     return 0
@@ -91,62 +101,66 @@ def _arguments() -> argparse.Namespace:
 
 def _kinds(text: str) -> list[str]:
     """The kinds that begin with one of the names given: `storage` means both of them."""
-    if found := [kind for kind in kinds.MIX if kind.startswith(tuple(text.split(",")))]:
-        return found
+    if matching := [kind for kind in kinds.MIX if kind.startswith(tuple(text.split(",")))]:
+        return matching
     raise argparse.ArgumentTypeError(f"choose from: {', '.join(kinds.MIX)}")
 
 
 def _numbers(text: str) -> set[int]:
-    return {int(word) for word in text.split(",")}
+    return {int(number) for number in text.split(",")}
 
 
-def _straight(folder: Path) -> None:
-    """The runs left alone, without Ray."""
-    finish(start(folder / "straight-1", "--local"))
-    finish(start(folder / "straight-2", under=(*TORCHRUN, "2")))
+def _train_undisturbed(folder: Path) -> None:
+    """The runs whose weights all others must have, without Ray."""
+    finish(start(folder / "undisturbed-1", "--local"))
+    finish(start(folder / "undisturbed-2", launcher=(*TORCHRUN, "2")))
 
 
-def _row(
-    point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None = None, plan: HostPlan = NO_PLAN
+def _print_row(
+    point: kinds.Point, folder: Path, store: FailingStore, host: OneHost | None = None, plan: HostPlan = NO_PLAN
 ) -> bool:
-    """Take a point and print its row; whether it ended as it must."""
+    """Run a point and print its row; whether it passed."""
     began = time.monotonic()
-    given = (point.number, point.kind, point.where, point.how, point.step)
+    columns = (point.number, point.kind, point.where, point.variant, point.step)
     try:
-        row = _take(point, folder, bucket, host, plan)
+        row = _run(point, folder, store, host, plan)
     except Exception as error:
         (folder / f"point-{point.number}.log").write_text(traceback.format_exc(), "utf-8")
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        print(_HEAD.format(*given, "", "", "", f"{time.monotonic() - began:.0f}", "FAILED"), said, flush=True)
+        message = next(iter(str(error).splitlines()), type(error).__name__)
+        print(_HEAD.format(*columns, "", "", "", f"{time.monotonic() - began:.0f}", "FAILED"), message, flush=True)
         return False
-    seconds, gap = f"{time.monotonic() - began:.0f}", f"{row.gap:.1e}"
+    seconds, difference = f"{time.monotonic() - began:.0f}", f"{row.difference:.1e}"
     waited = "-" if row.waited is None else f"{row.waited:.0f}"
-    print(_HEAD.format(*given, row.back.times, row.back.steps, waited, seconds, gap), row.message[:160], flush=True)
+    restarts = (row.restarts.count, row.restarts.repeated_steps)
+    print(_HEAD.format(*columns, *restarts, waited, seconds, difference), row.message[:160], flush=True)
     return True
 
 
-def _take(point: kinds.Point, folder: Path, bucket: Bucket, host: OneHost | None, plan: HostPlan) -> Row:
-    """Start a run, harm it at the step, see it to its end, and check what must hold."""
+def _run(point: kinds.Point, folder: Path, store: FailingStore, host: OneHost | None, plan: HostPlan) -> Row:
+    """Start a run, harm it at the step, wait for its end, and check what must hold."""
     os.environ["DEPTHRAY_CACHE"] = str(folder / "cache")
-    with kinds.lying(point, folder / f"point-{point.number}", bucket) as (place, storage):
-        process = kinds.start(point, place, host)
-        scene = kinds.Scene(point, place, storage, host, plan, random.Random(point.seed), process)
+    with kinds.open_location(point, folder / f"point-{point.number}", store) as (location, storage):
+        process = kinds.start(point, location, host)
+        experiment = kinds.Experiment(point, location, storage, host, plan, random.Random(point.seed), process)
         try:
-            wait_for_step(place.near, point.step, process)
-            scene.before, scene.harmed = place.listed(), time.time()
-            kinds.harm(point)(scene)
+            wait_for_step(location.local_folder, point.step, process)
+            experiment.before, experiment.harmed_at = location.list_scores(), time.time()
+            kinds.harm_of(point)(experiment)
         finally:
-            scene.process.kill()
+            experiment.process.kill()
             if storage:
-                storage.mend()
-        checks.none_lost(scene.before, place.saved())
-        checks.none_repeated(records(place.near), scene.before, scene.harmed)
-        back = checks.no_silent_restart(records(place.near), scene.before, scene.furthest)
-        gap = distance(place.fetch(folder / f"final-{point.number}"), folder / f"straight-{point.workers}")
-    assert back.times or not scene.taken_up, "another process went on with the run, and did not say from where"
-    assert gap <= (0.0 if point.workers == 1 else 1e-6), f"the weights differ by {gap:.1e}"
-    waited = back.on_at - scene.harmed if scene.waited is None and back.on_at else scene.waited
-    return Row(back, waited, gap, scene.message)
+                storage.repair()
+        checks.check_none_lost(experiment.before, location.verify_scores())
+        checks.check_none_repeated(records(location.local_folder), experiment.before, experiment.harmed_at)
+        restarts = checks.check_restarts(records(location.local_folder), experiment.before, experiment.furthest)
+        final = location.download(folder / f"final-{point.number}")
+        difference = distance(final, folder / f"undisturbed-{point.workers}")
+    assert restarts.count or not experiment.resumed, "another process resumed the run without a record of where"
+    assert difference <= (0.0 if point.workers == 1 else 1e-6), f"the weights differ by {difference:.1e}"
+    waited = experiment.waited
+    if waited is None and restarts.trained_at:
+        waited = restarts.trained_at - experiment.harmed_at
+    return Row(restarts, waited, difference, experiment.message)
 
 
 if __name__ == "__main__":

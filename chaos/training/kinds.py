@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.training import checks, runs
-from chaos.training.disks import Bucket, Disk, Small, Storage
+from chaos.training.disks import Disk, FailingStore, FillingDisk, Storage
 from cluster import one_host
 
-LONG = 30.0  # seconds that every third storage error lasts
-SHORT, PATIENCE = "3", "120"  # DEPTHRAY_STORAGE_PATIENCE, where storage fails for good and where it does not
+LONG_OUTAGE = 30.0  # seconds that every third storage error lasts
+SHORT_RETRY, LONG_RETRY = "3", "120"  # DEPTHRAY_STORAGE_PATIENCE, where storage fails for good and where it does not
 # Of each kind where a run is trained and how its storage fails. `local` is --local; `own 2` a local Ray with 2 workers;
 # `cluster 2` 2 workers on a cluster of several nodes.
 VARIANTS = {
@@ -56,7 +56,7 @@ MIX = {
     "storage gone": 7,
     "full disk": 6,
 }
-STORES = ("refused", "500", "slow", "elsewhere")
+STORE_FAULTS = ("refused", "500", "slow", "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Point:
     number: int
     kind: str
     where: str
-    how: str
+    variant: str
     step: int
     seconds: float
     seed: str
@@ -77,155 +77,161 @@ class Point:
 
 
 @dataclass
-class Scene:
-    """What a point has at hand."""
+class Experiment:
+    """A run that is being harmed, and what the harm and the checks need."""
 
     point: Point
-    place: checks.Place
+    location: checks.RunLocation
     storage: Storage | None
     host: one_host.OneHost | None
     plan: one_host.HostPlan
-    chance: random.Random
+    rng: random.Random
     process: subprocess.Popen[str]
-    before: checks.Saved = field(default_factory=dict)  # what was saved before the harm
-    harmed: float = 0.0  # time of day of the harm
+    before: checks.Scores = field(default_factory=dict)  # what was saved before the harm
+    harmed_at: float = 0.0  # time of day of the harm
     furthest: int = 0  # the step that was reached, where its record is lost
     waited: float | None = None  # seconds that the storage failed, or until the message
-    taken_up: bool = False  # by another process, with --resume
+    resumed: bool = False  # by another process, with --resume
     message: str = ""
 
 
-def points(count: int, kinds: list[str], seed: int) -> list[Point]:
+def make_points(count: int, kinds: list[str], seed: int) -> list[Point]:
     """So many points, the kinds evenly mixed."""
     turns = sorted(((turn + 0.5) / MIX[kind], turn, kind) for kind in kinds for turn in range(MIX[kind]))
-    return [_point(number, turns, seed) for number in range(count)]
+    return [_make_point(number, turns, seed) for number in range(count)]
 
 
-def _point(number: int, turns: list[tuple[float, int, str]], seed: int) -> Point:
+def _make_point(number: int, turns: list[tuple[float, int, str]], seed: int) -> Point:
     _, turn, kind = turns[number % len(turns)]
     turn += number // len(turns) * MIX[kind]
-    chance = random.Random(f"{seed} {number}")
-    where, *how = VARIANTS[kind][turn % len(VARIANTS[kind])].split(" ", 1)
+    rng = random.Random(f"{seed} {number}")
+    where, *variant = VARIANTS[kind][turn % len(VARIANTS[kind])].split(" ", 1)
     if where != "local":
-        count, *how = how[0].split(" ", 1)
+        count, *variant = variant[0].split(" ", 1)
         where = f"{where} {count}"
-    seconds = LONG if turn % 3 == 0 else chance.uniform(2, 8)
-    return Point(number, kind, where, "".join(how), chance.randrange(2, runs.STEPS - 3), seconds, f"{seed} {number}")
+    seconds = LONG_OUTAGE if turn % 3 == 0 else rng.uniform(2, 8)
+    step = rng.randrange(2, runs.STEPS - 3)
+    return Point(number, kind, where, "".join(variant), step, seconds, f"{seed} {number}")
 
 
-def mounts(point: Point) -> bool:
+def needs_mount(point: Point) -> bool:
     """Whether a point has a file system of its own."""
-    return point.how not in ("", *STORES)
+    return point.variant not in ("", *STORE_FAULTS)
 
 
 @contextmanager
-def lying(point: Point, folder: Path, bucket: Bucket) -> Iterator[tuple[checks.Place, Storage | None]]:
-    """A place for a run, on the kind of storage that the point harms."""
-    if point.how in STORES:
-        yield checks.Place(bucket.url(f"runs/{point.number}")), bucket
+def open_location(
+    point: Point, folder: Path, store: FailingStore
+) -> Iterator[tuple[checks.RunLocation, Storage | None]]:
+    """Where a run is stored, on the kind of storage that the point harms."""
+    if point.variant in STORE_FAULTS:
+        yield checks.RunLocation(store.url(f"runs/{point.number}")), store
     elif point.kind == "full disk":
-        with Small(folder) as small:
-            yield checks.Place(str(folder / "run")), small
-    elif point.how:
+        with FillingDisk(folder) as small:
+            yield checks.RunLocation(str(folder / "run")), small
+    elif point.variant:
         with Disk(folder) as disk:
-            yield checks.Place(str(folder / "run")), disk
+            yield checks.RunLocation(str(folder / "run")), disk
     else:
-        yield checks.Place(str(folder / "run")), None
+        yield checks.RunLocation(str(folder / "run")), None
 
 
-def start(point: Point, place: checks.Place, host: one_host.OneHost | None, *more: str) -> subprocess.Popen[str]:
+def start(
+    point: Point, location: checks.RunLocation, host: one_host.OneHost | None, *flags: str
+) -> subprocess.Popen[str]:
     """The training process of a point."""
-    env = {"DEPTHRAY_STORAGE_PATIENCE": SHORT if harm(point) is fail_for_good else PATIENCE}
-    flags = ["--local"] if point.where == "local" else ["--workers", str(point.workers), "--cpus-per-worker", "1"]
+    env = {"DEPTHRAY_STORAGE_PATIENCE": SHORT_RETRY if harm_of(point) is fail_for_good else LONG_RETRY}
+    options = ["--local"] if point.where == "local" else ["--workers", str(point.workers), "--cpus-per-worker", "1"]
     if host and point.where.startswith("cluster"):
-        flags += ["--address", host.env["RAY_ADDRESS"]]
+        options += ["--address", host.env["RAY_ADDRESS"]]
         env |= host.env
-    return runs.start(place.out, *flags, *more, env=env)
+    return runs.start(location.out, *options, *flags, env=env)
 
 
-def kill_workers(scene: Scene) -> None:
+def kill_workers(experiment: Experiment) -> None:
     """Workers are replaced, and the run continues."""
-    runs.kill(scene.point.kind, scene.process, scene.chance)
-    _ends(scene, 0)
+    runs.kill(experiment.point.kind, experiment.process, experiment.rng)
+    _wait_for_end(experiment, 0)
 
 
-def kill_raylet(scene: Scene) -> None:
+def kill_raylet(experiment: Experiment) -> None:
     """A node is lost and comes back some seconds later; the run waits for it, or continues without it."""
-    host = scene.host
+    host = experiment.host
     assert host
-    number = scene.chance.randrange(1, len(host.processes))
+    number = experiment.rng.randrange(1, len(host.processes))
     node = host.processes[number]
     children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text("ascii").split()
     (raylet,) = [int(child) for child in children if "raylet" in Path(f"/proc/{child}/comm").read_text("ascii")]
     os.kill(raylet, signal.SIGKILL)
-    time.sleep(scene.chance.uniform(0, 8))
+    time.sleep(experiment.rng.uniform(0, 8))
     one_host.stop_nodes([host.processes.pop(number)])
-    one_host.join_node(host, scene.plan, number)
+    one_host.join_node(host, experiment.plan, number)
     host.processes.insert(number, host.processes.pop())
-    _ends(scene, 0)
+    _wait_for_end(experiment, 0)
 
 
-def kill_driver(scene: Scene) -> None:
+def kill_driver(experiment: Experiment) -> None:
     """A run without a driver ends, and another driver resumes it; on a store that may be one on another machine."""
-    runs.kill("driver", scene.process, scene.chance)
-    if scene.point.how == "elsewhere":
-        scene.furthest = checks.reached(runs.records(scene.place.near))
+    runs.kill("driver", experiment.process, experiment.rng)
+    if experiment.point.variant == "elsewhere":
+        experiment.furthest = checks.furthest_step(runs.records(experiment.location.local_folder))
         os.environ["DEPTHRAY_CACHE"] += "-elsewhere"
-    _resume(scene)
+    _resume(experiment)
 
 
-def fail_for_a_while(scene: Scene) -> None:
-    """The run lasts longer than the failure."""
-    assert scene.storage
-    scene.storage.fail(scene.point.how)
-    time.sleep(scene.point.seconds)
-    assert scene.process.poll() is None, f"ended meanwhile with {scene.process.returncode}: {_tail(scene)}"
-    scene.storage.mend()
-    scene.waited = time.time() - scene.harmed
-    _ends(scene, 0)
+def fail_for_a_while(experiment: Experiment) -> None:
+    """The run outlasts the failure."""
+    assert experiment.storage
+    experiment.storage.fail(experiment.point.variant)
+    time.sleep(experiment.point.seconds)
+    code = experiment.process.poll()
+    assert code is None, f"ended meanwhile with {code}: {_last_line_so_far(experiment)}"
+    experiment.storage.repair()
+    experiment.waited = time.time() - experiment.harmed_at
+    _wait_for_end(experiment, 0)
 
 
-def fail_for_good(scene: Scene) -> None:
+def fail_for_good(experiment: Experiment) -> None:
     """The run ends in one line, all that was saved is there, and the run resumes when the storage is back."""
-    assert scene.storage
-    scene.storage.fail(scene.point.how)
-    output = _ends(scene, 3, 5)
-    scene.waited = time.time() - scene.harmed
-    scene.message = checks.one_clear_line(scene.process.returncode, output, (3, 5))
-    if scene.point.how not in (*STORES, "unmounted"):
-        checks.none_lost(scene.before, scene.place.saved())
-        scene.process = start(scene.point, scene.place, scene.host, "--resume")
-        output = _ends(scene, 2, 3, 5)
-        checks.one_clear_line(scene.process.returncode, output, (2, 3, 5))
-    scene.storage.mend()
-    checks.none_lost(scene.before, scene.place.saved())
-    _resume(scene)
+    assert experiment.storage
+    experiment.storage.fail(experiment.point.variant)
+    output = _wait_for_end(experiment, 3, 5)
+    experiment.waited = time.time() - experiment.harmed_at
+    experiment.message = checks.check_one_message(experiment.process.returncode, output, (3, 5))
+    if experiment.point.variant not in (*STORE_FAULTS, "unmounted"):
+        checks.check_none_lost(experiment.before, experiment.location.verify_scores())
+        experiment.process = start(experiment.point, experiment.location, experiment.host, "--resume")
+        output = _wait_for_end(experiment, 2, 3, 5)
+        checks.check_one_message(experiment.process.returncode, output, (2, 3, 5))
+    experiment.storage.repair()
+    checks.check_none_lost(experiment.before, experiment.location.verify_scores())
+    _resume(experiment)
 
 
-def _resume(scene: Scene) -> None:
-    scene.taken_up = True
-    scene.process = start(scene.point, scene.place, scene.host, "--resume")
-    _ends(scene, 0)
+def _resume(experiment: Experiment) -> None:
+    experiment.resumed = True
+    experiment.process = start(experiment.point, experiment.location, experiment.host, "--resume")
+    _wait_for_end(experiment, 0)
 
 
-def _ends(scene: Scene, *codes: int) -> str:
-    output, _ = scene.process.communicate(timeout=240)
-    if scene.process.returncode not in codes:
-        raise AssertionError(f"exit code {scene.process.returncode}: {_last(output)}\n{output}")
+def _wait_for_end(experiment: Experiment, *codes: int) -> str:
+    output, _ = experiment.process.communicate(timeout=240)
+    if experiment.process.returncode not in codes:
+        raise AssertionError(f"exit code {experiment.process.returncode}: {_last_line(output)}\n{output}")
     return output
 
 
-def _tail(scene: Scene) -> str:
-    return _last(scene.process.communicate(timeout=20)[0])
+def _last_line_so_far(experiment: Experiment) -> str:
+    return _last_line(experiment.process.communicate(timeout=20)[0])
 
 
-def _last(output: str) -> str:
-    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no word")
+def _last_line(output: str) -> str:
+    return next((line.strip() for line in reversed(output.splitlines()) if line.strip()), "no output")
 
 
-def harm(point: Point) -> Callable[[Scene], None]:
+def harm_of(point: Point) -> Callable[[Experiment], None]:
     """What is done to the run of a point."""
-    return fail_for_good if point.how == "kept" else HARM[point.kind]
+    return fail_for_good if point.variant == "kept" else HARM[point.kind]
 
 
 HARM = {

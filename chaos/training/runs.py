@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from chaos import ROOT
 from depthray.runs import progress
 
-WORDS = [
+OVERRIDES = [
     "demo",
     "data.size=32,64",
     "data.frames=72",
@@ -33,12 +33,13 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 def start(
     run: Path | str,
     *flags: str,
-    words: list[str] | None = None,
-    under: tuple[str, ...] = (),
+    overrides: list[str] | None = None,
+    launcher: tuple[str, ...] = (),
     env: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """`depthray train` as a process of its own, or under a launcher such as torchrun."""
-    command = [sys.executable, *under, "-m", "depthray", "train", *(words or WORDS), "--out", str(run), *flags]
+    command = [sys.executable, *launcher, "-m", "depthray", "train", *(overrides or OVERRIDES)]
+    command += ["--out", str(run), *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -72,18 +73,18 @@ def records(run: Path) -> list[dict[str, object]]:
 
 
 def workers(driver: int) -> list[int]:
-    """Process ids of the Ray Train workers of a driver: they sit in a folder that its attempt is named after."""
-    found = []
+    """Process ids of the Ray Train workers of a driver: they run in a folder whose name ends with its process id."""
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and str(os.readlink(entry / "cwd")).endswith(f"-{driver}"):
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue  # ended meanwhile, or not ours to look at
-    return found
+    return pids
 
 
-def kill(kind: str, process: subprocess.Popen[str], chance: random.Random) -> None:
+def kill(kind: str, process: subprocess.Popen[str], rng: random.Random) -> None:
     """SIGKILL what the kind names."""
     if kind == "driver":
         process.kill()
@@ -91,15 +92,15 @@ def kill(kind: str, process: subprocess.Popen[str], chance: random.Random) -> No
         return
     pids = workers(process.pid)
     assert pids, "no worker found to kill"
-    for pid in pids if kind == "all workers" else [chance.choice(pids)]:
+    for pid in pids if kind == "all workers" else [rng.choice(pids)]:
         os.kill(pid, signal.SIGKILL)
 
 
-def killed_run(run: Path, kind: str, step: int, *flags: str, chance: random.Random) -> None:
+def killed_run(run: Path, kind: str, step: int, *flags: str, rng: random.Random) -> None:
     """A run killed once at a step and run to its end."""
     process = start(run, *flags)
     wait_for_step(run, step, process)
-    kill(kind, process, chance)
+    kill(kind, process, rng)
     if kind == "driver":
         process = start(run, *flags, "--resume")
     finish(process)

@@ -23,9 +23,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_killed_worker_is_replaced_and_training_goes_on(cluster_address: str, tmp_path: Path) -> None:
     straight = tmp_path / "straight"
-    kills.finish(kills.start(straight, under=(*kills.TORCHRUN, "2")))
+    kills.finish(kills.start(straight, launcher=(*kills.TORCHRUN, "2")))
     flags = ("--address", cluster_address, "--workers", "2", "--cpus-per-worker", "1")
-    kills.killed_run(tmp_path / "run", "worker", 11, *flags, chance=random.Random(0))
+    kills.killed_run(tmp_path / "run", "worker", 11, *flags, rng=random.Random(0))
     assert kills.distance(tmp_path / "run", straight) <= 1e-6
     assert any("resumed from" in str(record.get("text")) for record in kills.records(tmp_path / "run"))
     epochs: list[Any] = [record["epoch"] for record in kills.records(tmp_path / "run") if record["kind"] == "epoch"]
@@ -34,13 +34,13 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(cluster_address: str, 
 
 def test_a_killed_driver_is_resumed_to_the_same_weights(cluster_address: str, straight: Path, tmp_path: Path) -> None:
     flags = ("--address", cluster_address, "--cpus-per-worker", "1")
-    kills.killed_run(tmp_path / "run", "driver", 13, *flags, chance=random.Random(0))
+    kills.killed_run(tmp_path / "run", "driver", 13, *flags, rng=random.Random(0))
     assert kills.distance(tmp_path / "run", straight) == 0.0
 
 
 def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(cluster_address: str, tmp_path: Path) -> None:
-    words = [*kills.WORDS, "model.pretrained=" + str(tmp_path / "missing.pth")]
-    process = kills.start(tmp_path / "run", "--address", cluster_address, words=words)
+    overrides = [*kills.OVERRIDES, "model.pretrained=" + str(tmp_path / "missing.pth")]
+    process = kills.start(tmp_path / "run", "--address", cluster_address, overrides=overrides)
     output = hangs.output_of(process)
     assert process.returncode == 2, output
     assert "missing.pth" in output.strip().splitlines()[-1]
