@@ -285,13 +285,12 @@ def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[li
     for index in indices:
         native = source.read(index)
         sample = resize_for_inference(native, data)
-        sizes = (native["depth"].shape if "depth" in native else (), sample["image"].shape[:2])
+        truth = {key: native[key] for key in ("depth", "mask") if key in native and key not in data.inputs}
+        sizes = (native["image"].shape[:2] if truth else (), sample["image"].shape[:2])
         # Neither seed nor epoch: every evaluation gets the same samples.
         sample = _add_sparse(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
-        if "depth" in native:
-            # Truth stays at its native size, at which it is scored; only the inputs are resized.
-            sample["depth"] = native["depth"]
-        groups.setdefault(sizes, []).append((index, sample))
+        # Truth stays at its native size, at which it is scored; only the inputs are resized.
+        groups.setdefault(sizes, []).append((index, {**sample, **truth}))  # type: ignore[typeddict-item]
     return [([i for i, _ in group], _pin(collate([sample for _, sample in group]))) for group in groups.values()]
 
 

@@ -60,8 +60,18 @@ class LossInputs:
 
     @property
     def mask(self) -> Tensor:
-        """(B,1,h,w) 0 or 1 at the size of the logits; 1 where the mask covers more than half of a pixel."""
-        return (resize_area(self._given("mask"), self.logits.shape[-2:]) > 0.5).float()
+        """(B,1,h,w) 0 or 1 at the size of the logits; 1 where the mask covers over half of a pixel's known part."""
+        covered = resize_area(self._given("mask"), self.logits.shape[-2:])
+        if "mask_valid" not in self.batch:
+            return (covered > 0.5).float()
+        return (covered > 0.5 * resize_area(self.batch["mask_valid"].float(), self.logits.shape[-2:])).float()
+
+    @property
+    def mask_valid(self) -> Tensor | None:
+        """(B,1,h,w) bool at the size of the logits: at least half of a pixel is known; None where all are."""
+        if "mask_valid" not in self.batch:
+            return None
+        return resize_area(self.batch["mask_valid"].float(), self.logits.shape[-2:]) >= 0.5
 
     def _predicted(self, key: str) -> Any:
         if key not in self.prediction:

@@ -237,3 +237,32 @@ def test_validation_by_iou():
 def test_a_monitor_that_is_not_scored_is_an_error_that_names_those_that_are():
     with pytest.raises(UsageError, match=r"eval\.monitor=abs_rel is not scored here.*iou, dice, boundary_f1"):
         validate(*place_of([]))
+
+
+def test_void_pixels_are_not_scored():
+    truth, predicted = box(5, 5, 20, 20), box(5, 5, 20, 40)
+    valid = torch.ones(1, 1, 40, 50, dtype=torch.bool)
+    valid[..., 20:] = False
+    values = mask_scores(logits(predicted), truth, valid=valid)
+    assert {name: float(value) for name, value in values.items()} == {"iou": 1.0, "dice": 1.0, "boundary_f1": 1.0}
+    assert score(predicted, truth)["iou"] == pytest.approx(0.5)
+    assert not boundary(truth.bool() & valid, valid)[..., 10:15, 19].any()
+
+
+def test_masks_are_scored_at_their_own_size():
+    class Fine(Rooms):
+        """Masks of columns one pixel wide, which the network's size does not show."""
+
+        def read(self, index):
+            sample = super().read(index)
+            sample["mask"] = (np.indices(sample["image"].shape[:2])[1] % 4 == 0).astype(np.uint8)
+            return sample
+
+    half = DATA.model_copy(update={"size": (DATA.size[0] // 2, DATA.size[1] // 2), "targets": ("mask",)})
+    source = Fine(1)
+    [(_, batch)] = eval_batches(source, [0], half, batch_size=2)
+    native = source.read(0)["image"].shape[:2]
+    assert batch["mask"].shape[-2:] == native and batch["image"].shape[-2:] == half.size != native
+    as_input = half.model_copy(update={"inputs": ("image", "mask"), "targets": ("depth",)})
+    [(_, batch)] = eval_batches(source, [0], as_input, batch_size=2)
+    assert batch["mask"].shape[-2:] == half.size

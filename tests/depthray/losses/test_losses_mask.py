@@ -130,3 +130,37 @@ def test_combinations_of_seed_004_are_weights_of_a_recipe(name):
     wanted = [published(name, **dict(zip(("logits", "mask", "depth", "truth"), one, strict=True))) for one in images]
     assert set(terms) == set(COMBINATIONS[name])
     np.testing.assert_allclose(value.numpy(), wanted, rtol=5e-6)
+
+
+def rolled(logits, mask, fill):
+    """A void band at the right, in which the mask is 0 and the logits are `fill`."""
+    valid = np.ones(mask.shape, bool)
+    valid[..., 12:] = False
+    shown = np.where(valid, logits, fill)
+    return *tensors(shown, np.where(valid, mask, 0)), torch.tensor(valid)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fill", [-50.0, 50.0, np.nan])
+def test_void_is_left_out(name, fill):
+    logits, mask, valid = rolled(*frames(), fill)
+    logits.requires_grad_()
+    value = losses.TERMS[name](logits, mask, valid)
+    value.sum().backward()
+    assert torch.isfinite(logits.grad).all() and not logits.grad[..., 12:].any()
+    there = losses.TERMS[name](logits.detach()[..., :12], mask[..., :12])
+    torch.testing.assert_close(value.detach(), there, rtol=1e-5, atol=1e-6)
+    nothing = losses.TERMS[name](logits.detach().nan_to_num(), mask, torch.zeros_like(valid))
+    assert (nothing.abs() < 1e-6).all()
+
+
+def test_void_is_left_out_of_a_recipes_terms_at_any_size_of_the_logits():
+    logits, mask, valid = rolled(*frames(), 9.0)
+    section = Loss(mask_bce=1, mask_dice=1, mask_rmse=1)
+    known, _ = losses.total({"mask": logits}, {"mask": mask}, section)
+    void, _ = losses.total({"mask": logits}, {"mask": mask, "mask_valid": valid}, section)
+    assert (void < known).all()
+    big, big_valid = (torch.nn.functional.interpolate(each.float(), scale_factor=2) for each in (mask, valid))
+    batch = {"mask": big, "mask_valid": big_valid.bool()}
+    larger, _ = losses.total({"mask": logits}, batch, section)
+    torch.testing.assert_close(larger, void)
