@@ -57,7 +57,7 @@ def main() -> int:
 def measured(port: int, most: int, pause: float) -> tuple[list[Any], Looks, float, list[tuple[float, int]]]:
     """The outcomes of all requests, the replicas over time, when it began and when the load changed."""
     from chaos.serving.load import Load
-    from chaos.serving.service import Service, picture
+    from chaos.serving.service import Service, png_image
 
     # Seconds of scaling that fit into the three minutes of the load; a service waits longer, above all to shrink.
     scaling = ("min=1", f"max={most}", "ongoing=4", "upscale_seconds=2", "downscale_seconds=15")
@@ -66,7 +66,7 @@ def measured(port: int, most: int, pause: float) -> tuple[list[Any], Looks, floa
         looks: Looks = []
         changes = []
         began = time.monotonic()
-        with Load(port, picture(), clients=1) as load:
+        with Load(port, png_image(), clients=1) as load:
             for seconds, clients in PHASES:
                 load.clients = clients
                 changes.append((time.monotonic(), clients))

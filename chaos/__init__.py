@@ -1,4 +1,4 @@
-"""Scripts that kill and starve things on purpose and check what is left. See README.md."""
+"""Scripts that kill processes and take storage away on purpose, and check what is left. See README.md."""
 
 from __future__ import annotations
 

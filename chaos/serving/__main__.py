@@ -1,8 +1,8 @@
-"""Harm a running `depthray serve` in every way we know, under load, and compare what is seen with what should be.
+"""Harm a running `depthray serve` in every way we know, under load, and compare what is observed with what is expected.
 
     python -m chaos.serving [--only NAME] [--seconds 60] [--minutes 5]
 
-Every check starts a service of its own with a tiny network, and prints a line for each thing it looked at. Exits 1 if
+Every check starts a service of its own with a tiny network, and prints a line for each thing it checked. Exits 1 if
 one is not as expected.
 """
 
@@ -13,18 +13,30 @@ import sys
 import time
 
 from chaos.serving.clients import clients
-from chaos.serving.ends import ends, update
 from chaos.serving.faults import faults
 from chaos.serving.fuzz import bodies, schema
-from chaos.serving.kills import heads, kills
-from chaos.serving.pressure import overload
+from chaos.serving.kills import kills, ray_head
+from chaos.serving.overload import overload
 from chaos.serving.promotions import promotions
 from chaos.serving.report import Sizes
+from chaos.serving.shutdown import rolling_update, shutdown
 from chaos.serving.soak import soak
 
 CHECKS = {
     check.__name__: check
-    for check in (promotions, kills, heads, ends, update, overload, faults, clients, bodies, schema, soak)
+    for check in (
+        promotions,
+        kills,
+        ray_head,
+        shutdown,
+        rolling_update,
+        overload,
+        faults,
+        clients,
+        bodies,
+        schema,
+        soak,
+    )
 }
 
 
@@ -39,17 +51,17 @@ def main() -> int:
     parser.add_argument("--bodies", type=int, default=2000, help="mutated bodies sent through the proxy")
     args = parser.parse_args()
     sizes = Sizes(args.port, args.requests, args.seconds, args.minutes, args.bodies)
-    missed = 0
+    failures = 0
     for name in args.only or CHECKS:
         began = time.monotonic()
         print(f"{name}: {(CHECKS[name].__doc__ or '').strip()}", flush=True)
         for finding in CHECKS[name](sizes):
-            missed += not finding.good
-            mark = "ok  " if finding.good else "MISS"
-            print(f"  {mark} {finding.what}: expected {finding.expected}; found {finding.found}", flush=True)
+            failures += not finding.good
+            mark = "ok  " if finding.good else "FAIL"
+            print(f"  {mark} {finding.what}: expected {finding.expected}; observed {finding.observed}", flush=True)
         print(f"  {time.monotonic() - began:.0f} s", flush=True)
-    print(f"{missed} not as expected" if missed else "all as expected")
-    return 1 if missed else 0
+    print(f"{failures} not as expected" if failures else "all as expected")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

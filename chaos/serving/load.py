@@ -1,4 +1,4 @@
-"""Load on a service: requests from a thread of its own, on kept connections, each with what became of it."""
+"""Load on a service: requests from a thread of its own, on kept connections, each with its outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 RETRY = 0.1  # seconds until a client whose connection failed tries again
-PATIENCE = 90.0  # seconds for one answer
+ANSWER_SECONDS = 90.0  # that a client waits for one answer
 
 
 class Outcome(NamedTuple):
@@ -28,18 +28,18 @@ class Outcome(NamedTuple):
         return self.began + self.seconds
 
     @property
-    def word(self) -> str:
-        """What it counts as."""
+    def label(self) -> str:
+        """Its fault or status, by which outcomes are counted."""
         return self.fault or str(self.status)
 
 
 class Load:
-    """`clients` that each ask again once they are answered, or `rate` requests a second whatever becomes of them."""
+    """`clients` that each send the next request once they are answered, or `rate` requests a second regardless."""
 
     def __init__(self, port: int, body: bytes, *, clients: int = 4, rate: float = 0.0, most: int = 500) -> None:
         self.port, self.body, self.clients, self.rate, self.most = port, body, clients, rate, most
         self.outcomes: list[Outcome] = []
-        self.unsent = 0  # of a rate, when `most` requests were under way already
+        self.unsent = 0  # of a rate, when `most` requests were ongoing already
         self._ended = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
 
@@ -49,13 +49,13 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._ended = True
-        self._thread.join(PATIENCE + 10)
+        self._thread.join(ANSWER_SECONDS + 10)
 
     def wait(self, answers: int, seconds: float = 120.0) -> None:
-        """Until so many more requests have succeeded."""
-        wanted = len(good(self.outcomes)) + answers
+        """Wait until so many more requests have succeeded."""
+        target = len(good(self.outcomes)) + answers
         deadline = time.monotonic() + seconds
-        while len(good(self.outcomes)) < wanted:
+        while len(good(self.outcomes)) < target:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no {answers} answers within {seconds:g} s; so far {tally(self.outcomes)}")
             time.sleep(0.05)
@@ -71,48 +71,48 @@ class Load:
         await asyncio.gather(*tasks)
 
     async def _client(self, number: int) -> None:
-        wire = _Wire(self.port)
+        connection = _Connection(self.port)
         while not self._ended:
             if number >= self.clients:
                 await asyncio.sleep(0.05)
                 continue
-            outcome = await wire.ask(self.body)
+            outcome = await connection.request(self.body)
             self.outcomes.append(outcome)
             if outcome.fault or outcome.status == 503:
                 await asyncio.sleep(RETRY)
-        wire.close()
+        connection.close()
 
     async def _at_rate(self) -> None:
-        idle: list[_Wire] = []
-        under_way: set[asyncio.Task[None]] = set()
+        idle: list[_Connection] = []
+        ongoing: set[asyncio.Task[None]] = set()
         began, sent = time.monotonic(), 0
         while not self._ended:
             due = int((time.monotonic() - began) * self.rate) - sent
             sent += due
             for _ in range(due):
-                if len(under_way) >= self.most:
+                if len(ongoing) >= self.most:
                     self.unsent += 1
                     continue
                 task = asyncio.create_task(self._one(idle))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+                ongoing.add(task)
+                task.add_done_callback(ongoing.discard)
             await asyncio.sleep(0.005)
-        await asyncio.gather(*under_way)
+        await asyncio.gather(*ongoing)
 
-    async def _one(self, idle: list[_Wire]) -> None:
-        wire = idle.pop() if idle else _Wire(self.port)
-        self.outcomes.append(await wire.ask(self.body))
-        idle.append(wire)
+    async def _one(self, idle: list[_Connection]) -> None:
+        connection = idle.pop() if idle else _Connection(self.port)
+        self.outcomes.append(await connection.request(self.body))
+        idle.append(connection)
 
 
-class _Wire:
+class _Connection:
     """A connection that is kept as long as the server keeps it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, body: bytes) -> Outcome:
+    async def request(self, body: bytes) -> Outcome:
         began = time.monotonic()
         try:
             if self._streams is None:
@@ -120,10 +120,10 @@ class _Wire:
         except OSError:
             return Outcome(began, time.monotonic() - began, 0, "refused")
         reader, writer = self._streams
-        head = f"POST /v1/depth?format=npy HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        header = f"POST /v1/depth?format=npy HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
-            async with asyncio.timeout(PATIENCE):
-                writer.write(head.encode() + body)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                writer.write(header.encode() + body)
                 status, headers = await _answer(reader)
         except (OSError, EOFError, ValueError) as error:
             self.close()
@@ -141,8 +141,8 @@ class _Wire:
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     """Read one answer: its status and headers."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
-    pairs = (line.partition(":") for line in head[1:] if line)
+    header = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
+    pairs = (line.partition(":") for line in header[1:] if line)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     if "content-length" in headers:
         await reader.readexactly(int(headers["content-length"]))
@@ -150,7 +150,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
         while size := int((await reader.readline()).split(b";")[0], 16):
             await reader.readexactly(size + 2)
         await reader.readline()
-    return int(head[0].split()[1]), headers
+    return int(header[0].split()[1]), headers
 
 
 def good(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -163,7 +163,7 @@ def failed(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 def tally(outcomes: Sequence[Outcome]) -> str:
     """How many of each kind: `200: 512, lost: 3`."""
-    return ", ".join(f"{word}: {count}" for word, count in sorted(Counter(each.word for each in outcomes).items()))
+    return ", ".join(f"{label}: {count}" for label, count in sorted(Counter(each.label for each in outcomes).items()))
 
 
 def recovery(outcomes: Sequence[Outcome], at: float) -> float:
@@ -171,8 +171,8 @@ def recovery(outcomes: Sequence[Outcome], at: float) -> float:
     return max((each.ended - at for each in failed(outcomes) if each.ended > at), default=0.0)
 
 
-def silence(outcomes: Sequence[Outcome], at: float) -> float:
-    """The longest time without a success after an event, in seconds."""
+def longest_gap(outcomes: Sequence[Outcome], at: float) -> float:
+    """The longest time between two successes after an event, in seconds."""
     ends = sorted([at, *(each.ended for each in good(outcomes) if each.ended > at)])
     return max((after - before for before, after in itertools.pairwise(ends)), default=float("inf"))
 

@@ -1,4 +1,4 @@
-"""Promotions good and bad while everybody asks: the good are served, the bad never, and nobody notices."""
+"""Good and bad promotions under load: the good are served, the bad never, and no request fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos import ROOT
 from chaos.serving.load import Load, failed, good, tally
 from chaos.serving.report import Finding, Sizes
-from chaos.serving.service import Service, checkpoint, eventually, picture
+from chaos.serving.service import Service, checkpoint, png_image, wait_until
 from serve.registry.store import Store
 
 KINDS = ("good", "flipped", "good", "other", "good", "missing", "good", "gone", "good", "nan")
@@ -20,42 +20,42 @@ ROUNDS = 2
 
 
 def promotions(sizes: Sizes) -> Iterator[Finding]:
-    """Twenty promotions by command, a version that rots in the store, a rollback; at least so many requests."""
+    """Twenty promotions by command, a version that is corrupted in the store, a rollback; at least so many requests."""
     with Service(sizes.port) as service:
         store = Store(service.store)
-        made = [
+        runs = [
             checkpoint(service.folder / f"good{seed}", f"data.size={48 + 16 * seed},96", seed=seed) for seed in (0, 1)
         ]
-        with Load(service.port, picture()) as load:
+        with Load(service.port, png_image()) as load:
             load.wait(20)
-            outcomes = [_promoted(service, store, load, kind, made) for kind in KINDS * ROUNDS]
+            outcomes = [_promote(service, store, load, kind, runs) for kind in KINDS * ROUNDS]
             yield _summary("good promotions are served", [o for kind, o in outcomes if kind == "good"])
             yield _summary("bad promotions change nothing", [o for kind, o in outcomes if kind != "good"])
-            yield _back(store, load)
-            yield _rotten(service, store, load)
+            yield _rollback(store, load)
+            yield _corrupt_in_store(service, store, load)
             load.wait(max(1, sizes.requests - len(load.outcomes)), seconds=1200)
         served = {each.model for each in good(load.outcomes)}
         wrong = failed(load.outcomes)
-        found = f"{len(wrong)} of {len(load.outcomes)} ({tally(load.outcomes)}), {len(served)} versions"
-        yield Finding("requests failed meanwhile", f"0 of at least {sizes.requests}", found, not wrong)
+        observed = f"{len(wrong)} of {len(load.outcomes)} ({tally(load.outcomes)}), {len(served)} versions"
+        yield Finding("requests failed meanwhile", f"0 of at least {sizes.requests}", observed, not wrong)
 
 
-def _promoted(service: Service, store: Store, load: Load, kind: str, made: list[Path]) -> tuple[str, bool]:
+def _promote(service: Service, store: Store, load: Load, kind: str, runs: list[Path]) -> tuple[str, bool]:
     """Whether a promotion did what it should."""
     before = store.pointer("depth").current
     if kind == "good":
-        made.append(made.pop(0))
-    run = made[0] if kind == "good" else _harmed(service.folder / "bad", made[0], kind)
+        runs.append(runs.pop(0))
+    run = runs[0] if kind == "good" else _copy_corrupted(service.folder / "bad", runs[0], kind)
     command = [sys.executable, "-m", "depthray", "serve", "promote", str(run), "--store", str(service.store)]
     code = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300).returncode
     now = store.pointer("depth").current
     if kind == "good":
-        return kind, code == 0 and now != before and _served(load, f"depth@{now}")
+        return kind, code == 0 and now != before and _wait_until_served(load, f"depth@{now}")
     return kind, code != 0 and now == before
 
 
-def _harmed(folder: Path, run: Path, kind: str) -> Path:
-    """A copy of a run whose checkpoint is harmed, or the path of none at all."""
+def _copy_corrupted(folder: Path, run: Path, kind: str) -> Path:
+    """A copy of a run whose checkpoint is corrupted, or a path where there is none."""
     from serve_networks import broken
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -65,21 +65,21 @@ def _harmed(folder: Path, run: Path, kind: str) -> Path:
     return folder
 
 
-def _served(load: Load, version: str) -> bool:
+def _wait_until_served(load: Load, version: str) -> bool:
     """Whether answers come from a version within a minute."""
     try:
-        eventually(lambda: load.outcomes[-1].model == version, 60, version)
+        wait_until(lambda: load.outcomes[-1].model == version, 60, version)
     except TimeoutError:
         return False
     return True
 
 
-def _rotten(service: Service, store: Store, load: Load) -> Finding:
-    """The store says a version whose bytes changed after it was put there."""
+def _corrupt_in_store(service: Service, store: Store, load: Load) -> Finding:
+    """The store names a version whose bytes changed after it was stored."""
     from serve_networks import broken
 
     before = store.pointer("depth")
-    run = checkpoint(service.folder / "rotten", seed=7)
+    run = checkpoint(service.folder / "corrupted", seed=7)
     version = store.add("depth", next((run / "checkpoints").iterdir()))
     store.keep_golden("depth", version, store.golden("depth", before.current))
     broken(store.path("depth", version), "flipped")
@@ -87,15 +87,16 @@ def _rotten(service: Service, store: Store, load: Load) -> Finding:
     load.wait(200)
     kept = {each.model for each in load.outcomes[-100:]} == {f"depth@{before.current}"}
     store.rollback("depth")
-    return Finding("a version that rots in the store", "the one before answers", "so" if kept else "not so", kept)
+    observed = "it answers" if kept else "it does not"
+    return Finding("a version corrupted in the store", "the one before answers", observed, kept)
 
 
-def _back(store: Store, load: Load) -> Finding:
+def _rollback(store: Store, load: Load) -> Finding:
     began = time.monotonic()
     pointer = store.rollback("depth")
-    good_one = _served(load, f"depth@{pointer.current}")
-    found = f"{time.monotonic() - began:.1f} s"
-    return Finding("rollback to the version before", "answers", found, good_one)
+    good = _wait_until_served(load, f"depth@{pointer.current}")
+    observed = f"{time.monotonic() - began:.1f} s"
+    return Finding("rollback to the version before", "answers", observed, good)
 
 
 def _summary(what: str, outcomes: list[bool]) -> Finding:

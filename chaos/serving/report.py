@@ -11,7 +11,7 @@ class Finding(NamedTuple):
 
     what: str
     expected: str
-    found: str
+    observed: str
     good: bool
 
 

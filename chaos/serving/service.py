@@ -1,4 +1,4 @@
-"""`depthray serve` as a process of its own, for scripts that harm it: its processes, what they hold, and its end."""
+"""`depthray serve` as a process of its own, for scripts that harm it: its processes, its faults and its end."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TITLES = {
 }
 HEAD = {"gcs": "/gcs/gcs_server", "raylet": "/raylet/raylet"}
 FAULTS = "DEPTHRAY_FAULTS"  # the file that injected/sitecustomize.py reads
-QUIET = ("model.threads=1", "model.poll_seconds=0.2", "limits.upload_seconds=5")
+SMALL_SETTINGS = ("model.threads=1", "model.poll_seconds=0.2", "limits.upload_seconds=5")
 
 
 class Reply(NamedTuple):
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     body: bytes
@@ -39,20 +39,20 @@ class Reply(NamedTuple):
 
 
 class Service:
-    """A running service with its own Ray, its own store, and a key to both."""
+    """A running service with its own Ray, its own store, and its own token for Ray."""
 
     def __init__(
         self,
         port: int,
-        *words: str,
-        make: Callable[[Path], Path] | None = None,
+        *overrides: str,
+        make_run: Callable[[Path], Path] | None = None,
         faults: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))  # short: names of sockets have 107 bytes at most
         self.port, self.store, self.log = port, self.folder / "served", self.folder / "log"
         self.faults = self.folder / "faults"
-        self.run = (make or checkpoint)(self.folder / "first")
-        self._words = words
+        self.run = (make_run or checkpoint)(self.folder / "first")
+        self._overrides = overrides
         self._environment = {
             **os.environ,
             "RAY_TMPDIR": str(self.folder),
@@ -61,19 +61,19 @@ class Service:
             "OMP_NUM_THREADS": "1",
         }
         if faults is not None:
-            self.order(**faults)
+            self.inject(**faults)
             self._environment |= {"PYTHONPATH": str(Path(__file__).parent / "injected"), FAULTS: str(self.faults)}
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Service:
-        command = [sys.executable, "-m", "depthray", "serve", str(self.run), *QUIET, *self._words]
+        command = [sys.executable, "-m", "depthray", "serve", str(self.run), *SMALL_SETTINGS, *self._overrides]
         command += ["--store", str(self.store), "--port", str(self.port)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            eventually(self.ready, 300, "the service is ready")
+            wait_until(self.is_ready, 300, "the service is ready")
         except BaseException:
             self._end()
             raise
@@ -82,7 +82,7 @@ class Service:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def ask(
+    def request(
         self,
         path: str = "/v1/depth?format=npy",
         body: bytes = b"",
@@ -99,21 +99,21 @@ class Service:
         finally:
             connection.close()
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether it would answer. RuntimeError if its process has ended."""
         assert self.process
         if self.process.poll() is not None:
             raise RuntimeError(f"depthray serve ended with {self.process.returncode}:\n{self.log.read_text()}")
         with contextlib.suppress(OSError, http.client.HTTPException):
-            return self.ask("/v2/health/ready", timeout=5).status == 200
+            return self.request("/v2/health/ready", timeout=5).status == 200
         return False
 
     def pids(self, role: str = "") -> list[int]:
         """The processes of a role, or all below the service."""
         assert self.process
-        found = _descendants(self.process.pid)
+        pids = _descendants(self.process.pid)
         title = {**TITLES, **HEAD}.get(role, "")
-        return [pid for pid in found if title in _title(pid).split("\0")[0]]
+        return [pid for pid in pids if title in _title(pid).split("\0")[0]]
 
     def kill(self, role: str) -> int:
         """SIGKILL the process, or one of them, of a role; returns its id."""
@@ -121,19 +121,19 @@ class Service:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def order(self, **faults: Any) -> None:
-        """Have networks fail from now on as injected/sitecustomize.py describes; nothing: no longer."""
+    def inject(self, **faults: Any) -> None:
+        """Have networks fail from now on as injected/sitecustomize.py describes; without arguments no longer."""
         temporary = self.faults.with_suffix(".new")
         temporary.write_text(json.dumps(faults))
         temporary.replace(self.faults)
 
     def terminate(self) -> None:
-        """What Ctrl-C and an init system do."""
+        """Send SIGTERM, as init systems do."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """End it as its user would, and by force what is left then."""
+        """Stop it as its user would, then kill what is left."""
         assert self.process
         left = self.pids()
         if self.process.poll() is None:
@@ -174,14 +174,14 @@ class Service:
             os.environ.update(before)
 
 
-def checkpoint(folder: Path, *words: str, **more: Any) -> Path:
+def checkpoint(folder: Path, *overrides: str, **options: Any) -> Path:
     """A run of an untrained network; see serve_networks of the tests."""
     from serve_networks import write_checkpoint
 
-    return write_checkpoint(folder, *words, **more).parents[1]
+    return write_checkpoint(folder, *overrides, **options).parents[1]
 
 
-def picture(height: int = 48, width: int = 64) -> bytes:
+def png_image(height: int = 48, width: int = 64) -> bytes:
     """A small PNG."""
     import cv2
     from serve_networks import photograph
@@ -189,8 +189,8 @@ def picture(height: int = 48, width: int = 64) -> bytes:
     return cv2.imencode(".png", photograph(height, width)[..., ::-1])[1].tobytes()
 
 
-def eventually(true: Callable[[], Any], seconds: float, what: str, *, pause: float = 0.1) -> float:
-    """Wait until something is so; the seconds it took. TimeoutError if it is not in time."""
+def wait_until(true: Callable[[], Any], seconds: float, what: str, *, pause: float = 0.1) -> float:
+    """Wait until something is true; the seconds it took. TimeoutError if it is not in time."""
     began = time.monotonic()
     while not true():
         if time.monotonic() - began > seconds:
@@ -205,12 +205,12 @@ def _descendants(root: int) -> list[int]:
         with contextlib.suppress(OSError):
             parent = int(entry.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(entry.parent.name))
-    found, ahead = [], [root]
-    while ahead:
-        below = children.get(ahead.pop(), [])
-        found += below
-        ahead += below
-    return found
+    descendants, unvisited = [], [root]
+    while unvisited:
+        below = children.get(unvisited.pop(), [])
+        descendants += below
+        unvisited += below
+    return descendants
 
 
 def _title(pid: int) -> str:
@@ -223,8 +223,8 @@ def _environment(pid: int) -> str:
 
 def _option(pids: list[int], prefix: str) -> str:
     """The value of a flag in the command line of the first process that has it."""
-    words = [word for pid in pids for word in _title(pid).split("\0") if word.startswith(prefix)]
-    return words[0].removeprefix(prefix)
+    flags = [flag for pid in pids for flag in _title(pid).split("\0") if flag.startswith(prefix)]
+    return flags[0].removeprefix(prefix)
 
 
 def _read(pid: int, what: str) -> str:

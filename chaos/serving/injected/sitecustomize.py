@@ -1,13 +1,13 @@
-"""Makes networks fail on order. Python imports this by itself in every process whose PYTHONPATH has this folder.
+"""Makes networks fail on request. Python imports this by itself in every process whose PYTHONPATH has this folder.
 
-The file that DEPTHRAY_FAULTS names holds the order as JSON, read before every forward pass:
+The file that DEPTHRAY_FAULTS names holds the faults as JSON, read before every forward pass:
 
-    pause      seconds that a pass takes longer
-    pids       the processes it is for; all of them without this key
-    memory     pictures above which a pass does not fit into memory (torch.OutOfMemoryError)
-    error      a RuntimeError with this text, as of a device that is gone
-    exit       "black": the process ends at a black picture
-    nan        "all": every answer is no number; "black": that of a black picture is
+    pause      seconds that a forward pass takes longer
+    pids       the processes that fail; all of them without this key
+    memory     images above which a forward pass does not fit into memory (torch.OutOfMemoryError)
+    error      a RuntimeError with this text, as of a lost device
+    exit       "black": the process ends at a black image
+    nan        "all": every prediction is NaN; "black": that of a black image
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ORDER = Path(os.environ.get("DEPTHRAY_FAULTS", "/nonexistent"))
+FAULTS = Path(os.environ.get("DEPTHRAY_FAULTS", "/nonexistent"))
 
 
 class Finder:
@@ -43,38 +43,38 @@ class Finder:
 
 
 def harm(predictor: Any) -> None:
-    """Have a Predictor obey the order."""
+    """Have a Predictor fail as the file asks."""
     run = predictor.run
 
-    def harmed(self: Any, samples: Any) -> Any:
-        order = ordered()
-        time.sleep(order.get("pause", 0))
-        if "error" in order:
-            raise RuntimeError(order["error"])
-        if len(samples) > order.get("memory", len(samples)):
+    def run_with_faults(self: Any, samples: Any) -> Any:
+        faults = current_faults()
+        time.sleep(faults.get("pause", 0))
+        if "error" in faults:
+            raise RuntimeError(faults["error"])
+        if len(samples) > faults.get("memory", len(samples)):
             import torch
 
-            raise torch.OutOfMemoryError(f"{len(samples)} pictures are more than {order['memory']}")
+            raise torch.OutOfMemoryError(f"{len(samples)} images are more than {faults['memory']}")
         black = [not sample["image"].any() for sample in samples]
-        if any(black) and order.get("exit") == "black":
+        if any(black) and faults.get("exit") == "black":
             os._exit(1)
-        answers = run(self, samples)
-        for is_black, maps in zip(black, answers, strict=True):
-            if order.get("nan") == "all" or (order.get("nan") == "black" and is_black):
+        predictions = run(self, samples)
+        for is_black, maps in zip(black, predictions, strict=True):
+            if faults.get("nan") == "all" or (faults.get("nan") == "black" and is_black):
                 for key in maps:
                     maps[key] = maps[key] * float("nan")
-        return answers
+        return predictions
 
-    predictor.run = harmed
+    predictor.run = run_with_faults
 
 
-def ordered() -> dict[str, Any]:
-    """The order as it stands for this process."""
+def current_faults() -> dict[str, Any]:
+    """The faults of this process now."""
     try:
-        order: dict[str, Any] = json.loads(ORDER.read_bytes())
+        faults: dict[str, Any] = json.loads(FAULTS.read_bytes())
     except (OSError, ValueError):
         return {}
-    return order if os.getpid() in order.get("pids", [os.getpid()]) else {}
+    return faults if os.getpid() in faults.get("pids", [os.getpid()]) else {}
 
 
 if "DEPTHRAY_FAULTS" in os.environ:
