@@ -164,6 +164,8 @@ def _train(
             writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
                 log.epoch(event)
+                if event.note:
+                    log.note(event.note)
                 curves.epoch(event)
                 end = end or _end_after(event)
                 yield event

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
+from depthray import models
+from depthray.batch import Batch
 from depthray.config.sections import Optim
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -49,6 +52,31 @@ class Average:
         """Continue from what `state_dict` returned."""
         self.averaged.module.load_state_dict(state["weights"])
         self.averaged.n_averaged.fill_(state["count"])
+
+
+@torch.no_grad()
+def recompute_batchnorm(model: nn.Module, batches: Iterable[Batch], *, frozen: Collection[str] = ()) -> None:
+    """Set statistics of batch norm to their mean over batches (B,C,H,W), but of the layers named `frozen`.
+
+    As torch's update_bn: those of averaged weights are not the average of statistics. Without such layers no batch is
+    read.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, _BatchNorm)}
+    changing = [layer for name, layer in layers.items() if name not in frozen and layer.running_mean is not None]
+    if not changing:
+        return
+    training, momenta = model.training, [layer.momentum for layer in changing]
+    model.train()
+    for name in frozen:
+        layers[name].eval()
+    for layer in changing:
+        layer.reset_running_stats()
+        layer.momentum = None  # an equal mean of all batches
+    for batch in batches:
+        models.run(model, batch)
+    for layer, momentum in zip(changing, momenta, strict=True):
+        layer.momentum = momentum
+    model.train(training)
 
 
 def _averaging(section: Optim) -> Callable[[Tensors, Tensors, Tensor | int], None]:

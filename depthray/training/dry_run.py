@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ from depthray.config.sections import Data, Model, Optim, Recipe
 from depthray.data.source import keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.training.frames import Frames
+from depthray.training.freezing import Freezing
 from depthray.training.optim import build_optimiser
 
 IDS = ("semantics", "instances")
@@ -39,6 +41,13 @@ def check_model(recipe: Recipe, *, pretrained: bool) -> None:
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
         network = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained)
     check_targets(network, recipe)
+    check_optimiser(network, recipe.optim)
+
+
+def check_optimiser(network: nn.Module, section: Optim) -> None:
+    """Raise UsageError for what the section freezes or sets a rate of and the network does not have; it is changed."""
+    Freezing(network, section)
+    build_optimiser(network, section)
 
 
 def check_targets(network: nn.Module, recipe: Recipe) -> None:
@@ -63,7 +72,7 @@ def check_first_step(recipe: Recipe, *, pretrained: bool) -> None:
             # Losses read values (a count of valid pixels, a maximum), which meta tensors do not have.
             ones: Any = {key: _ones(value) for key, value in prediction.items()}
             losses.total(ones, _blank(recipe.data, size, device="cpu"), recipe.loss)
-            build_optimiser(network, recipe.optim)
+            check_optimiser(copy.deepcopy(network), recipe.optim)  # the network is cached, and freezing changes it
     except DataError as error:
         raise UsageError(str(error)) from None
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # torch's, of sizes that do not fit together
@@ -81,7 +90,13 @@ def cache_key(recipe: Recipe) -> Recipe:
         model=recipe.model,
         # Which terms there are matters, their weights do not; of the optimiser only what may not exist in a network.
         loss=recipe.loss.model_copy(update=dict.fromkeys(recipe.loss.terms, 1.0)),
-        optim=Optim(name=section.name, encoder_lr=0.5 if section.encoder_lr != 1 else 1.0),
+        optim=Optim(
+            name=section.name,
+            encoder_lr=0.5 if section.encoder_lr not in (0, 1) else section.encoder_lr,
+            layer_decay=0.5 if section.layer_decay != 1 else 1.0,
+            freeze=section.freeze,
+            freeze_epochs=section.freeze_epochs,
+        ),
         curriculum=recipe.curriculum,
     )
 

@@ -16,6 +16,8 @@ from depthray.data.sources import open_source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
 
+STATISTICS_BATCHES, STATISTICS_BATCH = 32, 32  # batches, and frames in one at most, for statistics of batch norm
+
 
 class Frames:
     """Training and validation frames of a recipe.
@@ -72,6 +74,28 @@ class Frames:
         if self.shard_order is None and isinstance(self.source, ShardedSource) and self.source.remote:
             used = self.source.shard_numbers[[*self.split.train, *self.split.val]]  # test frames are not read
             self.source.refuse_misfit(sorted(set(used.tolist())))
+
+    def statistics_batches(self, epoch: int) -> Iterator[Batch]:
+        """Batches of training frames as in an epoch, the same for any number of workers, for statistics of batch norm.
+
+        They are spread over all training frames; with data.order=shards they are of a few shards, which one worker can
+        read.
+        """
+        recipe, train = self.recipe, self.split.train
+        if self.shard_order is not None:
+            train = self.shard_order.first(train)
+        size = min(recipe.train.batch_size // recipe.train.accumulate, STATISTICS_BATCH, len(train))
+        count = min(STATISTICS_BATCHES, len(train) // size) * size
+        loader = TrainLoader(
+            self.source,
+            [train[index * len(train) // count] for index in range(count)],
+            recipe.data.model_copy(update={"workers": 0}),  # processes would take longer to start than this takes
+            recipe.augment,
+            seed=recipe.seed,
+            batch_size=size,
+            curriculum=recipe.curriculum,
+        )
+        return (batch for step in loader.epoch(epoch) for batch in step)
 
     def val_batches(self) -> Iterator[tuple[list[int], Batch]]:
         """This rank's batches of the validation frames, truth at native size."""

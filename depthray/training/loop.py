@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from depthray import distributed, losses
+from depthray.batch import to_device
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Monitor, Recipe
 from depthray.data.loader import eval_batches
@@ -23,9 +24,10 @@ from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.protocols import PROTOCOLS
 from depthray.imaging import sheets
 from depthray.training import schedule
+from depthray.training.averaging import recompute_batchnorm
 from depthray.training.frames import Frames
 from depthray.training.state import State
-from depthray.training.step import Stepper
+from depthray.training.step import Stepper, seed_step
 from depthray.training.throughput import Interval, ThroughputMeter
 
 
@@ -47,6 +49,7 @@ class Epoch:
     frames: list[sheets.SheetRow] = field(default_factory=list)
     ended: str = ""  # why training ends with this epoch; "" = it continues
     stopped: bool = False  # it ends early, on request or by its time limit, and can be resumed
+    note: str = ""  # what whoever watches should know of it
 
 
 Event = Interval | SavePoint | Epoch
@@ -57,13 +60,14 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
     Raises DivergedError after `train.max_bad_steps` non-finite losses in a row, naming the samples of the last batch.
     """
-    epochs = recipe.train.epochs + recipe.finetune.epochs
-    if not epochs:
+    if not state.phases.epochs:
         yield _score_untrained(recipe, state, frames)
         return
-    network = _wrap(recipe, state)
-    while state.position.epoch < epochs:
-        _enter_phase(recipe, state)
+    network: nn.Module | None = None
+    while state.position.epoch < state.phases.epochs:
+        if _enter_epoch(recipe, state) or network is None:
+            network = None  # one wrapped for other parameters must be gone before the next
+            network = _wrap(recipe, state)
         yield from _train_epoch(recipe, state, frames, network)
         if state.position.step_in_epoch < frames.steps_per_epoch:
             return  # stopped inside the epoch, after a save point
@@ -74,6 +78,8 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
 def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[sheets.SheetRow]]:
     """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as sheet rows."""
+    if distributed.is_main():
+        _recompute_batchnorm(recipe, state, frames)
     # Batch-norm statistics are each rank's own until the next forward pass; rank 0's are the ones that are saved.
     # A list, not a set: all ranks must broadcast in one order.
     for buffer in dict.fromkeys([*state.model.buffers(), *state.predictor.buffers()]):
@@ -102,11 +108,28 @@ def _wrap(recipe: Recipe, state: State) -> nn.Module:
     return torch.compile(network) if recipe.train.compile else network  # type: ignore[return-value]
 
 
-def _enter_phase(recipe: Recipe, state: State) -> None:
-    """Fine-tuning starts with a fresh optimiser; a run resumed later in the phase keeps the one it saved."""
+def _enter_epoch(recipe: Recipe, state: State) -> bool:
+    """Freeze what is frozen in the epoch, and start a phase; True where other parameters train than before."""
     at = state.position
-    if recipe.finetune.epochs and at.epoch == recipe.train.epochs and at.step_in_epoch == 0:
+    changed = state.freezing.apply(at.epoch)
+    # The second phase has a fresh optimiser; a run resumed later in it keeps the one it saved.
+    if recipe.finetune.epochs and at.epoch == state.phases.first and at.step_in_epoch == 0:
         state.restart_optimiser(recipe.finetune.lr)
+    return changed
+
+
+def _recompute_batchnorm(recipe: Recipe, state: State, frames: Frames) -> None:
+    """Statistics of batch norm for weights averaged by SWA, before these are scored and saved."""
+    section, at = recipe.optim, state.position
+    if section.average != "swa" or section.swa_batchnorm == "averaged" or state.predictor is state.model:
+        return
+    seed_step(recipe.seed, at.step)
+    data = recipe.data
+    batches = (
+        to_device(batch, state.device, min_depth=data.min_depth, max_depth=data.max_depth)
+        for batch in frames.statistics_batches(at.epoch)
+    )
+    recompute_batchnorm(state.predictor, batches, frozen=state.freezing.norms())
 
 
 def _train_epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> Iterator[Event]:
@@ -121,7 +144,8 @@ def _train_epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Modul
         micro_batches = next(batches)
         waited = time.perf_counter() - started
         lr = _learning_rate(recipe, state, frames, step=at.step)
-        result = stepper.step(micro_batches, lr)
+        momentum = schedule.momentum(recipe, at.step, steps_per_epoch=frames.steps_per_epoch, ended=at.first_phase)
+        result = stepper.step(micro_batches, lr, momentum)
         at.step += 1
         at.step_in_epoch += 1
         at.seconds += time.perf_counter() - started
@@ -156,10 +180,12 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     state.plateau.update(_keep_best(recipe, state, scores))
     at.seconds += time.perf_counter() - started
     metrics["seconds"] = at.seconds
+    note = _end_first_phase(recipe, state)
     finished = _finish_reason(recipe, state)
     # Clocks differ between ranks, so rank 0 decides for all.
     stopped = not finished and distributed.broadcast(state.should_stop())
-    return Epoch(at.epoch, at.step, metrics, rows, ended=_stop_reason(state) if stopped else finished, stopped=stopped)
+    ended = _stop_reason(state) if stopped else finished
+    return Epoch(at.epoch, at.step, metrics, rows, ended=ended, stopped=stopped, note=note)
 
 
 def _score_untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
@@ -182,12 +208,33 @@ def _keep_best(recipe: Recipe, state: State, scores: dict[str, float]) -> float:
     return key
 
 
+def _end_first_phase(recipe: Recipe, state: State) -> str:
+    """End the first of two phases where its patience is over, and say so; the second begins with the next epoch."""
+    at = state.position
+    if not recipe.finetune.epochs or recipe.train.patience_ends == "run" or at.epoch >= state.phases.first:
+        return ""
+    reason = _patience_reason(recipe, state)
+    if not reason:
+        return ""
+    at.first_phase = at.epoch
+    return f"the second phase starts: {reason}"
+
+
 def _finish_reason(recipe: Recipe, state: State) -> str:
     """Why the epoch just finished is the last of the run; "" if it is not."""
-    at, train = state.position, recipe.train
-    if at.epoch >= train.epochs + recipe.finetune.epochs:
+    at, phases = state.position, state.phases
+    if at.epoch >= phases.epochs:
         return "all epochs done"
-    if train.patience and at.epoch - at.best_epoch >= train.patience:
+    if at.epoch == phases.first and recipe.train.patience_ends == "phase":
+        return ""  # the phase is over anyway
+    return _patience_reason(recipe, state)
+
+
+def _patience_reason(recipe: Recipe, state: State) -> str:
+    """Why no more is to be expected of the current phase; "" while there is."""
+    at, train = state.position, recipe.train
+    begun = state.phases.first if train.patience_ends == "phase" and at.epoch > state.phases.first else 0
+    if train.patience and at.epoch - max(at.best_epoch, begun) >= train.patience:
         return f"no better {recipe.eval.monitor} for {train.patience} epochs"
     return ""
 
@@ -197,4 +244,10 @@ def _stop_reason(state: State) -> str:
 
 
 def _learning_rate(recipe: Recipe, state: State, frames: Frames, *, step: int) -> float:
-    return schedule.learning_rate(recipe, step, steps_per_epoch=frames.steps_per_epoch, drops=state.plateau.drops)
+    return schedule.learning_rate(
+        recipe,
+        step,
+        steps_per_epoch=frames.steps_per_epoch,
+        drops=state.plateau.drops,
+        ended=state.position.first_phase,
+    )

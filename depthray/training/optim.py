@@ -13,6 +13,7 @@ from depthray.errors import UsageError
 from depthray.training.adan import Adan
 
 ENCODER = re.compile(r"(module\.|_orig_mod\.)*encoder\.")  # with the prefixes of DDP and of torch.compile
+LISTS = (nn.ModuleList, nn.Sequential)
 
 
 def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None) -> torch.optim.Optimizer:
@@ -36,6 +37,17 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Set the rate of the next step; each group takes its own multiple."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["scale"]
+
+
+def set_momentum(optimiser: torch.optim.Optimizer, momentum: float | None) -> None:
+    """Set the momentum of sgd, or the first beta of adam and adamw, of the next step; None leaves it."""
+    if momentum is None or isinstance(optimiser, Adan):  # whose betas mean something else
+        return
+    for group in optimiser.param_groups:
+        if "betas" in group:
+            group["betas"] = (momentum, group["betas"][1])
+        elif group["momentum"]:  # optim.momentum=0 stays without
+            group["momentum"] = momentum
 
 
 def _match_layouts(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
@@ -62,12 +74,67 @@ def _as_layout_of(value: Any, parameter: Tensor) -> Any:
 
 def _groups(model: nn.Module, section: Optim) -> list[dict[str, Any]]:
     """Parameters grouped by (multiple of the rate, weight decay); vectors (biases, norms) are not decayed."""
+    multiples = _encoder_multiples(model, section)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            scale = section.encoder_lr if ENCODER.match(name) else 1.0
             decay = section.weight_decay if parameter.ndim > 1 else 0.0  # pulling a norm's scale to 0 helps nobody
-            groups.setdefault((scale, decay), []).append(parameter)
-    if section.encoder_lr not in (1.0, *(scale for scale, _ in groups)):
-        raise UsageError(f"optim.encoder_lr={section.encoder_lr:g}: this architecture has no encoder; leave it at 1")
+            groups.setdefault((multiples.get(name, 1.0), decay), []).append(parameter)
     return [{"params": group, "scale": scale, "weight_decay": decay} for (scale, decay), group in groups.items()]
+
+
+def _encoder_multiples(model: nn.Module, section: Optim) -> dict[str, float]:
+    """Name of each parameter of the encoder -> multiple of the rate. Raises UsageError where one is set for none."""
+    encoders = [(name, module) for name, module in model.named_modules() if ENCODER.fullmatch(f"{name}.")]
+    if not encoders:
+        for key, value in (("encoder_lr", section.encoder_lr), ("layer_decay", section.layer_decay)):
+            if value != 1:
+                raise UsageError(f"optim.{key}={value:g}: this architecture has no encoder; leave it at 1")
+        return {}
+    prefix, encoder = encoders[0]
+    heights = layer_heights(encoder)
+    return {f"{prefix}.{name}": section.encoder_lr * section.layer_decay**height for name, height in heights.items()}
+
+
+def layer_heights(encoder: nn.Module) -> dict[str, int]:
+    """Name of each parameter of an encoder -> layers from its own to the end, 1 of the last layer.
+
+    Layers are the blocks of its one list of modules (a transformer's), else its children that have children (a ResNet's
+    stages). What comes before is one layer more; a norm after them counts as the decoder's, at 0.
+    """
+    units, listed = _units(encoder)
+    # Which unit is a layer: of a list all elements, else all that consist of further modules.
+    layers = [name for name, module in units if (name in listed if listed else any(True for _ in module.children()))]
+    names = [name for name, _ in units]
+    heights = {}
+    for parameter, _ in encoder.named_parameters():
+        unit = next((name for name in names if parameter.startswith(f"{name}.")), None)
+        passed = names[: names.index(unit) + 1] if unit else []  # what stands directly in the encoder comes first
+        below = sum(name in layers for name in passed)
+        is_after = below == len(layers) and unit not in layers
+        heights[parameter] = 0 if is_after and layers else len(layers) + 1 - below
+    return heights
+
+
+def _units(encoder: nn.Module) -> tuple[list[tuple[str, nn.Module]], set[str]]:
+    """The named parts of an encoder in order, its one list of modules as elements; and the names of these."""
+    prefix, children = "", _children(encoder)
+    while len(children) == 1 and not isinstance(children[0][1], LISTS):  # a wrapper of another library's network
+        prefix += f"{children[0][0]}."
+        children = _children(children[0][1])
+    lists = [name for name, child in children if isinstance(child, LISTS) and len(child) > 1]
+    units: list[tuple[str, nn.Module]] = []
+    listed: set[str] = set()
+    for name, child in children:
+        if lists == [name]:
+            elements = [(f"{prefix}{name}.{number}", element) for number, element in child.named_children()]
+            listed.update(element for element, _ in elements)
+            units += elements
+        else:
+            units.append((f"{prefix}{name}", child))
+    return units, listed
+
+
+def _children(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The children that have parameters."""
+    return [(name, child) for name, child in module.named_children() if any(True for _ in child.parameters())]

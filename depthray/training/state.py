@@ -19,6 +19,7 @@ from depthray.checkpoints.load import CheckpointContents
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.training import averaging, optim, schedule
+from depthray.training.freezing import Freezing
 from depthray.training.precision import Precision
 
 
@@ -36,6 +37,7 @@ class Position:
     bad_in_row: int = 0
     best: float = math.inf  # lowest rank key of a validation score
     best_epoch: int = 0
+    first_phase: int = 0  # epochs of the first of two phases, where train.patience ended it
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class State:
     average: averaging.Average | None
     plateau: schedule.Plateau
     precision: Precision
+    freezing: Freezing
     position: Position = field(default_factory=Position)
     hooks: Hooks = field(default_factory=Hooks)
 
@@ -67,6 +70,11 @@ class State:
     def predictor(self) -> nn.Module:
         """The model that is validated and saved: the averaged one where the recipe averages."""
         return self.model if self.average is None else self.average.network(self.model)
+
+    @property
+    def phases(self) -> schedule.Phases:
+        """The epochs of the run's two phases."""
+        return schedule.Phases.of(self.recipe, ended=self.position.first_phase)
 
     @property
     def is_out_of_time(self) -> bool:
@@ -80,7 +88,9 @@ class State:
 
     def restart_optimiser(self, lr: float) -> None:
         """A fresh optimiser and plateau for a new phase."""
+        self.freezing.release()  # the optimiser has all that is trained in any epoch
         self.optimiser = optim.build_optimiser(self.model, self.recipe.optim, lr=lr)
+        self.freezing.apply(self.position.epoch)
         self.plateau = schedule.Plateau(self.recipe.optim.plateau_patience)
 
     def contents(self, metrics: dict[str, float], *, fingerprint: str) -> CheckpointContents:
@@ -113,6 +123,7 @@ def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> S
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     precision = Precision.of(recipe.train.precision, device)
+    freezing = Freezing(model, recipe.optim, batchnorm=recipe.train.freeze_batchnorm)
     return State(
         recipe=recipe,
         device=device,
@@ -122,6 +133,7 @@ def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> S
         average=None if recipe.optim.average == "none" else averaging.Average(model, recipe.optim),
         plateau=schedule.Plateau(recipe.optim.plateau_patience),
         precision=precision,
+        freezing=freezing,
     )
 
 

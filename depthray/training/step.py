@@ -34,12 +34,15 @@ class Stepper:
         self.recipe, self.state, self.network = recipe, state, network
         self.parameters = [p for p in state.model.parameters() if p.requires_grad]
         self.buffers = [b for b in state.model.buffers() if b.is_floating_point()]
-        self.steps = (recipe.train.epochs + recipe.finetune.epochs) * steps_per_epoch
+        self.still = list(state.freezing.norms().values())
+        self.steps = state.phases.epochs * steps_per_epoch
 
-    def step(self, micro_batches: list[Batch], lr: float) -> StepResult:
+    def step(self, micro_batches: list[Batch], lr: float, momentum: float | None = None) -> StepResult:
         """One optimiser step on this process's share of a global batch."""
         state, at = self.state, self.state.position
         state.model.train()
+        for layer in self.still:
+            layer.eval()
         seed_step(self.recipe.seed, at.step)
         # Batch-norm statistics change in the forward pass already: a skipped step must undo that.
         before = [buffer.clone() for buffer in self.buffers]
@@ -53,11 +56,14 @@ class Stepper:
             self._skip(micro_batches, per_image, before)
         else:
             optim.set_learning_rate(state.optimiser, lr)
+            optim.set_momentum(state.optimiser, momentum)
             state.scaler.step(state.optimiser)
             at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + mean_loss, at.good_steps + 1, 0
-            if state.average is not None:
-                state.average.update(state.model, progress=at.step / self.steps)
+        scale = state.scaler.get_scale()
         state.scaler.update()
+        # Where the scaler found an overflow it has taken no step, and lowers its scale.
+        if state.average is not None and not bad and state.scaler.get_scale() >= scale:
+            state.average.update(state.model, progress=at.step / self.steps)
         state.optimiser.zero_grad(set_to_none=True)
         return StepResult(math.nan if bad else mean_loss, stop, save)
 

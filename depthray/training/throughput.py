@@ -59,8 +59,7 @@ class ThroughputMeter:
 
     def interval(self, state: State, steps_per_epoch: int) -> Interval:
         """The steps since the last interval; the next one begins."""
-        at, recipe = state.position, state.recipe
-        epochs = recipe.train.epochs + recipe.finetune.epochs
+        at, epochs = state.position, state.phases.epochs
         steps = epochs * steps_per_epoch
         interval = Interval(
             epoch=at.epoch + 1,
