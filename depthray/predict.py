@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
     from torch import nn
 
     from depthray.batch import Sample
-    from depthray.config.sections import Data, Recipe
+    from depthray.config.sections import Data, DepthKind, Recipe
 
 
 class Predictor:
@@ -36,8 +36,23 @@ class Predictor:
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
 
+    @property
+    def depth_kind(self) -> DepthKind:
+        """What the numbers of its depth are: "metric" for metres, else a kind that the recipe's loss left open."""
+        return self.recipe.loss.depth_kind
+
+    def check_metres(self, purpose: str) -> None:
+        """Raise a `UsageError` where the network's depth is not in metres, which the purpose needs."""
+        from depthray.evaluation.protocols import MEANING
+
+        if "depth" in self.recipe.data.targets and self.depth_kind != "metric":
+            raise UsageError(f"{purpose} needs metres, and this network's depth is {MEANING[self.depth_kind]}")
+
     def predict(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> NDArray[np.float32]:
-        """(H,W,3) uint8 RGB, upright -> (H,W) float32 metres along the optical axis. `others` as for `maps`."""
+        """(H,W,3) uint8 RGB, upright -> (H,W) float32 metres along the optical axis. `others` as for `maps`.
+
+        Where `depth_kind` is not "metric" the numbers have no unit; nearer is smaller all the same.
+        """
         if "depth" not in self.recipe.data.targets:
             targets = ", ".join(self.recipe.data.targets)
             raise UsageError(f"this network was trained for {targets}, not depth; use maps()")

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
     pixels = [(arguments.x1, arguments.y1), (arguments.x2, arguments.y2)]
     _refuse_outside(pixels, rgb)
     predictor = load(arguments.checkpoint, device=arguments.device)
+    predictor.check_metres("measuring")
     further_inputs.check(given, predictor.recipe.data.inputs)
     files = {key: further_inputs.find(path, Path(arguments.image.stem)) for key, path in given.items()}
     others = {key: further_inputs.read(key, path, limits=photos.LIMITS) for key, path in files.items()}

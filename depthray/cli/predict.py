@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.cli import further_inputs
 from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
+from depthray.evaluation.protocols import MEANING
 from depthray.predict import load
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from depthray.imaging.photos import PhotoLimits
 
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
+METRIC_FORMATS = ("png", "ply", "glb")  # those that hold metres
 MASK = ".mask.png"
 KEY = "DEPTHRAY_API_KEY"
 Connect = Callable[..., AbstractContextManager[Any]]  # (url, model=, key=) -> what has `inputs` and `maps`
@@ -42,6 +44,7 @@ class _Network(NamedTuple):
     """What turns an image into maps, here or on a server."""
 
     inputs: tuple[str, ...]
+    depth: str  # what its numbers are: "metres", or what they are instead
     maps: Callable[[Path, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
 
 
@@ -55,13 +58,14 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
     arguments = parse_arguments(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
-    request = _Request(arguments.out, _formats(arguments.format), camera, limits, others)
+    formats = _formats(arguments.format) if arguments.format else []
     images = list(_targets(arguments.images, recursive=arguments.recursive))
-    if {"ply", "glb"} & {*request.formats} and camera is None:
+    if {"ply", "glb"} & {*formats} and camera is None:
         print(_ASSUMED, file=sys.stderr)
     failed = []
     with _network(arguments, connect) as network:
         further_inputs.check(others, network.inputs)
+        request = _Request(arguments.out, _fitting(formats, network), camera, limits, others)
         for image, output in images:
             try:
                 print(_predict(network, image, output, request=request))
@@ -81,12 +85,14 @@ def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator
     """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
         predictor = load(arguments.checkpoint, device=arguments.device)
-        yield _Network(predictor.recipe.data.inputs, lambda image, rgb, others: predictor.maps(rgb, **others))
+        inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
+        yield _Network(inputs, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
         return
     assert connect, "--url is for the command `depthray predict`, which passes in how to connect"
     key = arguments.key or os.environ.get(KEY, "")
     with connect(arguments.url, model=arguments.model or "", key=key) as remote:
-        yield _Network(remote.inputs, lambda image, rgb, others: remote.maps(image, **others))
+        # Only networks that answer in metres are served.
+        yield _Network(remote.inputs, MEANING["metric"], lambda image, rgb, others: remote.maps(image, **others))
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -117,8 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder (default: predictions)")
     parser.add_argument(
         "--format",
-        default="png,colour",
-        help="of png (16 bit, millimetres, 0 = invalid), npy (float32 metres), colour, ply, glb (default: png,colour)",
+        help="of png (16 bit, millimetres, 0 = invalid), npy (float32 metres), colour, ply, glb (default: png,colour; "
+        "npy,colour of a network whose depth is not in metres)",
     )
     parser.add_argument(
         "--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image, for ply and glb"
@@ -147,6 +153,16 @@ def _formats(text: str) -> list[str]:
         if name not in FORMATS:
             raise UsageError(f"--format: no format '{name}'{did_you_mean(name, FORMATS)}")
     return formats
+
+
+def _fitting(formats: list[str], network: _Network) -> list[str]:
+    """The formats asked for, or the usual ones. Raises UsageError for metres that the network does not predict."""
+    metric = network.depth == MEANING["metric"]
+    if refused := [name for name in formats if name in METRIC_FORMATS and not metric]:
+        raise UsageError(
+            f"--format {refused[0]} holds metres, and this network's depth is {network.depth}; use npy,colour"
+        )
+    return formats or ["png" if metric else "npy", "colour"]
 
 
 def _limits(megapixels: float) -> PhotoLimits:
@@ -201,7 +217,7 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
             written += [_write(name, stem, maps["depth"], rgb=rgb, camera=request.camera) for name in request.formats]
     except OSError as error:
         raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
-    return _line(image, maps, written)
+    return _line(image, maps, written, unit=" m" if network.depth == MEANING["metric"] else "")
 
 
 def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
@@ -227,7 +243,7 @@ def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np
     return write(path, depth)
 
 
-def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Path]) -> str:
+def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Path], *, unit: str) -> str:
     from depthray.imaging import sheets
 
     height, width = next(iter(maps.values())).shape
@@ -235,8 +251,8 @@ def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Pat
     if "depth" in maps:
         depth = maps["depth"]
         near, far, _ = sheets.depth_scale([depth])
-        facts.append(f"{depth.min():.2f} to {depth.max():.2f} m")
-        tail = f"  (red {near:g} m to blue {far:g} m)"
+        facts.append(f"{depth.min():.2f} to {depth.max():.2f}{unit}")
+        tail = f"  (red {near:g}{unit} to blue {far:g}{unit})"
         colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}
     if "mask" in maps:
         facts.append(f"foreground {(maps['mask'] > 0.5).mean():.1%}")

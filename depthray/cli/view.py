@@ -40,6 +40,8 @@ def main(argv: list[str]) -> int:
     indices = _spread(split.side(source.frames, recipe.data, arguments.split), arguments.frames)
     loaded = predict.load(path)
     predictor = predict.Predictor(loaded.model, recipe, device=loaded.device)
+    if predictor.depth_kind != "metric":
+        print("depth of this network is not in metres: it is fitted to the truth of each frame")
     views = [_view(predictor, source, index) for index in indices]
     for file in _write(arguments.out, views, recording=not arguments.no_recording):
         print(f"-> {file}")
@@ -82,6 +84,7 @@ def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
     from depthray import models
     from depthray.batch import to_device
     from depthray.data.loader import eval_batches
+    from depthray.evaluation.alignment import to_metres
     from depthray.imaging.rerun import RecordedFrame
 
     data, native = predictor.recipe.data, source.read(index)
@@ -96,6 +99,8 @@ def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
                 f"this network predicts {', '.join(prediction)}, no depth; `depthray evaluate` draws masks"
             )
         depth = F.interpolate(prediction["depth"].float(), native["depth"].shape, mode="bilinear", align_corners=False)
+        limits = (data.min_depth, data.max_depth)
+        depth = to_metres(depth, batch["depth"], valid=batch["valid"], limits=limits, kind=predictor.depth_kind)
     return RecordedFrame(native["id"], native["image"], native["depth"], depth[0, 0].cpu().numpy(), _camera(native))
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from depthray.config.sections import DepthKind
+
 
 def align_depth(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float]) -> Tensor:
     """(B,1,H,W) metres and bool -> (B,1,H,W) metres, scale * depth + shift of each frame nearest its valid truth."""
@@ -39,6 +41,19 @@ def align_median(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[f
 
 
 ALIGN = {"depth": align_depth, "disparity": align_disparity, "median": align_median}
+FITTING: dict[DepthKind, str] = {  # what makes metres of a depth that is not in metres
+    "relative": "median",
+    "affine-depth": "depth",
+    "affine-disparity": "disparity",
+}
+
+
+def to_metres(depth: Tensor, truth: Tensor, *, valid: Tensor, limits: tuple[float, float], kind: DepthKind) -> Tensor:
+    """(B,1,H,W) depth of a kind, metres and bool -> (B,1,H,W) metres; those of "metric" stay as they are."""
+    if kind == "metric":
+        return depth
+    fitted = ALIGN[FITTING[kind]](depth, truth, valid=valid, limits=limits)
+    return fitted.clamp(*limits)
 
 
 def _fit_affine(values: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from depthray.data.loader import eval_batches
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
+from depthray.evaluation import protocols
 from depthray.evaluation.evaluate import Batches, evaluate, network_size
-from depthray.evaluation.protocols import PROTOCOLS
 from depthray.models.layers.inputs import fill_sparse
 
 COUNTED = ("exact", "bernoulli", "grid", "features")  # patterns in which data.sparse.samples is the number of samples
@@ -107,7 +107,7 @@ def _score_point(
         return eval_batches(source, chosen, recipe.data, batch_size=size, rank=rank, world_size=world_size)
 
     counts: dict[int, float] = {}
-    protocol = PROTOCOLS[recipe.eval.protocol]
+    protocol = protocols.of(recipe)
     evaluation = evaluate(model, _count_samples(batches(), counts), protocol=protocol, device=device)
     # The batches anew, for a generator gives them once; evaluation draws the same samples each time.
     spread = evaluate(SpreadSamples(), batches(), protocol=protocol, device=device)

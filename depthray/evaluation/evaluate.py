@@ -24,7 +24,7 @@ from depthray.errors import DataError
 from depthray.evaluation import metrics
 from depthray.evaluation.alignment import ComparedDepth
 from depthray.evaluation.mask_metrics import mask_scores, probability
-from depthray.evaluation.protocols import PROTOCOLS, Protocol, compare
+from depthray.evaluation.protocols import MEANING, Protocol, compare, of
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.imaging import sheets
 
@@ -119,7 +119,8 @@ def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[flo
     """Scores besides the usual metrics of depth: a value a frame, by metric."""
     extra = protocol.extra(scored.prediction, scored.batch, scored.depth) if protocol.extra else {}
     if scored.has_mask and protocol.usual:
-        extra |= mask_scores(scored.prediction["mask"], scored.batch["mask"])
+        batch = scored.batch
+        extra |= mask_scores(scored.prediction["mask"], batch["mask"], valid=batch.get("mask_valid"))
     return {name: values.tolist() for name, values in extra.items()}
 
 
@@ -184,7 +185,7 @@ def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.
     contents = load.load(path)
     model = load.build_network(contents, where=path).to(device)
     source = open_source(recipe.data)
-    protocol = PROTOCOLS[recipe.eval.protocol]
+    protocol = of(recipe)
     chosen = split.side(source.frames, recipe.data, side)
     evaluation = evaluate(model, _batches(source, chosen, recipe), protocol=protocol, device=device)
     about = _about(contents, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
@@ -239,17 +240,19 @@ def _about(
     contents: load.CheckpointContents, path: Path, *, recipe: Recipe, side: str, fingerprint: str
 ) -> dict[str, str]:
     """The facts without which scores cannot be compared."""
-    data = recipe.data
+    data, kind = recipe.data, recipe.loss.depth_kind
     return {
         "checkpoint": f"{path} (epoch {contents.epoch}, step {contents.step})",
         "data": f"{data.root} ({data.source}, {data.encoding})" if data.root else data.source,
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,
         "network_size": network_size(data),
+        **({} if kind == "metric" else {"predicted_depth": MEANING[kind]}),
     }
 
 
 def network_size(data: Data) -> str:
     """The size of the network's inputs outside of training, in words."""
     height, width = data.size
-    return f"{height}x{width}" if data.fit == "exact" else f"shorter side {min(data.size)}"
+    sizes = {"exact": f"{height}x{width}", "aspect": f"shorter side {min(data.size)}", "native": "the frame's own"}
+    return sizes[data.fit]

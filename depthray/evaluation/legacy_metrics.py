@@ -44,13 +44,19 @@ def mae_at_320(prediction: Prediction, batch: Batch, depth: ComparedDepth | None
     return {"mae": (predicted.double() - truth.double()).abs().mean(dim=(1, 2, 3))}
 
 
-def relative_at_56(prediction: Prediction, batch: Batch, depth: ComparedDepth | None) -> dict[str, Tensor]:
-    """Seed 003: (B,1,h,w) metres -> SSIM and mean squared error at 56x56 of depths as shares of their largest."""
+def relative_at_56(
+    prediction: Prediction, batch: Batch, depth: ComparedDepth | None, *, shares: bool = False
+) -> dict[str, Tensor]:
+    """Seed 003: (B,1,h,w) metres -> SSIM and mean squared error at 56x56 of depths as shares of their largest.
+
+    With `shares` the network predicts shares, as the seed's did, and they are compared as they are.
+    """
     from depthray.evaluation.ssim import ssim
 
     _check_needs("legacy-003", prediction, batch, "depth")
     # That network predicted shares; metres of one trained here are divided, too, to be compared with shares.
-    predicted = _resize(_divide_by_largest(prediction["depth"]), SIZE_003).double()
+    predicted = prediction["depth"] if shares else _divide_by_largest(prediction["depth"])
+    predicted = _resize(predicted, SIZE_003).double()
     truth = _resize(_divide_by_largest(batch["depth"]), SIZE_003).double()
     return {"ssim": ssim(predicted, truth, data_range=1.0), "mse": (predicted - truth).square().mean(dim=(1, 2, 3))}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from depthray.config.sections import MASK_MONITORS
+from depthray.config.sections import MASK_MONITORS, DepthKind, Recipe
 from depthray.errors import UsageError, did_you_mean
 from depthray.evaluation import legacy_metrics
 from depthray.evaluation.crops import Crop, RelativeCrop
@@ -42,11 +42,17 @@ class Protocol:
     own: tuple[str, ...] = ()  # the names of those
     needs: tuple[str, ...] = ("depth",)  # what the network must predict for them
     usual: bool = True  # whether METRICS and MASK_MONITORS are scored
+    shares: Extra | None = None  # `extra` of a network whose depth is a share of each image's largest
 
     @property
     def limits(self) -> tuple[float, float]:
         """The metres that predictions are clamped to."""
         return self.clamp or (self.min_depth, self.max_depth)
+
+    @property
+    def accepts(self) -> tuple[DepthKind, ...]:
+        """The kinds of predicted depth whose scores mean something: what is fitted to the truth need not be known."""
+        return (*ACCEPTS[self.align], *(("relative",) if self.shares else ()))
 
     def scores(self, targets: Collection[str]) -> tuple[str, ...]:
         """The names that are scored of a network that predicts these batch keys."""
@@ -55,6 +61,18 @@ class Protocol:
         return (*usual, *own, *(MASK_MONITORS if self.usual and "mask" in targets else ()))
 
 
+ACCEPTS: dict[str, tuple[DepthKind, ...]] = {  # by what is fitted
+    "none": ("metric",),
+    "median": ("metric", "relative"),
+    "depth": ("metric", "relative", "affine-depth"),
+    "disparity": ("metric", "relative", "affine-disparity"),
+}
+MEANING: dict[DepthKind, str] = {
+    "metric": "metres",
+    "relative": "shares of each image's largest depth (loss.target=relative)",
+    "affine-depth": "right up to a scale and a shift of each image (loss.ssi alone)",
+    "affine-disparity": "right up to a scale and a shift of each image's 1 / depth (loss.ssi alone)",
+}
 NO_LIMIT = 1000.0  # metres; farther than anything measured
 # The digits are those of Garg's code, which rounds the product down.
 GARG = RelativeCrop(rows=(0.40810811, 0.99189189), columns=(0.03594771, 0.96405229))
@@ -131,6 +149,22 @@ AFFINE_DISPARITY_NYU = replace(
     "then inverted and clamped to 1 mm-10 m",
     crop=NYU_BTS.crop,
 )
+AFFINE_DEPTH_KITTI = replace(
+    AFFINE_DEPTH,
+    name="affine-depth-kitti",
+    about="the pixels of kitti-garg, scale and shift of depth fitted to each frame's truth there by least squares, "
+    "then clamped to 1 mm-80 m",
+    max_depth=KITTI_GARG.max_depth,
+    crop=GARG,
+)
+AFFINE_DISPARITY_KITTI = replace(
+    AFFINE_DISPARITY,
+    name="affine-disparity-kitti",
+    about="the pixels of kitti-garg, scale and shift of 1/depth fitted to each frame's truth there by least squares, "
+    "then inverted and clamped to 1 mm-80 m",
+    max_depth=KITTI_GARG.max_depth,
+    crop=GARG,
+)
 MEDIAN_SCALED_KITTI = replace(
     MEDIAN_SCALED,
     name="median-scaled-kitti",
@@ -155,8 +189,10 @@ LEGACY_001 = Protocol(
 )
 LEGACY_003 = Protocol(
     "legacy-003",
-    "ssim and mse over all pixels at 56x56, truth and prediction each as a share of its own largest depth",
+    "ssim and mse over all pixels at 56x56, the truth as a share of its largest depth, and so the prediction unless it "
+    "is one already (loss.target=relative)",
     extra=legacy_metrics.relative_at_56,
+    shares=partial(legacy_metrics.relative_at_56, shares=True),
     own=("ssim", "mse"),
     usual=False,
 )
@@ -170,7 +206,9 @@ LEGACY_004 = Protocol(
 )
 _ALL = (
     *(PLAIN, NYU_BTS, NYU_EIGEN_FILLED, NYU_S2D, KITTI_GARG, KITTI_GARG_KB),
-    *(AFFINE_DEPTH, AFFINE_DEPTH_NYU, AFFINE_DISPARITY, AFFINE_DISPARITY_NYU, MEDIAN_SCALED, MEDIAN_SCALED_KITTI),
+    *(AFFINE_DEPTH, AFFINE_DEPTH_NYU, AFFINE_DEPTH_KITTI),
+    *(AFFINE_DISPARITY, AFFINE_DISPARITY_NYU, AFFINE_DISPARITY_KITTI),
+    *(MEDIAN_SCALED, MEDIAN_SCALED_KITTI),
     *(PLAIN_SSIM, LEGACY_001, LEGACY_003, LEGACY_004),
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
@@ -180,6 +218,24 @@ def check(name: str, *, where: str) -> None:
     """Raise a `UsageError` if there is no protocol of that name."""
     if name not in PROTOCOLS:
         raise UsageError(f"{where}: eval.protocol: no protocol '{name}'{did_you_mean(name, PROTOCOLS)}")
+
+
+def check_kind(recipe: Recipe, *, where: str) -> None:
+    """Raise a `UsageError` where the protocol compares what is not in metres with metres."""
+    kind, name = recipe.loss.depth_kind, recipe.eval.protocol
+    if "depth" in recipe.data.targets and kind not in PROTOCOLS[name].accepts:
+        fitting = [other for other, protocol in PROTOCOLS.items() if kind in protocol.accepts]
+        raise UsageError(
+            f"{where}: eval.protocol={name} does not fit depth that is {MEANING[kind]}; choose from: "
+            f"{', '.join(fitting)}"
+        )
+
+
+def of(recipe: Recipe) -> Protocol:
+    """The protocol of a recipe, as it scores a network that was trained by it."""
+    protocol = PROTOCOLS[recipe.eval.protocol]
+    is_share = recipe.loss.depth_kind == "relative"
+    return replace(protocol, extra=protocol.shares) if is_share and protocol.shares else protocol
 
 
 def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> ComparedDepth:

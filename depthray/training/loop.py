@@ -20,8 +20,8 @@ from depthray.config.metric_names import rank_key
 from depthray.config.sections import Monitor, Recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import UsageError
+from depthray.evaluation import protocols
 from depthray.evaluation.evaluate import evaluate, sheet_rows
-from depthray.evaluation.protocols import PROTOCOLS
 from depthray.imaging import sheets
 from depthray.training import schedule
 from depthray.training.averaging import recompute_batchnorm
@@ -84,7 +84,7 @@ def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, fl
     # A list, not a set: all ranks must broadcast in one order.
     for buffer in dict.fromkeys([*state.model.buffers(), *state.predictor.buffers()]):
         distributed.copy_from_main(buffer)
-    protocol = PROTOCOLS[recipe.eval.protocol]
+    protocol = protocols.of(recipe)
     evaluation = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
     scores = evaluation.scores()
     if recipe.eval.monitor not in scores:

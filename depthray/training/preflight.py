@@ -19,6 +19,8 @@ from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.protocols import PROTOCOLS
 
+UNBOUNDED = ("relu", "elu", "none")  # heads whose depth model.max_depth does not limit
+
 
 def load(name: str, overrides: Sequence[str] = (), *, training: bool = True) -> Recipe:
     """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `check`."""
@@ -39,8 +41,9 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     protocols.check(recipe.eval.protocol, where=where)
     sources.check(recipe.data, where=where)
     # Last: these look at several sections at once and may assume that all they name exists.
+    protocols.check_kind(recipe, where=where)
     if training:
-        for check_one in (_check_monitor, _check_range, _check_stages):
+        for check_one in (_check_monitor, _check_range, _check_shares, _check_stages, _check_crops):
             check_one(recipe, where=where)
     return recipe
 
@@ -64,8 +67,12 @@ def _check_monitor(recipe: Recipe, *, where: str) -> None:
 
 def _check_range(recipe: Recipe, *, where: str) -> None:
     """The truth may not be deeper than the network can predict."""
+    if "depth" not in recipe.data.targets or recipe.loss.target == "relative":
+        return
+    if recipe.model.options.get("head") in UNBOUNDED:
+        return
     farthest = _farthest(recipe)
-    if "depth" in recipe.data.targets and farthest is not None and recipe.data.max_depth > farthest:
+    if farthest is not None and recipe.data.max_depth > farthest:
         raise UsageError(
             f"{where}: data.max_depth={recipe.data.max_depth:g} is beyond model.max_depth={farthest:g}, the farthest "
             f"that {recipe.model.name} is made for; give model.max_depth={recipe.data.max_depth:g} too, and an "
@@ -78,12 +85,36 @@ def _farthest(recipe: Recipe) -> float | None:
 
     The default is looked up only where the data differ from theirs: that imports torch.
     """
-    given: float | None = recipe.model.options.get("max_depth")
-    if given is not None or recipe.data.max_depth <= Data.model_fields["max_depth"].default:
+    if recipe.data.max_depth <= Data.model_fields["max_depth"].default:
+        given: float | None = recipe.model.options.get("max_depth")
         return given
+    return _max_depth(recipe)
+
+
+def _max_depth(recipe: Recipe) -> float | None:
+    """model.max_depth, given or by default; None where the architecture has no such option."""
+    if "max_depth" in recipe.model.options:
+        return float(recipe.model.options["max_depth"])
     build = import_module(f"depthray.models.{recipe.model.name}").build
     option = inspect.signature(build).parameters.get("max_depth")
     return None if option is None else float(option.default)
+
+
+def _check_shares(recipe: Recipe, *, where: str) -> None:
+    """A network of shares of the largest depth ends at 1, and has nothing to do with metres that it is given."""
+    if recipe.loss.target != "relative" or "depth" not in recipe.data.targets:
+        return
+    if "sparse" in recipe.data.inputs:
+        raise UsageError(
+            f"{where}: loss.target=relative: sparse depth among data.inputs is in metres, which shares of the largest "
+            "depth are not; leave it out, or train metres"
+        )
+    farthest = _max_depth(recipe)
+    if farthest is not None and farthest != 1:
+        raise UsageError(
+            f"{where}: loss.target=relative: the network predicts shares of each image's largest depth; give "
+            f"model.max_depth=1 (now {farthest:g})"
+        )
 
 
 def _check_stages(recipe: Recipe, *, where: str) -> None:
@@ -99,6 +130,29 @@ def _check_stages(recipe: Recipe, *, where: str) -> None:
                 f"{where}: curriculum.scale_weights.{number} {fault}; give {wanted}, as many as "
                 "loss.multiscale_weights has, one of them above 0"
             )
+
+
+def _check_crops(recipe: Recipe, *, where: str) -> None:
+    """A network must be shown the same focal length in training as outside of it."""
+    mode, fit = recipe.augment.crop_mode, recipe.data.fit
+    if mode == "resize":
+        if fit == "native":
+            raise UsageError(
+                f"{where}: data.fit=native shows complete frames at their own size, and augment.crop_mode=resize "
+                "trains on them at another; give augment.crop_mode=plain, which trains on data.size pixels of them"
+            )
+        return
+    fits = ("native",) if mode == "kb" else ("native", "aspect")
+    if fit not in fits:
+        raise UsageError(
+            f"{where}: augment.crop_mode={mode} trains on data.size pixels of frames at the size at which they are "
+            f"shown outside of training; give data.fit={' or '.join(fits)}, not {fit}"
+        )
+    if recipe.augment.crop < 1:
+        raise UsageError(
+            f"{where}: augment.crop={recipe.augment.crop:g} is the share of a crop that is resized; with "
+            f"augment.crop_mode={mode} data.size is the crop: give augment.crop=1"
+        )
 
 
 def worker_counts(recipe: Recipe, *, least: int, most: int) -> list[int]:

@@ -43,7 +43,9 @@ def _check_on_golden_images(store: Store, name: str, version: str, *, device: st
     """Load a version and store its predictions. Returns the factor between its depths and those of the one served."""
     from depthray.predict import load
 
-    answers = golden.answers(load(store.path(name, version), device=device))
+    predictor = load(store.path(name, version), device=device)
+    predictor.check_metres("serving")  # clients, PNGs and point clouds take answers for metres
+    answers = golden.answers(predictor)
     before = _served_answers(store, name, version)
     typical = golden.difference(answers, before).typical if before else None
     if typical is not None and not typical <= golden.MAX_FACTOR and not force:

@@ -106,8 +106,7 @@ def draw_sheet(checkpoint: Path, data: Path | str | None) -> RgbImage:
 
     from depthray import predict
     from depthray.data.loader import eval_batches
-    from depthray.evaluation import evaluate
-    from depthray.evaluation.protocols import PROTOCOLS
+    from depthray.evaluation import evaluate, protocols
     from depthray.imaging import sheets
     from depthray.training.frames import Frames
 
@@ -116,8 +115,8 @@ def draw_sheet(checkpoint: Path, data: Path | str | None) -> RgbImage:
     recipe = _with_data_root(predictor.recipe, data)
     frames = Frames.open(recipe)
     batches = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
-    protocol = PROTOCOLS[recipe.eval.protocol]
-    return sheets.draw_sheet(evaluate.sheet_rows(predictor.model, batches, protocol=protocol, device=device))
+    rows = evaluate.sheet_rows(predictor.model, batches, protocol=protocols.of(recipe), device=device)
+    return sheets.draw_sheet(rows)
 
 
 def _with_data_root(recipe: Recipe, data: Path | str | None) -> Recipe:

@@ -155,7 +155,10 @@ def test_a_dead_frame_does_not_raise_the_mean_of_the_others():
 
 @pytest.mark.parametrize(
     ("name", "like"),
-    [("affine-depth-nyu", "nyu-bts"), ("affine-disparity-nyu", "nyu-bts"), ("median-scaled-kitti", "kitti-garg")],
+    [
+        *(("affine-depth-nyu", "nyu-bts"), ("affine-disparity-nyu", "nyu-bts")),
+        *((f"{name}-kitti", "kitti-garg") for name in ("affine-depth", "affine-disparity", "median-scaled")),
+    ],
 )
 def test_an_aligned_protocol_of_a_data_set_scores_the_pixels_of_its_plain_one(name, like):
     truth = torch.rand((1, 1, 375, 1242), generator=torch.Generator().manual_seed(0)) * 100

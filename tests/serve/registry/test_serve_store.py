@@ -54,6 +54,14 @@ def test_the_first_model_is_the_default(store: Store, runs: list[Path]) -> None:
     assert store.names() == ["aisles", "rooms"]
 
 
+def test_a_network_whose_depth_is_not_in_metres_is_not_served(store: Store, tmp_path: Path) -> None:
+    before = store.pointer("rooms")
+    midas = write_checkpoint(tmp_path / "run", "loss={ssi: 1}", "eval.protocol=affine-disparity")
+    with pytest.raises(UsageError, match="serving needs metres, and this network's depth is right up to a scale"):
+        promote(store, "rooms", midas)
+    assert store.pointer("rooms") == before and len(store.versions("rooms")) == 1
+
+
 @pytest.mark.parametrize("how", ["flipped", "missing", "nan", "other"])
 def test_a_bad_checkpoint_changes_nothing(store: Store, tmp_path: Path, how: str) -> None:
     before, versions = store.pointer("rooms"), store.versions("rooms")
