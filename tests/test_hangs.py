@@ -55,7 +55,7 @@ def test_work_that_only_polls_is_a_hang() -> None:
         hangs.until(lambda: sum(range(10**6)) < 0, tick=0.0, quiet=2)
 
 
-def test_a_main_thread_that_waits_for_ever_is_interrupted() -> None:
+def test_a_main_thread_that_waits_forever_is_interrupted() -> None:
     with pytest.raises(hangs.Hang, match="hung: "), hangs.watched(quiet=2):
         time.sleep(60)
 

@@ -130,7 +130,7 @@ def test_a_clock_that_cannot_be_read_well_is_not_blamed() -> None:
     assert finding_of(cluster, "clocks").state == "ok"
 
 
-def test_a_cluster_without_workers_says_how_they_join() -> None:
+def test_a_cluster_without_workers_explains_how_they_join() -> None:
     cluster = ClusterFacts([head()])
     assert (
         finding_of(cluster, "resources").state == "bad"

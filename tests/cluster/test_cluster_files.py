@@ -145,7 +145,7 @@ def test_ray_up_starts_a_locked_cluster(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
-def test_the_operator_knows_every_field(path: Path) -> None:
+def test_every_field_is_one_of_the_operator(path: Path) -> None:
     documents = read(path)
     assert [fault for each in documents for fault in faults(each, each["kind"], each["kind"])] == []
 
@@ -164,7 +164,7 @@ def test_the_operator_knows_every_field(path: Path) -> None:
         ("spec.headGroupSpec.template.spec.volumes.0.emptyDir", "medium", "memory", "'memory' is none of"),
     ],
 )
-def test_a_misspelt_field_of_a_manifest_is_seen(where: str, key: str, value: Any, told: str) -> None:
+def test_a_misspelt_field_of_a_manifest_is_reported(where: str, key: str, value: Any, told: str) -> None:
     tree = copy.deepcopy(read(FILES / "kuberay" / "raycluster.yaml")[0])
     place = tree
     for step in where.split("."):
@@ -173,7 +173,7 @@ def test_a_misspelt_field_of_a_manifest_is_seen(where: str, key: str, value: Any
     assert any(told in fault for fault in faults(tree, "RayCluster", "RayCluster"))
 
 
-def test_a_missing_field_and_a_wrong_kind_are_seen() -> None:
+def test_a_missing_field_and_a_wrong_kind_are_reported() -> None:
     assert "RayCluster.spec: missing" in faults({"apiVersion": "ray.io/v1alpha1"}, "RayCluster", "RayCluster")
     assert "x: integer wanted, not True" in faults(True, "integer", "x")
     assert "x: boolean wanted, not 'yes'" in faults("yes", "boolean", "x")
@@ -213,7 +213,7 @@ def test_a_worker_that_serves_is_ready_when_its_proxy_is() -> None:
     assert paths == ["/api/gcs_healthz", "/-/healthz", "/-/healthz"]
 
 
-def test_accounts_and_storage_that_pods_ask_for_are_made() -> None:
+def test_accounts_and_storage_that_pods_request_are_created() -> None:
     made = {(each["kind"], each["metadata"]["name"]) for each in read(FILES / "kuberay" / "account.yaml")}
     wanted = {("ServiceAccount", pod["serviceAccountName"]) for _, spec in clusters() for pod in pods(spec)}
     claims = [value for path in KUBERAY for where, value in walk(read(path)) if where.endswith(".claimName")]
@@ -256,7 +256,7 @@ def unknown_keys(tree: Any) -> list[str]:
     return list(unknown(tree, schema.ServeDeploySchema, ""))
 
 
-def test_kubernetes_serves_what_the_production_file_says() -> None:
+def test_kubernetes_serves_the_production_file() -> None:
     (tree,) = read(FILES / "kuberay" / "rayservice.yaml")
     config = yaml.safe_load(tree["spec"]["serveConfigV2"])
     assert config == yaml.safe_load((ROOT / "serve" / "config.yaml").read_text("utf-8"))

@@ -230,7 +230,7 @@ def test_a_healthy_group_is_resized_only_when_it_has_saved(
     assert decision() == "4", "a group that cannot save does not keep the run small for ever"
 
 
-def test_an_elastic_group_needs_room_for_its_least_only() -> None:
+def test_an_elastic_group_needs_resources_for_its_minimum_only() -> None:
     assert resources.resources_per_worker({"CPU": 4.0}, Workers(8, 2, sizes=(2, 4, 8))) == {"CPU": 2}
     assert resources.resources_per_worker({"CPU": 16.0}, Workers(8, sizes=(2, 4, 8))) == {"CPU": 2}
     with pytest.raises(ResourceError, match="2 workers x 2 CPUs were requested, the cluster has 3 CPUs"):
@@ -280,7 +280,7 @@ def test_nodes_are_requested_of_a_cluster_without_workers_and_waited_for(empty: 
         (True, Workers(2, 4), 0.0, "2 workers x 4 CPUs were requested, the cluster has 0 CPUs$"),
     ],
 )
-def test_nodes_that_do_not_come_are_one_clear_line(
+def test_nodes_that_do_not_join_are_one_clear_line(
     empty: dict[str, Any], starting: bool, workers: Workers, minutes: float, message: str
 ) -> None:
     empty.update(starting=starting, group=Group(1000))
@@ -288,7 +288,7 @@ def test_nodes_that_do_not_come_are_one_clear_line(
         resources.wait_for_resources(workers, lambda _: None, minutes=minutes)
 
 
-def test_signals_are_left_alone_outside_the_main_thread() -> None:
+def test_signals_are_not_handled_outside_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=elastic.delay_sigterm)
     thread.start()

@@ -250,7 +250,7 @@ def test_a_wrong_python_on_the_nodes_is_explained() -> None:
         follow.follow_job(client, "job", resume="")
 
 
-def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_does_not_stop_the_job_and_prints_how_to(capsys: pytest.CaptureFixture[str]) -> None:
     assert follow.follow_job(Cluster(KeyboardInterrupt()), "job-1", resume="") == 130
     printed = capsys.readouterr().out
     assert "the job continues" in printed and "ray job stop --address http://head:8265 job-1" in printed

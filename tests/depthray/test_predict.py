@@ -59,7 +59,7 @@ def test_prediction_refuses_class_ids_that_look_alike(tmp_path):
         predictor.predict(photograph(), semantics=np.full((50, 70), 1023))
 
 
-def test_prediction_is_the_network_at_its_own_size_brought_back_bilinearly(trained):
+def test_prediction_is_the_network_at_its_own_size_resized_back_bilinearly(trained):
     import torch
 
     predictor, rgb = load(trained), photograph(64, 96)
@@ -189,7 +189,7 @@ def test_exif_orientation_gives_the_depth_of_the_upright_image(trained, tmp_path
     assert (np.load(tmp_path / "turned.depth.npy") == load(trained).predict(photograph())).all()
 
 
-def test_every_format_is_written_where_it_is_said(trained, image, tmp_path, capsys):
+def test_every_format_is_written_to_the_printed_path(trained, image, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     assert predict_command.main([str(trained), str(image), "--out", str(out), "--format", "png,npy,colour,ply"]) == 0
     said = [line.split("-> ")[1].split("  (red")[0] for line in capsys.readouterr().out.splitlines() if "-> " in line]
@@ -200,7 +200,7 @@ def test_every_format_is_written_where_it_is_said(trained, image, tmp_path, caps
     assert stored.shape == (50, 70) and b"camera ASSUMED" in (out / names[3]).read_bytes()[:400]
 
 
-def test_an_assumed_camera_is_said_loudly_and_a_given_one_used(trained, image, tmp_path, capsys):
+def test_an_assumed_camera_is_reported_and_a_given_one_used(trained, image, tmp_path, capsys):
     command = [str(trained), str(image), "--out", str(tmp_path), "--format", "ply"]
     predict_command.main(command)
     assert "WARNING: the camera is ASSUMED" in capsys.readouterr().err
@@ -224,7 +224,7 @@ def test_a_bad_image_in_a_folder_does_not_stop_the_others(trained, tmp_path, cap
     assert made == ["a.depth.png", "c.JPG.depth.png", "c.png.depth.png"]
 
 
-def test_folders_below_count_only_when_asked_and_keep_their_place(trained, tmp_path):
+def test_subfolders_count_only_on_request_and_keep_their_path(trained, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     Image.fromarray(photograph()).save(tmp_path / "in" / "deep" / "a.png")
     command = [str(trained), str(tmp_path / "in"), "--out", str(tmp_path / "out")]

@@ -74,7 +74,7 @@ def test_a_run_is_shown_with_its_checkpoints(run: str, command: observe.Command,
         assert score is None or f"{score:.4f}" in shown
 
 
-def test_a_stopped_run_resumes_to_the_weights_it_came_to_before(command: observe.Command, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_weights_it_ended_with_before(command: observe.Command, tmp_path: Path) -> None:
     run = copied("runs/stopped", tmp_path)
     resumed = observe.resumed(command, run, "--data", str(ROOMS))
     observe.check_resumed(resumed, EXPECTED["resumed"], EXPECTED["processor"])
@@ -82,7 +82,7 @@ def test_a_stopped_run_resumes_to_the_weights_it_came_to_before(command: observe
     assert (row["state"], row["done"], row["of"]) == ("finished", 3, 3)
 
 
-def test_a_trial_on_rendered_scenes_resumes_to_the_weights_it_came_to_before(
+def test_a_trial_on_rendered_scenes_resumes_to_the_weights_it_ended_with_before(
     command: observe.Command, tmp_path: Path
 ) -> None:
     run = copied("searches/killed/trials/0001", tmp_path)

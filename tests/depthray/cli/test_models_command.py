@@ -54,7 +54,7 @@ def test_every_recipe_is_under_its_architecture(rows):
         ({"stacking": "original"}, ""),
     ],
 )
-def test_a_recipe_is_the_variant_that_says_most_of_it(options, variant):
+def test_a_recipe_is_the_variant_that_matches_most_of_it(options, variant):
     assert models_command._variant(Model(name="depthnet", **options)) == variant
 
 

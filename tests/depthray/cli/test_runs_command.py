@@ -58,7 +58,7 @@ def cut(run: Path, lines: int) -> None:
     (run / progress.FILE).write_text("".join(kept))
 
 
-def test_a_run_that_ended_is_told_with_its_best_score(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_ended_is_shown_with_its_best_score(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (row,) = listed(place, capsys).values()
     scores = [json.loads(file.read_text())["abs_rel"] for file in place.glob("first/checkpoints/*/metrics.json")]
     assert (row["state"], row["done"], row["of"], row["recipe"]) == ("finished", 3, 3, "demo")
@@ -112,7 +112,7 @@ def test_a_stopped_run_really_writes_what_is_looked_for(tmp_path: Path, capsys: 
     assert "does not run: stopped" in capsys.readouterr().out
 
 
-def test_names_that_begin_alike_and_folders_between_are_told_apart(
+def test_names_that_begin_alike_and_folders_between_are_distinguished(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(place / "first", place / "first-b")
@@ -133,7 +133,7 @@ def test_a_run_whose_recipe_is_broken_does_not_hide_the_others(place: Path, caps
     assert main(["runs", "show", str(place / "old")]) == 2
 
 
-def test_show_says_what_differs_which_checkpoint_is_best_and_how_to_go_on(
+def test_show_prints_what_differs_the_best_checkpoint_and_how_to_continue(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = place / "first"
@@ -184,7 +184,7 @@ def test_a_run_that_may_be_going_on_is_not_cleaned(place: Path, capsys: pytest.C
     assert main(["runs", "clean", str(run)]) == 0
 
 
-def test_all_asks_and_takes_a_run_only(
+def test_all_asks_for_confirmation_and_takes_a_run_only(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = place / "first"
@@ -208,7 +208,7 @@ def test_a_store_is_read_as_a_folder_is(place: Path, capsys: pytest.CaptureFixtu
     assert open_folder(url).names() == open_folder(place).names() == ["first/"]
 
 
-def test_resume_goes_on_with_the_run_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_continues_the_run_itself(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = place / "first"
     cut(run, 2)
     assert main(["runs", "resume", str(run), "--local"]) == 2  # running, by its last line
@@ -253,7 +253,7 @@ def test_a_search_is_one_line_and_its_trials_are_cleaned(place: Path, capsys: py
     assert listed(place, capsys)["tune-demo"]["state"] == "finished"
 
 
-def test_files_that_go_while_they_are_listed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_removed_while_they_are_listed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the parts of a checkpoint do, whose folder gets its name when all are there."""
     (tmp_path / "here").write_bytes(b"12")
     monkeypatch.setattr("depthray.storage.folders.os.walk", lambda path: [(str(path), [], ["gone", "here"])])

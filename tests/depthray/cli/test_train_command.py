@@ -51,7 +51,7 @@ def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_pat
     assert preflight.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
 
 
-def test_data_given_as_a_word_are_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
+def test_data_given_as_an_override_are_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
     from frames import folder_dataset
 
     folder_dataset(tmp_path / "frames")
@@ -71,7 +71,7 @@ def test_data_given_as_a_word_are_named_from_the_root(started: list[Recipe], tmp
         (["eval.protocol=legacy-003"], "eval.monitor=abs_rel is not scored by eval.protocol=legacy-003"),
     ],
 )
-def test_a_mistake_in_the_model_is_said_before_ray_and_can_be_mended(
+def test_a_mistake_in_the_model_is_reported_before_ray_and_can_be_fixed(
     started: list[Recipe], tmp_path: Path, words: list[str], said: str
 ) -> None:
     np.save(tmp_path / "other.npy", np.zeros(3))
@@ -82,7 +82,7 @@ def test_a_mistake_in_the_model_is_said_before_ray_and_can_be_mended(
     assert len(started) == 1
 
 
-def test_a_run_of_other_scores_is_told_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_other_scores_is_reported_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval.protocol=legacy-003", "eval.monitor=mse", "--local", "--out", str(tmp_path / "run")]
     assert main(["demo", *SMALL, *words]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("checkpoint"))
@@ -103,12 +103,12 @@ def test_a_run_of_other_scores_is_told_by_them(tmp_path: Path, capsys: pytest.Ca
         (["model.pretrained=true"], "no ImageNet weights for encoder 'tiny'"),
     ],
 )
-def test_a_model_that_cannot_be_trained_so_is_said_without_building_it(words: list[str], said: str) -> None:
+def test_a_model_that_cannot_be_trained_is_refused_without_building_it(words: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         check_model(small(*words), pretrained=True)
 
 
-def test_a_model_is_looked_at_without_memory_and_its_file_is_read_unless_it_goes_on(tmp_path: Path) -> None:
+def test_a_model_is_checked_without_memory_and_its_file_is_read_unless_it_resumes(tmp_path: Path) -> None:
     weights = begin(small(), CPU).model.encoder.state_dict()
     torch.save(weights, tmp_path / "tiny.pth")
     check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=True)
@@ -122,7 +122,7 @@ def test_a_model_is_looked_at_without_memory_and_its_file_is_read_unless_it_goes
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_target_the_network_lacks_is_said_before_the_first_step(tmp_path: Path) -> None:
+def test_a_target_the_network_lacks_is_reported_before_the_first_step(tmp_path: Path) -> None:
     made = small("data.targets=depth,mask")
     prepare(tmp_path / "run", made, resume=False)
     with pytest.raises(UsageError, match=r"predicts depth, and data\.targets wants mask"):

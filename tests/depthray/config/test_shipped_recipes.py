@@ -43,7 +43,7 @@ def test_the_loss_reaches_every_trained_parameter(name):
 
 
 @pytest.mark.parametrize("name", recipe.names())
-def test_the_network_gives_what_the_recipe_is_taught_and_ranked_by(name):
+def test_the_network_predicts_what_the_recipe_trains_and_ranks(name):
     made = preflight.load(name)
     with torch.device("meta"):
         network = models.build_model(made.model, made.data.inputs)

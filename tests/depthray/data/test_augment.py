@@ -182,7 +182,7 @@ def test_brightness_and_contrast_change_by_a_fifth_at_most() -> None:
     assert -52.5 < min(shifts) < -40 and 40 < max(shifts) < 52.5  # a fifth of 255
 
 
-def test_background_and_mask_go_through_the_same_geometry() -> None:
+def test_background_and_mask_get_the_same_geometry() -> None:
     given = sample()
     given["background"] = given["image"] // 2
     given["mask"] = (given["image"][..., 0] > 127).astype(np.uint8)

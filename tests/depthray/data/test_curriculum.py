@@ -50,7 +50,7 @@ def test_random_chunks_depend_on_the_seed_only() -> None:
     assert once != other
 
 
-def test_epochs_go_through_the_chunks_in_turn() -> None:
+def test_epochs_take_the_chunks_in_turn() -> None:
     frames = Frames.open(preflight.load("demo", SMALL))
     names = [frame.id for frame in frames.source.frames]
     for epoch, chunk in ((0, 0), (1, 0), (2, 1), (5, 2), (6, 0)):

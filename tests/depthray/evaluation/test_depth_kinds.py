@@ -58,7 +58,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=lambda value: str(value)[:40])
-def test_metres_are_not_asked_of_a_network_without_them(overrides: list[str], message: str, training: bool) -> None:
+def test_metres_are_not_required_of_a_network_without_them(overrides: list[str], message: str, training: bool) -> None:
     with pytest.raises(UsageError, match=message):
         preflight.load("demo", overrides, training=training)
 
@@ -166,7 +166,7 @@ def test_measuring_needs_metres(checkpoints: dict[str, Path], image: Path, capsy
     assert main(["measure", str(checkpoints["metric"]), str(image), *points]) == 0
 
 
-def test_view_fits_each_frame_and_says_so(
+def test_view_fits_each_frame_and_reports_it(
     checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--frames", "1", "--no-recording", "--out", str(tmp_path)]
@@ -175,7 +175,7 @@ def test_view_fits_each_frame_and_says_so(
     assert (tmp_path / "00.ply").is_file()
 
 
-def test_an_evaluation_says_what_the_depth_is(
+def test_an_evaluation_reports_the_kind_of_depth(
     checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for kind in ("metric", "affine-disparity"):

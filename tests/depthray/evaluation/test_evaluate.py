@@ -207,7 +207,7 @@ def test_best_median_worst_are_distinct_frames(count):
     assert max(values) == evaluation.ranked()[-1].abs_rel
 
 
-def test_pictures_are_the_scored_pixels_at_the_size_of_the_truth():
+def test_sheets_show_the_scored_pixels_at_the_size_of_the_truth():
     batches = eval_batches(Rooms(), [1], DATA, batch_size=1)
     (row,) = sheet_rows(Oracle(20.0), batches, protocol=PLAIN, device=CPU)
     assert row.image.shape == (24, 32, 3) and row.image.dtype == np.uint8
@@ -270,7 +270,7 @@ def test_command_writes_and_prints_the_scores(run, dataset, tmp_path, capsys):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[2] == 3
 
 
-def test_command_scores_held_out_frames_into_the_run_unless_told(run, capsys):
+def test_command_scores_held_out_frames_into_the_run_by_default(run, capsys):
     assert evaluate_command.main([str(run)]) == 0
     (out,) = (run / "evaluations").iterdir()
     assert out.name == "epoch-0003-step-00000030-val-plain" and str(out) in capsys.readouterr().out

@@ -198,7 +198,7 @@ def test_neither_depth_nor_mask_is_an_error():
         run(keys=("image",))
 
 
-def test_pictures_have_a_row_for_depth_and_one_for_the_mask(tmp_path):
+def test_sheets_have_a_row_for_depth_and_one_for_the_mask(tmp_path):
     batches = eval_batches(Figures(("image", "depth", "mask")), [1], DATA, batch_size=1)
     rows = sheet_rows(Masks(depth=True), batches, protocol=PLAIN, device=CPU)
     assert [row.kind for row in rows] == ["depth", "mask"]

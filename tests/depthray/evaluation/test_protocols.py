@@ -110,7 +110,7 @@ def test_a_truth_smaller_than_the_window_is_an_error():
         protocols.compare(truth, truth, PROTOCOLS["kitti-garg-kb"])
 
 
-def test_truth_is_brought_to_240x320_without_averaging():
+def test_truth_is_resized_to_240x320_without_averaging():
     truth = torch.arange(480 * 640).view(1, 1, 480, 640) % 7 + 1.0
     compared = protocols.compare(torch.full_like(truth, 20.0), truth, PROTOCOLS["nyu-s2d"])
     assert compared.truth.shape == (1, 1, 240, 320) and set(compared.truth.unique().tolist()) <= set(range(1, 8))

@@ -52,7 +52,7 @@ def test_millimetres_of_extremes(metres, expected):
     assert export.millimetres(np.full((1, 1), metres, np.float32))[0, 0] == expected
 
 
-def test_npy_goes_to_the_named_file_and_needs_no_pickle(tmp_path, depth):
+def test_npy_is_written_to_the_named_file_and_needs_no_pickle(tmp_path, depth):
     assert export.write_depth_npy(tmp_path / "name.raw", depth) == tmp_path / "name.raw"
     assert np.load(tmp_path / "name.raw", allow_pickle=False).shape == (24, 32)
 

@@ -54,7 +54,7 @@ def test_scale_holds_the_depths_and_ends_on_round_labels(low, high):
     assert ticks == pytest.approx(round(ticks), abs=1e-6) and 1 <= ticks <= 10
 
 
-def test_scale_without_any_truth_is_the_usual_room():
+def test_scale_without_any_truth_is_the_default():
     assert sheets.depth_scale([np.zeros((3, 3), np.float32)]) == ColourScale(0, 10, 2)
 
 
@@ -109,7 +109,7 @@ def test_a_prediction_of_nans_still_makes_a_sheet():
     assert sheets.draw_sheet([row(predicted_m=np.nan)]).dtype == np.uint8
 
 
-def test_long_ids_keep_their_end_and_leave_room_for_the_score():
+def test_long_ids_keep_their_end_and_leave_space_for_the_score():
     short = sheets._shorten("scene/" * 200 + "frame-0042", 200)
     assert short.startswith("...") and short.endswith("frame-0042")
     assert sheets._text_width(short) <= 200

@@ -157,7 +157,7 @@ def test_multiscale_weights_must_fit_the_network(weights, said):
         TERMS["multiscale"](depth, truth, valid=valid, pyramid=pyramid, multiscale_weights=weights)
 
 
-def test_every_level_of_a_pyramid_is_taught():
+def test_every_level_of_a_pyramid_is_trained():
     depth, truth, valid = tensors(*frames())
     levels = [depth, depth[..., ::2, ::2], depth[..., ::4, ::4]]
     levels = [level.clone().requires_grad_() for level in levels]

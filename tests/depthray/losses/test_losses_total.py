@@ -94,7 +94,7 @@ def test_camera_follows_as_it_does_where_frames_are_resized():
     np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-6)
 
 
-def test_image_and_camera_are_brought_to_the_coarse_depth():
+def test_image_and_camera_are_resized_to_the_coarse_depth():
     prediction, batch = case()
     size = prediction["depth"].shape[-2:]
     truth, valid = loss_inputs.resize_nearest(batch["depth"], size), loss_inputs.resize_nearest(batch["valid"], size)

@@ -92,7 +92,7 @@ def test_nodes_divide_by_their_number_of_inputs_save_for_two_slips(fusion):
         assert torch.allclose(given, sum(taken) / divisors[name] + offsets[name], atol=1e-5), name
 
 
-def test_weights_change_what_a_node_takes_and_a_negative_one_goes_on_learning():
+def test_weights_change_the_inputs_of_a_node_and_a_negative_one_keeps_learning():
     fuse = TrainableFusion(2)
     maps = [torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)]
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_weights_of_zero_give_zero_not_nan():
     assert not fuse([torch.ones(1, 1, 1, 1)] * 3).any()
 
 
-def test_nodes_bend_before_they_normalise():
+def test_nodes_activate_before_they_normalise():
     """GELU is never below -0.17; only a norm after it can give a mean of 0."""
     torch.manual_seed(0)
     out3, *_ = BiFPN(CHANNELS, fusion="trainable").train()(levels_of())
@@ -123,7 +123,7 @@ def test_answers_have_the_sizes_of_the_levels():
 
 
 @pytest.mark.parametrize(("fusion", "used"), [("trainable", True), ("constant", False)])
-def test_coarse_answers_count_only_when_mended(fusion, used):
+def test_coarse_outputs_count_only_when_fixed(fusion, used):
     torch.manual_seed(0)
     block, levels = BiFPNBlock(CHANNELS, fusion=fusion).eval(), levels_of()
     with torch.no_grad():

@@ -115,7 +115,7 @@ def traced(model, batch):
     return taken, given, joined[0], last[0]
 
 
-def test_depth_decoders_gain_what_the_wiring_says(model):
+def test_depth_decoders_get_the_features_of_the_wiring(model):
     taken, given, joined, last = traced(model.train(), pair())
     gains = [taken[f"d{step + 1}"][0] - given[f"d{step}"] for step in range(1, 5)] + [last - given["d5"]]
     third, fourth = (joined, torch.zeros(())) if model.wiring == "code" else (given["m3"], given["m4"])

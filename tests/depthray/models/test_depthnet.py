@@ -110,7 +110,7 @@ def test_original_stacking_needs_an_image():
         build(stacking="original", inputs=("sparse",))
 
 
-def test_ids_become_one_plane_each_and_unknown_ids_none():
+def test_ids_become_one_channel_each_and_unknown_ids_none():
     planes = ClassChannels("onehot", 3)(torch.tensor([[[[0, 2], [3, -1]]]]))
     assert planes[0, :, 0, 0].tolist() == [1, 0, 0]
     assert planes[0, :, 0, 1].tolist() == [0, 0, 1]

@@ -31,7 +31,7 @@ def test_the_default_is_the_original_encoder():
 
 
 @pytest.mark.parametrize("size", [(480, 640), (228, 304), (33, 47), (1, 1)])
-def test_any_size_goes_through_at_a_quarter_rounded_up(size):
+def test_any_size_is_predicted_at_a_quarter_rounded_up(size):
     with torch.device("meta"):
         depth = build(encoder="resnet18").eval()({"image": torch.empty(1, 3, *size)})["depth"]
     assert depth.shape[2:] == (-(-size[0] // 4), -(-size[1] // 4))
@@ -56,7 +56,7 @@ def decode(model, levels):
     return model({"image": torch.zeros(1, 3, 64, 64)})["depth"]
 
 
-def test_levels_are_enlarged_edge_on_edge():
+def test_levels_are_upsampled_with_aligned_edges():
     """Bilinear doubling of 0 4 with edges on edges is 0 1 3 4; with corners on corners 0 1.33 2.67 4."""
     from depthray.models.fpn import _onto
 

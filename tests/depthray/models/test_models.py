@@ -241,7 +241,7 @@ def test_depth_is_float32_under_autocast(model):
         assert (depth != depth.bfloat16()).float().mean() > 0.5
 
 
-def test_a_copy_predicts_the_same_and_goes_to_other_processes(model):
+def test_a_copy_predicts_the_same_and_can_be_pickled(model):
     batch = some(model.inputs)
     ForkingPickler.dumps(model)
     with torch.no_grad():

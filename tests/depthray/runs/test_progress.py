@@ -34,7 +34,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_log_line_says_all_an_operator_looks_for() -> None:
+def test_a_log_line_has_all_an_operator_looks_for() -> None:
     said = console.line(INTERVAL)
     wanted = "epoch 2/9 step 30/90 loss 0.5123 lr 3.00e-04 41.3 img/s data wait 3% mem 1.5 GiB eta 1:02:05"
     assert said == wanted
@@ -92,7 +92,7 @@ def test_a_follower_reads_on_behind_what_a_disk_that_failed_left(tmp_path: Path)
     assert seen == [first, second]
 
 
-def test_the_first_step_trained_is_on_the_disk_before_anything_else_is_told(
+def test_the_first_step_is_on_the_disk_before_anything_else_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a disk that loses what was not synced would let a run begin again at step 0 as if it were new."""

@@ -151,7 +151,7 @@ def test_a_caller_that_takes_no_more_epochs_stops_the_run(tmp_path: Path) -> Non
     assert states(tmp_path / "run")[-1][0] == "stopped"
 
 
-def test_a_run_that_diverges_has_failed_and_says_why(tmp_path: Path) -> None:
+def test_a_run_that_diverges_has_failed_and_records_why(tmp_path: Path) -> None:
     overrides = ["optim.lr=1e30", "optim.clip_norm=0", "optim.schedule=constant", "train.max_bad_steps=2"]
     with pytest.raises(DivergedError) as error:
         list(train(tmp_path / "run", "train.epochs=9", *overrides))

@@ -32,7 +32,7 @@ def test_scalars_keep_step_and_value(tmp_path):
     assert [(point.step, point.value) for point in points] == [(3, 0.5), (7, 0.25)]
 
 
-def test_pictures_are_the_sheet_itself(tmp_path):
+def test_images_are_the_sheet_itself(tmp_path):
     with Board(tmp_path) as board:
         board.contact_sheet(5, [row(), row(3.0)])
     (image,) = read(tmp_path).Images("validation")

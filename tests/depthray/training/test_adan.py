@@ -75,7 +75,7 @@ def drive(net: nn.Module, optimiser: torch.optim.Optimizer, *, first: int, last:
         optimiser.zero_grad(set_to_none=True)
 
 
-def test_it_goes_on_from_a_file_bit_for_bit(tmp_path: Path) -> None:
+def test_it_resumes_from_a_file_bit_for_bit(tmp_path: Path) -> None:
     net, section = nn.Conv2d(3, 4, 3), Optim(name="adan", lr=0.05, weight_decay=0.1)
     optimiser = build_optimiser(net, section)
     drive(net, optimiser, first=0, last=3)

@@ -56,7 +56,7 @@ def test_ema_decays_as_written():
 
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
-def test_average_goes_on_from_its_state(kind):
+def test_average_resumes_from_its_state(kind):
     net, section = Net(), Optim(average=kind, swa_start=0.0)
     first, second = Average(net, section), Average(net, section)
     walk(first, net, [1.0, 2.0])

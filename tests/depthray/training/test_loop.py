@@ -215,7 +215,7 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
         ("data.val_fraction=0", "val_fraction"),
     ],
 )
-def test_too_few_frames_are_said_before_training(word: str, said: str) -> None:
+def test_too_few_frames_are_reported_before_training(word: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         Frames.open(small(word))
 

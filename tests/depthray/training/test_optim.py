@@ -87,7 +87,7 @@ def test_the_fast_step_is_the_plain_step(name):
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "adan", "sgd"])
-def test_state_loaded_in_another_memory_layout_goes_to_the_right_weights(name):
+def test_state_loaded_in_another_memory_layout_reaches_the_right_weights(name):
     net, section = Net(), Optim(name=name, lr=0.1)
     optimiser = build_optimiser(net, section)
     train(net, optimiser, 1)

@@ -148,7 +148,7 @@ def test_plateau_counts_epochs_without_a_better_score(patience, scores, drops):
     assert [plateau.update(score) for score in scores] == drops
 
 
-def test_plateau_goes_on_from_its_state():
+def test_plateau_resumes_from_its_state():
     first, second = Plateau(1), Plateau(1)
     [first.update(score) for score in (5, 6)]
     second.load_state_dict(first.state_dict())

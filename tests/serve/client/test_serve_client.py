@@ -51,7 +51,7 @@ def test_points_are_those_of_export_with_the_colours_of_the_image(client: DepthC
     assert len(expected) == RGB.shape[0] * RGB.shape[1]
 
 
-def test_maps_brings_the_mask_as_well(client: DepthClient) -> None:
+def test_maps_includes_the_mask(client: DepthClient) -> None:
     maps = client.maps(RGB).maps
     assert set(maps) == {"depth", "mask"}
     np.testing.assert_array_equal(maps["mask"], wall(RGB) < 2)
@@ -66,7 +66,7 @@ def test_fetch_gives_the_file(client: DepthClient, fake: Fake, form: str, start:
     assert fake.seen[-1][1] == {"fov": "70.0", "format": form}
 
 
-def test_a_fetched_png_is_metres_to_the_millimetre(client: DepthClient) -> None:
+def test_a_downloaded_png_is_metres_to_the_millimetre(client: DepthClient) -> None:
     stored = cv2.imdecode(np.frombuffer(client.fetch(RGB, "png"), np.uint8), cv2.IMREAD_UNCHANGED)
     assert stored.dtype == np.uint16
     assert np.abs(stored / 1000 - wall(RGB)).max() <= 0.0005001
@@ -115,7 +115,7 @@ def test_models_and_readiness(client: DepthClient) -> None:
     assert not answering(lambda request: httpx.Response(503)).ready()
 
 
-def test_an_answer_that_is_no_map_is_said_so() -> None:
+def test_an_answer_that_is_no_map_is_reported() -> None:
     hostile = npy(np.zeros((2, 2)))[:40]
     pickled = io.BytesIO()
     np.save(pickled, np.array([[{}]], dtype=object), allow_pickle=True)
@@ -127,7 +127,7 @@ def test_an_answer_that_is_no_map_is_said_so() -> None:
         answering(lambda request: httpx.Response(200, content=archive)).maps(RGB)
 
 
-def test_something_else_than_a_depth_server_is_noticed() -> None:
+def test_a_server_of_something_else_is_reported() -> None:
     for content in (b"hello", b"{}", b'{"models": 3}', b'[{"id": "gpt"}]'):
         with pytest.raises(ServerError, match="is it a depth server"):
             answering(content_of(content)).models()
@@ -194,7 +194,7 @@ def test_an_awaited_wait_lets_others_work(fake: Fake) -> None:
     assert asyncio.run(race()) == "room@0123456789ab"
 
 
-def test_a_batch_that_is_none_is_said_so() -> None:
+def test_a_reply_that_is_no_batch_is_reported() -> None:
     for content in (b"", b"PK", b"{}"):
         with pytest.raises(ServerError, match="no batch"):
             answering(content_of(content)).batch([RGB])

@@ -141,7 +141,7 @@ def test_a_mistake_is_one_line(
         (["--url", "localhost:8000", "photos/plain.png"], "begins with http"),
     ],
 )
-def test_a_wrong_command_line_asks_nobody(
+def test_a_wrong_command_line_sends_no_request(
     words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", *words]) == 2

@@ -31,7 +31,7 @@ def vertices(ply: bytes) -> np.ndarray:
     return cloud
 
 
-def test_every_format_says_the_same_depth() -> None:
+def test_every_format_holds_the_same_depth() -> None:
     png = cv2.imdecode(np.frombuffer(write().data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert png.dtype == np.uint16 and np.abs(png / 1000 - DEPTH).max() <= 0.0005001
     assert (np.load(io.BytesIO(write("format=npy").data)) == DEPTH).all()

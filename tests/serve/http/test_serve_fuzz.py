@@ -14,7 +14,7 @@ from serve_backend import app
 ROUNDS = int(os.environ.get("DEPTHRAY_FUZZ", "400"))
 
 
-def test_harmed_bodies_are_answered_or_refused() -> None:
+def test_corrupted_bodies_are_answered_or_refused() -> None:
     chance = random.Random(ROUNDS)
     api = app(limits={"pixels": 1_000_000, "batch_pixels": 1_000_000})
     seen: Counter[int] = Counter()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright import sync_api
 
 
-def test_a_turned_photograph_stands_upright(show: Open, rgb: np.ndarray, tmp_path: Path) -> None:
+def test_a_rotated_photograph_is_shown_upright(show: Open, rgb: np.ndarray, tmp_path: Path) -> None:
     from PIL import Image
 
     exif = Image.Exif()
@@ -63,7 +63,7 @@ def test_an_image_can_be_dropped_and_pasted(show: Open, fake: Fake) -> None:
         page.evaluate("document.getElementById('status').textContent = ''")
 
 
-def test_a_dropped_link_is_not_fetched(show: Open, fake: Fake) -> None:
+def test_a_dropped_link_is_not_downloaded(show: Open, fake: Fake) -> None:
     page = show()
     page.evaluate(
         """() => { const event = new Event("drop", { bubbles: true, cancelable: true });
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_image_is_reported(show: Open, fake: Fake, tmp_path: P
     assert not fake.seen
 
 
-def test_a_server_that_is_gone_is_said_so(browser: sync_api.Browser, photo: Path) -> None:
+def test_a_server_that_is_gone_is_reported(browser: sync_api.Browser, photo: Path) -> None:
     page = browser.new_page()
     with running(Fake().app) as url:
         page.goto(url)
@@ -151,9 +151,7 @@ def test_another_model_gets_its_further_inputs(show: Open, fake: Fake, photo: Pa
     assert headers["content-type"].startswith("multipart/form-data")
 
 
-def test_the_true_api_serves_the_page_and_what_it_asks_for(
-    browser: sync_api.Browser, photo: Path, rgb: np.ndarray
-) -> None:
+def test_the_true_api_serves_the_page_and_its_requests(browser: sync_api.Browser, photo: Path, rgb: np.ndarray) -> None:
     key, faults = "k" * 20, []
     page = browser.new_page()
     page.set_default_timeout(10_000)

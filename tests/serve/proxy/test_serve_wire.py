@@ -71,7 +71,7 @@ def test_chunks_without_end(port: int) -> None:
     assert talk(port, head("Transfer-Encoding: chunked"), *[piece] * 3).startswith(b"HTTP/1.1 413")
 
 
-def test_a_client_that_asks_before_it_sends(port: int) -> None:
+def test_a_client_that_expects_a_go_ahead(port: int) -> None:
     request = head(f"Content-Length: {len(PHOTO)}", "Expect: 100-continue")
     received = talk(port, request, 0.2, PHOTO)
     assert received.startswith(b"HTTP/1.1 100") and b"HTTP/1.1 200" in received

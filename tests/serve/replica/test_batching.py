@@ -35,7 +35,7 @@ def doubled(kind: Any, items: Any) -> list[Any]:
     return [item * 2 for item in items]
 
 
-def test_a_first_item_waits_for_nobody_and_the_rest_fill_batches() -> None:
+def test_a_first_item_does_not_wait_and_the_rest_fill_batches() -> None:
     sizes: list[int] = []
 
     def run(kind: Any, items: Any) -> list[Any]:
@@ -60,7 +60,7 @@ def test_kinds_do_not_mix_and_keep_their_order() -> None:
     assert seen == [("a", [1, 3, 4]), ("b", [2, 5])]
 
 
-def test_one_bad_item_harms_nobody_else() -> None:
+def test_one_bad_item_does_not_affect_others() -> None:
     found = gather(DynamicBatcher(doubled, max_batch_size=16), [*range(7), "bad", *range(8)])
     assert isinstance(found.pop(7), ValueError)
     assert [timed.result for timed in found] == [item * 2 for item in [*range(7), *range(8)]]

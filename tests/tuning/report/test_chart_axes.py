@@ -37,7 +37,7 @@ from tuning.values import format_number, format_value
         (None, 4, "–"),
     ],
 )
-def test_numbers_are_written_for_people(value: float | None, digits: int, expected: str) -> None:
+def test_numbers_are_formatted_for_readers(value: float | None, digits: int, expected: str) -> None:
     assert format_number(value, digits) == expected
 
 
@@ -87,7 +87,7 @@ def test_an_axis_of_nothing_is_an_axis(values: list[float], log: bool) -> None:
     assert axis.low < axis.high and all(math.isfinite(tick) for tick in axis.ticks)
 
 
-def test_a_logarithmic_axis_gives_decades_equal_room() -> None:
+def test_a_logarithmic_axis_gives_decades_equal_space() -> None:
     axis = axes.axis([1e-5, 1e-2], log=True)
     shares = [axis.share(10.0**power) for power in (-5, -4, -3, -2)]
     np.testing.assert_allclose(np.diff(shares), np.diff(shares)[0])

@@ -162,7 +162,7 @@ def test_a_score_beyond_the_axis_is_an_arrow_with_its_own_tooltip() -> None:
     assert group(tree, "0002").find(f"{SVG}path") is not None
 
 
-def test_a_strip_shows_every_score_once_and_the_far_ones_beside() -> None:
+def test_a_strip_shows_every_score_once_and_outliers_next_to_it() -> None:
     scores: Sequence[float | None] = [0.1 + 0.001 * n for n in range(20)] + [9.0] * 7
     axis = axes.score_axis(scores[:20], higher=False, title="AbsRel")
     tree = parsed(history.strip(marked(scores), [SeedSpread("best 0.1 ± 0.002", 0.1, 0.002, "best")], score=axis))
@@ -241,7 +241,7 @@ def test_the_axis_of_a_parameter_fits_its_kind(values: list[object], kind: str, 
     assert all(axis.holds(value) for value in values)
 
 
-def test_importance_is_drawn_longest_first_and_pale_in_doubt() -> None:
+def test_importance_is_drawn_longest_first_and_pale_where_uncertain() -> None:
     svg = parameters.importance({"optim.lr": 0.2, "loss.l1": 0.7, "augment.hue": 0.1}, doubtful=True)
     tree = parsed(svg)
     widths = [float(each.attrib["width"]) for each in tree.iter(f"{SVG}rect")]
@@ -296,7 +296,7 @@ def test_the_front_is_what_none_beats_in_both(higher: bool) -> None:
         assert ((each.cost, each.score) in front) is not beaten
 
 
-def test_the_way_of_the_best_weights_leads_back_over_the_copies() -> None:
+def test_the_best_weights_are_traced_back_through_copies() -> None:
     population = [
         ValueSchedule(mark("0001", role="best"), (ValueChange(0, 1.0), ValueChange(4, 1.0, "0002")), until=8),
         ValueSchedule(mark("0002"), (ValueChange(0, 1.0), ValueChange(2, 1.0, "0003")), until=8),

@@ -105,12 +105,12 @@ assert not {{"ray", "torch"}} & set(sys.modules), "imported"
     assert (folder / "best.yaml").is_file()
 
 
-def test_where_there_is_no_search_that_is_said(tmp_path: Path) -> None:
+def test_a_missing_search_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no search"):
         build.main([str(tmp_path)])
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(path: Path, data: bytes) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(folder: Path, monkeypatch: p
         build.write(folder, images=False)
 
 
-def test_a_winner_that_is_gone_leaves_no_best_recipe(folder: Path) -> None:
+def test_a_removed_winner_leaves_no_best_recipe(folder: Path) -> None:
     searches.make(folder, trials=2, default=False)
     build.write(folder, images=False)
     for trial in (folder / "trials").iterdir():

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "search"
 
 
-def test_the_headline_says_score_spread_and_gain(folder: Path) -> None:
+def test_the_headline_has_score_spread_and_gain(folder: Path) -> None:
     searches.make(folder)
     build.write(folder, images=False)
     page, study = checked(folder), Study.read(folder)
@@ -47,14 +47,14 @@ def test_the_headline_says_score_spread_and_gain(folder: Path) -> None:
     assert "More than luck of the seed" in page.text
 
 
-def test_a_gain_within_the_spread_is_said_to_be_luck(folder: Path) -> None:
+def test_a_gain_within_the_spread_is_reported_as_luck(folder: Path) -> None:
     searches.make(folder, points=POINTS, scores=[0.5, 0.4, 0.205, 0.21], seed_effect=0.1)
     message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert any("may be luck of the seed" in each for each in message)
     assert not any("More than luck" in each for each in message)
 
 
-def test_a_search_that_found_nothing_better_says_so(folder: Path) -> None:
+def test_a_search_that_found_nothing_better_is_reported(folder: Path) -> None:
     searches.make(folder, points=POINTS, scores=[0.9, 0.8, 0.7, 0.6])
     message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert "The search found nothing better." in message
@@ -99,7 +99,7 @@ def test_what_the_best_changes_is_listed_with_what_it_means(folder: Path) -> Non
     ]
 
 
-def test_trials_are_ranked_and_failed_ones_tell_their_error(folder: Path) -> None:
+def test_trials_are_ranked_and_failed_ones_show_their_error(folder: Path) -> None:
     searches.make(folder, failed=2)
     build.write(folder, images=False)
     view = ReportData(Study.read(folder))
@@ -131,7 +131,7 @@ def test_a_trial_is_found_in_every_chart_and_in_the_table(folder: Path) -> None:
     assert all("<title>" in svg for svg in inside)
 
 
-def test_the_doubt_about_importance_stands_beside_it(folder: Path) -> None:
+def test_the_uncertainty_of_importance_is_shown_next_to_it(folder: Path) -> None:
     searches.make(folder, trials=8)
     build.write(folder, images=False)
     assert "Importance from 8 finished trials is a guess" in checked(folder).text
@@ -157,7 +157,7 @@ def test_a_change_is_drawn_before_the_epoch_that_was_trained_with_it(folder: Pat
     assert [change.epoch for change in moves.changes] == [0, 2] and moves.changes[1].value == 5e-3 and moves.until == 4
 
 
-def test_published_scores_stand_beside_ours_in_their_order(folder: Path) -> None:
+def test_published_scores_are_listed_with_ours_in_their_order(folder: Path) -> None:
     points = [{"optim.lr": 2e-4}, {"optim.lr": 2e-3}, {"optim.lr": 8e-3}]
     message = [{"abs_rel": 0.2, "rmse": 1.0}, {"abs_rel": 0.1}, {"abs_rel": 0.3}]
     space = {
@@ -192,7 +192,7 @@ def test_a_search_without_published_scores_has_no_such_table(folder: Path) -> No
         (False, 1e5, "left", "the last record is of"),
     ],
 )
-def test_the_status_tells_a_search_that_runs_from_one_that_was_left(
+def test_the_status_distinguishes_a_running_search_from_an_abandoned_one(
     folder: Path, ended: bool, ago: float, kind: str, message: str
 ) -> None:
     searches.make(folder, trials=6, running=0 if ended else 2, repeats=0)
@@ -224,11 +224,11 @@ def test_markdown_has_the_essentials_in_tables_that_line_up(folder: Path) -> Non
     assert "depthray train best.yaml" in text
 
 
-def test_markdown_text_is_taken_for_nothing_else() -> None:
+def test_markdown_text_is_escaped() -> None:
     assert escape("a|b\n<script>`x`[y](z) & *c*") == "a\\|b &lt;script&gt;\\`x\\`\\[y](z) &amp; \\*c\\*"
 
 
-def test_main_says_the_headline_and_where_the_report_lies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_prints_the_headline_and_the_path_of_the_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     searches.make(folder)
     assert build.main([str(folder), "--no-images"]) == 0
     message = capsys.readouterr().out

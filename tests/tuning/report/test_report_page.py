@@ -153,9 +153,7 @@ def test_the_command_is_copied(show: Open, browser: sync_api.Browser) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [chromium.DESK, chromium.PHONE], ids=["desk", "phone"])
-def test_nothing_is_wider_than_the_screen_and_words_can_be_read(
-    show: Open, device: dict[str, Any], scheme: str
-) -> None:
+def test_nothing_is_wider_than_the_screen_and_text_is_readable(show: Open, device: dict[str, Any], scheme: str) -> None:
     page = show(**device, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     heights = page.evaluate(

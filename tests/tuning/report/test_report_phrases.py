@@ -11,7 +11,7 @@ from tuning.report import phrases
     ("seconds", "expected"),
     [(None, "–"), (0, "0 s"), (45, "45 s"), (99.6, "2 min"), (3000, "50 min"), (11100, "3 h 05 min"), (2e5, "2 d 7 h")],
 )
-def test_spans_of_time_are_said_in_two_units_at_most(seconds: float | None, expected: str) -> None:
+def test_durations_have_two_units_at_most(seconds: float | None, expected: str) -> None:
     assert phrases.duration(seconds) == expected
 
 
@@ -42,7 +42,7 @@ def test_scores_keep_their_zeros_and_spreads_their_decimals(value: float, spread
         ("delta1", -1.5, "150 % lower"),
     ],
 )
-def test_gains_are_said_by_the_direction_of_the_metric(metric: str, share: float, expected: str) -> None:
+def test_gains_are_phrased_by_the_direction_of_the_metric(metric: str, share: float, expected: str) -> None:
     assert phrases.describe_gain(metric, share) == expected
 
 

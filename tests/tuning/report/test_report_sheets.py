@@ -58,7 +58,7 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
     assert [each["data-trial"] for each in page.named("label")] == [winner.name, *others, "default"]
 
 
-def test_pictures_are_drawn_once_for_a_checkpoint(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sheets_are_drawn_once_for_a_checkpoint(folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searches.make(folder, trials=1, default=False, repeats=0)
     with_checkpoints(folder, trained, ["0001"])
     build.write(folder)
@@ -71,7 +71,7 @@ def test_pictures_are_drawn_once_for_a_checkpoint(folder: Path, trained: Path, m
     assert old.exists() and not stale.exists()
 
 
-def test_data_that_is_not_there_leaves_a_report_that_says_so(folder: Path, trained: Path) -> None:
+def test_missing_data_is_mentioned_in_the_report(folder: Path, trained: Path) -> None:
     searches.make(folder, trials=3, repeats=0)
     build.write(folder)
     page = checked(folder)
@@ -101,7 +101,7 @@ def test_frames_that_have_moved_are_found_by_data(folder: Path, trained: Path, t
     assert checked(folder).named("img")[0]["width"] == str(sample_sheets.MAX_WIDTH)
 
 
-def test_large_sheets_are_pressed_to_fit() -> None:
+def test_large_sheets_are_compressed_to_fit() -> None:
     import numpy as np
 
     noise = np.random.default_rng(0).integers(0, 256, (900, 1600, 3)).astype(np.uint8)

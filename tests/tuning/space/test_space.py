@@ -137,7 +137,7 @@ def test_overrides_are_short_and_a_rate_is_a_number_to_yaml() -> None:
     ]
 
 
-def test_random_values_are_plain_lie_within_and_repeat_with_the_seed() -> None:
+def test_random_values_are_plain_within_range_and_repeat_with_the_seed() -> None:
     found = space.read("all")
     one, other = (found.sample(np.random.default_rng(3)) for _ in range(2))
     assert one == other != found.sample(np.random.default_rng(4))
@@ -151,7 +151,7 @@ def test_random_values_are_plain_lie_within_and_repeat_with_the_seed() -> None:
             assert all(dimension.low <= value <= dimension.high for value in values)
 
 
-def test_each_kind_is_drawn_as_its_name_says() -> None:
+def test_each_kind_is_sampled_as_its_name_says() -> None:
     assert np.median(draws(Dimension("k", "uniform", 0, 10))) == pytest.approx(5, abs=0.5)
     assert np.median(draws(Dimension("k", "loguniform", 1e-4, 1.0))) == pytest.approx(1e-2, rel=0.4)
     assert 0.22 < np.mean([value == 4 for value in draws(Dimension("k", "integer", 1, 4))]) < 0.28

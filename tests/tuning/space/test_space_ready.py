@@ -27,7 +27,7 @@ def test_a_ready_space_fits_the_recipes_it_is_for(name: str, of: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["loss-weights", "all"])
-def test_a_space_of_depth_losses_is_refused_where_masks_alone_are_taught(name: str) -> None:
+def test_a_space_of_depth_losses_is_refused_where_masks_alone_are_trained(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^{name}: loss.l1 needs 'depth' of the network"):
         space_check.check(space.read(name), preflight.load("masknet"), where=name)
 

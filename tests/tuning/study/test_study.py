@@ -137,7 +137,7 @@ def test_a_failed_trial_never_wins(tmp_path: Path) -> None:
     assert "1 trial of 5 failed: OutOfMemoryError: no memory" in [each.text for each in warnings(study)]
 
 
-def test_the_gain_is_that_of_the_means_and_says_whether_seeds_explain_it(tmp_path: Path) -> None:
+def test_the_gain_is_that_of_the_means_and_compared_with_the_spread_of_seeds(tmp_path: Path) -> None:
     folder = four(tmp_path, [0.20, 0.3, 0.4, 0.5], top=1)
     searches.change(folder, "default", scores=[0.25])
     searches.change(folder, "default-seed1", scores=[0.26])
@@ -156,7 +156,7 @@ def test_the_gain_is_that_of_the_means_and_says_whether_seeds_explain_it(tmp_pat
     assert "seeds" in kinds(study)
 
 
-def test_without_repeats_nobody_knows_what_the_seed_does(tmp_path: Path) -> None:
+def test_without_repeats_the_effect_of_the_seed_is_unknown(tmp_path: Path) -> None:
     study = Study.read(four(tmp_path, [0.20, 0.3, 0.4, 0.5], repeats=0))
     gain = study.gain()
     assert gain is not None

@@ -118,7 +118,7 @@ def test_file_changed_during_the_run(fails: Fails, tmp_path: Path, data: Path, m
     fails(3, *words, said="depth/s0-000.png: changed since the data set was opened")
 
 
-def test_bad_image_met_by_a_loader_process(fails: Fails, tmp_path: Path, data: Path) -> None:
+def test_bad_image_read_by_a_loader_process(fails: Fails, tmp_path: Path, data: Path) -> None:
     (data / "rgb/s1-001.jpg").write_text("text")
     words = [*FILES, "data.workers=2", "--data", data, "--out", tmp_path / "out"]
     fails(3, "train", "demo", "--local", *words, said="rgb/s1-001.jpg: not a readable image")
@@ -184,7 +184,7 @@ def test_evaluate_without_depth(fails: Fails, trained: Path, data: Path) -> None
     fails(3, "evaluate", trained, "--data", data, said="frame 0 (line 2) has no depth")
 
 
-def test_training_on_a_mistaken_unit_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_a_wrong_unit_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     depth_as(lambda depth: 1000 * depth)(data)
     words = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
     assert main([str(word) for word in words]) == 3

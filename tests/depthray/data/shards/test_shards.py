@@ -77,7 +77,7 @@ def test_any_hdf5_reader_understands_a_shard(tmp_path):
         assert '"name": "made"' in file.attrs["provenance"]
 
 
-def test_sizes_go_to_shards_of_their_own(tmp_path):
+def test_sizes_are_written_to_shards_of_their_own(tmp_path):
     paths = packed(tmp_path, Made(8, sizes=((6, 8), (4, 5))), frames_per_shard=3)
     assert [format.open_shard(path).size for path in paths].count((4, 5)) == 3  # one in each range of 3 frames
     source = opened(tmp_path)

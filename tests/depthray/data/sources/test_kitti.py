@@ -91,7 +91,7 @@ def test_a_missing_frame_is_found_at_once(tmp_path):
         open_source(section)
 
 
-def test_the_unit_is_not_for_the_recipe_to_say(tmp_path):
+def test_the_unit_cannot_be_set_by_the_recipe(tmp_path):
     with pytest.raises(UsageError, match="states its own unit"):
         open_source(kitti(tmp_path).model_copy(update={"encoding": "uint16_256"}))
 

@@ -56,7 +56,7 @@ def test_frames(section):
     assert {frame.scene for frame in frames} == {f"kitchen_{scene:04d}" for scene in range(SCENES)}  # not 0000a, 0000b
 
 
-def test_a_colour_image_goes_with_the_nearest_depth(tmp_path):
+def test_a_colour_image_is_paired_with_the_nearest_depth(tmp_path):
     assert walls(record(tmp_path, [10.00, 10.10], [9.98, 10.03, 10.09, 10.4])) == [1, 3]
 
 

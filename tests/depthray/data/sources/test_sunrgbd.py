@@ -32,7 +32,7 @@ def test_frames(tmp_path):
     assert recognise(tmp_path) == "sunrgbd"
 
 
-def test_refined_depth_goes_before_raw(tmp_path):
+def test_refined_depth_is_preferred_to_raw(tmp_path):
     section = sunrgbd(tmp_path)
     save(tmp_path / "kv1/NYUdata/NYU0001/depth/0.png", np.zeros((24, 32), np.uint16))
     assert open_source(section).read(0)["depth"].any()
