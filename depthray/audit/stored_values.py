@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from depthray.data.encodings import ENCODINGS, decode
+from depthray.data import encodings
 from depthray.data.source import EncodedSource, Source
 from depthray.errors import DataError
 
@@ -100,9 +100,9 @@ def _merge(counted: Sequence[Counted]) -> Counted:
 def _describe(source: Source, key: tuple[str, str], indices: list[int], counted: Counted) -> StoredDepth:
     (dtype, declared), (values, counts) = key, counted
     measured = values[np.isfinite(values) & (values != 0)].astype(np.float64)
-    medians = {name: _median(counted, name) for name, encoding in ENCODINGS.items() if dtype in encoding.dtypes}
+    medians = {name: _median(counted, name) for name, _ in encodings.fitting(dtype)}
     if declared not in medians:
-        medians[declared] = None if declared in ENCODINGS else _median_as_read(source, indices)
+        medians[declared] = _median_as_declared(source, indices, key, counted)
     return StoredDepth(
         dtype=dtype,
         declared=declared,
@@ -119,7 +119,7 @@ def _describe(source: Source, key: tuple[str, str], indices: list[int], counted:
 def _median(counted: Counted, encoding: str) -> float | None:
     """Stored numbers with their counts -> median metres of the measured pixels"""
     values, counts = counted
-    metres = decode(values[None], encoding, where=encoding)[0]
+    metres = encodings.decode(values[None], encoding, where=encoding)[0]
     order = np.argsort(metres)
     order = order[metres[order] > 0]
     if not order.size:
@@ -127,6 +127,15 @@ def _median(counted: Counted, encoding: str) -> float | None:
     # The weighted median of the distinct values: at most 65,536 of them, however many pixels there are.
     cumulative = np.cumsum(counts[order])
     return float(metres[order[np.searchsorted(cumulative, cumulative[-1] / 2)]])
+
+
+def _median_as_declared(source: Source, indices: list[int], key: tuple[str, str], counted: Counted) -> float | None:
+    """Frames of a dtype and declared encoding -> median metres by that encoding; None where it does not fit."""
+    (dtype, declared) = key
+    known = encodings.find(declared)
+    if known is None:
+        return _median_as_read(source, indices)
+    return _median(counted, declared) if dtype in known.dtypes else None
 
 
 def _median_as_read(source: Source, indices: Sequence[int]) -> float | None:
@@ -150,5 +159,6 @@ def _first_cells(group: StoredDepth) -> tuple[str, ...]:
 def _format_median(median: float | None, encoding: str, dtype: str) -> str:
     if median is not None:
         return f"{median:.4g} m"
-    fits = encoding not in ENCODINGS or dtype in ENCODINGS[encoding].dtypes
+    known = encodings.find(encoding)
+    fits = known is None or dtype in known.dtypes
     return "nothing measured" if fits else f"does not fit {dtype}"

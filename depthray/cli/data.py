@@ -73,7 +73,7 @@ def _add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "root", type=_parse_location, metavar="ROOT", help="folder of the data; shards also at s3://BUCKET/PATH"
     )
     parser.add_argument("--source", help="form of the data, e.g. folder or shards (default: recognised)")
-    parser.add_argument("--encoding", help="unit of stored depth, e.g. uint16_mm (the default)")
+    parser.add_argument("--encoding", help="unit of stored depth, e.g. uint16_mm (the default) or uint16/5000")
     parser.add_argument("--index", type=Path, help="index in ROOT with another name than index.csv")
 
 

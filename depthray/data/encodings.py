@@ -1,8 +1,15 @@
-"""How stored numbers become metres. The encoding of a data set is declared, never guessed from its values."""
+"""How stored numbers become metres. The encoding of a data set is declared, never guessed from its values.
+
+An encoding is a name of `ENCODINGS`, or states a unit of its own with the dtype of the file: `uint16/5000` (5000 steps
+a metre), `uint16*0.001` (millimetres), `uint16*50/65535` (50 m is 65535), `float32/100` (centimetres). Disparity is
+`99745/uint16`: focal length in pixels times baseline in metres times steps a pixel, divided by the stored number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +23,11 @@ if TYPE_CHECKING:  # not at run time: it imports torch, which reading and drawin
 Stored = NDArray[Any]
 
 FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("uint8", "uint16", "uint32", "int16", "int32")
+_DTYPE, _NUMBER = rf"(?P<dtype>{'|'.join((*INTEGERS, *FLOATS))})", r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+UNIT = re.compile(rf"{_DTYPE}(?=[*/])(?:\*(?P<times>{_NUMBER}))?(?:/(?P<by>{_NUMBER}))?")
+INVERSE = re.compile(rf"(?P<times>{_NUMBER})/{_DTYPE}")
+COMMON_STEPS = (100, 4000, 10_000)  # steps a metre of integers that data sets have without a name of their own here
 
 # The cameras of this library see scenes between 10 cm and the end of a street; beyond that a unit was mistaken.
 PLAUSIBLE_MEDIAN = (0.1, 100.0)  # metres, of the depth of a frame
@@ -27,6 +39,7 @@ class Encoding(NamedTuple):
     about: str
     dtypes: tuple[str, ...]
     to_metres: Callable[[Stored], Metres]
+    farthest: float = np.inf  # metres that the largest stored number means, where there is one
 
 
 def _per_metre(steps: float) -> Callable[[Stored], Metres]:
@@ -52,6 +65,19 @@ def _from_float(stored: Stored) -> Metres:
         return np.where((metres > 0) & (metres < np.inf), metres, np.float32(0))
 
 
+def _scale(stored: Stored, times: float, by: float) -> Metres:
+    """(H,W) stored numbers -> (H,W) float32 metres: times / by of them, 0 where NaN, infinite or negative."""
+    # float64 until the end, so that there is one rounding: uint16/1000 and uint16_mm give equal floats.
+    return _from_float(stored.astype(np.float64) * times / by)
+
+
+def _invert(stored: Stored, most: float) -> Metres:
+    """(H,W) stored inverse depth -> (H,W) float32 metres, 0 where it is 0, negative, NaN or infinite."""
+    numbers = stored.astype(np.float64)
+    measured = (numbers > 0) & (numbers < np.inf)
+    return _from_float(np.divide(most, numbers, out=np.zeros(numbers.shape), where=measured))
+
+
 ENCODINGS: dict[str, Encoding] = {
     "uint8_10m": Encoding("8 bits over 10 m (NYU on Kaggle, training part)", ("uint8",), _per_metre(25.5)),
     "uint16_mm": Encoding("millimetres (7-Scenes; depthray's own)", ("uint16",), _per_metre(1000)),
@@ -65,25 +91,58 @@ ENCODINGS: dict[str, Encoding] = {
 def decode(stored: Stored, encoding: str, *, where: str) -> Metres:
     """(H,W) or (H,W,1) stored numbers -> (H,W) float32 metres, 0 where unmeasured; `where` names the file in errors."""
     check(encoding, where=where)
+    known = find(encoding)
+    assert known is not None, encoding  # or `check` would have refused it
     # NumPy files of some sets keep a channel axis.
     if stored.ndim == 3 and stored.shape[2] == 1:
         stored = stored[..., 0]
     if stored.ndim != 2 or stored.size == 0:
         raise DataError(f"{where}: depth has shape {stored.shape}, but one channel (height, width) is needed")
-    if stored.dtype.name not in ENCODINGS[encoding].dtypes:
-        raise DataError(f"{where}: {_wrong_dtype(stored.dtype.name, encoding)}")
-    return ENCODINGS[encoding].to_metres(stored)
+    if stored.dtype.name not in known.dtypes:
+        raise DataError(f"{where}: {_wrong_dtype(stored.dtype.name, encoding, known)}")
+    return known.to_metres(stored)
 
 
 def check(encoding: str, *, where: str) -> None:
     """Refuse an unknown encoding."""
-    if encoding not in ENCODINGS:
-        raise UsageError(f"{where}: no depth encoding data.encoding='{encoding}'{did_you_mean(encoding, ENCODINGS)}")
+    if find(encoding) is None:
+        raise UsageError(
+            f"{where}: no depth encoding data.encoding='{encoding}'{did_you_mean(encoding, ENCODINGS)}; any other unit "
+            "is written as uint16/5000 (5000 steps a metre) or uint16*0.001 (metres a step)"
+        )
+
+
+@lru_cache
+def find(encoding: str) -> Encoding | None:
+    """The encoding of a name of `ENCODINGS` or of a unit; None where it is neither."""
+    if encoding in ENCODINGS:
+        return ENCODINGS[encoding]
+    if match := INVERSE.fullmatch(encoding):
+        most = float(match["times"])
+        return Encoding("inverse depth", (match["dtype"],), lambda stored: _invert(stored, most)) if most else None
+    match = UNIT.fullmatch(encoding)
+    times, by = (float(match[key] or 1) for key in ("times", "by")) if match else (0.0, 0.0)
+    if match is None or not (0 < times < np.inf and 0 < by < np.inf):
+        return None
+    dtype = match["dtype"]
+    farthest = np.inf if dtype in FLOATS else np.iinfo(dtype).max * times / by
+    about = f"{dtype}, {by / times:g} steps a metre"
+    return Encoding(about, (dtype,), lambda stored: _scale(stored, times, by), farthest)
+
+
+def fitting(dtype: str) -> Iterator[tuple[str, Encoding]]:
+    """The encodings with a name that a dtype may have, and units that are common for it."""
+    yield from ((name, known) for name, known in ENCODINGS.items() if dtype in known.dtypes)
+    steps = COMMON_STEPS if dtype in ("uint16", "uint32", "int32") else (1000,) if dtype in FLOATS else ()
+    for name in (f"{dtype}/{number}" for number in steps):
+        known = find(name)
+        assert known is not None, name
+        yield name, known
 
 
 def describe_odd_values(stored: Stored) -> str:
     """(H,W) stored numbers -> counts of the values that `decode` silently makes unmeasured, as text; '' if none."""
-    if stored.dtype.kind != "f":  # unsigned integers have no NaN and no sign
+    if stored.dtype.kind not in "fi":  # unsigned integers have no NaN and no sign
         return ""
     counts = {
         "NaN": np.isnan(stored).sum(),
@@ -93,10 +152,11 @@ def describe_odd_values(stored: Stored) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def _wrong_dtype(dtype: str, encoding: str) -> str:
-    fitting = [name for name, known in ENCODINGS.items() if dtype in known.dtypes]
-    hint = f"; for {dtype} there is {', '.join(fitting)}" if fitting else ""
-    wanted = " or ".join(ENCODINGS[encoding].dtypes)
+def _wrong_dtype(dtype: str, encoding: str, known: Encoding) -> str:
+    names = [name for name, other in ENCODINGS.items() if dtype in other.dtypes]
+    names += [f"{dtype}/N, N steps a metre"] if dtype in (*INTEGERS, *FLOATS) else []
+    hint = f"; for {dtype} there is {', '.join(names)}" if names else ""
+    wanted = " or ".join(known.dtypes)
     return f"depth is stored as {dtype}, but encoding '{encoding}' is {wanted}: declare the right data.encoding{hint}"
 
 

@@ -7,6 +7,7 @@ shape to shard-0000n-1.h5 and so on. A range is finished when its shards hold al
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray import __version__
-from depthray.data import sources
+from depthray.data import encodings, sources
 from depthray.data.shards import format
 from depthray.data.source import EncodedSource, Frame, Source, notes
 from depthray.errors import DataError
@@ -60,11 +61,19 @@ def select_all_inputs(section: Data) -> Data:
     return everything.model_copy(update={"inputs": tuple(key for key in INPUTS if key in available)})
 
 
-def shard_encoding(section: Data) -> str:
-    """The encoding of depth in shards: the data set's own where shards may have it, else millimetres."""
+def shard_encoding(section: Data, source: Source | None = None) -> str:
+    """The encoding of depth in shards: the data set's own where shards may have it, else the one that holds it.
+
+    Where a form has parts of different units, `source` says which one it has, as `STORED`.
+    """
     module = import_module(f"depthray.data.sources.{section.source}")
-    unit = str(getattr(module, "STORED", section.encoding))
-    return unit if unit in format.STEPS_PER_METRE else format.ENCODING
+    unit = str(getattr(source, "STORED", getattr(module, "STORED", section.encoding)))
+    if unit in format.STEPS_PER_METRE:
+        return unit
+    declared = encodings.find(unit)
+    # Of floats the range is not known; millimetres hold rooms, in which they are at home.
+    reaches_far = declared is not None and format.FARTHEST < declared.farthest < math.inf
+    return format.FAR_ENCODING if reaches_far else format.ENCODING
 
 
 def source_encodings(source: Source) -> dict[str, str]:
@@ -92,7 +101,7 @@ def plan_section(
         out,
         provenance=provenance,
         frames_per_shard=frames_per_shard,
-        encoding=shard_encoding(section),
+        encoding=shard_encoding(section, source),
         skip_bad=skip_bad,
     )
     return source, conversion

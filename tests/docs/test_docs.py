@@ -27,7 +27,7 @@ from depthray.cli.predict import FORMATS
 from depthray.config import recipe
 from depthray.config.sections import Recipe
 from depthray.data import sources
-from depthray.data.encodings import ENCODINGS
+from depthray.data.encodings import find as find_encoding
 from depthray.data.split import SIDES
 from depthray.errors import UsageError
 from depthray.evaluation.protocols import PROTOCOLS
@@ -45,7 +45,6 @@ INTERMIXED = (
 )  # words whose main lets flags stand between positionals
 NESTED = ("data", "recipe", "runs")  # words with words of their own
 CHOICES: dict[str, Iterable[str]] = {
-    "encoding": ENCODINGS,
     "protocol": PROTOCOLS,
     "source": sources.names(),
     "split": (*SIDES, "all"),
@@ -105,6 +104,7 @@ def check_depthray(words: list[str]) -> None:
     check_recipe_words(arguments, training=words[0] in ("train", "recipe"))
     for flag, known in CHOICES.items():
         assert getattr(arguments, flag, None) in (None, *known), f"--{flag}: no such value"
+    assert find_encoding(getattr(arguments, "encoding", None) or "uint16_mm"), "--encoding: no such unit"
     for name in getattr(arguments, "format", "png").split(","):
         assert name in FORMATS, f"--format: no format {name}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ Pixels = NDArray[Any]
 Stamp = tuple[int, int]  # size in bytes, time of change in ns
 
 HINT = "`depthray data check` lists every bad file"
+PFM = re.compile(rb"Pf\s+(?P<width>\d{1,5})\s+(?P<height>\d{1,5})\s+(?P<scale>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s")
 GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION  # depth belongs to pixels as stored, not as turned
 
 
@@ -49,11 +51,12 @@ class Files:
         return self.path(name)
 
     def load(self, name: str, flags: int = cv2.IMREAD_UNCHANGED) -> Pixels:
-        """Name of an image or .npy file -> (H,W) or (H,W,C) as stored, colours of an image in the order BGR."""
-        content, is_npy = self._read_bytes(name), name.endswith(".npy")
-        pixels = _decode_npy(content) if is_npy else _decode_image(content, flags)
+        """Name of an image, .npy or .pfm file -> (H,W) or (H,W,C) as stored, colours of an image in the order BGR."""
+        content, suffix = self._read_bytes(name), Path(name).suffix.lower()
+        decoder = {".npy": _decode_npy, ".pfm": _decode_pfm}.get(suffix)
+        pixels = decoder(content) if decoder else _decode_image(content, flags)
         if pixels is None:
-            kind = ".npy file" if is_npy else "image"
+            kind = f"{suffix} file" if decoder else "image"
             raise DataError(
                 f"{self.path(name)}: not a readable {kind} ({len(content)} bytes); repair it or drop its row"
             )
@@ -153,6 +156,20 @@ def _decode_npy(content: bytes) -> Pixels | None:
     except (ValueError, EOFError, OSError):
         return None
     return array
+
+
+def _decode_pfm(content: bytes) -> Pixels | None:
+    """The bytes of a portable float map of one channel -> (H,W) float32 as stored; None if damaged or of colours."""
+    header = PFM.match(content)
+    if header is None:
+        return None
+    width, height, scale = int(header["width"]), int(header["height"]), float(header["scale"])
+    # The sign of the scale is the byte order; its size is for radiance, and depth is stored unscaled.
+    numbers = content[header.end() :]
+    if len(numbers) != 4 * width * height or not numbers:
+        return None
+    rows = np.frombuffer(numbers, "<f4" if scale < 0 else ">f4").reshape(height, width)
+    return np.ascontiguousarray(rows[::-1], np.float32)  # the bottom row comes first
 
 
 def _decode_image(content: bytes, flags: int) -> Pixels | None:

@@ -148,7 +148,8 @@ def _row_text(row: FrameRow) -> str:
 
 def refuse_dtype(stored: Pixels, encoding: str, *, where: str) -> None:
     """Raise DataError for depth of another dtype than the form of its data set has."""
-    declared = encodings.ENCODINGS[encoding]
+    declared = encodings.find(encoding)
+    assert declared is not None, encoding  # a form of data set names its own
     if stored.dtype.name not in declared.dtypes:
         raise DataError(
             f"{where}: depth is stored as {stored.dtype.name}, but in this form of data set it is "

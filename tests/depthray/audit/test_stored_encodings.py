@@ -48,7 +48,17 @@ def test_numbers_are_counted_over_all_frames(tmp_path):
     assert looks.zeros == pytest.approx(90 / 96)
     medians = {name: looks.medians[name] for name in ("uint16_mm", "uint16_256", "uint16_5000")}
     assert medians == pytest.approx({"uint16_mm": 2, "uint16_256": 2000 / 256, "uint16_5000": 0.4})
-    assert set(looks.medians) == {*medians, "kinect_disparity_be"}
+    common = {"uint16/100": 20, "uint16/4000": 0.5, "uint16/10000": 0.2}
+    assert {name: looks.medians[name] for name in common} == pytest.approx(common)
+    assert set(looks.medians) == {*medians, *common, "kinect_disparity_be"}
+
+
+def test_a_unit_of_the_users_own_is_shown_as_declared(tmp_path):
+    (looks,) = inspect_stored_depth(folder(tmp_path, depth(29_000, 30_000, 31_000), encoding="uint16*0.0002"))
+    assert looks.declared == "uint16*0.0002" and looks.medians["uint16*0.0002"] == pytest.approx(6)
+    assert looks.medians["uint16/10000"] == pytest.approx(3)
+    (looks,) = inspect_stored_depth(folder(tmp_path / "8", depth(10, 20, dtype=np.uint8), encoding="uint16/100"))
+    assert looks.medians["uint16/100"] is None
 
 
 def test_a_unit_the_dtype_does_not_fit_is_shown_as_declared(tmp_path):
@@ -62,7 +72,7 @@ def test_floats_that_are_no_depth_do_not_count(tmp_path):
     values = depth(0.5, 1.5, 1.75, np.nan, np.inf, -1, dtype=np.float32)
     (looks,) = inspect_stored_depth(folder(tmp_path, values, encoding="float_m"))
     assert (looks.smallest, looks.largest, looks.distinct) == (-1, 1.75, 4)
-    assert (looks.step, looks.medians) == (0.25, {"float_m": 1.5})
+    assert (looks.step, looks.medians) == (0.25, {"float_m": 1.5, "float32/1000": pytest.approx(0.0015)})
 
 
 @pytest.mark.parametrize(("values", "step", "distinct"), [((), None, 0), ((7,), None, 1)])

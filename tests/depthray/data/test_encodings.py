@@ -26,6 +26,53 @@ def test_known_values(encoding, stored, metres):
     np.testing.assert_allclose(depth[0], metres, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "stored", "metres"),
+    [
+        ("uint16/5000", np.array([[0, 5000, 12500]], np.uint16), [0, 1, 2.5]),
+        ("uint16/10000", np.array([[0, 29_400, 65_535]], np.uint16), [0, 2.94, 6.5535]),
+        ("uint16/100", np.array([[0, 120, 65_535]], np.uint16), [0, 1.2, 655.35]),
+        ("uint16*0.001", np.array([[0, 1234, 65_535]], np.uint16), [0, 1.234, 65.535]),
+        ("uint16*50/65535", np.array([[0, 65_535, 13_107]], np.uint16), [0, 50, 10]),
+        ("uint8*1e-1", np.array([[0, 5, 255]], np.uint8), [0, 0.5, 25.5]),
+        ("int32/1000", np.array([[-4, 0, 2500]], np.int32), [0, 0, 2.5]),
+        ("float32/1000", np.array([[np.nan, -5, 2500]], np.float32), [0, 0, 2.5]),
+        ("float64*2", np.array([[np.inf, 0.25, 1e300]]), [0, 0.5, 0]),
+        ("99745/uint16", np.array([[0, 9974, 19_949]], np.uint16), [0, 10.0005, 5]),
+        ("389/float32", np.array([[np.nan, -1, 38.9]], np.float32), [0, 0, 10]),
+    ],
+)
+def test_a_unit_is_stated_with_the_dtype(encoding, stored, metres):
+    check(encoding, where="x")
+    depth = decode(stored, encoding, where="x")
+    assert depth.dtype == np.float32
+    np.testing.assert_allclose(depth[0], metres, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("named", "unit"), [("uint16_mm", "uint16/1000"), ("uint16_256", "uint16/256")])
+def test_a_unit_that_has_a_name_gives_the_same_floats(named, unit):
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    np.testing.assert_array_equal(decode(every, named, where="x"), decode(every, unit, where="x"))
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *("uint16", "uint16/", "uint16/0", "uint16*0", "uint16/-5", "uint16/5000/2"),
+        *("uint12/5", "0/uint16", "/5000", "u16/5"),
+    ],
+)
+def test_a_unit_that_is_none_is_refused_with_examples(encoding):
+    with pytest.raises(UsageError, match=r"no depth encoding .* any other unit is written as uint16/5000 .*uint16\*0"):
+        check(encoding, where="recipe")
+
+
+def test_a_unit_of_another_dtype_names_what_fits():
+    message = r"encoding 'uint16/100' is uint16.*for uint8 there is uint8_10m, uint8/N, N steps a metre"
+    with pytest.raises(DataError, match=message):
+        decode(np.ones((3, 4), np.uint8), "uint16/100", where="a/b.png")
+
+
 def test_every_encoding_is_tried_above():
     tried = {"uint8_10m", "uint16_mm", "uint16_256", "uint16_5000", "kinect_disparity_be", "float_m"}
     assert set(ENCODINGS) == tried

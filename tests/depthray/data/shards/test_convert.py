@@ -211,6 +211,10 @@ def test_depth_beyond_65_m_survives_in_its_own_unit(tmp_path):
         (Data(source="hypersim"), "uint16_mm"),
         (Data(source="folder", encoding="uint16_256"), "uint16_256"),
         (Data(source="folder", encoding="uint8_10m"), "uint16_mm"),
+        (Data(source="folder", encoding="uint16/5000"), "uint16_mm"),
+        (Data(source="folder", encoding="uint16/256"), "uint16_256"),
+        (Data(source="folder", encoding="uint16/100"), "uint16_256"),  # centimetres to 655 m
+        (Data(source="folder", encoding="float32/1000"), "uint16_mm"),
     ],
 )
 def test_the_unit_of_shards(section, unit):

@@ -48,6 +48,45 @@ def test_reads_what_was_written(root):
     assert (sample["id"], sample["scene"], sample["source"]) == ("rgb/s1-001", "scene-1", "test")
 
 
+def write_pfm(path, depth, *, order="<", colours=False):
+    kind, scale = b"PF" if colours else b"Pf", b"-1.0" if order == "<" else b"1.0"
+    header = kind + f"\n{depth.shape[1]} {depth.shape[0]}\n".encode() + scale + b"\n"
+    path.write_bytes(header + depth[::-1].astype(f"{order}f4").tobytes())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_depth_may_be_a_portable_float_map(root, order):
+    depth = depth_map(0, SIZE)
+    depth[0, :2] = np.inf, 0.5
+    for row in read_index(root):
+        write_pfm(root / row["depth"].replace(".png", ".pfm"), depth, order=order)
+    write_index(root, [row | {"depth": row["depth"].replace(".png", ".pfm")} for row in read_index(root)])
+    depth[0, 0] = 0
+    np.testing.assert_array_equal(open_source(section(root, encoding="float_m")).read(0)["depth"], depth)
+    half = open_source(section(root, encoding="float32*0.5")).read(0)["depth"]
+    np.testing.assert_allclose(half, depth / 2)
+
+
+@pytest.mark.parametrize("damage", [b"", b"Pf\n64 48\n-1.0\n", b"Pf\n64 48\n-1.0\nabcd", b"Pf 6 -4 1\n" + bytes(96)])
+def test_a_damaged_float_map_is_one_line(root, damage):
+    change_row(root, 0, depth="depth/bad.pfm")
+    (root / "depth/bad.pfm").write_bytes(damage)
+    with pytest.raises(DataError, match=r"bad\.pfm: not a readable \.pfm file"):
+        open_source(section(root, encoding="float_m")).read(0)
+    write_pfm(root / "depth/bad.pfm", np.ones((48, 192)), colours=True)
+    with pytest.raises(DataError, match=r"bad\.pfm: not a readable \.pfm file"):
+        open_source(section(root, encoding="float_m")).read(0)
+
+
+def test_depth_may_have_any_unit(root):
+    for path in (root / "depth").glob("*.png"):
+        stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), stored * np.uint16(10))
+    source = open_source(section(root, encoding="uint16/10000"))
+    np.testing.assert_allclose(source.read(5)["depth"], depth_map(101, SIZE), atol=5.1e-4)
+    assert source.fingerprint != open_source(section(root)).fingerprint
+
+
 def test_image_is_rgb(root):
     cv2.imwrite(str(root / "rgb/s0-000.jpg"), np.full((*SIZE, 3), (0, 0, 255), np.uint8))  # red, in OpenCV's order
     red, green, blue = open_source(section(root)).read(0)["image"].reshape(-1, 3).mean(axis=0)
