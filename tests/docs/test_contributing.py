@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from paths import ROOT
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 TASK = re.compile(r"^\| (add [^|]*) \| (`[^|]*`) \|$", re.MULTILINE)
 TASKS = {what: re.findall(r"`([^`]+)`", files) for what, files in TASK.findall(GUIDE)}
-PLACE = re.compile(r"`((?:depthray|cluster|tuning|serve|tests|docs)/[^`\s]*)`")
+PATH = re.compile(r"`((?:depthray|cluster|tuning|serve|tests|docs)/[^`\s]*)`")
 
 ARCHITECTURE = '''
 """Three convolutions at half the size of the input."""
@@ -118,7 +119,7 @@ def huber(depth, truth, valid):
 
 
 class Copy:
-    """The tree in another folder, which files of the library were changed in it, and its own tests."""
+    """The tree in another folder, and which files of the library were changed in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -142,27 +143,77 @@ class Copy:
         assert content.count(before) == 1
         path.write_text(content.replace(before, text + before), encoding="utf-8")
 
-    def place(self, pattern: str) -> str:
-        """The one file of a name, wherever it is."""
-        (path,) = self.root.glob(f"tests/**/{pattern}")
+    def find(self, name: str) -> str:
+        """The path of the one test file of a name."""
+        (path,) = self.root.glob(f"tests/**/{name}")
         return str(path.relative_to(self.root))
 
-    def passes(self, *files: str, only: str) -> int:
-        """How many tests with a name in these files pass; none may fail."""
-        places = [self.place(file) for file in files]
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, *places]
-        variables = {**os.environ, "PYTHONPATH": str(self.root)}
-        done = subprocess.run(command, cwd=self.root, env=variables, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-        return len(re.findall(r"\.", done.stdout.split("%]")[0]))
-
     def library(self) -> set[str]:
-        return {name for name in self.touched if not name.startswith(("tests/", "docs/"))}
+        """The files of the library that were changed since the last call."""
+        names = {name for name in self.touched if not name.startswith(("tests/", "docs/"))}
+        self.touched.clear()
+        return names
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Copy:
-    return Copy(tmp_path)
+@dataclass(frozen=True)
+class Addition:
+    """One task done in a copy of the tree."""
+
+    files: set[str]  # of the library
+    tests: tuple[str, ...]  # files of tests that then cover it
+    names: str  # which of those tests, as pytest selects them
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The tasks by name, and the results of all their tests in the copy."""
+
+    additions: dict[str, Addition]
+    code: int
+    output: str
+
+    def passed(self, task: str) -> int:
+        """How many tests of a task passed; none of any task may fail."""
+        assert self.code == 0, self.output[-4000:]
+        files, names = "|".join(self.additions[task].tests), self.additions[task].names.replace(" or ", "|")
+        return len(re.findall(rf"^PASSED \S*({files})::.*({names})", self.output, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory) -> Copies:
+    """Three tasks done in one copy, whose tests are then run by one pytest."""
+    copy = Copy(tmp_path_factory.mktemp("tree"))
+    additions = {
+        "add an architecture": add_architecture(copy),
+        "add a data set form": add_data_set_form(copy),
+        "add a loss term": add_loss_term(copy),
+    }
+    files = [copy.find(name) for each in additions.values() for name in each.tests]
+    names = " or ".join(each.names for each in additions.values())
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-k", names, *files]
+    variables = {**os.environ, "PYTHONPATH": str(copy.root)}
+    done = subprocess.run(command, cwd=copy.root, env=variables, capture_output=True, text=True, check=False)
+    return Copies(additions, done.returncode, done.stdout + done.stderr)
+
+
+def add_architecture(copy: Copy) -> Addition:
+    copy.add("depthray/models/plain.py", ARCHITECTURE)
+    copy.add("depthray/recipes/plain.yaml", RECIPE)
+    return Addition(copy.library(), ("test_models.py", "test_recipe_schema.py"), "plain")
+
+
+def add_data_set_form(copy: Copy) -> Addition:
+    copy.add("depthray/data/sources/scene_pairs.py", FORM)
+    copy.add(copy.find("layouts_other.py"), LAYOUT)
+    copy.add("docs/data.md", "\n### scene_pairs\n\nA folder for each scene.\n")
+    return Addition(copy.library(), ("test_sources.py", "test_convert.py"), "scene_pairs")
+
+
+def add_loss_term(copy: Copy) -> Addition:
+    copy.add("depthray/losses/depth.py", TERM)
+    copy.insert("depthray/config/sections.py", WEIGHT, before="    berhu: Amount")
+    copy.add(copy.find("loss_oracles.py"), ORACLE)
+    return Addition(copy.library(), ("test_losses.py", "test_losses_total.py"), "huber or every_weight")
 
 
 def files_of(task: str, name: str) -> set[str]:
@@ -175,29 +226,15 @@ def test_there_are_ten_tasks_of_one_or_two_files() -> None:
 
 
 def test_every_path_of_the_guide_exists() -> None:
-    places = [place for place in PLACE.findall(GUIDE) if "NAME" not in place]
-    assert len(places) > 20
-    assert [place for place in places if not (ROOT / place).exists()] == []
+    paths = [path for path in PATH.findall(GUIDE) if "NAME" not in path]
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_an_architecture_is_a_file_and_a_recipe(copy: Copy) -> None:
-    copy.add("depthray/models/plain.py", ARCHITECTURE)
-    copy.add("depthray/recipes/plain.yaml", RECIPE)
-    assert copy.library() == files_of("add an architecture", "plain")
-    assert copy.passes("test_models.py", "test_recipe_schema.py", only="plain") > 15
-
-
-def test_a_form_of_data_sets_is_a_file(copy: Copy) -> None:
-    copy.add("depthray/data/sources/scene_pairs.py", FORM)
-    assert copy.library() == files_of("add a data set form", "scene_pairs")
-    copy.add(copy.place("layouts_other.py"), LAYOUT)
-    copy.add("docs/data.md", "\n### scene_pairs\n\nA folder for each scene.\n")
-    assert copy.passes("test_sources.py", "test_convert.py", only="scene_pairs") > 5
-
-
-def test_a_loss_term_is_a_function_and_its_weight(copy: Copy) -> None:
-    copy.add("depthray/losses/depth.py", TERM)
-    copy.insert("depthray/config/sections.py", WEIGHT, before="    berhu: Amount")
-    assert copy.library() == files_of("add a loss term", "")
-    copy.add(copy.place("loss_oracles.py"), ORACLE)
-    assert copy.passes("test_losses.py", "test_losses_total.py", only="huber or every_weight") > 10
+@pytest.mark.parametrize(
+    ("task", "name", "tests"),
+    [("add an architecture", "plain", 15), ("add a data set form", "scene_pairs", 5), ("add a loss term", "", 10)],
+)
+def test_a_task_is_done_by_the_files_that_the_guide_names(copies: Copies, task: str, name: str, tests: int) -> None:
+    assert copies.additions[task].files == files_of(task, name)
+    assert copies.passed(task) > tests
