@@ -71,7 +71,7 @@ def convert_on_ray(
     cpus = int(ray.cluster_resources().get("CPU", 0))
     if workers > cpus:
         raise ResourceError(f"--workers {workers} needs {workers} CPUs, the cluster has {cpus}")
-    task, shared = ray.remote(convert_range_task), ray.put((section, plan))
+    task, shared = ray.remote(convert_range_task), ray.put((section, plan))  # stored once, not sent with every task
     waiting = deque(plan.ranges)
     running: dict[Any, int] = {}
     skipped: dict[int, dict[str, str]] = {}

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
     if code:
         return code  # the error is printed
     best, _ = summary(run)
+    # All that follows runs in this process, as a user would run it: the checkpoint is complete without Ray.
     _print_step("evaluating on the held-out rooms")
     evaluate.main([str(best), "--data", str(scenes), "--out", str(out / "evaluation")])
     _print_step("predicting one image")

@@ -29,7 +29,7 @@ from cluster import ray_private
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 LOOPBACK = "127.0.0.1"
-OBJECT_STORE = 200 * 2**20  # bytes, of each node
+OBJECT_STORE = 200 * 2**20  # bytes, of each node; by default each would take 30 % of the machine's memory
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 # Keeps Ray from listening on all interfaces; `ray_private.START_ON_LOOPBACK` says how.
@@ -70,7 +70,7 @@ def one_host(plan: HostPlan, folder: Path | None = None) -> Iterator[OneHost]:
     temp.mkdir(parents=True, exist_ok=True)
     host = OneHost(temp, cluster_variables(plan, _write_token(temp)))
     try:
-        for number in range(plan.nodes + 1):
+        for number in range(plan.nodes + 1):  # the head first, which the others join
             join_node(host, plan, number)
     except BaseException:
         stop_nodes(host.processes)  # the folder stays: its logs say why
@@ -131,7 +131,7 @@ def _arguments(plan: HostPlan, number: int, folder: Path) -> list[str]:
             "--num-cpus": "0",
             "--num-gpus": "0",
             "--temp-dir": str(folder),
-            "--ray-client-server-port": _free_port(),
+            "--ray-client-server-port": _free_port(),  # the default may be another cluster's of this machine
         }
     arguments = [text for pair in flags.items() for text in pair]
     return ["start", "--block", "--disable-usage-stats", *([] if number else ["--head"]), *arguments]

@@ -33,6 +33,7 @@ def resources_per_worker(available: dict[str, float], workers: Workers) -> dict[
     """CPUs and GPUs of each worker. Raises ResourceError where the cluster has too few for the least of workers."""
     cpus, gpus, count = int(available.get("CPU", 0)), int(available.get("GPU", 0)), workers.least
     share = workers.cpus or max(1, cpus // workers.count)
+    # Raised here, because Ray would try to place such workers for ever.
     if share * count > cpus:
         raise ResourceError(f"{count} workers x {share} CPUs were requested, the cluster has {cpus} CPUs")
     if workers.gpus * count > gpus:

@@ -30,11 +30,13 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
     if ray.is_initialized():  # by the calling program, which will also shut it down
         yield
         return
+    # Lines of workers are not needed here: progress comes from the run's file.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address:
         ray.init(address=address, **quiet)
     else:
         cpus = max(os.cpu_count() or 1, workers)  # more workers than cores are slow, but not an error
+        # "local": without it Ray would join a cluster that runs on this machine already.
         ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
     try:
         yield

@@ -67,9 +67,9 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
             name=name,
             storage_path=str(_ray_storage_path(run)),
             worker_runtime_env={"env_vars": settings} if (settings := _storage_variables()) else None,
-            failure_config=FailureConfig(max_failures=workers.max_failures),
+            failure_config=FailureConfig(max_failures=workers.max_failures),  # Ray's default is none
             callbacks=[SigtermCallback(), *callbacks],  # type: ignore[list-item]
-            logging_config=LoggingConfig(log_level="ERROR"),
+            logging_config=LoggingConfig(log_level="ERROR"),  # else each report is a line of Ray's own
         ),
     )
     trainer.sizes = workers.sizes

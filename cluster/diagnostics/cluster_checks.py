@@ -89,7 +89,7 @@ def _connection(address: str) -> Iterator[Any]:
 
 def _collect_facts(ray: Any, storage: str | None) -> ClusterFacts:
     """Examine every node, all at once."""
-    ray.cloudpickle.register_pickle_by_value(probe)
+    ray.cloudpickle.register_pickle_by_value(probe)  # a node may lack depthray, which is a finding, not an error
     alive = [each for each in ray.nodes() if each["Alive"]]
     nodes = [_node_facts(each) for each in alive]
     dead = len(ray.nodes()) - len(alive)
@@ -114,6 +114,7 @@ def _collect_facts(ray: Any, storage: str | None) -> ClusterFacts:
 
 def _node_facts(each: dict[str, Any]) -> NodeFacts:
     resources = each["Resources"]
+    # Both, as several nodes of one host have the same address.
     name = f"{each['NodeManagerAddress']} {each['NodeID'][:6]}"
     return NodeFacts(name, cpus=resources.get("CPU", 0), gpus=resources.get("GPU", 0))
 
@@ -122,6 +123,7 @@ def _bind_to_node(ray: Any, each: dict[str, Any], remote: Any, **resources: floa
     """A task or actor that runs on one node only."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    # Not soft: Ray would run it on another node where this one is busy, and the finding would be that node's.
     strategy = NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
     return remote.options(scheduling_strategy=strategy, **resources)
 
@@ -195,6 +197,7 @@ def _train_steps(ray: Any, nodes: list[NodeFacts], alive: list[dict[str, Any]]) 
     references = []
     for i in able:
         gpus = min(1, nodes[i].gpus)
+        # Without retries: a worker that dies in the step is the finding.
         bound = _bind_to_node(ray, alive[i], task, num_cpus=1, num_gpus=gpus, max_retries=0)
         references.append(bound.remote(nodes[i].gpus >= 1))
     for index, answer in zip(able, _collect(ray, references), strict=True):

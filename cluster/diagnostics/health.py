@@ -69,6 +69,7 @@ def _nodes_finding(cluster: ClusterFacts) -> Finding:
     if cluster.unresponsive:
         detail = f"{', '.join(cluster.unresponsive[:3])}: no answer"
         return Finding("nodes", "bad", detail, "`ray list nodes`; the raylet's log on it; restart the node")
+    # Dead ones are no fault: an autoscaler removes nodes that are idle.
     detail = f"{len(cluster.nodes)} alive" + (f", {cluster.dead} dead" if cluster.dead else "")
     return Finding("nodes", "ok", detail)
 
@@ -94,6 +95,7 @@ def _version_finding(package: str, by_version: dict[str, list[NodeFacts]]) -> Fi
     detail = "; ".join(f"{version} on {_join_names(nodes)}" for version, nodes in by_version.items())
     if "not installed" in by_version:
         advice = "pip install -c constraints.txt on every node, or the image of Containerfile"
+        # A job carries its own copy, so only training without --submit needs it.
         if package == "depthray":
             return Finding(
                 package, "warn", detail, f"{advice}; until then train with --submit, which sends the code along"

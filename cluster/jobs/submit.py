@@ -71,7 +71,8 @@ def plan(name: str, command: JobCommand, arguments: list[str], flags: argparse.N
         raise UsageError(f"--address {args.address}: a job uses the cluster it is submitted to; leave out --address")
     _check_recipe(name, command, args)
     arguments = settle(name, command, arguments, below=flags.storage)
-    is_alone = name == "evaluate" or getattr(args, "local", False)  # the command's own process does the work
+    # Where the command's own process does the work; others only wait for their workers, and need no CPU for that.
+    is_alone = name == "evaluate" or getattr(args, "local", False)
     resources = {"entrypoint_num_cpus": flags.job_cpus or float(is_alone), "entrypoint_num_gpus": flags.job_gpus or 0.0}
     resume = ["depthray", *name.split(), *_resume_arguments(name, command, arguments)]
     for flag in ("job_cpus", "job_gpus"):
@@ -88,6 +89,7 @@ def _new_job_name(name: str, args: argparse.Namespace) -> str:
     subject = Path(
         next(each for each in subjects if isinstance(each, str | Path) and str(each))
     )  # --resume may be True
+    # Ray refuses a name that it has seen before, also of a job that has ended.
     return "-".join([*name.split(), subject.stem, time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(2)])
 
 
@@ -125,6 +127,7 @@ def _check_recipe(name: str, command: JobCommand, args: argparse.Namespace) -> N
         raise UsageError("--resume needs --out RUN, the folder of the run to resume")
     if not command.check or (args.resume and not args.recipe):
         return  # the run to resume is on the cluster
+    # As if it were a new run: whether there is one to resume can be seen only on the cluster.
     resolve_name(command.check)(argparse.Namespace(**{**vars(args), "resume": None}))
     recipe = preflight.load(
         args.recipe, [override for override in args.overrides if not override.startswith("data.root=")]
