@@ -18,7 +18,7 @@ class DepthrayError(Exception):
 class UsageError(DepthrayError):
     """A wrong command line or recipe: unknown key, wrong type, contradictory values."""
 
-    exit_code = 2
+    exit_code = 2  # as argparse exits on a wrong command line
 
 
 class DataError(DepthrayError):

@@ -12,6 +12,7 @@ def possible_workers(batch_size: int, accumulate: int) -> list[int]:
 
 def check_batch_size(batch_size: int, *, workers: int, accumulate: int, name: str = "") -> None:
     """Raise UsageError where a global batch does not divide; `name` is how the user gave the number of workers."""
+    # Parts must be equal: gradients are averaged over workers, so frames of a smaller part would count more.
     parts = workers * accumulate
     if batch_size % parts == 0:
         return

@@ -44,7 +44,7 @@ def clock(seconds: float) -> str:
 
 
 def _format_number(value: float | None) -> str:
-    return "nan" if value is None else f"{value:.4f}"
+    return "nan" if value is None else f"{value:.4f}"  # the file has null for what is not finite
 
 
 class Display:
@@ -74,7 +74,7 @@ class Display:
             title = f"epoch {record['epoch']}/{record['epochs']}"
             self.bar.update(self.task, completed=record["step"], total=record["steps"], text=text, description=title)
         else:
-            self.bar.console.print(line(record), highlight=False)
+            self.bar.console.print(line(record), highlight=False)  # else rich colours numbers and paths in it
 
     def close(self) -> None:
         """End the bar."""
@@ -90,6 +90,7 @@ class Follower:
 
     def __init__(self, run: Path | str, show: Callable[[Record], None], *, every: float | None = None) -> None:
         self._folder = open_folder(run, retry_seconds=0)
+        # A look at a store is a request over the network; one at a file costs nothing.
         self.show, self.every = show, every or (2.0 if is_remote(run) else 0.5)
         self.offset = len(self._read(0))  # a resumed run shows what is new
         self.done = threading.Event()

@@ -30,6 +30,7 @@ def request_stop(run: Path | str) -> None:
     if not is_remote(run):
         (Path(run) / STOP).touch()
         return
+    # On this machine the run sees it after the current step; the store is looked at only every few seconds.
     if (here := download.working_folder(run)).is_dir():
         (here / STOP).touch()
     # A signal handler must return soon, and a store may be slow to answer.
@@ -39,6 +40,7 @@ def request_stop(run: Path | str) -> None:
 def is_stop_requested(run: Path | str) -> bool:
     """Whether a run was asked to stop, on this machine or on the store."""
     if is_remote(run):
+        # The folder first: where the file is there, no request to the store is needed.
         return is_stop_requested(download.working_folder(run)) or RemoteFolder(run).size(STOP) is not None
     try:
         return Path(run, STOP).exists()

@@ -63,7 +63,7 @@ def download_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
             (temporary / file).parent.mkdir(exist_ok=True)
             source.download(file, temporary / file)
         manifest.verify(temporary)
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)  # a damaged copy, which is why it is downloaded again
         os.rename(temporary, target)
     except CheckpointError as error:
         # The user knows the remote checkpoint, not the temporary copy.
@@ -82,7 +82,7 @@ def prepare_to_resume(run: RemoteFolder, working: Path, log: Callable[[str], Non
     """
     with _locked(working):
         _match_identity(run, working, log)
-        (working / CHECKPOINTS).mkdir(exist_ok=True)
+        (working / CHECKPOINTS).mkdir(exist_ok=True)  # the run may have saved nothing yet
         _download_newest(run, working, log)
         _download_longer_progress(run, working)
         # `prepare` has removed a STOP of the attempt before, but on the store only if another machine ran it.
@@ -103,7 +103,7 @@ def _match_identity(run: RemoteFolder, working: Path, log: Callable[[str], None]
         os.rename(working, old)
         log(f"{working} held another run of the same name; it is now {old.name}, to be removed if it is not wanted")
     working.mkdir(parents=True, exist_ok=True)
-    mine.write_bytes(identity)
+    mine.write_bytes(identity)  # a folder without it counts as one of another run
 
 
 def _download_newest(run: RemoteFolder, working: Path, log: Callable[[str], None]) -> None:
@@ -182,6 +182,7 @@ def best_checkpoint(url: str) -> tuple[str, dict[str, float]]:
         raise CheckpointError(f"{run.url}: neither a checkpoint nor a run folder with one in {CHECKPOINTS}/")
     try:
         monitor = _monitor(run, names[-1])
+        # Not from the progress file: only checkpoints that still exist are candidates.
         metrics = {name: _metrics(run / CHECKPOINTS / name) for name in names}
     except FileNotFoundError:  # pruned since it was listed
         raise CheckpointError(f"{run.url}: its checkpoints change; try again in a moment") from None
@@ -200,6 +201,7 @@ def _metrics(checkpoint: RemoteFolder) -> dict[str, Any]:
 
 def _monitor(run: RemoteFolder, name: str) -> str:
     """The metric by which a run ranks its checkpoints."""
+    # A folder of its own for each call: two commands may read the same run at once.
     copy = environment.cached_copy("fetched", run.url) / f"{TEMPORARY}{uuid4().hex}"
     copy.mkdir(parents=True)
     try:

@@ -87,6 +87,7 @@ class Run:
         """A JSON file of the run, empty where there is none or none that can be read."""
         try:
             content = json.loads(self.root.read(self.path_of(name))) if name in self.files else {}
+        # The run may have pruned it since the listing, or be writing it at this moment.
         except (FileNotFoundError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
@@ -113,6 +114,7 @@ class Run:
 
     def scores(self) -> list[float]:
         """The monitored score after each epoch that has one."""
+        # Null where the score was not finite; no best of a run may be chosen by it.
         values = (record.get(self.recipe.eval.monitor) for record in progress.epochs(self.records))
         return [value for value in values if value is not None and math.isfinite(value)]
 
@@ -145,6 +147,7 @@ def _children(files: dict[str, int], folder: str) -> list[str]:
 
 def find_runs(root: AnyFolder) -> Iterator[Run]:
     """The runs and searches of a folder, by name; the folder itself, if it is one."""
+    # One listing answers all that follows: of a store each further look would be a request.
     files = root.files()
     if RECIPE in files or SEARCH in files:
         yield Run(root, "", files)
@@ -181,6 +184,7 @@ def removable(run: Run) -> dict[str, int]:
             for name, size in removable(trial).items()
         }
         return {**_sizes(run.files, RAY), **files}
+    # The best to predict with, the last to resume from.
     kept = {saved.name for saved in (run.best_checkpoint, *run.checkpoints[-1:]) if saved}
     stale = [name for name in _children(run.files, CHECKPOINTS) if name not in kept]
     unfinished = {name: size for name, size in run.files.items() if Path(name).name.startswith(local.UNFINISHED)}
@@ -220,6 +224,7 @@ def _run_status(run: Run, now: float) -> RunStatus:
     metric = recipe.eval.monitor
     done = next((record["epoch"] for record in reversed(records) if record["kind"] == "epoch"), 0)
     last_seen = records[-1].get("time") if records else None
+    # What has recorded its end is not silent, however old its last record is.
     state, why = _state(run, now=now, last_seen=last_seen)
     score = min(run.scores(), key=lambda value: rank_key(metric, value), default=None)
     return RunStatus(state, why, done, recipe.train.epochs + recipe.finetune.epochs, metric, score, last_seen)

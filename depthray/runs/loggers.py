@@ -36,6 +36,7 @@ class ProgressLog:
 
     def flush(self) -> None:
         """Write the records that wait, also after a failure of the disk."""
+        # At the end of a run nothing would add them later.
         Retry(retry_seconds(), is_transient=is_transient).run(self.file.flush)
 
     def interval(self, event: Interval) -> None:
@@ -43,6 +44,8 @@ class ProgressLog:
 
     def epoch(self, event: Epoch) -> None:
         self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
+        if event.note:
+            self.note(event.note)
 
     def state(self, state: progress.RecordedState, text: str, *, epoch: int, step: int, **details: int) -> None:
         """Log that the run is in another state since that epoch and step, with a text for people."""
@@ -68,13 +71,14 @@ class Curves:
         self._draw(first_step, lambda board: None)
 
     def interval(self, event: Interval) -> None:
+        # If this opens a new file, what was drawn from this step on is hidden, and drawn again.
         self._draw(event.step - 1, lambda board: board.scalars(event.step, _curves(event)))
 
     def epoch(self, event: Epoch) -> None:
         self._draw(event.step - 1, lambda board: _draw(board, event))
 
     def close(self) -> None:
-        self._draw(0, lambda board: board.close(), reopen=False)
+        self._draw(0, lambda board: board.close(), reopen=False)  # a writer that failed is not opened only to be closed
 
     def _draw(self, first_step: int, action: Callable[[Board], None], *, reopen: bool = True) -> None:
         # The writer's thread fails after the call that caused it, so any call may raise; the next opens a new file.
@@ -85,7 +89,7 @@ class Curves:
                 action(self.board)
         except OSError as error:
             self.board = None
-            if not self.failed:
+            if not self.failed:  # each event fails while the disk does; one line is enough
                 self.log(f"storage: TensorBoard has a gap: {error.strerror or error}; training continues")
             self.failed = True
 

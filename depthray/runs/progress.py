@@ -97,6 +97,7 @@ def legacy_state(records: Sequence[Record], error: Mapping[str, Any], *, epochs:
         if text.startswith("stopped at "):
             return RecordedState("stopped", text.partition(";")[0])
         if text.startswith("resumed from "):
+            # Version 0.1 logged no end of a run that was resumed after its last epoch.
             trained = [number["epoch"] for number in records[:position] if number["kind"] == "epoch"]
             resumed_at_end = bool(trained) and trained[-1] >= epochs
             return RecordedState("finished", "all epochs done") if resumed_at_end else RecordedState("running", "")
@@ -139,7 +140,7 @@ def record_failure(run: Path | str, reason: str) -> None:
     step = next((record["step"] for record in reversed(records) if "step" in record), 0)
     record = state_record(RecordedState("failed", reason), f"failed: {reason}", epoch=epoch, step=step)
     complete = data[: data.rfind(b"\n") + 1]  # a killed worker may have left half a line
-    folder.write(FILE, complete + _serialize(record).encode())
+    folder.write(FILE, complete + _serialize(record).encode())  # all of it: stores cannot append to an object
 
 
 def _serialize(record: Record) -> str:
@@ -160,7 +161,7 @@ class Appender:
 
     def __init__(self, run: Path, *, retry_seconds: float) -> None:
         self.path, self.retry_seconds = run / FILE, retry_seconds
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # the writer of checkpoints and the uploader log from threads of their own
         self._waiting: list[str] = []
         self._trained = False  # a step was recorded
         self._synced = False  # after the first step: a later start without a checkpoint must see that there was one
@@ -184,6 +185,7 @@ class Appender:
         try:
             with translate_os_errors(self.path.parent, to=CheckpointError, doing="write progress"):
                 self._write()
+        # What was refused stays in `_waiting`, and is written before the next record.
         except CheckpointError as error:
             self._outage.record()
             if not is_transient(error) or self._outage.seconds >= self.retry_seconds:

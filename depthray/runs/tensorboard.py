@@ -65,6 +65,7 @@ class Board:
         from torch.utils.tensorboard.summary import hparams
 
         plain = {key: _plain(value) for key, value in values.items()}
+        # Of the metrics only the names are written: the tab reads the values from the scalars.
         for proto in hparams(plain, dict.fromkeys(metrics, 0.0)):  # type: ignore[no-untyped-call]
             self._summary(proto, self._first_step)
 
@@ -85,6 +86,7 @@ class Board:
         self.close()
 
     def _summary(self, proto: Any, step: int) -> None:
+        # There is no public way to write a summary that is already made.
         self._writer._get_file_writer().add_summary(proto, step)  # type: ignore[no-untyped-call]
 
 
@@ -95,6 +97,7 @@ def _leave_errors_to_the_caller() -> None:
 
 
 def _unless_raised_again(hook: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs) -> None:
+    # By its name, as the class is private to TensorBoard. Errors that are none of the disk stay visible.
     if not (type(args.thread).__name__ == "_AsyncWriterThread" and issubclass(args.exc_type, OSError)):
         hook(args)
 

@@ -31,6 +31,7 @@ class Uploader:
     """Keeps a remote run like its working folder until it is closed. `error` is set when retries are over."""
 
     def __init__(self, run: RemoteFolder, working: Path, log: Callable[[str], None], *, retry_seconds: float) -> None:
+        # Not retried by the folder: the threads below retry, log it, and can be hurried.
         self.run, self.working, self.log = RemoteFolder(run.url, retry_seconds=0), working, log
         self.retry_seconds = retry_seconds
         self.error: StorageError | None = None
@@ -61,6 +62,7 @@ class Uploader:
             self._abort()
         try:
             for thread in self._threads:
+                # An upload cannot be interrupted, but a daemon thread ends with the process.
                 thread.join(None if wait else 2.0)
         except KeyboardInterrupt:
             self._abort()
@@ -99,6 +101,7 @@ class Uploader:
                 raise
 
     def _final(self, error: Exception) -> StorageError:
+        # The reason alone: errors of a store read "URL: cannot VERB it: REASON".
         why, here = _without_advice(error).split(" it: ")[-1], socket.gethostname()
         return StorageError(
             f"{self.run.url}: could not be written for {self.retry_seconds:.0f} s ({why}); the run is intact in "
@@ -166,6 +169,7 @@ class Uploader:
 
     def _upload_grown(self, name: str, path: Path) -> None:
         status = path.stat()
+        # Not by its contents, which would have to be read every second.
         if self._uploaded.get(name) == (status.st_size, status.st_mtime_ns):
             return
         self.run.upload(name, path)
@@ -176,7 +180,7 @@ class Uploader:
 def upload_checkpoint(run: RemoteFolder, checkpoint_folder: Path) -> None:
     """Upload a checkpoint, its manifest last; files of an upload that was cut short are overwritten."""
     target = run / CHECKPOINTS / checkpoint_folder.name
-    target.remove(manifest.NAME)
+    target.remove(manifest.NAME)  # else the half-overwritten checkpoint would count as complete
     names = sorted(path.name for path in checkpoint_folder.iterdir() if path.name != manifest.NAME)
     for name in [*names, manifest.NAME]:
         target.upload(name, checkpoint_folder / name)

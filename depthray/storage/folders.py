@@ -25,6 +25,7 @@ class LocalFolder:
         sizes = {}
         for path in (Path(root, name) for root, _, names in os.walk(self.path) for name in names):
             with suppress(FileNotFoundError):  # a run under way renames and removes checkpoints
+                # lstat: a broken link is listed as well.
                 sizes[path.relative_to(self.path).as_posix()] = path.lstat().st_size
         return sizes
 
@@ -41,7 +42,7 @@ class LocalFolder:
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all below; nothing where there is none."""
         path = self.path / name
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink():  # of a link to a folder the link is removed, not what it points to
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -54,4 +55,4 @@ def open_folder(where: str | Path, *, retry_seconds: float = 120.0) -> AnyFolder
     """The folder of a path of this machine, or of an address such as s3://BUCKET/runs, whose calls are retried."""
     if remote.is_remote(where):
         return remote.RemoteFolder(where, retry_seconds=retry_seconds)
-    return LocalFolder(Path(os.path.realpath(where)))
+    return LocalFolder(Path(os.path.realpath(where)))  # `.` and links get the name of the folder itself

@@ -50,7 +50,7 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
         if hashed.error:
             raise hashed.error
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # else a manifest could be on the disk before the files it describes
     return FileRecord(hashed.size, hashed.digest.hexdigest())
 
 

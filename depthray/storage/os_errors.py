@@ -22,7 +22,7 @@ _REMEDIES = {
 # What may go away while training continues: a server that is away, a full disk on which somebody frees space.
 _NAMES = """EAGAIN EBUSY EINTR EIO ENOSPC EDQUOT EROFS ESTALE ETIMEDOUT ENODEV ENXIO ENOTCONN ECONNRESET ECONNREFUSED
 ECONNABORTED EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENOLCK ESHUTDOWN"""
-_TRANSIENT = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}
+_TRANSIENT = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}  # some platforms lack some
 
 
 @contextmanager
@@ -49,5 +49,6 @@ def remedy(error: OSError) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Whether an OSError, or an error translated from one, may go away by itself."""
+    # `translate_os_errors` leaves the error of the system as the cause of ours.
     cause = error.__cause__ if isinstance(error, DepthrayError) else error
     return isinstance(cause, OSError) and cause.errno in _TRANSIENT

@@ -64,6 +64,7 @@ class RemoteFolder:
         return self.url
 
     def __getstate__(self) -> dict[str, Any]:
+        # Another process opens the store for itself, with its own threads and connections.
         return {"url": self.url, "retry_seconds": self.retry_seconds, "_opened": None}
 
     def names(self) -> list[str]:
@@ -139,6 +140,7 @@ class RemoteFolder:
 
         def drop(store: FileSystem, path: str) -> None:
             info = store.get_file_info(path)
+            # Neither: it does not exist, which is no error here.
             if info.is_file:
                 store.delete_file(path)
             elif info.type.name == "Directory":
@@ -162,6 +164,7 @@ class RemoteFolder:
             return action(store, f"{root}/{name}" if name else root)
 
         def is_transient(error: BaseException) -> bool:
+            # A full disk of this machine is no outage of the store.
             return isinstance(error, OSError) and not is_permanent(error) and not _is_of(error, local)
 
         with _translate_store_errors(f"{self.url}/{name}" if name else self.url, verb):
@@ -183,7 +186,7 @@ class _RangeReader(io.RawIOBase):
         if size is None:
             raise FileNotFoundError(f"{folder.url}/{name}: no such file")
         self.bytes = size
-        self.file: Any = None
+        self.file: Any = None  # opened by the first read
         self.process = 0
 
     def readable(self) -> bool:

@@ -32,6 +32,7 @@ class Outage:
     def record(self) -> None:
         """Count a failure."""
         if not self.failures:
+            # The time of day may be set while a run waits.
             self._since = time.monotonic()
         self.failures += 1
 
@@ -66,13 +67,13 @@ class Retry:
         backoff = tenacity.wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE, min=FIRST_PAUSE / 2)
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(self.is_transient),
-            after=lambda _: outage.record(),
+            after=lambda _: outage.record(),  # before `stop`, which measures from the first failure
             stop=lambda _: outage.seconds >= self.seconds,
             # The last pause ends with the budget, so that there is one more try at its very end.
             wait=lambda state: min(backoff(state), max(0.0, self.seconds - outage.seconds)),
             before_sleep=lambda state: self._log_first_failure(outage, state),
             sleep=self._sleep,
-            reraise=True,
+            reraise=True,  # the action's own error, not tenacity's
         )
         result = retrying(action)
         if outage.failures:
