@@ -88,7 +88,7 @@ def build(args: Mapping[str, Any]) -> Application:
 
 def bind(settings: Settings) -> Application:
     """The application of validated settings."""
-    settings = settings.model_copy(update={"store": settings.store.resolve()})
+    settings = settings.model_copy(update={"store": settings.store.resolve()})  # replicas run in other folders
     if not Store(settings.store).names():
         raise UsageError(f"{settings.store}: no model to serve; add one with depthray serve promote RUN")
     auth.load(settings.keys_file)  # a mistake in the file is reported here, once, rather than by replicas that restart
@@ -99,12 +99,13 @@ def _depth(settings: Settings) -> Application:
     model, replicas = settings.model, settings.model_replicas
     deploy = serve.deployment(
         name=DEPTH,
+        # A batch and the one that gathers meanwhile: with Serve's default of 5 no batch would ever be full.
         max_ongoing_requests=max(2 * model.max_batch, replicas.ongoing),
-        max_queued_requests=settings.queued,
+        max_queued_requests=settings.queued,  # Serve's default has no bound
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
-        max_constructor_retry_count=3,
+        max_constructor_retry_count=3,  # not 20 times, as by default: what cannot be loaded should fail soon
         max_surge_percent=100,  # the new one answers before the old one goes
         ray_actor_options={
             "num_cpus": replicas.cpus,
@@ -162,7 +163,7 @@ def _scaling(replicas: ReplicaSettings) -> dict[str, Any]:
         target_ongoing_requests=replicas.ongoing,
         upscale_delay_s=replicas.upscale_seconds,
         downscale_delay_s=replicas.downscale_seconds,
-        look_back_period_s=max(11.0, replicas.upscale_seconds),
+        look_back_period_s=max(11.0, replicas.upscale_seconds),  # Serve warns of 10 s and less
     )
     return {"autoscaling_config": scaling}
 

@@ -74,7 +74,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         "model_replicas.max": args.max_replicas,
         "model.gpus": 1 if args.gpu else None,
         "keys_file": args.keys_file and args.keys_file.resolve(),  # replicas run in other folders
-        "allow_anonymous": args.allow_anonymous or None,
+        "allow_anonymous": args.allow_anonymous or None,  # not given: the file of settings decides
         "store": args.store,
     }
     if args.min_replicas is not None and args.max_replicas is None:  # --min-replicas 4 alone must not exceed max=1

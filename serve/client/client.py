@@ -166,6 +166,7 @@ class DepthClient(_BaseClient):
         def attempt() -> _Outcome:
             return self._send(self._request(call))  # a new request each time, as its body is consumed
 
+        # Created for each call: it has a state, and the client may be shared between threads.
         return self._read(call, tenacity.Retrying(**self._retry_options())(attempt))
 
     def _send(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:

@@ -77,6 +77,7 @@ def _path(model: str) -> str:
 
 
 def _check_name(model: str) -> str:
+    # Checked before it becomes a part of the path, where a slash would mean another address.
     if not _NAME.fullmatch(model):
         raise UsageError(f"{model!r} is not the name of a model; names are as models() lists them, or name@version")
     return model
@@ -110,7 +111,7 @@ def _encode_map(name: str, values: Map) -> bytes:
     if name == "background" or not isinstance(values, np.ndarray):
         return encode(values)
     file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
+    np.save(file, values, allow_pickle=False)  # which the server refuses, too
     return file.getvalue()
 
 

@@ -38,6 +38,7 @@ def npy(data: bytes, *, where: str) -> NDArray[Any]:
         need *= length
     if need != len(data) - start or not need:
         raise DataError(f"{where}: {len(data) - start} bytes of numbers, but its header promises {need}")
+    # A view of the bytes; the copy that is returned is the only one.
     flat = np.frombuffer(data, kind, offset=start)
     array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
     return np.ascontiguousarray(array, kind.newbyteorder("="))
@@ -47,7 +48,7 @@ def _header(data: bytes, *, where: str) -> tuple[np.dtype[Any], bool, tuple[int,
     """dtype, order, shape and where the numbers begin."""
     if not data.startswith(NPY):
         raise FormatError(f"{where}: not a NumPy file")
-    wide = data[6:7] != b"\x01"
+    wide = data[6:7] != b"\x01"  # versions 2 and 3 of the format have longer headers
     start = 12 if wide else 10
     if len(data) < start:
         raise DataError(f"{where}: cut short")
@@ -82,6 +83,7 @@ def _check_directory(data: bytes) -> None:
     mark, disk, first, here, total, size, start, comment = _END.unpack_from(data, len(data) - _END.size)
     if mark != b"PK\x05\x06" or comment or disk or first or here != total:
         raise DataError("npz: damaged or incomplete")
+    # PK\x06\x07 before the end record is the mark of the 64-bit form.
     if size > _LONGEST_DIRECTORY or start + size != len(data) - _END.size or data[-42:-38] == b"PK\x06\x07":
         raise DataError("npz: its zip directory is larger than a few arrays need")
 
@@ -93,6 +95,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], *, names: Collection[str], mo
         raise DataError(f"npz: unknown array {unknown[:40]!r}; known are {', '.join(names)}")
     if len({*arrays}) < len(arrays):
         raise DataError("npz: an array is given twice")
+    # Bit 0 means encrypted; 0 is stored and 8 deflated, all that NumPy writes.
     if any(entry.flag_bits & 1 or entry.compress_type not in (0, 8) for entry in entries):
         raise DataError("npz: neither stored nor deflated")
     if sum(entry.file_size for entry in entries) > most_bytes:

@@ -16,7 +16,7 @@ from serve.settings import Settings
 
 VARIABLE = "DEPTHRAY_API_KEYS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_SHORTEST, _LONGEST = 16, 512
+_SHORTEST, _LONGEST = 16, 512  # letters; shorter keys can be guessed
 
 
 class Keys:

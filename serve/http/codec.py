@@ -69,6 +69,7 @@ def read(body: bytes, content_type: str, bounds: RequestLimits) -> InputImage:
     media = multipart.media_type(content_type)
     if not body:
         raise Problem(400, "the body is empty; send the bytes of a JPEG, PNG or WebP image")
+    # Of forms and archives each file is checked by its own first bytes.
     if media.kind == _FORM:
         parts = multipart.parse(body, media.parameters.get("boundary", ""), most=len(FIELDS))
         return read_files(_by_name(parts), bounds)
@@ -167,6 +168,7 @@ def _decode_map(key: str, array: NDArray[Any]) -> NDArray[Any]:
         return encodings.decode(array, "float_m" if array.dtype.kind == "f" else "uint16_mm", where=key)
     if array.dtype.kind not in "iub":
         raise DataError(f"{key}: expected integers, not {array.dtype}")
+    # Smaller types cannot leave the range of int32.
     if array.dtype.itemsize >= 4 and (array.min() < 0 or array.max() > np.iinfo(np.int32).max):
         raise DataError(f"{key}: ids are 0 to {np.iinfo(np.int32).max}")
     return array.astype(np.int32)

@@ -67,6 +67,7 @@ class RequestIdMiddleware:
         try:
             await self._app(scope, receive, send_on)
         except Exception:
+            # Escaped, as a line end in the path could forge a line of the log.
             _LOG.exception("request %s %s failed", request_id(scope), scope["path"][:200].encode("unicode_escape"))
             if has_started:  # the status is sent already: only a broken connection shows that the answer is incomplete
                 raise
@@ -76,7 +77,7 @@ class RequestIdMiddleware:
         headers = MutableHeaders(scope=message)
         for name, value in _COMMON_HEADERS.items():
             headers.setdefault(name, value)
-        if scope["path"].startswith("/v"):
+        if scope["path"].startswith("/v"):  # the API; pages set it themselves
             headers.setdefault("Cache-Control", "no-store")
         if self._send_id:
             headers["X-Request-ID"] = request_id(scope)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from depthray.errors import DataError
 
+# As RFC 2046 allows it: at most 70 characters, the last of them no blank.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _PARAMETER = re.compile(r'([a-z*-]+)="((?:[^"\\\r\n]|\\.)*)"|([a-z*-]+)=([^";\s]+)', re.IGNORECASE)
 _LONGEST_HEADERS = 4096
@@ -32,7 +33,7 @@ class FormPart(NamedTuple):
 
 def media_type(header: str) -> MediaType:
     """`image/JPEG; charset=x` -> its kind and parameters."""
-    kind, *rest = header[:1024].split(";")
+    kind, *rest = header[:1024].split(";")  # longer than any that means something
     pairs = (part.partition("=") for part in rest)
     return MediaType(kind.strip().lower(), {name.strip().lower(): value.strip().strip('"') for name, _, value in pairs})
 

@@ -57,7 +57,7 @@ def create(
         description=openapi.ABOUT,
         docs_url=None,  # FastAPI's pages load scripts from other servers; openapi.manual needs none
         redoc_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False,  # a redirect would make clients send the body twice
     )
     app.add_middleware(RequestIdMiddleware, send_id=send_id)
     app.add_exception_handler(Problem, _answer_problem)
@@ -159,6 +159,7 @@ class _Api:
         options = self._options(request, rest)
         data = await body.read_body(request, self._settings.limits)
         kind = request.headers.get("content-type", "")
+        # Only cut into parts here: one damaged image must not cost the others their answers.
         uploads = await self._decode(codec.read_batch, data, kind, self._settings.limits)
         deadline = time.monotonic() + self._settings.timeout_seconds
         images = await self._in_thread(batch_route.read, uploads, self._settings.limits)
@@ -168,6 +169,7 @@ class _Api:
                 raise image
             return await self._answer(image, model, options, deadline=deadline, timer=_StageTimer())
 
+        # All at once, so that they share forward passes.
         outcomes = await asyncio.gather(*(batch_route.settle(answer(image)) for image in images))
         batch_route.refuse_if_all_failed(outcomes)
         entries = [_entry(upload.name, outcome) for upload, outcome in zip(uploads, outcomes, strict=True)]
@@ -232,6 +234,7 @@ class _Api:
         return request.query_params.multi_items()
 
     def _options(self, request: Request, pairs: list[tuple[str, str]]) -> Options:
+        # Several Accept headers mean the same as one with all their values (RFC 9110).
         return query.parse(pairs, ", ".join(request.headers.getlist("accept")))
 
     async def _answer(

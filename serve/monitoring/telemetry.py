@@ -100,7 +100,7 @@ class RequestMetrics:
         route = _route(scope)
         if not route:
             return await self._app(scope, receive, send)
-        starts: list[Message] = []
+        starts: list[Message] = []  # stays empty where the client leaves before the answer
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":

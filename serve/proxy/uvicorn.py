@@ -54,6 +54,7 @@ class HeaderLimitProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        # After parsing: headers that ended within this piece do not count any more.
         if self._received >= 0 and not self.transport.is_closing():
             self._received += len(data)
             if self._received > MAX_HEADER_BYTES:
@@ -64,6 +65,7 @@ class HeaderLimitProtocol(HttpToolsProtocol):
         self._timeout = self.loop.call_later(HEADER_TIMEOUT, self._close)
 
     def _refuse(self) -> None:
+        # Written by hand, as there is no complete request yet that the application could answer.
         text = f"The headers of the request are longer than {MAX_HEADER_BYTES} bytes.".encode()
         lines = ["HTTP/1.1 431 Request Header Fields Too Large", "content-type: text/plain; charset=utf-8"]
         lines += [f"content-length: {len(text)}", "connection: close", "", ""]

@@ -77,6 +77,7 @@ class Store:
 
     def path(self, name: str, version: str) -> Path:
         """The checkpoint folder of a version."""
+        # Versions come from clients, too, and become a part of a path.
         if not _VERSION.fullmatch(version):
             raise CheckpointError(f"'{version[:80]}' is no version; one is {DIGITS} hex digits")
         return self._folder(name) / "versions" / version
@@ -91,6 +92,7 @@ class Store:
 
     def versions(self, name: str) -> list[str]:
         """All stored versions of a model, the newest first."""
+        # By the time of use, which `add` and `_write` renew.
         paths = (self._folder(name) / "versions").glob("[!.]*")
         return [path.name for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
 
@@ -168,7 +170,7 @@ class Store:
         arrays = {f"{index}-{key}": values for index, maps in enumerate(answers) for key, values in maps.items()}
         path = self._golden(name, version)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")
+        temporary = path.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")  # NumPy would append the suffix
         np.savez(temporary, **arrays)
         os.replace(temporary, path)
 
@@ -188,7 +190,7 @@ class Store:
         """Make a version the current one; the one before stays available, and for `rollback`."""
         with self._lock(name):
             served = self._served(name)
-            if version in served[:1]:
+            if version in served[:1]:  # promoted again: it must not become its own predecessor
                 return self.pointer(name)
             return self._write(name, Pointer(version, served[0] if served else ""))
 

@@ -67,7 +67,8 @@ class DynamicBatcher(Generic[Item, Result]):
     ) -> None:
         self.max_batch_size, self.concurrent_passes, self.wait_timeout = max_batch_size, concurrent_passes, wait_timeout
         self._run = run
-        self._memory: tuple[type[Exception], ...] = (*memory, MemoryError)
+        self._memory: tuple[type[Exception], ...] = (*memory, MemoryError)  # of the CPU, whatever the device is
+        # Changed on the event loop alone, so without a lock.
         self._queue: deque[_QueuedItem[Item]] = deque()
         self._threads = ThreadPoolExecutor(concurrent_passes, thread_name_prefix="depthray-model")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +130,7 @@ class DynamicBatcher(Generic[Item, Result]):
         batch: list[_QueuedItem[Item]] = []
         others: deque[_QueuedItem[Item]] = deque()
         for queued in self._queue:
-            if queued.future.done():
+            if queued.future.done():  # cancelled: its client has left
                 continue
             if queued.deadline <= now:
                 queued.future.set_exception(DeadlinePassed())
@@ -143,7 +144,7 @@ class DynamicBatcher(Generic[Item, Result]):
     def _share(self) -> int:
         """Items for one pass: as many as fit, or an equal share where other passes are idle and take the rest."""
         idle = self.concurrent_passes - len(self._running)
-        return min(self.max_batch_size, -(-len(self._queue) // max(1, idle)))
+        return min(self.max_batch_size, -(-len(self._queue) // max(1, idle)))  # rounded up, so that nothing stays
 
     def _deliver(self, batch: list[_QueuedItem[Item]], outcomes: Sequence[Result | Exception], started: float) -> None:
         seconds = time.monotonic() - started

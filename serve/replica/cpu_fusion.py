@@ -48,6 +48,7 @@ def fuse(network: nn.Module, run: Callable[[], Maps]) -> bool:
 
     Images of another size than those of `run` are slower, but their maps are right.
     """
+    # Not a mistake: builds of PyTorch for some processors lack oneDNN, and the network is right without.
     if not torch.backends.mkldnn.is_available():
         return False
     with torch.inference_mode():
@@ -80,6 +81,7 @@ class _ForwardTrace:
         if isinstance(layer, nn.Conv2d):
             self._shapes[layer] = tuple(inputs[0].shape)
             self._last = layer, output
+        # The very tensor: nothing between the two layers has changed it.
         elif isinstance(layer, nn.BatchNorm2d) and self._last and self._last[1] is inputs[0]:
             self._norms[self._last[0]] = layer
 
@@ -95,6 +97,7 @@ class _ForwardTrace:
 
 
 def _is_packable(layer: nn.Module) -> bool:
+    # The class itself, as a subclass may compute something else; and oneDNN pads with zeros, by numbers.
     return type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 

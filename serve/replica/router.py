@@ -65,6 +65,7 @@ class Router:
         is_pinned = "@" in model
         for attempt in range(ATTEMPTS):
             section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
+            # In a thread: other requests should not wait for the resizing of this one.
             sample = await asyncio.to_thread(prepare, rgb, others, section)
             prepared = time.monotonic()
             reply = await self._send(card, sample, deadline)
@@ -73,6 +74,7 @@ class Router:
             if is_pinned or not reply.version:
                 await asyncio.sleep(PAUSE * (attempt > 0))  # first try another replica at once
             else:
+                # That version may have other inputs, and another size.
                 card = await asyncio.to_thread(self._store.card, card.name, reply.version)
         if reply.fault:
             _raise_fault(reply, card)
@@ -159,6 +161,7 @@ class Router:
                     served = _ServedModel(pointer, self._store.card(name))
                 models[name] = served
             except DepthrayError:
+                # The replicas that have loaded it still answer.
                 if name in self._models:
                     models[name] = self._models[name]
         default = self._settings.default or next(iter(models), "")
