@@ -3,7 +3,7 @@
 The lists are in the root, named as in BTS, `nyudepthv2_train_files_with_gt.txt`, or otherwise: `train`, `val` or `test`
 in the name declares the side. File names are relative to the root or to the folder of that part in it, and may begin
 with a slash. Depth is 16-bit millimetres. Scenes are folders; in the official test list those are types of room, not
-rooms. Lines whose depth is `None` are left out.
+rooms. Lines whose depth is `None` are left out. Lists of KITTI are read as by `kitti`, in their own unit.
 
 Of the camera, a list states one focal length. Where it is that of NYU's camera the rest is known too; otherwise pixels
 are assumed to be square and the optical axis to be in the middle of the image.
@@ -12,7 +12,6 @@ are assumed to be square and the optical axis to be in the middle of the image.
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.readers import kinect
-from depthray.data.readers.files import data_root, pinhole, read_text
+from depthray.data.readers.bts_lists import ListedFrame, find_lists, read_list, side_of
+from depthray.data.readers.files import data_root, pinhole
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, refuse_encoding
-from depthray.data.split import SIDES
+from depthray.data.sources import kitti
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 ENCODING = "uint16_mm"
 KEYS = frozenset({"image", "depth", "intrinsics"})
-NONE = "None"  # in place of a name, where a frame has no depth
-LINE = re.compile(rf"\S+\.(?:jpe?g|png)\s+(?:\S+\.png|{NONE})\s+\d+(?:\.\d*)?\s*", re.IGNORECASE)
-KITTI = "proj_depth/"  # in the depth names of BTS's lists of KITTI, which have another unit
 BASES = ("", "sync", "official_splits/train", "official_splits/test", "train", "test")
 
 
-def open_source(section: Data) -> Bts:
+def open_source(section: Data) -> Bts | kitti.Kitti:
     """The lists in the folder at `section.root`, or that list itself."""
     refuse_encoding(section)
     root = data_root(section)
-    lists = [root] if root.is_file() else _lists(root)
+    # A file that is named is read even where it does not begin as a list does: the error then names the line.
+    lists = find_lists(root, kitti=False) or ([root] if root.is_file() else [])
+    if find_lists(root, kitti=True) and lists in ([], [root]):
+        return kitti.open_source(section)
     if not lists:
         raise DataError(f"{root}: no .txt file there with lines `rgb depth focal`; copy BTS's lists to it")
     return Bts(lists)
 
 
 def fits(root: Path) -> bool:
-    """Whether the folder has a list of this form, or the path is one."""
-    return bool(_lists(root)) or (root.is_file() and root.suffix == ".txt" and _is_list(root))
+    """Whether the folder has a list of this form that is not of KITTI, or the path is one."""
+    return bool(find_lists(root, kitti=False))
 
 
 class Bts(FrameFiles):
@@ -58,15 +58,14 @@ class Bts(FrameFiles):
     fingerprint_tag = "Bts"
 
     def __init__(self, lists: list[Path]) -> None:
-        rows, notes = [], []
+        rows: list[FrameRow] = []
+        notes: list[str] = []
         for path in lists:
-            lines = _read(path)
-            pairs = [(number, fields) for number, fields in lines if fields[1] != NONE]
+            listed, left_out = read_list(path, kitti=False)
             # List by list: BTS keeps training and test files in different folders.
-            base = _base(path.parent, pairs[0][1][0]) if pairs else ""
-            rows += [_row(fields, path, number=number, base=base) for number, fields in pairs]
-            if len(pairs) < len(lines):
-                notes.append(f"{path}: {len(lines) - len(pairs)} lines left out, whose depth is {NONE}")
+            base = _base(path.parent, listed[0].rgb) if listed else ""
+            rows += [_row(line, path, base=base) for line in listed]
+            notes += left_out
         super().__init__(lists[0].parent, rows, keys=KEYS, encoding=ENCODING, notes=notes)
 
     def arrays(self, index: int) -> dict[str, Any]:
@@ -85,44 +84,13 @@ def _camera(focal: float, size: tuple[int, ...]) -> NDArray[np.float32]:
     return pinhole(focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)
 
 
-def _lists(root: Path) -> list[Path]:
-    return [path for path in sorted(root.glob("*.txt")) if _is_list(path)]
-
-
-def _is_list(path: Path) -> bool:
-    """Whether the first line with depth is of this form and not KITTI's."""
-    try:
-        # A text file that is not UTF-8 is no error here, only no list.
-        with path.open(encoding="utf-8", errors="replace") as file:
-            line = next((line for line in file if f" {NONE} " not in line and line.strip()), "")
-    except OSError:
-        return False
-    return LINE.fullmatch(line) is not None and KITTI not in line
-
-
-def _read(path: Path) -> list[tuple[int, list[str]]]:
-    """A list -> number and three fields of each line"""
-    text = read_text(path, kind="list")
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    for number, line in lines:
-        if LINE.fullmatch(line) is None or float(line.split()[2]) <= 0:
-            raise DataError(
-                f"{path}: line {number} must be `rgb depth focal`, names of images and pixels, is '{line[:80]}'"
-            )
-        # The two lists look alike, and the wrong unit would be off by a factor of four without any error.
-        if KITTI in line:
-            raise DataError(f"{path}: line {number} is of a list of KITTI, whose depth is in 1/256 m, not millimetres")
-    return [(number, line.split()) for number, line in lines]
-
-
 def _base(root: Path, name: str) -> str:
     """The folder in the root that the names of a list are relative to: the first one that has its first file."""
     return next((base for base in BASES if (root / base / name.lstrip("/")).is_file()), "")
 
 
-def _row(fields: list[str], path: Path, *, number: int, base: str) -> FrameRow:
-    rgb, depth = (str(PurePosixPath(base) / field.lstrip("/")) for field in fields[:2])
-    name = PurePosixPath(fields[0].lstrip("/")).with_suffix("")
-    split = next((side for side in SIDES if side in path.name), "")
-    frame = Frame(str(name), kinect.room_of(name.parent.name), split=split, source=path.stem)
-    return FrameRow(frame, (rgb, depth), named=f"{path.name} line {number}", camera=(fields[2],))
+def _row(line: ListedFrame, path: Path, *, base: str) -> FrameRow:
+    rgb, depth = (str(PurePosixPath(base) / name.lstrip("/")) for name in (line.rgb, line.depth))
+    name = PurePosixPath(line.rgb.lstrip("/")).with_suffix("")
+    frame = Frame(str(name), kinect.room_of(name.parent.name), split=side_of(path), source=path.stem)
+    return FrameRow(frame, (rgb, depth), named=f"{path.name} line {line.number}", camera=(line.focal,))

@@ -4,12 +4,15 @@ Depth is uint16 in 1/256 m. Colour is as in the raw data (DATE/DRIVE/image_02/da
 next to `proj_depth`. A drive is a scene. The scanner's own points are `sparse`, read where data.sparse.pattern is
 `stored`. The camera is that of calib_cam_to_cam.txt, else the published one of the date. Of the selected frames, in
 depth_selection/val_selection_cropped, all are val.
+
+Lists of BTS in the root, eigen_train_files_with_gt.txt and eigen_test_files_with_gt.txt, choose frames and sides: with
+them the data is the split of Eigen et al. 2014. A list may also be the root itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from depthray.data import encodings
+from depthray.data.readers.bts_lists import ListedFrame, find_lists, read_list, side_of
 from depthray.data.readers.files import data_root, pinhole, read_text
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame, keys_to_read, refuse_encoding
@@ -28,6 +32,10 @@ if TYPE_CHECKING:
 ENCODING = "uint16_256"
 STORED = ENCODING  # in shards: millimetres would lose depth beyond 65 m
 SIDES = ("train", "val", "test")
+# Where the names in a list are looked for: the folders of KITTI's archives, and BTS's, which has no train and val.
+IMAGES = ("", "raw", "train", "val", "test")
+DEPTHS = ("", "train", "val", "test", "data_depth_annotated", "data_depth_annotated/train", "data_depth_annotated/val")
+LISTED = re.compile(r"(?:.*/)?(?P<drive>[^/]+_sync)/(?P<camera>image_0[23])/data/(?P<number>\d+)\.\w+")
 SELECTED = ("depth_selection/val_selection_cropped", "val_selection_cropped", ".")
 SELECTED_NAME = re.compile(r"(?P<drive>.+_sync)_image_(?P<number>\d+)_(?P<camera>image_0[23])\.png")
 CALIBRATION = "calib_cam_to_cam.txt"
@@ -42,28 +50,34 @@ PINHOLES = {
 
 
 def open_source(section: Data) -> Kitti:
-    """The drives, or the selected frames, at `section.root`."""
+    """The listed frames, the selected frames, or the drives at `section.root`."""
     refuse_encoding(section)
     root = data_root(section)
     keys = keys_to_read(section) & {"image", "depth", "intrinsics", "sparse"}
     # The scanner's own points only where the recipe asks for stored ones; other patterns sample the truth.
     keys -= set() if section.sparse.pattern == "stored" else {"sparse"}
+    if lists := find_lists(root, kitti=True):
+        return _open_lists(lists, keys)
     selection = _selection(root)
     source = _open_selection(selection, keys) if selection else _open_drives(root, keys)
     if not source.frames:
-        raise DataError(f"{root}: neither train|val/DRIVE/proj_depth/groundtruth nor val_selection_cropped there")
+        raise DataError(
+            f"{root}: neither train|val/DRIVE/proj_depth/groundtruth nor val_selection_cropped nor BTS's lists there"
+        )
     return source
 
 
 def fits(root: Path) -> bool:
-    """Whether the folder has drives, or the selected frames."""
-    return _selection(root) is not None or any(any(root.glob(f"{side}/*_sync/proj_depth")) for side in SIDES)
+    """Whether the folder has drives, the selected frames, or lists of KITTI, or the path is one."""
+    drives = (any(root.glob(f"{side}/*_sync/proj_depth")) for side in SIDES)
+    return _selection(root) is not None or any(drives) or bool(find_lists(root, kitti=True))
 
 
 class Kitti(FrameFiles):
     """A data set of drives, or of selected frames. See `depthray.data.source.Source`."""
 
     fingerprint_tag = "Kitti"
+    STORED = STORED  # also where another form opens it
 
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
@@ -81,12 +95,33 @@ class Kitti(FrameFiles):
 def _open_drives(root: Path, keys: frozenset[str]) -> Kitti:
     roles = (*PAIR, *(("sparse",) if "sparse" in keys else ()))
     rows = list(_drive_rows(root, with_sparse="sparse" in keys))
+    return _kitti(root, rows, roles, keys)
+
+
+def _open_lists(lists: list[Path], keys: frozenset[str]) -> Kitti:
+    roles = (*PAIR, *(("sparse",) if "sparse" in keys else ()))
+    root = lists[0].parent
+    rows: list[FrameRow] = []
+    notes: list[str] = []
+    # Folder by folder, not file by file, of which there are tens of thousands.
+    is_folder = cache(lambda folder: (root / folder).is_dir())
+    for path in lists:
+        listed, left_out = read_list(path, kitti=True)
+        rows += [_listed_row(line, path, roles, is_folder) for line in listed]
+        notes += left_out
+    return _kitti(root, rows, roles, keys, notes)
+
+
+def _kitti(
+    root: Path, rows: list[FrameRow], roles: tuple[str, ...], keys: frozenset[str], notes: Sequence[str] = ()
+) -> Kitti:
+    """Frames of drives, with the camera of each where that of all is known."""
     folders = sorted({(root / row.files[0]).parent for row in rows})
     cameras = [_camera(folder) for folder in folders]
     if None in cameras:  # a drive of an unknown date: a sample must have the same keys in all drives
         keys -= {"intrinsics"}
     # Cameras are no files of a frame, so the fingerprint gets them as facts.
-    return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING, facts=f"{cameras}")
+    return Kitti(root, rows, roles=roles, keys=keys, encoding=ENCODING, facts=f"{cameras}", notes=notes)
 
 
 def _open_selection(root: Path, keys: frozenset[str]) -> Kitti:
@@ -105,6 +140,32 @@ def _drive_rows(root: Path, *, with_sparse: bool) -> Iterator[FrameRow]:
                 files = (colour / f"{depth.stem}{ending}", depth, *((sparse,) if with_sparse else ()))
                 frame = Frame(f"{drive}/{camera}/{depth.stem}", drive, side, "kitti")
                 yield FrameRow(frame, tuple(str(path.relative_to(root)) for path in files))
+
+
+def _listed_row(line: ListedFrame, path: Path, roles: tuple[str, ...], is_folder: Callable[[str], bool]) -> FrameRow:
+    """A line of a list -> its frame."""
+    parts = LISTED.fullmatch(line.rgb)
+    if not parts:
+        raise DataError(
+            f"{path}: line {line.number} must name colour as DRIVE_sync/image_02/data/NUMBER.png, is '{line.rgb}'"
+        )
+    drive, camera, number = parts["drive"], parts["camera"], parts["number"]
+    rgb, depth = (Path(name.lstrip("/")) for name in (line.rgb, line.depth))
+    # As listed, then with and without the date, in which published lists differ.
+    colours = [str(rgb.parent), *(f"{above}{drive}/{camera}/data" for above in (f"{drive[:10]}/", ""))]
+    files = {
+        "image": f"{_find_folder(colours, IMAGES, is_folder)}/{rgb.name}",
+        "depth": f"{_find_folder([str(depth.parent)], DEPTHS, is_folder)}/{depth.name}",
+    }
+    files["sparse"] = files["depth"].replace("/groundtruth/", "/velodyne_raw/")
+    frame = Frame(f"{drive}/{camera}/{number}", drive, side_of(path, SIDES), "kitti")
+    return FrameRow(frame, tuple(files[role] for role in roles), named=f"{path.name} line {line.number}")
+
+
+def _find_folder(folders: list[str], above: Sequence[str], is_folder: Callable[[str], bool]) -> str:
+    """The first of the folders, below any of those above, that there is; the first of all where there is none."""
+    candidates = [f"{base}/{folder}".lstrip("/") for folder in folders for base in above]
+    return next(filter(is_folder, candidates), candidates[0])
 
 
 def _colour(root: Path, side: str, drive: str, camera: str) -> tuple[Path, str]:

@@ -60,6 +60,27 @@ def kitti(root: Path, *, adjacent: bool = False, calibrated: bool = False) -> Da
     return Data(source="kitti", root=str(root))
 
 
+def kitti_lists(root: Path, *, annotated: str = "data_depth_annotated", dated: bool = True, raw: str = "raw/") -> Data:
+    """The lists of BTS over 3 drives: the first 2 train, the last tests, with a frame of each without depth."""
+    sides = {"train": DRIVES["train"], "test": DRIVES["val"]}
+    number = 0
+    for side, drives in sides.items():
+        lines = []
+        for drive in drives:
+            for name in ("0000000005", "0000000006"):
+                sample = frame(number)
+                colour = f"{drive}/image_02/data/{name}.png"
+                truth = f"{drive}/proj_depth/groundtruth/image_02/{name}.png"
+                save(root / f"{raw}{DATE}" / colour, sample["image"])
+                save(root / annotated / truth, steps(sample["depth"], 256))
+                save(root / annotated / truth.replace("groundtruth", "velodyne_raw"), steps(sample["depth"], 256))
+                lines.append(f"{f'{DATE}/' * dated}{colour} {truth} 721.5377")
+                number += 1
+        lines.insert(1, f"{f'{DATE}/' * dated}{drives[0]}/image_02/data/0000000000.png None 721.5377")
+        (root / f"eigen_{side}_files_with_gt.txt").write_text("\n".join(lines) + "\n")
+    return Data(source="kitti", root=str(root))
+
+
 def kitti_selection(root: Path) -> Data:
     """3 of the 1000 selected frames of the completion benchmark."""
     folder = root / "depth_selection" / "val_selection_cropped"

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from layouts_nyu import PER_SCENE, SCENES, bts, millimetres, room, save
+from layouts_other import kitti_lists
 
+from depthray.config.sections import Data
+from depthray.data.packing import shard_encoding
 from depthray.data.sources import bts as form
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError
@@ -104,9 +108,19 @@ def test_kitti_is_another_form(section, root):
     for depth in (KITTI_DEPTH, "None"):
         (root.parent / "eigen_train_files_with_gt.txt").write_text(KITTI.format(depth))
         assert not form.fits(root.parent)
-    (root / LIST).write_text(KITTI.format(KITTI_DEPTH))
-    with pytest.raises(DataError, match=rf"{LIST}: line 1 is of a list of KITTI"):
+    (root / LIST).write_text((root / LIST).read_text() + KITTI.format(KITTI_DEPTH))
+    with pytest.raises(DataError, match=rf"{LIST}: line {TRAIN + 1} is of a list of KITTI"):
         open_source(section.model_copy(update={"root": str(root / LIST)}))
+
+
+def test_lists_of_kitti_are_read_in_their_own_unit(tmp_path):
+    section = kitti_lists(tmp_path)
+    source: Any = open_source(section.model_copy(update={"source": "bts"}))
+    assert source.fingerprint == open_source(section).fingerprint
+    stored = cv2.imread(str(source.path(0, "depth")), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(source.read(0)["depth"], stored / np.float32(256))
+    assert shard_encoding(Data(source="bts"), source) == "uint16_256"
+    assert shard_encoding(Data(source="bts"), open_source(bts(tmp_path / "nyu"))) == "uint16_mm"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
-from layouts_other import DATE, DRIVES, frame, kitti, kitti_selection
+from layouts_other import DATE, DRIVES, frame, kitti, kitti_lists, kitti_selection
 
 from depthray.config.sections import Sparse
 from depthray.data.sources import open_source, recognise
@@ -102,3 +104,74 @@ def test_eight_bits_are_refused(tmp_path):
     cv2.imwrite(str(path), np.ones((24, 32), np.uint8))
     with pytest.raises(DataError, match=r"0000000005.png: depth is stored as uint8"):
         open_source(section).read(0)
+
+
+LISTS = [
+    {},  # BTS's own folders
+    {"annotated": "train", "raw": ""},  # those of KITTI's archives
+    {"annotated": "", "dated": False},  # lists without dates
+    {"annotated": "data_depth_annotated/val", "dated": False, "raw": ""},
+]
+
+
+@pytest.mark.parametrize("layout", LISTS)
+def test_the_eigen_split_is_read_from_the_lists_of_bts(tmp_path, layout):
+    section = kitti_lists(tmp_path, **layout)
+    source: Any = open_source(section)
+    assert recognise(tmp_path) == "kitti"
+    train, test = DRIVES["train"], DRIVES["val"]
+    assert {(each.scene, each.split) for each in source.frames} == {
+        *((drive, "train") for drive in train),
+        *((drive, "test") for drive in test),
+    }
+    assert len(source.frames) == 6 and len(source.notes) == 2
+    assert "eigen_train_files_with_gt.txt: 1 lines left out, whose depth is None" in "".join(source.notes)
+    index = next(i for i, each in enumerate(source.frames) if each.id == f"{train[0]}/image_02/0000000006")
+    sample = source.read(index)
+    np.testing.assert_array_equal(sample["image"], frame(1)["image"])
+    np.testing.assert_allclose(sample["depth"], frame(1)["depth"], atol=0.5 / 256 + 1e-6)
+    assert sample["intrinsics"][0, 0] == np.float32(721.5377)
+    with_points = open_source(section.model_copy(update=STORED)).read(index)
+    np.testing.assert_array_equal(with_points["sparse"], sample["depth"])
+
+
+def test_one_list_may_be_the_root(tmp_path):
+    section = kitti_lists(tmp_path)
+    one = tmp_path / "eigen_test_files_with_gt.txt"
+    assert {each.split for each in open_source(section.model_copy(update={"root": str(one)})).frames} == {"test"}
+    assert recognise(one) == "kitti"
+
+
+def test_lists_choose_among_drives_that_are_there(tmp_path):
+    section = kitti(tmp_path)
+    drive = DRIVES["train"][0]
+    line = f"{DATE}/{drive}/image_02/data/0000000005.png {drive}/proj_depth/groundtruth/image_02/0000000005.png 721.5\n"
+    (tmp_path / "eigen_train_files_with_gt.txt").write_text(line)
+    assert [each.id for each in open_source(section).frames] == [f"{drive}/image_02/0000000005"]
+
+
+def test_a_missing_file_is_named_with_its_line(tmp_path):
+    section = kitti_lists(tmp_path)
+    truth = f"{DRIVES['val'][0]}/proj_depth/groundtruth/image_02/0000000005.png"
+    (tmp_path / "data_depth_annotated" / truth).unlink()
+    with pytest.raises(DataError, match=rf"data_depth_annotated/{truth}: No such file.*eigen_test.* line 1\)"):
+        open_source(section)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.jpg b.png 700\n", "line 4 is of a list not of KITTI like the others"),
+        (
+            "a.png x/proj_depth/b.png 700\n",
+            "line 4 must name colour as DRIVE_sync/image_02/data/NUMBER.png, is 'a.png'",
+        ),
+        ("a.png x/proj_depth/b.png\n", "line 4 must be `rgb depth focal`"),
+    ],
+)
+def test_a_bad_line_of_a_list(tmp_path, line, message):
+    section = kitti_lists(tmp_path)
+    path = tmp_path / "eigen_test_files_with_gt.txt"
+    path.write_text(path.read_text() + line)
+    with pytest.raises(DataError, match=rf"eigen_test_files_with_gt.txt: {message}"):
+        open_source(section)
