@@ -104,7 +104,7 @@ def written(name: str, run: Path, size: list[int] | None) -> Path:
     """A checkpoint of a recipe's network, untrained."""
     recipe = preflight.load(name, [f"data.size={size[0]},{size[1]}"] if size else [])
     torch.manual_seed(0)  # the same network in every run
-    network = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
+    network = models.build_model(recipe.model, recipe.data.inputs)
     contents = checkpoints_load.CheckpointContents(
         weights=dict(network.state_dict()),
         state={},

@@ -208,7 +208,7 @@ def _check_data(recipe: Recipe) -> str:
     """The fingerprint of the frames. Raises for mistakes in data or model before a cluster is started."""
     from depthray.training.dry_run import check_before_run
 
-    return check_before_run(recipe, pretrained=True)
+    return check_before_run(recipe, start=True)
 
 
 def _provenance(recipe: Recipe, fingerprint: str) -> dict[str, str]:

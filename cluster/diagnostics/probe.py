@@ -107,7 +107,7 @@ def train_one_step(gpu: bool) -> str:
         # As small as possible, and without loader processes: it shows only whether training works at all.
         overrides = ["data.frames=40", "data.size=32,32", "data.workers=0", "train.batch_size=4"]
         recipe = preflight.load("demo", overrides)
-        state = begin(recipe, torch.device("cuda" if gpu else "cpu"), pretrained=False)
+        state = begin(recipe, torch.device("cuda" if gpu else "cpu"), start=False)
         next(fit(recipe, state, Frames.open(recipe)))
 
     return error_line(train)

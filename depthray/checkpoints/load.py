@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from depthray import models
 from depthray.checkpoints import manifest
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
+from depthray.checkpoints.origin import Origin
 from depthray.config import recipe as recipes
 from depthray.config.overrides import parse_yaml
 from depthray.config.sections import Recipe
@@ -33,6 +34,8 @@ class CheckpointContents:
     epoch: int
     step: int
     fingerprint: str
+    origin: Origin | None = None  # of the weights that the run started from
+    weights_sha256: str = ""  # of the file of weights that was read
 
 
 def load(path: Path, *, state: bool = False) -> CheckpointContents:
@@ -57,19 +60,23 @@ def load(path: Path, *, state: bool = False) -> CheckpointContents:
         epoch=record.epoch,
         step=record.step,
         fingerprint=record.fingerprint,
+        origin=record.origin,
+        weights_sha256=record.files[WEIGHTS].sha256,
     )
 
 
 def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -> nn.Module:
-    """The network of a checkpoint's own recipe with its weights, on the CPU."""
+    """The network of a checkpoint's own recipe with its weights, on the CPU, matrices of LoRA merged into them."""
+    from depthray.models.layers import lora
+
     recipe = contents.recipe
-    network = models.build_model(recipe.model, recipe.data.inputs, pretrained=False)
+    network = models.build_model(recipe.model, recipe.data.inputs)
     try:
         network.load_state_dict(contents.weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{where}: the weights do not fit the recipe: {reason}") from None
-    return network
+    return lora.merge(network)
 
 
 def read_recipe(path: Path) -> Recipe:

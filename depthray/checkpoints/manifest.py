@@ -14,12 +14,15 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+from depthray.checkpoints import origin
+from depthray.checkpoints.origin import Origin
 from depthray.errors import CheckpointError
 from depthray.storage.local import FileRecord
 from depthray.storage.os_errors import translate_os_errors
 
 NAME = "manifest.json"
 FORMAT = 1
+FORMAT_WITH_ORIGIN = 2  # of the network's first weights; a checkpoint without one keeps the first format
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
 MAX_BYTES = 1 << 20  # of a manifest; more is not read into memory, and fails as damaged
 
@@ -33,11 +36,14 @@ class Manifest:
     fingerprint: str
     versions: dict[str, str]
     files: dict[str, FileRecord]
+    origin: Origin | None = None  # of the weights that the run started from; None: random ones
 
 
 def render(manifest: Manifest) -> bytes:
     """The bytes of manifest.json, the last of which is a digest of the rest."""
-    body = {"format": FORMAT, **asdict(manifest)}
+    body = {"format": FORMAT_WITH_ORIGIN if manifest.origin else FORMAT, **asdict(manifest)}
+    if manifest.origin is None:
+        del body["origin"]
     digest = sha256(_serialize(body)).hexdigest()
     return _serialize({**body, "digest": digest})
 
@@ -46,8 +52,9 @@ def parse(data: bytes, *, where: Path) -> Manifest:
     """The manifest whose bytes these are; CheckpointError if they are not exactly what `render` writes."""
     try:
         tree = json.loads(data)
-        if tree["format"] != FORMAT:
-            raise CheckpointError(f"{where}: format {tree['format']!r} is not the format {FORMAT} this version reads")
+        if tree["format"] not in (FORMAT, FORMAT_WITH_ORIGIN):
+            known = f"{FORMAT} or {FORMAT_WITH_ORIGIN}"
+            raise CheckpointError(f"{where}: format {tree['format']!r} is not the format {known} this version reads")
         manifest = _build(tree)
         intact = render(manifest) == data  # so that a changed byte shows even where JSON ignores it, as in spaces
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -116,11 +123,12 @@ def _build(tree: dict[str, Any]) -> Manifest:
         fingerprint=tree["fingerprint"],
         versions=tree["versions"],
         files=files,
+        origin=origin.from_json(tree.get("origin")),
     )
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
-    names = {entry.name for entry in path.iterdir()} - {NAME}
+    names = {entry.name for entry in path.iterdir()} - {NAME}  # its own digest is inside it
     if missing := sorted(set(manifest.files) - names):
         raise CheckpointError(f"{path}: {missing[0]} is missing; use another checkpoint")
     if extra := sorted(names - set(manifest.files)):

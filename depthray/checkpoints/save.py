@@ -69,7 +69,7 @@ class CheckpointWriter:
 
     def save(self, contents: CheckpointContents) -> None:
         """Copy the live tensors and write them while training continues."""
-        self.wait()
+        self.wait()  # its tensors are in the one memory that this copy overwrites
         copied = _copy(contents, self._snapshot)
         self._pending = self._thread.submit(self._write, copied)
 
@@ -89,6 +89,7 @@ class CheckpointWriter:
     def _write(self, contents: CheckpointContents) -> Path:
         self._snapshot.finish()
         path = self._retry.run(lambda: _commit(self.root, contents))
+        # A retry of its own: pruning that fails must not write the checkpoint again.
         self._retry.run(lambda: _prune(self.root, keep_best=self.keep_best, monitor=self.monitor))
         return path
 
@@ -113,7 +114,7 @@ def _commit(root: Path, contents: CheckpointContents) -> Path:
     temporary = root / f"{TEMPORARY}{uuid4().hex}"
     with translate_os_errors(root, to=CheckpointError, doing="write checkpoints"):
         try:
-            temporary.mkdir()
+            temporary.mkdir()  # in the same folder, as a rename is atomic only within a file system
             _write_files(temporary, contents)
             sync_folder(temporary)
             target = _free_name(root, contents)
@@ -135,7 +136,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
     }
     versions = {name: version(name) for name in ("torch", "numpy")}
     versions |= {"depthray": depthray.__version__, "python": platform.python_version()}
-    record = Manifest(contents.epoch, contents.step, contents.fingerprint, versions, files)
+    record = Manifest(contents.epoch, contents.step, contents.fingerprint, versions, files, contents.origin)
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
 
 
@@ -153,6 +154,7 @@ def _free_name(root: Path, contents: CheckpointContents) -> Path:
 def _prune(root: Path, *, keep_best: int, monitor: str) -> None:
     """Remove all but the best and the last, and of a step that was saved again all but the last save."""
     paths = checkpoints_in(root)
+    # Paths are in order, so the last save of a step replaces the earlier ones.
     newest = {_name(path)[:2]: path for path in paths}
     keep = {paths[-1], *rank(scores(list(newest.values()), monitor), monitor)[:keep_best]}
     with translate_os_errors(root, to=CheckpointError, doing="write checkpoints"):

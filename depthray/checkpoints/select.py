@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from depthray.checkpoints import manifest
-from depthray.checkpoints.load import read_metrics
+from depthray.checkpoints.load import read_metrics, read_recipe
 from depthray.checkpoints.manifest import verify
 from depthray.config.metric_names import rank_key
 from depthray.errors import CheckpointError
@@ -67,9 +67,24 @@ def latest(root: Path, log: Callable[[str], None]) -> Path | None:
             log(f"{error}; going back to the checkpoint before")
         else:
             return path
+    # Not None: the run would silently restart, and prune what somebody could still repair.
     if paths:
         raise CheckpointError(f"{root}: none of {len(paths)} checkpoints is good; move the folder away to begin again")
     return None
+
+
+def resolve(path: Path) -> Path:
+    """The checkpoint meant by a local path: itself, or of a run folder the best, or the last if none is scored."""
+    # A missing or damaged checkpoint is reported by whoever loads it, with the reason.
+    if CheckpointName.parse(path.name) or (path / manifest.NAME).is_file():
+        return path
+    # The folder of a run or that of its checkpoints, as both are completed by the shell.
+    root = path / FOLDER if (path / FOLDER).is_dir() else path
+    paths = committed(root)
+    if not paths:
+        raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {FOLDER}/")
+    monitor = read_recipe(paths[-1]).eval.monitor
+    return best(scores(paths, monitor), monitor) or paths[-1]
 
 
 def scores(paths: Sequence[Path], monitor: str) -> list[tuple[Path, float | None]]:

@@ -140,7 +140,7 @@ def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     from depthray.runs.run import prepare
     from depthray.training.dry_run import check_before_run
 
-    check_before_run(recipe, pretrained=not resume)
+    check_before_run(recipe, start=not resume)
     prepare(run, recipe, resume=resume)
 
 

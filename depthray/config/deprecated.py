@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from depthray.errors import UsageError
+
 
 def weights_of(pretrained: Any) -> str:
     """The `model.weights` of the old key `model.pretrained`: true, false, or the path of a file."""
@@ -23,3 +25,12 @@ def rename_model_keys(section: dict[str, Any]) -> dict[str, Any]:
     if renamed.get("weights", "") not in ("", weights):
         raise ValueError("model.pretrained is the old name of model.weights; give model.weights alone")
     return {**renamed, "weights": weights}
+
+
+def rename_keys(tree: dict[str, Any]) -> None:
+    """Give the keys of a recipe's tree their new names, in place. Raises UsageError for a value that is none."""
+    if isinstance(tree.get("model"), dict):
+        try:
+            tree["model"] = rename_model_keys(tree["model"])
+        except ValueError as error:
+            raise UsageError(str(error)) from None

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from depthray.config.deprecated import rename_keys
 from depthray.config.overrides import apply_override, find_yaml, read_yaml
 from depthray.config.sections import Recipe
 from depthray.config.validation import first_fault
@@ -32,6 +33,7 @@ def names() -> list[str]:
 def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `build`."""
     tree = read_yaml(find_yaml(name, RECIPES, kind="recipe"))
+    rename_keys(tree)  # before the overrides, which may have the new name
     for override in overrides:
         apply_override(tree, override)
     return build(tree, where=name)

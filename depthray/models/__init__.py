@@ -38,12 +38,10 @@ def check(section: Model, *, where: str) -> None:
         _check_options(section, where=where)
 
 
-def build_model(section: Model, inputs: tuple[str, ...], *, pretrained: bool = True) -> nn.Module:
-    """The network of a recipe's model section. `pretrained=False` when its weights come from a checkpoint anyway."""
-    options = section.options
-    if pretrained and section.weights:
-        options["pretrained"] = True if section.weights == "imagenet" else section.weights
-    network: nn.Module = import_module(f"depthray.models.{section.name}").build(**options, inputs=tuple(inputs))
+def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
+    """The network of a recipe's model section with random weights; `depthray.weights.start` loads `model.weights`."""
+    build = import_module(f"depthray.models.{section.name}").build
+    network: nn.Module = build(**section.options, inputs=tuple(inputs))
     return network
 
 

@@ -223,18 +223,14 @@ def _separable(channels: int, pointwise: nn.Conv2d) -> tuple[nn.Conv2d, nn.Conv2
 def build(
     *,
     encoder: EncoderName = "efficientnet_b0",
-    pretrained: bool | str = False,
     fusion: Fusion = "trainable",
     head: Literal["sigmoid", "relu6"] = "sigmoid",
     normalise: Normalise = "imagenet",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
 ) -> EfficientBiFPN:
-    """The network of a recipe's `model` section.
-
-    `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
-    """
-    network = build_encoder(encoder, inputs, pretrained=pretrained, every_stage=True)
+    """The network of a recipe's `model` section."""
+    network = build_encoder(encoder, inputs, every_stage=True)
     return EfficientBiFPN(
         build_stack(inputs, network, max_depth=max_depth, normalise=normalise),
         network,

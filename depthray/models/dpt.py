@@ -1,6 +1,6 @@
 """Dense prediction transformer, a present-day reference for the seed systems: metres = max_depth * sigmoid.
 
-The encoder is DINOv2's, the decoder that of DPT (Ranftl et al. 2021) as Depth Anything V2 has it, and `pretrained`
+The encoder is DINOv2's, the decoder that of DPT (Ranftl et al. 2021) as Depth Anything V2 has it, and `model.weights`
 reads the metric checkpoints published for that: `max_depth: 20` for the indoor ones (Hypersim), 80 for the outdoor
 ones (Virtual KITTI). Their preprocessing is the image / 255 normalised as for ImageNet, as `Planes` does, and resized
 bicubically with its aspect kept to 518 pixels of the shorter side and a multiple of 14 of the longer: `data.fit=aspect`
@@ -16,12 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.errors import UsageError
 from depthray.models.layers.blocks import DepthHead, upsample
 from depthray.models.layers.encoder import widen
 from depthray.models.layers.inputs import InputStack, guide
 from depthray.models.layers.vit import PATCH, ViT, ViTShape
-from depthray.models.layers.weights import load_weights
 
 Size = Literal["tiny", "vits", "vitb", "vitl"]
 
@@ -40,17 +38,8 @@ LEVELS: dict[Size, tuple[int, int, int, int]] = {  # channels of the four maps a
 }
 FUSED: dict[Size, int] = {"tiny": 16, "vits": 64, "vitb": 128, "vitl": 256}  # channels of the decoder
 LAST = 32  # channels before the logits
-# Published but unused: patches are never masked here, and the coarsest level joins no other.
-UNUSED = ("pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1.")
 
 VARIANTS: dict[str, dict[str, Any]] = {f"dpt-{size}": {"size": size} for size in SHAPES if size != "vits"}
-
-
-def translate_key(key: str) -> str | None:
-    """Name of a published weight -> its name here; None if it is unused. Names from here stay as they are."""
-    if key.startswith(UNUSED):
-        return None
-    return key.replace("pretrained.", "encoder.", 1) if key.startswith("pretrained.") else key
 
 
 class ResidualConvUnit(nn.Module):
@@ -141,7 +130,7 @@ class DPTDecoder(nn.Module):
 
 
 class DPT(nn.Module):
-    """Transformer, decoder, metres. `load_state_dict` takes the published names of weights too."""
+    """Transformer, decoder, metres."""
 
     stride = PATCH
 
@@ -155,7 +144,6 @@ class DPT(nn.Module):
         last: Any = self.depth_head.scratch.output_conv2[-1]
         self.metres = DepthHead("sigmoid", max_depth=max_depth)
         self.metres.init_bias(last)
-        self.register_load_state_dict_pre_hook(_translate_keys)  # type: ignore[no-untyped-call]
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
@@ -164,31 +152,13 @@ class DPT(nn.Module):
         return {"depth": self.metres(logits, guide(batch, self.inputs))}
 
 
-def _translate_keys(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Rename in place what was published, below the prefix of the network."""
-    for key in [key for key in state if key.startswith(prefix)]:
-        name = translate_key(key.removeprefix(prefix))
-        weight = state.pop(key)
-        if name is not None:
-            state[prefix + name] = weight
-
-
 def build(
     *,
     size: Size = "vits",
-    pretrained: bool | str = False,
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
 ) -> DPT:
-    """The network of a recipe's `model` section.
-
-    `pretrained`: path of a .pth or .safetensors file of Depth Anything V2, metric, of the same size.
-    """
-    if pretrained is True:
-        raise UsageError("model.pretrained=true: dpt downloads no weights; give the path of a downloaded file instead")
+    """The network of a recipe's `model` section."""
     network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth)
-    # Before widening: the published weights are of an RGB image.
-    if pretrained:
-        load_weights(network, size, pretrained)
     network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)
     return network

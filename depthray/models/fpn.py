@@ -75,17 +75,13 @@ def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
 def build(
     *,
     encoder: EncoderName = "resnet101",
-    pretrained: bool | str = False,
     head: Literal["softplus", "relu"] = "softplus",
     normalise: Normalise = "imagenet",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
 ) -> FPN:
-    """The network of a recipe's `model` section. `max_depth` is the scale of its depths, not their bound.
-
-    `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
-    """
-    network = build_encoder(encoder, inputs, pretrained=pretrained)
+    """The network of a recipe's `model` section. `max_depth` is the scale of its depths, not their bound."""
+    network = build_encoder(encoder, inputs)
     return FPN(
         build_stack(inputs, network, max_depth=max_depth, normalise=normalise),
         network,

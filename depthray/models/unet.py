@@ -95,16 +95,12 @@ def _norm_and_activation(encoder: Encoder, width: int) -> nn.Module:
 def build(
     *,
     encoder: EncoderName = "resnet34",
-    pretrained: bool | str = False,
     decoder: Literal["fixed", "linear"] = "fixed",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
 ) -> UNet:
-    """The network of a recipe's `model` section.
-
-    `pretrained`: true downloads torchvision's ImageNet weights, a path is a .pth or .safetensors file of the encoder.
-    """
-    network = build_encoder(encoder, inputs, pretrained=pretrained)
+    """The network of a recipe's `model` section."""
+    network = build_encoder(encoder, inputs)
     return UNet(
         build_stack(inputs, network, max_depth=max_depth, normalise="imagenet"),
         network,

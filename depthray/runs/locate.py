@@ -6,9 +6,6 @@ import json
 from pathlib import Path
 
 from depthray.checkpoints import manifest, select
-from depthray.checkpoints.load import read_recipe
-from depthray.checkpoints.select import CheckpointName
-from depthray.errors import CheckpointError
 from depthray.runs import download
 from depthray.runs.layout import CHECKPOINTS
 from depthray.storage.remote import is_remote, normalize_address
@@ -21,16 +18,7 @@ def resolve(path: Path) -> Path:
     """
     if is_remote(path):
         return download.cached_checkpoint(normalize_address(path))
-    # A missing or damaged checkpoint is reported by whoever loads it, with the reason.
-    if CheckpointName.parse(path.name) or (path / manifest.NAME).is_file():
-        return path
-    # The folder of a run or that of its checkpoints, as both are completed by the shell.
-    root = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
-    paths = select.committed(root)
-    if not paths:
-        raise CheckpointError(f"{path}: neither a checkpoint nor a run folder with one in {CHECKPOINTS}/")
-    monitor = read_recipe(paths[-1]).eval.monitor
-    return select.best(select.scores(paths, monitor), monitor) or paths[-1]
+    return select.resolve(path)
 
 
 def summary(run: Path | str) -> tuple[Path | str, dict[str, float]]:

@@ -117,7 +117,7 @@ def record(
     if not distributed.is_main():
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         return
-    for warning in frames.sanity_warnings():
+    for warning in (*state.notes, *frames.sanity_warnings()):
         log.note(warning)
     with _uploaded(remote, folder, log, state) as upload_error, _failures_logged(log, state):
         state.hooks = dataclasses.replace(

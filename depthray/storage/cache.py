@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from depthray.errors import ResourceError
 from depthray.storage.environment import CACHE, CACHE_GB, GB, cache_bytes, cache_folder
+from depthray.storage.file_lock import lock, try_lock
 from depthray.storage.os_errors import translate_os_errors
 
 SPARE = 256 * 2**20  # bytes left free on the disk, for everybody else
@@ -42,7 +43,7 @@ class Cache:
             # Another process may remove the file between its download and our lock on it: then we download it again.
             while (handle := _open_shared(file.path, file.size)) is None:
                 file.path.parent.mkdir(parents=True, exist_ok=True)
-                with _lock(_lock_of(file.path)):
+                with lock(_lock_of(file.path)):
                     if not file.path.exists():
                         self._download(file)
             # Most file systems no longer keep the time of access, so the time of change stands for the last use.
@@ -74,7 +75,7 @@ class Cache:
     def _reserve(self, work: Path, file: CachedFile) -> None:
         """Free space for a file and reserve it: its working folder has an empty file of its size."""
         # One lock for the whole cache, but only while space is counted: two downloads must not reserve the same bytes.
-        with _lock(self.root / ".lock"):
+        with lock(self.root / ".lock"):
             self._remove_abandoned()
             unused = sorted(self._files(), key=_last_use)
             while why := self._why_full(file.size):
@@ -115,7 +116,7 @@ class Cache:
         """Remove what processes that were killed while they downloaded have left."""
         for work in self.root.glob(f"*/.*{DOWNLOADING}"):
             name = work.name.removeprefix(".").removesuffix(DOWNLOADING)
-            with _lock(_lock_of(work.parent / name), wait=False) as locked:
+            with lock(_lock_of(work.parent / name), wait=False) as locked:
                 if locked:
                     shutil.rmtree(work, ignore_errors=True)
 
@@ -170,30 +171,9 @@ def _try_remove(path: Path) -> bool:
         handle = os.open(path, os.O_RDONLY)
         try:
             # Readers hold shared locks: whoever gets an exclusive one at once is alone with the file.
-            if _try_lock(handle, wait=False):
+            if try_lock(handle, wait=False):
                 path.unlink()
                 return True
         finally:
             os.close(handle)
     return False
-
-
-@contextmanager
-def _lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a path, and yield whether it could be had; it ends with the process at the latest."""
-    # Lock files are never removed: a process could wait for one that is gone while another creates it anew.
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        yield _try_lock(handle, wait=wait)
-    finally:
-        # By itself the lock would last until loader processes that were forked meanwhile have closed the file too.
-        fcntl.flock(handle, fcntl.LOCK_UN)
-        os.close(handle)
-
-
-def _try_lock(handle: int, *, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True

@@ -12,6 +12,8 @@ from depthray.storage.remote import normalize_address
 
 # The first keeps the name that scripts know.
 RETRY_SECONDS, CACHE, CACHE_GB = "DEPTHRAY_STORAGE_PATIENCE", "DEPTHRAY_CACHE", "DEPTHRAY_CACHE_GB"
+OFFLINE = "DEPTHRAY_OFFLINE"
+NO = ("", "0", "false", "no", "off")
 GB = 1e9
 
 
@@ -44,6 +46,11 @@ def cache_bytes() -> int | None:
     if limit <= 0:
         raise UsageError(f"{CACHE_GB}={given}: give the size of the cache in GB, e.g. 200")
     return limit
+
+
+def is_offline() -> bool:
+    """Whether nothing may be downloaded: DEPTHRAY_OFFLINE=1. Stores on which data and runs are do not count."""
+    return os.environ.get(OFFLINE, "").lower() not in NO
 
 
 def cached_copy(kind: str, url: str) -> Path:

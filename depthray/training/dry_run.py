@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -21,25 +20,26 @@ from depthray.errors import DataError, UsageError
 from depthray.training.frames import Frames
 from depthray.training.freezing import Freezing
 from depthray.training.optim import build_optimiser
+from depthray.weights import start as weights
 
 IDS = ("semantics", "instances")
 
 
-def check_before_run(recipe: Recipe, *, pretrained: bool) -> str:
+def check_before_run(recipe: Recipe, *, start: bool) -> str:
     """The fingerprint of the recipe's frames. Raises what is wrong with its network or data before a run is made."""
-    check_model(recipe, pretrained=pretrained)
+    check_model(recipe, start=start)
     return Frames.open(recipe).fingerprint
 
 
-def check_model(recipe: Recipe, *, pretrained: bool) -> None:
+def check_model(recipe: Recipe, *, start: bool) -> None:
     """Build the network on the meta device: what is wrong with its section shows in a moment, without its weights.
 
-    With `pretrained`, the initial weights are read (and downloaded) as well, and must fit.
+    With `start`, the initial weights are read (and downloaded) as well, and must fit.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        # Torch warns that loading into meta tensors does nothing; that keys and shapes fit is all that is checked.
-        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
-        network = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained)
+    with torch.device("meta"):
+        network = models.build_model(recipe.model, recipe.data.inputs)
+    if start:
+        weights.start(network, recipe.model)
     check_targets(network, recipe)
     check_optimiser(network, recipe.optim)
 
@@ -60,15 +60,15 @@ def check_targets(network: nn.Module, recipe: Recipe) -> None:
         )
 
 
-def check_first_step(recipe: Recipe, *, pretrained: bool) -> None:
+def check_first_step(recipe: Recipe, *, start: bool) -> None:
     """Raise UsageError for what would end a training of the recipe at its first step, its frames apart.
 
-    With `pretrained`, the initial weights are read (and downloaded) as well, and must fit.
+    With `start`, the initial weights are read (and downloaded) as well, and must fit.
     """
     try:
         # Every size of the curriculum: one of a later stage would only fail epochs into the run.
         for size in dict.fromkeys((recipe.data.size, *recipe.curriculum.sizes)):
-            network, prediction = _forward(recipe.model, recipe.data, size, pretrained=pretrained)
+            network, prediction = _forward(recipe.model, recipe.data, size, start=start)
             # Losses read values (a count of valid pixels, a maximum), which meta tensors do not have.
             ones: Any = {key: _ones(value) for key, value in prediction.items()}
             losses.total(ones, _blank(recipe.data, size, device="cpu"), recipe.loss)
@@ -103,12 +103,12 @@ def cache_key(recipe: Recipe) -> Recipe:
 
 @lru_cache(maxsize=8)  # a search varies loss weights more often than networks
 def _forward(
-    model: Model, data: Data, size: tuple[int, int], *, pretrained: bool
+    model: Model, data: Data, size: tuple[int, int], *, start: bool
 ) -> tuple[nn.Module, dict[str, Tensor | list[Tensor]]]:
     """A network and its prediction (1,1,h,w) of an image (H,W), both on the meta device."""
-    check_model(Recipe(model=model, data=data), pretrained=pretrained)
+    check_model(Recipe(model=model, data=data), start=start)
     with torch.device("meta"), torch.no_grad():
-        network = models.build_model(model, data.inputs, pretrained=False).eval()
+        network = models.build_model(model, data.inputs).eval()
         prediction: Any = models.run(network, _blank(data, size, device="meta"))
     return network, prediction
 

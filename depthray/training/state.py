@@ -16,11 +16,13 @@ from torch import nn
 
 from depthray import models
 from depthray.checkpoints.load import CheckpointContents
+from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.training import averaging, optim, schedule
 from depthray.training.freezing import Freezing
 from depthray.training.precision import Precision
+from depthray.weights import start as weights
 
 
 @dataclass
@@ -65,6 +67,8 @@ class State:
     freezing: Freezing
     position: Position = field(default_factory=Position)
     hooks: Hooks = field(default_factory=Hooks)
+    origin: Origin | None = None  # of the weights that the run started from
+    notes: tuple[str, ...] = ()  # lines about them, of a run that begins
 
     @property
     def predictor(self) -> nn.Module:
@@ -113,13 +117,16 @@ class State:
             epoch=self.position.epoch,
             step=self.position.step,
             fingerprint=fingerprint,
+            origin=self.origin,
         )
 
 
-def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> State:
-    """The state before the first step; the same on every process. `pretrained=False` when weights follow anyway."""
+def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
+    """The state before the first step; the same on every process. `start=False` when weights follow anyway."""
     torch.manual_seed(recipe.seed)
-    model = models.build_model(recipe.model, recipe.data.inputs, pretrained=pretrained).to(device)
+    model = models.build_model(recipe.model, recipe.data.inputs)
+    report = weights.start(model, recipe.model) if start else weights.StartReport()
+    model = model.to(device)
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     precision = Precision.of(recipe.train.precision, device)
@@ -133,13 +140,16 @@ def begin(recipe: Recipe, device: torch.device, *, pretrained: bool = True) -> S
         average=None if recipe.optim.average == "none" else averaging.Average(model, recipe.optim),
         plateau=schedule.Plateau(recipe.optim.plateau_patience),
         precision=precision,
+        origin=report.origin,
+        notes=report.notes,
         freezing=freezing,
     )
 
 
 def restore(contents: CheckpointContents, recipe: Recipe, device: torch.device) -> State:
     """The state of a checkpoint, to continue from exactly there."""
-    state = begin(recipe, device, pretrained=False)
+    state = begin(recipe, device, start=False)
+    state.origin = contents.origin
     saved = contents.state
     try:
         state.model.load_state_dict(saved.get("model", contents.weights))

@@ -130,7 +130,7 @@ def worker(shards: Path) -> int:
     _use_one_thread()
     device = distributed.start(gpu=False)
     made = _recipe(shards)
-    network = distributed.wrap(models.build_model(made.model, made.data.inputs, pretrained=False))
+    network = distributed.wrap(models.build_model(made.model, made.data.inputs))
     batch = {"image": torch.rand(IMAGES, 3, *SIZE, device=device)}
 
     def step() -> None:
@@ -205,7 +205,7 @@ def single(shards: Path) -> Seconds:
 def _forward(images: int = 8) -> float:
     """Seconds of a core for an image of a batch in a forward pass."""
     made = preflight.load(RECIPE, [])
-    network = models.build_model(made.model, made.data.inputs, pretrained=False).eval()
+    network = models.build_model(made.model, made.data.inputs).eval()
     batch = {"image": torch.rand(images, 3, *SIZE)}
     with torch.inference_mode():
         return _mean(lambda: network(batch), 3) / images

@@ -70,7 +70,7 @@ def counted(name: str, size: tuple[int, int] | None = None) -> Network:
     made = preflight.load(name, [], training=False)
 
     def build() -> tuple[nn.Module, Callable[[int], Any]]:
-        network = models.build_model(made.model, made.data.inputs, pretrained=False)
+        network = models.build_model(made.model, made.data.inputs)
         return network, lambda images: models.run(network, _batch(made.data.inputs, images, size))
 
     return _counted(name, size, build)

@@ -138,7 +138,7 @@ def test_networks_are_counted(name: str) -> None:
 
     net = networks.counted(name)
     made = preflight.load(name, [], training=False)
-    built = models.build_model(made.model, made.data.inputs, pretrained=False)
+    built = models.build_model(made.model, made.data.inputs)
     assert net.parameters == sum(p.numel() for p in built.parameters())
     assert sum(bucket.bytes for bucket in net.buckets) == net.gradient_bytes
     assert [b.ready for b in net.buckets] == sorted(b.ready for b in net.buckets) and net.buckets[-1].ready <= 1.0

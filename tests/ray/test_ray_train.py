@@ -39,7 +39,7 @@ def test_a_killed_driver_is_resumed_to_the_same_weights(cluster_address: str, st
 
 
 def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(cluster_address: str, tmp_path: Path) -> None:
-    overrides = [*kills.OVERRIDES, "model.pretrained=" + str(tmp_path / "missing.pth")]
+    overrides = [*kills.OVERRIDES, "model.weights=" + str(tmp_path / "missing.pth")]
     process = kills.start(tmp_path / "run", "--address", cluster_address, overrides=overrides)
     output = hangs.output_of(process)
     assert process.returncode == 2, output

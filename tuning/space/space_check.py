@@ -47,7 +47,7 @@ def check(space: Space, recipe: Recipe, *, where: str) -> None:
     """Raise UsageError for the first key, range, value or configuration that does not fit the recipe.
 
     The recipe of each configuration is parsed, its network built on the meta device and its loss computed on one blank
-    image; pretrained weights are read where keys of `model` are searched.
+    image; the weights it starts from are read where keys of `model` are searched.
     """
     keys = [dimension.key for dimension in space.dimensions] + [key for point in space.points for key in point]
     for key in dict.fromkeys(keys):
@@ -55,8 +55,8 @@ def check(space: Space, recipe: Recipe, *, where: str) -> None:
     for dimension in space.dimensions:
         if fault := _range_fault(dimension):
             raise UsageError(f"{where}: {dimension.key}: {fault}")
-    pretrained = any(key.startswith("model.") for key in keys)
-    find_fault = partial(_find_fault, recipe=recipe, pretrained=pretrained, known={})
+    start = any(key.startswith("model.") for key in keys)
+    find_fault = partial(_find_fault, recipe=recipe, start=start, known={})
     if fault := find_fault({}):
         raise UsageError(f"{where}: the baseline recipe cannot be trained: {fault}")
     for dimension in space.dimensions:
@@ -114,7 +114,7 @@ def _choice_fault(key: str, values: Sequence[Any]) -> str:
     return ""
 
 
-def _find_fault(point: Mapping[str, Any], *, recipe: Recipe, pretrained: bool, known: dict[Recipe, str]) -> str:
+def _find_fault(point: Mapping[str, Any], *, recipe: Recipe, start: bool, known: dict[Recipe, str]) -> str:
     """What is wrong with the recipe of a configuration, "" for nothing; `known` caches the results of dry runs."""
     tree = recipe.model_dump(mode="json")
     try:
@@ -128,7 +128,7 @@ def _find_fault(point: Mapping[str, Any], *, recipe: Recipe, pretrained: bool, k
     outline = dry_run.cache_key(trial_recipe)
     if outline not in known and len(known) < DRY_RUNS:
         try:
-            dry_run.check_first_step(trial_recipe, pretrained=pretrained)
+            dry_run.check_first_step(trial_recipe, start=start)
             known[outline] = ""
         except UsageError as error:
             known[outline] = str(error)

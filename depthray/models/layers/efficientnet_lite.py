@@ -118,10 +118,10 @@ class EfficientNetLite(Encoder):
     """Without the classifier. Maps at 1/2 to 1/32 of the size; with `every_stage` the nine of an EfficientNet."""
 
     mean, std = MEAN, STD
-    dropped: tuple[str, ...] = ("_fc.",)
 
     def __init__(self, name: str, *, every_stage: bool) -> None:
         super().__init__()
+        self.imagenet = name
         stages = scale_stages(name)
         self._conv_stem = SameConv2d(3, STEM, 3, stride=2)
         self._bn0 = _norm(STEM)
@@ -141,7 +141,6 @@ class EfficientNetLite(Encoder):
             self.taps = tuple(lasts)
             self.channels = (STEM, *(stage.channels for stage in stages), TOP)
         else:
-            self.dropped = ("_fc.", "_conv_head.", "_bn1.")
             # A map for each size: of the last block before the next stride, or before the end.
             ends = [*(index for index, stage in enumerate(stages[1:]) if stage.stride > 1), len(stages) - 1]
             self.taps = tuple(lasts[index] for index in ends)

@@ -21,7 +21,9 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]  # of the maps
     mean: RGB = IMAGENET_MEAN  # of the images in [0,1] that its published weights were trained on
     std: RGB = IMAGENET_STD
-    dropped: tuple[str, ...] = ("fc.", "classifier.")  # published weights that an encoder has no use for
+    stride: int = 1  # of which the sides of its inputs must be multiples
+    name: str = ""
+    imagenet: str = ""  # where its ImageNet weights are, as `model.weights` names them; "" where there are none
 
     def norm(self, channels: int) -> nn.Module:
         """The kind of norm this encoder uses, for a decoder that goes with it."""

@@ -12,7 +12,6 @@ from depthray.models.layers.blocks import group_norm
 from depthray.models.layers.efficientnet_lite import SCALES, EfficientNetLite
 from depthray.models.layers.encoder import Encoder, widen
 from depthray.models.layers.inputs import InputStack
-from depthray.models.layers.weights import load_weights
 
 Normalise = Literal["imagenet", "none"]
 RESIDUAL = 0.2  # weight of a bottleneck's residual before training
@@ -28,6 +27,7 @@ class ResNet(Encoder):
         from torchvision.models import get_model
 
         resnet = get_model(name, weights=None)
+        self.imagenet = name
         _weaken_residuals(resnet)
         coarsest = resnet.fc.in_features
         self.channels = (64, coarsest // 8, coarsest // 4, coarsest // 2, coarsest)
@@ -102,6 +102,8 @@ class EfficientNet(Encoder):
     Maps at 1/2 to 1/32 of the size; with `every_stage` nine: 1/2, 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32 and 1/32.
     """
 
+    imagenet = "efficientnet_b0"
+
     def __init__(self, *, every_stage: bool) -> None:
         super().__init__()
         from torchvision.models import get_model
@@ -114,7 +116,6 @@ class EfficientNet(Encoder):
             self.taps = LAST_OF_A_SIZE
             self.channels = tuple(EFFICIENTNET_CHANNELS[tap] for tap in self.taps)
             features = features[: self.taps[-1] + 1]
-            self.dropped = ("classifier.", "features.8.")
         self.features = features
 
     def widen(self, inputs: tuple[str, ...]) -> None:
@@ -141,13 +142,10 @@ STAGED: dict[str, Callable[..., Encoder]] = {
 }
 
 
-def build_encoder(
-    name: str, inputs: tuple[str, ...], *, pretrained: bool | str = False, every_stage: bool = False
-) -> Encoder:
-    """An encoder of ENCODERS or STAGED with its weights, its first convolution as wide as the inputs."""
+def build_encoder(name: str, inputs: tuple[str, ...], *, every_stage: bool = False) -> Encoder:
+    """An encoder of ENCODERS or STAGED, its first convolution as wide as the inputs."""
     encoder = STAGED[name](every_stage=every_stage) if name in STAGED else ENCODERS[name]()
-    if pretrained:  # before widening: the weights are of an RGB image
-        load_weights(encoder, name, pretrained)
+    encoder.name = name
     encoder.widen(inputs)
     return encoder
 

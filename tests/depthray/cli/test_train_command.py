@@ -44,7 +44,7 @@ def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_pat
     weights = begin(small(), CPU).model.encoder.state_dict()
     torch.save(weights, tmp_path / "tiny.pth")
     (tmp_path / "tiny").touch()  # a word that happens to be a file stays a word
-    main(["demo", *SMALL, "model.pretrained=tiny.pth", "--out", "run"])
+    main(["demo", *SMALL, "model.weights=tiny.pth", "--out", "run"])
     (made,) = started
     assert made.model.options == {"encoder": "tiny"}
     assert made.model.weights == os.path.realpath(tmp_path / "tiny.pth")
@@ -64,8 +64,8 @@ def test_data_given_as_an_override_are_named_from_the_root(started: list[Recipe]
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["model.pretrained=other.npy"], "not a file of weights only"),
-        (["model.pretrained=none.pth"], "model.pretrained=none.pth: no such file"),
+        (["model.weights=other.npy"], "not a file of weights only"),
+        (["model.weights=none.pth"], "model.weights=none.pth: no such file"),
         (["model={name: masknet}", "data.targets=mask", "eval.monitor=iou"], "compares image and background"),
         (["data.targets=depth,mask"], "model.name=unet predicts depth, and data.targets wants mask"),
         (["eval.protocol=legacy-003"], "eval.monitor=abs_rel is not scored by eval.protocol=legacy-003"),
@@ -99,26 +99,26 @@ def test_a_run_of_other_scores_is_reported_by_them(tmp_path: Path, capsys: pytes
             "masknet predicts mask, and data.targets wants depth",
         ),
         (["model={name: masknet}"], "compares image and background"),
-        (["model.pretrained=no-such-file.pth"], "no such file"),
-        (["model.pretrained=true"], "no ImageNet weights for encoder 'tiny'"),
+        (["model.weights=no-such-file.pth"], "no such file"),
+        (["model.weights=imagenet"], "no ImageNet weights for encoder 'tiny'"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused_without_building_it(words: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        check_model(small(*words), pretrained=True)
+        check_model(small(*words), start=True)
 
 
 def test_a_model_is_checked_without_memory_and_its_file_is_read_unless_it_resumes(tmp_path: Path) -> None:
     weights = begin(small(), CPU).model.encoder.state_dict()
     torch.save(weights, tmp_path / "tiny.pth")
-    check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=True)
+    check_model(small(f"model.weights={tmp_path}/tiny.pth"), start=True)
     weights.popitem()
     torch.save(weights, tmp_path / "tiny.pth")
     with pytest.raises(UsageError, match="lacks weight"):
-        check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=True)
-    check_model(small(f"model.pretrained={tmp_path}/tiny.pth"), pretrained=False)
+        check_model(small(f"model.weights={tmp_path}/tiny.pth"), start=True)
+    check_model(small(f"model.weights={tmp_path}/tiny.pth"), start=False)
     state = torch.get_rng_state()
-    check_model(small(), pretrained=True)
+    check_model(small(), start=True)
     assert torch.equal(torch.get_rng_state(), state)
 
 

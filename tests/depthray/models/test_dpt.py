@@ -1,16 +1,14 @@
-"""The anchor: published sizes and weight names, their loading, positions at other sizes."""
+"""The anchor: published sizes and weight names, positions at other sizes."""
 
 import re
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from weight_files import depth_anything_v2
 
-from depthray.errors import UsageError
-from depthray.models import dpt
-from depthray.models.dpt import build, translate_key
+from depthray.models.dpt import build
 from depthray.models.layers.vit import ViT, ViTShape
+from depthray.weights.families.depth_anything_v2 import UNUSED, translate_key
 
 # Published metric checkpoints: encoder width, blocks, channels of the decoder and of its levels, parameters.
 PUBLISHED = {
@@ -20,52 +18,14 @@ PUBLISHED = {
 }
 
 
-def pair(name, *shape, bias=None):
-    """A weight and its bias."""
-    return {f"{name}.weight": shape, f"{name}.bias": (shape[0] if bias is None else bias,)}
-
-
-def encoder_weights(width, blocks, grid):
-    yield from {"cls_token": (1, 1, width), "pos_embed": (1, grid**2 + 1, width), "mask_token": (1, width)}.items()
-    yield from pair("patch_embed.proj", width, 3, 14, 14).items()
-    for number in range(blocks):
-        block = {"ls1.gamma": (width,), "ls2.gamma": (width,)}
-        block |= pair("norm1", width) | pair("norm2", width)
-        block |= pair("attn.qkv", 3 * width, width) | pair("attn.proj", width, width)
-        block |= pair("mlp.fc1", 4 * width, width) | pair("mlp.fc2", width, 4 * width)
-        yield from ((f"blocks.{number}.{key}", shape) for key, shape in block.items())
-    yield from pair("norm", width).items()
-
-
-def head_weights(width, fused, levels):
-    for number, level in enumerate(levels):
-        yield from pair(f"projects.{number}", level, width, 1, 1).items()
-        yield f"scratch.layer{number + 1}_rn.weight", (fused, level, 3, 3)
-        fusion = f"scratch.refinenet{number + 1}"
-        yield from pair(f"{fusion}.out_conv", fused, fused, 1, 1).items()
-        for conv in ("resConfUnit1.conv1", "resConfUnit1.conv2", "resConfUnit2.conv1", "resConfUnit2.conv2"):
-            yield from pair(f"{fusion}.{conv}", fused, fused, 3, 3).items()
-    yield from pair("resize_layers.0", levels[0], levels[0], 4, 4).items()
-    yield from pair("resize_layers.1", levels[1], levels[1], 2, 2).items()
-    yield from pair("resize_layers.3", levels[3], levels[3], 3, 3).items()
-    yield from pair("scratch.output_conv1", fused // 2, fused, 3, 3).items()
-    yield from pair("scratch.output_conv2.0", 32, fused // 2, 3, 3).items()
-    yield from pair("scratch.output_conv2.2", 1, 32, 1, 1).items()
+def numel(shapes):
+    return sum(torch.Size(shape).numel() for shape in shapes)
 
 
 def published(size):
     """Name -> shape of every weight of a published checkpoint."""
-    if size == "tiny":
-        shape = dpt.SHAPES["tiny"]
-        width, blocks, fused, levels, grid = shape.width, shape.blocks, dpt.FUSED["tiny"], dpt.LEVELS["tiny"], 8
-    else:
-        (width, blocks, fused, levels, _), grid = PUBLISHED[size], 37
-    encoder = {f"pretrained.{key}": shape for key, shape in encoder_weights(width, blocks, grid)}
-    return encoder | {f"depth_head.{key}": shape for key, shape in head_weights(width, fused, levels)}
-
-
-def numel(shapes):
-    return sum(torch.Size(shape).numel() for shape in shapes)
+    width, blocks, fused, levels, _ = PUBLISHED[size]
+    return depth_anything_v2(width, blocks, 37, fused, levels)
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
@@ -74,13 +34,14 @@ def test_every_published_weight_has_its_place(size):
     assert numel(shapes.values()) == PUBLISHED[size][-1]
     with torch.device("meta"):
         ours = {key: tuple(value.shape) for key, value in build(size=size).state_dict().items()}
-    assert {translate_key(key): shape for key, shape in shapes.items() if translate_key(key)} == ours
+    assert {translate_key(key): shape for key, shape in shapes.items() if not key.startswith(UNUSED)} == ours
 
 
 def test_only_two_published_parts_are_read_by_nothing():
-    idle = {re.sub(r"\.conv.*", "", key) for key in published("vits") if translate_key(key) is None}
-    assert idle == {"pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1"}
-    assert numel(shape for key, shape in published("vits").items() if translate_key(key) is None) == 384 + 2 * 36_928
+    idle = {key: shape for key, shape in published("vits").items() if key.startswith(UNUSED)}
+    parts = {re.sub(r"\.conv.*", "", key) for key in idle}
+    assert parts == {"pretrained.mask_token", "depth_head.scratch.refinenet4.resConfUnit1"}
+    assert numel(idle.values()) == 384 + 2 * 36_928
 
 
 @pytest.mark.parametrize("key", ["encoder.norm.bias", "depth_head.scratch.refinenet4.resConfUnit2.conv1.bias"])
@@ -91,53 +52,6 @@ def test_our_own_names_stay(key):
 def test_encoder_is_called_so_for_its_learning_rate():
     names = [key for key, _ in build(size="tiny").named_parameters()]
     assert {key.split(".")[0] for key in names} == {"encoder", "depth_head"}
-
-
-@pytest.fixture
-def weights(tmp_path):
-    torch.manual_seed(3)
-    state = {key: torch.randn(shape) for key, shape in published("tiny").items()}
-    torch.save(state, tmp_path / "weights.pth")
-    save_file(state, tmp_path / "weights.safetensors")
-    return state
-
-
-@pytest.mark.parametrize("file", ["weights.pth", "weights.safetensors"])
-def test_published_weights_come_from_a_file(tmp_path, weights, file):
-    ours = build(size="tiny", pretrained=str(tmp_path / file)).state_dict()
-    theirs = {translate_key(key): value for key, value in weights.items()}
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def test_other_inputs_are_added_to_the_published_ones(tmp_path, weights):
-    model = build(size="tiny", pretrained=str(tmp_path / "weights.pth"), inputs=("sparse", "image"))
-    first = model.encoder.patch_embed.proj
-    assert torch.equal(first.weight[:, 2:], weights["pretrained.patch_embed.proj.weight"])
-    assert torch.equal(first.bias, weights["pretrained.patch_embed.proj.bias"])
-    assert not first.weight[:, :2].any()
-
-
-def test_weights_of_another_size_are_refused(tmp_path, weights):
-    with pytest.raises(UsageError, match=r"model.pretrained=.*weights.pth: does not fit the encoder vits"):
-        build(size="vits", pretrained=str(tmp_path / "weights.pth"))
-
-
-def test_no_weights_are_fetched():
-    with pytest.raises(UsageError, match=r"model\.pretrained=true: dpt downloads no weights; give the path"):
-        build(size="tiny", pretrained=True)
-
-
-def test_incomplete_weights_are_refused(tmp_path, weights):
-    del weights["depth_head.projects.2.bias"]
-    torch.save(weights, tmp_path / "weights.pth")
-    with pytest.raises(UsageError, match=r"lacks weight 'depth_head.projects.2.bias'"):
-        build(size="tiny", pretrained=str(tmp_path / "weights.pth"))
-
-
-def test_a_state_inside_another_module_is_renamed_too(weights):
-    outer = nn.Sequential(build(size="tiny"))
-    outer.load_state_dict({f"0.{key}": value for key, value in weights.items()})
-    assert torch.equal(outer[0].encoder.cls_token, weights["pretrained.cls_token"])
 
 
 def test_depth_is_a_share_of_max_depth():

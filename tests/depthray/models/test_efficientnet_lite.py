@@ -8,10 +8,12 @@ from matplotlib.cbook import get_sample_data
 from paths import ROOT
 from PIL import Image
 from torchvision.models import EfficientNet_B0_Weights
+from weight_files import started
 
-from depthray.models.layers import weights
 from depthray.models.layers.efficientnet_lite import SCALES, SameConv2d, scale_stages
-from depthray.models.layers.encoders import build_encoder, build_stack
+from depthray.models.layers.encoders import build_stack
+from depthray.weights.obtain import obtain
+from depthray.weights.reference import parse
 
 NYU = ROOT.parent / "shared/realdata/nyu-train/rgb"
 CATEGORIES = EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
@@ -30,9 +32,9 @@ def square(path, side):
 
 def top_classes(name, path, count):
     """The likeliest ImageNet classes of a photograph, by the encoder and the classifier of its file."""
-    encoder = build_encoder(name, ("image",), pretrained=True, every_stage=True).eval()
+    encoder = started(name="bifpn", encoder=name, weights="imagenet").encoder.eval()
     stack = build_stack(("image",), encoder, max_depth=10.0, normalise="imagenet")
-    classifier = torch.load(weights._wheel_file(name), weights_only=True)
+    classifier = torch.load(obtain(parse(name)).path, weights_only=True)
     with torch.no_grad():
         pooled = encoder(stack({"image": square(path, SIDES[name])}))[-1].mean((2, 3))  # (1,1280)
     scores = F.linear(pooled, classifier["_fc.weight"], classifier["_fc.bias"])[0]

@@ -1,12 +1,9 @@
-"""Encoders: their sizes and maps, weights from a file, any inputs."""
+"""Encoders: their sizes and maps, any inputs."""
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import get_model
 
-from depthray.errors import UsageError
 from depthray.models.layers import encoders
 from depthray.models.layers.encoder import widen
 from depthray.models.layers.encoders import build_encoder, build_stack
@@ -51,41 +48,6 @@ def test_efficientnets_give_nine_maps(name):
         maps = encoder(torch.empty(1, 3, 224, 224))
     assert tuple(level.shape[1] for level in maps) == encoder.channels
     assert [level.shape[2] for level in maps] == [112, 112, 56, 28, 14, 14, 7, 7, 7]
-
-
-def torchvision_maps(name, network, image):
-    """The last map, by torchvision's own forward up to the pooling."""
-    if name == "efficientnet_b0":
-        return network.features(image)
-    last: dict[str, torch.Tensor] = {}
-    network.layer4.register_forward_hook(lambda _module, _taken, given: last.update(map=given))
-    network(image)
-    return last["map"]
-
-
-@pytest.mark.parametrize(("name", "suffix"), [("resnet50", "pth"), ("efficientnet_b0", "safetensors")])
-def test_weights_from_a_file_give_torchvision_features(tmp_path, name, suffix):
-    torch.manual_seed(3)
-    whole = get_model(name, weights=None).eval()
-    path = tmp_path / f"weights.{suffix}"
-    (torch.save if suffix == "pth" else save_file)(whole.state_dict(), path)
-    encoder = build_encoder(name, ("image",), pretrained=str(path), every_stage=True).eval()
-    image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(encoder(image)[-1], torchvision_maps(name, whole, image))
-
-
-def test_weights_of_another_family_are_refused(tmp_path):
-    torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(UsageError, match=r"lacks weight 'features.0.0.weight'; give weights of the encoder efficient"):
-        build_encoder("efficientnet_b0", ("image",), pretrained=str(tmp_path / "weights.pth"))
-
-
-def test_a_file_with_too_much_is_refused(tmp_path):
-    state = get_model("resnet18", weights=None).state_dict()
-    torch.save(state | {"surplus.weight": torch.zeros(1)}, tmp_path / "weights.pth")
-    with pytest.raises(UsageError, match=r"has the unknown weight 'surplus\.weight'"):
-        build_encoder("resnet18", ("image",), pretrained=str(tmp_path / "weights.pth"))
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite1", "resnet50", "tiny"])

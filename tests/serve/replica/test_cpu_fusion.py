@@ -36,7 +36,7 @@ def lived(network: nn.Module) -> nn.Module:
 def test_every_architecture_predicts_the_same(name: str) -> None:
     made = preflight.load(name, ["data.size=64,96"])
     torch.manual_seed(0)
-    network = lived(models.build_model(made.model, made.data.inputs, pretrained=False))
+    network = lived(models.build_model(made.model, made.data.inputs))
     predictor = Predictor(network, made, device=torch.device("cpu"))
     samples = golden.samples(made.data.inputs, made.data.size)
     before = predictor.run(samples)

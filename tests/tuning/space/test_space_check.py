@@ -52,7 +52,7 @@ def refusal(text: str, name: str = "demo", words: str = "") -> str:
         ("model.width: {integer: [8, 64]}", "unknown key 'model.width' (choose from: decoder, encoder"),
         ("model.encodr: {choice: [tiny, resnet18]}", "did you mean 'encoder'?"),
         ("model.encoder: {choice: [tiny, resnet19]}", "model.encoder='resnet19'"),
-        ("model.pretrained: {choice: [false, no/such.pth]}", "model.pretrained=no/such.pth: no such file"),
+        ('model.weights: {choice: ["", no/such.pth]}', "model.weights=no/such.pth: no such file"),
         ("model.pretrained: {choice: [false, true]}", "no ImageNet weights for encoder 'tiny'"),
         ("model.name: {choice: [unet, bifpn]}", "model.name=bifpn: unknown key 'model.encoder'"),
         ("loss.mask_bce: {uniform: [0, 1]}", "loss.mask_bce needs 'mask' of the network, which predicts depth only"),
@@ -140,7 +140,7 @@ def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("dpt-vits", "optim.encoder_lr=1 model.pretrained=no.pth", ""),
+        ("dpt-vits", "optim.encoder_lr=1 model.weights=no.pth", ""),
         ("masknet", "optim.encoder_lr=0.1", "optim.encoder_lr=0.1: this architecture has no encoder"),
         ("demo", "model.name=masknet data.inputs=image", "unknown key 'model.encoder'"),
         ("unet-resnet34", "loss.mask_bce=1", "the baseline recipe cannot be trained: loss.mask_bce needs 'mask'"),

@@ -63,7 +63,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (2, "data.size=32,[", "data.size.1='['"),
         (2, "data.inputs=image,imge", "'imge'"),
         (2, "model.encoder=resnet344", "did you mean 'resnet34'?"),
-        (2, "model.pretrained=true", "no ImageNet weights for encoder 'tiny'"),
+        (2, "model.weights=imagenet", "no ImageNet weights for encoder 'tiny'"),
         (2, "data.encoding=cm", "no depth encoding data.encoding='cm'"),
         (2, "eval.protocol=nyu", "did you mean 'nyu-s2d'?"),
         (2, "train.accumulate=3", "train.batch_size=8 is the global batch and must divide by"),

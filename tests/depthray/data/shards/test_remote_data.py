@@ -308,7 +308,7 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
 CROWD = """
 import os, random, sys
 from pathlib import Path
-from depthray.storage import cache
+from depthray.storage import cache, file_lock
 from depthray.storage.cache import Cache, CachedFile
 root, seed = Path(sys.argv[1]), int(sys.argv[2])
 random.seed(seed)
@@ -318,7 +318,7 @@ for _ in range(150):
     content = bytes([number]) * 10_000
     handle = store.open(CachedFile(root / "set" / f"{number}.h5", 10_000, lambda path: path.write_bytes(content)))
     assert os.pread(handle, 10_001, 0) == content
-    with cache._lock(root / ".lock"):  # nobody removes a file or begins to download one meanwhile
+    with file_lock.lock(root / ".lock"):  # nobody removes a file or begins to download one meanwhile
         assert sum(map(cache._bytes, root.glob("*/*.h5"))) <= 65_000
     os.close(handle)
 """

@@ -1,0 +1,44 @@
+"""Weights of depthray's own networks: a checkpoint, or a file of one; and files that no family recognises."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from depthray.checkpoints import load
+from depthray.checkpoints.load import CheckpointContents
+from depthray.weights.describe import describe_network, fitting_keys, option
+from depthray.weights.translation import ENCODER, Hints, Translation, Weights, encoder_of
+
+DROPPED = ("fc.", "classifier.", "head.fc.")  # classifiers, of which encoders have none
+
+
+def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:
+    """All of a checkpoint, matrices of LoRA merged into the weights that they are added to."""
+    section = contents.recipe.model
+    weights = contents.weights
+    if any(".lora_" in key for key in weights):
+        weights = dict(load.build_network(contents, where=where).state_dict())
+    return Translation(
+        what=f"a depthray network, {describe_network(section)}",
+        fits=fitting_keys(section),
+        weights=weights,
+        inputs=contents.recipe.data.inputs,
+        max_depth=option(section, "max_depth"),
+    )
+
+
+def translate(weights: Weights, network: nn.Module, hints: Hints) -> Translation:
+    """The weights under their own names where the network knows these, else as those of its encoder."""
+    ours = network.state_dict().keys()
+    if any(key.startswith(ENCODER) for key in weights) or len(ours & weights.keys()) > len(weights) / 2:
+        return Translation(what="weights of a depthray network without its recipe", fits="", weights=dict(weights))
+    first = next(iter(weights), "")
+    kept = {key: value for key, value in weights.items() if not key.startswith(DROPPED)}
+    prefix = ENCODER if encoder_of(network) is not None else ""
+    return Translation(
+        what=f"of no family that depthray knows (its first weight is '{first}')",
+        fits="",
+        weights={f"{prefix}{key}": value for key, value in kept.items()},
+        prefix=prefix,
+        idle=tuple(key for key in weights if key not in kept),
+    )

@@ -1,0 +1,56 @@
+"""What a family makes of a file: its weights by the names of our networks, and what there is to say about the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+ENCODER = "encoder."  # begins the names of an encoder's weights, in every network that has one
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known about a file besides its bytes."""
+
+    names: tuple[str, ...] = ()  # of the file and of the repository it was published in
+    depth: str = ""  # "metric" or "relative", where the catalogue says so
+    max_depth: float | None = None  # metres, from the catalogue
+    requested: str = "auto"  # model.weights_depth
+
+
+class Misfit(Exception):
+    """A file that no recipe can start from, or not without being asked to: what it is, and what would fit."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Weights of a file by the names that they have in a network."""
+
+    what: str  # what the file is, for people
+    fits: str  # keys of a recipe whose network it fits
+    weights: dict[str, Tensor]
+    prefix: str = ""  # the part of a network that the file describes: all names that begin so
+    idle: tuple[
+        str, ...
+    ] = ()  # weights of the file that no network needs, by their own names: classifiers and the like
+    lost: tuple[str, ...] = ()  # weights of the file that matter and have no place in our networks
+    why_lost: str = ""
+    fresh: tuple[str, ...] = ()  # beginnings of our names that stay random on purpose
+    inputs: tuple[str, ...] = ("image",)  # of the first convolution
+    max_depth: float | None = None  # metres that the last layer was trained for
+    notes: tuple[str, ...] = field(default=())
+
+
+def encoder_of(network: nn.Module) -> nn.Module | None:
+    """The part of a network that published weights of image classifiers fit; None where it has none."""
+    encoder = getattr(network, ENCODER.rstrip("."), None)
+    return encoder if isinstance(encoder, nn.Module) else None
+
+
+def split(weights: Weights, idle: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Weights without those whose names begin with one of `idle`, and the names of those."""
+    kept = {key: value for key, value in weights.items() if not key.startswith(idle)}
+    return kept, tuple(key for key in weights if key not in kept)
