@@ -26,6 +26,7 @@ class ResNet(Encoder):
         super().__init__()
         from torchvision.models import get_model
 
+        # Without weights: those that a network starts from are loaded and verified elsewhere.
         resnet = get_model(name, weights=None)
         self.imagenet = name
         _weaken_residuals(resnet)
@@ -36,8 +37,8 @@ class ResNet(Encoder):
 
     def forward(self, inputs: Tensor) -> list[Tensor]:
         """(B,C,H,W) inputs -> five maps (B,c,h,w), finest first."""
-        features: list[Tensor] = [self.relu(self.bn1(self.conv1(inputs)))]
-        features.append(self.layer1(self.maxpool(features[-1])))
+        features: list[Tensor] = [self.relu(self.bn1(self.conv1(inputs)))]  # (B,64,H/2,W/2)
+        features.append(self.layer1(self.maxpool(features[-1])))  # (B,c,H/4,W/4)
         for layer in (self.layer2, self.layer3, self.layer4):
             features.append(layer(features[-1]))  # half the size, twice the channels
         return features
@@ -90,9 +91,9 @@ class Tiny(Encoder):
 
     def forward(self, inputs: Tensor) -> list[Tensor]:
         """(B,C,H,W) inputs -> five maps (B,c,h,w), finest first."""
-        features = [self.relu(self.norm1(self.conv1(inputs)))]
+        features = [self.relu(self.norm1(self.conv1(inputs)))]  # (B,16,H/2,W/2)
         for stage in self.stages:
-            features.append(stage(features[-1]))
+            features.append(stage(features[-1]))  # half the size each time
         return features
 
 
@@ -115,7 +116,7 @@ class EfficientNet(Encoder):
         else:
             self.taps = LAST_OF_A_SIZE
             self.channels = tuple(EFFICIENTNET_CHANNELS[tap] for tap in self.taps)
-            features = features[: self.taps[-1] + 1]
+            features = features[: self.taps[-1] + 1]  # stages beyond the last map would get no gradient
         self.features = features
 
     def widen(self, inputs: tuple[str, ...]) -> None:
@@ -127,7 +128,7 @@ class EfficientNet(Encoder):
         maps = [inputs]
         for stage in self.features:
             maps.append(stage(maps[-1]))
-        return [maps[tap + 1] for tap in self.taps]
+        return [maps[tap + 1] for tap in self.taps]  # maps[0] is the input itself
 
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
