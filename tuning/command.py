@@ -22,13 +22,16 @@ def main(argv: list[str]) -> int:
     """Start or resume a search, and report its result."""
     args = build_parser().parse_intermixed_args(argv)
     folder, settings, searched = plan.resume(args) if args.resume else plan.begin(args)
+    # The hours of this start: a search that is resumed gets them again, but GPU-hours count over all its starts.
     limits = SearchLimits(settings.hours and time.time() + settings.hours * 3600, settings.gpu_hours * 3600)
+    # Without a dashboard Ray Train never releases the resources of trials that Tune has stopped, and the search hangs.
     with ray_cluster(args.address, workers=1, dashboard=settings.workers > 1):
         settings = plan.fit_to_cluster(settings, concurrent=args.concurrent, cpus=args.cpus_per_worker)
         write_search(folder, settings)
         _interrupt_on_sigterm()
         _print_plan(folder, settings, searched)
         search.explore(folder, settings, searched, limits=limits, log=_print)
+        # Which configurations are the best is known only when all have ended.
         if not _count_unfinished(folder, "default", "search"):
             search.confirm(folder, settings, _trials_to_repeat(folder, settings), limits=limits, log=_print)
     left = _count_unfinished(folder, "default", "search", "repeat")

@@ -77,7 +77,7 @@ def resume(args: argparse.Namespace) -> SearchPlan:
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / layout.SPACE), where=str(folder / layout.SPACE))
     _check_data(preflight.load(str(folder / layout.RECIPE), []))
-    return SearchPlan(folder, replace(search, **changed, ended=0.0), space)
+    return SearchPlan(folder, replace(search, **changed, ended=0.0), space)  # it runs again
 
 
 def fit_to_cluster(search: Search, *, concurrent: int | None, cpus: int | None) -> Search:
@@ -114,6 +114,7 @@ def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -
     """CPUs a worker, so that all workers that run at a time have equally many and none is idle."""
     # With GPUs, there are no more workers at a time than those allow, and each may have more CPUs.
     slots_in_total = int(total["GPU"] / search.gpus) if search.gpus else int(total["CPU"])
+    # One more than the configurations: the baseline.
     at_once = min((concurrent or search.trials + 1) * search.workers, max(1, slots_in_total))
     return max(1, int(total["CPU"]) // max(1, at_once))
 
@@ -226,7 +227,7 @@ def _git() -> str:
     here = Path(__file__).parent
     try:
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # the code also has what is not committed
             cwd=here,
             capture_output=True,
             text=True,

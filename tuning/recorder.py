@@ -63,7 +63,7 @@ class Recorder(tune.Callback):
                 started=record.started or now,  # of the first attempt
                 attempts=record.attempts or 1,
                 node=trial.get_ray_actor_ip() or "",
-                error="",
+                error="",  # no longer that of an earlier attempt
             )
         )
 

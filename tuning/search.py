@@ -26,8 +26,8 @@ from tuning.space.space import Space
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's run folder has its own logs
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # trials that no scheduler may stop report no objective
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",  # else short epochs fill the log
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # so that relative paths of data mean the same in trials
     "RAY_AIR_NEW_OUTPUT": "0",  # the recorder reports instead
 }
 # A trial with workers of its own takes none of their CPUs, and runs on the head node, which is never scaled down.
@@ -90,6 +90,7 @@ def slots(nodes: Sequence[Mapping[str, float]], workers: Workers) -> int:
     gpus = workers.gpus or 1.0
     count = 0
     for node in nodes:
+        # Node by node, as a worker cannot use CPUs of two.
         by_cpu = int(node.get("CPU", 0) // (workers.cpus or 1))
         by_gpu = int(node.get("GPU", 0) / gpus + 1e-9) if workers.gpus else by_cpu  # 0.3 GPUs: 3 workers, not 3.33
         count += min(by_cpu, by_gpu)
@@ -184,6 +185,7 @@ def _run(
     if not source.samples or limits.reached:
         return
     os.environ.update(TUNE_ENVIRONMENT)
+    # Imported after them, as Tune reads these variables when it is.
     from ray import tune
 
     # The recorder reports the errors of trials; Tune's own are about checkpoints that it has deleted already.
@@ -204,10 +206,11 @@ def _run(
             scheduler=scheduler,
             max_concurrent_trials=search.concurrent,
             reuse_actors=workers.count == 1,  # saves the import of torch
+            # By this name `run_trial` finds its run.
             trial_dirname_creator=lambda trial: str(trial.config["trial"]["name"]),
         ),
         run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%d-%H%M%S"),
+            name=time.strftime("%Y%m%d-%H%M%S"),  # a new one: a search is resumed from its own records, not by Tune
             storage_path=str(folder / layout.RAY),
             failure_config=tune.FailureConfig(max_failures=search.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=4 if plan.carries else None),

@@ -75,7 +75,7 @@ def _prepare(run: Path, recipe: Recipe) -> None:
     if given is not None:
         with given.as_directory() as folder:
             _take_over(run, Path(folder))
-    prepare(run, recipe, resume=True)
+    prepare(run, recipe, resume=True)  # whether it is the first attempt or not
 
 
 def _take_over(run: Path, given: Path) -> None:
@@ -124,9 +124,10 @@ def train_on_workers(recipe: Recipe, run: Path, workers: Workers) -> Iterator[di
     done = curve(run)[-1]["epoch"] if curve(run) else 0
     with ThreadPoolExecutor(1) as thread:
         fit = thread.submit(fit_on_workers, recipe, run, workers, callbacks=[reports.callback])
-        fit.add_done_callback(lambda _: reports.close())
+        fit.add_done_callback(lambda _: reports.close())  # after an error as well, which `result` raises below
         with _stopping(run, fit):
             for metrics in reports:
+                # Workers that replace lost ones report the epochs after their checkpoint again.
                 if metrics["epoch"] > done:
                     yield from _lost_reports(recipe, run, after=done, before=metrics["epoch"])
                     done = metrics["epoch"]
@@ -168,6 +169,7 @@ def _checkpoint(run: Path, epoch: int) -> Any:
     from ray import tune
 
     while True:
+        # The run writes checkpoints in a thread, and yields an epoch before its own is complete.
         own = select.committed(run / layout.CHECKPOINTS)
         if own and manifest.read(own[-1]).epoch >= epoch:
             return tune.Checkpoint.from_directory(str(own[-1]))
@@ -189,7 +191,7 @@ def measure_cost(run: Path, *, gpu: bool) -> dict[str, float]:
         for _ in range(PASSES):
             began = time.perf_counter()
             models.run(predictor.model, batch)
-            if gpu:
+            if gpu:  # a pass returns before the GPU has computed it
                 torch.cuda.synchronize()
             seconds.append(time.perf_counter() - began)
     parameters = sum(parameter.numel() for parameter in predictor.model.parameters())

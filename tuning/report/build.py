@@ -75,6 +75,7 @@ def write(folder: Path, *, images: bool = True, data: Path | str | None = None) 
         "study.json": to_json(as_json(study), indent=1, ensure_ascii=False) + "\n",
         **({BEST: best.yaml} if best.yaml else {}),
     }
+    # All of them are made by now: an error above leaves the files of the last report as they were.
     with translate_os_errors(folder, to=UsageError, doing="write the report"):
         for name, text in files.items():
             # "replace": halves of surrogate pairs in an error message must not end the report.

@@ -92,6 +92,7 @@ def _cached_sheet(run: Path, data: Path | str | None) -> tuple[bytes, str]:
     if not cached.is_file():
         jpeg = encode_jpeg(draw_sheet(checkpoint, data))
         for old in run.glob("sheet-*.jpg"):
+            # Of earlier best checkpoints: a long search would leave one for each.
             old.unlink(missing_ok=True)
         local.replace(cached, jpeg)
     return cached.read_bytes(), checkpoint.name
@@ -133,6 +134,7 @@ def encode_jpeg(sheet: RgbImage) -> bytes:
     height, width = sheet.shape[:2]
     if width > MAX_WIDTH:
         size = (MAX_WIDTH, max(1, round(height * MAX_WIDTH / width)))
+        # By averages of pixels: other methods lose thin lines of the text.
         sheet = cv2.resize(sheet, size, interpolation=cv2.INTER_AREA).astype(sheet.dtype)
     bgr = cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)
     jpeg = b""

@@ -50,6 +50,7 @@ class Dimension:
     def round(self, value: float) -> Any:
         """A number clamped to the range and shortened: to an integer, or to a few digits."""
         short = round(value) if self.kind in INTEGER_KINDS else float(f"{value:.{DIGITS}g}")
+        # Clamped last: rounding may leave the range.
         return min(max(short, self.low), self.high)
 
     def edge(self, value: Any) -> Literal["low", "high", ""]:
@@ -87,6 +88,7 @@ class Dimension:
             return None
         if self.kind not in LOG_KINDS:
             return float((value - self.low) / (self.high - self.low))
+        # What is not positive is below every range of a logarithm.
         return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else 0.0
 
 

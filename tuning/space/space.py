@@ -49,6 +49,7 @@ class Space:
         if self.points:
             return [dict(point) for point in self.points]
         columns = [dimension.grid_values() for dimension in self.dimensions]
+        # By its size, as the list itself could fill the memory.
         if (size := math.prod(map(len, columns))) > MAX_GRID:
             raise UsageError(f"the grid has {size} points; list fewer values as choice, or use --search random")
         return [dict(zip((each.key for each in self.dimensions), row, strict=True)) for row in product(*columns)]

@@ -55,8 +55,10 @@ def check(space: Space, recipe: Recipe, *, where: str) -> None:
     for dimension in space.dimensions:
         if fault := _range_fault(dimension):
             raise UsageError(f"{where}: {dimension.key}: {fault}")
+    # No other keys decide whether the weights fit, and reading them takes long.
     start = any(key.startswith("model.") for key in keys)
     find_fault = partial(_find_fault, recipe=recipe, start=start, known={})
+    # First, or its faults would be reported as those of a range.
     if fault := find_fault({}):
         raise UsageError(f"{where}: the baseline recipe cannot be trained: {fault}")
     for dimension in space.dimensions:
@@ -171,6 +173,7 @@ def _configurations_to_try(space: Space) -> list[dict[str, Any]]:
     is_discrete = all(dimension.kind in ("choice", "integer", "logint") for dimension in space.dimensions)
     if is_discrete and math.prod(len(dimension.grid_values()) for dimension in space.dimensions) <= SAMPLES:
         return space.grid()
+    # The same ones each time: a space that was accepted once stays so.
     rng = np.random.default_rng(0)
     return [space.sample(rng) for _ in range(SAMPLES)]
 

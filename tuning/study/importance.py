@@ -85,6 +85,7 @@ def _ped_anova(points: Sequence[Point], kinds: Mapping[str, Dimension | None]) -
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        # Built from the records, as only one of the searchers has a study.
         study = optuna.create_study()
         for row, (_, rank) in enumerate(points):
             params = {key: encoded[key][row] for key in kinds}

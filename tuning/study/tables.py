@@ -26,6 +26,7 @@ def as_csv(study: Study) -> str:
     table = csv.writer(file, lineterminator="\n")
     table.writerow([*COLUMNS, f"{unit.lower()}_hours", "error", *study.keys])
     for each in study.trials:
+        # Where a trial leaves a key as it is, the value of the baseline: a column without gaps can be sorted.
         values = [_cell(study.value(each, key)) for key in study.keys]
         # The error on one line: tools such as cut and grep work on lines.
         table.writerow([*_row(each), hours(each, unit), " ".join(each.trial.error.split()), *values])

@@ -94,6 +94,7 @@ def tradeoff(trials: Sequence[CostPoint], *, cost: str, metric: str, higher: boo
 def pareto_front(trials: Sequence[CostPoint], *, higher: bool) -> list[CostPoint]:
     """The trials that are better than all cheaper ones, the cheapest first."""
     front: list[CostPoint] = []
+    # Of equal costs the better score first, so that only that one can be on the front.
     for each in sorted(trials, key=lambda each: (each.cost, -each.score if higher else each.score)):
         if not front or (each.score > front[-1].score if higher else each.score < front[-1].score):
             front.append(each)
@@ -109,6 +110,7 @@ def _slot_lane(box: Box, row: int) -> str:
 def _trial_bar(each: TrialSpan, box: Box, row: int, *, start: float, factor: float) -> str:
     """The bar of a trial, with its name where that fits."""
     left, right = (box.x_at((time - start) / factor) for time in (each.start, each.end))
+    # One unit of space between neighbours; and short trials, such as failed ones, must stay visible.
     y, width = box.top + row * ROW, max(right - left - 1, 2.0)
     bar = element("rect", x=left, y=y + 2, width=width, height=ROW - 4, rx=3, cls="m")
     name = each.mark.trial
