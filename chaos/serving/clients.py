@@ -14,13 +14,12 @@ from chaos.serving.service import TITLES, Service, png_image
 
 QUEUED = 16
 CROWD = 3 * QUEUED  # clients that leave or stay at a time: more than may be answered at once
-UPLOAD = 5.0  # limits.upload_seconds of the services here
 
 
 def clients(sizes: Sizes) -> Iterator[Finding]:
     """Hostile ways to speak HTTP, each with the answer it should get, and without harm to other clients."""
     with Service(sizes.port, f"queued={QUEUED}", "limits.body_bytes=1000000", faults={}) as service:
-        service.request(body=png_image())
+        service.request(body=png_image())  # answered: all processes are up before their ids are noted
         before = {role: service.pids(role) for role in TITLES}
         for what, expected, pieces in _exchanges():
             received = _statuses(exchange(service.port, *pieces, answers=len(expected)))
@@ -126,7 +125,7 @@ def _leave_early(port: int) -> None:
     body = png_image()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(header(f"Content-Length: {len(body)}") + body)
-        time.sleep(0.05)
+        time.sleep(0.05)  # long enough for the request to be received whole
 
 
 def _send_slowly(port: int) -> socket.socket:

@@ -65,7 +65,7 @@ def _break_replica(service: Service, what: str, fault: dict[str, Any]) -> Findin
     with Load(service.port, png_image(), clients=CLIENTS) as load:
         load.wait(50)
         at = time.monotonic()
-        service.inject(**fault, pids=pids)
+        service.inject(**fault, pids=pids)  # not in the process that replaces them
         try:
             wait_until(lambda: set(service.pids("model")).isdisjoint(pids), 90, "another replica")
             replaced = f"replaced after {time.monotonic() - at:.1f} s"

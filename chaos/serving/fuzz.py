@@ -49,7 +49,7 @@ def bodies(sizes: Sizes) -> Iterator[Finding]:
 
 
 def _send(port: int, seed: int, count: int, seen: Counter[str]) -> None:
-    fuzz = importlib.import_module("harmed_bodies")
+    fuzz = importlib.import_module("harmed_bodies")  # of the tests, whose folder chaos adds to the path
     rng = random.Random(seed)
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     for _ in range(count):

@@ -73,12 +73,12 @@ class Load:
     async def _client(self, number: int) -> None:
         connection = _Connection(self.port)
         while not self._ended:
-            if number >= self.clients:
+            if number >= self.clients:  # `clients` may be changed while it runs
                 await asyncio.sleep(0.05)
                 continue
             outcome = await connection.request(self.body)
             self.outcomes.append(outcome)
-            if outcome.fault or outcome.status == 503:
+            if outcome.fault or outcome.status == 503:  # else a dead service would be asked thousands of times a second
                 await asyncio.sleep(RETRY)
         connection.close()
 
@@ -87,6 +87,7 @@ class Load:
         ongoing: set[asyncio.Task[None]] = set()
         began, sent = time.monotonic(), 0
         while not self._ended:
+            # By the clock, so that a late turn of the loop sends all that is due.
             due = int((time.monotonic() - began) * self.rate) - sent
             sent += due
             for _ in range(due):
@@ -147,6 +148,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     if "content-length" in headers:
         await reader.readexactly(int(headers["content-length"]))
     else:
+        # Chunked; each chunk ends with a line end, and the last one is empty.
         while size := int((await reader.readline()).split(b";")[0], 16):
             await reader.readexactly(size + 2)
         await reader.readline()

@@ -22,6 +22,7 @@ def overload(sizes: Sizes) -> Iterator[Finding]:
     with Service(sizes.port, "model.max_batch=2", f"queued={QUEUED}", faults={"pause": PAUSE}) as service:
         with Load(service.port, png_image(), clients=8) as load:
             load.wait(100)
+        # Measured, as it depends on the machine and on what else runs there.
         capacity = len(load.outcomes) / (load.outcomes[-1].ended - load.outcomes[0].began)
         usual = _time_one_request(service)
         with Load(service.port, png_image(), rate=TIMES * capacity) as load:

@@ -44,7 +44,7 @@ def _promote(service: Service, store: Store, load: Load, kind: str, runs: list[P
     """Whether a promotion did what it should."""
     before = store.pointer("depth").current
     if kind == "good":
-        runs.append(runs.pop(0))
+        runs.append(runs.pop(0))  # alternately: each good promotion changes the version
     run = runs[0] if kind == "good" else _copy_corrupted(service.folder / "bad", runs[0], kind)
     command = [sys.executable, "-m", "depthray", "serve", "promote", str(run), "--store", str(service.store)]
     code = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300).returncode
@@ -81,6 +81,7 @@ def _corrupt_in_store(service: Service, store: Store, load: Load) -> Finding:
     before = store.pointer("depth")
     run = checkpoint(service.folder / "corrupted", seed=7)
     version = store.add("depth", next((run / "checkpoints").iterdir()))
+    # With golden answers, so that its bytes alone are at fault.
     store.keep_golden("depth", version, store.golden("depth", before.current))
     broken(store.path("depth", version), "flipped")
     store.point("depth", version)

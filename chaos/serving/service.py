@@ -55,7 +55,7 @@ class Service:
         self._overrides = overrides
         self._environment = {
             **os.environ,
-            "RAY_TMPDIR": str(self.folder),
+            "RAY_TMPDIR": str(self.folder),  # Ray's files and sockets apart from those of other clusters
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "OMP_NUM_THREADS": "1",
@@ -144,9 +144,10 @@ class Service:
 
     def _end(self, left: list[int] | None = None) -> None:
         assert self.process
+        # `left` was listed before: processes whose parent has ended are no descendants any more.
         for pid in [*(left or []), *self.pids(), self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
-                if str(self.folder) in _environment(pid) or pid == self.process.pid:
+                if str(self.folder) in _environment(pid) or pid == self.process.pid:  # an id may be another's by now
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)

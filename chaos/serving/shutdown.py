@@ -33,7 +33,7 @@ def _terminate_under_load(port: int, pause: float, clients: int) -> tuple[int, f
     ):
         load.wait(20)
         service.inject(pause=pause)
-        time.sleep(max(2.0, pause / 2))
+        time.sleep(max(2.0, pause / 2))  # until every client waits for an answer
         at = time.monotonic()
         service.terminate()
         assert service.process

@@ -67,6 +67,7 @@ def _growth(role: str, samples: list[Usage]) -> Finding:
     slope = statistics.linear_regression(times, memory).slope
     rise = slope * times[-1] / memory[0]
     half = len(later) // 2
+    # Maxima of both halves, as single samples vary with the requests of the moment.
     files = max(sample.files for sample in later[half:]) - max(sample.files for sample in later[:half])
     threads = max(sample.threads for sample in later[half:]) - max(sample.threads for sample in later[:half])
     observed = f"{memory[0]:.0f} to {memory[-1]:.0f} MB ({slope:+.0f} MB/h), {files:+d} files, {threads:+d} threads"

@@ -30,6 +30,7 @@ class RunLocation:
 
     def list_scores(self) -> Scores:
         """The checkpoints that are committed where the run is stored; quick, as nothing is read but their scores."""
+        # Scores are those of the working folder: reading them from a store would take longer than a step.
         root = self.local_folder / layout.CHECKPOINTS
         if is_remote(self.out):
             names = download.complete_checkpoints(RemoteFolder(self.out, retry_seconds=20))
@@ -41,6 +42,7 @@ class RunLocation:
         """The checkpoints that are committed where the run is stored; all of them verify, or CheckpointError."""
         if not is_remote(self.out):
             return _verify_all(self.local_folder)
+        # As another machine would have it: what counts is what the store holds.
         with tempfile.TemporaryDirectory() as copy:
             self.download(Path(copy))
             return _verify_all(Path(copy))
@@ -79,7 +81,7 @@ def newest_step(saved: Scores) -> int:
 
 def check_none_lost(before: Scores, after: Scores) -> None:
     """All checkpoints of before are there, but for those that newer and better ones have replaced."""
-    steps = {step_of(name) for name in after}
+    steps = {step_of(name) for name in after}  # by step: a step that is saved again gets another name
     for name, score in before.items():
         if step_of(name) in steps:
             continue
@@ -94,6 +96,7 @@ def check_one_message(code: int, output: str, codes: tuple[int, ...]) -> str:
     assert code in codes, f"exit code {code}, {len(lines)} messages"
     assert len(lines) == 1, f"{len(lines)} messages"
     assert "Traceback" not in output, f"a traceback besides: {lines[0]}"
+    # Threads and Ray print errors without a traceback.
     assert not re.search(r"Exception in|Error:", output.replace(lines[0], "")), "an exception besides the message"
     return lines[0]
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from object_store import Store
 
-MEGABYTES = 160
+MEGABYTES = 160  # of a disk: several checkpoints of these runs
 
 
 class Storage(Protocol):
@@ -37,7 +37,7 @@ class Disk:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._image.open("wb") as file:
             file.truncate(MEGABYTES << 20)
-        _run("mkfs.ext4", "-q", str(self._image))
+        _run("mkfs.ext4", "-q", str(self._image))  # its journal can be aborted, which is how disks fail below
         self._mount()
         return self
 
@@ -61,10 +61,10 @@ class Disk:
         if fault == "hang":
             _run("fsfreeze", "-f", str(self.folder))
         elif fault == "unmounted":
-            _run("umount", "-l", str(self.folder))
+            _run("umount", "-l", str(self.folder))  # lazily, as processes hold files there open
         else:  # a plain read-only remount is refused while files are open for writing
             if fault == "read-only":
-                _run("sync", "-f", str(self.folder))
+                _run("sync", "-f", str(self.folder))  # what is written so far stays
             _run("mount", "-o", "remount,abort", str(self.folder))
 
     def repair(self) -> None:
@@ -76,6 +76,7 @@ class Disk:
             return
         if fault != "unmounted":
             _run("umount", "-l", str(self.folder))
+            # An aborted file system cannot be made writable again, so a copy of its image is mounted.
             before = self._image
             self.copies += 1
             _run("cp", "--sparse=always", str(before), str(self._image))
@@ -119,7 +120,7 @@ class FillingDisk:
 
     def _fill(self) -> None:
         with self.ballast.open("ab", buffering=0) as file:
-            for piece in (1 << 20, 4096):
+            for piece in (1 << 20, 4096):  # the small pieces fill what is left by the large ones
                 try:
                     while file.write(bytes(piece)) == piece:
                         pass
@@ -155,6 +156,7 @@ class FailingStore(Store):
             return answer
         while self.fault == "slow":
             time.sleep(0.1)
+        # The body is read first: else the client sees a lost connection, not this error.
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         respond("500 Internal Server Error", [("Content-Length", "0")])
         return [b""]

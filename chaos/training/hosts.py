@@ -39,6 +39,7 @@ QUICK = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
 }
+# As Ray's own tests of its autoscaler set them; the ids are those of the head.
 AUTOSCALING = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",
@@ -198,7 +199,7 @@ def cluster(*, workers: int = 2, cpus: int = 1, autoscales: bool = False) -> Ite
     """A head and workers while the context lasts."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
-    _remove(range(1, 10))
+    _remove(range(1, 10))  # what an earlier cluster, of any size, has left
     created = Cluster(cpus=cpus, autoscales=autoscales, nodes=[Host(number) for number in range(1, workers + 2)])
     try:
         _connect(created.nodes)

@@ -112,6 +112,7 @@ def _numbers(text: str) -> set[int]:
 
 def _train_undisturbed(folder: Path) -> None:
     """The runs whose weights all others must have, without Ray."""
+    # One for each number of workers, as sums over two of them differ in their last digits.
     finish(start(folder / "undisturbed-1", "--local"))
     finish(start(folder / "undisturbed-2", launcher=(*TORCHRUN, "2")))
 
@@ -147,9 +148,9 @@ def _run(point: kinds.Point, folder: Path, store: FailingStore, host: OneHost | 
             experiment.before, experiment.harmed_at = location.list_scores(), time.time()
             kinds.harm_of(point)(experiment)
         finally:
-            experiment.process.kill()
+            experiment.process.kill()  # else it would write into storage that is taken away
             if storage:
-                storage.repair()
+                storage.repair()  # for the checks that follow, and to be unmounted
         checks.check_none_lost(experiment.before, location.verify_scores())
         checks.check_none_repeated(records(location.local_folder), experiment.before, experiment.harmed_at)
         restarts = checks.check_restarts(records(location.local_folder), experiment.before, experiment.furthest)
@@ -158,6 +159,7 @@ def _run(point: kinds.Point, folder: Path, store: FailingStore, host: OneHost | 
     assert restarts.count or not experiment.resumed, "another process resumed the run without a record of where"
     assert difference <= (0.0 if point.workers == 1 else 1e-6), f"the weights differ by {difference:.1e}"
     waited = experiment.waited
+    # Where nothing was waited for on purpose, the time until it trained again is of interest.
     if waited is None and restarts.trained_at:
         waited = restarts.trained_at - experiment.harmed_at
     return Row(restarts, waited, difference, experiment.message)

@@ -97,6 +97,7 @@ class Experiment:
 
 def make_points(count: int, kinds: list[str], seed: int) -> list[Point]:
     """So many points, the kinds evenly mixed."""
+    # Each kind at equal distances, so that any number of points has about the mix of all.
     turns = sorted(((turn + 0.5) / MIX[kind], turn, kind) for kind in kinds for turn in range(MIX[kind]))
     return [_make_point(number, turns, seed) for number in range(count)]
 
@@ -110,6 +111,7 @@ def _make_point(number: int, turns: list[tuple[float, int, str]], seed: int) -> 
         count, *variant = variant[0].split(" ", 1)
         where = f"{where} {count}"
     seconds = LONG_OUTAGE if turn % 3 == 0 else rng.uniform(2, 8)
+    # Not so late that the run could end before it is harmed.
     step = rng.randrange(2, runs.STEPS - 3)
     return Point(number, kind, where, "".join(variant), step, seconds, f"{seed} {number}")
 
@@ -166,7 +168,7 @@ def kill_raylet(experiment: Experiment) -> None:
     time.sleep(experiment.rng.uniform(0, 8))
     one_host.stop_nodes([host.processes.pop(number)])
     one_host.join_node(host, experiment.plan, number)
-    host.processes.insert(number, host.processes.pop())
+    host.processes.insert(number, host.processes.pop())  # appended by join_node; the order is that of the numbers
     _wait_for_end(experiment, 0)
 
 
@@ -175,7 +177,7 @@ def kill_driver(experiment: Experiment) -> None:
     runs.kill("driver", experiment.process, experiment.rng)
     if experiment.point.variant == "elsewhere":
         experiment.furthest = checks.furthest_step(runs.records(experiment.location.local_folder))
-        os.environ["DEPTHRAY_CACHE"] += "-elsewhere"
+        os.environ["DEPTHRAY_CACHE"] += "-elsewhere"  # another cache is all that makes another machine here
     _resume(experiment)
 
 
@@ -198,6 +200,7 @@ def fail_for_good(experiment: Experiment) -> None:
     output = _wait_for_end(experiment, 3, 5)
     experiment.waited = time.time() - experiment.harmed_at
     experiment.message = checks.check_one_message(experiment.process.returncode, output, (3, 5))
+    # Of the others checkpoints can be read, but no run can write: resuming must fail in one line, too.
     if experiment.point.variant not in (*STORE_FAULTS, "unmounted"):
         checks.check_none_lost(experiment.before, experiment.location.verify_scores())
         experiment.process = start(experiment.point, experiment.location, experiment.host, "--resume")

@@ -79,6 +79,7 @@ def submit_training(
     began = time.time()
     wait_until(lambda: last_step(run) >= 1, process, log)
     print_row(run.name, "seconds from the command to the first step", f"{time.time() - began:.1f}")
+    # So far into the epoch that there are save points in it.
     wait_until(lambda: last_step(run) % BATCHES > 15 and last_step(run) > BATCHES, process, log)
     return process, log
 

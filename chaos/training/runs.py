@@ -24,9 +24,9 @@ OVERRIDES = [
     "train.batch_size=8",
     "train.save_every_steps=3",
     "train.precision=fp32",
-    "train.log_seconds=0.001",
+    "train.log_seconds=0.001",  # each step is logged: the checks are about single steps
 ]
-STEPS = 24
+STEPS = 24  # 8 an epoch: of 72 frames 64 are trained on
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -40,6 +40,7 @@ def start(
     """`depthray train` as a process of its own, or under a launcher such as torchrun."""
     command = [sys.executable, *launcher, "-m", "depthray", "train", *(overrides or OVERRIDES)]
     command += ["--out", str(run), *flags]
+    # One thread in all runs: sums that are split otherwise differ in their last digits.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -93,7 +94,7 @@ def kill(kind: str, process: subprocess.Popen[str], rng: random.Random) -> None:
     pids = workers(process.pid)
     assert pids, "no worker found to kill"
     for pid in pids if kind == "all workers" else [rng.choice(pids)]:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)  # no handler runs, as when a machine fails
 
 
 def killed_run(run: Path, kind: str, step: int, *flags: str, rng: random.Random) -> None:

@@ -29,7 +29,7 @@ class Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "depthray.predict":
             return None
-        sys.meta_path.remove(self)
+        sys.meta_path.remove(self)  # before the search below, which would find this again
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         assert spec and spec.loader
         execute = spec.loader.exec_module
@@ -57,7 +57,7 @@ def harm(predictor: Any) -> None:
             raise torch.OutOfMemoryError(f"{len(samples)} images are more than {faults['memory']}")
         black = [not sample["image"].any() for sample in samples]
         if any(black) and faults.get("exit") == "black":
-            os._exit(1)
+            os._exit(1)  # as a crash: nothing is cleaned up
         predictions = run(self, samples)
         for is_black, maps in zip(black, predictions, strict=True):
             if faults.get("nan") == "all" or (faults.get("nan") == "black" and is_black):
