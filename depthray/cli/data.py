@@ -105,6 +105,7 @@ def _pack(arguments: argparse.Namespace) -> CommandOutput:
 
 
 def _convert(arguments: argparse.Namespace) -> CommandOutput:
+    # The parser is shared with the command on Ray, which comes here for a single worker alone.
     if arguments.workers != 1:
         raise UsageError(f"--workers {arguments.workers} needs Ray, which only `depthray data convert` uses")
     return _write_shards(conversion.load_convert_section(arguments), arguments)
@@ -123,7 +124,9 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
     from depthray.audit.stored_values import inspect_stored_depth, stored_depth_table
     from depthray.data import sources
 
+    # All maps of the frames, whether the recipe uses them or not.
     section = packing.select_all_inputs(conversion.load_section(arguments))
+    # Unverified: faults are findings here, all of them, not the error of the first.
     source = sources.open_source(section, verify=False)
     with conversion.progress_bar("checking", source) as advance:
         findings = find_faults(source, max_depth=section.max_depth, advance=lambda: advance(1))
@@ -142,7 +145,7 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
         summary = f"{count} frames of {scenes} scenes: {len(findings) or 'no'} findings"
         tables = [*([findings_table(findings)] if findings else []), *([stored_depth_table(stored)] if stored else [])]
         lines = [*tables, summary, *conversion.format_notes(notes)]
-    return CommandOutput(lines, DataError.exit_code if findings else 0)
+    return CommandOutput(lines, DataError.exit_code if findings else 0)  # so that scripts stop
 
 
 def _stats(arguments: argparse.Namespace) -> CommandOutput:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _GIB = 2**30
 _CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # of a checkout; an installation has none
 _SHARED = Path("/dev/shm")
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP = Path("/sys/fs/cgroup")  # version 2; under version 1 no limit is found
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
 
@@ -206,6 +206,7 @@ def _shared_memory() -> Finding:
         return Finding("shared memory", "ok", "no /dev/shm here; loader processes use files")
     free = shutil.disk_usage(_SHARED).free / _GIB
     advice = "start the container with --shm-size=8g; until then data.workers=0, and Ray is slow"
+    # Too little of it makes loading slow, but stops no training.
     return _space_finding("shared memory", free, least=0, good=2, advice=advice)
 
 

@@ -19,6 +19,7 @@ from depthray.training.preflight import load
 
 def main(argv: list[str]) -> int:
     """Score a checkpoint as the command line asks."""
+    # Intermixed: overrides may stand anywhere among the flags.
     arguments = build_parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import distributed
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
         result = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
         if distributed.is_main():
             name = f"{arguments.split}-{result.evaluation.protocol.name}"
+            # The copy of a remote checkpoint is in the cache, where nobody looks for results.
             out = arguments.out or layout.evaluation(path, name, remote=is_remote(arguments.checkpoint))
             result.write(out)
             print(report.markdown(result.evaluation.summary(), scenes=5))

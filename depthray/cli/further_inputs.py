@@ -48,7 +48,7 @@ def find(path: Path, name: Path) -> Path:
     """The file of a further input that belongs to an image: in a folder the one of its name, whatever the suffix."""
     if not path.is_dir():
         return path
-    stem = path / name
+    stem = path / name  # by name alone: a photograph is a JPEG, its depth a PNG
     files = sorted(file for file in stem.parent.glob(f"{glob.escape(stem.name)}.*") if file.is_file())
     if len(files) != 1:
         raise DataError(f"{stem}.*: {'several files' if files else 'no file'} for this image; one is needed")

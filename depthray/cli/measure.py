@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
     given, rgb = further_inputs.given(arguments), photos.read(arguments.image)
     pixels = [(arguments.x1, arguments.y1), (arguments.x2, arguments.y2)]
-    _refuse_outside(pixels, rgb)
+    _refuse_outside(pixels, rgb)  # before the network is loaded, which takes seconds
     predictor = load(arguments.checkpoint, device=arguments.device)
     predictor.check_metres("measuring")
     further_inputs.check(given, predictor.recipe.data.inputs)

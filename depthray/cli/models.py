@@ -108,7 +108,7 @@ def _row(name: str, variant: str, users: list[str]) -> ModelRow:
     options = variants_of(name)[variant] if variant else {}
     with torch.device("meta"):
         network: Any = models.build_model(Model(name=name, **options), _defaults(name)["inputs"])
-    side = math.ceil(SIDE / getattr(network, "reduction", 1))
+    side = math.ceil(SIDE / getattr(network, "reduction", 1))  # networks that predict fewer pixels have it
     parameters = sum(parameter.numel() for parameter in network.parameters())
     about = (module.__doc__ or "").split("\n")[0]
     return ModelRow(

@@ -69,6 +69,7 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
         for image, output in images:
             try:
                 print(_predict(network, image, output, request=request))
+            # One bad photograph must not cost the others.
             except DataError as error:
                 failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
     return _print_summary(failed, len(images), arguments.out)

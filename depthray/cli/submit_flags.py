@@ -54,7 +54,7 @@ def is_inside_job() -> bool:
 
 def split(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of the submission, and the arguments of the command without them."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # --help and all else are the command's
     add_flags(parser)
     return parser.parse_known_args(list(_join_address(arguments)))
 

@@ -33,7 +33,7 @@ def main(argv: list[str], launch: Launcher) -> int:
             raise UsageError("--min-workers is for a cluster whose nodes come and go; give its --address, or --submit")
         prepare_run(run, recipe, resume=args.resume)  # so that errors of the user show before a cluster is started
         finished = launch(recipe, run, args)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if int(os.environ.get("RANK", "0")) == 0:  # of the processes of torchrun
         print_result(run, finished)
     return 0 if finished else 130
 

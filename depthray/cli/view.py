@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     """Predict some frames of a split and write a recording, sheets and point clouds of them."""
     arguments = build_parser().parse_intermixed_args(argv)
     if not arguments.no_recording:
-        _need_rerun()
+        _need_rerun()  # before the frames are predicted
     from depthray import predict
     from depthray.cli.evaluate import recipe_of
     from depthray.data import split
