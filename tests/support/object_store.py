@@ -8,7 +8,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
+from unittest import mock
 from uuid import uuid4
 
 SETTINGS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -71,8 +73,19 @@ def serving(store: S) -> Iterator[S]:
     store.start()
     store.make_bucket()
     try:
-        yield store
+        with _no_retries_of_pyarrow():
+            yield store
     finally:
         store.stop()
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextmanager
+def _no_retries_of_pyarrow() -> Iterator[None]:
+    """Calls that fail at once: pyarrow repeats one that is refused for 6 s, and only then do our own retries begin."""
+    from pyarrow import fs
+
+    once = fs.AwsStandardS3RetryStrategy(max_attempts=1)
+    with mock.patch.object(fs, "S3FileSystem", partial(fs.S3FileSystem, retry_strategy=once)):
+        yield

@@ -169,7 +169,7 @@ def test_a_store_away_for_a_while_is_retried(store: Store, run: RemoteFolder, tm
 
 
 def test_a_store_away_for_good_ends_in_one_line(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
-    mirror = mirrored(run, tmp_path, lambda _: None, retry_seconds=2)
+    mirror = mirrored(run, tmp_path, lambda _: None, retry_seconds=1)
     first = save.write(tmp_path / "checkpoints", contents(1))
     wait_until(lambda: download.complete_checkpoints(run) == [first.name])
     with store.away():
@@ -251,7 +251,7 @@ def test_training_outlives_a_store_and_reports_where_the_run_is(
     store: Store, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = store.url("runs/dies")
-    monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "2")
+    monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "1")
     threading.Thread(target=_stop_when_it_trains, args=(store, url), daemon=True).start()
     try:
         with pytest.raises(StorageError) as error:
