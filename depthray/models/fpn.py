@@ -15,21 +15,12 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.models.layers.blocks import DepthHead, upsample
 from depthray.models.layers.encoder import Encoder
-from depthray.models.layers.encoders import Normalise, build_encoder, build_stack
+from depthray.models.layers.encoders import EncoderName, Normalise, build_encoder, build_stack
 from depthray.models.layers.inputs import InputStack, guide
 
-EncoderName = Literal[
-    "resnet101",
-    "resnet50",
-    "resnet34",
-    "resnet18",
-    "efficientnet_lite0",
-    "efficientnet_lite1",
-    "efficientnet_lite2",
-    "efficientnet_b0",
-]
 WIDTH = 256  # of every level, as in Lin et al. 2017
 HEAD_WIDTH = 64  # channels before the logits
+LEVELS = 4  # at 1/4 to 1/32 of the size; a map at 1/2 is not used
 VARIANTS: dict[str, dict[str, Any]] = {
     "fpn-resnet50": {"encoder": "resnet50"},
     "fpn-resnet18": {"encoder": "resnet18"},
@@ -40,7 +31,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class FPN(nn.Module):
     """Encoder, three levels up from its coarsest map, two convolutions to logits."""
 
-    stride = 1  # each level is upsampled to the next finer one, so any size works
     reduction = 4  # the depth has a quarter of the input's height and width
 
     def __init__(self, stack: InputStack, encoder: Encoder, *, metres: DepthHead) -> None:
@@ -48,7 +38,8 @@ class FPN(nn.Module):
         self.inputs = stack.inputs
         self.stack = stack
         self.encoder = encoder
-        levels = encoder.channels[1:]  # the map at 1/2 is not used
+        self.stride = encoder.stride  # each level is upsampled to the next finer one, so any size works
+        levels = encoder.channels[-LEVELS:]
         # Neither norms nor activations in the pyramid, as in the original and in Lin et al.
         self.lateral = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in levels)
         self.smooth = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in levels[1:])
@@ -59,7 +50,7 @@ class FPN(nn.Module):
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,ceil(H/4),ceil(W/4)) depth in metres, float32"""
-        _, *levels = self.encoder(self.stack(batch))
+        levels = self.encoder(self.stack(batch))[-LEVELS:]
         *finer, features = (lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
         for smooth, level in zip(reversed(self.smooth), reversed(finer), strict=True):
             # Smoothed after the sum, against the aliasing of upsampling (Lin et al.).

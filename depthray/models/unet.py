@@ -15,21 +15,12 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.models.layers.blocks import DepthHead, upsample
 from depthray.models.layers.encoder import Encoder
-from depthray.models.layers.encoders import build_encoder, build_stack
+from depthray.models.layers.encoders import STAGED, EncoderName, build_encoder, build_stack
 from depthray.models.layers.inputs import InputStack, guide
 
-WIDTHS = {"tiny": (64, 40, 24, 16)}  # of the steps up, coarsest first
+# Of the steps up, coarsest first. A decoder as wide as the original's would take more time than a small encoder.
+WIDTHS = {"tiny": (64, 40, 24, 16), **dict.fromkeys(STAGED, (128, 64, 32, 16))}
 RESNET_WIDTHS = (256, 128, 64, 32)  # as in the original
-EncoderName = Literal[
-    "resnet34",
-    "resnet18",
-    "resnet50",
-    "efficientnet_lite0",
-    "efficientnet_lite1",
-    "efficientnet_lite2",
-    "efficientnet_b0",
-    "tiny",
-]
 VARIANTS = {
     "unet-resnet18": {"encoder": "resnet18"},
     "unet-resnet50": {"encoder": "resnet50"},
@@ -57,8 +48,6 @@ class UpBlock(nn.Module):
 class UNet(nn.Module):
     """Encoder, four steps up, one convolution to logits."""
 
-    stride = 1  # each step up upsamples to its skip, so any size works
-
     def __init__(
         self, stack: InputStack, encoder: Encoder, *, widths: tuple[int, ...], linear: bool, max_depth: float
     ) -> None:
@@ -66,6 +55,7 @@ class UNet(nn.Module):
         self.inputs = stack.inputs
         self.stack = stack
         self.encoder = encoder
+        self.stride = encoder.stride  # each step up upsamples to its skip, so the decoder takes any size
         below = (encoder.channels[-1], *widths[:-1])  # channels that each step up gets from below
         skips = encoder.channels[-2::-1]  # and from the encoder: at 1/16 to 1/2 of the size
         self.decoder = nn.ModuleList(
@@ -104,7 +94,7 @@ def build(
     return UNet(
         build_stack(inputs, network, max_depth=max_depth, normalise="imagenet"),
         network,
-        widths=WIDTHS.get(encoder, RESNET_WIDTHS),
+        widths=WIDTHS.get(encoder, RESNET_WIDTHS)[: len(network.channels) - 1],
         linear=decoder == "linear",
         max_depth=max_depth,
     )

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
+from depthray.models.layers import timm_encoder
 from depthray.models.layers.blocks import group_norm
 from depthray.models.layers.efficientnet_lite import SCALES, EfficientNetLite
 from depthray.models.layers.encoder import Encoder, widen
 from depthray.models.layers.inputs import InputStack
 
 Normalise = Literal["imagenet", "none"]
+EncoderName = (  # for decoders that take one map of each size
+    Literal[
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "efficientnet_b0",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+        "tiny",
+    ]
+    | Annotated[str, Field(pattern=r"^timm/.+")]
+)
 RESIDUAL = 0.2  # weight of a bottleneck's residual before training
 EFFICIENTNET_CHANNELS = (32, 16, 24, 40, 80, 112, 192, 320, 1280)
 LAST_OF_A_SIZE = (1, 2, 3, 5, 7)  # of the nine maps; the last one, for the classifier, is left out
@@ -145,7 +161,10 @@ STAGED: dict[str, Callable[..., Encoder]] = {
 
 def build_encoder(name: str, inputs: tuple[str, ...], *, every_stage: bool = False) -> Encoder:
     """An encoder of ENCODERS or STAGED, its first convolution as wide as the inputs."""
-    encoder = STAGED[name](every_stage=every_stage) if name in STAGED else ENCODERS[name]()
+    if name.startswith(timm_encoder.PREFIX):
+        encoder: Encoder = timm_encoder.TimmEncoder(name)
+    else:
+        encoder = STAGED[name](every_stage=every_stage) if name in STAGED else ENCODERS[name]()
     encoder.name = name
     encoder.widen(inputs)
     return encoder
