@@ -54,7 +54,7 @@ def _exit_replica() -> None:
 
     A failed health check would take 15 s, in which the broken replica, being the fastest, would get most requests.
     """
-    logging.shutdown()
+    logging.shutdown()  # os._exit skips it, and the log would lack the reason
     os._exit(1)
 
 
@@ -75,6 +75,7 @@ def build(args: Mapping[str, Any]) -> Application:
     """The application of settings, a tree or dotted overrides. A `checkpoint` among them is promoted first."""
     tree: dict[str, Any] = {}
     for key, value in args.items():
+        # `serve run` passes overrides as text, a file for `serve deploy` the tree itself.
         if isinstance(value, str):
             apply_override(tree, f"{key}={value}")
         else:

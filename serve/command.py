@@ -23,6 +23,7 @@ KEEP = 5  # versions that prune keeps by default
 
 def main(argv: list[str]) -> int:
     """Serve, or change what is served."""
+    # Not by argparse, whose subparsers would take the path of a checkpoint for an unknown command.
     if argv and argv[0] in SUBCOMMANDS:
         return {"promote": _promote, "rollback": _rollback, "list": _list, "prune": _prune}[argv[0]](argv[1:])
     args = build_parser().parse_intermixed_args(argv)
@@ -213,6 +214,7 @@ def _prune_parser() -> argparse.ArgumentParser:
 
 
 def _count_argument(text: str) -> int:
+    # int() alone would take 1_000, -1 and digits of other scripts.
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text}: give a whole number, 0 or more")
     return int(text)

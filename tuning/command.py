@@ -85,6 +85,7 @@ def _trials_to_repeat(folder: Path, settings: Search) -> list[Trial]:
     if settings.scheduler == "pbt":  # one training cannot repeat overrides that changed while it ran
         return []
     study = Study.read(folder)
+    # Stopped ones have no score after all epochs that repeats could be compared with.
     done = [each.outcome.trial for each in study.ranking if each.outcome.trial.state == "done"]
     return [*([study.default.outcome.trial] if study.default else []), *done[: settings.top]]
 

@@ -53,6 +53,7 @@ def begin(args: argparse.Namespace) -> SearchPlan:
     try:
         (folder / layout.TRIALS).mkdir(parents=True, exist_ok=True)
         (folder / layout.RECIPE).write_text(recipes.dump(recipe), encoding="utf-8")
+        # As it was parsed: the user's own file may change before the search is resumed.
         (folder / layout.SPACE).write_text(yaml.safe_dump(dict(search.space), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the folder {folder}: {error.strerror}; give another --out") from None

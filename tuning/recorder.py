@@ -123,6 +123,7 @@ class Recorder(tune.Callback):
         return f"{record.name}  {record.state:<8}{outcome}  {changes}  [{ended} ended]"
 
     def _count_gpu_seconds(self) -> None:
+        # From the records of all trials, so that earlier starts of the search count.
         self.limits.gpu_seconds_used = sum(
             each.busy_seconds * each.gpus * each.workers for each in self.trials.values()
         )

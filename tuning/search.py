@@ -114,6 +114,7 @@ def _initial_trials(folder: Path, search: Search, space: Space) -> dict[str, Tri
     planned = [replace(template, name="default", of="default", kind="default")]
     for number, point in enumerate(points(search, space)):
         planned.append(replace(template, name=_name(number), of=_name(number), words=point))
+    # Recorded before they run, as trials that wait: the report knows how many are left.
     for trial in planned:
         if trial.name not in trials:
             trials[trial.name] = trial

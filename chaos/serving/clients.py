@@ -18,6 +18,7 @@ CROWD = 3 * QUEUED  # clients that leave or stay at a time: more than may be ans
 
 def clients(sizes: Sizes) -> Iterator[Finding]:
     """Hostile ways to speak HTTP, each with the answer it should get, and without harm to other clients."""
+    # Faults, though none at first: `_crowd` makes forward passes slow.
     with Service(sizes.port, f"queued={QUEUED}", "limits.body_bytes=1000000", faults={}) as service:
         service.request(body=png_image())  # answered: all processes are up before their ids are noted
         before = {role: service.pids(role) for role in TITLES}

@@ -27,6 +27,7 @@ TITLES = {
 }
 HEAD = {"gcs": "/gcs/gcs_server", "raylet": "/raylet/raylet"}
 FAULTS = "DEPTHRAY_FAULTS"  # the file that injected/sitecustomize.py reads
+# Little work on a small machine, and short waits: for promotions, and for clients that upload slowly.
 SMALL_SETTINGS = ("model.threads=1", "model.poll_seconds=0.2", "limits.upload_seconds=5")
 
 
@@ -171,7 +172,7 @@ class Service:
             yield
         finally:
             ray.shutdown()
-            os.environ.clear()
+            os.environ.clear()  # exactly as before: the next service has another token
             os.environ.update(before)
 
 
@@ -204,7 +205,7 @@ def _descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            parent = int(entry.read_text().rpartition(")")[2].split()[1])
+            parent = int(entry.read_text().rpartition(")")[2].split()[1])  # names of processes may contain parentheses
             children.setdefault(parent, []).append(int(entry.parent.name))
     descendants, unvisited = [], [root]
     while unvisited:

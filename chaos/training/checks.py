@@ -86,6 +86,7 @@ def check_none_lost(before: Scores, after: Scores) -> None:
         if step_of(name) in steps:
             continue
         assert newest_step(after) > step_of(name), f"lost: {name}, the newest is now at step {newest_step(after)}"
+        # One without a score is kept only while it is the newest.
         better = sum(other <= score for other in after.values())
         assert math.isnan(score) or better >= KEPT, f"lost: {name}, one of the best"
 
@@ -136,7 +137,7 @@ def check_restarts(records: list[dict[str, object]], before: Scores, furthest: i
                 continue  # the first start
             restarts.count += 1
             restarts.repeated_steps = max(restarts.repeated_steps, max(last, furthest) - at)
-            last, furthest = at, 0
+            last, furthest = at, 0  # records are lost with the first machine only
             assert last >= newest_step(before), f"resumed at step {last}, step {newest_step(before)} was saved"
         elif record.get("kind") == "interval":
             now = int(str(record["step"]))

@@ -115,7 +115,7 @@ class FillingDisk:
 
     def _keep_full(self) -> None:
         while self._filling.is_set():
-            self._fill()
+            self._fill()  # pruning frees space, which must not let the run continue
             time.sleep(0.02)
 
     def _fill(self) -> None:
@@ -138,6 +138,7 @@ class FailingStore(Store):
 
     def start(self) -> None:
         super().start()
+        # Each start makes a new server, which asks our application first.
         self.app, self.server.app = self.server.app, self._answer
 
     def fail(self, fault: str) -> None:

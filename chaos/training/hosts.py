@@ -112,9 +112,11 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """The variables by which others find the cluster and authenticate."""
+        # Without the variables of another cluster that this shell may use.
         plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # jobs look for `python` here
         own = {**QUICK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_API_SERVER_ADDRESS": self.url}
+        # Gloo would resolve the name of a host to loopback, where no other host is.
         return {**plain, **own, "PATH": path, "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1"}
 
     def start(self, host: Host) -> None:
@@ -207,7 +209,7 @@ def cluster(*, workers: int = 2, cpus: int = 1, autoscales: bool = False) -> Ite
             created.start(host)
         yield created
     finally:
-        for host in reversed(created.nodes):
+        for host in reversed(created.nodes):  # workers first: they would try to reach the head again
             host.kill()
         _remove(range(1, workers + 2))
         for path in (FOLDER / "ray", *FOLDER.glob("disk*")):

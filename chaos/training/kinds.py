@@ -105,6 +105,7 @@ def make_points(count: int, kinds: list[str], seed: int) -> list[Point]:
 def _make_point(number: int, turns: list[tuple[float, int, str]], seed: int) -> Point:
     _, turn, kind = turns[number % len(turns)]
     turn += number // len(turns) * MIX[kind]
+    # Of the point alone: with --only it does what it does among all.
     rng = random.Random(f"{seed} {number}")
     where, *variant = VARIANTS[kind][turn % len(VARIANTS[kind])].split(" ", 1)
     if where != "local":
@@ -162,7 +163,7 @@ def kill_raylet(experiment: Experiment) -> None:
     assert host
     number = experiment.rng.randrange(1, len(host.processes))
     node = host.processes[number]
-    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text("ascii").split()
+    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text("ascii").split()  # of `ray start`
     (raylet,) = [int(child) for child in children if "raylet" in Path(f"/proc/{child}/comm").read_text("ascii")]
     os.kill(raylet, signal.SIGKILL)
     time.sleep(experiment.rng.uniform(0, 8))

@@ -138,7 +138,7 @@ def notice(cluster: hosts.Cluster, folder: Path) -> None:
     print_row(
         "notice", "seconds from the notice to the save point", f"{requested_saves(run, notified)[0] - notified:.1f}"
     )
-    time.sleep(max(0.0, notified + 20 - time.time()))
+    time.sleep(max(0.0, notified + 20 - time.time()))  # the node is killed when it was announced
     since = kill_node(cluster, 2)
     wait_until(lambda: next_step_time(run, notified) is not None, process, log)
     print_recovery("notice", "node removed", run, notified, at=since, workers=1, most=10 + 15)
@@ -198,9 +198,11 @@ def serve(cluster: hosts.Cluster, folder: Path) -> None:
     kills.finish(kills.start(run, "--local", overrides=overrides))
     render_jpegs(folder / "jpegs")
     log = folder / "serve.log"
+    # Open and without keys, as the requests come from outside of the head's network namespace.
     arguments = ["serve", str(run), "--address", cluster.address, "--host", "0.0.0.0", "--allow-anonymous"]
     arguments += ["--store", str(folder / "store"), "model_replicas.min=2", "model_replicas.max=2"]
     arguments += ["ingress_replicas.min=2", "ingress_replicas.max=2"]
+    # Together below one CPU: each node has one of both.
     arguments += ["model_replicas.cpus=0.6", "ingress_replicas.cpus=0.3"]
     command = cluster.on_head([sys.executable, "-m", "depthray", *arguments])
     with log.open("wb") as file:
@@ -266,7 +268,7 @@ PARTS = {"train": train, "elastic": elastic, "notice": notice, "tune": tune, "se
 
 def run_part(part: str, cluster: hosts.Cluster, folder: Path) -> None:
     """Run a part on the whole cluster; where it fails, the other parts still run."""
-    while cluster.alive() < len(cluster.nodes):
+    while cluster.alive() < len(cluster.nodes):  # the part before may have left a node that is starting
         time.sleep(0.5)
     try:
         PARTS[part](cluster, folder)

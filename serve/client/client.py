@@ -64,6 +64,7 @@ class _BaseClient:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"{url}: the address of a server begins with http:// or https://")
         try:
+            # Else httpx would report it with the first request.
             httpx.URL(url)
         except httpx.InvalidURL as error:
             raise UsageError(f"{url}: not an address: {error}") from None

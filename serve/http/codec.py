@@ -137,6 +137,7 @@ def _read_npz(body: bytes, bounds: RequestLimits) -> InputImage:
     if "image" not in stored:
         raise Problem(422, "npz: there is no array 'image'")
     for key, array in stored.items():
+        # The limits of images, which for files are checked by their headers.
         photos.check_size(array.shape[1], array.shape[0], where=key, limits=allowed)
     inputs = {key: (_check_colour if key in COLOURS else _decode_map)(key, array) for key, array in stored.items()}
     image = inputs.pop("image")
@@ -205,6 +206,7 @@ def write(maps: Mapping[str, Map], rgb: Rgb, options: Options, *, points: int) -
 
 def _depth_png(depth: Map, options: Options) -> Encoded:
     """(h,w) metres -> 16-bit PNG; 0 is invalid, and depths too large for 16 bits are 65535."""
+    # `millimetres` counts 1000 steps a metre, hence the factor for other scales.
     stored = export.millimetres(depth if options.scale == 1000 else depth * np.float32(options.scale / 1000))
     unit = {"X-Depth-Unit": SCALES[str(options.scale)], "X-Depth-Scale": f"{1 / options.scale:.9g}"}
     return Encoded(rasters.encode_png(stored), "image/png", {**unit, "X-Plane": "depth"})
@@ -248,7 +250,7 @@ def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
     stride = 1  # a regular grid keeps the surface even, which a random choice of points would not
     while -(-depth.shape[0] // stride) * -(-depth.shape[1] // stride) > points:
         stride += 1
-    thinned = np.zeros_like(depth)
+    thinned = np.zeros_like(depth)  # 0 is unmeasured: such pixels become no points
     thinned[::stride, ::stride] = depth[::stride, ::stride]
     encode = export.encode_ply if options.form == "ply" else export.encode_glb
     note = f"camera ASSUMED, {view.origin.removeprefix('assumed ')}" if view.is_assumed else ""

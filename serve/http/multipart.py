@@ -67,6 +67,7 @@ def _part(piece: bytes) -> FormPart:
     if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "8bit", "7bit"):
         raise DataError("multipart: parts are sent as they are, without a transfer encoding")
     kind, _, rest = headers.get("content-disposition", "").partition(";")
+    # Groups 1 and 2 are a quoted value, 3 and 4 a bare one.
     parameters = {(match[1] or match[3]).lower(): match[2] or match[4] or "" for match in _PARAMETER.finditer(rest)}
     if kind.strip().lower() != "form-data" or not parameters.get("name"):
         raise DataError("multipart: a part without a name")

@@ -106,6 +106,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     details = {404: "there is nothing at this address; see /docs", 405: "this address takes another method; see /docs"}
     detail = details.get(error.status_code, "the request is not understood; see /docs")
+    # With its headers: that of a 405 lists the methods that are allowed.
     return await _answer_problem(request, Problem(error.status_code, detail, headers=error.headers))
 
 
@@ -193,6 +194,7 @@ class _Api:
 
     async def live(self) -> Response:
         """Whether the process answers at all."""
+        # Without a key, as is `ready`: the probes of a cluster manager have none.
         return _json({"live": True})
 
     async def ready(self) -> Response:

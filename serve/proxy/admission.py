@@ -29,7 +29,7 @@ class Capacity:
 
     def __init__(self, *, seconds: float, least: int, most: int) -> None:
         self._seconds, self._least, self._most = seconds, min(least, most), most
-        self._estimate = float(most)
+        self._estimate = float(most)  # until answers show how much can be answered in time
         self.ongoing = 0
 
     @property
@@ -51,6 +51,7 @@ class AdmissionControl:
         self._app, self._capacity = app, capacity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Only images cost anything: health and pages are answered under any load.
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
         if self._capacity.is_full:

@@ -61,6 +61,7 @@ class Store:
 
     def names(self) -> list[str]:
         """The models there are, the default first."""
+        # A folder without that file is a model whose first promotion failed or still runs.
         names = sorted(path.parent.name for path in self.root.glob("*/current.json"))
         default = self._default()
         return sorted(names, key=lambda name: (name != default, name))
@@ -86,6 +87,7 @@ class Store:
         """The checkpoint folder of a version, whose manifest is verified here and the other files on loading."""
         path = self.path(name, version)
         manifest.read(path)
+        # The manifest may be valid, but that of another checkpoint.
         if _version(path) != version:
             raise CheckpointError(f"{path}: altered since it was stored; promote the checkpoint again")
         return path
@@ -200,6 +202,7 @@ class Store:
             pointer = self.pointer(name)
             if not pointer.previous:
                 raise UsageError(f"'{name}' has no version before {pointer.current} to go back to")
+            # Swapped, so that a second rollback undoes the first.
             return self._write(name, Pointer(pointer.previous, pointer.current))
 
     def make_default(self, name: str) -> None:

@@ -109,6 +109,7 @@ class DynamicBatcher(Generic[Item, Result]):
         """Compute batches until the queue is empty."""
         while self._queue:
             if self.wait_timeout and len(self._queue) < self.max_batch_size:
+                # Once, whether the batch fills or not: no item waits longer.
                 await asyncio.sleep(self.wait_timeout)
             batch = self._take_batch()
             if not batch:

@@ -121,6 +121,7 @@ class Replica:
     async def _reply(self, name: str, version: str, sample: Sample, seconds: float) -> Reply:
         if (name, version) not in self._networks:
             return self._elsewhere(name)
+        # The shapes, because only arrays of equal ones can be stacked.
         kind = (name, version, tuple((key, np.asarray(value).shape) for key, value in sorted(sample.items())))
         try:
             timed = await self._batcher(kind, sample, deadline=time.monotonic() + seconds)

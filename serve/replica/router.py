@@ -48,7 +48,7 @@ class Router:
         self._store = Store(settings.store)
         self._models: dict[str, _ServedModel] = {}
         self._refreshed = float("-inf")
-        self._lock = asyncio.Lock()
+        self._lock = asyncio.Lock()  # one request reads the store, the others wait for it
 
     async def predict(
         self,
@@ -62,7 +62,7 @@ class Router:
         """See `serve.backend.Backend.predict`."""
         started = time.monotonic()
         card = await self._card(model)
-        is_pinned = "@" in model
+        is_pinned = "@" in model  # its client wants that version and no other
         for attempt in range(ATTEMPTS):
             section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
             # In a thread: other requests should not wait for the resizing of this one.
@@ -106,6 +106,7 @@ class Router:
         """The reply of one replica, or of another if it dies meanwhile."""
         deaths = 0
         while (left := deadline - time.monotonic()) > 0:
+            # Seconds, not a time of day: the clock of the replica's host may be another.
             response = self._handle.predict.remote(card.name, card.version, sample, left)
             try:
                 async with asyncio.timeout(left):

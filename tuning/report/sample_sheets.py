@@ -53,6 +53,7 @@ def sample_sheets(folder: Path, report: ReportData, *, data: Path | str | None =
     for label, each in configurations_shown(report):
         try:
             made.append(_sheet(layout.trial(folder, each.name), label, each, report, data))
+        # Whatever is missing or too large: a report without images is better than none.
         except (DepthrayError, OSError, RuntimeError, ValueError, MemoryError) as error:
             reasons.setdefault(" ".join(str(error).replace(f"{folder}/", "").split())[:300])
     return Sheets(tuple(made), "; ".join(list(reasons)[:2]))

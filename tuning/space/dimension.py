@@ -136,10 +136,12 @@ def overrides(point: Mapping[str, Any]) -> list[str]:
 
 def to_yaml(value: Any) -> str:
     """A value as YAML on one line: 1.0e-05 where Python writes 1e-05, which YAML reads as text."""
+    # YAML's safe writer refuses NumPy's numbers.
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, list | tuple):
         return f"[{','.join(to_yaml(item) for item in value)}]"
+    # As a list of one without its brackets: a single value would end with "...".
     return yaml.safe_dump([value], default_flow_style=True, width=sys.maxsize, allow_unicode=True).strip()[1:-1]
 
 
