@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from depthray.imaging.camera import Camera
     from depthray.imaging.photos import PhotoLimits
 
+# Two suffixes, by which outputs among images are recognised and not predicted again.
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
 METRIC_FORMATS = ("png", "ply", "glb")  # those that hold metres
 MASK = ".mask.png"
@@ -64,7 +65,7 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
         print(_ASSUMED, file=sys.stderr)
     failed = []
     with _network(arguments, connect) as network:
-        further_inputs.check(others, network.inputs)
+        further_inputs.check(others, network.inputs)  # a missing flag would fail every image
         request = _Request(arguments.out, _fitting(formats, network), camera, limits, others)
         for image, output in images:
             try:

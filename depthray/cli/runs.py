@@ -190,7 +190,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     if status.state not in ("running", "silent"):
         print(f"{run.url} does not run: {status.state}{f' ({status.why})' if status.why else ''}")
         return 0
-    run.root.write(run.path_of(layout.STOP), b"")
+    run.root.write(run.path_of(layout.STOP), b"")  # wherever it trains, it looks for this file
     print(f"{run.url} was asked to stop; it ends after the current step, with a checkpoint")
     print(f"resume with: depthray runs resume {run.url}")
     return 0

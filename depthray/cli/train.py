@@ -107,7 +107,7 @@ def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bo
     from depthray.runs.run import record
 
     device = distributed.start(gpu=gpu)
-    run = distributed.broadcast(run)
+    run = distributed.broadcast(run)  # its name may have the time, which processes read apart
     _prepare_once(run, recipe, resume=resume)
     display = console.Display() if distributed.is_main() else None
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
@@ -118,6 +118,7 @@ def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bo
         if display:
             display.close()
         distributed.stop()
+    # The file STOP stays after the stop that it caused; the next start removes it.
     return not is_stop_requested(run)
 
 

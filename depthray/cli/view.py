@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     source = open_source(recipe.data)
     indices = _spread(split.side(source.frames, recipe.data, arguments.split), arguments.frames)
     loaded = predict.load(path)
+    # With the recipe as the command line changes it, not the checkpoint's own.
     predictor = predict.Predictor(loaded.model, recipe, device=loaded.device)
     if predictor.depth_kind != "metric":
         print("depth of this network is not in metres: it is fitted to the truth of each frame")
@@ -147,6 +148,7 @@ def _edges(view: RecordedFrame) -> SheetRow:
     sharpness = edges.sharpness(view.prediction, view.truth)
     known = edges.neighbours_measured(view.truth)
     truth, prediction = (
+        # Above 0, as a sheet draws 0 as unmeasured.
         np.where(known, np.maximum(edges.edge_strength(depth), 1e-6), 0).astype(np.float32)
         for depth in (view.truth, view.prediction)
     )
