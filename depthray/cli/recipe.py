@@ -25,8 +25,10 @@ def main(argv: list[str]) -> int:
     if args.verb == "schema":
         print(json.dumps(Recipe.model_json_schema(), indent=2))
     elif args.verb == "list":
-        for name in recipes.names():
-            print(f"{name:<24}{preflight.load(name).about}")
+        names = [*recipes.names(), *recipes.originals()]
+        width = max(map(len, names)) + 2
+        for name in names:
+            print(f"{name:<{width}}{preflight.load(name).about}")
     else:
         print("\n".join(commented(preflight.load(args.name, args.overrides))))
     return 0

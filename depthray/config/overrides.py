@@ -47,10 +47,16 @@ def find_yaml(name: str, folder: Path, *, kind: str) -> Path:
         if not path.is_file():
             raise UsageError(f"{kind} file {path} {'is not a file' if path.exists() else 'does not exist'}")
         return path
-    known = sorted(each.stem for each in folder.glob("*.yaml"))
+    known = yaml_names(folder)
     if name not in known:
         raise UsageError(f"no {kind} '{name}'{did_you_mean(name, known)}; a file is given as path/to/it.yaml")
     return folder / f"{name}.yaml"
+
+
+def yaml_names(folder: Path) -> list[str]:
+    """The YAML files of a folder and those below it, without their suffix: `a`, `original/a`."""
+    paths = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
+    return sorted((path.as_posix() for path in paths), key=lambda name: (name.count("/"), name))
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

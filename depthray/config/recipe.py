@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from depthray.config.deprecated import rename_keys
-from depthray.config.overrides import apply_override, find_yaml, read_yaml
+from depthray.config.overrides import apply_override, find_yaml, read_yaml, yaml_names
 from depthray.config.sections import Recipe
 from depthray.config.validation import first_fault
 from depthray.errors import UsageError
@@ -26,8 +26,13 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 def names() -> list[str]:
-    """The recipes that come with depthray."""
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    """The recipes that come with depthray, but for `originals`."""
+    return [name for name in yaml_names(RECIPES) if "/" not in name]
+
+
+def originals() -> list[str]:
+    """`original/NAME`: the recipes of the seed systems as they were published."""
+    return [name for name in yaml_names(RECIPES) if "/" in name]
 
 
 def read(name: str, overrides: Sequence[str] = ()) -> Recipe:

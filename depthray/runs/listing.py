@@ -206,7 +206,8 @@ def remove(run: Run, name: str) -> None:
 
 def nearest_recipe(recipe: Recipe) -> tuple[str, dict[str, tuple[Any, Any]]]:
     """The shipped recipe that differs least, and what differs: dotted key -> (its value, the value here)."""
-    shipped = {name: Recipe.model_validate(read_yaml(recipes.RECIPES / f"{name}.yaml")) for name in recipes.names()}
+    names = [*recipes.names(), *recipes.originals()]
+    shipped = {name: Recipe.model_validate(read_yaml(recipes.RECIPES / f"{name}.yaml")) for name in names}
     differing = {name: recipes.difference(other, recipe) for name, other in shipped.items()}
     for changed in differing.values():
         changed.pop("data.root", None)  # where the data is does not make another recipe

@@ -28,7 +28,7 @@ def a_batch(count=2):
     }
 
 
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", [*recipe.names(), *recipe.originals()])
 def test_the_loss_reaches_every_trained_parameter(name):
     made = preflight.load(name)
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from tuning.space import space, space_check
 from tuning.space.dimension import overrides
 
 OF_DEPTH = [name for name in recipe.names() if "depth" in preflight.load(name).data.targets]
-OF_BIFPN = ["bifpn-efficientnet-b0"]
+OF_BIFPN = ["bifpn-efficientnet-b0", "original/bifpn-efficientnet-b0"]
 FITS = {"learning-rate": recipe.names(), "augmentation": recipe.names(), "loss-weights": OF_DEPTH, "all": OF_DEPTH}
 READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("seed-003", each) for each in OF_BIFPN)]
 
@@ -91,8 +91,8 @@ def test_a_ready_space_opens_with_commands_that_it_fits_and_its_number_of_trials
 
 def test_seed_003_is_scored_as_its_references_are_and_fits_its_own_regime() -> None:
     text = (space.SPACES / "seed-003.yaml").read_text()
-    words = re.findall(r"[a-z]+\.[a-z0-9_]+=\S+", text)
-    loaded = preflight.load(OF_BIFPN[0], [word for word in words if word != "model.pretrained=true"])
+    loaded = preflight.load("original/bifpn-efficientnet-b0")
+    assert "depthray tune original/bifpn-efficientnet-b0 --space seed-003" in text
     assert (loaded.eval.protocol, loaded.eval.monitor) == ("legacy-003", "mse")
     assert (loaded.loss.terms, loaded.data.size, loaded.model.options["head"]) == ({"l2": 1.0}, (224, 224), "relu6")
     space_check.check(space.read("seed-003"), loaded, where="seed-003")
