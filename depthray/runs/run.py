@@ -67,7 +67,7 @@ def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
         sync_folder(run)
     except OSError as error:
         raise UsageError(f"cannot write the run folder {run}: {error.strerror}") from None
-    (run / STOP).unlink(missing_ok=True)
+    (run / STOP).unlink(missing_ok=True)  # of an earlier attempt: it would stop this one after its first step
 
 
 def _prepare_remote(run: RemoteFolder, recipe: Recipe, *, resume: bool) -> None:
@@ -85,6 +85,7 @@ def _check_resume(saved: Path, recipe: Recipe, run: Path | RemoteFolder, *, resu
     """Raise UsageError unless the run of a saved recipe is to be resumed, and with the same recipe."""
     if not resume:
         raise UsageError(f"{run} already holds a run; give --resume to resume it, or another --out")
+    # Not checked as a recipe to train: it was, and what matters here is only whether it differs.
     old = preflight.parse(read_yaml(saved), where=where, training=False)
     changed = {key: pair for key, pair in recipes.difference(old, recipe).items() if key not in FREE_ON_RESUME}
     if changed:
@@ -114,7 +115,7 @@ def record(
     state = _start(recipe, folder, device, frames, log, remote)
     check_targets(state.model, recipe)
     state.hooks = given = hooks or Hooks()
-    if not distributed.is_main():
+    if not distributed.is_main():  # the others train the same steps, and neither save nor log
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         return
     for warning in (*state.notes, *frames.sanity_warnings()):
@@ -164,8 +165,6 @@ def _train(
             writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
                 log.epoch(event)
-                if event.note:
-                    log.note(event.note)
                 curves.epoch(event)
                 end = end or _end_after(event)
                 yield event
@@ -182,7 +181,7 @@ def _train(
         end = end or RecordedState("stopped", "its caller ended it")
         raise
     except KeyboardInterrupt:
-        writer.hurry()
+        writer.hurry()  # whoever interrupts does not wait for a disk that fails
         end = RecordedState("stopped", "interrupted")
         raise
     finally:
@@ -247,7 +246,7 @@ def _uploaded(
             uploader.close()
         raise error
     except BaseException:
-        uploader.close(wait=False)
+        uploader.close(wait=False)  # interrupted: what is not uploaded yet is by --resume
         raise
     _upload_rest(uploader, log, state)
 
@@ -277,7 +276,7 @@ def _start(
             has_trained = any(record["kind"] == "interval" for record in progress.read(run))
             text = "begins again at step 0: no checkpoint had been saved yet" if has_trained else "training starts"
             log.state(running, text, epoch=0, step=0, workers=workers)
-        return begin(recipe, device)
+        return begin(recipe, device)  # every rank: seeds make the same network on each
     if remote and not distributed.is_main():
         with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
             checkpoint = download.ensure_checkpoint(remote, run, checkpoint.name)
