@@ -2,6 +2,7 @@
 
 `train/<recording>/00001.h5` and `val/official/00001.h5`, each with `rgb` (3,H,W) uint8 and `depth` (H,W) float32.
 `val/official` are the 654 frames of the official test set, so they are declared test frames, not validation frames.
+The camera is the colour camera of NYU's Kinect.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from depthray.data.readers.files import Pixels, data_root
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.readers.hdf5 import read_datasets
-from depthray.data.readers.kinect import room_of
+from depthray.data.readers.kinect import COLOUR, room_of
 from depthray.data.source import Frame, refuse_encoding
 from depthray.errors import DataError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 ENCODING = "float_m"
+KEYS = frozenset({"image", "depth", "intrinsics"})
 PARTS = ("train", "val")
 FILES = "*/[0-9]*.h5"
 OFFICIAL = "official"
@@ -36,7 +38,7 @@ def open_source(section: Data) -> S2d:
         raise DataError(f"{root}: no train/<recording>/00001.h5 there, nor val/official/00001.h5")
     rows = [FrameRow(_frame(name), (str(name),)) for name in names]
     # One file a frame, which the role of depth stands for.
-    return S2d(root, rows, roles=("depth",), keys=frozenset({"image", "depth"}), encoding=ENCODING)
+    return S2d(root, rows, roles=("depth",), keys=KEYS, encoding=ENCODING)
 
 
 def fits(root: Path) -> bool:
@@ -55,7 +57,8 @@ class S2d(FrameFiles):
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != 3:
             raise DataError(f"{self.path(index, 'depth')}: rgb is {rgb.dtype} {rgb.shape}, wanted uint8 (3, H, W)")
         # Channels come first in the file; everything after expects (H,W,3) in one piece.
-        return {"image": np.ascontiguousarray(rgb.transpose(1, 2, 0)), "depth": self.metres(index, stored)}
+        image = np.ascontiguousarray(rgb.transpose(1, 2, 0))
+        return {"image": image, "depth": self.metres(index, stored), "intrinsics": COLOUR.matrix(image.shape[:2])}
 
     def stored_depth(self, index: int) -> Pixels:
         """Frame -> (H,W) depth as stored, in metres"""

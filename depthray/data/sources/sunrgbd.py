@@ -3,6 +3,9 @@
 Depth is millimetres with bits rotated left by 3. Beyond 8 m it is read as unmeasured: the sensors do not measure that
 far, and a clamp to 8 m would train on a wall that is not there. scene.txt names the kind of room, not the room, so that
 frames of one folder and one kind are kept together.
+
+The official split is read from allsplit.mat of the toolbox, where that is in the root or next to it. It keeps buildings
+apart, but not folders: a scene is then of one side.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
+from depthray.data.readers import mat5
 from depthray.data.readers.files import Pixels, data_root, read_text
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
 from depthray.data.source import Frame, keys_to_read, refuse_encoding
@@ -30,6 +34,9 @@ DEPTHS = ("depth_bfx", "depth")  # refined first, where a download has both
 KEYS = frozenset({"image", "depth", "intrinsics"})
 ROLES = ("image", "depth", "intrinsics")
 FAR = 8.0  # metres
+TOOLBOX = "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+SPLITS = ("allsplit.mat", TOOLBOX, f"../{TOOLBOX}", f"../../{TOOLBOX}")  # the root may also be a sensor's folder
+SIDES = {"alltrain": "train", "alltest": "test"}  # by variable
 
 
 def open_source(section: Data) -> SunRgbd:
@@ -39,7 +46,10 @@ def open_source(section: Data) -> SunRgbd:
     rows = sorted(_rows(root))
     if not rows:
         raise DataError(f"{root}: no folders with image/*.jpg and depth_bfx/ or depth/*.png, as SUN RGB-D has them")
-    return SunRgbd(root, rows, roles=ROLES, keys=KEYS & keys_to_read(section), encoding=ENCODING)
+    notes: list[str] = []
+    if path := next((root / name for name in SPLITS if (root / name).is_file()), None):
+        rows, notes = _with_sides(rows, root, path)
+    return SunRgbd(root, rows, roles=ROLES, keys=KEYS & keys_to_read(section), encoding=ENCODING, notes=notes)
 
 
 def fits(root: Path) -> bool:
@@ -74,6 +84,31 @@ def _rows(root: Path) -> Iterator[FrameRow]:
             name = str(frame.relative_to(root))
             scene = f"{Path(name).parent}/{_kind(frame)}".rstrip("/")
             yield FrameRow(Frame(name, scene, "", "sunrgbd"), tuple(str(file.relative_to(root)) for file in files))
+
+
+def _with_sides(rows: list[FrameRow], root: Path, path: Path) -> tuple[list[FrameRow], list[str]]:
+    """Frames -> those that the official split has, with their side; and a note on others."""
+    listed = mat5.read_texts(path)
+    if missing := [name for name in SIDES if name not in listed]:
+        raise DataError(f"{path}: no variable '{missing[0]}'")
+    sides = {_from_sensor(Path(text)): side for name, side in SIDES.items() for text in listed[name]}
+    sided: list[FrameRow] = []
+    for row in rows:
+        side = sides.get(_from_sensor(root.resolve() / row.frame.id), "")
+        if side:
+            frame = row.frame._replace(split=side, scene=f"{row.frame.scene} ({side})")
+            sided.append(row._replace(frame=frame))
+    if not sided:
+        raise DataError(f"{path}: lists none of the {len(rows)} frames in {root}; is it of this data set?")
+    unlisted = len(rows) - len(sided)
+    return sided, [f"{path}: {unlisted} frames left out, which it does not list"] if unlisted else []
+
+
+def _from_sensor(path: Path) -> str:
+    """A path -> its part from the folder of the sensor on, by which the split and the disk agree."""
+    parts = path.parts
+    start = next((place for place in reversed(range(len(parts))) if parts[place] in SENSORS), 0)
+    return "/".join(parts[start:])
 
 
 def _only_image(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+from scipy.io import savemat
 
 from depthray.batch import Sample
 from depthray.config.sections import Data, Sparse
@@ -156,6 +157,15 @@ def sunrgbd(root: Path) -> Data:
         (folder / "intrinsics.txt").write_text("520.5 0 16\n0 520.5 12\n0 0 1\n")
         (folder / "scene.txt").write_text(f"{'kitchen' if number % 2 else 'bedroom'}\n")
     return Data(source="sunrgbd", root=str(root))
+
+
+def sunrgbd_split(path: Path, *, train: list[str], test: list[str], compressed: bool = True) -> None:
+    """allsplit.mat as the toolbox has it: cells of paths on its authors' disk, some with a slash at the end."""
+    above = "/n/fs/sun3d/data/SUNRGBD"
+    sides = {"alltrain": [f"{above}/{name}" for name in train], "alltest": [f"{above}/{name}/" for name in test]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = {name: np.array([[text] for text in texts], object).reshape(1, -1) for name, texts in sides.items()}
+    savemat(path, cells, do_compression=compressed)
 
 
 def hypersim(root: Path) -> Data:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from layouts_nyu import PER_SCENE, SCENES, SIZE, room, s2d
 
+from depthray.data.readers import kinect
 from depthray.data.sources import open_source, recognise, synthetic
 from depthray.data.sources import s2d as form
 from depthray.errors import DataError
@@ -40,6 +41,14 @@ def test_frames_are_exact(section):
     np.testing.assert_array_equal(sample["image"], room(4)["image"])
     np.testing.assert_array_equal(sample["depth"], room(4)["depth"])
     assert sample["image"].flags.c_contiguous
+
+
+def test_the_camera_is_nyus_kinect(section, root):
+    matrix = open_source(section).read(0)["intrinsics"]
+    np.testing.assert_allclose(matrix, kinect.COLOUR.matrix(SIZE))
+    change(root / FIRST, rgb=np.zeros((3, 480, 640), np.uint8), depth=np.ones((480, 640), np.float32))
+    matrix = open_source(section).read(0)["intrinsics"]
+    np.testing.assert_allclose((matrix[0, 0], matrix[1, 2]), (518.8579, 253.7362), rtol=1e-6)
 
 
 def test_official_frames_are_test_frames(section):
