@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
+from depthray.models.layers import lora
 from depthray.models.layers.blocks import DepthHead, upsample
 from depthray.models.layers.encoder import widen
 from depthray.models.layers.inputs import InputStack, guide
@@ -156,9 +157,34 @@ def build(
     *,
     size: Size = "vits",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
+    lora_rank: Annotated[int, Field(ge=0, le=512)] = 0,
+    lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16.0,
+    lora_mlp: bool = False,
+    lora_decoder: Literal["none", "output", "all"] = "output",
     inputs: tuple[str, ...] = ("image",),
 ) -> DPT:
-    """The network of a recipe's `model` section."""
+    """The network of a recipe's `model` section.
+
+    `lora_rank` above 0 trains, instead of all weights, matrices of that rank times lora_alpha / lora_rank on queries,
+    keys, values and projections of the encoder, with `lora_mlp` on its MLPs too; and of the decoder what `lora_decoder`
+    says: nothing, its last convolutions (`output_conv1`, `output_conv2`), or all, which is a tenth of the network.
+    """
     network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth)
     network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)
+    if lora_rank:
+        lora.add(network.encoder.blocks, rank=lora_rank, alpha=lora_alpha, mlp=lora_mlp)
+        lora.train_only(network, also=_trained_with_lora(network, lora_decoder))
     return network
+
+
+def _trained_with_lora(network: DPT, decoder: str) -> list[nn.Module]:
+    """What trains of a network besides the matrices of LoRA."""
+    scratch = network.depth_head.scratch
+    parts: dict[str, list[nn.Module]] = {
+        "none": [],
+        "output": [scratch.output_conv1, scratch.output_conv2],
+        "all": [network.depth_head],
+    }
+    # Weights of further inputs begin at 0: frozen, they would never be used.
+    first = [] if network.inputs == ("image",) else [network.encoder.patch_embed.proj]
+    return [*parts[decoder], *first]
