@@ -18,6 +18,7 @@ from depthray.storage.folders import open_folder
 from depthray.storage.remote import StorageError, is_remote
 
 SHOWN_SCORES = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores those that fit on a line
+OWN_SCORES = ("ssim", "mse", "mae", "soft_iou")  # of protocols that score nothing else
 
 
 def line(record: Record) -> str:
@@ -32,7 +33,8 @@ def line(record: Record) -> str:
             f"eta {clock(record['eta_seconds'])}{skipped}"
         )
     if kind == "epoch":
-        scores = " ".join(f"{key} {_format_number(record[key])}" for key in SHOWN_SCORES if key in record)
+        shown = [key for key in SHOWN_SCORES if key in record] or [key for key in OWN_SCORES if key in record]
+        scores = " ".join(f"{key} {_format_number(record[key])}" for key in shown)
         return f"epoch {record['epoch']} done: {scores} train_loss {_format_number(record['train_loss'])}"
     return str(record["text"])
 

@@ -35,9 +35,8 @@ class Terminal(io.StringIO):
 
 
 def test_a_log_line_has_all_an_operator_looks_for() -> None:
-    said = console.line(INTERVAL)
     wanted = "epoch 2/9 step 30/90 loss 0.5123 lr 3.00e-04 41.3 img/s data wait 3% mem 1.5 GiB eta 1:02:05"
-    assert said == wanted
+    assert console.line(INTERVAL) == wanted
     assert console.line({**INTERVAL, "bad_steps": 3}) == f"{wanted} skipped 3"
 
 
@@ -68,6 +67,12 @@ def test_records_that_are_not_numbers_stay_strict_json(tmp_path: Path) -> None:
     assert written["loss"] is None
     assert console.line(written).startswith("epoch 2/9 step 30/90 loss nan")
     assert abs(written["time"] - time.time()) < 60
+
+
+def test_an_epoch_shows_the_scores_of_a_protocol_that_has_its_own_only() -> None:
+    epoch = {"kind": "epoch", "epoch": 2, "train_loss": 0.5, "mse": 0.0143, "ssim": 0.775}
+    assert console.line(epoch) == "epoch 2 done: ssim 0.7750 mse 0.0143 train_loss 0.5000"
+    assert console.line({**epoch, "rmse": 0.25}) == "epoch 2 done: rmse 0.2500 train_loss 0.5000"
 
 
 def test_a_follower_shows_what_is_new_and_waits_for_whole_lines(tmp_path: Path) -> None:
