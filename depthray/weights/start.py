@@ -33,6 +33,11 @@ class StartReport:
     unused: tuple[str, ...] = ()  # names of weights of the file
     notes: tuple[str, ...] = ()  # lines for people
 
+    @property
+    def can_predict(self) -> bool:
+        """Whether all of the network was loaded: it predicts before it is trained."""
+        return bool(self.loaded) and not self.random
+
 
 def start(network: nn.Module, section: Model) -> StartReport:
     """Load `model.weights` into a network that was built random. Raises UsageError where they do not fit.

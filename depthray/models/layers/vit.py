@@ -101,9 +101,12 @@ class PatchEmbed(nn.Module):
 class ViT(nn.Module):
     """Patches to tokens; the class token and the patches of four blocks come out as maps."""
 
-    def __init__(self, shape: ViTShape) -> None:
+    def __init__(self, shape: ViTShape, *, registers: int = 0) -> None:
         super().__init__()
         self.shape = shape
+        self.registers = registers
+        if registers:
+            self.register_tokens = nn.Parameter(torch.zeros(1, registers, shape.width))
         self.patch_embed = PatchEmbed(3, shape.width)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, shape.grid**2 + 1, shape.width))
@@ -117,11 +120,15 @@ class ViT(nn.Module):
         patches = self.patch_embed(inputs)
         tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1)  # (B,1+N,C)
         tokens = tokens + self._positions(rows, columns).to(tokens.dtype)
+        if self.registers:  # after the class token, and without a position
+            registers = self.register_tokens.expand(patches.shape[0], -1, -1)
+            tokens = torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)  # (B,1+R+N,C)
         maps = []
         for number, block in enumerate(self.blocks):
             tokens = block(tokens)
             if number in self.shape.taps:
-                grid = self.norm(tokens)[:, 1:].reshape(-1, rows, columns, self.shape.width)  # (B,h,w,C)
+                patches = self.norm(tokens)[:, 1 + self.registers :]  # (B,N,C)
+                grid = patches.reshape(-1, rows, columns, self.shape.width)  # (B,h,w,C)
                 maps.append(grid.permute(0, 3, 1, 2))  # (B,C,h,w)
         return maps
 
@@ -131,14 +138,19 @@ class ViT(nn.Module):
         if (rows, columns) == (grid, grid):
             return self.pos_embed
         square = self.pos_embed[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1,C,37,37)
-        scale = ((rows + NUDGE) / grid, (columns + NUDGE) / grid)
-        resized = F.interpolate(square, scale_factor=scale, mode="bicubic", align_corners=False)
+        if self.registers:  # published later, and trained with another resampling
+            resized = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False, antialias=True)
+        else:
+            scale = ((rows + NUDGE) / grid, (columns + NUDGE) / grid)
+            resized = F.interpolate(square, scale_factor=scale, mode="bicubic", align_corners=False)
         # The class token has no place in the grid; its position stays as it is. -> (1,1+N,C)
         return torch.cat([self.pos_embed[:, :1].float(), resized.flatten(2).transpose(1, 2)], dim=1)
 
     def _init_weights(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.normal_(self.cls_token, std=1e-6)
+        if self.registers:
+            nn.init.normal_(self.register_tokens, std=1e-6)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)

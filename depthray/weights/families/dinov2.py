@@ -44,9 +44,9 @@ def encoder_weights(weights: Weights) -> dict[str, Tensor]:
 
 def describe(weights: Weights) -> str:
     """Its size and registers, for people."""
-    letter = size_of(weights)[-1:].upper() or "of unknown size"
-    count = register_count(weights)
-    return f"ViT-{letter}" + (f" with {count} registers" if count else "")
+    size, count = size_of(weights), register_count(weights)
+    name = f"ViT-{size[-1].upper()}" if size else f"ViT of width {weights['cls_token'].shape[-1]}"
+    return name + (f" with {count} registers" if count else "")
 
 
 def size_of(weights: Weights) -> str:
