@@ -135,12 +135,12 @@ class DPT(nn.Module):
 
     stride = PATCH
 
-    def __init__(self, stack: InputStack, size: Size, *, max_depth: float) -> None:
+    def __init__(self, stack: InputStack, size: Size, *, max_depth: float, registers: int = 0) -> None:
         super().__init__()
         self.inputs = stack.inputs
         self.max_depth = max_depth
         self.stack = stack
-        self.encoder = ViT(SHAPES[size])
+        self.encoder = ViT(SHAPES[size], registers=registers)
         self.depth_head = DPTDecoder(SHAPES[size].width, LEVELS[size], FUSED[size])
         last: Any = self.depth_head.scratch.output_conv2[-1]
         self.metres = DepthHead("sigmoid", max_depth=max_depth)
@@ -156,6 +156,7 @@ class DPT(nn.Module):
 def build(
     *,
     size: Size = "vits",
+    registers: Literal[0, 4] = 0,
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     lora_rank: Annotated[int, Field(ge=0, le=512)] = 0,
     lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16.0,
@@ -163,13 +164,13 @@ def build(
     lora_decoder: Literal["none", "output", "all"] = "output",
     inputs: tuple[str, ...] = ("image",),
 ) -> DPT:
-    """The network of a recipe's `model` section.
+    """The network of a recipe's `model` section. `registers`: tokens without a patch, as some DINOv2s have.
 
     `lora_rank` above 0 trains, instead of all weights, matrices of that rank times lora_alpha / lora_rank on queries,
     keys, values and projections of the encoder, with `lora_mlp` on its MLPs too; and of the decoder what `lora_decoder`
     says: nothing, its last convolutions (`output_conv1`, `output_conv2`), or all, which is a tenth of the network.
     """
-    network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth)
+    network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth, registers=registers)
     network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)
     if lora_rank:
         lora.add(network.encoder.blocks, rank=lora_rank, alpha=lora_alpha, mlp=lora_mlp)
