@@ -92,12 +92,14 @@ def sample_depth(
 ) -> Metres:
     """(H,W) metres [, (H,W,3) RGB, (3,3) camera] -> (H,W) metres at the sampled pixels, 0 elsewhere.
 
-    Only measured pixels are sampled. `samples=0` gives an empty map, whatever the pattern.
+    Only measured pixels are sampled, `stored` samples apart only those inside of the margin. `samples=0` gives an empty
+    map, whatever the pattern.
     """
     sparse = np.zeros_like(depth, dtype=np.float32)
     if section.samples == 0 and section.pattern != "stored":
         return sparse
-    scene = PatternInput(depth, section.samples, generator, image, intrinsics)
+    inside = depth if section.pattern == "stored" else _clear_margin(depth, section.margin)
+    scene = PatternInput(inside, section.samples, generator, image, intrinsics)
     if section.pattern in LIDARS:
         pixels = _scan_lines(scene, LIDARS[section.pattern])
     else:
@@ -170,6 +172,14 @@ def _scan_lines(scene: PatternInput, beams: Beams) -> Pixels:
     rows = np.rint(cy - fy * np.tan(elevation) / np.cos(azimuth)).astype(np.intp)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     return _only_measured(scene, np.unique((rows * width + columns)[inside]))
+
+
+def _clear_margin(depth: Metres, margin: float) -> Metres:
+    """(H,W) metres -> (H,W) metres, 0 in a border of that share of each side; a pixel is inside if its centre is."""
+    if margin == 0:
+        return depth
+    inside = [np.abs((np.arange(side) + 0.5) / side - 0.5) < 0.5 - margin for side in depth.shape]
+    return np.where(inside[0][:, None] & inside[1], depth, np.float32(0))
 
 
 def _camera(scene: PatternInput) -> Camera:

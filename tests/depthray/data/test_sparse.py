@@ -11,6 +11,7 @@ from depthray.config.sections import Sparse
 from depthray.data.resize import resize, resize_sparse
 from depthray.data.sparse import LIDARS, attach, sample_depth
 from depthray.errors import DataError
+from depthray.evaluation.protocols import PROTOCOLS
 
 HEIGHT, WIDTH = 96, 128
 SAMPLED = ["exact", "bernoulli", "grid", "features"]
@@ -209,3 +210,31 @@ def test_resizing_loses_no_sample_but_to_a_nearer_one(size: tuple[int, int]) -> 
 def test_of_samples_in_one_pixel_the_nearest_stays() -> None:
     sparse = np.array([[3, 2], [0, 5]], np.float32)
     assert resize_sparse(sparse, (1, 1)).tolist() == [[2]]
+
+
+@pytest.mark.parametrize("pattern", MADE)
+def test_samples_keep_off_the_margin(pattern: str) -> None:
+    section = Sparse(pattern=pattern, samples=500, margin=0.2)
+    sparse = sample_depth(depth(False), section, generator=np.random.default_rng(0), image=image())
+    rows, columns = np.nonzero(sparse)
+    assert len(rows) > 50
+    assert rows.min() >= 19 and rows.max() < 77 and columns.min() >= 25 and columns.max() < 103
+    if pattern == "exact":
+        assert len(rows) == 500
+
+
+def test_the_margin_of_s2d_leaves_the_pixels_that_its_protocol_scores() -> None:
+    full = np.ones((240, 320), np.float32)
+    section = Sparse(pattern="exact", samples=240 * 320, margin=0.025)
+    sparse = sample_depth(full, section, generator=np.random.default_rng(0))
+    scored = np.zeros((240, 320), bool)
+    crop = PROTOCOLS["nyu-s2d"].crop
+    assert crop is not None
+    scored[crop.window(240, 320)] = True
+    np.testing.assert_array_equal(sparse > 0, scored)
+
+
+def test_stored_samples_are_the_data_sets_own_in_the_margin_too() -> None:
+    section = Sparse(pattern="stored", margin=0.2)
+    sample = {**frame(holes=False), "sparse": depth(False)}
+    np.testing.assert_array_equal(attach(sample, section, key="k")["sparse"], depth(False))
