@@ -53,7 +53,7 @@ class ModelCard:
     size: tuple[int, int]  # (H,W) pixels of the network's input
     min_depth: float  # metres
     max_depth: float  # metres
-    fit: Literal["exact", "aspect"] = "exact"  # whether images are resized to that size or to one of their own aspect
+    fit: Literal["exact", "aspect", "native"] = "exact"  # images are resized to that size, one of their aspect, or not
     default: bool = False  # whether it answers requests that name no model
     versions: tuple[str, ...] = ()  # available as name@version, newest first
     metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores

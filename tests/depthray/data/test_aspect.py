@@ -1,8 +1,9 @@
-"""data.fit=aspect: what a network is shown outside of training has the aspect of the image."""
+"""data.fit: what a network is shown outside of training has the aspect, or the size, of the image; and plain crops."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from made_sources import Drawn
 from scoring import Net, Rooms
@@ -71,3 +72,39 @@ def test_sparse_samples_at_corners_are_found_in_bicubic_colour() -> None:
     [(_, batch)] = eval_batches(Rooms(), [0], data, batch_size=1)
     assert batch["sparse"].shape[-2:] == (42, 56)
     assert 0 < int((batch["sparse"] > 0).sum()) <= 9
+
+
+@pytest.mark.parametrize(("fit", "frame"), [("native", (24, 32)), ("aspect", (14, 14))])
+def test_plain_crops_are_of_the_frames_that_evaluation_shows(fit: str, frame: tuple[int, int]) -> None:
+    section = Augment(hflip=0, crop_mode="plain")
+    data = Data(size=(14, 14), fit=fit, workers=0)
+    loader = TrainLoader(Drawn(4), range(4), data, section, seed=0, batch_size=4)
+    training = next(loader.epoch(0))[0]
+    assert training["image"].shape == (4, 3, 14, 14)
+    [(_, batch)] = eval_batches(Drawn(4), range(4), data, batch_size=4)
+    assert batch["image"].shape == (4, 3, *frame) and batch["depth"].shape == (4, 1, 24, 32)
+    if fit == "native":
+        for name, image in zip(training["id"], training["image"], strict=True):
+            whole = batch["image"][batch["id"].index(name)]
+            windows = whole.unfold(1, 14, 1).unfold(2, 14, 1)  # (3,11,19,14,14)
+            assert (windows == image[:, None, None]).all(dim=-1).all(dim=-1).all(dim=0).sum() == 1
+
+
+def test_frames_of_their_own_size_come_apart_where_sizes_differ() -> None:
+    data = Data(size=(14, 14), fit="native")
+    sizes = [batch["image"].shape[-2:] for _, batch in eval_batches(Drawn(3, odd=(1,)), range(3), data, batch_size=3)]
+    assert sizes == [(24, 32), (20, 28)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_plain_and_zoomed_crops_do_not_depend_on_loader_processes(workers: int) -> None:
+    for mode, crop in (("plain", 1.0), ("resize", 0.6)):
+        section = Augment(crop=crop, crop_mode=mode, brightness=0.2)
+        first, second = (
+            TrainLoader(
+                *(Drawn(8), range(8), Data(size=(14, 16), fit="native", workers=count), section), seed=1, batch_size=4
+            )
+            for count in (0, workers)
+        )
+        for one, two in zip(first.epoch(2), second.epoch(2), strict=True):
+            assert torch.equal(one[0]["image"], two[0]["image"]) and torch.equal(one[0]["depth"], two[0]["depth"])
