@@ -350,6 +350,7 @@ class Train(Section):
     patience: NotNegative = Field(0, description="epochs without a better score after which a phase ends; 0 = never")
     patience_ends: Literal["phase", "run"] = Field(
         "phase", description="what patience ends in the first of two phases: it alone, or the run"
+    min_delta: Amount = Field(0.0, description="how much better a score must be for patience to count anew")
     )
     max_minutes: Amount = Field(0.0, description="wall-clock limit; 0 = none")
     save_every_steps: NotNegative = Field(250, description="steps between save points inside an epoch; 0 = none")

@@ -225,6 +225,8 @@ def _finish_reason(recipe: Recipe, state: State) -> str:
     at, phases = state.position, state.phases
     if at.epoch >= phases.epochs:
         return "all epochs done"
+    if key < at.mark - recipe.train.min_delta:
+        at.mark, at.mark_epoch = key, at.epoch
     if at.epoch == phases.first and recipe.train.patience_ends == "phase":
         return ""  # the phase is over anyway
     return _patience_reason(recipe, state)
@@ -234,8 +236,10 @@ def _patience_reason(recipe: Recipe, state: State) -> str:
     """Why no more is to be expected of the current phase; "" while there is."""
     at, train = state.position, recipe.train
     begun = state.phases.first if train.patience_ends == "phase" and at.epoch > state.phases.first else 0
-    if train.patience and at.epoch - max(at.best_epoch, begun) >= train.patience:
-        return f"no better {recipe.eval.monitor} for {train.patience} epochs"
+    better = at.mark_epoch if train.min_delta else at.best_epoch
+    if train.patience and at.epoch - max(better, begun) >= train.patience:
+        by = f" by {train.min_delta:g}" if train.min_delta else ""
+        return f"no better {recipe.eval.monitor}{by} for {train.patience} epochs"
     return ""
 
 

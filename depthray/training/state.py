@@ -40,6 +40,8 @@ class Position:
     best: float = math.inf  # lowest rank key of a validation score
     best_epoch: int = 0
     first_phase: int = 0  # epochs of the first of two phases, where train.patience ended it
+    mark: float = math.inf  # the rank key that the next must be below by train.min_delta
+    mark_epoch: int = 0
 
 
 @dataclass(frozen=True)
