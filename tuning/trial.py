@@ -58,13 +58,20 @@ def run_trial(config: Mapping[str, Any], *, plan: TrialSetup) -> None:
     task = config["trial"]
     run = layout.trial(plan.folder, Path(tune.get_context().get_trial_dir()).name)
     try:
-        recipe = preflight.load(str(plan.folder / layout.RECIPE), overrides(task["words"]))
+        recipe = _without_report(preflight.load(str(plan.folder / layout.RECIPE), overrides(task["words"])))
         _prepare(run, recipe)
         for metrics in _train(recipe, run, plan.workers):
             checkpoint = _checkpoint(run, metrics["epoch"]) if plan.carries else None
             tune.report(_result(metrics, recipe, judged=task["judged"]), checkpoint=checkpoint)
     except DepthrayError as error:  # it would repeat itself: reported, so that Tune does not try again
         tune.report({FAILED: str(error)})
+
+
+def _without_report(recipe: Recipe) -> Recipe:
+    """The recipe without what is scored for people alone: trials are compared with each other, and time is short."""
+    if not (recipe.model.weights or recipe.eval.also):
+        return recipe
+    return recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"zero_shot": False, "also": ()})})
 
 
 def _prepare(run: Path, recipe: Recipe) -> None:

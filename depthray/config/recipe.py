@@ -8,7 +8,7 @@ recipe can be trained, with an architecture and a data source that exist, `depth
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -73,7 +73,12 @@ def absolute(recipe: Recipe) -> Recipe:
     # One that does not exist stays as it is, for the message that says so.
     weights = recipe.model.weights_path
     model = {"weights": os.path.realpath(weights)} if weights and os.path.exists(weights) else {}
-    sections = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=model)}
+    also = {"also": tuple(absolute_path(path) for path in recipe.eval.also)}
+    sections = {
+        "data": recipe.data.model_copy(update=data),
+        "model": recipe.model.model_copy(update=model),
+        "eval": recipe.eval.model_copy(update=also),
+    }
     return recipe.model_copy(update=sections)
 
 
@@ -97,6 +102,21 @@ def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     before, after = flatten(old), flatten(new)
     keys = [*before, *(key for key in after if key not in before)]
     return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
+
+def with_values_before(recipe: Recipe, saved: Recipe, *, given: Collection[str] = ()) -> Recipe:
+    """The recipe with what an earlier version did, where the saved one, of the run that it resumes, has that.
+
+    Of the keys that later versions have another default for; one that is `given` on the command line is left as it is.
+    """
+    kept = {}
+    for name in Recipe.model_fields:
+        section: BaseModel = getattr(recipe, name)
+        before: Mapping[str, Any] = getattr(section, "values_before", {})
+        values = {key: value for key, value in before.items() if getattr(getattr(saved, name), key) == value}
+        kept[name] = {key: value for key, value in values.items() if f"{name}.{key}" not in given}
+    sections = {name: getattr(recipe, name).model_copy(update=values) for name, values in kept.items() if values}
+    return recipe.model_copy(update=sections)
 
 
 def _leaves(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:

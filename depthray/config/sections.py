@@ -140,7 +140,9 @@ class Augment(Section):
         description="resize: a crop is resized to data.size; plain: data.size pixels of the frame as it is shown "
         "outside of training; kb: the same within KITTI's benchmark crop",
     )
-    zoom_depth: bool = Field(True, description="depth follows the focal length where a crop is resized: times its share")
+    zoom_depth: bool = Field(
+        True, description="depth follows the focal length where a crop is resized: times its share"
+    )
     rotate: Annotated[float, Field(ge=0, le=45)] = Field(0.0, description="largest rotation in degrees")
     brightness: Fraction = Field(0.0, description="largest relative change of brightness")
     contrast: Fraction = Field(0.0, description="largest relative change of contrast")
@@ -348,9 +350,9 @@ class Train(Section):
     freeze_batchnorm: bool = Field(False, description="batch-norm statistics stay as they start")
     max_bad_steps: Positive = Field(10, description="non-finite losses in a row after which training stops")
     patience: NotNegative = Field(0, description="epochs without a better score after which a phase ends; 0 = never")
+    min_delta: Amount = Field(0.0, description="how much better a score must be for patience to count anew")
     patience_ends: Literal["phase", "run"] = Field(
         "phase", description="what patience ends in the first of two phases: it alone, or the run"
-    min_delta: Amount = Field(0.0, description="how much better a score must be for patience to count anew")
     )
     max_minutes: Amount = Field(0.0, description="wall-clock limit; 0 = none")
     save_every_steps: NotNegative = Field(250, description="steps between save points inside an epoch; 0 = none")
@@ -392,6 +394,12 @@ class Eval(Section):
     protocol: str = Field("plain", description="named protocol: see depthray/evaluation/protocols.py")
     batch_size: Positive = Field(16, description="frames per forward pass")
     monitor: Monitor = Field("abs_rel", description="validation metric that ranks checkpoints")
+    zero_shot: bool = Field(
+        True, description="weights that can predict are scored as they are, before a new run trains them"
+    )
+    also: tuple[str, ...] = Field(
+        (), description="paths of further data sets, scored at the end of the run and, with zero_shot, before it"
+    )
 
 
 class Recipe(Section):
@@ -402,7 +410,7 @@ class Recipe(Section):
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = Model()
-    loss: Loss = Loss(l1=1.0)
+    loss: Loss = Loss(l1=1.0)  # Loss() has no weight, which is an error
     optim: Optim = Optim()
     train: Train = Train()
     finetune: Finetune = Finetune()

@@ -32,6 +32,23 @@ def intervals(
     return np.percentile(finish(drawn), [2.5, 97.5], axis=0)
 
 
+def paired_intervals(
+    before: Values, after: Values, scenes: Sequence[str], *, finish: Callable[[Values], Values] = lambda means: means
+) -> Values:
+    """(N,M) metrics of the same N frames, twice -> (3,2,M) ends of 95 % intervals: before, after, after - before.
+
+    All three are of the same draws: what makes a scene hard for both cancels in the difference.
+    """
+    columns = before.shape[1]
+
+    def finish_both(drawn: Values) -> Values:
+        first, second = finish(drawn[:, :columns]), finish(drawn[:, columns:])
+        return np.concatenate([first, second, second - first], axis=1)
+
+    ends = intervals(np.concatenate([before, after], axis=1), scenes, finish=finish_both)
+    return np.moveaxis(ends.reshape(2, 3, -1), 0, 1)
+
+
 def means(table: Values, scenes: NDArray[np.str_]) -> Values:
     """(N,M) values of N frames and their scenes -> (1000,M) means over the frames of each draw."""
     names, members = np.unique(scenes, return_inverse=True)

@@ -4,6 +4,7 @@ RUN/recipe.yaml       what is trained; a folder with it is a run
     progress.jsonl    a JSON record a line (`depthray.runs.progress`)
     checkpoints/      epoch-0003-step-00000120/ ... (`depthray.checkpoints`)
     tensorboard/      curves, images and hyperparameters
+    gain.json         scores before and after training, with gain.md and gain.csv (`depthray.runs.gain_report`)
     evaluations/      one folder for each `depthray evaluate`
     ray/              Ray's own files, never read back
     STOP              exists: save and stop after the current step
@@ -25,6 +26,9 @@ RECIPE = manifest.RECIPE  # a run and its checkpoints call it the same, so eithe
 PROGRESS = "progress.jsonl"
 CHECKPOINTS = select.FOLDER
 TENSORBOARD = "tensorboard"
+GAIN_JSON = "gain.json"
+GAIN_TABLE = "gain.md"
+GAIN_FRAMES = "gain.csv"
 EVALUATIONS = "evaluations"
 RAY = "ray"
 STOP = "STOP"

@@ -46,6 +46,14 @@ class ProgressLog:
         self._write({"kind": "epoch", "epoch": event.number, "step": event.step, **event.metrics})
         if event.note:
             self.note(event.note)
+        for path, scores in event.further.items():
+            self.further(path, scores, epoch=event.number, step=event.step)
+
+    def further(self, path: str, scores: Mapping[str, float], *, epoch: int, step: int) -> None:
+        """Log the scores of a data set of `eval.also`."""
+        shown = " ".join(f"{key} {value:.4f}" for key, value in scores.items())
+        text = f"epoch {epoch}, {path}: {shown}"
+        self._write({"kind": "further", "set": path, "epoch": epoch, "step": step, **scores, "text": text})
 
     def state(self, state: progress.RecordedState, text: str, *, epoch: int, step: int, **details: int) -> None:
         """Log that the run is in another state since that epoch and step, with a text for people."""
@@ -64,11 +72,16 @@ class Curves:
     def __init__(self, recipe: Recipe, run: Path, log: Callable[[str], None]) -> None:
         self.recipe, self.run, self.log = recipe, run, log
         self.board: Board | None = None
-        self.failed = False
+        self.is_open = self.failed = False
 
     def open(self, *, first_step: int) -> None:
-        """Hide what an earlier process wrote about the steps after the first one, as these are trained again."""
-        self._draw(first_step, lambda board: None)
+        """Hide what an earlier process wrote about the steps after the first one, as these are trained again.
+
+        Only the first call does.
+        """
+        if not self.is_open:
+            self.is_open = True
+            self._draw(first_step, lambda board: None)
 
     def interval(self, event: Interval) -> None:
         # If this opens a new file, what was drawn from this step on is hidden, and drawn again.
@@ -76,6 +89,11 @@ class Curves:
 
     def epoch(self, event: Epoch) -> None:
         self._draw(event.step - 1, lambda board: _draw(board, event))
+
+    def further(self, step: int, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Draw the scores of data sets of `eval.also`, by their short names."""
+        curves = {f"also/{name}/{metric}": value for name, each in scores.items() for metric, value in each.items()}
+        self._draw(step - 1, lambda board: board.scalars(step, curves))
 
     def close(self) -> None:
         self._draw(0, lambda board: board.close(), reopen=False)  # a writer that failed is not opened only to be closed
@@ -115,7 +133,9 @@ def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
 
 def _draw(board: Board, event: Epoch) -> None:
     curves = {f"val/{key}": value for key, value in scores_of(event.metrics).items()}
-    board.scalars(event.step, {**curves, "train/epoch_loss": event.metrics["train_loss"]})
+    if event.number:
+        curves["train/epoch_loss"] = event.metrics["train_loss"]
+    board.scalars(event.step, curves)
     board.contact_sheet(event.step, event.frames)
     depths = [row for row in event.frames if row.kind == "depth"]
     for name in ("truth", "prediction") if depths else ():  # 0 stands for unmeasured depth

@@ -7,6 +7,7 @@ A record is a JSON object on a line, with its `kind` and the `time` in seconds s
     state      the run started, resumed, stopped, finished or failed: state, reason, epoch, step, text; and the
                number of workers where it started or resumed
     rewound    a trial continues from an earlier epoch of another one: epoch, text; later epochs are void
+    further    a data set of eval.also was scored: set (its path), epoch, step, scores, text
     note       something for people: text
 
 `state` and `reason` are for programs, `text` is the same for people and may be reworded at any time.

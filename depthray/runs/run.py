@@ -16,7 +16,7 @@ from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, DataError, DepthrayError, UsageError
-from depthray.runs import download, progress
+from depthray.runs import download, gain_report, progress
 from depthray.runs.control import is_stop_requested
 from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
 from depthray.runs.loggers import Curves, ProgressLog
@@ -45,6 +45,8 @@ FREE_ON_RESUME = {
     "train.log_seconds",
     "train.save_every_steps",
     "train.keep_best",
+    "eval.zero_shot",
+    "eval.also",
     "finetune.epochs",
 }
 
@@ -117,8 +119,9 @@ def record(
     state.hooks = given = hooks or Hooks()
     if not distributed.is_main():  # the others train the same steps, and neither save nor log
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
+        gain_report.join(recipe, state, frames)
         return
-    for warning in (*state.notes, *frames.sanity_warnings()):
+    for warning in (*state.notes, *_plan_of_scores(recipe, state, frames), *frames.sanity_warnings()):
         log.note(warning)
     with _uploaded(remote, folder, log, state) as upload_error, _failures_logged(log, state):
         state.hooks = dataclasses.replace(
@@ -152,10 +155,10 @@ def _train(
     end = None  # of the run, once training has come to it
     try:
         for event in fit(recipe, state, frames):
-            if not has_stepped:  # only now the optimiser has its state, and with it its final size
+            curves.open(first_step=first_step)
+            if not has_stepped and state.position.step:  # only now the optimiser has its state, and so its final size
                 has_stepped = True
                 writer.reserve(state.contents({}, fingerprint=frames.fingerprint))
-                curves.open(first_step=first_step)
             if isinstance(event, Interval):
                 log.interval(event)
                 curves.interval(event)
@@ -166,6 +169,7 @@ def _train(
             if isinstance(event, Epoch):
                 log.epoch(event)
                 curves.epoch(event)
+                curves.further(event.step, {frames.further_name(path): each for path, each in event.further.items()})
                 end = end or _end_after(event)
                 yield event
             elif event.requested:
@@ -176,7 +180,10 @@ def _train(
                 end = end or _end_after(event)
         end = end or RecordedState("finished", "all epochs done")  # it was resumed after its last epoch
         # A stop after uploading failed was requested by nobody; the caller raises the error and records that.
-        end = None if upload_error() else end
+        reached, end = None if upload_error() else end, None
+        writer.wait()
+        gain_report.report(recipe, run, state, frames, is_over=_is_over(reached, state), log=log, curves=curves)
+        end = reached
     except GeneratorExit:
         end = end or RecordedState("stopped", "its caller ended it")
         raise
@@ -191,6 +198,21 @@ def _train(
             curves.close()
         _log_end(log, state, end)  # only now: what is recorded as an end can be resumed from
         log.flush()
+
+
+def _plan_of_scores(recipe: Recipe, state: State, frames: Frames) -> list[str]:
+    """What is scored before the first step, which may take a while, in a line."""
+    if not (state.can_predict and recipe.eval.zero_shot and state.phases.epochs):
+        return []
+    count = len(frames.split.val) + sum(len(each.indices) for each in frames.further)
+    return [f"the weights can predict: they are scored as they are, as epoch 0, on {count} frames"]
+
+
+def _is_over(end: RecordedState | None, state: State) -> bool:
+    """Whether the run has come to an end that its user planned: to all epochs, or to its time limit."""
+    if end is None or end.state == "finished":
+        return end is not None
+    return state.is_out_of_time and not state.hooks.stop_requested()  # whoever asks for a stop waits for no scores
 
 
 def _end_after(event: Epoch | SavePoint) -> RecordedState | None:

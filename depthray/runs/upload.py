@@ -18,7 +18,16 @@ from pathlib import Path
 from depthray.checkpoints import manifest, select
 from depthray.errors import CheckpointError
 from depthray.runs import download
-from depthray.runs.layout import CHECKPOINTS, PROGRESS, STOP, TENSORBOARD, UPLOADING
+from depthray.runs.layout import (
+    CHECKPOINTS,
+    GAIN_FRAMES,
+    GAIN_JSON,
+    GAIN_TABLE,
+    PROGRESS,
+    STOP,
+    TENSORBOARD,
+    UPLOADING,
+)
 from depthray.storage.remote import RemoteFolder, StorageError
 from depthray.storage.retry import Retry
 
@@ -162,7 +171,8 @@ class Uploader:
             self._looked = now
             if self.run.size(STOP) is not None:
                 (self.working / STOP).touch()
-        for path in [self.working / PROGRESS, *sorted((self.working / TENSORBOARD).glob("*"))]:
+        records = [self.working / name for name in (PROGRESS, GAIN_JSON, GAIN_TABLE, GAIN_FRAMES)]
+        for path in [*records, *sorted((self.working / TENSORBOARD).glob("*"))]:
             name = str(path.relative_to(self.working))
             if path.is_file() and (now >= self._due.get(name, 0.0) or self._closing.is_set()):
                 self._upload_grown(name, path)

@@ -2,21 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 
 from depthray import distributed
 from depthray.batch import Batch
-from depthray.config.sections import Recipe
+from depthray.config.sections import Data, Recipe
 from depthray.data.curriculum import cut_into_chunks
 from depthray.data.encodings import depth_faults
 from depthray.data.loader import TrainLoader, eval_batches
 from depthray.data.shard_order import shard_order_of
-from depthray.data.source import ShardedSource, Source
-from depthray.data.sources import open_source
+from depthray.data.source import Frame, ShardedSource, Source
+from depthray.data.sources import open_source, recognise
 from depthray.data.split import Split, split
-from depthray.errors import DataError
+from depthray.errors import DataError, UsageError
 
 STATISTICS_BATCHES, STATISTICS_BATCH = 32, 32  # batches, and frames in one at most, for statistics of batch norm
+
+
+@dataclass(frozen=True)
+class FurtherSet:
+    """A data set of `eval.also`, and which of its frames are scored."""
+
+    path: str
+    name: str  # short, and no other set's
+    source: Source
+    indices: list[int]
+    data: Data  # how its frames are read
+    batch_size: int
+
+    def batches(self) -> Iterator[tuple[list[int], Batch]]:
+        """This rank's batches, truth at native size."""
+        return eval_batches(
+            self.source,
+            self.indices,
+            self.data,
+            batch_size=self.batch_size,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+
+
+def open_further(recipe: Recipe) -> list[FurtherSet]:
+    """The data sets of `eval.also`. Raises the error of one that cannot be scored, before anything is trained."""
+    paths = list(dict.fromkeys(recipe.eval.also))
+    names = [PurePath(path).name for path in paths]
+    return [
+        _open_further(recipe, path, name if names.count(name) == 1 else path)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _open_further(recipe: Recipe, path: str, name: str) -> FurtherSet:
+    section = recipe.data
+    try:
+        form = recognise(path)
+        # The recipe's unit is that of its own form; other forms state theirs, or have the usual one.
+        usual = Data.model_fields["encoding"].default
+        unit = section.encoding if form == section.source else usual
+        data = section.model_copy(update={"root": path, "source": form, "encoding": unit})
+        source = open_source(data)
+    except (DataError, UsageError) as error:
+        raise type(error)(f"eval.also={path}: {error}") from None
+    return FurtherSet(path, name, source, _scored_frames(source.frames), data, recipe.eval.batch_size)
+
+
+def _scored_frames(frames: Sequence[Frame]) -> list[int]:
+    """The frames declared val, else those declared test, else all: none of them is trained on."""
+    sides = ([index for index, frame in enumerate(frames) if frame.split == side] for side in ("val", "test"))
+    return next((chosen for chosen in sides if chosen), list(range(len(frames))))
 
 
 class Frames:
@@ -29,6 +84,7 @@ class Frames:
         self.recipe = recipe
         self.source = source
         self.split: Split = split(source.frames, recipe.data)
+        self.further = open_further(recipe)
         self.shard_order = shard_order_of(source, recipe.data, seed=recipe.seed)
         self.chunks = cut_into_chunks(self.split.train, source, recipe.curriculum, seed=recipe.seed)
         self.loader = TrainLoader(
@@ -108,6 +164,10 @@ class Frames:
             world_size=distributed.world_size(),
             shard_order=self.shard_order,
         )
+
+    def further_name(self, path: str) -> str:
+        """The short name of a data set of `eval.also`."""
+        return next(each.name for each in self.further if each.path == path)
 
     def sanity_warnings(self) -> list[str]:
         """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""

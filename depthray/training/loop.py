@@ -22,10 +22,12 @@ from depthray.data.loader import eval_batches
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.evaluate import evaluate, sheet_rows
+from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
 from depthray.training import schedule
 from depthray.training.averaging import recompute_batchnorm
 from depthray.training.frames import Frames
+from depthray.training.gain import VALIDATION, FrameScores, score_further
 from depthray.training.state import State
 from depthray.training.step import Stepper, seed_step
 from depthray.training.throughput import Interval, ThroughputMeter
@@ -43,10 +45,11 @@ class SavePoint:
 class Epoch:
     """A finished epoch: its scores, and on rank 0 the fixed validation frames as rows of a contact sheet."""
 
-    number: int  # from 1
+    number: int  # from 1; 0 = the weights that the run starts from
     step: int
     metrics: dict[str, float]
     frames: list[sheets.SheetRow] = field(default_factory=list)
+    further: dict[str, dict[str, float]] = field(default_factory=dict)  # scores of the sets of eval.also, by path
     ended: str = ""  # why training ends with this epoch; "" = it continues
     stopped: bool = False  # it ends early, on request or by its time limit, and can be resumed
     note: str = ""  # what whoever watches should know of it
@@ -61,8 +64,10 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
     Raises DivergedError after `train.max_bad_steps` non-finite losses in a row, naming the samples of the last batch.
     """
     if not state.phases.epochs:
-        yield _score_untrained(recipe, state, frames)
+        yield _score_start(recipe, state, frames, ended="no epochs requested")
         return
+    if state.can_predict and recipe.eval.zero_shot:
+        yield _score_start(recipe, state, frames)
     network: nn.Module | None = None
     while state.position.epoch < state.phases.epochs:
         if _enter_epoch(recipe, state) or network is None:
@@ -78,6 +83,11 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
 def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[sheets.SheetRow]]:
     """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as sheet rows."""
+    return _evaluate(recipe, state, frames).scores(), _draw_fixed(recipe, state, frames)
+
+
+def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
+    """The validation frames as the predictor scores on them, equal on every process."""
     if distributed.is_main():
         _recompute_batchnorm(recipe, state, frames)
     # Batch-norm statistics are each rank's own until the next forward pass; rank 0's are the ones that are saved.
@@ -86,18 +96,21 @@ def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, fl
         distributed.copy_from_main(buffer)
     protocol = protocols.of(recipe)
     evaluation = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
-    scores = evaluation.scores()
-    if recipe.eval.monitor not in scores:
+    if recipe.eval.monitor not in (scores := evaluation.scores()):
         possible = [name for name in scores if name in get_args(Monitor)]
         raise UsageError(
             f"eval.monitor={recipe.eval.monitor} is not scored here: these frames and this network under protocol "
             f"{protocol.name} have {', '.join(possible)}; set eval.monitor to one of them"
         )
-    rows: list[sheets.SheetRow] = []
-    if distributed.is_main():
-        fixed = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
-        rows = sheet_rows(state.predictor, fixed, protocol=protocol, device=state.device)
-    return scores, rows
+    return evaluation
+
+
+def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.SheetRow]:
+    """On rank 0 the fixed validation frames as sheet rows."""
+    if not distributed.is_main():
+        return []
+    fixed = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
+    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
 
 
 def _wrap(recipe: Recipe, state: State) -> nn.Module:
@@ -188,15 +201,22 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     return Epoch(at.epoch, at.step, metrics, rows, ended=ended, stopped=stopped, note=note)
 
 
-def _score_untrained(recipe: Recipe, state: State, frames: Frames) -> Epoch:
-    """Epoch 0 of a recipe without epochs: the initial weights, scored, to predict with or to train on later."""
+def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "") -> Epoch:
+    """Epoch 0: the weights that the run starts from, scored, to predict with, to train, and to compare with later.
+
+    A checkpoint of the run like any other, but no epoch: patience and plateau count from the first that is trained.
+    """
     started = time.perf_counter()
-    scores, rows = validate(recipe, state, frames)
-    _keep_best(recipe, state, scores)
+    evaluation = _evaluate(recipe, state, frames)
+    if state.can_predict and recipe.eval.zero_shot:
+        own = {VALIDATION: FrameScores.of(evaluation, recipe.eval.monitor)}
+        state.before = own | score_further(recipe, state.predictor, frames, state.device)
+    further = {path: scores.means() for path, scores in state.before.items() if path != VALIDATION}
+    rows = _draw_fixed(recipe, state, frames)
     state.position.seconds += time.perf_counter() - started
     # The keys of a trained epoch, so that every reader of progress finds them.
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
-    return Epoch(0, 0, {**scores, **rest}, rows, ended="no epochs requested")
+    return Epoch(0, 0, {**evaluation.scores(), **rest}, rows, further, ended=ended)
 
 
 def _keep_best(recipe: Recipe, state: State, scores: dict[str, float]) -> float:
@@ -205,6 +225,8 @@ def _keep_best(recipe: Recipe, state: State, scores: dict[str, float]) -> float:
     key = rank_key(recipe.eval.monitor, scores[recipe.eval.monitor])
     if key < at.best:
         at.best, at.best_epoch = key, at.epoch
+    if key < at.mark - recipe.train.min_delta:
+        at.mark, at.mark_epoch = key, at.epoch
     return key
 
 
@@ -225,8 +247,6 @@ def _finish_reason(recipe: Recipe, state: State) -> str:
     at, phases = state.position, state.phases
     if at.epoch >= phases.epochs:
         return "all epochs done"
-    if key < at.mark - recipe.train.min_delta:
-        at.mark, at.mark_epoch = key, at.epoch
     if at.epoch == phases.first and recipe.train.patience_ends == "phase":
         return ""  # the phase is over anyway
     return _patience_reason(recipe, state)

@@ -21,6 +21,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.training import averaging, optim, schedule
 from depthray.training.freezing import Freezing
+from depthray.training.gain import FrameScores, Scores
 from depthray.training.precision import Precision
 from depthray.weights import start as weights
 
@@ -39,9 +40,9 @@ class Position:
     bad_in_row: int = 0
     best: float = math.inf  # lowest rank key of a validation score
     best_epoch: int = 0
-    first_phase: int = 0  # epochs of the first of two phases, where train.patience ended it
     mark: float = math.inf  # the rank key that the next must be below by train.min_delta
     mark_epoch: int = 0
+    first_phase: int = 0  # epochs of the first of two phases, where train.patience ended it
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class State:
     hooks: Hooks = field(default_factory=Hooks)
     origin: Origin | None = None  # of the weights that the run started from
     notes: tuple[str, ...] = ()  # lines about them, of a run that begins
+    can_predict: bool = False  # the run begins, with weights of a whole network
+    before: Scores = field(default_factory=dict)  # what those weights scored, before anything was trained
 
     @property
     def predictor(self) -> nn.Module:
@@ -111,6 +114,8 @@ class State:
         if self.average is not None:
             state["average"] = self.average.state_dict()
             state["model"] = self.model.state_dict()
+        if self.before:
+            state["before"] = {name: scores.state_dict() for name, scores in self.before.items()}
         return CheckpointContents(
             weights=dict(self.predictor.state_dict()),
             state=state,
@@ -144,6 +149,7 @@ def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
         precision=precision,
         origin=report.origin,
         notes=report.notes,
+        can_predict=report.can_predict,
         freezing=freezing,
     )
 
@@ -161,6 +167,8 @@ def restore(contents: CheckpointContents, recipe: Recipe, device: torch.device) 
         state.optimiser.load_state_dict(saved["optimiser"])
         state.scaler.load_state_dict(saved["scaler"])
         state.plateau.load_state_dict(saved["plateau"])
+        before = saved.get("before", {})
+        state.before = {name: FrameScores.from_state_dict(scores) for name, scores in before.items()}
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"the checkpoint at step {contents.step} does not fit this recipe: {reason}") from None

@@ -15,9 +15,9 @@ from depthray.weights import fit
 from depthray.weights.describe import describe_network, option, what_fits
 from depthray.weights.families import own, translate
 from depthray.weights.fit import Fit
-from depthray.weights.obtain import Missing, WeightsFile, obtain
+from depthray.weights.obtain import WeightsFile, obtain
 from depthray.weights.read import read
-from depthray.weights.reference import Reference, parse
+from depthray.weights.reference import Missing, Reference, parse
 from depthray.weights.translation import Misfit, Translation
 
 LISTED = 6  # names of weights in a line
@@ -129,7 +129,7 @@ def _report(
     random = [name for name in names if name not in result.loaded]
     unused = [*result.unknown, *translation.lost, *result.misshapen]
     share = f"{len(loaded)} of {len(names)} weights of the network"
-    notes = [f"weights: {share} are those of {translation.what}, {origin.source}{_terms(origin)}"]
+    notes = [f"weights: {share} are those of {translation.what}, {reference.text}{_terms(origin)}"]
     # Of an encoder's file the decoder is random by nature; what is worth a line is what the file was to fill.
     left = [*result.lacking, *result.misshapen, *result.fresh]
     if left:
@@ -143,7 +143,7 @@ def _report(
 def _terms(origin: Origin) -> str:
     if not origin.licence:
         return ""
-    return f" ({origin.licence}{'' if origin.commercial else ', no commercial use'})"
+    return f" ({origin.licence}{', no commercial use' if origin.commercial is False else ''})"
 
 
 def _listed(names: list[str]) -> str:
