@@ -14,6 +14,7 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
 from depthray.runs import console, download, layout
+from depthray.storage.folders import open_folder
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
 
@@ -167,6 +168,16 @@ def print_result(run: Path | str, finished: bool) -> None:
     curves = f"{run}/{layout.TENSORBOARD}" if isinstance(run, str) else run / layout.TENSORBOARD
     print(f"tensorboard  tensorboard --logdir {show(curves)}")
     if finished:
+        _print_gain(run)
         print(f"next         depthray predict {show(best)} IMAGE")
     else:
         print(f"stopped      resume with: depthray train --out {show(run)} --resume")
+
+
+def _print_gain(run: Path | str) -> None:
+    """Print what training gained over the weights that the run started from, where these could predict."""
+    try:
+        table = open_folder(run).read(layout.GAIN_TABLE).decode()
+    except FileNotFoundError:
+        return
+    print(f"\n{table}")
