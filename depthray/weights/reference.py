@@ -16,6 +16,10 @@ HUB = re.compile(r"hf:(?P<repository>[^/@\s]+/[^/@\s]+)@(?P<revision>[^/\s]+)/(?
 URL = re.compile(r"(?P<url>https?://[^#\s]+)#sha256=(?P<sha256>[0-9a-fA-F]{64})")
 
 
+class Missing(UsageError):
+    """Weights that are not on this machine and cannot be downloaded."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """A place of weights."""

@@ -21,7 +21,7 @@ from weight_files import (
 )
 
 from depthray.errors import UsageError
-from depthray.weights.families import efficientnet
+from depthray.weights.families import efficientnet, timm_names
 from depthray.weights.families.transformers_names import publish
 
 TINY_DPT = {"name": "dpt", "size": "tiny"}
@@ -77,9 +77,7 @@ def test_timm_names_registers_otherwise_and_stores_positions_of_patches_alone(tm
 def test_depth_anything_is_metric_or_relative_by_its_name(tmp_path, name, kind, max_depth):
     path = saved(tmp_path, random_weights(tiny_depth_anything_v2()), name)
     if kind == "relative":
-        with pytest.raises(
-            UsageError, match=r"predicts disparity without a unit, .*weights_depth=relative"
-        ):
+        with pytest.raises(UsageError, match=r"predicts disparity without a unit, .*weights_depth=relative"):
             started(**TINY_DPT, weights=path)
         return
     network = started(**TINY_DPT, weights=path, max_depth=max_depth or 10.0)
@@ -122,9 +120,7 @@ def test_depth_anything_3_gives_all_but_the_end(tmp_path):
     weights = random_weights(tiny_depth_anything_3())
     path = str(tmp_path / "model.safetensors")
     save_file(weights, path)
-    with pytest.raises(
-        UsageError, match=r"is a Depth Anything 3 .*length of 300 pixels.*match=partial loads the"
-    ):
+    with pytest.raises(UsageError, match=r"is a Depth Anything 3 .*length of 300 pixels.*match=partial loads the"):
         started(**TINY_DPT, weights=path)
     network, report = start_report(**TINY_DPT, weights=path, weights_match="partial")
     assert torch.equal(network.encoder.cls_token, weights["model.backbone.pretrained.cls_token"])
@@ -250,3 +246,30 @@ def test_a_name_means_the_same_layer_in_all_three_styles():
     ports = efficientnet.parse([*names, "_blocks.0._bn1.weight"])
     timm = efficientnet.parse([*names.values(), "blocks.0.0.bn1.weight"])
     assert all(ports[port] == timm[name] for port, name in names.items())
+
+
+@pytest.mark.parametrize("timm_name", ["convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_encoders_of_timm_start_from_its_files(tmp_path, timm_name):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model(timm_name).state_dict()
+    made, report = start_report(encoder=f"timm/{timm_name}", weights=saved(tmp_path, theirs))
+    assert not [name for name in report.random if name.startswith("encoder.network.")]
+    convolution = next(name for name, value in theirs.items() if value.dim() == 4)
+    assert any(torch.equal(value, theirs[convolution]) for value in made.encoder.network.state_dict().values())
+
+
+def test_a_file_of_another_network_does_not_fit_an_encoder_of_timm(tmp_path):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("mobilenetv3_small_050").state_dict()
+    with pytest.raises(UsageError, match=r"does not fit unet with encoder=timm/convnext_atto: it is weights of timm"):
+        started(encoder="timm/convnext_atto", weights=saved(tmp_path, theirs))
+
+
+def test_imagenet_of_an_encoder_of_timm_is_what_timm_publishes(monkeypatch):
+    pytest.importorskip("timm")
+    entry = timm_names.published("timm/convnext_tiny", where="here")
+    assert entry.source == "hf:timm/convnext_tiny.in12k_ft_in1k@main/model.safetensors"
+    assert (entry.licence, entry.commercial) == ("apache-2.0", True)
+    monkeypatch.setattr(timm_names, "published_config", lambda name: {"mean": (0, 0, 0)})
+    with pytest.raises(UsageError, match="no weights of timm/own on the hub"):
+        timm_names.published("timm/own", where="here")
