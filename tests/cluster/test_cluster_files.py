@@ -151,7 +151,7 @@ def test_every_field_is_one_of_the_operator(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "key", "value", "told"),
+    ("where", "key", "value", "message"),
     [
         ("spec", "enableInTreeAutoscalling", True, "enableInTreeAutoscalling: unknown"),
         ("spec", "autoscalerOption", {}, "autoscalerOption: unknown"),
@@ -164,13 +164,13 @@ def test_every_field_is_one_of_the_operator(path: Path) -> None:
         ("spec.headGroupSpec.template.spec.volumes.0.emptyDir", "medium", "memory", "'memory' is none of"),
     ],
 )
-def test_a_misspelt_field_of_a_manifest_is_reported(where: str, key: str, value: Any, told: str) -> None:
+def test_a_misspelt_field_of_a_manifest_is_reported(where: str, key: str, value: Any, message: str) -> None:
     tree = copy.deepcopy(read(FILES / "kuberay" / "raycluster.yaml")[0])
     place = tree
     for step in where.split("."):
         place = place[int(step) if step.isdigit() else step]
     place[key] = value
-    assert any(told in fault for fault in faults(tree, "RayCluster", "RayCluster"))
+    assert any(message in fault for fault in faults(tree, "RayCluster", "RayCluster"))
 
 
 def test_a_missing_field_and_a_wrong_kind_are_reported() -> None:
@@ -312,12 +312,12 @@ def test_nothing_is_privileged_or_open(path: Path) -> None:
 
 
 def test_images_hold_the_tested_versions() -> None:
-    told = [value for path in [*UP, *KUBERAY] for where, value in walk(read(path)) if where.endswith(".image")]
-    assert len(told) == 2 + 3 * 3 + 1
+    images = [value for path in [*UP, *KUBERAY] for where, value in walk(read(path)) if where.endswith(".image")]
+    assert len(images) == 2 + 3 * 3 + 1
     python = "py" + PYTHON.replace(".", "")
     ours = f"depthray:{depthray.__version__}"
     rays = f"rayproject/ray:{PINS['ray']}-{python}-gpu"
-    assert set(told) == {rays, f"{ours}-ray{PINS['ray']}-{python}"}
+    assert set(images) == {rays, f"{ours}-ray{PINS['ray']}-{python}"}
     assert {spec["rayVersion"] for _, spec in clusters()} == {PINS["ray"]}
 
 

@@ -32,8 +32,8 @@ from depthray.training.state import Hooks
 SMALL = ["data.size=32,64", "data.frames=40", "data.workers=0", "train.epochs=1", "train.precision=fp32"]
 
 
-def made(*words: str) -> Recipe:
-    return preflight.load("demo", [*SMALL, *words])
+def made(*overrides: str) -> Recipe:
+    return preflight.load("demo", [*SMALL, *overrides])
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_a_head_that_ends_is_reported(plan: HostPlan, capsys: pytest.CaptureFixt
 
 
 def test_nodes_are_counted_by_the_dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plan: HostPlan) -> None:
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     class Answer:
         def __enter__(self) -> Answer:
@@ -196,14 +196,14 @@ def test_nodes_are_counted_by_the_dashboard(monkeypatch: pytest.MonkeyPatch, tmp
             return b'{"data": {"summary": [{"raylet": {"state": "ALIVE"}}, {"raylet": {"state": "DEAD"}}, {}]}}'
 
     def urlopen(request: Any, timeout: float) -> Answer:
-        asked.append(request)
+        requests.append(request)
         return Answer()
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     token = module._write_token(tmp_path)
     host = OneHost(tmp_path, cluster_variables(plan, token))
     assert module._count_alive(host) == 1
-    assert asked[0].get_header("Authorization") == f"Bearer {token.read_text()}"
+    assert requests[0].get_header("Authorization") == f"Bearer {token.read_text()}"
     monkeypatch.undo()
     begun = time.monotonic()
     assert module._count_alive(host) == 0 and time.monotonic() - begun < 5

@@ -44,8 +44,8 @@ def test_depth_has_the_size_of_the_image_and_is_metres(trained, size):
 
 
 def test_prediction_may_keep_the_aspect_of_the_image_as_depth_anything_wants_it(tmp_path):
-    words = ["data.fit=aspect", "data.size=42,56", "model={name: dpt, size: tiny}"]
-    predictor, seen = load(write_checkpoint(tmp_path, *words)), []
+    arguments = ["data.fit=aspect", "data.size=42,56", "model={name: dpt, size: tiny}"]
+    predictor, seen = load(write_checkpoint(tmp_path, *arguments)), []
     predictor.model.register_forward_pre_hook(lambda _, given: seen.append(given[0]["image"]))
     rgb = photograph(50, 100)
     assert predictor.predict(rgb).shape == (50, 100)
@@ -156,8 +156,8 @@ def test_a_target_that_the_network_lacks_is_left_out_or_named(tmp_path, image, c
     masks = write_checkpoint(tmp_path / "masks", "data.targets=mask,depth", name="masknet")
     with pytest.raises(UsageError, match="this network predicts mask, not depth"):
         load(masks).predict(photograph(), background=photograph())
-    words = [str(image), "--background", str(image), "--out", str(tmp_path / "out")]
-    assert predict_command.main([str(masks), *words]) == 0
+    arguments = [str(image), "--background", str(image), "--out", str(tmp_path / "out")]
+    assert predict_command.main([str(masks), *arguments]) == 0
     assert f"{image.stem}.mask.png" in capsys.readouterr().out
 
 
@@ -192,11 +192,15 @@ def test_exif_orientation_gives_the_depth_of_the_upright_image(trained, tmp_path
 def test_every_format_is_written_to_the_printed_path(trained, image, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     assert predict_command.main([str(trained), str(image), "--out", str(out), "--format", "png,npy,colour,ply"]) == 0
-    said = [line.split("-> ")[1].split("  (red")[0] for line in capsys.readouterr().out.splitlines() if "-> " in line]
+    printed = [
+        line.split("-> ")[1].split("  (red")[0] for line in capsys.readouterr().out.splitlines() if "-> " in line
+    ]
     names = ["room.v1.depth.png", "room.v1.depth.npy", "room.v1.colour.png", "room.v1.ply"]
-    assert said == [str(out / name) for name in names] and sorted(names) == sorted(path.name for path in out.iterdir())
-    stored = cv2.imread(said[0], cv2.IMREAD_UNCHANGED)
-    assert np.abs(stored / 1000 - np.load(said[1]).astype(np.float64)).max() <= 0.0005 + 1e-9
+    assert printed == [str(out / name) for name in names] and sorted(names) == sorted(
+        path.name for path in out.iterdir()
+    )
+    stored = cv2.imread(printed[0], cv2.IMREAD_UNCHANGED)
+    assert np.abs(stored / 1000 - np.load(printed[1]).astype(np.float64)).max() <= 0.0005 + 1e-9
     assert stored.shape == (50, 70) and b"camera ASSUMED" in (out / names[3]).read_bytes()[:400]
 
 
@@ -218,8 +222,8 @@ def test_a_bad_image_in_a_folder_does_not_stop_the_others(trained, tmp_path, cap
     (folder / "b.jpg").write_bytes(b"not a picture")
     (folder / "notes.txt").write_text("no image")
     assert main(["predict", str(trained), str(folder), "--out", str(tmp_path / "out")]) == 3
-    said = capsys.readouterr()
-    assert "3 of 4 images predicted" in said.out and "b.jpg: not a JPEG, PNG or WebP file" in said.err
+    printed = capsys.readouterr()
+    assert "3 of 4 images predicted" in printed.out and "b.jpg: not a JPEG, PNG or WebP file" in printed.err
     made = sorted(path.name for path in (tmp_path / "out").glob("*.depth.png"))
     assert made == ["a.depth.png", "c.JPG.depth.png", "c.png.depth.png"]
 

@@ -42,8 +42,8 @@ INTERMIXED = (
     "evaluate",
     "view",
     "completion",
-)  # words whose main lets flags stand between positionals
-NESTED = ("data", "recipe", "runs")  # words with words of their own
+)  # commands whose parser lets flags stand between positionals
+NESTED = ("data", "recipe", "runs")  # commands with subcommands
 CHOICES: dict[str, Iterable[str]] = {
     "protocol": PROTOCOLS,
     "source": sources.names(),
@@ -58,15 +58,15 @@ REPOSITORY = re.compile(r"(\.ci|benchmarks|cluster|depthray|docs|serve|tests|tun
 
 
 def inline() -> Iterator[tuple[Path, list[str]]]:
-    """Every piece of code in running text, as words."""
+    """Every piece of code in running text, split into arguments."""
     for page in PAGES:
         for code in INLINE.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
             yield page, code.split()
 
 
-def check_command(words: list[str]) -> None:
+def check_command(argv: list[str]) -> None:
     """Raise if a command line of a page would not be understood; nothing is run."""
-    program, *rest = words
+    program, *rest = argv
     if program == "depthray":
         check_depthray(rest)
     elif program == "torchrun":
@@ -76,90 +76,90 @@ def check_command(words: list[str]) -> None:
     elif program == "tensorboard":
         assert len(rest) == 2 and rest[0] == "--logdir", rest
     else:
-        assert words == ["source", ".venv/bin/activate"], f"not a command a page may show: {program}"
+        assert argv == ["source", ".venv/bin/activate"], f"not a command a page may show: {program}"
 
 
 def targets() -> set[str]:
     return set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def check_torchrun(words: list[str]) -> None:
+def check_torchrun(argv: list[str]) -> None:
     from torch.distributed.run import get_args_parser
 
     try:
-        arguments = get_args_parser().parse_args(words)
+        arguments = get_args_parser().parse_args(argv)
     except SystemExit:
-        raise AssertionError(f"refused: torchrun {' '.join(words)}") from None
+        raise AssertionError(f"refused: torchrun {' '.join(argv)}") from None
     assert arguments.module and arguments.training_script == "depthray"
     check_depthray(arguments.training_script_args)
 
 
-def check_depthray(words: list[str]) -> None:
-    assert words, "depthray alone does nothing"
-    if words[0] in ("--help", "--version"):
+def check_depthray(argv: list[str]) -> None:
+    assert argv, "depthray alone does nothing"
+    if argv[0] in ("--help", "--version"):
         return
-    arguments = parsed(*words)
-    if words[0] == "serve":
+    arguments = parsed(*argv)
+    if argv[0] == "serve":
         return
-    check_recipe_words(arguments, training=words[0] in ("train", "recipe"))
+    check_overrides(arguments, training=argv[0] in ("train", "recipe"))
     for flag, known in CHOICES.items():
         assert getattr(arguments, flag, None) in (None, *known), f"--{flag}: no such value"
     assert find_encoding(getattr(arguments, "encoding", None) or "uint16_mm"), "--encoding: no such unit"
-    for name in getattr(arguments, "format", "png").split(","):
+    for name in (getattr(arguments, "format", None) or "png").split(","):
         assert name in FORMATS, f"--format: no format {name}"
 
 
-def parsed(word: str, *rest: str) -> Any:
-    """What the word's own parser makes of the rest; UsageError or AssertionError if it refuses."""
-    module = module_of(word)
+def parsed(command: str, *rest: str) -> Any:
+    """What the command's own parser makes of the rest; UsageError or AssertionError if it refuses."""
+    module = module_of(command)
     try:
-        if word in ("data", "predict"):
+        if command in ("data", "predict"):
             return getattr(module, "command", module).parse_arguments(list(rest))
-        if word == "serve":
+        if command == "serve":
             return parsed_serve(module, list(rest))
-        parser = parser_of(word)
-        return parser.parse_intermixed_args(rest) if word in INTERMIXED else parser.parse_args(rest)
+        parser = parser_of(command)
+        return parser.parse_intermixed_args(rest) if command in INTERMIXED else parser.parse_args(rest)
     except SystemExit as refused:
-        assert not refused.code, f"refused: depthray {word} {' '.join(rest)}"
+        assert not refused.code, f"refused: depthray {command} {' '.join(rest)}"
         return argparse.Namespace()  # --help
 
 
-def parsed_serve(module, words: list[str]) -> Any:
-    """What `depthray serve`, or the word after it, makes of the rest."""
-    nested = {word: getattr(module, f"_{word}_parser") for word in module.SUBCOMMANDS}
-    if words and words[0] in nested:
-        return nested[words[0]]().parse_args(words[1:])
-    arguments = module.build_parser().parse_intermixed_args(words)
+def parsed_serve(module, argv: list[str]) -> Any:
+    """What `depthray serve`, or its subcommand, makes of the rest."""
+    nested = {command: getattr(module, f"_{command}_parser") for command in module.SUBCOMMANDS}
+    if argv and argv[0] in nested:
+        return nested[argv[0]]().parse_args(argv[1:])
+    arguments = module.build_parser().parse_intermixed_args(argv)
     module._settings(arguments)
     return arguments
 
 
-def module_of(word: str):
-    assert word in COMMANDS, f"no command '{word}'"
-    return import_module(COMMANDS[word][0].partition(":")[0])
+def module_of(command: str):
+    assert command in COMMANDS, f"no command '{command}'"
+    return import_module(COMMANDS[command][0].partition(":")[0])
 
 
-def parser_of(word: str) -> argparse.ArgumentParser:
+def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of a command; where Ray is added to a command of the library, that one has it."""
-    module = module_of(word)
+    module = module_of(command)
     return (module if hasattr(module, "build_parser") else module.command).build_parser()
 
 
-def check_recipe_words(arguments: argparse.Namespace, *, training: bool) -> None:
+def check_overrides(arguments: argparse.Namespace, *, training: bool) -> None:
     name = getattr(arguments, "recipe", "") or getattr(arguments, "name", "") or RECIPE
-    words = list(getattr(arguments, "overrides", []))
+    argv = list(getattr(arguments, "overrides", []))
     if "=" in name:
-        name, words = RECIPE, [name, *words]
+        name, argv = RECIPE, [name, *argv]
     if name.startswith("runs/"):  # a recipe that a command of the page has written
         name = RECIPE
-    preflight.load(name, words, training=training)
+    preflight.load(name, argv, training=training)
 
 
 def flags() -> set[str]:
-    """Every flag of every word, nested ones too."""
+    """Every flag of every command, subcommands too."""
     found: set[str] = set()
-    parsers = [parser_of(word) for word in COMMANDS] + [one_host.build_parser()]
-    parsers += [getattr(module_of("serve"), f"_{word}_parser")() for word in module_of("serve").SUBCOMMANDS]
+    parsers = [parser_of(argument) for argument in COMMANDS] + [one_host.build_parser()]
+    parsers += [getattr(module_of("serve"), f"_{argument}_parser")() for argument in module_of("serve").SUBCOMMANDS]
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
@@ -168,12 +168,12 @@ def flags() -> set[str]:
     return found
 
 
-SHOWN = [(block.page.name, words) for block in blocks("bash") for words in commands(block.text)]
+SHOWN = [(block.page.name, argv) for block in blocks("bash") for argv in commands(block.text)]
 
 
-@pytest.mark.parametrize(("page", "words"), SHOWN, ids=[f"{page}: {shlex.join(words)}" for page, words in SHOWN])
-def test_a_command_is_understood(page: str, words: list[str]) -> None:
-    check_command(words)
+@pytest.mark.parametrize(("page", "argv"), SHOWN, ids=[f"{page}: {shlex.join(argv)}" for page, argv in SHOWN])
+def test_a_command_is_understood(page: str, argv: list[str]) -> None:
+    check_command(argv)
 
 
 @pytest.mark.parametrize(
@@ -204,48 +204,50 @@ def test_a_command_is_understood(page: str, words: list[str]) -> None:
         "pip install depthray",
     ],
 )
-def test_a_wrong_command_is_noticed(line: str) -> None:
+def test_a_wrong_command_is_detected(line: str) -> None:
     with pytest.raises((AssertionError, UsageError)):
         check_command(line.split())
 
 
 def test_pages_show_commands_of_every_kind() -> None:
-    assert {"depthray", "torchrun", "make", "tensorboard"} <= {words[0] for _, words in SHOWN}
-    assert {"train", "evaluate", "predict", "data", "recipe"} <= {words[1] for _, words in SHOWN if len(words) > 1}
+    assert {"depthray", "torchrun", "make", "tensorboard"} <= {argv[0] for _, argv in SHOWN}
+    assert {"train", "evaluate", "predict", "data", "recipe"} <= {argv[1] for _, argv in SHOWN if len(argv) > 1}
 
 
 def test_commands_and_flags_in_running_text_are_real() -> None:
     known = flags()
-    for page, words in inline():
-        if words[0] == "depthray" and len(words) > 1:
-            assert words[1] in COMMANDS or words[1] == "--help", f"{page.name}: {words}"
-            if words[1] in NESTED and len(words) > 2:
-                parsed(*words[1:3], "--help")
-        if words[0] == "make":
-            assert set(words[1:]) <= targets(), f"{page.name}: {words}"
-        wrong = [word for word in words if word.startswith("--") and word not in known]
+    for page, argv in inline():
+        if argv[0] == "depthray" and len(argv) > 1:
+            assert argv[1] in COMMANDS or argv[1] == "--help", f"{page.name}: {argv}"
+            if argv[1] in NESTED and len(argv) > 2:
+                parsed(*argv[1:3], "--help")
+        if argv[0] == "make":
+            assert set(argv[1:]) <= targets(), f"{page.name}: {argv}"
+        wrong = [argument for argument in argv if argument.startswith("--") and argument not in known]
         assert not wrong, f"{page.name}: no such flag: {wrong}"
 
 
 def test_recipe_keys_in_running_text_are_real() -> None:
     known = recipe.flatten(preflight.load(RECIPE))
     seen = 0
-    for page, words in inline():
-        for word in words:
-            if KEY.fullmatch(word) and not word.endswith(FILE_ENDINGS):
+    for page, argv in inline():
+        for argument in argv:
+            if KEY.fullmatch(argument) and not argument.endswith(FILE_ENDINGS):
                 seen += 1
-                key, _, value = word.partition("=")
+                key, _, value = argument.partition("=")
                 assert value or key in known or is_setting(page, key), f"{page.name}: no recipe key {key}"
                 assert (
-                    not value or serves(page, word) or any(loads(name, word) for name in (RECIPE, *recipe.names()))
-                ), f"{page.name}: {word}"
+                    not value
+                    or serves(page, argument)
+                    or any(loads(name, argument) for name in (RECIPE, *recipe.names(), *recipe.originals()))
+                ), f"{page.name}: {argument}"
     assert seen > 20
 
 
-def serves(page: Path, word: str) -> bool:
-    """Whether the word is one of `depthray serve`, on its page."""
+def serves(page: Path, argument: str) -> bool:
+    """Whether an argument is one of `depthray serve`, on its page."""
     with contextlib.suppress(UsageError):
-        return page.name == "serving.md" and bool(settings.load(None, [word]))
+        return page.name == "serving.md" and bool(settings.load(None, [argument]))
     return False
 
 
@@ -255,17 +257,17 @@ def is_setting(page: Path, key: str) -> bool:
     return page.name == "serving.md" and name in getattr(settings.Settings(), section).model_dump()
 
 
-def loads(name: str, word: str) -> bool:
-    """Whether a recipe takes the word, alone or, of another architecture's options, after its name."""
-    for words in ([word], *([f"model={{name: {other}}}", word] for other in models.names())):
+def loads(name: str, argument: str) -> bool:
+    """Whether a recipe takes the override, alone or, of another architecture's options, after its name."""
+    for argv in ([argument], *([f"model={{name: {other}}}", argument] for other in models.names())):
         with contextlib.suppress(UsageError):
-            preflight.load(name, words, training=False)  # of a word alone; those beside it may be what it needs
+            preflight.load(name, argv, training=False)  # of one override alone; it may need others
             return True
     return False
 
 
 def test_files_in_running_text_exist() -> None:
-    named = [(page, words[0]) for page, words in inline() if REPOSITORY.fullmatch(words[0])]
+    named = [(page, argv[0]) for page, argv in inline() if REPOSITORY.fullmatch(argv[0])]
     assert named
     missing = [f"{page.name}: {name}" for page, name in named if not (ROOT / name).exists()]
     assert not missing
@@ -320,12 +322,12 @@ SMALL = [
 ]
 
 
-def smaller(words: list[str]) -> list[str]:
+def smaller(argv: list[str]) -> list[str]:
     """A command of the tour as it is, but training without Ray and in seconds."""
-    if words[1] != "train":
-        return words[1:]
-    place = words.index("--workers")
-    return [*words[1:place], *words[place + 2 :], "--local", *SMALL]
+    if argv[1] != "train":
+        return argv[1:]
+    place = argv.index("--workers")
+    return [*argv[1:place], *argv[place + 2 :], "--local", *SMALL]
 
 
 @pytest.mark.usefixtures("_own_signals")
@@ -337,8 +339,8 @@ def test_the_tour_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     assert main(["data", "render", "my-frames", "--frames", "24", "--size", "48", "64"]) == 0
     shutil.copy(tmp_path / "my-frames" / "rgb" / "000000.jpg", "photo.jpg")
-    words = [words[1] for words in commands(tour)]
-    assert words == ["data", "data", "data", "train", "evaluate", "predict"]
+    argv = [argv[1] for argv in commands(tour)]
+    assert argv == ["data", "data", "data", "train", "evaluate", "predict"]
     for line in commands(tour):
         assert main(smaller(line)) == 0, line
     assert list((tmp_path / "runs" / "first" / "evaluations").glob("*/sheet.png"))

@@ -54,15 +54,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-LINES = [words for block in BLOCKS if block.language == "console" for words in commands(block.text)]
+LINES = [arguments for block in BLOCKS if block.language == "console" for arguments in commands(block.text)]
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl: apt-get install curl")
-@pytest.mark.parametrize("words", LINES, ids=shlex.join)
-def test_a_command_gets_the_documented_answer(words: list[str], url: str, folder: Path) -> None:
-    asked = [word.replace("http://localhost:8000", url) for word in words]
-    assert asked[0] == "curl"
-    request, _, target = shlex.join(asked).partition(" '>' ")
+@pytest.mark.parametrize("arguments", LINES, ids=shlex.join)
+def test_a_command_gets_the_documented_answer(arguments: list[str], url: str, folder: Path) -> None:
+    curl = [argument.replace("http://localhost:8000", url) for argument in arguments]
+    assert curl[0] == "curl"
+    request, _, target = shlex.join(curl).partition(" '>' ")
     done = subprocess.run(
         [*shlex.split(request), "--silent", "--show-error", "--fail"], capture_output=True, timeout=30, check=True
     )
@@ -86,22 +86,22 @@ def test_the_python_runs(block: Block, url: str, folder: Path, capsys: pytest.Ca
     assert lines[0].startswith("(48, 64) room@0123456789ab") and len(lines) == 3
 
 
-SH = [words for block in blocks("sh") if block.page.name == "serving.md" for words in commands(block.text)]
+SH = [arguments for block in blocks("sh") if block.page.name == "serving.md" for arguments in commands(block.text)]
 
 
-@pytest.mark.parametrize("words", SH, ids=shlex.join)
-def test_a_command_of_ray_is_valid(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", SH, ids=shlex.join)
+def test_a_command_of_ray_is_valid(arguments: list[str]) -> None:
     import warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray.scripts.scripts import cli as ray
         from ray.serve.scripts import cli as serve
-    if words[0] == "export":
+    if arguments[0] == "export":
         return
-    command = {"ray": ray, "serve": serve}[words[0]].commands[words[1]]
-    command.make_context(words[1], words[2:])
-    assert all((ROOT / word).is_file() for word in words if word.endswith(".yaml"))
+    command = {"ray": ray, "serve": serve}[arguments[0]].commands[arguments[1]]
+    command.make_context(arguments[1], arguments[2:])
+    assert all((ROOT / argument).is_file() for argument in arguments if argument.endswith(".yaml"))
 
 
 def test_the_page_lists_every_metric_with_its_labels() -> None:

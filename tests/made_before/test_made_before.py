@@ -27,9 +27,9 @@ ROOMS = MADE / "rooms"
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> observe.Command:
-    def run(words: Sequence[str]) -> str:
+    def run(arguments: Sequence[str]) -> str:
         capsys.readouterr()
-        code = main(list(words))
+        code = main(list(arguments))
         captured = capsys.readouterr()
         assert code == 0, captured.err
         return captured.out

@@ -36,7 +36,7 @@ def test_the_production_file_is_understood_by_ray_and_by_us() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--host", "0.0.0.0"], "can be reached by others, and there are no API keys"),
         ([], "serve what?"),
@@ -49,10 +49,14 @@ def test_the_production_file_is_understood_by_ray_and_by_us() -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_starts_nothing(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["serve", *words]) != 0
+    assert main(["serve", *arguments]) != 0
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
@@ -104,7 +108,7 @@ def test_the_builder_accepts_trees_and_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "there", "each"),
+    ("arguments", "there", "each"),
     [
         ({}, 0, 0.0),
         ({}, 1, 1.0),
@@ -116,7 +120,7 @@ def test_the_builder_accepts_trees_and_overrides(tmp_path: Path) -> None:
     ],
 )
 def test_replicas_share_the_gpus_of_the_cluster(
-    words: dict[str, Any], there: int, each: float, monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], there: int, each: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -124,7 +128,7 @@ def test_replicas_share_the_gpus_of_the_cluster(
 
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0} | ({"GPU": float(there)} if there else {}))
-    assert app._gpus(settings.parse(words)) == each
+    assert app._gpus(settings.parse(arguments)) == each
 
 
 def test_decoders_are_bounded_by_the_limits() -> None:

@@ -21,9 +21,9 @@ from depthray.training import preflight
 SMALL = ["data.size=64,96", "model.encoder=tiny"]
 
 
-def write_checkpoint(folder: Path, *words: str, name: str = "demo") -> Path:
+def write_checkpoint(folder: Path, *overrides: str, name: str = "demo") -> Path:
     """A checkpoint of an untrained network below a run folder."""
-    made = preflight.load(name, [*(SMALL if name == "demo" else SMALL[:1]), *words])
+    made = preflight.load(name, [*(SMALL if name == "demo" else SMALL[:1]), *overrides])
     torch.manual_seed(0)
     weights = models.build_model(made.model, made.data.inputs).state_dict()
     contents = CheckpointContents(

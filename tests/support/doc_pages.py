@@ -29,4 +29,4 @@ def blocks(*languages: str) -> list[Block]:
 def commands(text: str) -> list[list[str]]:
     """The command lines of a bash block as words, comments dropped."""
     lines = text.replace("\\\n", " ").splitlines()
-    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+    return [arguments for arguments in (shlex.split(line, comments=True) for line in lines) if arguments]

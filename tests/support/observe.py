@@ -41,9 +41,9 @@ def listed(command: Command, folder: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: {key: row[key] for key in LISTED} for row in rows}
 
 
-def scores(command: Command, checkpoint: Path, out: Path, *words: str) -> dict[str, dict[str, float]]:
+def scores(command: Command, checkpoint: Path, out: Path, *arguments: str) -> dict[str, dict[str, float]]:
     """`depthray evaluate`: metric -> mean and interval over the validation frames."""
-    command(["evaluate", str(checkpoint), "--out", str(out), *words])
+    command(["evaluate", str(checkpoint), "--out", str(out), *arguments])
     overall: dict[str, dict[str, float]] = json.loads((out / "evaluation.json").read_text())["overall"]
     return overall
 
@@ -52,8 +52,8 @@ def predicted(command: Command, checkpoint: Path, place: Path) -> list[list[floa
     """`depthray predict`: metres of a picture made by code, averaged in GRID x GRID cells."""
     place.mkdir()
     Image.fromarray(photograph()).save(place / "picture.png")
-    words = ["predict", str(checkpoint), str(place / "picture.png")]
-    command([*words, "--out", str(place / "out"), "--format", "npy", "--device", "cpu"])
+    arguments = ["predict", str(checkpoint), str(place / "picture.png")]
+    command([*arguments, "--out", str(place / "out"), "--format", "npy", "--device", "cpu"])
     (path,) = (place / "out").rglob("*.npy")
     return cells(np.load(path))
 
@@ -90,9 +90,9 @@ def epochs(run: Path) -> list[dict[str, float]]:
     return [{key: each[key] for key in TRAINING} for each in records if each["kind"] == "epoch"]
 
 
-def resumed(command: Command, run: Path, *words: str) -> dict[str, Any]:
+def resumed(command: Command, run: Path, *arguments: str) -> dict[str, Any]:
     """`depthray train --resume` in this process: the weights and epochs that the run comes to."""
-    command(["train", "--out", str(run), "--resume", "--local", *words])
+    command(["train", "--out", str(run), "--resume", "--local", *arguments])
     return {"weights": weights(run), "epochs": epochs(run)}
 
 

@@ -59,8 +59,8 @@ def test_the_best_is_one_rule(scores: list[float | None], monitor: str, best: in
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with four checkpoints."""
     folder = tmp_path_factory.mktemp("four") / "run"
-    words = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=4", "train.keep_best=4"]
-    recipe = preflight.load("demo", [*words, "train.precision=fp32"])
+    overrides = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=4", "train.keep_best=4"]
+    recipe = preflight.load("demo", [*overrides, "train.precision=fp32"])
     prepare(folder, recipe, resume=False)
     for _ in record(recipe, folder, torch.device("cpu")):
         pass

@@ -89,7 +89,7 @@ def test_a_container_without_limits_is_none(healthy):
 
 
 @pytest.mark.parametrize(
-    ("declared", "state", "words"),
+    ("declared", "state", "argv"),
     [
         ("no-such-package>=1", "bad", "not installed"),
         ("numpy>=99", "bad", "does not fit"),
@@ -97,10 +97,10 @@ def test_a_container_without_limits_is_none(healthy):
         ("numpy>=1", "ok", ""),
     ],
 )
-def test_packages(healthy, monkeypatch, declared, state, words):
+def test_packages(healthy, monkeypatch, declared, state, argv):
     monkeypatch.setattr(metadata, "requires", lambda name: [declared])
     (finding,) = doctor._packages()
-    assert finding.state == state and words in finding.detail + finding.advice
+    assert finding.state == state and argv in finding.detail + finding.advice
 
 
 def test_a_checkout_has_the_tested_versions():
@@ -114,13 +114,13 @@ def test_versions_other_than_the_tested_ones(healthy, monkeypatch):
     assert finding.state == "warn" and "tested 0.0.1" in finding.detail and "not-here" not in finding.detail
 
 
-@pytest.mark.parametrize(("cuda", "words"), [(None, "without CUDA"), ("13.0", "can use no GPU")])
-def test_a_gpu_that_pytorch_cannot_use(healthy, monkeypatch, cuda, words):
+@pytest.mark.parametrize(("cuda", "argv"), [(None, "without CUDA"), ("13.0", "can use no GPU")])
+def test_a_gpu_that_pytorch_cannot_use(healthy, monkeypatch, cuda, argv):
     (healthy / "driver").write_text("")
     monkeypatch.setattr(doctor, "_NVIDIA", healthy / "driver")
     monkeypatch.setattr(torch.version, "cuda", cuda)
     finding = doctor._no_gpu()
-    assert finding.state == "warn" and words in finding.detail and finding.advice
+    assert finding.state == "warn" and argv in finding.detail and finding.advice
 
 
 def test_a_device_that_cannot_compute_stops_training(healthy, monkeypatch):

@@ -140,11 +140,11 @@ def test_show_prints_what_differs_the_best_checkpoint_and_how_to_continue(
     cut(run, 2)
     age(run, 1000)
     assert main(["runs", "show", str(run)]) == 0
-    told = capsys.readouterr().out
-    assert "train.epochs=3  (there: 16)" in told and "data.size=[32, 64]" in told
+    printed = capsys.readouterr().out
+    assert "train.epochs=3  (there: 16)" in printed and "data.size=[32, 64]" in printed
     best = locate.resolve(run).name
-    assert next(line for line in told.splitlines() if f"  {best}" in line).split("MB")[1].split()[0] == "best"
-    assert f"depthray runs resume {run}" in told and "silent: " in told
+    assert next(line for line in printed.splitlines() if f"  {best}" in line).split("MB")[1].split()[0] == "best"
+    assert f"depthray runs resume {run}" in printed and "silent: " in printed
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -229,8 +229,8 @@ def search(place: Path) -> Path:
     (folder / "trials" / "0003").mkdir()
     (folder / "trials" / "0003" / "trial.json").write_text(json.dumps({"state": "waiting"}))
     shutil.copy(place / "first" / "recipe.yaml", folder)
-    asked = {"trials": 16, "metric": "abs_rel", "started": time.time(), "ended": 0.0}
-    (folder / "search.json").write_text(json.dumps(asked))
+    settings = {"trials": 16, "metric": "abs_rel", "started": time.time(), "ended": 0.0}
+    (folder / "search.json").write_text(json.dumps(settings))
     return folder
 
 
@@ -242,11 +242,11 @@ def test_a_search_is_one_line_and_its_trials_are_cleaned(place: Path, capsys: py
     assert (row["kind"], row["state"], row["done"], row["of"]) == ("search", "running", 1, 16)
     assert row["score"] == rows["first"]["score"]
     assert main(["runs", "show", str(folder)]) == 0
-    assert "0001  done  abs_rel" in (told := capsys.readouterr().out) and "0003  waiting  no score yet" in told
+    assert "0001  done  abs_rel" in (printed := capsys.readouterr().out) and "0003  waiting  no score yet" in printed
     assert main(["runs", "stop", str(folder)]) == 2 and not (folder / STOP).exists()
     assert main(["runs", "clean", str(folder)]) == 2
-    asked = json.loads((folder / "search.json").read_text())
-    (folder / "search.json").write_text(json.dumps({**asked, "ended": time.time()}))
+    settings = json.loads((folder / "search.json").read_text())
+    (folder / "search.json").write_text(json.dumps({**settings, "ended": time.time()}))
     assert main(["runs", "clean", str(folder)]) == 0
     assert len(list((folder / "trials" / "0001" / "checkpoints").iterdir())) <= 2
     capsys.readouterr()

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from paths import ROOT
 
 import cluster.train
 from cluster.train import main
@@ -26,8 +28,8 @@ CPU = torch.device("cpu")
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=1", "train.precision=fp32"]
 
 
-def small(*words: str) -> Recipe:
-    return preflight.load("demo", [*SMALL, *words])
+def small(*arguments: str) -> Recipe:
+    return preflight.load("demo", [*SMALL, *arguments])
 
 
 @pytest.fixture
@@ -51,18 +53,44 @@ def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_pat
     assert preflight.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
 
 
+def test_from_is_short_for_the_weights_of_a_run(started: list[Recipe], tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    arguments = train.build_parser().parse_intermixed_args(["demo", *SMALL, "--from", "first", "--out", "second"])
+    assert train.load_recipe(arguments).model.weights == os.path.realpath("first")
+
+
+def test_a_run_of_an_earlier_version_resumes_with_its_recipe_named_again(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    before = ROOT / "tests" / "made_before" / "v0.1.0" / "runs" / "stopped" / "recipe.yaml"
+    (run / "recipe.yaml").write_bytes(before.read_bytes())
+    tree = read_yaml(before)
+    for section, key in (("optim", "momentum"), ("augment", "noise"), ("train", "patience")):
+        del tree[section][key]  # a recipe written by hand does not name every key
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(tree))
+    arguments = [str(tmp_path / "own.yaml"), "--out", str(run), "--resume"]
+    assert preflight.load(arguments[0]).optim.onecycle == "torch"
+    recipe = train.load_recipe(train.build_parser().parse_intermixed_args(arguments))
+    assert (recipe.optim.onecycle, recipe.optim.cycle_momentum, recipe.train.patience_ends) == ("legacy", False, "run")
+    prepare(run, recipe, resume=True)
+    prepare(run, train.load_recipe(train.build_parser().parse_intermixed_args(arguments)), resume=True)
+    changed = train.load_recipe(train.build_parser().parse_intermixed_args([*arguments, "optim.onecycle=torch"]))
+    with pytest.raises(UsageError, match=r"optim\.onecycle was legacy, is torch"):
+        prepare(run, changed, resume=True)
+
+
 def test_data_given_as_an_override_are_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
     from frames import folder_dataset
 
     folder_dataset(tmp_path / "frames")
-    words = ["data.source=folder", "data.val_fraction=0.34", "train.batch_size=4"]
+    arguments = ["data.source=folder", "data.val_fraction=0.34", "train.batch_size=4"]
     for root in (["data.root=frames"], ["--data", "frames"]):
-        main(["demo", *SMALL, *words, *root, "--out", root[0].strip("-")[:6]])
+        main(["demo", *SMALL, *arguments, *root, "--out", root[0].strip("-")[:6]])
     assert [made.data.root for made in started] == 2 * [os.path.realpath(tmp_path / "frames")]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["model.weights=other.npy"], "not a file of weights only"),
         (["model.weights=none.pth"], "model.weights=none.pth: no such file"),
@@ -72,25 +100,25 @@ def test_data_given_as_an_override_are_named_from_the_root(started: list[Recipe]
     ],
 )
 def test_a_mistake_in_the_model_is_reported_before_ray_and_can_be_fixed(
-    started: list[Recipe], tmp_path: Path, words: list[str], said: str
+    started: list[Recipe], tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     np.save(tmp_path / "other.npy", np.zeros(3))
-    with pytest.raises(UsageError, match=said):
-        main(["demo", *SMALL, *words, "--out", "run"])
+    with pytest.raises(UsageError, match=message):
+        main(["demo", *SMALL, *arguments, "--out", "run"])
     assert not started and not (tmp_path / "run").exists()
     main(["demo", *SMALL, "--out", "run"])
     assert len(started) == 1
 
 
 def test_a_run_of_other_scores_is_reported_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["eval.protocol=legacy-003", "eval.monitor=mse", "--local", "--out", str(tmp_path / "run")]
-    assert main(["demo", *SMALL, *words]) == 0
+    arguments = ["eval.protocol=legacy-003", "eval.monitor=mse", "--local", "--out", str(tmp_path / "run")]
+    assert main(["demo", *SMALL, *arguments]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("checkpoint"))
     assert "(ssim " in line and ", mse " in line and "not validated" not in line and "lr" not in line
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["data.targets=depth,mask"], "model.name=unet predicts depth, and data.targets wants mask"),
         (["data.targets=mask", "eval.monitor=iou"], "model.name=unet predicts depth, and data.targets wants mask"),
@@ -103,9 +131,9 @@ def test_a_run_of_other_scores_is_reported_by_them(tmp_path: Path, capsys: pytes
         (["model.weights=imagenet"], "no ImageNet weights for encoder 'tiny'"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_refused_without_building_it(words: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        check_model(small(*words), start=True)
+def test_a_model_that_cannot_be_trained_is_refused_without_building_it(arguments: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_model(small(*arguments), start=True)
 
 
 def test_a_model_is_checked_without_memory_and_its_file_is_read_unless_it_resumes(tmp_path: Path) -> None:

@@ -116,8 +116,8 @@ def test_depth_of_each_kind_becomes_metres_by_its_truth(kind: Any) -> None:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    words = ["data.frames=12", "data.size=48,64"]
-    return {kind: write_checkpoint(tmp_path_factory.mktemp("run"), *words, *KINDS[kind]) for kind in KINDS}
+    arguments = ["data.frames=12", "data.size=48,64"]
+    return {kind: write_checkpoint(tmp_path_factory.mktemp("run"), *arguments, *KINDS[kind]) for kind in KINDS}
 
 
 @pytest.fixture
@@ -139,10 +139,10 @@ def test_predict_writes_no_millimetres_of_what_is_not_in_metres(
     kind: str, checkpoints: dict[str, Path], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict_cli(checkpoints[kind], image, tmp_path / "out") == 0
-    said, first = capsys.readouterr().out, "png" if kind == "metric" else "npy"
+    printed, first = capsys.readouterr().out, "png" if kind == "metric" else "npy"
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {f"room.depth.{first}", "room.colour.png"}
-    assert (" m\n" in said) == (kind == "metric")
+    assert (" m\n" in printed) == (kind == "metric")
     if kind != "metric":
         predictor = load(checkpoints[kind])
         depth: NDArray[np.float32] = np.load(tmp_path / "out" / "room.depth.npy")
@@ -154,8 +154,8 @@ def test_formats_in_metres_are_refused_of_a_relative_network(
     name: str, checkpoints: dict[str, Path], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict_cli(checkpoints["relative"], image, tmp_path / "out", "--format", name) == UsageError.exit_code
-    said = capsys.readouterr().err
-    assert "holds metres, and this network's depth is shares of each image's largest depth" in said
+    printed = capsys.readouterr().err
+    assert "holds metres, and this network's depth is shares of each image's largest depth" in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -169,8 +169,8 @@ def test_measuring_needs_metres(checkpoints: dict[str, Path], image: Path, capsy
 def test_view_fits_each_frame_and_reports_it(
     checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--frames", "1", "--no-recording", "--out", str(tmp_path)]
-    assert main(["view", str(checkpoints["relative"]), *words]) == 0
+    arguments = ["--frames", "1", "--no-recording", "--out", str(tmp_path)]
+    assert main(["view", str(checkpoints["relative"]), *arguments]) == 0
     assert "not in metres: it is fitted to the truth" in capsys.readouterr().out
     assert (tmp_path / "00.ply").is_file()
 

@@ -148,12 +148,12 @@ def test_multiscale_is_the_oracle(norm, relative, shapes):
 
 
 @pytest.mark.parametrize(
-    ("weights", "said"), [((1.0, 0.5), "give 3"), ((1.0,) * 5, "give 3"), ((0.0,) * 3, "all are 0")]
+    ("weights", "message"), [((1.0, 0.5), "give 3"), ((1.0,) * 5, "give 3"), ((0.0,) * 3, "all are 0")]
 )
-def test_multiscale_weights_must_fit_the_network(weights, said):
+def test_multiscale_weights_must_fit_the_network(weights, message):
     depth, truth, valid = tensors(*frames())
     pyramid = [depth[..., ::2, ::2], depth[..., ::4, ::4]]
-    with pytest.raises(UsageError, match=rf"loss\.multiscale_weights.*{said}"):
+    with pytest.raises(UsageError, match=rf"loss\.multiscale_weights.*{message}"):
         TERMS["multiscale"](depth, truth, valid=valid, pyramid=pyramid, multiscale_weights=weights)
 
 

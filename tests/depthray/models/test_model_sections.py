@@ -63,8 +63,8 @@ def test_an_architecture_is_one_file_and_a_recipe_another(tmp_path):
     (tmp_path / "depthray/models/flat.py").write_text(ARCHITECTURE)
     (tmp_path / "depthray/recipes/flat.yaml").write_text(RECIPE)
 
-    def depthray(*words):
-        command = [sys.executable, "-m", "depthray", *words]
+    def depthray(*arguments):
+        command = [sys.executable, "-m", "depthray", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -34,8 +34,8 @@ SMALL = [
 ]
 
 
-def small(*words: str) -> Recipe:
-    return preflight.load("demo", [*SMALL, *words])
+def small(*overrides: str) -> Recipe:
+    return preflight.load("demo", [*SMALL, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) 
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         [],
         ["optim.average=ema", "optim.schedule=plateau", "optim.plateau_patience=0"],
@@ -73,8 +73,8 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) 
     ],
 )
 @pytest.mark.parametrize("step", [1, 4, 6])
-def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, words: list[str], step: int) -> None:
-    made = small(*words)
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, overrides: list[str], step: int) -> None:
+    made = small(*overrides)
     straight = weights_after(made, tmp_path / "straight")
     stop_at(step, made, tmp_path / "stopped")
     assert len(select.committed(tmp_path / "stopped" / "checkpoints")) in (1, 2)
@@ -208,16 +208,16 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("train.batch_size=64", "64"),
         ("curriculum.chunks=9", "curriculum.chunks"),
         ("data.val_fraction=0", "val_fraction"),
     ],
 )
-def test_too_few_frames_are_reported_before_training(word: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        Frames.open(small(word))
+def test_too_few_frames_are_reported_before_training(override: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Frames.open(small(override))
 
 
 def test_training_lowers_the_loss(frames: Frames) -> None:
@@ -241,10 +241,10 @@ def test_a_run_of_no_epochs_is_a_scored_checkpoint_of_the_weights_as_they_came(t
 
 @pytest.mark.parametrize("schedule", ["cosine", "onecycle", "step", "plateau"])
 def test_a_run_of_no_epochs_is_trained_on_as_if_it_had_not_been(tmp_path: Path, schedule: str) -> None:
-    words = (f"optim.schedule={schedule}", "optim.average=swa", "optim.swa_start=0.4", "data.frames=20")
-    straight = weights_after(small(*words), tmp_path / "straight")
-    weights_after(small(*words, "train.epochs=0"), tmp_path / "later")
-    assert_equal(weights_after(small(*words), tmp_path / "later"), straight)
+    overrides = (f"optim.schedule={schedule}", "optim.average=swa", "optim.swa_start=0.4", "data.frames=20")
+    straight = weights_after(small(*overrides), tmp_path / "straight")
+    weights_after(small(*overrides, "train.epochs=0"), tmp_path / "later")
+    assert_equal(weights_after(small(*overrides), tmp_path / "later"), straight)
 
 
 def test_the_second_phase_may_come_without_the_first(frames: Frames) -> None:
@@ -276,8 +276,8 @@ def test_a_compiled_network_trains_to_the_same_weights(frames: Frames, monkeypat
     real = torch.compile
     monkeypatch.setattr(torch, "compile", eager)
     ends = []
-    for word in ("train.compile=true", "train.compile=false"):
-        made = small("train.epochs=1", word)
+    for override in ("train.compile=true", "train.compile=false"):
+        made = small("train.epochs=1", override)
         state = begin(made, CPU)
         list(fit(made, state, frames))
         ends.append(state.model.state_dict())

@@ -31,8 +31,8 @@ WORDS = [
 ]
 
 
-def small(*words: str) -> Recipe:
-    return preflight.load("demo", [*SMALL, *words])
+def small(*overrides: str) -> Recipe:
+    return preflight.load("demo", [*SMALL, *overrides])
 
 
 def weights_after(made: Recipe, run: Path, *, stop: int = 0) -> dict[str, torch.Tensor]:
@@ -48,9 +48,9 @@ def weights_after(made: Recipe, run: Path, *, stop: int = 0) -> dict[str, torch.
     return load.load(select.committed(run / "checkpoints")[-1]).weights
 
 
-@pytest.mark.parametrize("words", WORDS, ids=["sizes", "sizes-and-sparse"])
-def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, words: list[str]) -> None:
-    made = small(*words)
+@pytest.mark.parametrize("overrides", WORDS, ids=["sizes", "sizes-and-sparse"])
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, overrides: list[str]) -> None:
+    made = small(*overrides)
     straight = weights_after(made, tmp_path / "straight")
     weights_after(made, tmp_path / "stopped", stop=2)
     weights_after(made, tmp_path / "stopped", stop=6)
@@ -69,8 +69,8 @@ def test_the_loss_of_each_epoch_has_its_scale_weights(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(losses, "total", watched)
     stages = ["loss.multiscale=1", "loss.multiscale_weights=3", "curriculum.scale_weights=[[1],[2]]"]
-    words = [*stages, "curriculum.epochs_per_scale_weights=1", "train.epochs=2", "finetune.epochs=1"]
-    made = small(*words)
+    overrides = [*stages, "curriculum.epochs_per_scale_weights=1", "train.epochs=2", "finetune.epochs=1"]
+    made = small(*overrides)
     frames = Frames.open(made)
     list(fit(made, begin(made, CPU), frames))
     steps = frames.steps_per_epoch

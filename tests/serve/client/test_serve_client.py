@@ -28,8 +28,8 @@ def content_of(content: bytes) -> Callable[[httpx.Request], httpx.Response]:
 
 def test_an_array_a_file_and_its_bytes_give_the_same_metres(client: DepthClient, tmp_path: Path) -> None:
     (tmp_path / "room.png").write_bytes(png())
-    for picture in (RGB, tmp_path / "room.png", str(tmp_path / "room.png"), png()):
-        estimate = client.predict(picture)
+    for image in (RGB, tmp_path / "room.png", str(tmp_path / "room.png"), png()):
+        estimate = client.predict(image)
         assert estimate.metres.dtype == np.float32
         np.testing.assert_array_equal(estimate.metres, wall(RGB))
 

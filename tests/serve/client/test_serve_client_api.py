@@ -74,9 +74,9 @@ def test_a_server_stands_in_for_a_checkpoint() -> None:
             np.testing.assert_array_equal(predictor.maps(RGB)["depth"], wall(RGB))
         with remote_predictor.connect(url, key="k" * 20, model="room") as predictor:
             assert predictor.name == "room"
-        for words, fault, message in (
+        for arguments, fault, message in (
             ({"key": "k" * 20, "model": "rom"}, UsageError, r"no model 'rom' there \(did you mean 'room'\?\)"),
             ({}, RefusedError, "401"),
         ):
-            with pytest.raises(fault, match=message), remote_predictor.connect(url, **words):
+            with pytest.raises(fault, match=message), remote_predictor.connect(url, **arguments):
                 pass

@@ -50,7 +50,7 @@ class Here:
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"plain": [], "completion": ["data.inputs=[image,sparse]"]}
-    return {name: write_checkpoint(tmp_path_factory.mktemp(name), *words) for name, words in made.items()}
+    return {name: write_checkpoint(tmp_path_factory.mktemp(name), *arguments) for name, arguments in made.items()}
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_server_writes_the_files_a_checkpoint_writes(
     name: str, url: str, checkpoints: dict[str, Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["photos", "--format", "png,npy,colour,ply", "--intrinsics", "60,61,34.5,24.5"]
-    words += ["--sparse", "measured"] if name == "completion" else []
-    assert main(["predict", str(checkpoints[name]), *words, "--out", "here"]) == 0
+    arguments = ["photos", "--format", "png,npy,colour,ply", "--intrinsics", "60,61,34.5,24.5"]
+    arguments += ["--sparse", "measured"] if name == "completion" else []
+    assert main(["predict", str(checkpoints[name]), *arguments, "--out", "here"]) == 0
     output = capsys.readouterr().out
-    assert main(["predict", "--url", url, "--model", name, *words, "--out", "there"]) == 0
+    assert main(["predict", "--url", url, "--model", name, *arguments, "--out", "there"]) == 0
     assert capsys.readouterr().out == output.replace("here", "there")
     assert len(list(Path("here").iterdir())) == 12
     for path in Path("here").iterdir():
@@ -116,7 +116,7 @@ def test_one_that_is_refused_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("arguments", "code", "message"),
     [
         (["--device", "cpu"], 2, "--device cannot be combined with --url"),
         (["--model", "pain"], 2, "did you mean 'plain'?"),
@@ -126,15 +126,15 @@ def test_one_that_is_refused_does_not_stop_the_others(
     ],
 )
 def test_a_mistake_is_one_line(
-    words: list[str], code: int, message: str, url: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, message: str, url: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", "--url", url, "photos/plain.png", *words]) == code
+    assert main(["predict", "--url", url, "photos/plain.png", *arguments]) == code
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["run", "photo.jpg", "--key", "x"], "--key needs --url"),
         (["run"], "predict what?"),
@@ -142,7 +142,7 @@ def test_a_mistake_is_one_line(
     ],
 )
 def test_a_wrong_command_line_sends_no_request(
-    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["predict", *words]) == 2
+    assert main(["predict", *arguments]) == 2
     assert message in capsys.readouterr().err

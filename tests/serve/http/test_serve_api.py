@@ -186,10 +186,10 @@ def test_a_backend_that_never_answers() -> None:
 
 
 def test_many_at_once_do_not_mix() -> None:
-    pictures = [encoded(np.full((16, 16 + number, 3), number * 5, np.uint8)) for number in range(24)]
+    images = [encoded(np.full((16, 16 + number, 3), number * 5, np.uint8)) for number in range(24)]
 
     async def all_of_them() -> list[Reply]:
-        return await asyncio.gather(*(call(API, "POST", "/v1/depth?format=npy", body=data) for data in pictures))
+        return await asyncio.gather(*(call(API, "POST", "/v1/depth?format=npy", body=data) for data in images))
 
     for number, reply in enumerate(asyncio.run(all_of_them())):
         assert (depth(reply) == wall(np.full((16, 16 + number, 3), number * 5, np.uint8))).all()

@@ -15,8 +15,8 @@ from serve_requests import API, PHOTO, post, refused
 from serve.backend import Overloaded
 
 
-def batch(*pictures: bytes, to: Any = API, query: str = "") -> Reply:
-    body, headers = form(*(("image", picture) for picture in pictures))
+def batch(*images: bytes, to: Any = API, query: str = "") -> Reply:
+    body, headers = form(*(("image", image) for image in images))
     return ask(to, "POST", f"/v1/depth:batch{query}", body=body, headers=headers)
 
 
@@ -28,9 +28,9 @@ def unpacked(reply: Reply) -> tuple[list[dict[str, Any]], zipfile.ZipFile]:
 
 def test_one_bad_image_among_fifteen_good() -> None:
     sizes = [(16 + number, 40 - number) for number in range(16)]
-    pictures = [encoded(scene(*size)) for size in sizes]
-    pictures[5] = pictures[5][:60]
-    entries, archive = unpacked(batch(*pictures, query="?format=npy"))
+    images = [encoded(scene(*size)) for size in sizes]
+    images[5] = images[5][:60]
+    entries, archive = unpacked(batch(*images, query="?format=npy"))
     assert [entry["status"] for entry in entries] == [400 if place == 5 else 200 for place in range(16)]
     assert entries[5]["problem"]["detail"].startswith("image: damaged")
     for entry, size in zip(entries, sizes, strict=True):

@@ -66,16 +66,16 @@ def test_what_a_png_cannot_hold() -> None:
 @pytest.mark.parametrize("media", options.COLOURED)
 def test_colours(cmap: str, media: str) -> None:
     made = write(f"format=colour&cmap={cmap}&vmin=1&vmax=3", media)
-    picture = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == scene().shape and made.media == media and made.headers["X-Depth-Range"] == "1,3"
-    assert np.ptp(picture.astype(int).sum(2)) > 100
+    image = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == scene().shape and made.media == media and made.headers["X-Depth-Range"] == "1,3"
+    assert np.ptp(image.astype(int).sum(2)) > 100
 
 
 def test_near_is_bright_and_unmeasured_grey() -> None:
     depth = np.array([[1, 3, 0]], np.float32).repeat(8, 0)
     made = write("format=colour&cmap=gray&vmin=1&vmax=3", depth=depth)
-    picture = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
-    assert picture[0].tolist() == [[255] * 3, [0] * 3, [112] * 3]
+    image = cv2.imdecode(np.frombuffer(made.data, np.uint8), cv2.IMREAD_COLOR)
+    assert image[0].tolist() == [[255] * 3, [0] * 3, [112] * 3]
 
 
 @pytest.mark.parametrize("query", ["vmin=1000", "vmax=0", "vmin=4", "vmax=2", ""])

@@ -71,8 +71,8 @@ MISFITS: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("misfit", MISFITS.values(), ids=MISFITS)
 def test_forms_that_do_not_fit(misfit: tuple[Any, ...]) -> None:
-    status, words, *fields = misfit
-    with pytest.raises(Problem, match=words) as caught:
+    status, arguments, *fields = misfit
+    with pytest.raises(Problem, match=arguments) as caught:
         read(*parts(*fields))
     assert caught.value.status == status
 
@@ -206,14 +206,14 @@ def test_a_batch_pairs_images_with_their_inputs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "arguments"),
     [
         ([("image", b"a"), ("image", b"b"), ("sparse", b"1")], "1 parts 'sparse' for 2"),
         ([("sparse", b"1")], "0 parts 'image'"),
         ([("image", b"a")] * 17, "17 parts 'image'; a batch has 1 to 16"),
     ],
 )
-def test_batches_that_do_not_fit(fields: list[tuple[str, bytes]], words: str) -> None:
-    with pytest.raises(Problem, match=words) as caught:
+def test_batches_that_do_not_fit(fields: list[tuple[str, bytes]], arguments: str) -> None:
+    with pytest.raises(Problem, match=arguments) as caught:
         codec.read_batch(*parts(*fields), BOUNDS)
     assert caught.value.status == 422

@@ -57,12 +57,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counter[tuple[str, ..
 
 def test_requests_are_counted_by_their_answers(recorded: dict[str, Counter[tuple[str, ...]]]) -> None:
     metered = ConcurrencyLimit(RequestMetrics(app()), max_requests=8)
-    picture = encoded(scene())
+    image = encoded(scene())
     for form_name in ("png", "npy", "npz", "colour", "ply", "glb"):
-        assert ask(metered, "POST", f"/v1/depth?format={form_name}", body=picture).status == 200
+        assert ask(metered, "POST", f"/v1/depth?format={form_name}", body=image).status == 200
     webp = [("Accept", "image/webp")]
-    assert ask(metered, "POST", "/v1/models/room/depth", body=picture, headers=webp).status == 200
-    body, headers = form(("image", picture), ("image", picture))
+    assert ask(metered, "POST", "/v1/models/room/depth", body=image, headers=webp).status == 200
+    body, headers = form(("image", image), ("image", image))
     assert ask(metered, "POST", "/v1/depth:batch", body=body, headers=headers).status == 200
     assert recorded["depthray_requests"] == {
         **{("depth", "200", name, "room"): 1 for name in ("png", "npy", "npz", "ply", "glb")},
@@ -188,9 +188,9 @@ def test_the_dashboard_queries_existing_metrics(text: str) -> None:
     names = re.findall(r"\bray_\w+", bare)
     assert names and set(names) <= set(series)
     labels = set().union(*(series[name] for name in names))
-    asked = [*re.findall(r"(\w+)=", bare), *re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", bare)))]
+    queried = [*re.findall(r"(\w+)=", bare), *re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", bare)))]
     made = set(re.findall(r'label_replace\(.*?, "(\w+)"', text))
-    assert set(asked) - {"le"} - made <= labels
+    assert set(queried) - {"le"} - made <= labels
     rest = re.sub(r"\{[^}]*\}|\[[^]]*\]|by \([^)]*\)|\bray_\w+", "", bare)
     assert {word for word in re.findall(r"[a-z_]+", rest)} <= WORDS
 

@@ -55,7 +55,9 @@ def show(browser: sync_api.Browser, url: str) -> Iterator[Open]:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"thrown: {error}"))
         page.on("console", lambda line: faults.extend([line.text] if not re.search(allowed, line.text) else []))
-        page.on("request", lambda asked: faults.extend([] if asked.url.startswith((url, *INSIDE)) else [asked.url]))
+        page.on(
+            "request", lambda request: faults.extend([] if request.url.startswith((url, *INSIDE)) else [request.url])
+        )
         page.goto(url)
         until(page, "document.getElementById('model').options[0]?.value === 'room'")
         return page

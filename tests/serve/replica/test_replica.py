@@ -39,9 +39,9 @@ def depth(store: Store) -> Iterator[Replica]:
     replica.__del__()
 
 
-def ask(depth: Replica, version: str, *pictures: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
+def ask(depth: Replica, version: str, *images: Any, name: str = "rooms", seconds: float = 30.0) -> list[Reply]:
     """The replies to images sent at once."""
-    samples = [prepare(picture, {}, Data(size=(64, 96))) for picture in pictures]
+    samples = [prepare(image, {}, Data(size=(64, 96))) for image in images]
 
     async def gather() -> list[Reply]:
         return await asyncio.gather(*[depth.predict(name, version, sample, seconds) for sample in samples])
@@ -57,13 +57,13 @@ def eventually(true: Callable[[], bool]) -> None:
 
 
 def test_a_batch_answers_as_the_predictor_does(depth: Replica, store: Store, runs: list[Path]) -> None:
-    pictures = [photograph(50 + 7 * place, 70) for place in range(6)]
-    replies = ask(depth, store.pointer("rooms").current, *pictures)
+    images = [photograph(50 + 7 * place, 70) for place in range(6)]
+    replies = ask(depth, store.pointer("rooms").current, *images)
     predictor = load(runs[0])
-    for picture, reply in zip(pictures, replies, strict=True):
+    for image, reply in zip(images, replies, strict=True):
         assert not reply.fault and reply.timings["model"] > 0
-        found = restore(reply.maps, (picture.shape[0], picture.shape[1]))["depth"]
-        assert np.abs(found - predictor.predict(picture)).max() < 1e-4
+        found = restore(reply.maps, (image.shape[0], image.shape[1]))["depth"]
+        assert np.abs(found - predictor.predict(image)).max() < 1e-4
 
 
 def test_a_promotion_is_followed_and_the_version_before_still_answers(
@@ -132,8 +132,8 @@ def test_predictions_that_are_not_finite_fail_the_health_check(
 
 def test_black_white_and_noise_are_answered(depth: Replica, store: Store) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    pictures = [np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 255, np.uint8), noise]
-    for reply in ask(depth, store.pointer("rooms").current, *pictures):
+    images = [np.zeros((40, 60, 3), np.uint8), np.full((40, 60, 3), 255, np.uint8), noise]
+    for reply in ask(depth, store.pointer("rooms").current, *images):
         assert not reply.fault and np.isfinite(reply.maps["depth"]).all()
 
 

@@ -16,9 +16,9 @@ from depthray.training import preflight
 WORDS = ["data.size=64,96", "model.encoder=tiny"]
 
 
-def write_checkpoint(folder: Path, *words: str, seed: int = 0, scale: float = 1.0) -> Path:
+def write_checkpoint(folder: Path, *overrides: str, seed: int = 0, scale: float = 1.0) -> Path:
     """A checkpoint below a run folder; `scale` multiplies the last layer's weights."""
-    made = preflight.load("demo", [*WORDS, *words])
+    made = preflight.load("demo", [*WORDS, *overrides])
     torch.manual_seed(seed)
     weights = dict(models.build_model(made.model, made.data.inputs).state_dict())
     last = [name for name, value in weights.items() if value.is_floating_point()][-1]

@@ -45,7 +45,10 @@ def show(browser: sync_api.Browser, folder: Path) -> Iterator[Open]:
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"thrown: {error}"))
         page.on("console", lambda line: faults.append(f"logged: {line.text}"))
-        page.on("request", lambda asked: faults.extend([] if asked.url.startswith(("file:", "data:")) else [asked.url]))
+        page.on(
+            "request",
+            lambda request: faults.extend([] if request.url.startswith(("file:", "data:")) else [request.url]),
+        )
         page.goto((folder / "report.html").as_uri())
         return page
 
@@ -88,9 +91,10 @@ def test_the_tooltip_describes_the_trial(show: Open, folder: Path) -> None:
     page, winner = show(), Study.read(folder).winner
     assert winner and winner.outcome.score
     page.locator(".chart .t.best .m").first.hover()
-    said = page.inner_text("#tip")
-    assert said.startswith(f"{winner.name} · AbsRel {winner.outcome.score:.4f}") and "the best configuration" in said
-    assert f"rank {1 + [each.name for each in Study.read(folder).ranking].index(winner.name)} of" in said
+    tooltip = page.inner_text("#tip")
+    assert tooltip.startswith(f"{winner.name} · AbsRel {winner.outcome.score:.4f}")
+    assert "the best configuration" in tooltip
+    assert f"rank {1 + [each.name for each in Study.read(folder).ranking].index(winner.name)} of" in tooltip
     assert page.locator("svg title").count() == 0  # the browser's own would cover it
 
 

@@ -47,8 +47,8 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
     with_checkpoints(folder, trained, [*best, "default"])
     build.write(folder)
     page = checked(folder)
-    pictures = page.named("img")
-    assert len(pictures) == 4 and len({each["src"] for each in pictures}) == 1  # one network, hence one picture
+    images = page.named("img")
+    assert len(images) == 4 and len({each["src"] for each in images}) == 1  # one network, hence one picture
     kept = sorted(path.relative_to(folder).as_posix() for path in folder.glob("trials/*/sheet-*.jpg"))
     assert len(kept) == 4
     assert sum("checked" in each for each in page.named("input")) == 1

@@ -23,13 +23,13 @@ from depthray.__main__ import main
 def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
     """Run the command line and see it end with a code and one line that says all of `said`; the line is printed."""
 
-    def run(code: int, *words: Any, said: tuple[str, ...] | str) -> None:
+    def run(code: int, *arguments: Any, message: tuple[str, ...] | str) -> None:
         capsys.readouterr()
-        found = main([str(word) for word in words])
+        found = main([str(argument) for argument in arguments])
         lines = capsys.readouterr().err.splitlines()
         assert found == code, lines
         assert len(lines) == 1 and lines[0].startswith("depthray: "), lines
-        for part in [said] if isinstance(said, str) else said:
+        for part in [message] if isinstance(message, str) else message:
             assert part in lines[0], lines[0]
 
     return run

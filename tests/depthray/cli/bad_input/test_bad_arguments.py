@@ -12,7 +12,7 @@ from bad_input import Fails
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "said"),
+    ("code", "arguments", "message"),
     [
         (3, ["--split", "test"], "split 'test' has no frames"),
         (2, ["--split", "tset"], "did you mean 'test'?"),
@@ -22,13 +22,15 @@ from bad_input import Fails
         (2, ["--out", "FILE"], "cannot write the report: "),
     ],
 )
-def test_evaluate(fails: Fails, trained: Path, data: Path, file: Path, code: int, words: list[str], said: str) -> None:
-    words = [str(file) if word == "FILE" else word for word in words]
-    fails(code, "evaluate", trained, "--data", data, *words, said=said)
+def test_evaluate(
+    fails: Fails, trained: Path, data: Path, file: Path, code: int, arguments: list[str], message: str
+) -> None:
+    arguments = [str(file) if argument == "FILE" else argument for argument in arguments]
+    fails(code, "evaluate", trained, "--data", data, *arguments, message=message)
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "said"),
+    ("code", "arguments", "message"),
     [
         (3, ["TEXT"], "text.png: not a JPEG, PNG or WebP file"),
         (3, ["nowhere.png"], "nowhere.png: no such file"),
@@ -44,23 +46,25 @@ def test_evaluate(fails: Fails, trained: Path, data: Path, file: Path, code: int
     ],
 )
 def test_predict(
-    fails: Fails, trained: Path, tmp_path: Path, image: Path, file: Path, code: int, words: list[str], said: str
+    fails: Fails, trained: Path, tmp_path: Path, image: Path, file: Path, code: int, arguments: list[str], message: str
 ) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty").mkdir()
     known = {"IMAGE": image, "TEXT": tmp_path / "text.png", "EMPTY": tmp_path / "empty"}
-    named = [known.get(word, word.replace("FILE", str(file))) for word in words]
-    fails(code, "predict", trained, "--out", tmp_path / "out", *named, said=said)
+    named = [known.get(argument, argument.replace("FILE", str(file))) for argument in arguments]
+    fails(code, "predict", trained, "--out", tmp_path / "out", *named, message=message)
 
 
 def test_one_bad_image_of_two(fails: Fails, trained: Path, tmp_path: Path, image: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
-    fails(3, "predict", trained, tmp_path / "text.png", image, "--out", tmp_path / "out", said="text.png: not a JPEG")
+    fails(
+        3, "predict", trained, tmp_path / "text.png", image, "--out", tmp_path / "out", message="text.png: not a JPEG"
+    )
     assert (tmp_path / "out/grey.depth.png").exists()
 
 
 @pytest.mark.parametrize(
-    ("code", "words", "said"),
+    ("code", "arguments", "message"),
     [
         (5, ["pack", "DATA", "FILE"], "file: cannot be written: File exists;"),
         (5, ["pack", "DATA", "FILE/below"], "below: cannot be written: Not a directory;"),
@@ -76,18 +80,23 @@ def test_one_bad_image_of_two(fails: Fails, trained: Path, tmp_path: Path, image
     ],
 )
 def test_data_commands(
-    fails: Fails, tmp_path: Path, data: Path, file: Path, code: int, words: list[str], said: str
+    fails: Fails, tmp_path: Path, data: Path, file: Path, code: int, arguments: list[str], message: str
 ) -> None:
     known = {"DATA": data, "OUT": tmp_path / "out"}
-    fails(code, "data", *(known.get(word, word.replace("FILE", str(file))) for word in words), said=said)
+    fails(
+        code,
+        "data",
+        *(known.get(argument, argument.replace("FILE", str(file))) for argument in arguments),
+        message=message,
+    )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["recipe", "schema"], ["data", "--help"]])
-def test_reader_that_has_gone(words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["recipe", "schema"], ["data", "--help"]])
+def test_reader_that_has_gone(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
-    command = [sys.executable, "-m", "depthray", *words]
+    command = [sys.executable, "-m", "depthray", *arguments]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")

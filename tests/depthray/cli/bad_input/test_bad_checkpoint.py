@@ -34,13 +34,13 @@ CHECKPOINT_HARMS: list[tuple[Harm, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("harm", "said"), CHECKPOINT_HARMS)
-def test_damaged_checkpoint(fails: Fails, run: Path, image: Path, harm: Harm, said: str) -> None:
+@pytest.mark.parametrize(("harm", "message"), CHECKPOINT_HARMS)
+def test_damaged_checkpoint(fails: Fails, run: Path, image: Path, harm: Harm, message: str) -> None:
     path = only(run)
     harm(path)
-    fails(3, "predict", path, image, "--out", run / "out", said=said)
-    fails(3, "evaluate", path, said=said)
-    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", said="none of 1 checkpoints is good")
+    fails(3, "predict", path, image, "--out", run / "out", message=message)
+    fails(3, "evaluate", path, message=message)
+    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", message="none of 1 checkpoints is good")
 
 
 def test_damaged_training_state_ends_a_resumed_run_only(fails: Fails, run: Path, image: Path) -> None:
@@ -48,12 +48,12 @@ def test_damaged_training_state_ends_a_resumed_run_only(fails: Fails, run: Path,
     flip(path / "state.pt")
     assert main(["predict", str(path), str(image), "--out", str(run / "out")]) == 0
     assert main(["evaluate", str(path)]) == 0
-    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", said="none of 1 checkpoints is good")
+    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", message="none of 1 checkpoints is good")
 
 
 def test_damaged_recipe_of_a_checkpoint_found_through_its_run(fails: Fails, run: Path, image: Path) -> None:
     flip(only(run) / "recipe.yaml")
-    fails(3, "predict", run, image, said="recipe.yaml: damaged")
+    fails(3, "predict", run, image, message="recipe.yaml: damaged")
 
 
 def test_resume_goes_back_to_the_checkpoint_before(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,17 +61,17 @@ def test_resume_goes_back_to_the_checkpoint_before(run: Path, capsys: pytest.Cap
     shutil.copytree(good, good.with_name("epoch-0002-step-00000004"))
     cut(good.with_name("epoch-0002-step-00000004") / "state.pt")
     assert main(["train", "--local", "--out", str(run), "--resume"]) == 0
-    said = capsys.readouterr().out
-    assert "going back to the checkpoint before" in said and f"resumed from {good.name}" in said
+    printed = capsys.readouterr().out
+    assert "going back to the checkpoint before" in printed and f"resumed from {good.name}" in printed
 
 
 @pytest.mark.parametrize("name", ["state.pt", "model.safetensors"])
 def test_hostile_pickle(fails: Fails, run: Path, name: str) -> None:
     path, mark = only(run), run / "mark"
     (path / name).write_bytes(pickle.dumps(Hostile(mark)))
-    fails(3, "evaluate", path, said=f"{name}: ")
+    fails(3, "evaluate", path, message=f"{name}: ")
     reseal(path)
-    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", said=f"{name}: ")
+    fails(3, "train", "--local", "--out", run, "--resume", "train.epochs=2", message=f"{name}: ")
     assert not mark.exists()
 
 
@@ -82,15 +82,15 @@ def test_checkpoint_of_another_architecture(fails: Fails, run: Path, image: Path
     shutil.rmtree(path)
     written = begin(other, torch.device("cpu")).contents({"abs_rel": 1.0}, fingerprint=contents.fingerprint)
     path = save.write(run / "checkpoints", written)
-    fails(3, "train", "--local", "--out", run, "--resume", said=("does not fit this recipe", "decoder"))
+    fails(3, "train", "--local", "--out", run, "--resume", message=("does not fit this recipe", "decoder"))
     (path / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
     reseal(path)
-    fails(3, "predict", path, image, said="weights do not fit the recipe")
-    fails(3, "evaluate", path, said="weights do not fit the recipe")
+    fails(3, "predict", path, image, message="weights do not fit the recipe")
+    fails(3, "evaluate", path, message="weights do not fit the recipe")
 
 
-@pytest.mark.parametrize("word", ["predict", "evaluate"])
-def test_no_checkpoint(fails: Fails, trained: Path, image: Path, file: Path, data: Path, word: str) -> None:
-    images = [image] if word == "predict" else []
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_no_checkpoint(fails: Fails, trained: Path, image: Path, file: Path, data: Path, command: str) -> None:
+    images = [image] if command == "predict" else []
     for path in (file.with_name("nowhere"), file, data, only(trained) / "model.safetensors"):
-        fails(3, word, path, *images, said=(str(path), NEITHER))
+        fails(3, command, path, *images, message=(str(path), NEITHER))

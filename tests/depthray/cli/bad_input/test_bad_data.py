@@ -76,18 +76,20 @@ UNMEASURED: list[Harm] = [
 ]
 
 
-@pytest.mark.parametrize(("harm", "said", "word"), UNUSABLE)
-def test_train_on_a_bad_folder(fails: Fails, tmp_path: Path, data: Path, harm: Harm, said: str, word: str) -> None:
+@pytest.mark.parametrize(("harm", "message", "argument"), UNUSABLE)
+def test_train_on_a_bad_folder(
+    fails: Fails, tmp_path: Path, data: Path, harm: Harm, message: str, argument: str
+) -> None:
     harm(data)
-    words = [*FILES, *([word] if word else [])]
-    fails(3, "train", "demo", "--local", *words, "--data", data, "--out", tmp_path / "out", said=said)
+    arguments = [*FILES, *([argument] if argument else [])]
+    fails(3, "train", "demo", "--local", *arguments, "--data", data, "--out", tmp_path / "out", message=message)
 
 
 @pytest.mark.parametrize("harm", UNMEASURED)
 def test_train_on_depth_that_measures_nothing(fails: Fails, tmp_path: Path, data: Path, harm: Harm) -> None:
     harm(data)
-    words = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
-    fails(3, *words, said=("none of 4 frames has a pixel", "is data.encoding right?"))
+    arguments = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
+    fails(3, *arguments, message=("none of 4 frames has a pixel", "is data.encoding right?"))
 
 
 @pytest.mark.parametrize(
@@ -114,20 +116,20 @@ def test_file_changed_during_the_run(fails: Fails, tmp_path: Path, data: Path, m
 
     whole = CsvFolder.read
     monkeypatch.setattr(CsvFolder, "read", read)
-    words = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
-    fails(3, *words, said="depth/s0-000.png: changed since the data set was opened")
+    arguments = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
+    fails(3, *arguments, message="depth/s0-000.png: changed since the data set was opened")
 
 
 def test_bad_image_read_by_a_loader_process(fails: Fails, tmp_path: Path, data: Path) -> None:
     (data / "rgb/s1-001.jpg").write_text("text")
-    words = [*FILES, "data.workers=2", "--data", data, "--out", tmp_path / "out"]
-    fails(3, "train", "demo", "--local", *words, said="rgb/s1-001.jpg: not a readable image")
+    arguments = [*FILES, "data.workers=2", "--data", data, "--out", tmp_path / "out"]
+    fails(3, "train", "demo", "--local", *arguments, message="rgb/s1-001.jpg: not a readable image")
 
 
 def test_fewer_frames_than_workers(fails: Fails, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster.train, "train_on_ray", lambda *_: pytest.fail("Ray was started"))
-    words = [*FILES, "train.batch_size=16", "--workers", "16", "--data", data, "--out", tmp_path / "out"]
-    fails(3, "train", "demo", *words, said="8 training frames do not fill one batch of 16")
+    arguments = [*FILES, "train.batch_size=16", "--workers", "16", "--data", data, "--out", tmp_path / "out"]
+    fails(3, "train", "demo", *arguments, message="8 training frames do not fill one batch of 16")
 
 
 def become_folder(path: Path) -> None:
@@ -144,16 +146,16 @@ SHARD_HARMS: list[tuple[Harm, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("harm", "said"), SHARD_HARMS)
-def test_bad_shard(fails: Fails, trained: Path, tmp_path: Path, data: Path, harm: Harm, said: str) -> None:
+@pytest.mark.parametrize(("harm", "message"), SHARD_HARMS)
+def test_bad_shard(fails: Fails, trained: Path, tmp_path: Path, data: Path, harm: Harm, message: str) -> None:
     packed = tmp_path / "packed"
     assert main(["data", "pack", str(data), str(packed)]) == 0
     harm(packed / "shard-00000.h5")
-    said = f"shard-00000.h5: {said}"
-    fails(3, "train", "demo", "--local", *SHARDS, "--data", packed, "--out", tmp_path / "out", said=said)
-    fails(3, "evaluate", trained, "--data", packed, said=said)
+    message = f"shard-00000.h5: {message}"
+    fails(3, "train", "demo", "--local", *SHARDS, "--data", packed, "--out", tmp_path / "out", message=message)
+    fails(3, "evaluate", trained, "--data", packed, message=message)
     for verb in ("check", "stats"):
-        fails(3, "data", verb, packed, said=said)
+        fails(3, "data", verb, packed, message=message)
 
 
 def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Path, file: Path) -> None:
@@ -167,25 +169,25 @@ def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Pa
         file: nothing,
         tmp_path / "empty": nothing,
     }
-    for place, said in places.items():
-        fails(3, "data", "pack", place, tmp_path / "packed", said=said)
-        fails(3, "data", "check", place, said=said)
-        fails(3, "data", "stats", place, said=said)
-        fails(3, "evaluate", trained, "--data", place, said=said)
-    fails(3, "evaluate", trained, "--data", loop, "--source", "folder", said="Too many levels of symbolic links")
-    fails(2, "evaluate", trained, "--data", data, "--source", "foldr", said="did you mean 'folder'?")
+    for place, message in places.items():
+        fails(3, "data", "pack", place, tmp_path / "packed", message=message)
+        fails(3, "data", "check", place, message=message)
+        fails(3, "data", "stats", place, message=message)
+        fails(3, "evaluate", trained, "--data", place, message=message)
+    fails(3, "evaluate", trained, "--data", loop, "--source", "folder", message="Too many levels of symbolic links")
+    fails(2, "evaluate", trained, "--data", data, "--source", "foldr", message="did you mean 'folder'?")
 
 
 def test_evaluate_without_depth(fails: Fails, trained: Path, data: Path) -> None:
     for path in (data / "depth").iterdir():
         cv2.imwrite(str(path), np.zeros(SIZE, np.uint16))
-    fails(3, "evaluate", trained, "--data", data, said="none of 4 frames has a pixel that protocol plain scores")
+    fails(3, "evaluate", trained, "--data", data, message="none of 4 frames has a pixel that protocol plain scores")
     add_column(data, "depth", lambda _: "")
-    fails(3, "evaluate", trained, "--data", data, said="frame 0 (line 2) has no depth")
+    fails(3, "evaluate", trained, "--data", data, message="frame 0 (line 2) has no depth")
 
 
 def test_training_on_a_wrong_unit_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     depth_as(lambda depth: 1000 * depth)(data)
-    words = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
-    assert main([str(word) for word in words]) == 3
+    arguments = ["train", "demo", "--local", *FILES, FLOAT, "--data", data, "--out", tmp_path / "out"]
+    assert main([str(argument) for argument in arguments]) == 3
     assert "millimetres read as metres? declare the right data.encoding" in capsys.readouterr().out

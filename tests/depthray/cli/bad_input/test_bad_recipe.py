@@ -16,7 +16,7 @@ from depthray.__main__ import main
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("optim: {lrr: 1}", "unknown key 'optim.lrr' (did you mean 'lr'?)"),
         ('"a\\nb": 1', "unknown key 'a b'"),
@@ -38,23 +38,23 @@ from depthray.__main__ import main
         (b"\xff\xfe\x00", "not a readable YAML file: 'utf-8' codec"),
     ],
 )
-def test_recipe_file(fails: Fails, tmp_path: Path, text: str | bytes, said: str) -> None:
+def test_recipe_file(fails: Fails, tmp_path: Path, text: str | bytes, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    fails(2, "train", path, "--local", "--out", tmp_path / "out", said=said)
+    fails(2, "train", path, "--local", "--out", tmp_path / "out", message=message)
 
 
 def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
-    fails(2, "train", tmp_path, "--local", said=(f"no recipe '{tmp_path}'", "path/to/it.yaml"))
-    fails(2, "train", tmp_path / "mine.yaml", "--local", said="mine.yaml does not exist")
+    fails(2, "train", tmp_path, "--local", message=(f"no recipe '{tmp_path}'", "path/to/it.yaml"))
+    fails(2, "train", tmp_path / "mine.yaml", "--local", message="mine.yaml does not exist")
     (tmp_path / "mine.yaml").mkdir()
-    fails(2, "train", tmp_path / "mine.yaml", "--local", said="mine.yaml is not a file")
-    fails(2, "recipe", "show", "deno", said="did you mean 'demo'?")
-    fails(2, "train", "--local", said=("which recipe? choose from: ", "demo, "))
+    fails(2, "train", tmp_path / "mine.yaml", "--local", message="mine.yaml is not a file")
+    fails(2, "recipe", "show", "deno", message="did you mean 'demo'?")
+    fails(2, "train", "--local", message=("which recipe? choose from: ", "demo, "))
 
 
 @pytest.mark.parametrize(
-    ("code", "word", "said"),
+    ("code", "argument", "message"),
     [
         (2, "opitm.lr=1", "unknown key 'opitm' (did you mean 'optim'?)"),
         (2, "optim.lr=fast", "optim.lr='fast'"),
@@ -80,17 +80,19 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (2, "--resume", "--resume: "),
     ],
 )
-def test_words(fails: Fails, tmp_path: Path, code: int, word: str, said: str) -> None:
-    fails(code, "train", "demo", "--local", *ROOMS, "--out", tmp_path / "out", word, said=said)
+def test_words(fails: Fails, tmp_path: Path, code: int, argument: str, message: str) -> None:
+    fails(code, "train", "demo", "--local", *ROOMS, "--out", tmp_path / "out", argument, message=message)
 
 
 def test_unknown_command(fails: Fails) -> None:
-    fails(2, "trian", said="no command 'trian' (did you mean 'train'?)")
+    fails(2, "trian", message="no command 'trian' (did you mean 'train'?)")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_not_there(fails: Fails, tmp_path: Path) -> None:
-    fails(5, "train", "demo", "--local", *ROOMS, "--gpu", "--out", tmp_path / "out", said="--gpu: PyTorch finds no GPU")
+    fails(
+        5, "train", "demo", "--local", *ROOMS, "--gpu", "--out", tmp_path / "out", message="--gpu: PyTorch finds no GPU"
+    )
 
 
 # Runs
@@ -98,22 +100,22 @@ def test_gpu_that_is_not_there(fails: Fails, tmp_path: Path) -> None:
 
 def test_run_folder_that_cannot_be_made(fails: Fails, file: Path) -> None:
     for out in (file, file / "below"):
-        fails(2, "train", "demo", "--local", *ROOMS, "--out", out, said=(str(out), "Not a directory"))
+        fails(2, "train", "demo", "--local", *ROOMS, "--out", out, message=(str(out), "Not a directory"))
 
 
 def test_same_command_again_after_a_mistake_in_the_data(fails: Fails, tmp_path: Path, data: Path) -> None:
-    words = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
+    arguments = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
     (data / "index.csv").rename(data / "later.csv")
     for _ in range(2):
-        fails(3, *words, said="index.csv: No such file")
+        fails(3, *arguments, message="index.csv: No such file")
 
 
 def test_run_name_used_before(fails: Fails, trained: Path) -> None:
-    fails(2, "train", "demo", "--local", *ROOMS, "--out", trained, said=("already holds a run", "--resume"))
+    fails(2, "train", "demo", "--local", *ROOMS, "--out", trained, message=("already holds a run", "--resume"))
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("argument", "message"),
     [
         ("optim.lr=0.1", "optim.lr was 0.002, is 0.1"),
         ("model.decoder=linear", "model.decoder was None, is linear"),
@@ -121,26 +123,26 @@ def test_run_name_used_before(fails: Fails, trained: Path) -> None:
         ("data.frames=32", "data.frames was 24, is 32"),
     ],
 )
-def test_resume_as_another_run(fails: Fails, run: Path, word: str, said: str) -> None:
-    fails(2, "train", "--local", "--out", run, "--resume", word, said=said)
+def test_resume_as_another_run(fails: Fails, run: Path, argument: str, message: str) -> None:
+    fails(2, "train", "--local", "--out", run, "--resume", argument, message=message)
 
 
 def test_resume_on_workers_the_batch_cannot_be_dealt_to(
     fails: Fails, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster.train, "train_on_ray", lambda *_: pytest.fail("Ray was started"))
-    fails(2, "train", "--out", run, "--resume", "--workers", "3", said="must divide by --workers 3")
+    fails(2, "train", "--out", run, "--resume", "--workers", "3", message="must divide by --workers 3")
 
 
 def test_resume_on_other_data(fails: Fails, tmp_path: Path, data: Path) -> None:
-    words = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
-    assert main([*map(str, words)]) == 0
+    arguments = ["train", "demo", "--local", *FILES, "--data", data, "--out", tmp_path / "out"]
+    assert main([*map(str, arguments)]) == 0
     write_index(data, read_index(data)[1:])
-    fails(3, *words, "--resume", "train.epochs=2", said=(str(data), "fingerprint differs"))
+    fails(3, *arguments, "--resume", "train.epochs=2", message=(str(data), "fingerprint differs"))
 
 
 def test_links_that_lead_to_themselves(fails: Fails, tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    fails(3, "train", "demo", "--local", *FILES, "--data", loop, "--out", tmp_path / "out", said="Too many levels")
-    fails(2, "train", "demo", "--local", *ROOMS, "--out", loop, said="cannot write the run folder")
+    fails(3, "train", "demo", "--local", *FILES, "--data", loop, "--out", tmp_path / "out", message="Too many levels")
+    fails(2, "train", "demo", "--local", *ROOMS, "--out", loop, message="cannot write the run folder")
