@@ -7,8 +7,8 @@ import sys
 from pkgutil import resolve_name
 
 from depthray import __version__
-from depthray.cli import submit_flags
-from depthray.cli.submit_flags import JobCommand
+from depthray.cli.flags import submit
+from depthray.cli.flags.submit import JobCommand
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
 
 COMMANDS = {
@@ -32,7 +32,7 @@ COMMANDS = {
 # Commands that can be jobs of a cluster. What they need is named here, since the package of jobs imports no command.
 JOBS = {
     "train": JobCommand(
-        "depthray.cli.train:build_parser", ("data", "out"), ("recipe",), "depthray.cli.train:load_recipe"
+        "depthray.cli.train:build_parser", ("data", "out", "from"), ("recipe",), "depthray.cli.train:load_recipe"
     ),
     "tune": JobCommand(
         "tuning.command:build_parser", ("data", "out", "resume"), ("recipe", "space"), "tuning.plan:parse_request"
@@ -89,9 +89,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
-    if name in JOBS and submit_flags.is_requested(arguments):
+    if name in JOBS and submit.is_requested(arguments):
         return int(resolve_name("cluster.jobs.submit:main")(name, JOBS[name], arguments))
-    if name in JOBS and submit_flags.is_inside_job():
+    if name in JOBS and submit.is_inside_job():
         arguments = resolve_name("cluster.jobs.submit:settle")(name, JOBS[name], arguments)
     answer = _resolve(name)(arguments)
     return _run(answer) if isinstance(answer, list) else int(answer)  # `runs resume` is another command line

@@ -36,7 +36,19 @@ NAMED = re.compile(r"(?:depthray|cluster|tuning|serve)(?:\.\w+)+:[\w.]+")
 SLOW = {
     *("torch", "torchvision", "ray", "cv2", "albumentations", "h5py", "numpy", "scipy", "PIL", "matplotlib", "pyarrow"),
     *("rerun", "tensorboard", "optuna", "rich", "fastapi", "starlette", "uvicorn", "httpx", "jinja2", "pydantic"),
-    *("safetensors", "yaml", "packaging", "h11", "httptools", "prometheus_client", "requests", "aiohttp", "tenacity"),
+    *(
+        "timm",
+        "huggingface_hub",
+        "safetensors",
+        "yaml",
+        "packaging",
+        "h11",
+        "httptools",
+        "prometheus_client",
+        "requests",
+        "aiohttp",
+        "tenacity",
+    ),
 }
 # A package's command line is its command.py, and what it uses of Ray's private names its ray_private.py.
 MAY_REPEAT = {"command.py", "ray_private.py"}

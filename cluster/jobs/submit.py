@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import depthray
 from cluster.jobs import follow
-from depthray.cli import conversion, submit_flags
-from depthray.cli.submit_flags import JobCommand
+from depthray.cli import conversion
+from depthray.cli.flags import submit
+from depthray.cli.flags.submit import JobCommand
 from depthray.errors import UsageError
 from depthray.storage import remote
 from depthray.training import preflight
@@ -48,7 +49,7 @@ class Job(NamedTuple):
 
 def main(name: str, command: JobCommand, argv: Sequence[str]) -> int:
     """Submit a command and follow it. Returns its exit code."""
-    flags, arguments = submit_flags.split(argv)
+    flags, arguments = submit.split(argv)
     job = plan(name, command, arguments, flags)
     client = follow.connect(flags.submit)
     with ship(job) as folder:

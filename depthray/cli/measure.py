@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.cli import further_inputs
+from depthray.cli.flags import further_inputs
 from depthray.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli import further_inputs
+from depthray.cli.flags import further_inputs
 from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
 from depthray.evaluation.protocols import MEANING
 from depthray.predict import load

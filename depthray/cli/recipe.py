@@ -68,14 +68,15 @@ def _section(section: BaseModel) -> Iterator[str]:
 def _model_options(section: Model) -> Iterator[str]:
     build = import_module(f"depthray.models.{section.name}").build
     for key, parameter in inspect.signature(build).parameters.items():
-        if key != "inputs":
+        if key != "inputs":  # that is data.inputs
             value = section.options.get(key, parameter.default)
             yield _line(key, value, f"{parameter.annotation}, option of depthray/models/{section.name}.py")
 
 
 def _line(key: str, value: Any, comment: str) -> str:
+    # Wide, so that a value stays on the line of its key.
     written = yaml.safe_dump(_plain(value), default_flow_style=True, width=1000, allow_unicode=True)
-    text = f"{key}: {written.removesuffix('...' + chr(10)).strip()}"
+    text = f"{key}: {written.removesuffix('...' + chr(10)).strip()}"  # YAML ends a single value with "..."
     return f"{text:<{COMMENT_COLUMN}}  # {comment}" if comment else text
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from depthray.cli import submit_flags
+from depthray.cli.flags import submit
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="section.key=value", help="changes of the recipe, such as optim.lr=3e-4"
     )
     parser.add_argument("--data", metavar="PATH", help="folder or address of the data (data.root)")
+    parser.add_argument("--from", metavar="RUN", help="start from the weights of a run or checkpoint (model.weights)")
     parser.add_argument("--out", metavar="RUN", type=Path, help="the run's folder (default: runs/RECIPE-DATE)")
     parser.add_argument("--resume", action="store_true", help="resume the run in --out")
     parser.add_argument("--workers", type=int, default=1, help="training processes (default: 1)")
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
-    submit_flags.add_flags(parser)
+    submit.add_flags(parser)
     return parser
 
 
@@ -79,10 +80,23 @@ def load_recipe(args: argparse.Namespace) -> Recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     if args.resume and not is_remote(args.out) and not (args.out / layout.RECIPE).is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no {layout.RECIPE} there)")
-    overrides = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
-    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved_recipe(args.out)), overrides))
+    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved_recipe(args.out)), _overrides(args)))
+    if args.resume and args.recipe:
+        saved = preflight.load(str(_saved_recipe(args.out)), training=False)
+        recipe = recipes.with_values_before(recipe, saved, given=[each.partition("=")[0] for each in args.overrides])
     preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
     return recipe
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
+    """The dotted overrides, with those that flags stand for."""
+    overrides = list(args.overrides)
+    if args.data:
+        overrides.append(f"data.root={recipes.absolute_path(args.data)}")
+    if start := vars(args)["from"]:  # `from` is a word of Python
+        # A folder of a plain name could else be taken for a name of the catalogue.
+        overrides.append(f"model.weights={os.path.realpath(start) if os.path.exists(start) else start}")
+    return overrides
 
 
 def _saved_recipe(run: Path) -> Path:
