@@ -40,6 +40,7 @@ def report(
     if checkpoint is None:
         return
     after = score_weights(recipe, state.predictor, load.load(checkpoint).weights, frames, state.device)
+    state.hooks.before_save()  # a group of workers that was replaced must not write any more
     _write(recipe, run, state, frames, after, checkpoint)
     at = manifest.read(checkpoint)
     scores = {each.path: after[each.path].means() for each in frames.further}
