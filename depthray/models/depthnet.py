@@ -71,7 +71,10 @@ class ClassStack(nn.Module):
         rest = tuple(key for key in inputs if key != "semantics")
         self.rest = InputStack(rest, max_depth=max_depth) if rest else None
         self.classes = classes if "semantics" in inputs else None
-        self.count = input_channels(rest) + (classes.channels if self.classes else 0)
+        self.widths = {key: input_channels((key,)) for key in rest}  # channels by input, in the order of the stack
+        if self.classes:
+            self.widths["semantics"] = classes.channels
+        self.count = sum(self.widths.values())
 
     def forward(self, batch: Batch) -> Tensor:
         """inputs of a batch -> (B,C,H,W) of about unit size"""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from depthray.models.layers.inputs import CHANNELS, input_channels
-from depthray.weights.translation import Translation
+from depthray.weights.translation import Translation, Widths, stacks_of
 
 # Not needed to predict as before: a count of batches, and matrices that are added to weights, 0 at first.
 MAY_LACK = ("num_batches_tracked",)
 MAY_LACK_PARTS = (".lora_",)
-Inputs = tuple[str, ...]
+Stacks = tuple[tuple[Widths, ...], tuple[Widths, ...]]  # of the file, of the network
 
 
 @dataclass
@@ -29,6 +26,11 @@ class Fit:
     fresh: list[str] = field(default_factory=list)  # random on purpose
     unknown: list[str] = field(default_factory=list)  # of the file's, without a counterpart
     narrowed: list[str] = field(default_factory=list)  # inputs of the file that the network does not take
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that matters was loaded."""
+        return all(may_lack(name) for name in self.loaded)
 
     @property
     def fault(self) -> str:
@@ -47,14 +49,14 @@ def compare(network: nn.Module, translation: Translation) -> Fit:
     """What of a file's weights fits; nothing is loaded, so that a network without memory will do."""
     targets = network.state_dict()
     result = Fit()
-    stacks = _input_stacks(network)
+    stacks = (translation.stacks, stacks_of(network))
     for key, value in translation.weights.items():
         if key.startswith(translation.fresh or ("\0",)):
             continue
         if key not in targets:
             result.unknown.append(key.removeprefix(translation.prefix))
             continue
-        _place(key, value, targets[key], result, stacks, translation.inputs)
+        _place(key, value, targets[key], result, stacks)
     found = {*result.loaded, *result.misshapen, *result.fresh}
     for key in targets:
         if not key.startswith(translation.prefix) or key in found or may_lack(key):
@@ -73,12 +75,11 @@ def load(network: nn.Module, fit: Fit) -> None:
     network.load_state_dict(fit.loaded, strict=False)
 
 
-def _place(key: str, value: Tensor, target: Tensor, result: Fit, stacks: list[Inputs], inputs: Inputs) -> None:
-    pair = _first_convolution(value, target, stacks, inputs)
+def _place(key: str, value: Tensor, target: Tensor, result: Fit, stacks: Stacks) -> None:
+    pair = _first_convolution(value, target, stacks)
     if pair is not None:
         theirs, ours = pair
-        shared = [name for name in theirs if name in ours]
-        if not shared:  # as of an RGB convolution, where the network takes no image
+        if not _shared(theirs, ours):  # as of an RGB convolution, where the network takes no image
             result.fresh.append(key)
             return
         result.narrowed += [name for name in theirs if name not in ours and name not in result.narrowed]
@@ -89,50 +90,39 @@ def _place(key: str, value: Tensor, target: Tensor, result: Fit, stacks: list[In
         result.misshapen[key] = f"{tuple(value.shape)} there and {tuple(target.shape)} here"
 
 
-def _first_convolution(
-    value: Tensor, target: Tensor, stacks: list[Inputs], inputs: Inputs
-) -> tuple[Inputs, Inputs] | None:
+def _first_convolution(value: Tensor, target: Tensor, stacks: Stacks) -> tuple[Widths, Widths] | None:
     """The inputs of a convolution in the file and in the network; None where it is not one that takes inputs."""
     if value.dim() != 4 or target.dim() != 4 or value[:, 0].shape != target[:, 0].shape:
         return None
-    for ours in stacks:
-        if target.shape[1] != input_channels(ours):
-            continue
-        theirs = [some for some in _subsets(inputs) if input_channels(some) == value.shape[1]]
-        if theirs:
-            # Of a network with several first convolutions each takes a part of the inputs.
-            best = max(theirs, key=lambda some: len({*some} & {*ours}))
-            return None if best == ours else (best, ours)
-    return None
+    pairs = [
+        (theirs, ours)
+        for theirs, ours in itertools.product(*stacks)
+        if sum(theirs.values()) == value.shape[1] and sum(ours.values()) == target.shape[1]
+    ]
+    if not pairs:
+        return None
+    # Of a network with several first convolutions each takes a part of the inputs.
+    theirs, ours = max(pairs, key=lambda pair: len(_shared(*pair)))
+    return None if list(theirs.items()) == list(ours.items()) else (theirs, ours)
 
 
-def _rearrange(value: Tensor, target: Tensor, theirs: Inputs, ours: Inputs) -> Tensor:
+def _shared(theirs: Widths, ours: Widths) -> list[str]:
+    return [name for name, width in theirs.items() if ours.get(name) == width]
+
+
+def _rearrange(value: Tensor, target: Tensor, theirs: Widths, ours: Widths) -> Tensor:
     """A convolution (O,C,h,w) of their inputs -> one (O,c,h,w) of ours; weights of inputs that are new are 0."""
     wide = torch.zeros(target.shape, dtype=value.dtype, device=value.device)
-    starts = dict(_starts(theirs))
-    for name, start in _starts(ours):
-        if name in starts:
-            width = CHANNELS[name]
-            wide[:, start : start + width] = value[:, starts[name] : starts[name] + width]
+    from_starts, to_starts = _starts(theirs), _starts(ours)
+    for name in _shared(theirs, ours):
+        begin, end = from_starts[name], from_starts[name] + theirs[name]
+        wide[:, to_starts[name] : to_starts[name] + ours[name]] = value[:, begin:end]
     return wide
 
 
-def _starts(inputs: Inputs) -> Iterator[tuple[str, int]]:
-    for index, name in enumerate(inputs):
-        yield name, input_channels(inputs[:index])
-
-
-def _subsets(inputs: Inputs) -> Iterator[Inputs]:
-    """The inputs and all parts of them, in their order, the largest first."""
-    for count in range(len(inputs), 0, -1):
-        yield from itertools.combinations(inputs, count)
-
-
-def _input_stacks(network: nn.Module) -> list[Inputs]:
-    """What the first convolutions of a network take: all of its inputs, or those of a branch."""
-    modules: list[Any] = list(network.modules())
-    stacks = [tuple(module.inputs) for module in modules if hasattr(module, "inputs")]
-    return list(dict.fromkeys(stacks))
+def _starts(widths: Widths) -> dict[str, int]:
+    """Input -> its first channel."""
+    return dict(zip(widths, itertools.accumulate(widths.values(), initial=0), strict=False))
 
 
 def may_lack(key: str) -> bool:

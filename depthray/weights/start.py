@@ -102,11 +102,11 @@ def _check(result: Fit, translation: Translation, section: Model, reference: Ref
             f"rest, {len(result.loaded)} weights"
         )
     range_fault = "" if partial else _range_fault(translation, section)
-    if result.loaded and (partial or not (result.fault or range_fault)):
+    if not result.is_empty and (partial or not (result.fault or range_fault)):
         return
     fault = result.fault or range_fault or "shares no weight with it"
     elsewhere = f"; it fits {translation.fits}" if translation.fits and result.fault else ""
-    rest = "; model.weights_match=partial loads what fits" if result.loaded and not partial else ""
+    rest = "; model.weights_match=partial loads what fits" if not (result.is_empty or partial) else ""
     raise UsageError(
         f"{reference.where}: does not fit {network}: it is {translation.what} and {fault}{elsewhere}; {network} takes "
         f"{what_fits(section)}{rest}"

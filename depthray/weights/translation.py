@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
 ENCODER = "encoder."  # begins the names of an encoder's weights, in every network that has one
 Weights = Mapping[str, Tensor]
+Widths = Mapping[str, int]  # channels by input, in the order in which a first convolution takes them
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Translation:
     lost: tuple[str, ...] = ()  # weights of the file that matter and have no place in our networks
     why_lost: str = ""
     fresh: tuple[str, ...] = ()  # beginnings of our names that stay random on purpose
-    inputs: tuple[str, ...] = ("image",)  # of the first convolution
+    stacks: tuple[Widths, ...] = ({"image": 3},)  # what its first convolutions take
     max_depth: float | None = None  # metres that the last layer was trained for
     notes: tuple[str, ...] = field(default=())
 
@@ -48,6 +50,12 @@ def encoder_of(network: nn.Module) -> nn.Module | None:
     """The part of a network that published weights of image classifiers fit; None where it has none."""
     encoder = getattr(network, ENCODER.rstrip("."), None)
     return encoder if isinstance(encoder, nn.Module) else None
+
+
+def stacks_of(network: nn.Module) -> tuple[Widths, ...]:
+    """What the first convolutions of a network take: all of its inputs, or those of a branch."""
+    modules: list[Any] = list(network.modules())
+    return tuple(module.widths for module in modules if isinstance(getattr(module, "widths", None), dict))
 
 
 def split(weights: Weights, idle: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
+from depthray import models
 from depthray.checkpoints import load
 from depthray.checkpoints.load import CheckpointContents
 from depthray.weights.describe import describe_network, fitting_keys, option
-from depthray.weights.translation import ENCODER, Hints, Translation, Weights, encoder_of
+from depthray.weights.translation import ENCODER, Hints, Translation, Weights, Widths, encoder_of, stacks_of
 
 DROPPED = ("fc.", "classifier.", "head.fc.")  # classifiers, of which encoders have none
 
@@ -22,9 +24,14 @@ def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:
         what=f"a depthray network, {describe_network(section)}",
         fits=fitting_keys(section),
         weights=weights,
-        inputs=contents.recipe.data.inputs,
+        stacks=_stacks(contents),
         max_depth=option(section, "max_depth"),
     )
+
+
+def _stacks(contents: CheckpointContents) -> tuple[Widths, ...]:
+    with torch.device("meta"):
+        return stacks_of(models.build_model(contents.recipe.model, contents.recipe.data.inputs))
 
 
 def translate(weights: Weights, network: nn.Module, hints: Hints) -> Translation:

@@ -102,14 +102,10 @@ def test_a_file_that_is_neither_here_nor_reachable_is_one_line(monkeypatch):
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     monkeypatch.setattr(hub, "hf_hub_download", failing(LocalEntryNotFoundError("nothing here\nat all")))
-    with pytest.raises(
-        reference.Missing, match=r"is not in the hub's cache .*, and the hub cannot be reached"
-    ):
+    with pytest.raises(reference.Missing, match=r"is not in the hub's cache .*, and the hub cannot be reached"):
         obtain.obtain(reference.parse(TEXT))
     monkeypatch.setenv(environment.OFFLINE, "1")
-    with pytest.raises(
-        reference.Missing, match=r"DEPTHRAY_OFFLINE=1 forbids downloads; fetch it where"
-    ):
+    with pytest.raises(reference.Missing, match=r"DEPTHRAY_OFFLINE=1 forbids downloads; fetch it where"):
         obtain.obtain(reference.parse(TEXT))
 
 
