@@ -22,6 +22,7 @@ COMMANDS = {
     "view": ("depthray.cli.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
     "measure": ("depthray.cli.measure:main", "distance in metres between two pixels of a photograph"),
     "models": ("depthray.cli.models:main", "list the architectures and their variants"),
+    "weights": ("depthray.cli.weights:main", "published weights to start from: list, show, fetch, verify"),
     "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),
     "data": ("depthray.cli.data:main", "render, pack, check and describe data sets"),
     "runs": ("depthray.cli.runs:main", "list, show, stop, resume and clean runs, here or on an object store"),
