@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-WIDTH = 150  # characters a line where the output is no terminal
+WIDTH = 170  # characters a line where the output is no terminal
 NAME_HELP = "a name of `depthray weights list`, or anything that model.weights takes"
 
 
