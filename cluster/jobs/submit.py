@@ -138,6 +138,8 @@ def _check_recipe(name: str, command: JobCommand, args: argparse.Namespace) -> N
     weights = recipe.model.weights_path
     if weights and Path(weights).exists() and not _is_absolute(weights):
         raise UsageError(f"model.weights={weights} is on this machine alone; {_ADVICE}")
+    if relative := [path for path in recipe.eval.also if not _is_absolute(path)]:
+        raise UsageError(f"eval.also={relative[0]} is relative; {_ADVICE}")
 
 
 _ADVICE = "a job runs on the cluster: give an absolute path that its nodes see, or one like s3://bucket/folder"

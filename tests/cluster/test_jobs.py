@@ -103,6 +103,7 @@ def test_each_command_has_arguments_that_resume_it() -> None:
         ("train demo --storage here", "--storage here is relative"),
         ("train demo --out /r --data frames", "--data frames is relative"),
         ("train demo --out /r data.root=frames", "data.root=frames is relative"),
+        ("train demo --out /r eval.also=/a,frames", "eval.also=frames is relative"),
         ("train demo --out /r --address 10.0.0.1:6379", "leave out --address"),
         ("train --resume", "--resume needs --out"),
         ("tune demo --out /r --space no-such", "no space 'no-such'"),
