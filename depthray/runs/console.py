@@ -35,7 +35,8 @@ def line(record: Record) -> str:
     if kind == "epoch":
         shown = [key for key in SHOWN_SCORES if key in record] or [key for key in OWN_SCORES if key in record]
         scores = " ".join(f"{key} {_format_number(record[key])}" for key in shown)
-        return f"epoch {record['epoch']} done: {scores} train_loss {_format_number(record['train_loss'])}"
+        loss = f" train_loss {_format_number(record['train_loss'])}" if record["epoch"] else ""  # 0: nothing trained
+        return f"epoch {record['epoch']} done: {scores}{loss}"
     return str(record["text"])
 
 

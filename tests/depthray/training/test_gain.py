@@ -137,6 +137,17 @@ def test_weights_of_a_part_are_not_scored(parent: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "gain.json").exists()
 
 
+def test_a_network_with_adapters_predicts_as_it_starts(tmp_path: Path) -> None:
+    tiny = ["model.size=tiny", "data.size=28,42", *SMALL[1:], "data.source=synthetic", "data.frames=12"]
+    run = tmp_path / "run"
+    train(preflight.load("dpt-vits", [*tiny, "train.epochs=0"]), run)
+    adapted = preflight.load("dpt-vits", [*tiny, f"model.weights={run}", "model.lora_rank=2", "train.epochs=1"])
+    (first, *_) = train(adapted, tmp_path / "adapted")
+    assert first.number == 0
+    assert first.metrics["abs_rel"] == pytest.approx(load.read_metrics(select.resolve(run))["abs_rel"], rel=1e-5)
+    assert gain_of(tmp_path / "adapted")["epoch"] == 1
+
+
 @pytest.mark.parametrize("stop", [0, 3])
 def test_a_resumed_run_reports_the_same_and_scores_the_start_once(
     parent: Path, tuned: Path, tmp_path: Path, stop: int
