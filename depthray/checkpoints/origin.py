@@ -17,11 +17,13 @@ class Origin:
     trained_on: str = ""
     sha256: str = ""  # of the file
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, by name."""
-        return asdict(self)
+    def published(self) -> dict[str, Any]:
+        """The same for others: without paths of this machine, and without what is not known."""
+        public = self.source.startswith(("hf:", "https:", "wheel:"))
+        known = asdict(self) | {"source": self.source if public else ""}
+        return {key: value for key, value in known.items() if value not in ("", None)}
 
 
 def from_json(tree: dict[str, Any] | None) -> Origin | None:
-    """The origin of `to_json`; None where there is none. Raises TypeError for other fields."""
+    """The origin that a manifest has; None where it has none. Raises TypeError for other fields."""
     return None if tree is None else Origin(**tree)

@@ -76,9 +76,9 @@ def _checkpoint_of(file: WeightsFile) -> Path | None:
 def _read_checkpoint(path: Path, reference: Reference) -> tuple[Translation, Origin]:
     contents = load.load(path)
     parent = contents.origin or Origin("")
-    origin = replace(
-        parent, source=f"{reference.text} ({path.name})", family="depthray", sha256=contents.weights_sha256
-    )
+    # The terms of the weights that it started from itself are those of all that follows.
+    family = f"depthray, from {parent.family}" if parent.family else "depthray"
+    origin = replace(parent, source=f"{reference.text} ({path.name})", family=family, sha256=contents.weights_sha256)
     return own.of_checkpoint(contents, where=str(path)), origin
 
 

@@ -119,6 +119,7 @@ class Store:
             versions=pointer.versions,
             metrics=_metrics(path),
             about=recipe.about,
+            origin=_origin(path),
         )
 
     def add(self, name: str, checkpoint: Path) -> str:
@@ -272,6 +273,12 @@ def _parse(data: bytes) -> Pointer:
     if not all(_VERSION.fullmatch(version) for version in pointer.versions):  # it becomes a path
         raise ValueError("version")
     return pointer
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    """What clients may know of the weights that a checkpoint's run started from; no path of this machine."""
+    origin = manifest.read(path).origin
+    return {} if origin is None else origin.published()
 
 
 def _metrics(path: Path) -> dict[str, float]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from serve_networks import broken, write_checkpoint
 
+from depthray.checkpoints import load, save
+from depthray.checkpoints.origin import Origin
 from depthray.errors import CheckpointError, DepthrayError, UsageError
 from depthray.storage import local
 from serve.registry import golden
@@ -45,6 +48,23 @@ def test_a_card_has_the_properties_that_a_client_needs(store: Store) -> None:
     assert card.id == f"rooms@{store.pointer('rooms').current}" and card.default
     assert (card.architecture, card.inputs, card.targets, card.size) == ("unet", ("image",), ("depth",), (64, 96))
     assert card.metrics == {"abs_rel": 0.1}
+    assert card.origin == {}
+
+
+def test_a_card_says_whose_weights_a_network_started_from_without_paths(store: Store, tmp_path: Path) -> None:
+    contents = load.load(write_checkpoint(tmp_path / "run"))
+    started = Origin("hf:a/b@main/c.pth", "DINOv2", "CC-BY-NC-4.0", False, sha256="0" * 64)
+    for number, origin in enumerate((started, replace(started, source="/home/me/c.pth"))):
+        checkpoint = save.write(tmp_path / f"{number}" / "checkpoints", replace(contents, origin=origin))
+        promote(store, f"licensed-{number}", checkpoint)
+    assert store.card("licensed-0").origin == {
+        "source": "hf:a/b@main/c.pth",
+        "family": "DINOv2",
+        "licence": "CC-BY-NC-4.0",
+        "commercial": False,
+        "sha256": "0" * 64,
+    }
+    assert "source" not in store.card("licensed-1").origin
 
 
 def test_the_first_model_is_the_default(store: Store, runs: list[Path]) -> None:
