@@ -11,7 +11,8 @@ from checkpoints import write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from depthray import models
-from depthray.checkpoints import load, manifest
+from depthray.__main__ import main
+from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, UsageError
@@ -120,9 +121,7 @@ def test_of_another_architecture_the_encoder_is_loaded_where_partial(tmp_path):
 def test_of_a_network_without_a_common_part_nothing_is_loaded(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "run", name="depthnet")
     words = ["model.encoder=tiny", f"model.weights={checkpoint}", "model.weights_match=partial"]
-    with pytest.raises(
-        UsageError, match=r"does not fit unet with encoder=tiny: .*network, depthnet and"
-    ):
+    with pytest.raises(UsageError, match=r"does not fit unet with encoder=tiny: .*network, depthnet and"):
         started(preflight.load("demo", words))
 
 
@@ -184,3 +183,18 @@ def test_a_licence_passes_from_run_to_run_and_to_resumed_ones(tmp_path):
     assert state.origin.source == f"{checkpoint} ({checkpoint.name})"
     assert "no commercial use" in state.notes[0]
     assert state.contents({}, fingerprint="f").origin == state.origin
+
+
+def test_a_run_says_what_it_started_from_and_its_checkpoints_keep_it(tmp_path, capsys):
+    words = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epochs=1", "eval.batch_size=4"]
+    words += ["model.encoder=tiny", "--local", "--out"]
+    checkpoint = save_origin(tmp_path, ORIGIN)
+    assert main(["train", "demo", f"model.weights={checkpoint}", *words, str(tmp_path / "run")]) == 0
+    assert "weights of the network are those of a depthray network, unet with encoder=tiny" in capsys.readouterr().out
+    trained = select.resolve(tmp_path / "run")
+    origin = load.load(trained).origin
+    assert origin is not None
+    assert (origin.licence, origin.family) == ("CC-BY-NC-4.0", "depthray, from DINOv2")
+    assert main(["train", "train.epochs=2", "--resume", *words[-2:], str(tmp_path / "run")]) == 0
+    assert "weights of the network are those" not in capsys.readouterr().out
+    assert load.load(select.resolve(tmp_path / "run")).origin == origin
