@@ -12,6 +12,7 @@ import torch
 
 from depthray import distributed
 from depthray.checkpoints import load, save, select
+from depthray.config import advice
 from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
@@ -29,6 +30,7 @@ from depthray.storage.remote import RemoteFolder, StorageError, is_remote
 from depthray.training import preflight
 from depthray.training.dry_run import check_targets
 from depthray.training.frames import Frames
+from depthray.training.freezing import trained_share
 from depthray.training.loop import Epoch, SavePoint, fit
 from depthray.training.state import Hooks, State, begin, restore
 from depthray.training.throughput import Interval
@@ -121,7 +123,8 @@ def record(
         yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
         gain_report.join(recipe, state, frames)
         return
-    for warning in (*state.notes, *_plan_of_scores(recipe, state, frames), *frames.sanity_warnings()):
+    warnings = (*state.notes, *_advice(recipe, state, frames), *_plan_of_scores(recipe, state, frames))
+    for warning in (*warnings, *frames.sanity_warnings()):
         log.note(warning)
     with _uploaded(remote, folder, log, state) as upload_error, _failures_logged(log, state):
         state.hooks = dataclasses.replace(
@@ -131,6 +134,16 @@ def record(
         yield from _train(recipe, folder, state, frames, log, upload_error)
         if error := upload_error():
             raise error
+
+
+def _advice(recipe: Recipe, state: State, frames: Frames) -> list[str]:
+    """Of a run that begins: how much of the network trains, and what so many frames suggest."""
+    if state.position.step:
+        return []
+    trained, total = trained_share(state.model)
+    share = [f"trains {trained:,} of {total:,} parameters ({trained / total:.1%})"] if trained < total else []
+    steps = state.phases.epochs * frames.steps_per_epoch
+    return [*share, *advice.lines(recipe, frames=len(frames.split.train), steps=steps)]
 
 
 def _train(
