@@ -143,7 +143,7 @@ def rolled(logits, mask, fill):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fill", [-50.0, 50.0, np.nan])
 def test_void_is_left_out(name, fill):
-    logits, mask, valid = rolled(*frames(), fill)
+    logits, mask, valid = rolled(*frames(), fill=fill)
     logits.requires_grad_()
     value = losses.TERMS[name](logits, mask, valid)
     value.sum().backward()
@@ -155,7 +155,7 @@ def test_void_is_left_out(name, fill):
 
 
 def test_void_is_left_out_of_a_recipes_terms_at_any_size_of_the_logits():
-    logits, mask, valid = rolled(*frames(), 9.0)
+    logits, mask, valid = rolled(*frames(), fill=9.0)
     section = Loss(mask_bce=1, mask_dice=1, mask_rmse=1)
     known, _ = losses.total({"mask": logits}, {"mask": mask}, section)
     void, _ = losses.total({"mask": logits}, {"mask": mask, "mask_valid": valid}, section)
