@@ -91,7 +91,7 @@ class FrameScores:
 Scores = dict[str, FrameScores]  # by data set: VALIDATION, and the paths of eval.also
 
 
-class Interval(NamedTuple):
+class ScoreInterval(NamedTuple):
     """A score with the ends of its 95 % interval."""
 
     mean: float
@@ -104,9 +104,9 @@ class MetricGain:
     """A metric of a data set before and after training, and their difference with an interval of its own."""
 
     metric: str
-    after: Interval
-    before: Interval | None = None  # None: the weights at the start could not predict, or the set was not scored
-    difference: Interval | None = None
+    after: ScoreInterval
+    before: ScoreInterval | None = None  # None: the weights at the start could not predict, or the set was not scored
+    difference: ScoreInterval | None = None
     verdict: Verdict = ""
 
 
@@ -117,7 +117,7 @@ def compare(before: FrameScores | None, after: FrameScores) -> list[MetricGain]:
         ends = bootstrap.intervals(after.stacked, scenes, finish=after.finish)
         means = after.means()
         return [
-            MetricGain(name, Interval(means[name], *column))
+            MetricGain(name, ScoreInterval(means[name], *column))
             for name, column in zip(after.names, ends.T.tolist(), strict=True)
         ]
     # A frame without one of the scores has no difference; both means are over the frames that have one.
@@ -131,11 +131,11 @@ def _metric_gain(name: str, sides: tuple[FrameScores, FrameScores], ends: Table)
     """(3,2) ends of the intervals of before, after and difference -> the gain in a metric."""
     before, after = (side.means()[name] for side in sides)
     means = (before, after, after - before)
-    first, second, difference = (Interval(mean, *pair) for mean, pair in zip(means, ends.tolist(), strict=True))
+    first, second, difference = (ScoreInterval(mean, *pair) for mean, pair in zip(means, ends.tolist(), strict=True))
     return MetricGain(name, second, first, difference, _verdict(name, difference, sides[1].scenes))
 
 
-def _verdict(metric: str, difference: Interval, scenes: tuple[str, ...]) -> Verdict:
+def _verdict(metric: str, difference: ScoreInterval, scenes: tuple[str, ...]) -> Verdict:
     units = len(set(scenes)) if len(set(scenes)) > 1 else len(scenes)  # what the bootstrap draws
     if units < LEAST_SCENES:
         return "too few scenes"

@@ -16,6 +16,7 @@ from frames import folder_dataset
 from process_groups import launch
 
 from depthray.checkpoints import load, select
+from depthray.cli.train import print_result
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DataError
@@ -118,6 +119,14 @@ def test_scores_of_frames_are_written(tuned: Path) -> None:
     for side in ("before", "after"):
         mean = math.fsum(float(row[f"abs_rel_{side}"]) for row in rows) / len(rows)
         assert mean == pytest.approx(own["metrics"][0][side]["mean"], rel=1e-12)
+
+
+def test_the_command_prints_the_table(tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_result(tuned, finished=True)
+    printed = capsys.readouterr().out
+    assert (tuned / "gain.md").read_text() in printed and "next         depthray predict" in printed
+    print_result(tuned, finished=False)
+    assert "What training gained" not in capsys.readouterr().out
 
 
 def test_a_run_trains_the_same_whether_it_is_scored_first(parent: Path, tuned: Path, tmp_path: Path) -> None:
