@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from cluster import ray_private
-from depthray.checkpoints import select
+from depthray.checkpoints import remote_checkpoints, select
 from depthray.runs import download, layout
 from depthray.storage.remote import RemoteFolder, is_remote
 from depthray.training.state import Hooks
@@ -109,7 +109,7 @@ def _wait_for_upload(run: str) -> None:
     newest = select.committed(download.working_folder(run) / layout.CHECKPOINTS)[-1].name
     while True:
         with suppress(Exception):  # the store may be unreachable; the controller does not wait for ever
-            if newest in download.complete_checkpoints(RemoteFolder(run)):
+            if newest in remote_checkpoints.complete_checkpoints(RemoteFolder(run)):
                 return
         time.sleep(POLL_SECONDS)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from depthray.checkpoints import load, manifest, select
+from depthray.checkpoints import load, manifest, remote_checkpoints, select
 from depthray.runs import download, layout
 from depthray.storage.remote import RemoteFolder, is_remote
 
@@ -33,7 +33,7 @@ class RunLocation:
         # Scores are those of the working folder: reading them from a store would take longer than a step.
         root = self.local_folder / layout.CHECKPOINTS
         if is_remote(self.out):
-            names = download.complete_checkpoints(RemoteFolder(self.out, retry_seconds=20))
+            names = remote_checkpoints.complete_checkpoints(RemoteFolder(self.out, retry_seconds=20))
         else:
             names = [path.name for path in select.committed(root)]
         return {name: _read_score(root / name) for name in names}
@@ -52,8 +52,8 @@ class RunLocation:
         if not is_remote(self.out):
             return self.local_folder
         store = RemoteFolder(self.out, retry_seconds=20)
-        for name in download.complete_checkpoints(store):
-            download.download_checkpoint(store, to, name)
+        for name in remote_checkpoints.complete_checkpoints(store):
+            remote_checkpoints.download_checkpoint(store, to, name)
         return to
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from depthray.checkpoints import manifest, select
-from depthray.runs import download
+from depthray.checkpoints import manifest, remote_checkpoints, select
 from depthray.runs.layout import CHECKPOINTS
 from depthray.storage.remote import is_remote, normalize_address
 
@@ -17,7 +16,7 @@ def resolve(path: Path) -> Path:
     A remote one is downloaded into the cache of this machine.
     """
     if is_remote(path):
-        return download.cached_checkpoint(normalize_address(path))
+        return remote_checkpoints.cached_checkpoint(normalize_address(path))
     return select.resolve(path)
 
 
@@ -25,7 +24,7 @@ def summary(run: Path | str) -> tuple[Path | str, dict[str, float]]:
     """The best checkpoint of a run and its metrics. Raises CheckpointError where there is none yet."""
     if is_remote(run):
         url = normalize_address(run)
-        name, metrics = download.best_checkpoint(url)
+        name, metrics = remote_checkpoints.best_checkpoint(url)
         return f"{url}/{CHECKPOINTS}/{name}", metrics
     path = resolve(Path(run))
     return path, json.loads((path / manifest.METRICS).read_text(encoding="utf-8"))

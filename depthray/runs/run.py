@@ -11,7 +11,7 @@ from uuid import uuid4
 import torch
 
 from depthray import distributed
-from depthray.checkpoints import load, save, select
+from depthray.checkpoints import load, remote_checkpoints, save, select
 from depthray.config import advice
 from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
@@ -341,7 +341,7 @@ def _choose(run: Path, log: ProgressLog, remote: RemoteFolder | None) -> Path | 
         checkpoint
         and remote
         and distributed.world_size() > 1
-        and checkpoint.name not in download.complete_checkpoints(remote)
+        and checkpoint.name not in remote_checkpoints.complete_checkpoints(remote)
     ):
         upload_checkpoint(remote, checkpoint)
     return checkpoint

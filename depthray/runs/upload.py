@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from depthray.checkpoints import manifest, select
+from depthray.checkpoints import manifest, remote_checkpoints, select
 from depthray.errors import CheckpointError
-from depthray.runs import download
 from depthray.runs.layout import (
     CHECKPOINTS,
     GAIN_FRAMES,
@@ -120,7 +119,7 @@ class Uploader:
     def _checkpoints(self) -> None:
         """Upload new checkpoints, the newest first, remove pruned ones, and download what another machine left."""
         if self._remote is None:
-            self._remote = set(download.complete_checkpoints(self.run))
+            self._remote = set(remote_checkpoints.complete_checkpoints(self.run))
         while not self._aborted:
             here = [path.name for path in select.committed(self.working / CHECKPOINTS)]
             self._local.update(here)
@@ -158,7 +157,7 @@ class Uploader:
     def _download(self, name: str) -> None:
         """Download an older checkpoint of the run, so that it is ranked and pruned with the others."""
         try:
-            download.download_checkpoint(self.run, self.working, name)
+            remote_checkpoints.download_checkpoint(self.run, self.working, name)
             self._local.add(name)
         except CheckpointError as error:
             self.log(f"{error}; it is left as it is")

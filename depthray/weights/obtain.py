@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from depthray.checkpoints.origin import Origin
+from depthray.checkpoints.remote_checkpoints import cached_checkpoint
 from depthray.errors import UsageError
 from depthray.models.layers import timm_encoder
 from depthray.storage.environment import OFFLINE, cache_folder, is_offline
+from depthray.storage.remote import normalize_address
 from depthray.weights import hub
 from depthray.weights.catalogue import CatalogueEntry, entries, find
 from depthray.weights.families import timm_names
@@ -74,6 +76,10 @@ def obtain(reference: Reference, network: nn.Module | None = None, *, may_downlo
         return _obtain_entry(find(reference.target, where=reference.where), reference, may_download=may_download)
     if reference.kind == "path":
         return WeightsFile(Path(reference.target), reference)
+    if reference.kind == "remote":
+        if not may_download:
+            raise Missing(f"{reference.where}: is on a store; leave out the question mark to download it")
+        return WeightsFile(cached_checkpoint(normalize_address(reference.target)), reference)
     entry = next((entry for entry in entries() if entry.source in (reference.text, reference.target)), None)
     return _obtain_address(reference, entry, may_download=may_download)
 

@@ -14,8 +14,8 @@ from object_store import Store, serving
 
 from chaos.training import kills
 from cluster import rendezvous
+from depthray.checkpoints import remote_checkpoints
 from depthray.errors import UsageError
-from depthray.runs import download
 from depthray.storage.remote import RemoteFolder
 
 
@@ -36,7 +36,9 @@ def test_a_remote_run_survives_its_worker_and_its_store(
     output = kills.finish(process)
     outage.join()
     kills.finish(kills.start(tmp_path / "straight", "--local"))
-    newest = download.cached_checkpoint(f"{url}/checkpoints/{download.complete_checkpoints(RemoteFolder(url))[-1]}")
+    newest = remote_checkpoints.cached_checkpoint(
+        f"{url}/checkpoints/{remote_checkpoints.complete_checkpoints(RemoteFolder(url))[-1]}"
+    )
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     newest.rename(tmp_path / "run" / "checkpoints" / newest.name)
     assert kills.distance(tmp_path / "run", tmp_path / "straight") == 0.0
@@ -45,7 +47,7 @@ def test_a_remote_run_survives_its_worker_and_its_store(
 
 def _kill_and_away(store: Store, url: str, driver: int) -> None:
     """Kill the worker when its first checkpoint lies there, and take the store away while it is replaced."""
-    while not download.complete_checkpoints(RemoteFolder(url)):
+    while not remote_checkpoints.complete_checkpoints(RemoteFolder(url)):
         time.sleep(0.05)
     for pid in kills.workers(driver):
         os.kill(pid, signal.SIGKILL)

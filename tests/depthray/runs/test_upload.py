@@ -20,7 +20,7 @@ from object_store import Store, serving
 from cluster.train import main
 from depthray import load
 from depthray.checkpoints import load as checkpoints_load
-from depthray.checkpoints import manifest, save, select
+from depthray.checkpoints import manifest, remote_checkpoints, save, select
 from depthray.checkpoints.save import CheckpointWriter
 from depthray.checkpoints.select import committed
 from depthray.errors import CheckpointError, UsageError
@@ -93,7 +93,7 @@ def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: RemoteFolder, tm
     progress.append(tmp_path, {"kind": "note", "text": "here"})
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / "events.1").write_bytes(b"curves")
-    wait_until(lambda: len(download.complete_checkpoints(run)) == 2)
+    wait_until(lambda: len(remote_checkpoints.complete_checkpoints(run)) == 2)
     writer.save(contents(5, 0.2))
     writer.wait()
     mirror.close()
@@ -104,16 +104,16 @@ def test_a_mirror_holds_the_same_bytes_and_follows_pruning(run: RemoteFolder, tm
     }
     expected[layout.IDENTITY] = run.url.encode()
     assert {name: run.read(name) for name in run.files()} == expected
-    assert download.complete_checkpoints(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
+    assert remote_checkpoints.complete_checkpoints(run) == ["epoch-0000-step-00000002", "epoch-0000-step-00000005"]
 
 
 def test_a_checkpoint_without_its_manifest_is_invisible_there(run: RemoteFolder, tmp_path: Path) -> None:
     (path,) = [save.write(tmp_path / "checkpoints", contents(1))]
     for name in manifest.FILES:
         run.upload(f"checkpoints/{path.name}/{name}", path / name)
-    assert download.complete_checkpoints(run) == []
+    assert remote_checkpoints.complete_checkpoints(run) == []
     upload_checkpoint(run, path)
-    assert download.complete_checkpoints(run) == [path.name]
+    assert remote_checkpoints.complete_checkpoints(run) == [path.name]
 
 
 def test_the_newest_good_checkpoint_is_resumed_and_the_others_are_downloaded(run: RemoteFolder, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_newest_good_checkpoint_is_resumed_and_the_others_are_downloaded(run
     mirror = mirrored(run, tmp_path / "b", lines.append)
     wait_until(lambda: len(committed(tmp_path / "b" / "checkpoints")) == 2)
     mirror.close()
-    assert download.complete_checkpoints(run) == [
+    assert remote_checkpoints.complete_checkpoints(run) == [
         path.name for path in paths
     ]  # what could not be read is not ours to remove
 
@@ -164,7 +164,7 @@ def test_a_store_away_for_a_while_is_retried(store: Store, run: RemoteFolder, tm
         path = save.write(tmp_path / "checkpoints", contents(1))
         wait_until(lambda: bool(lines))
     mirror.close()
-    assert download.complete_checkpoints(run) == [path.name] and mirror.error is None
+    assert remote_checkpoints.complete_checkpoints(run) == [path.name] and mirror.error is None
     assert lines[0].startswith(f"storage: {run.url}") and "; trying again " in lines[0]
     assert any("storage: works again after" in text for text in lines)
 
@@ -172,14 +172,16 @@ def test_a_store_away_for_a_while_is_retried(store: Store, run: RemoteFolder, tm
 def test_a_store_away_for_good_ends_in_one_line(store: Store, run: RemoteFolder, tmp_path: Path) -> None:
     mirror = mirrored(run, tmp_path, lambda _: None, retry_seconds=1)
     first = save.write(tmp_path / "checkpoints", contents(1))
-    wait_until(lambda: download.complete_checkpoints(run) == [first.name])
+    wait_until(lambda: remote_checkpoints.complete_checkpoints(run) == [first.name])
     with store.away():
         save.write(tmp_path / "checkpoints", contents(2))
         wait_until(lambda: mirror.error is not None, 60)
         with pytest.raises(StorageError) as error:
             mirror.close()
     assert str(tmp_path) in str(error.value) and "--resume" in str(error.value) and "\n" not in str(error.value)
-    assert download.complete_checkpoints(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
+    assert (
+        remote_checkpoints.complete_checkpoints(run) == [first.name] and len(committed(tmp_path / "checkpoints")) == 2
+    )
 
 
 def test_stop_on_the_store_reaches_the_run(run: RemoteFolder, tmp_path: Path) -> None:
@@ -269,7 +271,7 @@ def test_training_outlives_a_store_and_reports_where_the_run_is(
     monkeypatch.setenv("DEPTHRAY_STORAGE_PATIENCE", "20")
     assert main(["--local", "--out", url, "--resume", f"train.epochs={step + 1}"]) == 0
     assert f"step {step})" in capsys.readouterr().out
-    assert download.complete_checkpoints(RemoteFolder(url))[-1].endswith(f"{step + 1:08d}")
+    assert remote_checkpoints.complete_checkpoints(RemoteFolder(url))[-1].endswith(f"{step + 1:08d}")
 
 
 def test_a_finished_run_whose_last_upload_fails_is_recorded_as_failed(
@@ -296,7 +298,7 @@ def _train_and_stop(store: Store, run: Iterator[object]) -> None:
 
 
 def _stop_when_it_trains(store: Store, url: str) -> None:
-    wait_until(lambda: bool(download.complete_checkpoints(RemoteFolder(url))), 60)
+    wait_until(lambda: bool(remote_checkpoints.complete_checkpoints(RemoteFolder(url))), 60)
     store.stop()
 
 

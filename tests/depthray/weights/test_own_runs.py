@@ -16,6 +16,7 @@ from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, UsageError
+from depthray.storage import environment
 from depthray.training import preflight
 from depthray.training.state import begin
 from depthray.weights.start import start
@@ -52,6 +53,14 @@ def test_a_run_starts_from_a_checkpoint_of_its_architecture(tmp_path, name):
         network, report = started(preflight.load(name, [*SMALL[name], f"model.weights={place}"]))
         assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
         assert report.can_predict and not report.unused
+
+
+def test_a_run_on_a_store_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv(environment.CACHE, str(tmp_path / "cache"))
+    checkpoint = write_checkpoint(tmp_path / "run")
+    network, report = started(preflight.load("demo", ["model.encoder=tiny", f"model.weights=file://{tmp_path}/run"]))
+    assert report.can_predict and list((tmp_path / "cache").rglob("model.safetensors"))
+    assert torch.equal(network.head.weight, load_file(checkpoint / "model.safetensors")["head.weight"])
 
 
 def test_a_file_of_a_network_alone_will_do(tmp_path):
