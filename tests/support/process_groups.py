@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import hangs
 from paths import ROOT
 
 
@@ -21,10 +22,11 @@ def launch(code: str, processes: int, *argv: str) -> None:
             [sys.executable, "-c", code, *argv],
             cwd=ROOT,
             env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
         for rank in range(processes)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
-    assert all(process.returncode == 0 for process in started), "\n".join(errors)
+    outputs = [hangs.output_of(process) for process in started]
+    assert all(process.returncode == 0 for process in started), "\n".join(outputs)

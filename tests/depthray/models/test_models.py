@@ -43,13 +43,14 @@ def variants(name):
 
 
 VARIANTS = [(name, options) for name in models.names() for options in variants(name)]
-CASES = [(name, {}) for name in models.names()] + [case for case in VARIANTS if weight(*case) < LIGHT]
+WEIGHTS = [(weight(*case), case) for case in [*((name, {}) for name in models.names()), *VARIANTS]]
+CASES = [case for parameters, case in WEIGHTS if not case[1] or parameters < LIGHT]
 # One of each architecture for what takes long: as it comes, or its smallest variant.
 COMPACT = [
     min(
-        (case for case in CASES if case[0] == name),
-        key=lambda case: (bool(case[1]) or weight(*case) > LIGHT, weight(*case)),
-    )
+        ((bool(case[1]) or parameters > LIGHT, parameters, case) for parameters, case in WEIGHTS if case[0] == name),
+        key=lambda each: each[:2],
+    )[2]
     for name in models.names()
 ]
 
