@@ -132,7 +132,7 @@ def test_combinations_of_seed_004_are_weights_of_a_recipe(name):
     np.testing.assert_allclose(value.numpy(), wanted, rtol=5e-6)
 
 
-def rolled(logits, mask, fill):
+def rolled(logits, mask, *, fill):
     """A void band at the right, in which the mask is 0 and the logits are `fill`."""
     valid = np.ones(mask.shape, bool)
     valid[..., 12:] = False
