@@ -133,11 +133,11 @@ def _enter_epoch(recipe: Recipe, state: State) -> bool:
 
 def _recompute_batchnorm(recipe: Recipe, state: State, frames: Frames) -> None:
     """Statistics of batch norm for weights averaged by SWA, before these are scored and saved."""
-    section, at = recipe.optim, state.position
+    section, data = recipe.optim, recipe.data
     if section.average != "swa" or section.swa_batchnorm == "averaged" or state.predictor is state.model:
         return
+    at = state.position
     seed_step(recipe.seed, at.step)
-    data = recipe.data
     batches = (
         to_device(batch, state.device, min_depth=data.min_depth, max_depth=data.max_depth)
         for batch in frames.statistics_batches(at.epoch)
