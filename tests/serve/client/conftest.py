@@ -1,4 +1,4 @@
-"""A fake depth server, its address, and a client of it."""
+"""A client of the fake depth server."""
 
 from __future__ import annotations
 
@@ -6,20 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from serve_clients import QUICK
-from serve_fake import Fake, running
 
 from serve.client.client import DepthClient
-
-
-@pytest.fixture
-def fake() -> Fake:
-    return Fake()
-
-
-@pytest.fixture
-def url(fake: Fake) -> Iterator[str]:
-    with running(fake.app) as address:
-        yield address
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A browser, a fake depth server, and its page opened."""
+"""A browser, and the page of the fake depth server opened in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from page_actions import HEIGHT, WIDTH, Open, until
-from serve_fake import Fake, running
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -29,17 +28,6 @@ INSIDE = ("blob:", "data:")  # addresses of what the page holds itself
 def browser() -> Iterator[sync_api.Browser]:
     with chromium.launched(*FLAGS) as made:
         yield made
-
-
-@pytest.fixture
-def fake() -> Fake:
-    return Fake()
-
-
-@pytest.fixture
-def url(fake: Fake) -> Iterator[str]:
-    with running(fake.app) as address:
-        yield address
 
 
 @pytest.fixture

@@ -20,18 +20,6 @@ from serve.registry.promotion import promote
 from serve.registry.store import Pointer, Store
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [write_checkpoint(tmp_path_factory.mktemp("run"), seed=seed).parents[1] for seed in (0, 1)]
-
-
-@pytest.fixture
-def store(tmp_path: Path, runs: list[Path]) -> Store:
-    store = Store(tmp_path / "served")
-    promote(store, "rooms", runs[0])
-    return store
-
-
 def test_promotion_and_rollback_move_the_pointer(store: Store, runs: list[Path]) -> None:
     first = store.pointer("rooms")
     assert first == Pointer(store.versions("rooms")[0])

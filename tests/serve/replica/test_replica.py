@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from serve_networks import broken, photograph, write_checkpoint
+from serve_networks import broken, photograph
 
 from depthray.config.sections import Data
 from depthray.errors import CheckpointError, DataError
@@ -18,18 +18,6 @@ from depthray.predict import load, prepare, restore
 from serve.registry.promotion import promote
 from serve.registry.store import Store
 from serve.replica.replica import Replica, Reply
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [write_checkpoint(tmp_path_factory.mktemp("run"), seed=seed).parents[1] for seed in (0, 1)]
-
-
-@pytest.fixture
-def store(tmp_path: Path, runs: list[Path]) -> Store:
-    store = Store(tmp_path / "served")
-    promote(store, "rooms", runs[0])
-    return store
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ LARGEST = 6 * 2**20
 HOSTILE = (
     """</script></style></title></svg><script>alert(1)</script>"'><img src=x onerror=alert(2)>{{ 7*7 }}\x00\x1b[31m|`"""
 )
-POINTS = [{"optim.lr": rate} for rate in (3e-5, 1e-4, 3e-4, 1e-3)]
 
 
 class Page(HTMLParser):

@@ -32,6 +32,21 @@ SPACE: dict[str, Any] = {
 }
 ABOUT = {"commit": "0123abc", "python": "3.11.2", "torch": "2.11.0", "data": "f" * 64, "hardware": "2 CPUs <test>"}
 
+POINTS = [{"optim.lr": rate} for rate in (3e-5, 1e-4, 3e-4, 1e-3)]
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "no trial": {"trials": 0, "default": False},
+    "only the default": {"trials": 0},
+    "one trial": {"trials": 1},
+    "one trial alone": {"trials": 1, "default": False, "repeats": 0},
+    "all failed": {"trials": 5, "failed": 5, "default": False},
+    "all NaN": {"trials": 5, "nan": 5, "default": False},
+    "all waiting": {"trials": 4, "waiting": 4, "default": False},
+    "all running": {"trials": 4, "running": 4},
+    "equal": {"points": POINTS, "scores": [0.3] * 4, "seed_effect": 0.0},
+    "zero": {"points": POINTS, "scores": [0.0] * 4},
+    "one epoch": {"epochs": 1},
+}
+
 
 @dataclass(frozen=True)
 class _Plan:

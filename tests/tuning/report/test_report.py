@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import searches
 import yaml
-from report_html import HOSTILE, POINTS, Page, checked
+from report_html import HOSTILE, Page, checked
 
 from depthray.errors import UsageError
 from depthray.storage import local
@@ -28,22 +28,12 @@ from tuning.study.study import Study
 from tuning.study.warnings import warnings
 
 CASES: dict[str, dict[str, Any]] = {
+    **searches.UNUSUAL,
     "usual": {},
-    "no trial": {"trials": 0, "default": False},
-    "only the default": {"trials": 0},
-    "one trial": {"trials": 1},
-    "one trial alone": {"trials": 1, "default": False, "repeats": 0},
-    "all failed": {"trials": 5, "failed": 5, "default": False},
-    "all NaN": {"trials": 5, "nan": 5, "default": False},
-    "all waiting": {"trials": 4, "waiting": 4, "default": False},
-    "all running": {"trials": 4, "running": 4},
     "some of each": {"trials": 16, "running": 2, "waiting": 3, "failed": 2, "nan": 1},
-    "equal": {"points": POINTS, "scores": [0.3] * 4, "seed_effect": 0.0},
-    "zero": {"points": POINTS, "scores": [0.0] * 4},
     "higher is better": {"metric": "delta1"},
     "objectives": {"objectives": ("latency_ms", "parameters")},
     "population": {"history": True, "epochs": 8},
-    "one epoch": {"epochs": 1},
     "GPUs": {"gpus": 1.0},
     "many": {"trials": 450},
 }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import searches
 import yaml
-from report_html import HOSTILE, POINTS, charts, checked
+from report_html import HOSTILE, charts, checked
 
 from depthray.config import recipe as recipes
 from depthray.training import preflight
@@ -48,14 +48,14 @@ def test_the_headline_has_score_spread_and_gain(folder: Path) -> None:
 
 
 def test_a_gain_within_the_spread_is_reported_as_luck(folder: Path) -> None:
-    searches.make(folder, points=POINTS, scores=[0.5, 0.4, 0.205, 0.21], seed_effect=0.1)
+    searches.make(folder, points=searches.POINTS, scores=[0.5, 0.4, 0.205, 0.21], seed_effect=0.1)
     message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert any("may be luck of the seed" in each for each in message)
     assert not any("More than luck" in each for each in message)
 
 
 def test_a_search_that_found_nothing_better_is_reported(folder: Path) -> None:
-    searches.make(folder, points=POINTS, scores=[0.9, 0.8, 0.7, 0.6])
+    searches.make(folder, points=searches.POINTS, scores=[0.9, 0.8, 0.7, 0.6])
     message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert "The search found nothing better." in message
     assert any("more error than the baseline" in each for each in message)

@@ -27,46 +27,35 @@ from tuning.study.study import Study, best_recipe, train_line
 from tuning.study.tables import as_csv, as_json
 from tuning.study.warnings import warnings
 
-POINTS = [{"optim.lr": rate} for rate in (3e-5, 1e-4, 3e-4, 1e-3)]
 RATES = {"optim.lr": {"loguniform": [1e-5, 1e-2]}}
 ODD: dict[str, dict[str, Any]] = {
-    "no trial": {"trials": 0, "default": False},
-    "only the default": {"trials": 0},
-    "one trial": {"trials": 1},
-    "one trial alone": {"trials": 1, "default": False, "repeats": 0},
-    "all failed": {"trials": 5, "failed": 5, "default": False},
-    "all NaN": {"trials": 5, "nan": 5, "default": False},
-    "all waiting": {"trials": 4, "waiting": 4, "default": False},
-    "all running": {"trials": 4, "running": 4},
+    **searches.UNUSUAL,
     "some of each": {"trials": 12, "running": 2, "waiting": 3},
-    "equal": {"points": POINTS, "scores": [0.3] * 4, "seed_effect": 0.0},
-    "zero": {"points": POINTS, "scores": [0.0] * 4},
     "population": {"history": True, "objectives": ("latency_ms", "parameters")},
     "higher": {"metric": "delta1", "gpus": 0.5},
-    "one epoch": {"epochs": 1},
 }
 
 
-def made(tmp_path: Path, **asked: Any) -> Study:
-    return Study.read(searches.make(tmp_path / "search", **asked))
+def made(tmp_path: Path, **options: Any) -> Study:
+    return Study.read(searches.make(tmp_path / "search", **options))
 
 
 def trial(study: Study, name: str) -> Outcome:
     return next(each for each in study.trials if each.name == name)
 
 
-def four(tmp_path: Path, scores: list[float], **asked: Any) -> Path:
-    """A search of four trials with these scores, all done, without repeats unless asked."""
-    return searches.make(tmp_path / "search", points=POINTS, scores=scores, space=RATES, stopped=0, **asked)
+def four(tmp_path: Path, scores: list[float], **options: Any) -> Path:
+    """A search of four trials with these scores, all done, without repeats by default."""
+    return searches.make(tmp_path / "search", points=searches.POINTS, scores=scores, space=RATES, stopped=0, **options)
 
 
 def kinds(study: Study) -> list[str]:
     return [each.kind for each in warnings(study)]
 
 
-@pytest.mark.parametrize("asked", ODD.values(), ids=ODD)
-def test_a_study_holds_however_the_search_went(asked: dict[str, Any], tmp_path: Path) -> None:
-    study = made(tmp_path, **asked)
+@pytest.mark.parametrize("options", ODD.values(), ids=ODD)
+def test_a_study_holds_however_the_search_went(options: dict[str, Any], tmp_path: Path) -> None:
+    study = made(tmp_path, **options)
     tree = json.loads(json.dumps(as_json(study), allow_nan=False))
     assert len(tree["trials"]) == len(study.trials)
     rows = list(csv.DictReader(io.StringIO(as_csv(study))))
@@ -174,12 +163,12 @@ def test_the_default_is_compared_with_when_it_has_ended(tmp_path: Path) -> None:
 
 
 def test_a_searched_trial_of_the_recipes_own_values_stands_for_the_default(tmp_path: Path) -> None:
-    points = [*POINTS, {"optim.lr": 0.003}]
-    asked: dict[str, Any] = {"points": points, "default": False, "repeats": 0, "stopped": 0, "space": RATES}
-    study = made(tmp_path, scores=[0.2, 0.3, 0.4, 0.5, 0.6], **asked)
+    points = [*searches.POINTS, {"optim.lr": 0.003}]
+    options: dict[str, Any] = {"points": points, "default": False, "repeats": 0, "stopped": 0, "space": RATES}
+    study = made(tmp_path, scores=[0.2, 0.3, 0.4, 0.5, 0.6], **options)
     assert (default := study.default) is not None
     assert default.name == "0005"
-    study = Study.read(searches.make(tmp_path / "other", scores=[0.6, 0.5, 0.4, 0.3, 0.2], **asked))
+    study = Study.read(searches.make(tmp_path / "other", scores=[0.6, 0.5, 0.4, 0.3, 0.2], **options))
     assert study.gain() is None
     assert "it is the winner" in " ".join(each.text for each in warnings(study))
 
@@ -215,8 +204,8 @@ def test_what_is_left_while_it_runs(tmp_path: Path) -> None:
 
 def test_what_is_left_ends_with_the_time_it_was_given(tmp_path: Path) -> None:
     folder = searches.make(tmp_path / "search", trials=8, running=2, waiting=2)
-    asked = json.loads((folder / "search.json").read_text(encoding="utf-8"))
-    (folder / "search.json").write_text(json.dumps({**asked, "hours": 0.125}), encoding="utf-8")
+    settings = json.loads((folder / "search.json").read_text(encoding="utf-8"))
+    (folder / "search.json").write_text(json.dumps({**settings, "hours": 0.125}), encoding="utf-8")
     found = budget(Study.read(folder))
     assert found.left_seconds == 450 - found.wall_seconds > 0
 
