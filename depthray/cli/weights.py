@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     if args.verb == "list":
         return _list(as_json=args.json)
     if args.verb == "show":
-        return _show(args.name)
+        return _show(args.entry)
     return _fetch(args.names) if args.verb == "fetch" else _verify(args.names)
 
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing = verbs.add_parser("list", help="published weights, their licences, and which are on this machine")
     listing.add_argument("--json", action="store_true", help="as JSON")
     show = verbs.add_parser("show", help="all that is known of one")
-    show.add_argument("name", help="a name of the list")
+    show.add_argument("entry", metavar="NAME", help="a name of the list")
     fetch = verbs.add_parser("fetch", help="download into the cache of this machine, for runs without a network")
     fetch.add_argument("names", nargs="+", metavar="NAME", help=NAME_HELP)
     verify = verbs.add_parser("verify", help="compare files on this machine with their SHA-256")
