@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -169,7 +170,7 @@ def of_transformers(weights):
     return renamed
 
 
-RULES = (
+RULES: tuple[tuple[str, Any], ...] = (
     (r"^pretrained\.(cls_token|mask_token)", r"backbone.embeddings.\1"),
     (r"^pretrained\.pos_embed", "backbone.embeddings.position_embeddings"),
     (r"^pretrained\.patch_embed\.proj", "backbone.embeddings.patch_embeddings.projection"),
