@@ -7,8 +7,8 @@ import sys
 from pkgutil import resolve_name
 
 from depthray import __version__
-from depthray.cli.flags import submit
-from depthray.cli.flags.submit import JobCommand
+from depthray.cli.flags import job_flags
+from depthray.cli.flags.job_flags import JobCommand
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
 
 COMMANDS = {
@@ -90,9 +90,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
-    if name in JOBS and submit.is_requested(arguments):
+    if name in JOBS and job_flags.is_requested(arguments):
         return int(resolve_name("cluster.jobs.submit:main")(name, JOBS[name], arguments))
-    if name in JOBS and submit.is_inside_job():
+    if name in JOBS and job_flags.is_inside_job():
         arguments = resolve_name("cluster.jobs.submit:settle")(name, JOBS[name], arguments)
     answer = _resolve(name)(arguments)
     return _run(answer) if isinstance(answer, list) else int(answer)  # `runs resume` is another command line

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster.session import ray_cluster
-from depthray.cli.flags import submit
+from depthray.cli.flags import job_flags
 from tuning import plan, search
 from tuning.records import ENDED, Search, SearchLimits, Trial, read_trials, write_search
 from tuning.report import build
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--gpu-hours", type=float, metavar="H", help="budget of GPU-hours over all trials; 0 = none")
     add("--retries", type=int, metavar="N", help="of a lost trial (default: 1)")
     add("--address", help="a running Ray cluster (default: a local one, started and stopped)")
-    submit.add_flags(parser)
+    job_flags.add_flags(parser)
     return parser
 
 

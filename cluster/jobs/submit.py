@@ -22,8 +22,8 @@ from typing import NamedTuple
 import depthray
 from cluster.jobs import follow
 from depthray.cli import conversion
-from depthray.cli.flags import submit
-from depthray.cli.flags.submit import JobCommand
+from depthray.cli.flags import job_flags
+from depthray.cli.flags.job_flags import JobCommand
 from depthray.errors import UsageError
 from depthray.storage import remote
 from depthray.training import preflight
@@ -49,7 +49,7 @@ class Job(NamedTuple):
 
 def main(name: str, command: JobCommand, argv: Sequence[str]) -> int:
     """Submit a command and follow it. Returns its exit code."""
-    flags, arguments = submit.split(argv)
+    flags, arguments = job_flags.split(argv)
     job = plan(name, command, arguments, flags)
     client = follow.connect(flags.submit)
     with ship(job) as folder:

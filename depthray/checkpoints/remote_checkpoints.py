@@ -130,9 +130,7 @@ def _split(url: str) -> tuple[RemoteFolder, str | None]:
         return RemoteFolder(url.removesuffix(f"/{FOLDER}")), None
     if parent.endswith(f"/{FOLDER}"):
         return RemoteFolder(parent.removesuffix(f"/{FOLDER}")), name
-    raise CheckpointError(
-        f"{url}: a checkpoint is in the folder {FOLDER} of a run; give RUN or RUN/{FOLDER}/{name}"
-    )
+    raise CheckpointError(f"{url}: a checkpoint is in the folder {FOLDER} of a run; give RUN or RUN/{FOLDER}/{name}")
 
 
 def _is_copy(path: Path, source: RemoteFolder) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthray.cli.flags import submit
+from depthray.cli.flags import job_flags
 from depthray.data import packing, sources
 from depthray.errors import UsageError, did_you_mean
 from depthray.training import preflight
@@ -43,7 +43,7 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=1, help="Ray workers; 1 (the default) does not need Ray")
     parser.add_argument("--address", help="a running Ray cluster that sees ROOT and OUT (default: a local one)")
     parser.epilog = "Overrides like data.val_fraction=0.2 matter to the forms that split their frames themselves."
-    submit.add_flags(parser)
+    job_flags.add_flags(parser)
     parser.set_defaults(takes_overrides=True, recipe=RECIPE, index=None)
 
 

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from depthray.checkpoints import load as checkpoints_load
-from depthray.cli.flags import submit
+from depthray.cli.flags import job_flags
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_frames(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
-    submit.add_flags(parser)
+    job_flags.add_flags(parser)
     return parser
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from depthray.cli.flags import submit
+from depthray.cli.flags import job_flags
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
-    submit.add_flags(parser)
+    job_flags.add_flags(parser)
     return parser
 
 

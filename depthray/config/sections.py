@@ -126,8 +126,10 @@ class Augment(Section):
     """Random changes of training samples. Geometry moves every map and the intrinsics; photometry the RGB only."""
 
     keys_before = frozenset(
-        ("hflip", "crop", "rotate", "brightness", "contrast", "saturation", "hue")
-        + ("brightness_contrast", "hue_saturation_value", "blur", "noise")
+        [
+            *("hflip", "crop", "rotate", "brightness", "contrast", "saturation", "hue"),
+            *("brightness_contrast", "hue_saturation_value", "blur", "noise"),
+        ]
     )
     values_before = MappingProxyType({"zoom_depth": False})  # until 0.2.0 depth stayed as it was
 

@@ -17,7 +17,7 @@ import depthray
 from cluster.jobs import follow
 from cluster.jobs import submit as jobs
 from depthray.__main__ import JOBS, main
-from depthray.cli.flags import submit
+from depthray.cli.flags import job_flags
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
 SERVER = "http://127.0.0.1:1"  # where nothing answers
@@ -33,7 +33,7 @@ def plan_job(line: str) -> jobs.Job:
     name, *rest = line.split()
     if name == "data":
         name, rest = f"data {rest[0]}", rest[1:]
-    flags, arguments = submit.split(rest)
+    flags, arguments = job_flags.split(rest)
     return jobs.plan(name, JOBS[name], arguments, flags)
 
 
@@ -49,8 +49,8 @@ def plan_job(line: str) -> jobs.Job:
     ],
 )
 def test_the_address_is_distinguished_from_the_arguments(line: str, address: str, arguments: str) -> None:
-    flags, rest = submit.split(line.split())
-    assert submit.is_requested(line.split())
+    flags, rest = job_flags.split(line.split())
+    assert job_flags.is_requested(line.split())
     assert (flags.submit, rest) == (address, arguments.split())
 
 
