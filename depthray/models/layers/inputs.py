@@ -54,9 +54,7 @@ class InputStack(nn.Module):
         self.max_depth = max_depth
         if "semantics" in inputs:
             self.num_classes = UNKNOWN
-        self.widths = {
-            key: CHANNELS[key] for key in inputs
-        }  # channels by input, in the order of the stack
+        self.widths = {key: CHANNELS[key] for key in inputs}  # channels by input, in the order of the stack
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
