@@ -12,6 +12,7 @@ from depthray.cli import predict as predict_command
 from depthray.runs.locate import summary
 
 FRAMES = 1600
+RECIPE = "demo-lite"
 
 
 def main(argv: list[str]) -> int:
@@ -21,8 +22,8 @@ def main(argv: list[str]) -> int:
     scenes, run = out / "scenes", out / "run"
     _print_step(f"rendering {FRAMES} frames of synthetic rooms")
     data.main(["render", str(scenes), "--layout", "shards", "--frames", str(FRAMES), "--size", "120", "160"])
-    _print_step(f"training the recipe 'demo' with Ray Train on {args.workers} workers")
-    arguments = ["demo", "data.source=shards", "--data", str(scenes), "--out", str(run), "--workers", str(args.workers)]
+    _print_step(f"training the recipe '{RECIPE}' with Ray Train on {args.workers} workers")
+    arguments = [RECIPE, "--data", str(scenes), "--out", str(run), "--workers", str(args.workers)]
     code = train.main(arguments)
     if code:
         return code  # the error is printed
