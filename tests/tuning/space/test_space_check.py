@@ -54,7 +54,7 @@ def refusal(text: str, name: str = "demo", words: str = "") -> str:
         ("model.encoder: {choice: [tiny, resnet19]}", "model.encoder='resnet19'"),
         ('model.weights: {choice: ["", no/such.pth]}', "model.weights=no/such.pth: no such file"),
         ("model.pretrained: {choice: [false, true]}", "no ImageNet weights for encoder 'tiny'"),
-        ("model.name: {choice: [unet, bifpn]}", "model.name=bifpn: unknown key 'model.encoder'"),
+        ("model.name: {choice: [unet, dpt]}", "model.name=dpt: unknown key 'model.encoder'"),
         ("loss.mask_bce: {uniform: [0, 1]}", "loss.mask_bce needs 'mask' of the network, which predicts depth only"),
         ("loss.multiscale: {uniform: [0, 1]}", "loss.multiscale needs 'pyramid' of the network"),
         ("points: [{optim.lr: 1e-4}, {optim.lr: -1}]", "point 2 (optim.lr=-1) is refused: optim.lr=-1: input should"),
@@ -87,7 +87,8 @@ def test_what_decides_frames_score_or_budget_is_not_searched(key: str) -> None:
 
 def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
     searched = {"data": {"size", "inputs", "fit"}, "finetune": {"lr", "schedule"}, "eval": set(), "": set()}
-    searched["train"] = {"batch_size", "accumulate", "precision", "channels_last", "compile", "sync_batchnorm"}
+    searched["train"] = {"batch_size", "accumulate", "precision", "channels_last", "compile"}
+    searched["train"] |= {"sync_batchnorm", "freeze_batchnorm"}
     for key in recipe.flatten(preflight.load("demo")):
         section, _, name = key.rpartition(".")
         free = name in searched.get(section, {name}) and not section.startswith("data.")
