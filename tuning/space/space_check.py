@@ -34,7 +34,17 @@ UNSEARCHABLE = (
     (("data.val_fraction", "data.split_seed", "data.sparse", "data.sparse.*"), FRAMES),
     (("data.order",), "is chosen by where the data are stored and how many nodes read them, not by what trains well"),
     (("eval", "eval.*"), SCORE),
-    (("train.epochs", "train.patience", "train.min_delta", "train.max_minutes", "finetune.epochs"), BUDGET),
+    (
+        (
+            "train.epochs",
+            "train.patience",
+            "train.min_delta",
+            "train.patience_ends",
+            "train.max_minutes",
+            "finetune.epochs",
+        ),
+        BUDGET,
+    ),
     (("about", "data.workers", "train.max_bad_steps", "train.save_every_steps"), NOTHING),
     (("train.keep_best", "train.log_seconds"), NOTHING),
     (("seed",), SEED),
