@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import hangs
 import pytest
+
+from chaos.training import kills
+from depthray.__main__ import main
 
 TRIES = 5  # of a cluster to start, for a busy machine
 
@@ -36,12 +40,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """Commands that run in this process set variables for Ray, which must not reach what the next test starts."""
-    before = dict(os.environ)
+def _own_process_state() -> Iterator[None]:
+    """Undo what commands in this process leave: variables for Ray, and handlers of signals."""
+    variables, signals = dict(os.environ), (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in signals}
     yield
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(variables)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +72,11 @@ def cluster_address() -> Iterator[str]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that others kill, trained without Ray: what one worker computes must equal it bit for bit."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main(["train", *kills.OVERRIDES, "--local", "--out", str(run)]) == 0
+    return run

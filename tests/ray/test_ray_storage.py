@@ -26,7 +26,7 @@ def store() -> Iterator[Store]:
 
 
 def test_a_remote_run_survives_its_worker_and_its_store(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DEPTHRAY_CACHE", str(tmp_path / "cache"))
     url = store.url("runs/x")
@@ -35,18 +35,17 @@ def test_a_remote_run_survives_its_worker_and_its_store(
     outage.start()
     output = kills.finish(process)
     outage.join()
-    kills.finish(kills.start(tmp_path / "straight", "--local"))
     newest = remote_checkpoints.cached_checkpoint(
         f"{url}/checkpoints/{remote_checkpoints.complete_checkpoints(RemoteFolder(url))[-1]}"
     )
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     newest.rename(tmp_path / "run" / "checkpoints" / newest.name)
-    assert kills.distance(tmp_path / "run", tmp_path / "straight") == 0.0
+    assert kills.distance(tmp_path / "run", undisturbed_run) == 0.0
     assert "resumed from" in output and f"checkpoint   {url}/checkpoints/epoch-000" in output
 
 
 def _kill_and_away(store: Store, url: str, driver: int) -> None:
-    """Kill the worker when its first checkpoint lies there, and take the store away while it is replaced."""
+    """Kill the worker when its first checkpoint is there, and take the store away while it is replaced."""
     while not remote_checkpoints.complete_checkpoints(RemoteFolder(url)):
         time.sleep(0.05)
     for pid in kills.workers(driver):
@@ -55,7 +54,7 @@ def _kill_and_away(store: Store, url: str, driver: int) -> None:
         time.sleep(5)
 
 
-def test_a_folder_other_machines_do_not_see_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_other_machines_do_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
     with rendezvous.marker_file(tmp_path, "one"):
         rendezvous.check_shared(str(tmp_path), "one")

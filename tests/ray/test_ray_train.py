@@ -6,52 +6,56 @@ import random
 from pathlib import Path
 from typing import Any
 
-import hangs
 import pytest
+from bad_input import FILES
+from frames import folder_dataset
+from process_groups import launch
 
 from chaos.training import kills
 from depthray.__main__ import main
 
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run left alone, without Ray: what one worker computes must equal it bit for bit."""
-    run = tmp_path_factory.mktemp("straight") / "run"
-    kills.finish(kills.start(run, "--local"))
-    return run
+TRAIN = "import sys; from depthray.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
-def test_a_killed_worker_is_replaced_and_training_goes_on(cluster_address: str, tmp_path: Path) -> None:
-    straight = tmp_path / "straight"
-    kills.finish(kills.start(straight, launcher=(*kills.TORCHRUN, "2")))
+def test_a_killed_worker_is_replaced_and_training_continues(cluster_address: str, tmp_path: Path) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    launch(TRAIN, 2, "train", *kills.OVERRIDES, "--out", str(undisturbed))
     flags = ("--address", cluster_address, "--workers", "2", "--cpus-per-worker", "1")
     kills.killed_run(tmp_path / "run", "worker", 11, *flags, rng=random.Random(0))
-    assert kills.distance(tmp_path / "run", straight) <= 1e-6
+    assert kills.distance(tmp_path / "run", undisturbed) <= 1e-6
     assert any("resumed from" in str(record.get("text")) for record in kills.records(tmp_path / "run"))
     epochs: list[Any] = [record["epoch"] for record in kills.records(tmp_path / "run") if record["kind"] == "epoch"]
     assert sorted(set(epochs)) == [1, 2, 3]
 
 
-def test_a_killed_driver_is_resumed_to_the_same_weights(cluster_address: str, straight: Path, tmp_path: Path) -> None:
+def test_a_killed_driver_is_resumed_to_the_same_weights(
+    cluster_address: str, undisturbed_run: Path, tmp_path: Path
+) -> None:
     flags = ("--address", cluster_address, "--cpus-per-worker", "1")
     kills.killed_run(tmp_path / "run", "driver", 13, *flags, rng=random.Random(0))
-    assert kills.distance(tmp_path / "run", straight) == 0.0
+    assert kills.distance(tmp_path / "run", undisturbed_run) == 0.0
 
 
-def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(cluster_address: str, tmp_path: Path) -> None:
-    overrides = [*kills.OVERRIDES, "model.weights=" + str(tmp_path / "missing.pth")]
-    process = kills.start(tmp_path / "run", "--address", cluster_address, overrides=overrides)
-    output = hangs.output_of(process)
-    assert process.returncode == 2, output
-    assert "missing.pth" in output.strip().splitlines()[-1]
-    assert "Traceback" not in output
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
+def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(
+    cluster_address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder_dataset(tmp_path / "data")
+    for image in (data / "rgb").iterdir():
+        image.write_text("text")  # which nobody reads before a worker does
+    flags = ["--data", str(data), "--out", str(tmp_path / "run"), "--address", cluster_address]
+    assert main(["train", "demo", *FILES, "data.workers=0", *flags]) == 3
+    printed = capsys.readouterr()
+    assert "not a readable image" in printed.err.strip().splitlines()[-1]
+    assert "Traceback" not in printed.out + printed.err
 
 
-def test_more_workers_than_the_cluster_has_is_said_at_once(cluster_address: str, tmp_path: Path) -> None:
-    process = kills.start(tmp_path / "run", "--address", cluster_address, "--workers", "8")
-    output = hangs.output_of(process)
-    assert process.returncode == 5, output
-    assert "8 workers x 1 CPUs were requested, the cluster has 4 CPUs" in output
+def test_more_workers_than_the_cluster_has_are_refused_at_once(
+    cluster_address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--out", str(tmp_path / "run"), "--address", cluster_address, "--workers", "8"]
+    assert main(["train", *kills.OVERRIDES, *flags]) == 5
+    assert "8 workers x 1 CPUs were requested, the cluster has 4 CPUs" in capsys.readouterr().err
 
 
 def test_an_indivisible_batch_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
