@@ -21,14 +21,14 @@ from tuning import command, search
 from tuning.records import Trial, curve, read_search, read_trials
 from tuning.study.study import Study
 
-WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
+OVERRIDES = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
 
 
-def asked(tmp_path: Path, space: str, address: str, *more: str) -> list[str]:
-    """A command line of `depthray tune` for a space given as YAML."""
+def arguments(tmp_path: Path, space: str, address: str, *more: str) -> list[str]:
+    """Those of `depthray tune` for a space given as YAML."""
     (tmp_path / "space.yaml").write_text(space, encoding="utf-8")
     flags = ["--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "search"), "--address", address]
-    return [*WORDS, *flags, "--cpus-per-worker", "1", "--concurrent", "2", *more]
+    return [*OVERRIDES, *flags, "--cpus-per-worker", "1", "--concurrent", "2", *more]
 
 
 def by_name(folder: Path) -> dict[str, Trial]:
@@ -39,7 +39,9 @@ def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
     tmp_path: Path, cluster_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = "optim.lr: {choice: [1.0e-3, 3.0e-3, 1.0e+30]}\n"
-    argv = asked(tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", "--top", "1", "--repeats", "1")
+    argv = arguments(
+        tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", "--top", "1", "--repeats", "1"
+    )
     assert command.main([*argv, "--scheduler", "none", "train.max_bad_steps=2"]) == 0
     folder = tmp_path / "search"
     trials = by_name(folder)
@@ -51,8 +53,8 @@ def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
     assert winner is not None and len(winner.seeds) == 2
     for name in ("report.html", "report.md", "trials.csv", "best.yaml", "study.json"):
         assert (folder / name).stat().st_size, name
-    told = capsys.readouterr().out
-    assert "failed" in told and str(folder / "report.html") in told
+    printed = capsys.readouterr().out
+    assert "failed" in printed and str(folder / "report.html") in printed
     assert list((folder / "trials").glob("*/tensorboard/events*")), "one tree of curves and HParams"
 
     run = tmp_path / "again"
@@ -60,49 +62,49 @@ def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
     assert summary(run)[1]["abs_rel"] == pytest.approx(winner.outcome.score, abs=1e-6)
 
 
-def test_a_search_whose_driver_is_killed_is_taken_up_without_repeating_what_ended(
+def test_a_search_whose_driver_is_killed_is_resumed_without_repeating_what_ended(
     tmp_path: Path, cluster_address: str
 ) -> None:
     space = "optim.lr: {loguniform: [1e-4, 1e-2]}\nloss.gradient: {uniform: [0, 1]}\n"
-    flags = ["train.epochs=3", "--trials", "4", "--top", "1", "--repeats", "1"]
+    flags = ["train.epochs=3", "--trials", "3", "--top", "1", "--repeats", "1"]
     folder = tmp_path / "search"
-    words = asked(tmp_path, space, cluster_address, *flags)
+    argv = arguments(tmp_path, space, cluster_address, *flags)
+    # One killed in between is among what version 0.1.0 left: see test_ray_made_before.
     points: list[Callable[[], bool]] = [
         lambda: any(curve(run) for run in (folder / "trials").glob("*")),  # while the first trials run
-        lambda: len(ended(folder)) >= 2,
         lambda: any(trial.kind == "repeat" and trial.state == "running" for trial in read_trials(folder)),
     ]
     before: dict[str, tuple[Trial, bytes]] = {}
     for point in points:
-        kill_at(point, words, tmp_path / "log")
+        kill_at(point, argv, tmp_path / "log")
         assert {name: ended(folder)[name] for name in before} == before, "what ended was run again"
         before = ended(folder)
-        words = ["--resume", str(folder), "--address", cluster_address]
+        argv = ["--resume", str(folder), "--address", cluster_address]
     assert before and read_search(folder).ended == 0
 
-    assert command.main(words) == 0
+    assert command.main(argv) == 0
     after = ended(folder)
     assert {name: after[name] for name in before} == before
-    names = ["0000", "0001", "0002", "0003", "default", "default-seed1"]
-    assert [name for name in after if name in names] == names and len(after) == 7
+    names = ["0000", "0001", "0002", "default", "default-seed1"]
+    assert [name for name in after if name in names] == names and len(after) == 6
     assert all(trial.state in ("done", "stopped") for trial, _ in after.values())
     proposed = [json.dumps(trial.words) for trial, _ in after.values() if trial.kind == "search"]
-    assert len(set(proposed)) == 4, "no configuration is proposed twice"
-    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 8
+    assert len(set(proposed)) == 3, "no configuration is proposed twice"
+    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 7
     assert read_search(folder).ended > 0
 
 
 def ended(folder: Path) -> dict[str, tuple[Trial, bytes]]:
-    """The trials that have ended, and all that their runs said."""
-    known = [trial for trial in read_trials(folder) if trial.state in ("done", "stopped")]
-    return {trial.name: (trial, (folder / "trials" / trial.name / "progress.jsonl").read_bytes()) for trial in known}
+    """The trials that have ended, with the progress records of their runs."""
+    trials = [trial for trial in read_trials(folder) if trial.state in ("done", "stopped")]
+    return {trial.name: (trial, (folder / "trials" / trial.name / "progress.jsonl").read_bytes()) for trial in trials}
 
 
-def kill_at(point: Callable[[], bool], words: list[str], log: Path) -> None:
+def kill_at(point: Callable[[], bool], argv: list[str], log: Path) -> None:
     """Start `depthray tune`, and kill it when a point is reached."""
     with log.open("a") as file:
         driver = subprocess.Popen(
-            [sys.executable, "-m", "depthray", "tune", *words], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "depthray", "tune", *argv], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
         )
 
     def reached() -> bool:
@@ -114,49 +116,53 @@ def kill_at(point: Callable[[], bool], words: list[str], log: Path) -> None:
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    time.sleep(2)  # the cluster ends what the driver left behind
+    wait_for_free_cpus()
 
 
-def test_trials_of_two_workers_give_back_what_they_held_when_they_are_stopped(
-    tmp_path: Path, cluster_address: str
-) -> None:
+def wait_for_free_cpus() -> None:
+    """Until the cluster has ended what a driver left behind."""
     import ray
 
-    space = "optim.lr: {choice: [3.0e-3, 1.0e-7, 2.0e-7]}\n"
-    argv = asked(tmp_path, space, cluster_address, "train.epochs=4", "--search", "grid", "--repeats", "0")
+    hangs.until(lambda: ray.available_resources().get("CPU") == 4)
+
+
+def test_trials_of_two_workers_release_their_resources_when_they_are_stopped(
+    tmp_path: Path, cluster_address: str
+) -> None:
+    space = "optim.lr: {choice: [3.0e-3, 1.0e-7]}\n"
+    argv = arguments(tmp_path, space, cluster_address, "train.epochs=4", "--search", "grid", "--repeats", "0")
     assert command.main([*argv, "--workers-per-trial", "2", "--grace", "1", "--reduction", "2"]) == 0
     trials = by_name(tmp_path / "search")
-    assert trials["0000"].state == "done" and "stopped" in {trials["0001"].state, trials["0002"].state}
+    assert (trials["0000"].state, trials["0001"].state) == ("done", "stopped")
     assert len(curve(tmp_path / "search" / "trials" / "0000")) == 4
-    hangs.until(lambda: ray.available_resources().get("CPU", 0) >= 4)
-    assert ray.available_resources()["CPU"] == 4
+    wait_for_free_cpus()
 
 
-def test_a_population_goes_on_from_the_checkpoints_of_its_best(tmp_path: Path, cluster_address: str) -> None:
+def test_a_population_continues_from_the_checkpoints_of_its_best(tmp_path: Path, cluster_address: str) -> None:
     space = "optim.lr: {loguniform: [1e-6, 1e-2]}\n"
-    argv = asked(tmp_path, space, cluster_address, "train.epochs=6", "--search", "random", "--trials", "3")
+    argv = arguments(tmp_path, space, cluster_address, "train.epochs=6", "--search", "random", "--trials", "3")
     assert command.main([*argv, "--scheduler", "pbt", "--grace", "1", "--seed", "3"]) == 0
     trials = read_trials(tmp_path / "search")
     assert all(trial.state == "done" for trial in trials)
     exchanged = [trial for trial in trials if trial.history]
-    assert exchanged, "nobody went on from another"
+    assert exchanged, "no trial continued from another"
     for trial in exchanged:
-        epochs = [told["epoch"] for told in curve(tmp_path / "search" / "trials" / trial.name)]
+        epochs = [record["epoch"] for record in curve(tmp_path / "search" / "trials" / trial.name)]
         assert epochs == sorted(set(epochs)) and epochs[-1] == 6
         assert trial.history[0]["from"] != trial.name
 
 
-def test_a_trial_for_which_no_cluster_has_room_is_refused_at_once(tmp_path: Path, cluster_address: str) -> None:
+def test_a_trial_that_fits_on_no_cluster_is_refused_at_once(tmp_path: Path, cluster_address: str) -> None:
     from depthray.errors import ResourceError
 
-    argv = asked(tmp_path, "optim.lr: {choice: [1.0e-3, 2.0e-3]}\n", cluster_address)
+    argv = arguments(tmp_path, "optim.lr: {choice: [1.0e-3, 2.0e-3]}\n", cluster_address)
     with pytest.raises(ResourceError, match=r"8 workers x 1 CPUs .* does not fit .* lower --workers-per-trial"):
         command.main([*argv, "--workers-per-trial", "8"])
     with pytest.raises(ResourceError, match="--concurrent 9: 4 such trials fit on the cluster"):
         command.main([*argv, "--concurrent", "9", "--out", str(tmp_path / "other")])
 
 
-def test_a_trial_that_leaves_slowly_does_not_take_the_next_one_with_it(tmp_path: Path, cluster_address: str) -> None:
+def test_a_trial_that_ends_slowly_does_not_end_the_next_one(tmp_path: Path, cluster_address: str) -> None:
     import ray
     from ray import tune
 
@@ -165,15 +171,15 @@ def test_a_trial_that_leaves_slowly_does_not_take_the_next_one_with_it(tmp_path:
             for _ in range(9):
                 tune.report({"score": config["number"]})
         finally:
-            time.sleep(3)  # as a checkpoint under way does; Tune alone waits 2 s
+            time.sleep(2.5)  # as a checkpoint under way does; Tune alone waits 2 s
 
     with session.ray_cluster(cluster_address, workers=1):
         tuner = tune.Tuner(
             tune.with_resources(search._wait_for_trials(slow), {"cpu": 1}),
-            param_space={"number": tune.grid_search([1, 2, 3])},
+            param_space={"number": tune.grid_search([1, 2])},
             tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=str(tmp_path), stop={"training_iteration": 1}, verbose=0),
         )
         results: Any = tuner.fit()
-    assert not results.errors and sorted(result.metrics["score"] for result in results) == [1, 2, 3]
+    assert not results.errors and sorted(result.metrics["score"] for result in results) == [1, 2]
     assert ray.is_initialized()
