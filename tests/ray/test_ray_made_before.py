@@ -23,7 +23,7 @@ MADE = ROOT / "tests" / "made_before" / "v0.1.0"
 EXPECTED = json.loads((MADE / "expected.json").read_text(encoding="utf-8"))
 
 
-def test_a_killed_search_resumes_and_its_running_trial_comes_to_the_same_weights(
+def test_a_killed_search_resumes_and_its_running_trial_ends_with_the_same_weights(
     tmp_path: Path, cluster_address: str
 ) -> None:
     search = Path(shutil.copytree(MADE / "searches" / "killed", tmp_path / "killed"))
@@ -44,7 +44,7 @@ def test_a_killed_search_resumes_and_its_running_trial_comes_to_the_same_weights
     assert json.loads((search / "search.json").read_text(encoding="utf-8"))["ended"] > 0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def port(cluster_address: str) -> Iterator[int]:
     """A port at which Ray Serve answers."""
     with socket.socket() as probe:
@@ -61,11 +61,9 @@ def port(cluster_address: str) -> Iterator[int]:
             serve.shutdown()
 
 
-@pytest.mark.parametrize("given", ["checkpoint", "store"])
-def test_a_model_answers_with_the_depth_it_predicted_before(given: str, port: int, tmp_path: Path) -> None:
-    made = MADE / {"checkpoint": "runs/finished", "store": "served"}[given]
-    copy = Path(shutil.copytree(made, tmp_path / given))
-    arguments = {"store": str(tmp_path / "store"), "ingress_replicas.cpus": "0.5", given: str(copy)}
+def test_models_of_a_store_and_a_checkpoint_predict_the_depth_of_before(port: int, tmp_path: Path) -> None:
+    store, checkpoint = (Path(shutil.copytree(MADE / name, tmp_path / name)) for name in ("served", "runs/finished"))
+    arguments = {"store": str(store), "ingress_replicas.cpus": "0.5", "checkpoint": str(checkpoint), "name": "promoted"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray import serve
@@ -73,20 +71,18 @@ def test_a_model_answers_with_the_depth_it_predicted_before(given: str, port: in
         from serve.app import build
 
         serve.run(build(arguments), name="before", route_prefix="/")
-        try:
-            depth = ask(port)
-        finally:
-            serve.delete("before")
-    assert np.allclose(observe.cells(depth), EXPECTED["predicted"], rtol=1e-3)
+    for model in ("depth", "promoted"):
+        assert np.allclose(observe.cells(predict(port, model)), EXPECTED["predicted"], rtol=1e-3), model
 
 
-def ask(port: int) -> np.ndarray:
-    """The depth in metres that the service has for a picture made by code."""
-    picture = io.BytesIO()
-    Image.fromarray(observe.photograph()).save(picture, "PNG")
+def predict(port: int, model: str) -> np.ndarray:
+    """The depth in metres that a model of the service predicts for a generated image."""
+    image = io.BytesIO()
+    Image.fromarray(observe.photograph()).save(image, "PNG")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request("POST", "/v1/depth?format=npy", picture.getvalue(), {"Content-Type": "image/png"})
+        headers = {"Content-Type": "image/png"}
+        connection.request("POST", f"/v1/models/{model}/depth?format=npy", image.getvalue(), headers)
         response = connection.getresponse()
         body = response.read()
     finally:

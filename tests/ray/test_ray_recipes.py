@@ -15,18 +15,23 @@ from depthray.config.sections import Recipe
 from depthray.runs import locate, run
 from depthray.training import preflight
 
-SMALL = ["data.source=synthetic", "data.frames=16", "data.size=64,64", "data.val_fraction=0.25", "train.batch_size=4"]
-OWN = {"dpt-vits": ["model.size=tiny"]}
+SMALL = ["data.source=synthetic", "data.frames=12", "data.size=64,64", "data.val_fraction=0.25", "train.batch_size=4"]
+# The larger networks are the same code at greater width or depth.
+OWN = {
+    "dpt-vits": ["model.size=tiny"],
+    "dpt-vits-lora": ["model.size=tiny"],
+    "fpn-resnet101": ["model.encoder=resnet18"],
+}
 
 
-def short(made: Recipe) -> list[str]:
-    """Words that keep each part of a recipe, one epoch of it."""
-    stages = bool(made.curriculum.sizes or made.curriculum.scale_weights)
-    words = [f"train.epochs={1 + stages}"]
-    words += ["finetune.epochs=1"] if made.finetune.epochs else []
-    words += ["curriculum.chunks=2", "curriculum.epochs_per_chunk=1"] if made.curriculum.chunks > 1 else []
-    words += ["curriculum.sizes=[[32,32]]", "curriculum.epochs_per_size=1"] if made.curriculum.sizes else []
-    return [*words, "curriculum.epochs_per_scale_weights=1"]
+def short(recipe: Recipe) -> list[str]:
+    """Overrides that keep each part of a recipe, one epoch of it."""
+    stages = bool(recipe.curriculum.sizes or recipe.curriculum.scale_weights)
+    overrides = [f"train.epochs={1 + stages}"]
+    overrides += ["finetune.epochs=1"] if recipe.finetune.epochs else []
+    overrides += ["curriculum.chunks=2", "curriculum.epochs_per_chunk=1"] if recipe.curriculum.chunks > 1 else []
+    overrides += ["curriculum.sizes=[[32,32]]", "curriculum.epochs_per_size=1"] if recipe.curriculum.sizes else []
+    return [*overrides, "curriculum.epochs_per_scale_weights=1"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own

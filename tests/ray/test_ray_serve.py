@@ -1,4 +1,4 @@
-"""Ray Serve over real HTTP: answers equal the predictor's, promotions and deaths of replicas fail nobody."""
+"""Ray Serve over real HTTP: answers equal the predictor's, promotions and deaths of replicas fail no request."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Service(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came back."""
+    """An HTTP response."""
 
     status: int
     body: bytes
     headers: dict[str, str]
 
 
-def png(picture: Any) -> bytes:
-    _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+def png(image: Any) -> bytes:
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return data.tobytes()
 
 
@@ -96,7 +96,7 @@ def service(cluster_address: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @dataclass
 class Load:
-    """Requests from several threads until told to stop; what came back is counted."""
+    """Requests from several threads until the context ends, with their replies and failures."""
 
     service: Service
     replies: list[Reply] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Load:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._go) for _ in range(3)]
+        self._threads = [threading.Thread(target=self._send_requests) for _ in range(3)]
         for thread in self._threads:
             thread.start()
         return self
@@ -114,7 +114,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _go(self) -> None:
+    def _send_requests(self) -> None:
         body = png(photograph())
         while not self._ended.is_set():
             try:
@@ -135,15 +135,15 @@ def eventually(true: Callable[[], bool], seconds: float = 300.0) -> None:
 def test_the_png_equals_the_predictor_to_the_millimetre(service: Service) -> None:
     reply = service.ask(body=png(photograph(120, 90)))
     assert reply.status == 200 and reply.headers["content-type"] == "image/png"
-    found = cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_UNCHANGED)
-    assert found is not None and found.dtype == np.uint16 and found.shape == (120, 90)
+    depth = cv2.imdecode(np.frombuffer(reply.body, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert depth is not None and depth.dtype == np.uint16 and depth.shape == (120, 90)
     expected = load(service.runs[0]).predict(photograph(120, 90))
-    assert np.abs(found - expected * 1000.0).max() <= 1
+    assert np.abs(depth - expected * 1000.0).max() <= 1
     assert reply.headers["x-model"] == f"depth@{service.store.pointer('depth').current}"
     assert reply.headers["x-model-input-size"] == "96x64"
 
 
-def test_models_and_health_are_told(service: Service) -> None:
+def test_models_and_health_are_reported(service: Service) -> None:
     assert service.ask("/v2/health/live", method="GET").status == 200
     assert service.ask("/v2/health/ready", method="GET").status == 200
     (model,) = json.loads(service.ask("/v1/models", method="GET").body)["models"]
@@ -151,23 +151,23 @@ def test_models_and_health_are_told(service: Service) -> None:
     assert service.ask("/v1/models/none/depth", png(photograph())).status == 404
 
 
-def test_a_bad_picture_beside_good_ones_fails_alone(service: Service) -> None:
-    bodies = [png(photograph(40 + place, 60)) for place in range(5)]
+def test_a_bad_image_among_good_ones_fails_alone(service: Service) -> None:
+    bodies = [png(photograph(40 + index, 60)) for index in range(5)]
     bodies.insert(2, bodies[0][: len(bodies[0]) // 2])
     replies: dict[int, Reply] = {}
 
-    def ask(place: int) -> None:
-        replies[place] = service.ask(body=bodies[place])
+    def ask(index: int) -> None:
+        replies[index] = service.ask(body=bodies[index])
 
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(bodies))]
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(bodies))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [replies[place].status for place in range(len(bodies))] == [200, 200, 400, 200, 200, 200]
+    assert [replies[index].status for index in range(len(bodies))] == [200, 200, 400, 200, 200, 200]
 
 
-def test_overload_is_refused_with_a_time_to_come_again(service: Service) -> None:
+def test_overload_is_refused_with_a_time_to_retry_after(service: Service) -> None:
     body = png(photograph(1500, 2000))
     replies: list[Reply] = []
     threads = [threading.Thread(target=lambda: replies.append(service.ask(body=body))) for _ in range(40)]
@@ -183,7 +183,7 @@ def test_overload_is_refused_with_a_time_to_come_again(service: Service) -> None
     assert service.ask(body=png(photograph())).status == 200
 
 
-def test_promotions_good_and_bad_under_load_fail_nobody(service: Service, tmp_path: Path) -> None:
+def test_promotions_good_and_bad_under_load_fail_no_request(service: Service, tmp_path: Path) -> None:
     old = service.store.pointer("depth").current
     bad = broken(write_checkpoint(tmp_path / "bad", seed=3), "flipped")
 
@@ -202,7 +202,7 @@ def test_promotions_good_and_bad_under_load_fail_nobody(service: Service, tmp_pa
     assert {reply.headers["x-model"] for reply in requests.replies} == {f"depth@{old}", f"depth@{new}"}
 
 
-def test_a_killed_replica_is_replaced_and_nobody_fails(service: Service) -> None:
+def test_a_killed_replica_is_replaced_and_no_request_fails(service: Service) -> None:
     with Load(service) as requests:
         eventually(lambda: len(requests.replies) > 5)
         killed = _pid_of("Depth")
