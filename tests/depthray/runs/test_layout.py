@@ -29,6 +29,7 @@ OWNERS = {
     "depthray/checkpoints/manifest.py": {manifest.RECIPE},
     "depthray/checkpoints/select.py": {select.FOLDER},
     "depthray/cli/runs.py": {layout.CHECKPOINTS},  # a heading
+    "depthray/weights/obtain.py": {layout.CHECKPOINTS},  # torch's folder of downloads
 }
 
 
