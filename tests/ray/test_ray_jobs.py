@@ -36,7 +36,7 @@ PORTS = (
     "metrics-export-port",
     "ray-client-server-port",
 )
-WORDS = ["data.size=32,64", "data.frames=72", "train.batch_size=8", "train.precision=fp32", "train.log_seconds=0.2"]
+OVERRIDES = ["data.size=32,64", "data.frames=72", "train.batch_size=8", "train.precision=fp32", "train.log_seconds=0.2"]
 
 
 def environment() -> dict[str, str]:
@@ -72,22 +72,22 @@ def head() -> Iterator[str]:
             hangs.until(lambda: answers(url))
             yield url
         finally:
-            process.kill()  # asked in a friendly way, it takes half a minute
-            for each in marked(mark):
-                os.kill(each, signal.SIGKILL)
+            process.kill()  # SIGTERM would take half a minute
+            for pid in find_processes(mark):
+                os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def marked(mark: str) -> list[int]:
+def find_processes(mark: str) -> list[int]:
     """The processes with an entry in their environment."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode() in (place / "environ").read_bytes().split(b"\0"):
-                found.append(int(place.name))
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                pids.append(int(folder.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def answers(url: str) -> bool:
@@ -101,36 +101,36 @@ def answers(url: str) -> bool:
 class Command:
     """A running `depthray ...`, its output in a file."""
 
-    def __init__(self, log: Path, *words: str) -> None:
+    def __init__(self, log: Path, *arguments: str) -> None:
         self.log = log
         with log.open("w") as file:
-            command = [sys.executable, "-m", "depthray", *words]
+            command = [sys.executable, "-m", "depthray", *arguments]
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=file, stderr=file)
 
     @property
     def output(self) -> str:
         return self.log.read_text()
 
-    def ended(self, code: int) -> str:
-        """Its whole output, once it has ended with this exit code."""
+    def wait(self, code: int) -> str:
+        """Its complete output, once it has ended with this exit code."""
         hangs.until(lambda: self.process.poll() is not None, self.log.parent)
         assert self.process.returncode == code, self.output
         return self.output
 
-    def until(self, seen: Callable[[], bool]) -> None:
-        """Wait until something has come of it."""
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for an effect of the command while it runs."""
 
-        def reached() -> bool:
-            if seen():
+        def is_reached() -> bool:
+            if condition():
                 return True
             assert self.process.poll() is None, self.output
             return False
 
-        hangs.until(reached, self.log.parent)
+        hangs.until(is_reached, self.log.parent)
 
 
-def said(output: str, key: str) -> list[str]:
-    """The words of the command that a line `key  command` of an output names."""
+def printed_command(output: str, key: str) -> list[str]:
+    """The arguments of the command in the line `key  command` of an output."""
     return shlex.split(re.findall(rf"^{key} +(.*)$", output, re.MULTILINE)[-1])
 
 
@@ -143,15 +143,15 @@ def epochs(run: Path) -> list[int]:
     return [record["epoch"] for record in records(run) if record["kind"] == "epoch"]
 
 
-def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
+def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    place = ("--workers", "2", "--cpus-per-worker", "1", "--out", str(run))
-    job = Command(tmp_path / "first", "train", "demo", *WORDS, "train.epochs=8", *place, "--submit", head)
-    job.until(lambda: bool(epochs(run)))
-    subprocess.run(said(job.output, "stop"), env=environment(), check=True, capture_output=True)
-    output = job.ended(130)
+    flags = ("--workers", "2", "--cpus-per-worker", "1", "--out", str(run))
+    job = Command(tmp_path / "first", "train", "demo", *OVERRIDES, "train.epochs=8", *flags, "--submit", head)
+    job.wait_until(lambda: bool(epochs(run)))
+    subprocess.run(printed_command(job.output, "stop"), env=environment(), check=True, capture_output=True)
+    output = job.wait(130)
     written = records(run)
     assert "asked to stop" in str(written[-1].get("text")), written[-1]
     assert main(["runs", "list", str(tmp_path), "--json"]) == 0
@@ -163,15 +163,15 @@ def test_a_job_is_stopped_with_a_checkpoint_and_goes_on_by_the_command_it_says(
     ]
     assert "\r" not in output and "\x1b" not in output and TOKEN not in output
     saved = select.committed(run / "checkpoints")[-1]
-    words = said(output, "stopped +resume with:")
-    assert words == said(output, "resume")
-    output = Command(tmp_path / "second", *words[1:]).ended(0)
+    command = printed_command(output, "stopped +resume with:")
+    assert command == printed_command(output, "resume")
+    output = Command(tmp_path / "second", *command[1:]).wait(0)
     assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
 
 
 def test_a_job_ends_with_the_exit_code_and_the_one_line_of_its_command(head: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("data: {source: folder}\nmodel: {name: unet, encoder: tiny}\n")
-    words = ["train", str(tmp_path / "mine.yaml"), "--data", "/no/such/data", "--storage", str(tmp_path)]
-    output = Command(tmp_path / "log", *words, "--submit", head).ended(3)
+    arguments = ["train", str(tmp_path / "mine.yaml"), "--data", "/no/such/data", "--storage", str(tmp_path)]
+    output = Command(tmp_path / "log", *arguments, "--submit", head).wait(3)
     assert "recipe/mine.yaml" in output
     assert output.splitlines()[-1].startswith("depthray: /no/such/data: No such file or directory")

@@ -1,4 +1,4 @@
-"""Two commands from nothing to depth over HTTP: `depthray train`, `depthray serve`; what it tells, and how it ends."""
+"""Two commands from nothing to depth over HTTP: `depthray train`, `depthray serve`; its metrics, and how it ends."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from paths import ROOT
 from serve_networks import photograph
 
 import serve
+from depthray.__main__ import main
 
 SMALL = ["data.size=64,96", "data.frames=24", "model.encoder=tiny", "train.batch_size=8", "train.epochs=1"]
 # What shows only once something has gone wrong or been swapped.
@@ -37,13 +38,6 @@ RARE = {"ray_depthray_faults_total", "ray_depthray_swaps_total"}
 def environment(**more: str) -> dict[str, str]:
     """That of a user, without what Ray has set in this process."""
     return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | more
-
-
-def depthray(*words: str) -> None:
-    """Run a command to its good end."""
-    command = [sys.executable, "-m", "depthray", *words]
-    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @dataclass
@@ -60,8 +54,8 @@ class Served:
 
     def end(self, *signals: int) -> float:
         """Send signals, SIGINT as Ctrl-C does to the whole group. Returns the seconds from the last until the end."""
-        for place, number in enumerate(signals):
-            time.sleep(1.0 if place else 0.0)
+        for index, number in enumerate(signals):
+            time.sleep(1.0 if index else 0.0)
             (os.killpg if number == signal.SIGINT else os.kill)(self.process.pid, number)
         began = time.monotonic()
         self.process.wait(120)
@@ -70,37 +64,37 @@ class Served:
     def left(self) -> list[str]:
         """The processes of its cluster that are still there."""
         mark = f"RAY_TMPDIR={self.folder}".encode()
-        found = []
-        for place in Path("/proc").glob("[0-9]*"):
+        commands = []
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (place / "environ").read_bytes().split(b"\0"):
-                    found.append((place / "cmdline").read_bytes().decode(errors="replace")[:80])
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    commands.append((folder / "cmdline").read_bytes().decode(errors="replace")[:80])
             except OSError:
                 continue
-        return found
+        return commands
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    depthray("train", "demo", *SMALL, "--local", "--out", str(folder))
+    assert main(["train", "demo", *SMALL, "--local", "--out", str(folder)]) == 0
     cv2.imwrite(str(folder / "room.jpg"), cv2.cvtColor(photograph(120, 90), cv2.COLOR_RGB2BGR))
     return folder
 
 
 @contextmanager
-def serving(run: Path, place: Path) -> Iterator[Served]:
-    """`depthray serve RUN` from when it says that it answers."""
+def serving(run: Path, folder: Path) -> Iterator[Served]:
+    """`depthray serve RUN` from when it prints that it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: socket names are limited to 107 bytes
-    words = ["serve", str(run), "--port", str(port), "--store", str(place / "served"), "model.poll_seconds=0.2"]
+    ray_folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: socket names are limited to 107 bytes
+    argv = ["serve", str(run), "--port", str(port), "--store", str(folder / "served"), "model.poll_seconds=0.2"]
     with (
-        (place / "stderr").open("w") as errors,
+        (folder / "stderr").open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "depthray", *words],
-            env=environment(RAY_TMPDIR=str(folder)),
+            [sys.executable, "-m", "depthray", *argv],
+            env=environment(RAY_TMPDIR=str(ray_folder), RAY_metrics_report_interval_ms="1000"),  # every 10 s by default
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -111,18 +105,18 @@ def serving(run: Path, place: Path) -> Iterator[Served]:
     ):
         try:
             assert process.stdout is not None
-            told = any(line.startswith("next") for line in iter(process.stdout.readline, ""))
-            assert told, (place / "stderr").read_text()
-            yield Served(process, port, folder)
+            is_ready = any(line.startswith("next") for line in iter(process.stdout.readline, ""))
+            assert is_ready, (folder / "stderr").read_text()
+            yield Served(process, port, ray_folder)
         finally:
             if process.poll() is None:
                 process.terminate()
             process.wait(120)
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(ray_folder, ignore_errors=True)
 
 
 class Slow(threading.Thread):
-    """A request whose body takes its time to arrive; `reply` is what came of it."""
+    """A request whose body arrives slowly, and its reply."""
 
     def __init__(self, port: int, body: bytes, *, seconds: float) -> None:
         super().__init__()
@@ -158,24 +152,25 @@ def metrics(served: Served) -> set[str]:
 
 def on_the_dashboard() -> set[str]:
     text = (Path(serve.__file__).parent / "monitoring" / "grafana.json").read_text()
-    asked = {target["expr"] for panel in json.loads(text)["panels"] for target in panel.get("targets", [])}
-    return set(re.findall(r"\bray_\w+", " ".join(asked)))
+    queries = {target["expr"] for panel in json.loads(text)["panels"] for target in panel.get("targets", [])}
+    return set(re.findall(r"\bray_\w+", " ".join(queries)))
 
 
 def test_from_training_to_depth_in_two_commands(run: Path, tmp_path: Path) -> None:
     room, depth = run / "room.jpg", tmp_path / "depth.png"
-    depthray("predict", str(run), str(room), "--out", str(tmp_path / "here"), "--format", "png")
+    assert main(["predict", str(run), str(room), "--out", str(tmp_path / "here"), "--format", "png"]) == 0
     expected = millimetres(tmp_path / "here" / "room.depth.png")
     with serving(run, tmp_path) as served:
         curl = f"curl --silent --show-error --fail --data-binary @{room} {served.url}/v1/depth > {depth}"
         subprocess.run(["sh", "-c", curl], check=True, timeout=60)
         assert np.abs(millimetres(depth) - expected).max() <= 1
-        depthray("predict", "--url", served.url, str(room), "--out", str(tmp_path / "there"), "--format", "png")
+        flags = ["--out", str(tmp_path / "there"), "--format", "png"]
+        assert main(["predict", "--url", served.url, str(room), *flags]) == 0
         assert np.abs(millimetres(tmp_path / "there" / "room.depth.png") - expected).max() <= 1
 
         wanted = on_the_dashboard() - RARE
-        with suppress(hangs.Hang):  # Ray's agent learns of them every few seconds
-            hangs.until(lambda: wanted <= metrics(served), tick=1.0)
+        with suppress(hangs.Hang):  # Ray's agent receives them every second
+            hangs.until(lambda: wanted <= metrics(served), tick=0.5)
         assert not wanted - metrics(served)
 
         slow = Slow(served.port, room.read_bytes(), seconds=4.0)
