@@ -84,7 +84,7 @@ def names_in(statement: ast.Import | ast.ImportFrom) -> list[str]:
 
 
 def module_of(name: str) -> str:
-    """The module of ours that a dotted name lies in; "" for those of others."""
+    """The module of ours that a dotted name is in; "" for those of others."""
     while name and name not in modules():
         name = name.rpartition(".")[0]
     return name

@@ -62,7 +62,7 @@ def pods(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def validated(tree: dict[str, Any]) -> dict[str, Any]:
-    """What Ray makes of a file of `ray up`. Raises where its schema, or our list of node_config's keys, refuses it."""
+    """A file of `ray up` as Ray reads it. Raises where its schema, or our list of node_config's keys, refuses it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray.autoscaler._private.util import prepare_config, validate_config

@@ -1,4 +1,4 @@
-"""From a checkpoint to files of depth: what is written, what is said, and what goes on after a bad image."""
+"""From a checkpoint to files of depth: what is written and printed, and that it continues after a bad image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md: its paths are real, and three of its ten tasks, done in a copy of the tree, touch what it says."""
+"""CONTRIBUTING.md: its paths are real, and three of its ten tasks, done in a copy, touch the files it names."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def check_depthray(argv: list[str]) -> None:
 
 
 def parsed(command: str, *rest: str) -> Any:
-    """What the command's own parser makes of the rest; UsageError or AssertionError if it refuses."""
+    """The rest as the command's own parser reads it; UsageError or AssertionError if it refuses."""
     module = module_of(command)
     try:
         if command in ("data", "predict"):
@@ -125,7 +125,7 @@ def parsed(command: str, *rest: str) -> Any:
 
 
 def parsed_serve(module, argv: list[str]) -> Any:
-    """What `depthray serve`, or its subcommand, makes of the rest."""
+    """The arguments as `depthray serve`, or its subcommand, parses them."""
     nested = {command: getattr(module, f"_{command}_parser") for command in module.SUBCOMMANDS}
     if argv and argv[0] in nested:
         return nested[argv[0]]().parse_args(argv[1:])

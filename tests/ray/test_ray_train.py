@@ -42,7 +42,7 @@ def test_a_mistake_found_by_a_worker_is_one_line_with_its_exit_code(
 ) -> None:
     data = folder_dataset(tmp_path / "data")
     for image in (data / "rgb").iterdir():
-        image.write_text("text")  # which nobody reads before a worker does
+        image.write_text("text")  # which is not read before a worker does
     flags = ["--data", str(data), "--out", str(tmp_path / "run"), "--address", cluster_address]
     assert main(["train", "demo", *FILES, "data.workers=0", *flags]) == 3
     printed = capsys.readouterr()

@@ -27,6 +27,6 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The command lines of a bash block as words, comments dropped."""
+    """The command lines of a bash block as arguments, comments dropped."""
     lines = text.replace("\\\n", " ").splitlines()
     return [arguments for arguments in (shlex.split(line, comments=True) for line in lines) if arguments]

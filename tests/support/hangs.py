@@ -19,7 +19,7 @@ TICK = 0.2  # seconds between two questions whether what is waited for has come
 
 
 class Hang(AssertionError):
-    """Nothing happens any more, or it takes longer than anybody waits; the message says which."""
+    """Nothing happens any more, or it takes longer than `slow` seconds; the message has which."""
 
 
 class Watch:

@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, which can be taken away and brought back with all it holds."""
+"""A real S3 server on loopback, which can be stopped and started again with all its objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands say of runs and searches, as plain values: recorded by the version that made them, compared since.
+"""What the commands report of runs and searches, as plain values: recorded by the version that made them.
 
 Only the command line, `depthray.load` and the files of a run are used, which every version has in common.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
-Command = Callable[[Sequence[str]], str]  # the words of a command line -> what it printed; raises where it fails
+Command = Callable[[Sequence[str]], str]  # arguments -> what the command printed; raises where it fails
 LISTED = ("kind", "state", "done", "of", "metric", "score", "recipe")
 TRAINING = ("epoch", "step", "iou", "dice", "boundary_f1", "train_loss", "lr")
 GRID = 4  # cells along a side in which a predicted map is averaged
@@ -49,7 +49,7 @@ def scores(command: Command, checkpoint: Path, out: Path, *arguments: str) -> di
 
 
 def predicted(command: Command, checkpoint: Path, place: Path) -> list[list[float]]:
-    """`depthray predict`: metres of a picture made by code, averaged in GRID x GRID cells."""
+    """`depthray predict`: metres of a generated image, averaged in GRID x GRID cells."""
     place.mkdir()
     Image.fromarray(photograph()).save(place / "picture.png")
     arguments = ["predict", str(checkpoint), str(place / "picture.png")]

@@ -241,7 +241,7 @@ def test_the_end_of_a_trial_is_recorded(tmp_path: Path) -> None:
     keeps.on_trial_error(0, [], lost)
     for trial in (done, stopped, failed):
         keeps.on_trial_complete(0, [], trial)
-        keeps.on_trial_complete(0, [], trial)  # Tune may say it twice
+        keeps.on_trial_complete(0, [], trial)  # Tune may report it twice
     kept = {trial.name: trial for trial in read_trials(tmp_path)}
     assert [kept[name].state for name in "abcd"] == ["done", "stopped", "failed", "failed"]
     assert (kept["a"].latency_ms, kept["a"].parameters) == (1.5, 100)

@@ -1,4 +1,4 @@
-"""`depthray runs`: what it says of runs and searches, and what it takes away, here and on a store."""
+"""`depthray runs`: what it prints of runs and searches, and what it removes, here and on a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `depthray train` makes of its words, and what it says before any worker is started."""
+"""How `depthray train` reads its arguments, and what it reports before any worker is started."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Recipe]:
 def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_path: Path) -> None:
     weights = begin(small(), CPU).model.encoder.state_dict()
     torch.save(weights, tmp_path / "tiny.pth")
-    (tmp_path / "tiny").touch()  # a word that happens to be a file stays a word
+    (tmp_path / "tiny").touch()  # an override that happens to be a file stays an override
     main(["demo", *SMALL, "model.weights=tiny.pth", "--out", "run"])
     (made,) = started
     assert made.model.options == {"encoder": "tiny"}

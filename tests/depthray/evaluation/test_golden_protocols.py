@@ -26,7 +26,7 @@ def fixture(size=SMALL, count=6, *, holes=0.2, median=2.5):
 
 
 def ours(name, prediction, truth):
-    """What the library makes of (N,H,W) predictions and truths under a protocol."""
+    """The library's scores of (N,H,W) predictions and truths under a protocol."""
     protocol = PROTOCOLS[name]
     predicted, measured = (torch.from_numpy(each)[:, None] for each in (prediction, truth))
     compared = protocols.compare(predicted, measured, protocol)
@@ -220,7 +220,7 @@ EIGEN = np.s_[45:471, 41:601]
 def test_marigold_aligns_depth_on_the_eigen_crop_of_nyu():
     prediction, truth = fixture(NYU, 2)
     lost = affine(prediction)
-    lost[:, :40] *= 3  # what lies outside of the crop is neither fitted nor scored
+    lost[:, :40] *= 3  # pixels outside of the crop are neither fitted nor scored
     scores = ours("affine-depth-nyu", lost, truth)
     agree(scores, mean_over_frames(lambda p, d: marigold_frame(p, d, crop=EIGEN), lost, truth))
     assert scores["rmse"] < 0.95 * ours("affine-depth", lost, truth)["rmse"]

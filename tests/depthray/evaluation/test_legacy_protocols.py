@@ -113,7 +113,7 @@ def test_legacy_004_mixes_mask_and_depth():
 
 
 def test_a_perfect_depth_has_a_low_soft_iou():
-    """Why the mixed figure says little: of depth alone a perfect prediction is far from 1."""
+    """Why the mixed figure means little: of depth alone a perfect prediction is far from 1."""
     perfect = truths()[0][None].astype(np.float32)
     assert scored("legacy-004", count=1, depth=perfect, mask=maps()["mask"]).scores()["soft_iou_depth"] < 0.6
 

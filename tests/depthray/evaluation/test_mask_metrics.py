@@ -133,7 +133,7 @@ class Figures(Rooms):
 
 
 class Masks(Net):
-    """Predicts the same box as the foreground of every frame, and depth if asked."""
+    """Predicts the same box as the foreground of every frame, and depth on request."""
 
     def __init__(self, *, depth=False):
         super().__init__()

@@ -16,7 +16,7 @@ IMAGE = np.random.default_rng(9).random((1, 3, HEIGHT, WIDTH))
 
 
 def frames(count=3, seed=0):
-    """Rough surfaces, most pixels valid, a fifth of each map wholly so, for windows to lie in."""
+    """Rough surfaces, most pixels valid, a fifth of each map completely so, for windows inside of it."""
     rng = np.random.default_rng(seed)
     truth = rng.uniform(0.5, 6, (count, 1, HEIGHT, WIDTH))
     depth = truth * rng.uniform(0.6, 1.5, truth.shape)

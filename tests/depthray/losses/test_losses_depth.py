@@ -133,7 +133,7 @@ def test_depth_range_is_the_depth_that_counts_as_one(reach):
 @pytest.mark.parametrize("shapes", [[(6, 7)], [(7, 7), (3, 5), (1, 1)]], ids=str)
 def test_multiscale_is_the_oracle(norm, relative, shapes):
     depth, truth, valid = frames(count=2)
-    valid[:, :, :6, :6] = False  # whole blocks without truth
+    valid[:, :, :6, :6] = False  # complete blocks without truth
     levels = [np.random.default_rng(5).uniform(1, 9, (2, 1, *shape)) for shape in shapes]
     weights = (0.32, 0.08, 0.02, 0.01)[: 1 + len(levels)]
     options = {"multiscale_weights": weights, "multiscale_norm": norm, "multiscale_relative": relative}

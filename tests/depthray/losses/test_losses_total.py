@@ -1,4 +1,4 @@
-"""How `total` weighs terms, brings the truth to the prediction's size and tells what is missing."""
+"""How `total` weighs terms, resizes the truth to the prediction and reports what is missing."""
 
 from typing import Any
 

@@ -69,7 +69,7 @@ def levels_of(size=64, batch=2):
 
 
 def fused(bifpn, levels):
-    """What each node made of its inputs, and the inputs, in one pass."""
+    """The output and the inputs of each node, in one pass."""
     seen = {}
     for name, node in bifpn.node.items():
         node.fuse.register_forward_hook(lambda _m, taken, given, name=name: seen.update({name: (taken[0], given)}))

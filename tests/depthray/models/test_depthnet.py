@@ -59,7 +59,7 @@ def test_five_scales_finest_first():
 
 
 def test_finest_prediction_is_made_at_half_the_size():
-    """Enlarged twofold, a row of pixels inside lies on straight lines between the predictions."""
+    """Upsampled twofold, a row of pixels inside is on straight lines between the predictions."""
     model = build(head="none").eval()
     with torch.no_grad():
         batch = some()

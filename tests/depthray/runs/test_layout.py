@@ -10,7 +10,7 @@ from paths import ROOT
 from depthray.checkpoints import manifest, select
 from depthray.runs import layout
 
-# "ray", "trials" and "identity" are words of other subjects, too.
+# "ray", "trials" and "identity" are names in other subjects, too.
 NAMES = {
     layout.RECIPE,
     layout.PROGRESS,

@@ -1,4 +1,4 @@
-"""What the one reader of progress records makes of files that kills and failing disks left."""
+"""The one reader of progress records on files that kills and failing disks left."""
 
 from __future__ import annotations
 

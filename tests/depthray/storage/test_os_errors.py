@@ -1,4 +1,4 @@
-"""Errors of the file system become one line with advice, and are told apart by whether they may pass."""
+"""Errors of the file system become one line with advice, and are either transient or permanent."""
 
 from __future__ import annotations
 

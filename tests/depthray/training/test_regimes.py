@@ -1,4 +1,4 @@
-"""Regimes whole: runs with Adan, growing sizes, staged scale weights and sparse depth stop and go on exactly."""
+"""Complete regimes: runs with Adan, growing sizes, staged scale weights and sparse depth stop and resume exactly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def small(*overrides: str) -> Recipe:
 
 
 def weights_after(made: Recipe, run: Path, *, stop: int = 0) -> dict[str, torch.Tensor]:
-    """The weights of the last checkpoint of a run, which goes on where it is; asked to stop at a step if given."""
+    """The weights of the last checkpoint of a run, which resumes where it is; stopped at a step if given."""
     prepare(run, made, resume=(run / "recipe.yaml").exists())
 
     def show(line: dict[str, object]) -> None:

@@ -24,7 +24,7 @@ CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
 
 class FileServer:
-    """Serves one file; `break_after` bytes of a response the connection ends, as often as `breaks` says."""
+    """Serves one file; `break_after` bytes of a response the connection ends, `breaks` times."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.breaks, self.break_after = content, 0, 0

@@ -1,4 +1,4 @@
-"""The client of a depth server: what it sends, and what it makes of answers."""
+"""The client of a depth server: its requests, and how it reads the answers."""
 
 from __future__ import annotations
 

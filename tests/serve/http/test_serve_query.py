@@ -1,4 +1,4 @@
-"""What a request asks for: the format by Accept or by name, and parameters that are refused."""
+"""What a request can choose: the format by Accept or by name, and parameters that are refused."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def browser() -> Iterator[sync_api.Browser]:
 
 @pytest.fixture
 def show(browser: sync_api.Browser, url: str) -> Iterator[Open]:
-    """Opens the page; at the end nothing may have been logged, thrown, or fetched from elsewhere."""
+    """Opens the page; at the end nothing may have been logged, thrown, or downloaded from elsewhere."""
     faults: list[str] = []
     contexts = []
 

@@ -162,4 +162,4 @@ def test_a_version_that_was_served_until_now_is_not_pruned(store: Store, runs: l
     assert store.prune("rooms", 0) == []
     (store.root / "rooms" / "current.json").write_text("{")
     aged(store, *store.versions("rooms"))
-    assert store.prune("rooms", 0) == []  # nobody knows which are served
+    assert store.prune("rooms", 0) == []  # it is unknown which are served

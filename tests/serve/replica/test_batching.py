@@ -1,4 +1,4 @@
-"""Batches: full under load, none waits without, and one bad item harms nobody else."""
+"""Batches: full under load, none waits without, and one bad item does not affect the others."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def make(
     repeats: int = 2,  # of the default too; none of a population, or while trials run or wait
     default: bool = True,
     points: Sequence[Mapping[str, Any]] | None = None,  # the overrides of each trial; otherwise sampled from SPACE
-    scores: Sequence[float] | None = None,  # the best score of each trial; otherwise what `error` says
+    scores: Sequence[float] | None = None,  # the best score of each trial; otherwise by `error`
     seed_effect: float = 0.002,  # added by seed 1, taken away by seed 2, and so on
     space: Mapping[str, Any] = SPACE,
     metric: str = "abs_rel",  # delta1 is made too

@@ -1,4 +1,4 @@
-"""Charts say what the numbers are, whatever the numbers are, and are well-formed SVG whatever the text is."""
+"""Charts show any numbers correctly, and are well-formed SVG whatever the text is."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_chart_is_well_formed_on_any_scores(
     assert tree.tag == f"{SVG}svg" and tree.attrib["role"] == "img" and tree.attrib["aria-label"]
 
 
-# -- what single charts say -------------------------------------------------------------------------------------------
+# -- single charts -----------------------------------------------------------------------------------------------------
 
 
 def test_a_trial_carries_its_name_tooltip_state_and_shade() -> None:

@@ -1,4 +1,4 @@
-"""The report of a search: whole, offline, and safe to open, however the search went."""
+"""The report of a search: complete, offline, and safe to open, however the search went."""
 
 from __future__ import annotations
 

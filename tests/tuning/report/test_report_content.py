@@ -1,4 +1,4 @@
-"""What the report of a search says: its headline, tables, charts, command line and Markdown."""
+"""The content of a search's report: headline, tables, charts, command line and Markdown."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tuning.report.report_data import ReportData
 from tuning.study.study import Study
 
 
-def retold(folder: Path, name: str, **changes: Any) -> None:
-    """Change what a trial's record says."""
+def change_record(folder: Path, name: str, **changes: Any) -> None:
+    """Change fields of a trial's record."""
     trial = next(each for each in records.read_trials(folder) if each.name == name)
     records.write_trial(folder, replace(trial, **changes))
 
@@ -87,7 +87,7 @@ def test_the_python_on_the_page_runs(folder: Path, tmp_path: Path, monkeypatch: 
     )
     monkeypatch.chdir(folder)
     found: dict[str, Any] = {}
-    exec(compile(code, "page", "exec"), found)  # noqa: S102 - our own words
+    exec(compile(code, "page", "exec"), found)  # noqa: S102 - our own code
     assert found["network"].recipe.train.epochs == 1
 
 
@@ -151,7 +151,7 @@ def test_population_based_training_shows_who_copied_whom(folder: Path) -> None:
 
 def test_a_change_is_drawn_before_the_epoch_that_was_trained_with_it(folder: Path) -> None:
     searches.make(folder, trials=1, history=True, repeats=0)
-    retold(folder, "0001", history=({"epoch": 3, "words": {"optim.lr": 5e-3}, "from": "0001"},))
+    change_record(folder, "0001", history=({"epoch": 3, "words": {"optim.lr": 5e-3}, "from": "0001"},))
     (each,) = (trial for trial in Study.read(folder).trials if trial.name == "0001")
     moves = figures.schedule_of(ReportData(Study.read(folder)), each, "optim.lr")
     assert [change.epoch for change in moves.changes] == [0, 2] and moves.changes[1].value == 5e-3 and moves.until == 4

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def show(browser: sync_api.Browser, folder: Path) -> Iterator[Open]:
-    """Opens the report; at the end nothing may have been logged, thrown, refused by the policy, or fetched."""
+    """Opens the report; at the end nothing may have been logged, thrown, refused by the policy, or downloaded."""
     faults: list[str] = []
     contexts = []
 

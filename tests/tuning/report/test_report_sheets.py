@@ -48,7 +48,7 @@ def test_the_same_frames_are_shown_for_the_best_and_the_default(folder: Path, tr
     build.write(folder)
     page = checked(folder)
     images = page.named("img")
-    assert len(images) == 4 and len({each["src"] for each in images}) == 1  # one network, hence one picture
+    assert len(images) == 4 and len({each["src"] for each in images}) == 1  # one network, hence one image
     kept = sorted(path.relative_to(folder).as_posix() for path in folder.glob("trials/*/sheet-*.jpg"))
     assert len(kept) == 4
     assert sum("checked" in each for each in page.named("input")) == 1

@@ -1,4 +1,4 @@
-"""The spaces that come with depthray: each fits the recipes it is for, and is what its comment says."""
+"""The spaces that come with depthray: each fits the recipes it is for, and agrees with its comment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input through the command line, in process: an exit code and one line on stderr that says what and where.
+"""Bad input through the command line, in process: an exit code and one line on stderr that names the mistake.
 
 What a message must say in every detail is tested next to the code that says it; here each class of mistake is made once
 as a user would make it.
@@ -21,7 +21,7 @@ from depthray.__main__ import main
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run the command line and see it end with a code and one line that says all of `said`; the line is printed."""
+    """Run the command line and see it end with a code and one line that contains `message`; the line is printed."""
 
     def run(code: int, *arguments: Any, message: tuple[str, ...] | str) -> None:
         capsys.readouterr()

@@ -318,7 +318,7 @@ for _ in range(150):
     content = bytes([number]) * 10_000
     handle = store.open(CachedFile(root / "set" / f"{number}.h5", 10_000, lambda path: path.write_bytes(content)))
     assert os.pread(handle, 10_001, 0) == content
-    with file_lock.lock(root / ".lock"):  # nobody removes a file or begins to download one meanwhile
+    with file_lock.lock(root / ".lock"):  # no process removes a file or begins to download one meanwhile
         assert sum(map(cache._bytes, root.glob("*/*.h5"))) <= 65_000
     os.close(handle)
 """
