@@ -23,10 +23,13 @@ MAY_IMPORT = {
 }
 # The library from its top to its bottom: a room imports only from those after it, and from the modules named here.
 ROOMS = (
-    *("__main__", "cli", "predict", "runs", "training", "losses", "audit", "evaluation", "weights"),
-    *("checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch", "errors", "__init__"),
+    *("__main__", "cli", "export", "predict", "runs", "training", "losses", "audit", "evaluation", "weights"),
+    *("runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch", "errors"),
+    "__init__",
 )
 REGISTRIES = {"depthray/models", "depthray/data/sources"}  # a file is an entry there, and there may be more of them
+# What writes a target of an export and what computes it have the target's name.
+TARGETS = {"depthray/export/targets", "depthray/runtimes/backends"}
 MOST_FILES = 14
 # The one file that names functions of other modules as text: the command line, which imports a command when it is run.
 TABLE = "depthray.__main__"
@@ -38,6 +41,11 @@ SLOW = {
     *("rerun", "tensorboard", "optuna", "rich", "fastapi", "starlette", "uvicorn", "httpx", "jinja2", "pydantic"),
     *(
         "timm",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "openvino",
+        "nncf",
         "huggingface_hub",
         "safetensors",
         "yaml",
@@ -243,7 +251,8 @@ def test_no_folder_is_crowded() -> None:
 def test_each_file_name_means_one_thing() -> None:
     paths = [path.relative_to(ROOT) for path in modules().values() if path.name != "__init__.py"]
     commands = {path.name for path in paths if path.parts[:2] == ("depthray", "cli")}
-    count = Counter(path.name for path in paths if path.parts[:2] != ("depthray", "cli"))
+    others = [path for path in paths if path.parts[:2] != ("depthray", "cli") and str(path.parent) not in TARGETS]
+    count = Counter(path.name for path in others)
     twice = {name for name, files in count.items() if files > 1}
     assert twice - MAY_REPEAT == set()
     assert commands  # a command of the library has the name of what it runs: predict, evaluate, runs ...

@@ -1,0 +1,1 @@
+"""Exporting a checkpoint for other runtimes, with a gate that compares the two."""

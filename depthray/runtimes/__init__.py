@@ -1,0 +1,1 @@
+"""Exported models: their folders, and the runtimes that compute them in place of PyTorch's eager mode."""
