@@ -149,7 +149,7 @@ def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
         precision=precision,
         origin=report.origin,
         notes=report.notes,
-        can_predict=report.can_predict,
+        can_predict=report.can_predict(recipe.loss.depth_kind),
         freezing=freezing,
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.origin import Origin
-from depthray.config.sections import Model
+from depthray.config.sections import DepthKind, Model
 from depthray.errors import UsageError
 from depthray.weights import fit
 from depthray.weights.describe import describe_network, option, what_fits
@@ -32,11 +32,11 @@ class StartReport:
     random: tuple[str, ...] = ()  # names of weights of the network that stay as they were built
     unused: tuple[str, ...] = ()  # names of weights of the file
     notes: tuple[str, ...] = ()  # lines for people
+    depth_kind: DepthKind = "metric"  # what the numbers of the loaded network's depth are
 
-    @property
-    def can_predict(self) -> bool:
-        """Whether all of the network was loaded: it predicts before it is trained."""
-        return bool(self.loaded) and not self.random
+    def can_predict(self, kind: DepthKind) -> bool:
+        """Whether all of the network was loaded, and its depth is of this kind: it predicts before it is trained."""
+        return bool(self.loaded) and not self.random and self.depth_kind == kind
 
 
 def start(network: nn.Module, section: Model) -> StartReport:
@@ -137,7 +137,9 @@ def _report(
     if unused:
         notes.append(f"weights: of the file, not used: {_listed(unused)}")
     notes += [f"weights: {line}" for line in translation.notes]
-    return StartReport(origin, tuple(loaded), tuple(random), tuple(unused), tuple(notes))
+    return StartReport(
+        origin, tuple(loaded), tuple(random), tuple(unused), tuple(notes), depth_kind=translation.depth_kind
+    )
 
 
 def _terms(origin: Origin) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from depthray.config.sections import DepthKind
+
 ENCODER = "encoder."  # begins the names of an encoder's weights, in every network that has one
 Weights = Mapping[str, Tensor]
 Widths = Mapping[str, int]  # channels by input, in the order in which a first convolution takes them
@@ -43,6 +45,7 @@ class Translation:
     fresh: tuple[str, ...] = ()  # beginnings of our names that stay random on purpose
     stacks: tuple[Widths, ...] = ({"image": 3},)  # what its first convolutions take
     max_depth: float | None = None  # metres that the last layer was trained for
+    depth_kind: DepthKind = "metric"  # what the numbers of its depth are
     notes: tuple[str, ...] = field(default=())
 
 

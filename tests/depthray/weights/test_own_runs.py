@@ -52,14 +52,22 @@ def test_a_run_starts_from_a_checkpoint_of_its_architecture(tmp_path, name):
     for place in (tmp_path / "run", tmp_path / "run" / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
         network, report = started(preflight.load(name, [*SMALL[name], f"model.weights={place}"]))
         assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
-        assert report.can_predict and not report.unused
+        assert report.can_predict("metric") and not report.unused
+
+
+def test_depth_of_another_kind_is_not_scored_before_training(tmp_path):
+    relative = ["model.encoder=tiny", "loss={ssi: 1, ssi_space: depth}", "eval.protocol=affine-depth"]
+    write_checkpoint(tmp_path / "run", *relative, name="demo")
+    own = begin(preflight.load("demo", [*relative, f"model.weights={tmp_path}/run"]), CPU)
+    metres = begin(preflight.load("demo", ["model.encoder=tiny", f"model.weights={tmp_path}/run"]), CPU)
+    assert own.can_predict and not metres.can_predict
 
 
 def test_a_run_on_a_store_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv(environment.CACHE, str(tmp_path / "cache"))
     checkpoint = write_checkpoint(tmp_path / "run")
     network, report = started(preflight.load("demo", ["model.encoder=tiny", f"model.weights=file://{tmp_path}/run"]))
-    assert report.can_predict and list((tmp_path / "cache").rglob("model.safetensors"))
+    assert report.can_predict("metric") and list((tmp_path / "cache").rglob("model.safetensors"))
     assert torch.equal(network.head.weight, load_file(checkpoint / "model.safetensors")["head.weight"])
 
 
@@ -81,7 +89,7 @@ def test_further_inputs_are_added_to_a_checkpoint(tmp_path, name):
     network, report = started(preflight.load(name, words))
     weights = load_file(checkpoint / "model.safetensors")
     widened = [key for key, value in network.state_dict().items() if value.shape != weights[key].shape]
-    assert report.can_predict and widened
+    assert report.can_predict("metric") and widened
     for key in widened:
         # What was there is found again, in any order, and all that is new is 0.
         assert network.state_dict()[key].abs().sum() == pytest.approx(weights[key].abs().sum().item(), rel=1e-5)
