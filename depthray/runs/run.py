@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -137,13 +138,16 @@ def record(
 
 
 def _advice(recipe: Recipe, state: State, frames: Frames) -> list[str]:
-    """Of a run that begins: how much of the network trains, and what so many frames suggest."""
+    """Of a run that begins: how much of the network trains, what it leaves unread, and what so many frames suggest."""
     if state.position.step:
         return []
+    network: Any = state.model
+    ignored = [key for key in recipe.data.inputs if key not in network.inputs]
+    unread = [f"this network does not read {', '.join(ignored)} of data.inputs"] if ignored else []
     trained, total = trained_share(state.model)
     share = [f"trains {trained:,} of {total:,} parameters ({trained / total:.1%})"] if trained < total else []
     steps = state.phases.epochs * frames.steps_per_epoch
-    return [*share, *advice.lines(recipe, frames=len(frames.split.train), steps=steps)]
+    return [*share, *unread, *advice.lines(recipe, frames=len(frames.split.train), steps=steps)]
 
 
 def _train(

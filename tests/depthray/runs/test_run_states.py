@@ -78,6 +78,14 @@ def test_a_run_resumed_at_its_end_is_finished_again(run: Path) -> None:
     assert states(run)[2:] == [("running", ""), ("finished", "all epochs done")]
 
 
+def test_inputs_that_the_network_does_not_read_are_named(tmp_path: Path) -> None:
+    model = ["model={name: depthnet, stacking: original}", "data.inputs=image,semantics"]
+    for _ in train(tmp_path / "run", *model, "data.size=64,64", "train.epochs=0"):
+        pass
+    notes = [str(each["text"]) for each in progress.read(tmp_path / "run") if each["kind"] == "note"]
+    assert "this network does not read semantics of data.inputs" in notes
+
+
 def test_early_stopping_is_an_end_that_nothing_follows(tmp_path: Path) -> None:
     for _ in train(tmp_path / "run", "train.epochs=9", "train.patience=1", "optim.lr=1e-30"):
         pass
