@@ -55,8 +55,8 @@ def load(path: Path, *, state: bool = False) -> CheckpointContents:
     return CheckpointContents(
         weights=read_weights(data[WEIGHTS], where=path / WEIGHTS),
         state=read_state(data[STATE], where=path / STATE) if state else {},
-        recipe=_parse_recipe(data[RECIPE], where=path),
-        metrics=_parse_metrics(data[METRICS]),
+        recipe=parse_recipe(data[RECIPE], where=path),
+        metrics=parse_metrics(data[METRICS]),
         epoch=record.epoch,
         step=record.step,
         fingerprint=record.fingerprint,
@@ -82,19 +82,19 @@ def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -
 def read_recipe(path: Path) -> Recipe:
     """The recipe of a checkpoint, its file verified."""
     expected = manifest.read(path).files[RECIPE]
-    return _parse_recipe(manifest.read_file(path / RECIPE, expected), where=path)
+    return parse_recipe(manifest.read_file(path / RECIPE, expected), where=path)
 
 
 def read_metrics(path: Path) -> dict[str, float]:
     """The metrics of a checkpoint, NaN where there was no number; none where they cannot be read."""
     try:
-        return _parse_metrics((path / METRICS).read_bytes())
+        return parse_metrics((path / METRICS).read_bytes())
     except OSError:
         return {}
 
 
-def _parse_recipe(data: bytes, *, where: Path) -> Recipe:
-    # From the bytes that were verified: the file could be replaced between two reads.
+def parse_recipe(data: bytes, *, where: Path) -> Recipe:
+    """The recipe of a checkpoint from the bytes that were verified: the file could be replaced between two reads."""
     try:
         parsed = recipes.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
         models.check(parsed.model, where=RECIPE)
@@ -104,7 +104,8 @@ def _parse_recipe(data: bytes, *, where: Path) -> Recipe:
     return parsed
 
 
-def _parse_metrics(data: bytes) -> dict[str, float]:
+def parse_metrics(data: bytes) -> dict[str, float]:
+    """Scores from the bytes of a checkpoint's file; none where these are no scores."""
     try:
         tree = json.loads(data)
         return {key: math.nan if value is None else float(value) for key, value in tree.items()}

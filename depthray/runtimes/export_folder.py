@@ -63,7 +63,7 @@ class ExportSpec:
     size: tuple[int, int]  # (H,W) that the network was evaluated at; the only one where `dynamic_size` is false
     dynamic_batch: bool  # else the graph takes one frame
     dynamic_size: bool
-    largest_side: int  # pixels
+    largest_side: int  # pixels, of what the graph gets
     model_file: str
     depth_kind: str  # as `loss.depth_kind` of the recipe: metric, or what a loss left open
     checkpoint_sha256: str  # of the checkpoint's weights
@@ -74,17 +74,18 @@ class ExportSpec:
     versions: dict[str, str]
     scores: dict[str, float]  # of the checkpoint, by its own protocol
     tested: dict[str, Any]  # what the parity gate measured: sizes, batches, bound
+    smallest_side: int = 1  # pixels; below it a graph of any size is not the network any more
 
     def __post_init__(self) -> None:
         """Refuse what no export of ours says, with a ValueError."""
-        check_ports(self.inputs, INPUT_KEYS)
-        check_ports(self.outputs, OUTPUT_KEYS)
+        _check_ports(self.inputs, INPUT_KEYS)
+        _check_ports(self.outputs, OUTPUT_KEYS)
         if not 1 <= self.stride <= MAX_STRIDE:
             raise ValueError(f"stride {self.stride}")
         if not all(0 < side <= self.largest_side and side % self.stride == 0 for side in self.size):
             raise ValueError(f"size {self.size}")
-        if self.largest_side > MAX_SIDE:
-            raise ValueError(f"largest_side {self.largest_side}")
+        if not 0 < self.smallest_side <= min(self.size) or self.largest_side > MAX_SIDE:
+            raise ValueError(f"sides of {self.smallest_side} to {self.largest_side}")
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,13 @@ class ExportFolder:
 
     def read_file(self, name: str) -> bytes:
         """The bytes of one of its files, the very ones that were checked."""
+        if name not in self.files:
+            raise CheckpointError(f"{self.path}: has no {name}; {ADVICE}")
         return _FOLDER.read_file(self.path / name, self.files[name])
 
-
-def check_ports(ports: tuple[Port, ...], keys: tuple[str, ...]) -> None:
-    """Refuse ports that are no inputs or outputs of a network, with a ValueError."""
-    names = [port.name for port in ports]
-    if not names or len(set(names)) < len(names) or not set(names) <= set(keys):
-        raise ValueError(f"ports {', '.join(names) or 'missing'}")
-    for port in ports:
-        if (port.dtype, port.channels) != (dtype_of(port.name), channels_of(port.name)):
-            raise ValueError(f"port {port.name} of {port.channels} channels of {port.dtype}")
+    def refusal(self, reason: str) -> CheckpointError:
+        """The error for a model file that no runtime is given, or that one does not open."""
+        return CheckpointError(f"{self.path / self.spec.model_file}: {reason}; {ADVICE}")
 
 
 def dtype_of(key: str) -> str:
@@ -197,6 +194,16 @@ def parse(data: bytes, *, where: Path) -> tuple[ExportSpec, dict[str, FileRecord
     if missing := [name for name in (spec.model_file, RECIPE, METRICS) if name not in files]:
         raise CheckpointError(f"{where}: records no {missing[0]}; {ADVICE}")
     return spec, files
+
+
+def _check_ports(ports: tuple[Port, ...], keys: tuple[str, ...]) -> None:
+    """Refuse ports that are no inputs or outputs of a network, with a ValueError."""
+    names = [port.name for port in ports]
+    if not names or len(set(names)) < len(names) or not set(names) <= set(keys):
+        raise ValueError(f"ports {', '.join(names) or 'missing'}")
+    for port in ports:
+        if (port.dtype, port.channels) != (dtype_of(port.name), channels_of(port.name)):
+            raise ValueError(f"port {port.name} of {port.channels} channels of {port.dtype}")
 
 
 @cache

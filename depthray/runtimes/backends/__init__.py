@@ -1,5 +1,6 @@
 """The runtimes, one file each, found by its name.
 
-`TARGETS` in it names the exports that it opens, `available()` is "" or says what to install, and `open` makes a function
-of an export that maps tensors, in the order of its inputs, to tensors in the order of its outputs.
+`TARGETS` in it names the exports that it opens, `PACKAGES` what must be installed, `DEVICES` where it computes. `load`
+makes a function of an export: tensors in the order of its inputs -> tensors in the order of its outputs. Whatever the
+model file holds is checked in it before the runtime gets it.
 """
