@@ -384,6 +384,9 @@ class Curriculum(Section):
         (), description="height, width of the first epochs, one after the other; then data.size"
     )
     epochs_per_size: Positive = Field(3, description="epochs at each of the sizes")
+    scale_depth: bool = Field(
+        False, description="depth follows the focal length in pixels, which a smaller one of the sizes shortens"
+    )
     scale_weights: tuple[tuple[Amount, ...], ...] = Field(
         (), description="loss.multiscale_weights of the first epochs, one after the other; then loss.multiscale_weights"
     )

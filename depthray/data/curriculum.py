@@ -5,6 +5,7 @@ Each is a pure function of the epoch, so that a resumed run and every loader pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -35,6 +36,20 @@ def cut_into_chunks(indices: list[int], source: Source, section: Curriculum, *, 
 def size_at(epoch: int, section: Curriculum, *, last: tuple[int, int]) -> tuple[int, int]:
     """The height and width in pixels that training samples have in an epoch (from 0); `last` is data.size."""
     return _stage(section.sizes, epoch // section.epochs_per_size, last=last)
+
+
+def depth_scale_at(epoch: int, section: Curriculum, *, last: tuple[int, int]) -> float:
+    """The factor that depth in metres has in an epoch (from 0), for one focal length in pixels in all of them.
+
+    A convolution sees pixels and not the size of the frame. Resized to h x w instead of H x W, a frame is the picture
+    that a camera of the focal length f sqrt(h w / H W) takes, and of one with f the same scene farther away:
+    Z' = Z sqrt(H W / h w), as in `geometry.zoom_depth`. Trained so, a network need not learn its scale anew when the
+    size changes.
+    """
+    if not section.scale_depth:
+        return 1.0
+    size = size_at(epoch, section, last=last)
+    return math.sqrt(math.prod(last) / math.prod(size))
 
 
 def loss_at(epoch: int, section: Curriculum, *, last: Loss) -> Loss:

@@ -7,6 +7,7 @@ With data.order=shards each rank has a permutation of its own part of the frames
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
 import warnings
@@ -29,7 +30,8 @@ from depthray.config.batch_size import check_batch_size
 from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augment import augment
-from depthray.data.curriculum import size_at
+from depthray.data.curriculum import depth_scale_at, size_at
+from depthray.data.geometry import zoom_depth
 from depthray.data.resize import resize_for_inference, size_for_inference
 from depthray.data.shard_order import ShardOrder
 from depthray.data.shards.prefetch import prefetch
@@ -183,6 +185,9 @@ class _Samples(Dataset[Loaded]):
             frame_size=size_for_inference((height, width), self.data),
             measured=(self.data.min_depth, self.data.max_depth),
         )
+        scale = depth_scale_at(epoch, self.curriculum, last=self.data.size)
+        if scale != 1:
+            sample = zoom_depth(sample, scale, measured=(0, math.inf))  # beyond max_depth it is void as ever
         return _add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
 
     def __getitem__(self, key: Key) -> Loaded:

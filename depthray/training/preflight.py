@@ -135,6 +135,11 @@ def _check_stages(recipe: Recipe, *, where: str) -> None:
 def _check_crops(recipe: Recipe, *, where: str) -> None:
     """A network must be shown the same focal length in training as outside of it."""
     mode, fit = recipe.augment.crop_mode, recipe.data.fit
+    if recipe.curriculum.scale_depth and mode != "resize":
+        raise UsageError(
+            f"{where}: curriculum.scale_depth is for frames that are resized; with augment.crop_mode={mode} a pixel "
+            "shows as much at every size: leave it out"
+        )
     if mode == "resize":
         if fit == "native":
             raise UsageError(

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from depthray.batch import Sample
 from depthray.config.sections import Curriculum, Loss
 from depthray.data.curriculum import cut_into_chunks, difficulty, loss_at, size_at
 from depthray.data.source import Source
 from depthray.data.sources import open_source
-from depthray.errors import DataError
+from depthray.errors import DataError, UsageError
 from depthray.training import preflight
 from depthray.training.frames import Frames
 
@@ -65,6 +66,21 @@ def test_sizes_come_one_after_the_other_then_the_last(every: int, expected: list
     found = [size_at(epoch, section, last=(224, 225)) for epoch in range(5)]
     assert found == [(side, side + 1) for side in expected]
     assert size_at(0, Curriculum(), last=(7, 8)) == (7, 8)
+
+
+def test_depth_follows_the_focal_length_in_pixels() -> None:
+    small = [*SMALL, "augment.crop=1", "augment.hflip=0", "curriculum.sizes=[[8,16]]", "curriculum.epochs_per_size=1"]
+    plain, scaled = (
+        Frames.open(preflight.load("demo", [*small, *more])) for more in ([], ["curriculum.scale_depth=true"])
+    )
+    for epoch, factor in ((0, 2.0), (1, 1.0)):  # 8x16 of 16x32
+        ours, usual = (next(frames.train_epoch(epoch))[0] for frames in (scaled, plain))
+        assert ours["id"] == usual["id"]
+        assert torch.equal(ours["depth"], factor * usual["depth"]) and usual["depth"].any()
+    (_, validation), (_, as_ever) = (next(iter(frames.val_batches())) for frames in (scaled, plain))
+    assert torch.equal(validation["depth"], as_ever["depth"])
+    with pytest.raises(UsageError, match=r"curriculum\.scale_depth is for frames that are resized"):
+        preflight.load("demo", [*SMALL, "curriculum.scale_depth=true", "augment.crop_mode=plain", "data.fit=native"])
 
 
 def test_scale_weights_come_one_after_the_other_then_the_recipes() -> None:
