@@ -1,4 +1,4 @@
-"""A checkpoint turns photographs into depth in metres.
+"""A checkpoint, or an export of one, turns photographs into depth in metres.
 
 from depthray import load
 depth = load("runs/x").predict(rgb)     # (H,W,3) uint8 -> (H,W) float32 metres
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthray.checkpoints import load as checkpoints_load
 from depthray.errors import DataError, UsageError
 from depthray.runs import locate
+from depthray.runtimes.open import EAGER, open_model
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do not need it
     import numpy as np
@@ -28,11 +28,12 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
 class Predictor:
     """A trained network with the recipe it was trained by. Made by `load`."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, *, device: torch.device, runtime: str = EAGER) -> None:
         import torch
 
         self.recipe = recipe
         self.device = device
+        self.runtime = runtime  # what computes the network: PyTorch, or that of an export
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
 
@@ -115,11 +116,18 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
     return {key: value[0, 0].numpy() for key, value in full.items()}
 
 
-def load(path: str | os.PathLike[str], *, device: str | None = None) -> Predictor:
-    """The predictor of a checkpoint, or of a run's best checkpoint; on the GPU where there is one."""
+def load(path: str | os.PathLike[str], *, device: str | None = None, trust: bool = False) -> Predictor:
+    """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
+
+    An export that is native code is opened only with `trust`: it could do anything.
+    """
     chosen = _device(device)
-    contents = checkpoints_load.load(locate.resolve(Path(path)))
-    return Predictor(checkpoints_load.build_network(contents, where=path), contents.recipe, device=chosen)
+    opened = open_model(locate.resolve(Path(path)), device=chosen, trust=trust, where=Path(path))
+    if device and opened.device.type != chosen.type:
+        raise UsageError(
+            f"--device={device}: {path} is an export that computes on the CPU; give its checkpoint instead"
+        )
+    return Predictor(opened.network, opened.recipe, device=opened.device, runtime=opened.runtime)
 
 
 def _device(name: str | None) -> torch.device:

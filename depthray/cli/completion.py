@@ -24,7 +24,9 @@ def main(argv: list[str]) -> int:
     completion.check(recipe, where=str(arguments.checkpoint))
     device = distributed.start()
     try:
-        curve = completion.completion_curve(path, recipe, arguments.samples, side=arguments.split, device=device)
+        curve = completion.completion_curve(
+            path, recipe, arguments.samples, side=arguments.split, device=device, trust=arguments.trust
+        )
         if distributed.is_main():
             out = arguments.out or layout.evaluation(path, f"{arguments.split}-completion")
             completion_report.write(curve, out)

@@ -6,13 +6,13 @@ import argparse
 import textwrap
 from pathlib import Path
 
-from depthray.checkpoints import load as checkpoints_load
-from depthray.cli.flags import job_flags
+from depthray.cli.flags import job_flags, trust
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.evaluation.protocols import PROTOCOLS
 from depthray.runs import layout, locate
+from depthray.runtimes.open import read_recipe
 from depthray.storage.remote import is_remote
 from depthray.training.preflight import load
 
@@ -29,7 +29,8 @@ def main(argv: list[str]) -> int:
     device = distributed.start()
     try:
         path = locate.resolve(arguments.checkpoint)
-        result = evaluate_checkpoint(path, recipe_of(path, arguments), side=arguments.split, device=device)
+        recipe = recipe_of(path, arguments)
+        result = evaluate_checkpoint(path, recipe, side=arguments.split, device=device, trust=arguments.trust)
         if distributed.is_main():
             name = f"{arguments.split}-{result.evaluation.protocol.name}"
             # The copy of a remote checkpoint is in the cache, where nobody looks for results.
@@ -72,11 +73,12 @@ def _epilog() -> str:
 
 def add_frames(parser: argparse.ArgumentParser) -> None:
     """Arguments that say which checkpoint is scored and on which frames, for every command that calls `recipe_of`."""
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run: its best one")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, an export, or a run: its best checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
     parser.add_argument("--data", metavar="PATH", help="the frames; default: those the recipe names")
     parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
     parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
+    trust.add_flag(parser)
 
 
 def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
@@ -86,7 +88,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     fixed = [key for key in arguments.overrides if not key.startswith(("data.", "eval."))]
     if fixed:
         raise UsageError(f"{fixed[0]}: an evaluation can override data.* and eval.* only; the rest is the checkpoint's")
-    checkpoints_load.read_recipe(path)  # a damaged one is the checkpoint's fault, not that of the overrides
+    read_recipe(path)  # a damaged one is the checkpoint's fault, not that of the overrides
     recipe = load(str(path / layout.RECIPE), arguments.overrides, training=False)
     changes = {}
     if arguments.data:

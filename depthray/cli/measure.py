@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.cli.flags import further_inputs
+from depthray.cli.flags import further_inputs, trust
 from depthray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     given, rgb = further_inputs.given(arguments), photos.read(arguments.image)
     pixels = [(arguments.x1, arguments.y1), (arguments.x2, arguments.y2)]
     _refuse_outside(pixels, rgb)  # before the network is loaded, which takes seconds
-    predictor = load(arguments.checkpoint, device=arguments.device)
+    predictor = load(arguments.checkpoint, device=arguments.device, trust=arguments.trust)
     predictor.check_metres("measuring")
     further_inputs.check(given, predictor.recipe.data.inputs)
     files = {key: further_inputs.find(path, Path(arguments.image.stem)) for key, path in given.items()}
@@ -47,13 +47,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
     )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint, or a run folder (its best checkpoint)")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint, an export, or a run (its best one)")
     parser.add_argument("image", type=Path, help="JPEG, PNG or WebP; EXIF orientation is applied")
     for name, about in (("x1", "column"), ("y1", "row"), ("x2", "column"), ("y2", "row")):
         parser.add_argument(name, type=int, help=f"{about} of the {'first' if name[1] == '1' else 'second'} pixel")
     parser.add_argument("--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image")
     further_inputs.add_flags(parser, metavar="FILE|FOLDER")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    trust.add_flag(parser)
     return parser
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli.flags import further_inputs
+from depthray.cli.flags import further_inputs, trust
 from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
 from depthray.evaluation.protocols import MEANING
 from depthray.predict import load
@@ -86,7 +86,7 @@ _ASSUMED = (
 def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator[_Network]:
     """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
-        predictor = load(arguments.checkpoint, device=arguments.device)
+        predictor = load(arguments.checkpoint, device=arguments.device, trust=arguments.trust)
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         yield _Network(inputs, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
         return
@@ -100,7 +100,7 @@ def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
-    for flag in ("device",) if arguments.url else ("model", "key"):
+    for flag in ("device", "trust") if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
@@ -118,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         usage=f"depthray predict CHECKPOINT|RUN {images}\n       depthray predict --url http://HOST:8000 {images}",
         description="Depth of photographs, in metres, at their own size.",
     )
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="a checkpoint, or a run folder (its best checkpoint)")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="a checkpoint, an export, or a run (its best one)")
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE|FOLDER", help="JPEG, PNG or WebP; EXIF orientation is applied"
     )
@@ -139,6 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", help=f"with --url: the server's API key (default: {KEY} of the environment)")
     parser.add_argument("--recursive", action="store_true", help="folders with all below them")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    trust.add_flag(parser)
     parser.add_argument(
         "--max-megapixels",
         type=float,

@@ -38,9 +38,9 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{path}: this network predicts no depth; `depthray evaluate` draws its masks")
     source = open_source(recipe.data)
     indices = _spread(split.side(source.frames, recipe.data, arguments.split), arguments.frames)
-    loaded = predict.load(path)
+    loaded = predict.load(path, trust=arguments.trust)
     # With the recipe as the command line changes it, not the checkpoint's own.
-    predictor = predict.Predictor(loaded.model, recipe, device=loaded.device)
+    predictor = predict.Predictor(loaded.model, recipe, device=loaded.device, runtime=loaded.runtime)
     if predictor.depth_kind != "metric":
         print("depth of this network is not in metres: it is fitted to the truth of each frame")
     views = [_view(predictor, source, index) for index in indices]

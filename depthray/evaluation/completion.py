@@ -13,7 +13,6 @@ from torch import nn
 
 from depthray import distributed
 from depthray.batch import Batch, Prediction
-from depthray.checkpoints import load
 from depthray.config.sections import Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -23,6 +22,7 @@ from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.evaluate import Batches, evaluate, network_size
 from depthray.models.layers.inputs import fill_sparse
+from depthray.runtimes.open import open_model
 
 COUNTED = ("exact", "bernoulli", "grid", "features")  # patterns in which data.sparse.samples is the number of samples
 
@@ -79,11 +79,10 @@ def check(recipe: Recipe, *, where: str) -> None:
 
 
 def completion_curve(
-    path: Path, recipe: Recipe, samples: Sequence[int], *, side: str, device: torch.device
+    path: Path, recipe: Recipe, samples: Sequence[int], *, side: str, device: torch.device, trust: bool = False
 ) -> CompletionCurve:
-    """Score one side of a recipe's data with a checkpoint's weights, once for each number of samples."""
-    network = load.build_network(load.load(path), where=path)
-    model = network.eval().to(device).to(memory_format=torch.channels_last)
+    """Score one side of a recipe's data with a checkpoint or an export, once for each number of samples."""
+    model = open_model(path, device=device, trust=trust).network.eval().to(memory_format=torch.channels_last)
     source = open_source(recipe.data)
     chosen = split.side(source.frames, recipe.data, side)  # the same frames for every number of samples
     points = [

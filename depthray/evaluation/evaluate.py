@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
-from depthray.checkpoints import load
 from depthray.config.sections import Data, Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -27,6 +26,7 @@ from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.imaging import sheets
+from depthray.runtimes.open import EAGER, OpenedModel, open_model
 
 Batches = Iterable[tuple[list[int], Batch]]
 
@@ -180,15 +180,17 @@ class EvaluationReport:
         sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.images))
 
 
-def evaluate_checkpoint(path: Path, recipe: Recipe, *, side: str, device: torch.device) -> EvaluationReport:
-    """Score one side of a recipe's data with a checkpoint's weights; images on the main process only."""
-    contents = load.load(path)
-    model = load.build_network(contents, where=path).to(device)
+def evaluate_checkpoint(
+    path: Path, recipe: Recipe, *, side: str, device: torch.device, trust: bool = False
+) -> EvaluationReport:
+    """Score one side of a recipe's data with a checkpoint or an export; images on the main process only."""
+    opened = open_model(path, device=device, trust=trust)
+    model = opened.network
     source = open_source(recipe.data)
     protocol = of(recipe)
     chosen = split.side(source.frames, recipe.data, side)
     evaluation = evaluate(model, _batches(source, chosen, recipe), protocol=protocol, device=device)
-    about = _about(contents, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
+    about = _about(opened, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
     evaluation = replace(evaluation, about=about)
     return EvaluationReport(evaluation, _draw_examples(model, evaluation, source=source, recipe=recipe, device=device))
 
@@ -236,13 +238,12 @@ def _add_label(row: sheets.SheetRow, frame: ScoredFrame, label: str) -> sheets.S
     return row._replace(note=label, score=None if math.isnan(score) else score)
 
 
-def _about(
-    contents: load.CheckpointContents, path: Path, *, recipe: Recipe, side: str, fingerprint: str
-) -> dict[str, str]:
+def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
     """The facts without which scores cannot be compared."""
     data, kind = recipe.data, recipe.loss.depth_kind
     return {
-        "checkpoint": f"{path} (epoch {contents.epoch}, step {contents.step})",
+        "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
+        **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
         "data": f"{data.root} ({data.source}, {data.encoding})" if data.root else data.source,
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,

@@ -1,6 +1,7 @@
 """The runs and searches of a folder, here or on an object store: how far each came, and what can be removed from it.
 
-A run is known by its recipe.yaml, a search by its search.json; what is in folders below either belongs to it.
+A run is known by its recipe.yaml, a search by its search.json; what is in folders below either belongs to it. An export
+has a recipe as well, and is no run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.runs import progress
 from depthray.runs.layout import CHECKPOINTS, ERROR, PROGRESS, RAY, RECIPE, SEARCH, STOP, TRIAL, TRIALS
+from depthray.runtimes.export_folder import NAME as EXPORT
 from depthray.storage import local
 from depthray.storage.folders import AnyFolder, open_folder
 
@@ -149,14 +151,18 @@ def find_runs(root: AnyFolder) -> Iterator[Run]:
     """The runs and searches of a folder, by name; the folder itself, if it is one."""
     # One listing answers all that follows: of a store each further look would be a request.
     files = root.files()
+    if EXPORT in files:
+        return
     if RECIPE in files or SEARCH in files:
         yield Run(root, "", files)
         return
     last: tuple[str, ...] = ()
     paths = (PurePosixPath(name) for name in files)
     for parts in sorted({path.parent.parts for path in paths if path.name in (RECIPE, SEARCH)}):
-        if not last or parts[: len(last)] != last:  # a recipe further down is of a checkpoint or a trial
-            last, folder = parts, "/".join(parts)
+        folder = "/".join(parts)
+        # A recipe further down is of a checkpoint or a trial.
+        if (not last or parts[: len(last)] != last) and f"{folder}/{EXPORT}" not in files:
+            last = parts
             yield Run(root, folder, _below(files, folder))
 
 
@@ -164,10 +170,9 @@ def open_run(where: str | Path) -> Run:
     """The run or search of a folder. Raises UsageError where there is none."""
     root = open_folder(where)
     files = root.files()
-    if RECIPE not in files:
-        raise UsageError(
-            f"{root.url} holds no run ({RECIPE} is missing); `depthray runs list FOLDER` shows those there"
-        )
+    if RECIPE not in files or EXPORT in files:
+        why = "it is an export" if EXPORT in files else f"{RECIPE} is missing"
+        raise UsageError(f"{root.url} holds no run ({why}); `depthray runs list FOLDER` shows those there")
     return Run(root, "", files)
 
 

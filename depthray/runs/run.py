@@ -24,6 +24,7 @@ from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
 from depthray.runs.loggers import Curves, ProgressLog
 from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader, upload_checkpoint
+from depthray.runtimes import export_folder
 from depthray.storage.environment import retry_seconds
 from depthray.storage.local import replace, sync_folder
 from depthray.storage.os_errors import translate_os_errors
@@ -64,6 +65,8 @@ def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
         return
     run = Path(run)
     saved = run / RECIPE
+    if export_folder.is_export(run):
+        raise UsageError(f"{run} is an export, which is not trained; give its checkpoint as --from, and another --out")
     if saved.exists():
         _check_resume(saved, recipe, run, resume=resume, where=str(saved))
     try:

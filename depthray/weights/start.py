@@ -53,6 +53,7 @@ def start(network: nn.Module, section: Model) -> StartReport:
         if not reference.optional:
             raise
         return StartReport(notes=(f"{error}; the network starts from random weights",))
+    own.refuse_export(file.path, where=reference.where)
     if (checkpoint := _checkpoint_of(file)) is not None:
         translation, origin = _read_checkpoint(checkpoint, reference)
     else:

@@ -31,7 +31,7 @@ def load(folder: ExportFolder, *, threads: int, device: torch.device) -> Callabl
     check(folder, data)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors; warnings are about optimisations
+    options.log_severity_level = 4  # what it cannot do is raised; it need not be printed as well
     # Bytes can begin as ORT's own format and be a sound protobuf as well: what is opened must be what was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,11 @@
-"""Weights of depthray's own networks: a checkpoint, or a file of one; and files that no family recognises."""
+"""Weights of depthray's own networks: a checkpoint, or a file of one; and files that no family recognises.
+
+Exports are refused: their weights are folded, merged or in 8 bits, and have names of another runtime.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -8,10 +13,19 @@ from torch import nn
 from depthray import models
 from depthray.checkpoints import load
 from depthray.checkpoints.load import CheckpointContents
+from depthray.errors import UsageError
+from depthray.runtimes import export_folder
 from depthray.weights.describe import describe_network, fitting_keys, option
 from depthray.weights.translation import ENCODER, Hints, Translation, Weights, Widths, encoder_of, stacks_of
 
+EXPORTED = (".onnx", ".xml", ".bin", ".pt2")  # files of exports
 DROPPED = ("fc.", "classifier.", "head.fc.")  # classifiers, of which encoders have none
+
+
+def refuse_export(path: Path, *, where: str) -> None:
+    """Raise a UsageError where a path is an export or a file of one."""
+    if export_folder.is_export(path) or (path.suffix in EXPORTED and export_folder.is_export(path.parent)):
+        raise UsageError(f"{where}: is an export, whose weights are not trained on; name the checkpoint it was made of")
 
 
 def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:

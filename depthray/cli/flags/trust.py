@@ -1,0 +1,11 @@
+"""The flag of commands that open a model: `--trust`, for exports that are native code."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag to a command's parser."""
+    about = "open an export of native code (aoti), which could do anything on this machine: you know who made it"
+    parser.add_argument("--trust", action="store_true", help=about)
