@@ -89,6 +89,7 @@ def examine_machine(out: Path) -> Iterator[Finding]:
     yield _disk(out)
     yield _open_files()
     yield from _torch()
+    yield from _runtimes()
 
 
 def _format_findings(findings: list[Finding]) -> Iterator[str]:
@@ -299,3 +300,26 @@ def _device_computes(device: torch.device) -> Finding:
     if not right:
         return Finding(name, "bad", "a convolution gave a wrong gradient", "the device or its driver is faulty")
     return Finding(name, "ok", "a convolution and its gradient are right")
+
+
+def _runtimes() -> Iterator[Finding]:
+    """What opens exports here, and how much faster than PyTorch each is."""
+    try:
+        from depthray.runtimes import gains
+        from depthray.runtimes.open import INSTALL, backend, missing, names
+    except (ImportError, OSError):  # of PyTorch, which has a finding of its own
+        return
+    try:
+        measured = gains.measured()
+    except Exception as error:  # of packages that are installed and do not work, each with its own
+        yield Finding("runtimes", "warn", " ".join(str(error).split())[:200], f"reinstall them: {INSTALL}")
+        return
+    for name in names():
+        module = backend(name)
+        if packages := missing(name):
+            yield Finding(f"runtime {name}", "ok", f"{packages[0]} is not installed", f"to run exports: {INSTALL}")
+            continue
+        versions = ", ".join(f"{package} {_version(package)}" for package in module.PACKAGES)
+        speeds = [f"{key.split()[1]} {gain:.1f}" for key, gain in measured.items() if key.split()[0] == name]
+        gain = f"; times PyTorch's speed on convolutions: {', '.join(speeds)}" if speeds else module.GAIN
+        yield Finding(f"runtime {name}", "ok", f"{versions}{gain}")

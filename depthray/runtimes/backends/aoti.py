@@ -14,6 +14,7 @@ from depthray.runtimes.export_folder import ExportFolder
 TARGETS = ("aoti",)
 DEVICES = ("cpu",)
 PACKAGES = ("torch",)
+GAIN = "; compiled on the machine that exports, which needs a C++ compiler"
 NATIVE = True  # its file is a program of this machine's instructions, opened only where the user trusts it
 
 

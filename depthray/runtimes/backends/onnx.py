@@ -25,16 +25,9 @@ STANDARD = ("", "ai.onnx")  # the domain of standard operators, by both of its n
 
 def load(folder: ExportFolder, *, threads: int, device: torch.device) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """The function of a checked model: inputs (B,C,H,W) -> outputs (B,1,H,W)."""
-    import onnxruntime
-
     data = folder.read_file(folder.spec.model_file)
     check(folder, data)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # what it cannot do is raised; it need not be printed as well
-    # Bytes can begin as ORT's own format and be a sound protobuf as well: what is opened must be what was checked.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = open_session(data, threads=threads)
     inputs = [port.name for port in folder.spec.inputs]
     outputs = [port.name for port in folder.spec.outputs]
 
@@ -43,6 +36,18 @@ def load(folder: ExportFolder, *, threads: int, device: torch.device) -> Callabl
         return [torch.from_numpy(array) for array in session.run(outputs, dict(zip(inputs, arrays, strict=True)))]
 
     return run
+
+
+def open_session(data: bytes, *, threads: int) -> Any:
+    """The session of a model that was checked."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # what it cannot do is raised; it need not be printed as well
+    # Bytes can begin as ORT's own format and be a sound protobuf as well: what is opened must be what was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def check(folder: ExportFolder, data: bytes) -> None:

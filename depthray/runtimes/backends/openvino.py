@@ -26,27 +26,41 @@ PACKAGES = ("openvino",)
 HEADER = b'<?xml version="1.0"?>'
 DTYPES = {"f32": "float32", "i64": "int64"}
 _OPERATOR_SET = re.compile(r"opset\d{1,2}")
-_PRECISIONS = {"bf16": "bf16"}  # all others compute in 32 bits what is not in integers
 
 
 def load(folder: ExportFolder, *, threads: int, device: torch.device) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """The function of a checked model: inputs (B,C,H,W) -> outputs (B,1,H,W)."""
-    import openvino
-
     spec = folder.spec
     graph = folder.read_file(spec.model_file)
     weights = folder.read_file(weights_file(spec.model_file))
     check(folder, graph, len(weights))
+    compiled = compile_graph(graph, weights, threads=threads, precision=spec.precision)
+    return _runner(compiled, [port.name for port in spec.inputs], [port.name for port in spec.outputs])
+
+
+def compile_graph(graph: bytes, weights: bytes | None, *, threads: int, precision: str) -> Any:
+    """A graph that was checked, for this machine."""
+    import openvino
+
     core = openvino.Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        # Several processes of one machine, such as replicas, would all be pinned to its first cores.
+        "ENABLE_CPU_PINNING": False,
         # Named even for 32 bits: on CPUs that have bf16 OpenVINO would choose it, and the gate did not test that.
-        "INFERENCE_PRECISION_HINT": _PRECISIONS.get(spec.precision, "f32"),
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
-    compiled = core.compile_model(core.read_model(model=graph, weights=weights), "CPU", settings)
-    return _runner(compiled, [port.name for port in spec.inputs], [port.name for port in spec.outputs])
+    model = core.read_model(model=graph) if weights is None else core.read_model(model=graph, weights=weights)
+    return core.compile_model(model, "CPU", settings)
+
+
+def capabilities() -> list[str]:
+    """What OpenVINO computes on this CPU: FP32, BF16, INT8 ..."""
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def _runner(compiled: Any, inputs: list[str], outputs: list[str]) -> Callable[[Sequence[Tensor]], list[Tensor]]:

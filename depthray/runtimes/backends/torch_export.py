@@ -19,6 +19,7 @@ from depthray.runtimes.ports import FoundPort, check_ports
 TARGETS = ("torch-export",)
 DEVICES = ("cpu", "cuda")
 PACKAGES = ("torch",)
+GAIN = "; the speed of PyTorch, without its code of the network"
 DTYPES = {7: "float32", 5: "int64"}  # torch._export.serde.schema.ScalarType
 
 

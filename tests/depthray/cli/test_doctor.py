@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from depthray.cli import doctor
+from depthray.runtimes import open as runtimes
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -149,3 +150,20 @@ def test_every_fault_comes_with_advice(healthy, monkeypatch):
     faults = [finding for finding in doctor.examine_machine(healthy) if finding.state != "ok"]
     assert {finding.name for finding in faults} >= {"memory", "disk"}
     assert all(finding.advice for finding in faults)
+
+
+def test_runtimes_say_what_they_would_gain(healthy):
+    details = {finding.name: finding.detail for finding in doctor.examine_machine(healthy)}
+    assert "times PyTorch's speed on convolutions: fp32 " in details["runtime onnx"]
+    assert ", int8 " in details["runtime openvino"] and metadata.version("openvino") in details["runtime openvino"]
+    assert "needs a C++ compiler" in details["runtime aoti"] and "torch " in details["runtime torch_export"]
+
+
+def test_runtimes_that_are_not_installed_stop_nothing(healthy, monkeypatch):
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    findings = {finding.name: finding for finding in doctor.examine_machine(healthy)}
+    assert (
+        findings["runtime openvino"].state == "ok"
+        and "openvino is not installed" in findings["runtime openvino"].detail
+    )
+    assert findings["runtime openvino"].advice == "to run exports: pip install 'depthray[export]'"
