@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from depthray.cli import doctor
+from depthray.runtimes import gains
 from depthray.runtimes import open as runtimes
 
 Usage = namedtuple("Usage", "total used free")
@@ -162,8 +163,15 @@ def test_runtimes_say_what_they_would_gain(healthy):
 def test_runtimes_that_are_not_installed_stop_nothing(healthy, monkeypatch):
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     findings = {finding.name: finding for finding in doctor.examine_machine(healthy)}
-    assert (
-        findings["runtime openvino"].state == "ok"
-        and "openvino is not installed" in findings["runtime openvino"].detail
-    )
-    assert findings["runtime openvino"].advice == "to run exports: pip install 'depthray[export]'"
+    openvino = findings["runtime openvino"]
+    assert openvino.state == "ok" and openvino.detail == "openvino is not installed"
+    assert openvino.advice == "to run exports: pip install 'depthray[export]'"
+
+
+def test_runtimes_that_are_broken_are_a_warning(healthy, monkeypatch):
+    def fail():
+        raise OSError("libopenvino.so: cannot open\nshared object file")
+
+    monkeypatch.setattr(gains, "measured", fail)
+    (finding,) = [each for each in doctor.examine_machine(healthy) if each.name == "runtimes"]
+    assert (finding.state, finding.detail) == ("warn", "libopenvino.so: cannot open shared object file")
