@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthray.models.layers import symbolic_size
+
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
 START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -59,7 +61,8 @@ class DepthHead(nn.Module):
 
     def _guide_logits(self, guide: Tensor, logits: Tensor) -> Tensor:
         """(B,1,H,W) metres -> (B,1,h,w) to add to logits of START to predict the guide; 0 where the guide is 0"""
-        near = F.adaptive_avg_pool2d(guide.float(), (logits.shape[-2], logits.shape[-1]))  # (B,1,h,w)
+        mean = symbolic_size.adaptive_mean if torch.compiler.is_exporting() else F.adaptive_avg_pool2d
+        near = mean(guide.float(), (logits.shape[-2], logits.shape[-1]))  # (B,1,h,w)
         share = (near / self.max_depth).clamp(NEAREST, FARTHEST)
         return torch.where(near > 0, self.inverse(share) - self.bias, 0.0)
 

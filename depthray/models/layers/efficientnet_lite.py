@@ -118,6 +118,7 @@ class EfficientNetLite(Encoder):
     """Without the classifier. Maps at 1/2 to 1/32 of the size; with `every_stage` the nine of an EfficientNet."""
 
     mean, std = MEAN, STD
+    graph_stride = 32  # sides of an exported graph: of these multiples the padding is one, which can be traced
 
     def __init__(self, name: str, *, every_stage: bool) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from depthray.batch import COLOURS, Batch
 from depthray.errors import UsageError, did_you_mean
+from depthray.models.layers import symbolic_size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,6 +81,8 @@ def fill_sparse(sparse: Tensor) -> Tensor:
     Samples are averaged over blocks of 2, 4, 8 ... pixels until all blocks have one; from there back to the full size
     each pixel that has no sample takes the coarser map's value, bilinearly.
     """
+    if torch.compiler.is_exporting():
+        return symbolic_size.fill_sparse(sparse)
     maps = [sparse]  # (B,1,H,W), (B,1,H/2,W/2) ... (B,1,1,1)
     while max(maps[-1].shape[-2:]) > 1:
         known = (maps[-1] > 0).to(sparse.dtype)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from depthray.models.layers import symbolic_size
+
 PATCH = 14
 GRID = 37  # patches a side that positions are stored for: 518 pixels
 NUDGE = 0.1  # added to the number of patches before the scale is computed, as DINOv2 was trained
@@ -135,10 +137,15 @@ class ViT(nn.Module):
     def _positions(self, rows: int, columns: int) -> Tensor:
         """patches of an image -> (1,1+rows*columns,C): the stored square, bicubic at other sizes"""
         grid = self.shape.grid
-        if (rows, columns) == (grid, grid):
+        exporting = torch.compiler.is_exporting()
+        if not exporting and (rows, columns) == (grid, grid):
             return self.pos_embed
         square = self.pos_embed[:, 1:].float().transpose(1, 2).reshape(1, -1, grid, grid)  # (1,C,37,37)
-        if self.registers:  # published later, and trained with another resampling
+        if exporting:
+            resized = symbolic_size.resize_positions(
+                square, (rows, columns), offset=NUDGE, antialias=self.registers > 0
+            )
+        elif self.registers:  # published later, and trained with another resampling
             resized = F.interpolate(square, size=(rows, columns), mode="bicubic", align_corners=False, antialias=True)
         else:
             scale = ((rows + NUDGE) / grid, (columns + NUDGE) / grid)
