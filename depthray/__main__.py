@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": ("serve.client.remote_predictor:predict", "depth of images, as PNG, npy, colour map, point cloud"),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
+    "export": ("depthray.cli.export:main", "a checkpoint for ONNX Runtime, OpenVINO and others, after comparing"),
     "view": ("depthray.cli.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
     "measure": ("depthray.cli.measure:main", "distance in metres between two pixels of a photograph"),
     "models": ("depthray.cli.models:main", "list the architectures and their variants"),

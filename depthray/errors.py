@@ -33,6 +33,12 @@ class CheckpointError(DepthrayError):
     exit_code = 3
 
 
+class ParityError(DepthrayError):
+    """An export whose predictions differ from its checkpoint's by more than is allowed."""
+
+    exit_code = 3
+
+
 class DivergedError(DepthrayError):
     """Training whose loss stayed non-finite."""
 

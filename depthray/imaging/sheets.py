@@ -23,6 +23,7 @@ RgbImage = NDArray[np.uint8]
 Kind = Literal["depth", "mask"]
 
 UNMEASURED = (112, 112, 112)
+COLUMNS = ("image", "truth", "prediction", "error")
 _GROUND, _PLAIN, _BRIGHT = (20, 22, 26), (160, 166, 176), (240, 242, 246)
 _HATCH = ((58, 60, 64), (92, 95, 101))
 _MARGIN, _GAP, _LINE, _BAR = 18, 8, 30, 12  # pixels
@@ -75,20 +76,25 @@ def colour_depth(depth: Metres, *, near: float, far: float) -> RgbImage:
 
 
 def draw_sheet(
-    rows: Sequence[SheetRow], *, depth: ColourScale | None = None, error: ColourScale | None = None
+    rows: Sequence[SheetRow],
+    *,
+    depth: ColourScale | None = None,
+    error: ColourScale | None = None,
+    columns: Sequence[str] = COLUMNS,
 ) -> RgbImage:
     """Frames -> (H,W,3) uint8 RGB: a line of image, truth, prediction and error each, under colour bars in metres.
 
     Truth and prediction share one scale for the whole sheet. By default both scales depend on the truths alone, so that
     sheets of the same frames compare from epoch to epoch. Masks are black to white, their errors from 0 to 1; a sheet
-    of masks alone has colour bars from 0 to 1.
+    of masks alone has colour bars from 0 to 1. `columns` are the names of the four columns.
     """
     depth = depth or depth_scale(row.truth for row in rows if row.kind == "depth")
+    masks = _MASK_PALETTE if error is None else _MASK_PALETTE._replace(error=error)
     error = error or _round_scale(0.0, depth.far / 4, parts=5)
     width, depths = _tile_width(rows), _Palette(depth, error, _DEPTH_MAP, " m")
     only_masks = bool(rows) and all(row.kind == "mask" for row in rows)
-    bands = [_draw_header(width, _MASK_PALETTE if only_masks else depths)]
-    bands += [_draw_row(row, width, _MASK_PALETTE if row.kind == "mask" else depths) for row in rows]
+    bands = [_draw_header(width, masks if only_masks else depths, columns)]
+    bands += [_draw_row(row, width, masks if row.kind == "mask" else depths) for row in rows]
     return np.concatenate([*bands, _background(_MARGIN, bands[0].shape[1])])
 
 
@@ -269,10 +275,10 @@ def _draw_caption(row: SheetRow, score: str, width: int) -> RgbImage:
     return band
 
 
-def _draw_header(width: int, palette: _Palette) -> RgbImage:
+def _draw_header(width: int, palette: _Palette, columns: Sequence[str]) -> RgbImage:
     """-> (h,W,3): names of the columns over the colour bars."""
     header = _background(74, _column_start(4, width) - _GAP + _MARGIN)
-    for column, name in enumerate(("image", "truth", "prediction", "error")):
+    for column, name in enumerate(columns):
         _draw_text(header, name, (_column_start(column, width), 26), ink=_BRIGHT, bold=True)
     # The key of what is hatched, below the first column, which has no colour bar.
     header[38 : 38 + _BAR, _MARGIN : _MARGIN + 2 * _BAR] = _hatch((_BAR, 2 * _BAR))

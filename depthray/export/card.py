@@ -1,0 +1,131 @@
+"""README.md of an export: what it takes and gives, how good it is, on which terms, and how to run it by itself."""
+
+from __future__ import annotations
+
+from depthray.config.sections import Recipe
+from depthray.evaluation.markdown_table import markdown_table
+from depthray.export import report
+from depthray.export.gate import Parity
+from depthray.runtimes.export_folder import ExportSpec, Port
+
+NAME = "README.md"
+RUN = {  # target -> what is imported, and the map number {number} (h,w) of the inputs
+    "onnx": ("onnxruntime", "onnxruntime.InferenceSession('model.onnx').run(None, {feed})[{number}][0, 0]"),
+    "openvino": ("openvino", "openvino.compile_model('model.xml', 'CPU')([{arrays}])[{number}][0, 0]"),
+    "torch-export": ("torch", "torch.export.load('model.pt2').module()({tensors})[{number}][0, 0].numpy()"),
+    "aoti": ("torch", "torch._inductor.aoti_load_package('model.pt2')({tensors})[{number}][0, 0].detach().numpy()"),
+}
+RUN |= {"openvino-int8": RUN["openvino"], "tensorrt": RUN["onnx"]}
+
+
+def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
+    """The card as Markdown."""
+    parts = [
+        f"# {recipe.model.name} for {spec.target}",
+        f"{recipe.about or 'A depth network'}. Exported by depthray {spec.versions['depthray']} from the checkpoint of "
+        f"epoch {spec.epoch}, step {spec.step}.",
+        "## Inputs and outputs",
+        markdown_table(
+            ["", "name", "shape", "type", "unit"], [*_ports("in", spec.inputs), *_ports("out", spec.outputs)]
+        ),
+        _size_rule(spec, recipe),
+        "## Without depthray",
+        _code(spec, recipe),
+        "With it, this folder can be given wherever a checkpoint can: `depthray predict FOLDER photo.jpg`.",
+        "## Scores",
+        _scores(spec, recipe),
+        "## Parity with the checkpoint",
+        report.verdict(parity),
+        *parity.notes,
+        f"On {parity.rows[0].frames} frames of {parity.scenes} scenes: {parity.about}. Tables: {report.TEXT}.",
+        "## Weights",
+        _weights(spec),
+        "## Versions",
+        markdown_table(["", ""], sorted(spec.versions.items())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _ports(kind: str, ports: tuple[Port, ...]) -> list[list[str]]:
+    size = "H, W" if kind == "in" else "h, w"
+    return [[kind, port.name, f"(B, {port.channels}, {size})", port.dtype, port.unit] for port in ports]
+
+
+def _size_rule(spec: ExportSpec, recipe: Recipe) -> str:
+    height, width = spec.size
+    batch = "B is any number of frames." if spec.dynamic_batch else "B is 1."
+    fit = {
+        "exact": f"A frame is resized to {height} rows and {width} columns: pixel areas are averaged where it shrinks, "
+        "else bilinear",
+        "aspect": f"A frame is resized, its aspect kept, to a shorter side of {min(height, width)} pixels, bicubic",
+        "native": "A frame keeps its size",
+    }[recipe.data.fit]
+    if not spec.dynamic_size:
+        return f"{batch} H and W are {height} and {width}, no others. {fit}. Outputs are resized back bilinearly."
+    steps = f"multiples of {spec.stride}, " if spec.stride > 1 else ""
+    padding = " and padded at the right and bottom by repeating the last pixel" if spec.stride > 1 else ""
+    return (
+        f"{batch} H and W are {steps}up to {spec.largest_side}; they were compared at {_tested(spec)}. {fit}{padding}; "
+        "the output, which may be smaller than the input, is cut back and resized to the frame bilinearly. "
+        "All other arithmetic is in the model."
+    )
+
+
+def _tested(spec: ExportSpec) -> str:
+    sizes = dict.fromkeys(f"{row['size'][1]}x{row['size'][0]}" for row in spec.tested["rows"])
+    batches = dict.fromkeys(str(row["batch"]) for row in spec.tested["rows"])
+    return f"{', '.join(sizes)} in batches of {' and '.join(batches)}"
+
+
+def _code(spec: ExportSpec, recipe: Recipe) -> str:
+    """Lines that make of photo.jpg the PNG that `depthray predict` makes."""
+    height, width = spec.size
+    names = [port.name for port in spec.inputs]
+    package, call = RUN[spec.target]
+    number = [port.name for port in spec.outputs].index("depth") if _has_depth(spec) else 0
+    call = call.replace("{feed}", "{" + ", ".join(f"'{name}': {name}" for name in names) + "}")
+    call = call.replace("{arrays}", ", ".join(names)).replace("{number}", str(number))
+    call = call.replace("{tensors}", ", ".join(f"torch.from_numpy({name})" for name in names))
+    # Before bicubic resizing, so that nothing is rounded; else after it, as when the network is trained.
+    bicubic = ".astype('float32')" if recipe.data.fit == "aspect" else ""
+    method, cast = ("INTER_CUBIC", ".copy()") if bicubic else ("INTER_AREA", ".astype('float32')")
+    lines = [
+        f"import cv2, {package}",
+        f"photo = cv2.imread('photo.jpg')[..., ::-1]{bicubic}",
+        f"image = cv2.resize(photo, ({width}, {height}), interpolation=cv2.{method}).transpose(2, 0, 1)[None]{cast}",
+        f"{'depth' if _has_depth(spec) else 'mask'} = {call}",
+        _saved(spec),
+    ]
+    others = [name for name in names if name != "image"]
+    further = f"\n\n{', '.join(others)}: arrays as in the table, of the size of `image`." if others else ""
+    return "```python\n" + "\n".join(lines) + "\n```" + further
+
+
+def _saved(spec: ExportSpec) -> str:
+    if not _has_depth(spec):
+        return "cv2.imwrite('mask.png', 255 * (cv2.resize(mask, photo.shape[1::-1]) > 0.5).astype('uint8'))"
+    resized = "cv2.resize(depth, photo.shape[1::-1])"
+    if spec.depth_kind == "metric":
+        return f"cv2.imwrite('depth.png', (1000 * {resized}).round().astype('uint16'))  # millimetres"
+    return f"depth = {resized}  # {spec.outputs[0].unit}"
+
+
+def _has_depth(spec: ExportSpec) -> bool:
+    return any(port.name == "depth" for port in spec.outputs)
+
+
+def _scores(spec: ExportSpec, recipe: Recipe) -> str:
+    if not spec.scores:
+        return "The checkpoint has none."
+    lines = [[name, f"{value:.4f}"] for name, value in sorted(spec.scores.items())]
+    return f"Of the checkpoint, under protocol {recipe.eval.protocol}:\n\n" + markdown_table(["metric", ""], lines)
+
+
+def _weights(spec: ExportSpec) -> str:
+    origin = spec.origin.published() if spec.origin else {}
+    if not origin:
+        return "Trained from random weights; their licence is for whoever trained them to say."
+    lines = [[key.replace("_", " "), str(value)] for key, value in origin.items()]
+    return "Training started from published weights, whose terms hold for these too:\n\n" + markdown_table(
+        ["", ""], lines
+    )

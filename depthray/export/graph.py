@@ -1,0 +1,145 @@
+"""A network as other runtimes take it: tensors in, tensors out, with all of its arithmetic inside.
+
+What a batch's loader does for a network of ours is in the graph: colour of 0 to 255 is divided and normalised, sparse
+depth is filled, logits of a mask become its probability. Batch normalisation and matrices of LoRA are in the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from depthray.batch import COLOURS
+from depthray.errors import UsageError
+from depthray.export.folding import fold_batchnorm
+from depthray.models.layers.symbolic_size import MAX_SIDE
+
+SAME = 1e-5  # largest difference from the network, relative to the map's largest value
+LARGEST_BATCH = 1024
+LEAST_SIDE = 33  # pixels: below, maps of 1/32 of the size are single pixels, which tracing sets apart
+TRACED = 64  # pixels of the shorter side of the example
+CLASSES = 8  # ids in the example
+
+Inputs = tuple[Tensor, ...]  # (B,C,H,W) each, in the order of a graph's inputs
+
+
+class ExportGraph(nn.Module):
+    """Tensors (B,C,H,W) in the order of `inputs` -> tensors (B,1,h,w) in the order of `outputs`."""
+
+    def __init__(self, network: nn.Module, targets: Sequence[str]) -> None:
+        super().__init__()
+        model: Any = network
+        self.network = network.eval().requires_grad_(False)
+        self.inputs: tuple[str, ...] = tuple(model.inputs)
+        known = getattr(model, "outputs", ("depth",))
+        self.outputs = tuple(key for key in targets if key in known and key in ("depth", "mask"))
+        if not self.outputs:
+            raise UsageError(f"this network predicts {', '.join(known)}, none of {', '.join(targets)}")
+        # Height and width of the tensors are multiples of it.
+        self.stride = math.lcm(model.stride, *(getattr(part, "graph_stride", 1) for part in model.modules()))
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """(B,3,H,W) colour in 0 to 255, (B,1,H,W) other inputs -> (B,1,h,w) metres, probability; float32"""
+        batch: Any = dict(zip(self.inputs, tensors, strict=True))
+        batch |= {key: batch[key] / 255.0 for key in COLOURS if key in batch}
+        prediction = self.network(batch)
+        return tuple(prediction[key].sigmoid() if key == "mask" else prediction[key] for key in self.outputs)
+
+    def round_up(self, side: int) -> int:
+        """The smallest multiple of the stride that is not below a side."""
+        return math.ceil(side / self.stride) * self.stride
+
+    def example(self, batch: int, height: int, width: int) -> Inputs:
+        """Inputs of random values, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        uniform = torch.rand(batch, 3, height, width, generator=generator)
+        tensors: dict[str, Tensor] = dict.fromkeys(COLOURS, 255 * uniform)
+        tensors["sparse"] = torch.where(uniform[:, :1] > 0.95, 5 * uniform[:, 1:2], 0.0)
+        tensors["mask"] = (uniform[:, 2:] > 0.5).float()
+        ids = (CLASSES * uniform[:, :1]).long()
+        return tuple(tensors.get(key, ids) for key in self.inputs)
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """A graph as torch.export has traced it."""
+
+    graph: ExportGraph
+    program: ExportedProgram
+    dynamic_batch: bool
+    dynamic_size: bool
+    largest_side: int
+    size: tuple[int, int]  # the only one where `dynamic_size` is false
+    note: str = ""  # why a size or batch is fixed
+
+
+def build_graph(network: nn.Module, targets: Sequence[str]) -> ExportGraph:
+    """The graph of a network, which is changed: batch normalisation is folded where that leaves its maps the same."""
+    graph = ExportGraph(network, targets)
+    example = graph.example(2, *_example_size(graph))
+    with torch.no_grad():
+        expected = graph(*example)
+        undo = fold_batchnorm(network, lambda: graph(*example))
+        if difference(graph(*example), expected) > SAME:  # a layer that something else reads as well
+            undo()
+    return graph
+
+
+def difference(tensors: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference of two sets of maps, relative to each map's largest value; infinite where one is NaN."""
+    shares = [
+        ((one - other).abs().max() / other.abs().max().clamp(min=1e-12)).item()
+        for one, other in zip(tensors, expected, strict=True)
+    ]
+    return max(math.inf if math.isnan(share) else share for share in shares)
+
+
+def trace(graph: ExportGraph, *, size: tuple[int, int], largest_side: int = MAX_SIDE) -> TracedGraph:
+    """The program of a graph, of any batch and size up to `largest_side` where the network allows that.
+
+    `size` is (H,W) that it is for where it does not. Raises UsageError where the network cannot be traced at all.
+    """
+    largest_side = min(largest_side, MAX_SIDE) if "sparse" in graph.inputs else largest_side
+    failure = ""
+    for batch, sides in ((True, True), (True, False), (False, False)):
+        shape = _example_size(graph) if sides else size
+        try:
+            program = _export(graph, graph.example(2 if batch else 1, *shape), _dims(graph, batch, sides, largest_side))
+        except Exception as error:  # of many kinds, as torch.export raises whatever the traced code did
+            failure = failure or " ".join(str(error).split())[:200]
+            continue
+        return TracedGraph(graph, program, batch, sides, largest_side, size, failure)
+    raise UsageError(f"torch.export cannot trace this network: {failure}")
+
+
+def _export(graph: ExportGraph, example: Inputs, dims: dict[int, Any]) -> ExportedProgram:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about itself
+        shapes = (tuple(dims for _ in example),)  # forward takes all of them as one variadic argument
+        return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+
+
+def _dims(graph: ExportGraph, batch: bool, sides: bool, largest_side: int) -> dict[int, Any]:
+    """Axis -> its dimension, of those that are not fixed."""
+    dims: dict[int, Any] = {0: Dim("batch", min=1, max=LARGEST_BATCH)} if batch else {}
+    if not sides:
+        return dims
+    dim: Callable[[str], Any]
+    if graph.stride == 1:
+        dim = lambda name: Dim(name, min=LEAST_SIDE, max=largest_side)  # noqa: E731
+    else:
+        dim = lambda name: graph.stride * Dim(f"{name}_steps", min=2, max=largest_side // graph.stride)  # noqa: E731
+    return {**dims, 2: dim("height"), 3: dim("width")}
+
+
+def _example_size(graph: ExportGraph) -> tuple[int, int]:
+    """A small size whose sides differ and are several strides long."""
+    steps = max(3, math.ceil(TRACED / graph.stride))
+    return steps * graph.stride, (steps + max(1, steps // 3)) * graph.stride

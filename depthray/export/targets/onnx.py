@@ -1,0 +1,99 @@
+"""ONNX: one file of standard operators with its weights inside."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from depthray.errors import UsageError
+from depthray.export.graph import TracedGraph
+from depthray.export.targets import TargetRequest, WrittenModel
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+PRECISIONS = ("fp32",)
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+FILE = "model.onnx"
+OPSET = 20  # the first with all that torch exports here; ONNX Runtime 1.17 and OpenVINO 2024 read it
+MOST_BYTES = 2**31 - 2**20  # a protobuf holds no more, and weights in a second file are not read back
+AXES = {0: "batch", 2: "height", 3: "width"}
+
+
+def write(traced: TracedGraph, folder: Path, request: TargetRequest) -> WrittenModel:
+    """Write the model, checked by ONNX's own checker."""
+    weights = sum(each.numel() * each.element_size() for each in traced.graph.state_dict().values())
+    if weights > MOST_BYTES:
+        raise UsageError(f"--to onnx: {weights / 1e9:.1f} GB of weights, and a file of ONNX holds 2 GB")
+    model = convert(traced)
+    (folder / FILE).write_bytes(model.SerializeToString())
+    return WrittenModel(FILE, versions_of(model))
+
+
+def convert(traced: TracedGraph) -> ModelProto:
+    """The model of a graph, its inputs and outputs named as the keys of a batch."""
+    import onnx
+
+    graph = traced.graph
+    with _quiet():
+        program = torch.onnx.export(
+            traced.program,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+        )
+    assert program is not None  # it is for a file only
+    model = program.model_proto
+    _name_axes(model, traced)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def versions_of(model: ModelProto) -> dict[str, str]:
+    """What a reader of the file must know: the opset, the version of the format and who wrote it."""
+    opset = next(each.version for each in model.opset_import if each.domain == "")
+    packages = {name: version(name) for name in ("onnx", "onnxscript")}
+    return {"onnx opset": str(opset), "onnx ir": str(model.ir_version), **packages}
+
+
+def _name_axes(model: ModelProto, traced: TracedGraph) -> None:
+    """Plain names for the axes of inputs that may change; those of torch are symbols such as s77."""
+    for value in model.graph.input:
+        for axis, name in AXES.items():
+            dim = value.type.tensor_type.shape.dim[axis]
+            if dim.HasField("dim_param"):
+                dim.dim_param = name if axis == 0 or traced.graph.stride == 1 else f"{traced.graph.stride}*{name}"
+    del model.graph.value_info[:]  # shapes in between, in the same symbols; runtimes infer them
+    for value in model.graph.output:
+        _forget_symbols(value)
+
+
+def _forget_symbols(value: Any) -> None:
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if dim.HasField("dim_param"):
+            dim.dim_param = AXES[axis] if axis == 0 else f"output_{AXES[axis]}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch and onnxscript say about themselves."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,224 @@
+"""A checkpoint as an export: traced, written, compared, and only then put where the user wants it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+
+import depthray
+from depthray.checkpoints import load as checkpoints
+from depthray.checkpoints import manifest
+from depthray.checkpoints.load import CheckpointContents
+from depthray.checkpoints.manifest import METRICS, RECIPE
+from depthray.errors import ParityError, UsageError
+from depthray.evaluation.protocols import MEANING
+from depthray.export import card, gate, report
+from depthray.export.frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
+from depthray.export.gate import Parity
+from depthray.export.graph import Inputs, TracedGraph, build_graph, trace
+from depthray.export.targets import TargetRequest, target
+from depthray.runtimes import export_folder
+from depthray.runtimes.export_folder import ExportFolder, ExportSpec
+from depthray.runtimes.exported_network import ExportedNetwork
+from depthray.runtimes.open import open_model
+from depthray.storage.os_errors import translate_os_errors
+
+LARGEST_SIDE = 2048  # pixels, by default
+UNFINISHED = ".exporting-"  # begins the names of folders that are not complete yet
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What the user asked for."""
+
+    target: str
+    out: Path
+    data: str | None = None  # frames to calibrate and compare with; None: rendered rooms
+    form: str | None = None
+    precision: str | None = None
+    bound: float | None = None
+    largest_side: int = LARGEST_SIDE
+    calibration: int = CALIBRATION
+    gate: int = GATE
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the steps share."""
+
+    request: ExportRequest
+    contents: CheckpointContents
+    network: nn.Module  # as the checkpoint has it
+    traced: TracedGraph
+    frames: ExportFrames
+    precision: str
+    notes: list[str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The recipe's size as the graph can take it."""
+        height, width = (self.traced.graph.round_up(side) for side in self.contents.recipe.data.size)
+        return height, width
+
+
+def export(path: Path, request: ExportRequest, *, say: Callable[[str], None] = lambda _: None) -> Parity:
+    """Write the export of a checkpoint to `request.out`.
+
+    Raises ParityError where it differs from the checkpoint by more than is allowed; then only the report is written.
+    """
+    module = target(request.target)
+    precision = _precision(module, request)
+    refuse_existing(request.out)
+    if export_folder.is_export(path):
+        raise UsageError(f"{path}: is an export, which cannot be exported again; name the checkpoint")
+    context = _prepare(path, request, precision, say)
+    with _unfinished_folder(request.out) as folder:
+        say(f"writing {request.target}")
+        spec = _write_model(module, folder, path, context)
+        say(f"comparing on {len(context.frames.gate)} frames")
+        parity = _compare(folder, context)
+        title = f"Parity of {request.target}, {spec.precision}, with {path.name}"
+        if not parity.passed:
+            report.write(parity, request.out, title=title)
+            raise ParityError(
+                f"{request.out}: not exported, as it differs from the checkpoint by more than is allowed: "
+                f"{report.verdict(parity)} See {request.out / report.TEXT}; allow more by --bound, or use another --to"
+            )
+        report.write(parity, folder, title=title)
+        spec = replace(spec, tested=report.as_tree(parity))
+        (folder / card.NAME).write_text(card.markdown(spec, context.contents.recipe, parity), encoding="utf-8")
+        export_folder.write(folder, spec)
+        _publish(folder, request.out)
+    return parity
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise a UsageError where something is at `out` already, other than the report of an export that failed."""
+    if out.is_dir() and not out.is_symlink() and {entry.name for entry in out.iterdir()} <= set(report.FILES):
+        return
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"--out {out}: exists; choose another folder or remove it")
+
+
+def _precision(module: Any, request: ExportRequest) -> str:
+    precision: str = request.precision or module.PRECISIONS[0]
+    if precision not in module.PRECISIONS:
+        known = ", ".join(module.PRECISIONS)
+        raise UsageError(f"--precision {precision}: {request.target} computes in {known} alone")
+    return precision
+
+
+def _prepare(path: Path, request: ExportRequest, precision: str, say: Callable[[str], None]) -> _Context:
+    contents = checkpoints.load(path)
+    data = contents.recipe.data
+    frames = open_frames(data, request.data, request.form, calibration=request.calibration, gate=request.gate)
+    network = checkpoints.build_network(contents, where=path).eval().requires_grad_(False)
+    graph = build_graph(copy.deepcopy(network), data.targets)
+    say("tracing the network")
+    height, width = (graph.round_up(side) for side in data.size)
+    traced = trace(graph, size=(height, width), largest_side=max(request.largest_side, height, width))
+    notes = [] if traced.dynamic_size else [f"Only frames of {width}x{height} can be given: {traced.note}"]
+    return _Context(request, contents, network, traced, frames, precision, notes)
+
+
+def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> ExportSpec:
+    """Write the model and what goes with it; returns what `model.json` says until the gate has measured."""
+    with translate_os_errors(folder, to=UsageError, doing="write the export", advice="give another --out"):
+        record = manifest.read(path)
+        for name in (RECIPE, METRICS):
+            (folder / name).write_bytes(manifest.read_file(path / name, record.files[name]))
+        spec = _spec(context, module.FILE)
+        written = module.write(context.traced, folder, _target_request(folder, spec, context))
+        spec = replace(spec, model_file=written.model_file, versions={**spec.versions, **written.versions})
+        export_folder.write(folder, spec)
+    return spec
+
+
+def _spec(context: _Context, model_file: str) -> ExportSpec:
+    contents, traced = context.contents, context.traced
+    recipe, graph = contents.recipe, traced.graph
+    kind = recipe.loss.depth_kind
+    unit = export_folder.DEPTH_UNIT if kind == "metric" else MEANING[kind]
+    return ExportSpec(
+        target=context.request.target,
+        precision=context.precision,
+        inputs=tuple(export_folder.input_port(key) for key in graph.inputs),
+        outputs=tuple(export_folder.output_port(key, depth_unit=unit) for key in graph.outputs),
+        stride=graph.stride,
+        size=context.size,
+        dynamic_batch=traced.dynamic_batch,
+        dynamic_size=traced.dynamic_size,
+        largest_side=traced.largest_side,
+        model_file=model_file,
+        depth_kind=kind,
+        checkpoint_sha256=contents.weights_sha256,
+        epoch=contents.epoch,
+        step=contents.step,
+        fingerprint=contents.fingerprint,
+        origin=contents.origin,
+        versions={"depthray": depthray.__version__, "torch": torch.__version__, "numpy": version("numpy")},
+        scores=contents.metrics,
+        tested={},
+    )
+
+
+def _target_request(folder: Path, spec: ExportSpec, context: _Context) -> TargetRequest:
+    graph, frames = context.traced.graph, context.frames
+    score = gate.scorer(frames, context.contents.recipe, context.size)
+
+    def calibration() -> Iterator[Inputs]:
+        return (inputs for _, inputs in frames.calibration_inputs(graph, context.size))
+
+    def score_function(compute: Callable[[Inputs], Sequence[Tensor]]) -> float:
+        run = lambda tensors: compute(tuple(tensors))  # noqa: E731
+        return score(ExportedNetwork(ExportFolder(folder, spec, {}), run, device=CPU))
+
+    bound = gate.BOUNDS[context.precision] if context.request.bound is None else context.request.bound
+    return TargetRequest(context.precision, calibration, score_function, bound, context.notes.append)
+
+
+def _compare(folder: Path, context: _Context) -> Parity:
+    opened = open_model(folder, device=CPU, trust=True)  # native code, if any, was compiled a moment ago
+    parity = gate.compare(
+        context.network,
+        opened.network,
+        context.frames,
+        context.contents.recipe,
+        sizes=gate.sizes_of(context.traced),
+        batches=gate.BATCHES if context.traced.dynamic_batch else (1,),
+        precision=context.precision,
+        bound=context.request.bound,
+    )
+    return replace(parity, notes=tuple(context.notes))
+
+
+@contextmanager
+def _unfinished_folder(out: Path) -> Iterator[Path]:
+    """A folder next to `out`, which is gone at the end whatever happens."""
+    folder = out.parent / f"{UNFINISHED}{uuid4().hex}"
+    with translate_os_errors(out, to=UsageError, doing="write the export", advice="give another --out"):
+        folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Give the folder its name; a report of an earlier failure is replaced."""
+    with translate_os_errors(out, to=UsageError, doing="write the export", advice="give another --out"):
+        refuse_existing(out)  # again: tracing takes its time
+        if out.is_dir():
+            shutil.rmtree(out)
+        os.rename(folder, out)
