@@ -110,8 +110,8 @@ sys.exit(code or (f"threads of the process group are left: {left}" if left else 
 
 def test_the_command_trains_under_torchrun(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # ResNet, for batch-norm statistics, which each rank keeps by itself until they are scored.
-    overrides = [*OVERRIDES, "train.epochs=1", "model.encoder=resnet18"]
+    # With batch norm, for statistics, which each rank keeps by itself until they are scored.
+    overrides = [*OVERRIDES, "train.epochs=1", "model.encoder=timm/test_efficientnet"]
     launch(TRAIN, 2, "train", "demo", *overrides, "--out", str(run))
     records = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
     epochs = [record for record in records if record["kind"] == "epoch"]

@@ -1,10 +1,11 @@
-"""A small set of frames and a small network to score; as a script, one of several processes that score it."""
+"""A small set of frames and a small network to score, by one process or by one of several."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,14 +56,14 @@ class Net(nn.Module):
         return {"depth": 6 * torch.sigmoid(self.layers(batch["image"]))}
 
 
-def main() -> None:
-    """Score the frames as one of 1, 2 and 3 processes in turn; a port each is given, the rank by the environment."""
+def score_in_groups(folder: Path, ports: Sequence[str]) -> None:
+    """Score the frames as one of 1, 2 and 3 processes in turn, a port each; this one's results go into a file."""
     result = []
-    for world_size, port in enumerate(sys.argv[1:], start=1):
+    for world_size, port in enumerate(ports, start=1):
         if int(os.environ["RANK"]) < world_size:
             os.environ.update(WORLD_SIZE=str(world_size), MASTER_PORT=port)
             result.append(score())
-    sys.stdout.write(json.dumps(result))
+    (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(result))
 
 
 def score() -> dict[str, Any]:
@@ -74,7 +75,3 @@ def score() -> dict[str, Any]:
     evaluation = evaluate(Net(), batches, protocol=PLAIN, device=device)
     distributed.stop()
     return {**process, "sums": evaluation.sums.tolist(), "ids": [row.id for row in evaluation.rows]}
-
-
-if __name__ == "__main__":
-    main()

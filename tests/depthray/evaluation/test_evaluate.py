@@ -4,22 +4,19 @@ import csv
 import io
 import json
 import math
-import os
 import socket
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import scoring
 import torch
 from frames import folder_dataset
+from process_groups import launch
 from scoring import BATCH, COUNT, DATA, Net, Rooms
 
-import depthray
 from depthray import models
 from depthray.checkpoints import load, manifest, save
 from depthray.cli import evaluate as evaluate_command
@@ -84,18 +81,14 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def start(rank, ports):
-    env = os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    # The folder of the script comes first on sys.path, and has a folder depthray of tests in it.
-    env["PYTHONPATH"] = str(Path(depthray.__file__).parents[1])
-    command = [sys.executable, scoring.__file__, *ports]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+GROUPS = (
+    "import sys; from pathlib import Path; import scoring; scoring.score_in_groups(Path(sys.argv[1]), sys.argv[2:])"
+)
 
 
-def test_one_two_and_three_processes_agree():
-    ports = [str(free_port()) for _ in (1, 2, 3)]
-    running = [start(rank, ports) for rank in range(3)]
-    outputs = [each for process in running for each in json.loads(process.communicate(timeout=120)[0])]
+def test_one_two_and_three_processes_agree(tmp_path):
+    launch(GROUPS, 3, str(tmp_path), *(str(free_port()) for _ in (1, 2, 3)))
+    outputs = [each for file in tmp_path.iterdir() for each in json.loads(file.read_text())]
     assert sorted(each["world_size"] for each in outputs) == [1, 2, 2, 3, 3, 3]
     assert all(each["ids"] == outputs[0]["ids"] and len(each["ids"]) == COUNT for each in outputs)
     scores = [metrics.scores(np.array(each["sums"])) for each in outputs]
