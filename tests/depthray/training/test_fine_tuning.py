@@ -25,14 +25,17 @@ SMALL = [
     *("data.source=synthetic", "data.size=28,42", "data.fit=exact", "data.frames=24", "train.batch_size=4"),
     *("train.epochs=2", "train.precision=fp32", "train.log_seconds=0.001", "eval.batch_size=4"),
 ]
-RESNET = ["demo", "model.encoder=resnet18"]
+BATCHNORM = ["demo", "model.encoder=timm/test_efficientnet"]  # of 80,000 parameters; those of demo have group norm
 LORA = ["dpt-vits", "model.size=tiny", "model.lora_rank=4", "optim.lr=1e-3", "optim.encoder_lr=1"]
 DECAYED = ["optim.weight_decay=0.1", "optim.average=ema"]
 REGIMES = {
-    "freeze": [*RESNET, *DECAYED, "optim.freeze=encoder.*", "optim.freeze_epochs=1", "optim.layer_decay=0.8"],
+    "freeze": [*BATCHNORM, *DECAYED, "optim.freeze=encoder.*", "optim.freeze_epochs=1", "optim.layer_decay=0.8"],
     "lora": [*LORA, "optim.average=ema", "optim.schedule=onecycle"],
     "lora-frozen-first": [*LORA, "optim.freeze=encoder.blocks.0.*", "optim.freeze_epochs=1", "model.lora_mlp=true"],
-    "swa": [*RESNET, "optim.average=swa", "optim.swa_start=0.3", "optim.freeze=encoder.conv1.*,encoder.bn1.*"],
+    "swa": [
+        *(*BATCHNORM, "optim.average=swa", "optim.swa_start=0.3"),
+        "optim.freeze=encoder.network.conv_stem.*,encoder.network.bn1.*",
+    ],
     "patience": [
         *("demo", "optim.lr=1e-30", "optim.schedule=constant", "train.epochs=4", "train.patience=1"),
         *("finetune.epochs=1", "finetune.lr=1e-3", "optim.average=swa", "optim.swa_start=0.5"),
@@ -77,11 +80,14 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, regime: str) 
     assert_equal(load.load(train(recipe, tmp_path / "stopped")).weights, straight.weights)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "adan", "sgd"])
-@pytest.mark.parametrize("average", ["none", "ema", "swa"])
+# Not all pairs: an average of steps that change nothing does not depend on the optimiser that took them.
+@pytest.mark.parametrize(
+    ("name", "average"),
+    [("adamw", "none"), ("adamw", "ema"), ("adamw", "swa"), ("adam", "none"), ("adan", "none"), ("sgd", "none")],
+)
 def test_frozen_parts_do_not_change_by_a_bit(tmp_path: Path, name: str, average: str) -> None:
     frozen = ["optim.encoder_lr=0", "optim.weight_decay=0.1", "optim.swa_start=0.2", "train.epochs=1"]
-    recipe = small(*RESNET, *frozen, f"optim.name={name}", f"optim.average={average}", "data.frames=12")
+    recipe = small(*BATCHNORM, *frozen, f"optim.name={name}", f"optim.average={average}", "data.frames=12")
     before = copied(begin(recipe, CPU))
     after = load_file(train(recipe, tmp_path / "run") / "model.safetensors")
     encoder = [key for key in after if key.startswith("encoder.")]
@@ -91,7 +97,7 @@ def test_frozen_parts_do_not_change_by_a_bit(tmp_path: Path, name: str, average:
 
 
 def test_what_is_frozen_at_first_learns_later(tmp_path: Path) -> None:
-    recipe = small(*RESNET, "optim.freeze=encoder.*", "optim.freeze_epochs=1", "optim.weight_decay=0.1")
+    recipe = small(*BATCHNORM, "optim.freeze=encoder.*", "optim.freeze_epochs=1", "optim.weight_decay=0.1")
     state = begin(recipe, CPU)
     before = copied(state)
     frozen = []
@@ -100,11 +106,12 @@ def test_what_is_frozen_at_first_learns_later(tmp_path: Path) -> None:
             now = state.model.state_dict()
             frozen.append(all(torch.equal(before[key], now[key]) for key in before if key.startswith("encoder.")))
     assert frozen == [True, False]
-    assert not torch.equal(before["encoder.bn1.running_mean"], state.model.state_dict()["encoder.bn1.running_mean"])
+    statistics = "encoder.network.bn1.running_mean"
+    assert not torch.equal(before[statistics], state.model.state_dict()[statistics])
 
 
 def test_frozen_batch_norm_keeps_statistics_and_trains_its_weights() -> None:
-    recipe = small(*RESNET, "train.freeze_batchnorm=true", "train.epochs=1")
+    recipe = small(*BATCHNORM, "train.freeze_batchnorm=true", "train.epochs=1")
     state = begin(recipe, CPU)
     before = copied(state)
     list(fit(recipe, state, Frames.open(recipe)))
@@ -112,7 +119,7 @@ def test_frozen_batch_norm_keeps_statistics_and_trains_its_weights() -> None:
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     changed = {key.rpartition(".")[2] for key in now if not torch.equal(before[key], now[key])}
     assert changed.isdisjoint(statistics)
-    assert not torch.equal(before["encoder.bn1.weight"], now["encoder.bn1.weight"])
+    assert not torch.equal(before["encoder.network.bn1.weight"], now["encoder.network.bn1.weight"])
 
 
 def test_a_checkpoint_with_adapters_predicts_with_merged_weights(tmp_path: Path) -> None:
@@ -137,7 +144,7 @@ def test_a_run_from_another_runs_checkpoint_beats_the_same_from_scratch(tmp_path
     learning = ["curriculum.sizes=[]", "data.frames=48", "data.val_fraction=0.25", "optim.average=none"]
     rates = ["optim.lr=3e-3", "optim.schedule=cosine", "seed=1"]
     first = tmp_path / "first"
-    train(small("masknet", *learning, *rates, "train.epochs=8"), first)
+    train(small("masknet", *learning, *rates, "train.epochs=5"), first)
     scratch = scores(small("masknet", *learning, *rates), tmp_path / "scratch")
     tuned = scores(small("masknet", *learning, *rates, f"model.weights={first}"), tmp_path / "tuned")
     assert tuned["train_loss"] < scratch["train_loss"]
@@ -158,7 +165,7 @@ def test_a_run_starts_from_the_merged_weights_of_one_with_adapters(tmp_path: Pat
 
 PATIENT = [
     *("demo", "optim.lr=1e-30", "optim.schedule=constant", "train.epochs=9", "train.patience=2"),
-    *("finetune.epochs=3", "finetune.lr=1e-3", "finetune.schedule=constant"),
+    *("finetune.epochs=3", "finetune.lr=1e-3", "finetune.schedule=constant", "data.frames=12"),
 ]
 
 
@@ -193,7 +200,7 @@ def test_patience_ends_a_run_of_an_earlier_version() -> None:
 
 
 def test_patience_wants_scores_that_are_better_by_min_delta() -> None:
-    better = small("demo", "train.epochs=6", "train.patience=2", "train.min_delta=9")
+    better = small("demo", "data.frames=12", "train.epochs=6", "train.patience=2", "train.min_delta=9")
     epochs, _ = epochs_of(better)
     assert len(epochs) == 3  # the first is better than none
     assert epochs[-1].ended == "no better abs_rel by 9 for 2 epochs"
