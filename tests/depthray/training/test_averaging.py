@@ -21,8 +21,22 @@ from depthray.training.state import begin
 CPU = torch.device("cpu")
 SMALL = [
     *("data.size=32,64", "data.frames=24", "train.batch_size=4", "train.epochs=2", "train.precision=fp32"),
-    *("model.encoder=resnet18", "optim.average=swa", "optim.swa_start=0.3"),
+    *("model.encoder=timm/test_efficientnet", "optim.average=swa", "optim.swa_start=0.3"),  # small, with batch norm
 ]
+
+
+def trained(choice):
+    recipe = preflight.load("demo", [*SMALL, f"optim.swa_batchnorm={choice}"])
+    state, frames = begin(recipe, CPU), Frames.open(recipe)
+    list(fit(recipe, state, frames))
+    return recipe, state, frames
+
+
+@pytest.fixture(scope="module")
+def recomputed():
+    """A recipe, the state after it and its frames; by default the statistics of an average are computed anew."""
+    assert preflight.load("demo", SMALL).optim.swa_batchnorm == "recomputed"
+    return trained("recomputed")
 
 
 class Net(nn.Module):
@@ -126,10 +140,8 @@ def test_statistics_of_frozen_layers_stay():
     recompute_batchnorm(Seen(), untouched, frozen=["body.1", "body.4"])
 
 
-def test_swa_is_scored_and_saved_with_statistics_of_its_own_weights():
-    recipe = preflight.load("demo", SMALL)
-    state, frames = begin(recipe, CPU), Frames.open(recipe)
-    list(fit(recipe, state, frames))
+def test_swa_is_scored_and_saved_with_statistics_of_its_own_weights(recomputed):
+    recipe, state, frames = recomputed
     expected = copy.deepcopy(state.predictor)
     batches = list(frames.statistics_batches(recipe.train.epochs - 1))
     assert sum(len(batch["id"]) for batch in batches) == len(frames.split.train) // 4 * 4
@@ -142,13 +154,8 @@ def test_swa_is_scored_and_saved_with_statistics_of_its_own_weights():
     assert all(torch.equal(weights[key], value) for key, value in expected.state_dict().items())
 
 
-def test_statistics_of_an_earlier_versions_swa_are_averaged():
-    ends = []
-    for choice in ("averaged", "recomputed"):
-        recipe = preflight.load("demo", [*SMALL, f"optim.swa_batchnorm={choice}"])
-        state = begin(recipe, CPU)
-        list(fit(recipe, state, Frames.open(recipe)))
-        ends.append(state.predictor.state_dict())
+def test_statistics_of_an_earlier_versions_swa_are_averaged(recomputed):
+    ends = [state.predictor.state_dict() for _, state, _ in (trained("averaged"), recomputed)]
     differing = {key.rpartition(".")[2] for key, value in ends[0].items() if not torch.equal(value, ends[1][key])}
     assert differing == {"running_mean", "running_var", "num_batches_tracked"}
 
