@@ -28,9 +28,8 @@ def test_fp16_on_a_cpu_is_refused() -> None:
         Precision.of("fp16", CPU)
 
 
-@pytest.mark.parametrize("word", ["fp32", "bf16"])
-def test_weights_stay_float32_and_training_lowers_the_loss(word: str) -> None:
-    overrides = ["data.size=32,64", "data.frames=40", "train.batch_size=8", "train.epochs=4", f"train.precision={word}"]
+def test_weights_stay_float32_in_bfloat16_and_training_lowers_the_loss() -> None:
+    overrides = ["data.size=32,64", "data.frames=40", "train.batch_size=8", "train.epochs=4", "train.precision=bf16"]
     made = preflight.load("demo", overrides)
     state = begin(made, CPU)
     losses = [e.metrics["train_loss"] for e in fit(made, state, Frames.open(made)) if isinstance(e, Epoch)]
