@@ -249,9 +249,17 @@ def further(folder: Path, name: str = "other") -> Path:
     return folder_dataset(folder / name)
 
 
-def test_further_sets_are_scored_before_and_at_the_end(parent: Path, tuned: Path, tmp_path: Path) -> None:
-    run, other = tmp_path / "run", further(tmp_path)
+@pytest.fixture(scope="module")
+def scored(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Epoch]:
+    """A run with a further set, that set, and the scores before training."""
+    folder = tmp_path_factory.mktemp("scored")
+    run, other = folder / "run", further(folder)
     (first, *_) = train(small(f"model.weights={parent}", f"eval.also={other}"), run)
+    return run, other, first
+
+
+def test_further_sets_are_scored_before_and_at_the_end(scored: tuple[Path, Path, Epoch], tuned: Path) -> None:
+    run, other, first = scored
     assert_equal(last_weights(run), last_weights(tuned))
     own, also = gain_of(run)["sets"]
     assert own == gain_of(tuned)["sets"][0]
@@ -275,11 +283,10 @@ def test_further_sets_of_a_run_from_scratch_are_scored_at_its_end(tmp_path: Path
     assert "What training gained" not in text and "# Further data sets" in text
 
 
-def test_further_sets_have_curves_of_their_own(parent: Path, tmp_path: Path) -> None:
+def test_further_sets_have_curves_of_their_own(scored: tuple[Path, Path, Epoch]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = tmp_path / "run"
-    train(small(f"model.weights={parent}", f"eval.also={further(tmp_path)}"), run)
+    run, *_ = scored
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     steps = {name: [point.step for point in board.Scalars(f"{name}/abs_rel")] for name in ("also/other", "val")}
