@@ -2,18 +2,12 @@
 
 import inspect
 import math
-import os
-import shutil
-import subprocess
-import sys
 from copy import deepcopy
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 from inputs import some
-from safetensors.torch import load_file
 from torch import nn
 
 from depthray import models
@@ -28,53 +22,6 @@ ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
 def make(name, options, inputs=("image",)):
     torch.manual_seed(0)
     return models.build_model(Model(name=name, **options), inputs)
-
-
-ARCHITECTURE = """
-import torch
-from torch import nn
-
-class Flat(nn.Module):
-    stride = 1
-
-    def __init__(self, inputs, gain):
-        super().__init__()
-        self.inputs = inputs
-        self.head = nn.Conv2d(3, 1, 1)
-        self.gain = gain
-
-    def forward(self, batch):
-        return {"depth": self.gain * torch.sigmoid(self.head(batch["image"]).float())}
-
-def build(*, gain: float = 10.0, inputs: tuple[str, ...] = ("image",)) -> Flat:
-    return Flat(inputs, gain)
-"""
-RECIPE = """
-data: {source: synthetic, size: [32, 32], frames: 12, val_fraction: 0.25}
-model: {name: flat, gain: 8.0}
-train: {epochs: 1, batch_size: 4}
-"""
-
-
-def test_an_architecture_is_one_file_and_a_recipe_another(tmp_path):
-    checkout = Path(models.__file__).parents[2]
-    for package in ("depthray", "cluster"):
-        shutil.copytree(checkout / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "depthray/models/flat.py").write_text(ARCHITECTURE)
-    (tmp_path / "depthray/recipes/flat.yaml").write_text(RECIPE)
-
-    def depthray(*arguments):
-        command = [sys.executable, "-m", "depthray", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    depthray("train", "flat", "--local", "--out", str(tmp_path / "run"))
-    [weights] = (tmp_path / "run").rglob("model.safetensors")
-    assert {key: tuple(value.shape) for key, value in load_file(weights).items()} == {
-        "head.weight": (1, 3, 1, 1),
-        "head.bias": (1,),
-    }
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tiny"])
