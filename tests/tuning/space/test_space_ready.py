@@ -17,7 +17,9 @@ from tuning.space.dimension import overrides
 
 OF_DEPTH = [name for name in recipe.names() if "depth" in preflight.load(name).data.targets]
 OF_BIFPN = ["bifpn-efficientnet-b0", "original/bifpn-efficientnet-b0"]
-FITS = {"learning-rate": recipe.names(), "augmentation": recipe.names(), "loss-weights": OF_DEPTH, "all": OF_DEPTH}
+OTHERS = [name for name in recipe.names() if name not in OF_DEPTH]
+# Where all fits, so do its parts: each of their values is tried alone, and several together (see the test below).
+FITS = {"all": OF_DEPTH, "learning-rate": OTHERS, "augmentation": OTHERS}
 READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("seed-003", each) for each in OF_BIFPN)]
 
 
