@@ -18,13 +18,22 @@ from depthray.weights.families.depth_anything_v2 import UNUSED, translate_key
 from depthray.weights.start import start
 
 
-@pytest.fixture
-def weights(tmp_path):
+@pytest.fixture(scope="module")
+def resnet18_files(tmp_path_factory):
+    """A state and the folder of its files."""
     torch.manual_seed(3)
-    state = resnet18().state_dict()
-    torch.save(state, tmp_path / "weights.pth")
-    save_file(state, tmp_path / "weights.safetensors")
-    return state
+    state, folder = resnet18().state_dict(), tmp_path_factory.mktemp("resnet18_files")
+    torch.save(state, folder / "weights.pth")
+    save_file(state, folder / "weights.safetensors")
+    return state, folder
+
+
+@pytest.fixture
+def weights(tmp_path, resnet18_files):
+    state, folder = resnet18_files
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    return dict(state)
 
 
 @pytest.mark.parametrize("file", ["weights.pth", "weights.safetensors"])
@@ -41,8 +50,10 @@ def test_resnet34_takes_torchvision_weights(tmp_path):
     assert torch.equal(encoder.layer4[2].conv2.weight, state["layer4.2.conv2.weight"])
 
 
-@pytest.mark.parametrize("wrap", ["state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module._orig_mod.", "model."])
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [("state_dict", ""), ("model", ""), ("model", "module."), ("model", "module._orig_mod."), ("model", "model.")],
+)
 def test_what_training_scripts_put_around_weights_is_taken_off(tmp_path, weights, wrap, prefix):
     wrapped = {wrap: {f"{prefix}{key}": value for key, value in weights.items()}, "epoch": 3}
     torch.save(wrapped, tmp_path / "wrapped.pth")
@@ -137,10 +148,10 @@ def test_weights_of_another_family_are_refused(tmp_path, weights):
 
 
 def test_a_file_with_too_much_is_refused_unless_part_of_it_will_do(tmp_path, weights):
-    torch.save(weights | {"surplus.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    torch.save(weights | {"surplus.weight": torch.zeros(1)}, tmp_path / "more.pth")
     with pytest.raises(UsageError, match=r"has the unknown weight 'surplus\.weight'.*weights_match=partial"):
-        started(encoder="resnet18", weights=str(tmp_path / "weights.pth"))
-    _, report = start_report(encoder="resnet18", weights=str(tmp_path / "weights.pth"), weights_match="partial")
+        started(encoder="resnet18", weights=str(tmp_path / "more.pth"))
+    _, report = start_report(encoder="resnet18", weights=str(tmp_path / "more.pth"), weights_match="partial")
     assert report.unused == ("surplus.weight",)
     assert "weights: of the file, not used: surplus.weight" in report.notes
 
