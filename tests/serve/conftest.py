@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [write_checkpoint(tmp_path_factory.mktemp("run"), seed=seed).parents[1] for seed in (0, 1)]
 
 
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory, runs: list[Path]) -> Path:
+    folder = tmp_path_factory.mktemp("promoted")
+    promote(Store(folder), "rooms", runs[0])
+    return folder
+
+
 @pytest.fixture
-def store(tmp_path: Path, runs: list[Path]) -> Store:
-    store = Store(tmp_path / "served")
-    promote(store, "rooms", runs[0])
-    return store
+def store(tmp_path: Path, promoted: Path) -> Store:
+    return Store(shutil.copytree(promoted, tmp_path / "served"))

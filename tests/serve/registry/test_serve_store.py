@@ -98,12 +98,12 @@ def test_a_damaged_copy_is_replaced_by_promoting_again(store: Store, runs: list[
     store.add("rooms", next((runs[0] / "checkpoints").iterdir()))
 
 
-@pytest.mark.parametrize("name", ["../x", "", "a/b", "A", "x" * 65, ".hidden", "ü", "a\x00b"])
-def test_a_name_is_no_path(store: Store, runs: list[Path], name: str) -> None:
-    with pytest.raises(UsageError):
-        promote(store, name, runs[0])
-    with pytest.raises(DepthrayError):
-        store.path("rooms", name)
+def test_a_name_is_no_path(store: Store, runs: list[Path]) -> None:
+    for name in ("../x", "", "a/b", "A", "x" * 65, ".hidden", "ü", "a\x00b"):
+        with pytest.raises(UsageError):
+            promote(store, name, runs[0])
+        with pytest.raises(DepthrayError):
+            store.path("rooms", name)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"current": "../../x"}', json.dumps({"current": 1}), '{"now": "a"}'])
