@@ -80,7 +80,7 @@ def test_depth_limits_are_strict(protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_a_perfect_prediction_is_perfect_and_a_broken_one_is_finite(protocol):
     generator = torch.Generator().manual_seed(0)
-    truth = torch.rand((2, 1, 375, 1242), generator=generator) * 8 + 0.5
+    truth = torch.rand((1, 1, 375, 1242), generator=generator) * 8 + 0.5
     for prediction, perfect in ((truth, True), (torch.full_like(truth, torch.nan), False)):
         compared = protocols.compare(prediction, truth, protocol)
         scores = metrics.scores(metrics.image_sums(compared.prediction, compared.truth, valid=compared.valid))
