@@ -58,6 +58,7 @@ class ModelCard:
     versions: tuple[str, ...] = ()  # available as name@version, newest first
     metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores
     about: str = ""
+    runtime: str = "eager"  # that the service prefers: an export's target, or eager for PyTorch
     # Of the weights that its training started from: family, licence, commercial, trained_on ...; {} for random ones.
     origin: Mapping[str, Any] = field(default_factory=dict)
 

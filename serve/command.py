@@ -7,14 +7,16 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import get_args
 
 from depthray.errors import ResourceError, UsageError
 from serve import lifetime
 from serve import settings as settings_of
 from serve.http import auth
+from serve.registry.exports import RuntimeRequest
 from serve.registry.promotion import promote
 from serve.registry.store import Store
-from serve.settings import NAME, Settings
+from serve.settings import NAME, Runtime, Settings
 
 DEFAULT_NAME = "depth"
 SUBCOMMANDS = ("promote", "rollback", "list", "prune")
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> int:
     _check_port(args.host, args.port)
     for path in args.checkpoints:
         name, checkpoint = _parse_named_path(path, args.name)
-        _promote_checkpoint(settings, name, checkpoint, force=args.force)
+        _promote_checkpoint(settings, name, checkpoint, args)
     if not Store(settings.store).names():
         raise UsageError(f"serve what? Give a checkpoint or a run; {settings.store} contains no model")
     return lifetime.run(settings, args.host, args.port, address=args.address)
@@ -59,7 +61,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
     _add_store(parser)
     parser.add_argument("--force", action="store_true", help="serve a checkpoint whose depths differ much from before")
+    _add_calibration(parser)
     return parser
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--calibrate", metavar="DATA", help="your frames: by them an export to 8-bit integers is made and compared too"
+    )
+    parser.add_argument("--source", help="the form of --calibrate; default: as DATA looks")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -99,11 +109,25 @@ def _parse_named_path(argument: str, name: str) -> tuple[str, Path]:
     return name, Path(argument)
 
 
-def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, *, force: bool) -> None:
-    promotion = promote(Store(settings.store), name, checkpoint, device=settings.model.device or None, force=force)
+def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, args: argparse.Namespace) -> None:
+    model = settings.model
+    # On GPUs PyTorch computes: exports are for CPUs.
+    is_exported = not (model.gpus or model.device.startswith("cuda"))
+    promotion = promote(
+        Store(settings.store),
+        name,
+        checkpoint,
+        device=model.device or None,
+        force=args.force,
+        request=RuntimeRequest(model.runtime, args.calibrate, args.source) if is_exported else None,
+        log=lambda text: print(f"export      {text}", flush=True),
+    )
     factor = promotion.typical
     apart = "" if factor is None else f", on golden images {factor:.2f} x apart from the one before"
     print(f"model       {name}@{promotion.pointer.current}  ({checkpoint}{apart})", flush=True)
+    if promotion.speeds:
+        listed = ", ".join(f"{runtime} {speed:.1f}" for runtime, speed in promotion.speeds.items())
+        print(f"runtimes    {listed} images/s", flush=True)
 
 
 def _check_keys(settings: Settings, host: str, address: str | None) -> None:
@@ -131,7 +155,7 @@ def _promote(argv: list[str]) -> int:
     """`depthray serve promote`: serve another checkpoint, on running servers too."""
     args = _promote_parser().parse_args(argv)
     settings = _store_settings(args)
-    _promote_checkpoint(settings, args.name, args.checkpoint, force=args.force)
+    _promote_checkpoint(settings, args.name, args.checkpoint, args)
     if args.keep is not None:
         _prune_model(settings, args.name, args.keep)
     return 0
@@ -139,7 +163,9 @@ def _promote(argv: list[str]) -> int:
 
 def _store_settings(args: argparse.Namespace) -> Settings:
     """The settings of a command that only needs the store."""
-    return settings_of.load(None, [f"store={args.store}"] if args.store else [])
+    runtime = getattr(args, "runtime", None)
+    overrides = {"store": args.store, "model.runtime": runtime}
+    return settings_of.load(None, [f"{key}={value}" for key, value in overrides.items() if value])
 
 
 def _promote_parser() -> argparse.ArgumentParser:
@@ -151,6 +177,10 @@ def _promote_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|RUN")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     parser.add_argument("--force", action="store_true", help="even if its depths differ much from before")
+    parser.add_argument(
+        "--runtime", choices=get_args(Runtime), help="what computes it: exports to make (default: auto, the fastest)"
+    )
+    _add_calibration(parser)
     parser.add_argument(
         "--keep", type=_count_argument, metavar="N", help="afterwards prune all but the N newest versions"
     )

@@ -26,6 +26,9 @@ Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 
 
+Runtime = Literal["auto", "eager", "openvino", "openvino-int8", "onnx", "torch-export"]
+
+
 class RequestLimits(Section):
     """Limits of one request, all of them checked before anything is decoded."""
 
@@ -66,6 +69,11 @@ class ModelSettings(Section):
     )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="of the forward pass; only fp32 equals `depthray predict` to the millimetre"
+    )
+    runtime: Runtime = Field(
+        "auto",
+        description="what computes networks on CPUs: an export that passed its gate at the promotion, or eager, "
+        "PyTorch; auto: what was fastest then",
     )
     compile: bool = Field(False, description="compile networks with torch.compile, which takes minutes at the start")
     threads: int = Field(

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     _check(arguments)
     # Only now: --help need not wait for torch.
-    from depthray.export import report, write
+    from depthray.export import parity_report, write
 
     request = write.ExportRequest(
         target=arguments.to,
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
     parity = write.export(locate.resolve(arguments.checkpoint), request, say=lambda text: print(text, flush=True))
-    print(report.markdown(parity, title=f"Parity of {arguments.to}"))
+    print(parity_report.markdown(parity, title=f"Parity of {arguments.to}"))
     print(f"written: {request.out}, with README.md about it")
     return 0
 
@@ -41,8 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray export`."""
     parser = argparse.ArgumentParser(
         prog="depthray export",
-        description="A checkpoint for other runtimes. It is compared with the checkpoint, and written only if maps and\n"
-        "scores stay within a bound; else the report alone is, and the exit code is 3.",
+        description="A checkpoint for other runtimes. It is compared with the checkpoint, and written only if maps\n"
+        "and scores stay within a bound; else the report alone is, and the exit code is 3.",
         epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from depthray.config.sections import Recipe
 from depthray.evaluation.markdown_table import markdown_table
-from depthray.export import report
+from depthray.export import parity_report
 from depthray.export.gate import Parity
 from depthray.runtimes.export_folder import ExportSpec, Port
 
@@ -35,9 +35,9 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
         "## Scores",
         _scores(spec, recipe),
         "## Parity with the checkpoint",
-        report.verdict(parity),
+        parity_report.verdict(parity),
         *parity.notes,
-        f"On {parity.rows[0].frames} frames of {parity.scenes} scenes: {parity.about}. Tables: {report.TEXT}.",
+        f"On {parity.rows[0].frames} frames of {parity.scenes} scenes: {parity.about}. Tables: {parity_report.TEXT}.",
         "## Weights",
         _weights(spec),
         "## Versions",

@@ -23,7 +23,7 @@ from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.evaluate import Batches, evaluate
 from depthray.evaluation.protocols import PROTOCOLS, Protocol, of
 from depthray.evaluation.report import Evaluation
-from depthray.export.frames import CPU, ExportFrames
+from depthray.export.export_frames import CPU, ExportFrames
 from depthray.export.graph import TracedGraph
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.005, "int8": 0.015}
@@ -71,14 +71,14 @@ class GateRow:
     @property
     def worst_relative(self) -> float:
         """The largest relative difference of its outputs."""
-        return max(error.relative for error in self.errors.values())
+        return max(_at_worst(error.relative) for error in self.errors.values())
 
     @property
     def worst_drop(self) -> float:
         """The largest relative change for the worse of the scores that are limited; below 0 where all are better."""
         signs = {name: -1 if name in HIGHER_IS_BETTER else 1 for name in self.scores}
         drops = [signs[name] * self.scores[name].relative for name in BOUNDED if name in self.scores]
-        return max((math.inf if math.isnan(drop) else drop for drop in drops), default=math.inf)
+        return max(map(_at_worst, drops), default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Parity:
         return f"AbsRel (IoU of a mask) worse by <= {self.bound:.2%}"
 
 
-class Reference(nn.Module):
+class CheckpointNetwork(nn.Module):
     """The network of a checkpoint, which computes each frame of a size once."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -145,10 +145,10 @@ class Reference(nn.Module):
         return {key: torch.stack([maps[key] for maps in known]) for key in known[0]}  # type: ignore[return-value]
 
 
-class Recorder(nn.Module):
+class ComparedNetwork(nn.Module):
     """The network of an export, which notes how its maps differ from those of a reference."""
 
-    def __init__(self, exported: nn.Module, reference: Reference) -> None:
+    def __init__(self, exported: nn.Module, reference: CheckpointNetwork) -> None:
         super().__init__()
         model: Any = exported
         self.exported, self.reference = exported, reference
@@ -176,7 +176,8 @@ class Recorder(nn.Module):
     def _note(self, key: str, predicted: Tensor, expected: Tensor, batch: Batch) -> None:
         difference = torch.nan_to_num((predicted - expected).abs(), nan=math.inf)
         largest = expected.abs().amax(dim=(1, 2, 3)).clamp(min=1e-12)  # (B,)
-        self._relative[key] = max(self._relative[key], (difference.amax(dim=(1, 2, 3)) / largest).max().item())
+        relative = (difference.amax(dim=(1, 2, 3)) / largest).max().item()
+        self._relative[key] = max(self._relative[key], _at_worst(relative))
         self._differences[key].append(difference.flatten().numpy())
         room = PICTURED // len(self.outputs) - sum(frame.output == key for frame in self.pictured)
         for index, name in enumerate(batch["id"][: max(room, 0)]):
@@ -215,9 +216,9 @@ def compare(
     rows: list[GateRow] = []
     pictured: list[PicturedFrame] = []
     for size in sizes:
-        reference = Reference(network)
+        reference = CheckpointNetwork(network)
         for batch in batches:
-            recorder = Recorder(exported, reference)
+            recorder = ComparedNetwork(exported, reference)
 
             def loaded(size: tuple[int, int] = size, batch: int = batch) -> Batches:
                 return frames.batches(frames.gate, size=size, batch_size=batch)
@@ -263,6 +264,11 @@ def _changes(before: Evaluation, after: Evaluation) -> dict[str, ScoreChange]:
         name: ScoreChange(first[name], second[name], float(low[index]), float(high[index]))
         for index, name in enumerate(names)
     }
+
+
+def _at_worst(value: float) -> float:
+    """A number, or infinity for NaN, which no comparison would catch."""
+    return math.inf if math.isnan(value) else value
 
 
 def _values(key: str, prediction: Prediction) -> Tensor:

@@ -57,14 +57,9 @@ class ExportGraph(nn.Module):
         return math.ceil(side / self.stride) * self.stride
 
     def example(self, batch: int, height: int, width: int) -> Inputs:
-        """Inputs of random values, always the same."""
+        """Inputs of random values, always the same, each a tensor of its own: tracing takes equal ones for one."""
         generator = torch.Generator().manual_seed(0)
-        uniform = torch.rand(batch, 3, height, width, generator=generator)
-        tensors: dict[str, Tensor] = dict.fromkeys(COLOURS, 255 * uniform)
-        tensors["sparse"] = torch.where(uniform[:, :1] > 0.95, 5 * uniform[:, 1:2], 0.0)
-        tensors["mask"] = (uniform[:, 2:] > 0.5).float()
-        ids = (CLASSES * uniform[:, :1]).long()
-        return tuple(tensors.get(key, ids) for key in self.inputs)
+        return tuple(_random_input(key, (batch, height, width), generator) for key in self.inputs)
 
 
 @dataclass(frozen=True)
@@ -137,6 +132,18 @@ def _dims(graph: ExportGraph, batch: bool, sides: bool, largest_side: int) -> di
     else:
         dim = lambda name: graph.stride * Dim(f"{name}_steps", min=2, max=largest_side // graph.stride)  # noqa: E731
     return {**dims, 2: dim("height"), 3: dim("width")}
+
+
+def _random_input(key: str, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """(B,3,H,W) colour or (B,1,H,W) anything else"""
+    batch, height, width = shape
+    values = torch.rand(batch, 3, height, width, generator=generator)
+    if key in COLOURS:
+        return 255 * values
+    first, second = values[:, :1], values[:, 1:2]
+    if key == "sparse":
+        return torch.where(first > 0.95, 5 * second, 0.0)
+    return (first > 0.5).float() if key == "mask" else (CLASSES * first).long()
 
 
 def _example_size(graph: ExportGraph) -> tuple[int, int]:

@@ -23,8 +23,8 @@ from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.errors import ParityError, UsageError
 from depthray.evaluation.protocols import MEANING
-from depthray.export import card, gate, report
-from depthray.export.frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
+from depthray.export import card, gate, parity_report
+from depthray.export.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
 from depthray.export.gate import Parity
 from depthray.export.graph import Inputs, TracedGraph, build_graph, trace
 from depthray.export.targets import TargetRequest, target
@@ -90,13 +90,14 @@ def export(path: Path, request: ExportRequest, *, say: Callable[[str], None] = l
         parity = _compare(folder, context)
         title = f"Parity of {request.target}, {spec.precision}, with {path.name}"
         if not parity.passed:
-            report.write(parity, request.out, title=title)
+            parity_report.write(parity, request.out, title=title)
             raise ParityError(
                 f"{request.out}: not exported, as it differs from the checkpoint by more than is allowed: "
-                f"{report.verdict(parity)} See {request.out / report.TEXT}; allow more by --bound, or use another --to"
+                f"{parity_report.verdict(parity)} See {request.out / parity_report.TEXT}; allow more by --bound, or use "
+                "another --to"
             )
-        report.write(parity, folder, title=title)
-        spec = replace(spec, tested=report.as_tree(parity))
+        parity_report.write(parity, folder, title=title)
+        spec = replace(spec, tested=parity_report.as_tree(parity))
         (folder / card.NAME).write_text(card.markdown(spec, context.contents.recipe, parity), encoding="utf-8")
         export_folder.write(folder, spec)
         _publish(folder, request.out)
@@ -105,7 +106,7 @@ def export(path: Path, request: ExportRequest, *, say: Callable[[str], None] = l
 
 def refuse_existing(out: Path) -> None:
     """Raise a UsageError where something is at `out` already, other than the report of an export that failed."""
-    if out.is_dir() and not out.is_symlink() and {entry.name for entry in out.iterdir()} <= set(report.FILES):
+    if out.is_dir() and not out.is_symlink() and {entry.name for entry in out.iterdir()} <= set(parity_report.FILES):
         return
     if out.exists() or out.is_symlink():
         raise UsageError(f"--out {out}: exists; choose another folder or remove it")

@@ -5,12 +5,15 @@ A failure at any step changes nothing of what is served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from depthray.errors import CheckpointError
 from depthray.runs import locate
-from serve.registry import golden
+from depthray.runtimes import export_folder
+from serve.registry import exports, golden
+from serve.registry.exports import RuntimeRequest
 from serve.registry.store import Pointer, Store
 
 
@@ -23,20 +26,43 @@ class Promotion:
     typical: (
         float | None
     )  # factor between the depths of this and the version before on golden images; None: there was none
+    speeds: Mapping[str, float] = field(default_factory=dict)  # images a second by runtime, where exports were made
 
 
-def promote(store: Store, name: str, path: Path, *, device: str | None = None, force: bool = False) -> Promotion:
-    """Serve a checkpoint, or a run's best, under a name. `force` allows depths far from those of the version before.
+def promote(
+    store: Store,
+    name: str,
+    path: Path,
+    *,
+    device: str | None = None,
+    force: bool = False,
+    request: RuntimeRequest | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Promotion:
+    """Serve a checkpoint, an export, or a run's best, under a name; with a `request` exports of it too.
 
-    Raises CheckpointError if it is missing or damaged, its weights do not fit its recipe, or its depth is invalid.
+    `force` allows depths far from those of the version before. Raises CheckpointError if it is missing or damaged, its
+    weights do not fit its recipe, or its depth is invalid.
     """
     version = store.add(name, locate.resolve(path))
     try:
         typical = _check_on_golden_images(store, name, version, device=device, force=force)
+        speeds = _export(store, name, version, request, log) if request else {}
     except Exception:
         store.remove(name, version)  # unless it is served already: promoting it again may fail as well
         raise
-    return Promotion(name, store.point(name, version), typical)
+    return Promotion(name, store.point(name, version), typical, speeds)
+
+
+def _export(
+    store: Store, name: str, version: str, request: RuntimeRequest, log: Callable[[str], None]
+) -> dict[str, float]:
+    """Make the exports of a version that is a checkpoint and has none of these yet; images a second by runtime."""
+    path, folder = store.path(name, version), store.exports(name, version)
+    if export_folder.is_export(path):
+        return {}
+    before = exports.speeds(folder)
+    return before if before.keys() >= set(request.targets) else exports.make(path, folder, request, log)
 
 
 def _check_on_golden_images(store: Store, name: str, version: str, *, device: str | None, force: bool) -> float | None:

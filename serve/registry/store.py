@@ -2,8 +2,10 @@
 
     STORE/default                      name of the model for requests that name none
     STORE/NAME/current.json            {"current": VERSION, "previous": VERSION or ""}
-    STORE/NAME/versions/VERSION/       a copy of a checkpoint; VERSION: first digits of its manifest.json's SHA-256
+    STORE/NAME/versions/VERSION/       a copy of a checkpoint or export; VERSION: first digits of the SHA-256 of its
+                                       manifest.json or model.json
     STORE/NAME/golden/VERSION.npz      its predictions for the golden images when it was promoted
+    STORE/NAME/exports/VERSION/        exports of it, see serve/registry/exports.py
 
 Replicas poll `current.json` and are not notified otherwise. With several hosts the folder is on shared storage.
 """
@@ -26,11 +28,14 @@ from uuid import uuid4
 
 import numpy as np
 
-from depthray.checkpoints import load, manifest
+from depthray.checkpoints import manifest
 from depthray.errors import CheckpointError, UsageError, did_you_mean
+from depthray.runtimes import export_folder
+from depthray.runtimes.open import EAGER, read_recipe
 from depthray.storage import local
 from depthray.storage.os_errors import translate_os_errors
 from serve.backend import ModelCard
+from serve.registry import exports
 from serve.settings import NAME
 
 DIGITS = 12  # 48 bits: no two versions of one model will ever share them
@@ -86,7 +91,10 @@ class Store:
     def verified(self, name: str, version: str) -> Path:
         """The checkpoint folder of a version, whose manifest is verified here and the other files on loading."""
         path = self.path(name, version)
-        manifest.read(path)
+        if export_folder.is_export(path):
+            export_folder.read(path)
+        else:
+            manifest.read(path)
         # The manifest may be valid, but that of another checkpoint.
         if _version(path) != version:
             raise CheckpointError(f"{path}: altered since it was stored; promote the checkpoint again")
@@ -103,7 +111,7 @@ class Store:
         pointer = self.pointer(name)
         version = version or pointer.current
         path = self.path(name, version)
-        recipe = load.read_recipe(path)
+        recipe = read_recipe(path)
         data = recipe.data
         return ModelCard(
             name,
@@ -120,11 +128,24 @@ class Store:
             metrics=_metrics(path),
             about=recipe.about,
             origin=_origin(path),
+            runtime=next(iter(self.runtimes(name, version))),
         )
 
+    def runtimes(self, name: str, version: str) -> dict[str, Path]:
+        """What can compute a version, the fastest first: an export's target, or "eager", with the folder of each."""
+        path = self.path(name, version)
+        if export_folder.is_export(path):
+            return {export_folder.read(path).target: path}
+        measured = exports.speeds(self.exports(name, version)) or {EAGER: 0.0}
+        return {each: path if each == EAGER else self.exports(name, version) / each for each in measured}
+
+    def exports(self, name: str, version: str) -> Path:
+        """The folder of a version's exports, which there may be none of."""
+        return self.path(name, version).parents[1] / "exports" / version
+
     def add(self, name: str, checkpoint: Path) -> str:
-        """Copy a checkpoint into the store, verified before and after; returns its version, which is not served yet."""
-        manifest.verify(checkpoint)
+        """Copy a checkpoint or an export into the store, verified before and after; its version, not served yet."""
+        _verify(checkpoint)
         version = _version(checkpoint)
         path = self.path(name, version)
         with self._lock(name):
@@ -134,7 +155,7 @@ class Store:
             copy = path.with_name(f"{local.UNFINISHED}{uuid4().hex}")
             try:
                 shutil.copytree(checkpoint, copy)
-                manifest.verify(copy)
+                _verify(copy)
                 shutil.rmtree(path, ignore_errors=True)  # a damaged copy of this version
                 os.rename(copy, path)
             finally:
@@ -146,7 +167,7 @@ class Store:
         with self._lock(name):
             if version not in self._served(name):
                 shutil.rmtree(self.path(name, version), ignore_errors=True)
-                self._golden(name, version).unlink(missing_ok=True)
+                self._forget(name, version)
 
     def prune(self, name: str, keep: int) -> list[str]:
         """Delete all but the versions that are served, the `keep` newest, and those served or added just now.
@@ -165,7 +186,7 @@ class Store:
                 doomed = self.path(name, version).with_name(f"{local.UNFINISHED}{uuid4().hex}")
                 os.rename(self.path(name, version), doomed)  # at once, so that nobody reads half of a version
                 shutil.rmtree(doomed, ignore_errors=True)
-                self._golden(name, version).unlink(missing_ok=True)
+                self._forget(name, version)
             return unused
 
     def keep_golden(self, name: str, version: str, answers: Sequence[dict[str, Any]]) -> None:
@@ -231,6 +252,11 @@ class Store:
     def _golden(self, name: str, version: str) -> Path:
         return self._folder(name) / "golden" / f"{version}.npz"
 
+    def _forget(self, name: str, version: str) -> None:
+        """Delete what is stored of a version besides itself."""
+        self._golden(name, version).unlink(missing_ok=True)
+        shutil.rmtree(self.exports(name, version), ignore_errors=True)
+
     def _age(self, name: str, version: str) -> float:
         """Seconds since a version was last served or added."""
         return time.time() - self.path(name, version).stat().st_mtime
@@ -257,12 +283,20 @@ class Store:
 
 
 def _version(path: Path) -> str:
-    return sha256((path / manifest.NAME).read_bytes()).hexdigest()[:DIGITS]
+    record = export_folder.NAME if export_folder.is_export(path) else manifest.NAME
+    return sha256((path / record).read_bytes()).hexdigest()[:DIGITS]
+
+
+def _verify(path: Path) -> None:
+    if export_folder.is_export(path):
+        export_folder.verify(path)
+    else:
+        manifest.verify(path)
 
 
 def _is_intact(path: Path, version: str) -> bool:
     try:
-        manifest.verify(path)
+        _verify(path)
     except CheckpointError:
         return False
     return _version(path) == version
@@ -277,7 +311,7 @@ def _parse(data: bytes) -> Pointer:
 
 def _origin(path: Path) -> dict[str, Any]:
     """What clients may know of the weights that a checkpoint's run started from; no path of this machine."""
-    origin = manifest.read(path).origin
+    origin = (export_folder.read(path) if export_folder.is_export(path) else manifest.read(path)).origin
     return {} if origin is None else origin.published()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from depthray.errors import CheckpointError
+from depthray.runtimes.open import EAGER
 from serve.registry import golden
 from serve.settings import ModelSettings
 
@@ -22,14 +23,15 @@ class Network:
 
         self.predictor = predictor
         self._precision = Precision.of(settings.precision, predictor.device)
-        self._is_compiled = settings.compile
-        if settings.compile:
+        self._is_compiled = settings.compile and predictor.runtime == EAGER
+        if self._is_compiled:
             import torch
 
             predictor.model = torch.compile(predictor.model)  # type: ignore[assignment]  # it acts as the module it wraps
         data = predictor.recipe.data
         self._golden = golden.samples(data.inputs, data.size)
-        if predictor.device.type == "cpu" and settings.precision == "fp32" and not settings.compile:
+        is_plain = settings.precision == "fp32" and not settings.compile
+        if predictor.device.type == "cpu" and predictor.runtime == EAGER and is_plain:
             from serve.replica import cpu_fusion
 
             cpu_fusion.fuse(predictor.model, lambda: self.run([self._golden[0]] * settings.max_batch))

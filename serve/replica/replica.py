@@ -13,12 +13,14 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.errors import CheckpointError, DataError, DepthrayError
+from depthray.runtimes.open import EAGER
 from serve.registry import golden
 from serve.registry.store import Pointer, Store
 from serve.replica.batching import DeadlinePassed, DynamicBatcher, OutOfMemory
@@ -251,14 +253,39 @@ class Replica:
             log.error("%s@%s cannot be served: %s", name, version, error)
             return False
         self._networks = {**self._networks, key: network}
-        log.info("%s@%s is loaded and warm", name, version)
+        log.info("%s@%s is loaded and warm, computed by %s", name, version, network.predictor.runtime)
         return True
 
     def _load(self, name: str, version: str) -> Network:
+        """A version in the fastest runtime that works here and predicts what the version did when it was promoted."""
+        checkpoint = self._store.verified(name, version)
+        *faster, last = self._runtimes(name, version, checkpoint)
+        for folder in faster:
+            try:
+                return self._open(name, version, folder)
+            except Exception as error:  # of many kinds: each runtime has its own
+                log.warning("%s@%s: its export to %s is not used: %s", name, version, folder.name, error)
+        return self._open(name, version, last)
+
+    def _runtimes(self, name: str, version: str, checkpoint: Path) -> list[Path]:
+        """The folders from which a version can be opened, in the order in which they are tried; never empty."""
+        runtime = self._settings.model.runtime
+        found = self._store.runtimes(name, version)
+        if runtime == EAGER or _on_gpu(self._settings.model):
+            return [checkpoint]
+        if runtime == "auto":
+            faster = list(found.values())
+            # What was slower than the version itself is of no use.
+            return [*faster[: faster.index(checkpoint)], checkpoint] if checkpoint in faster else [*faster, checkpoint]
+        if runtime not in found:
+            raise CheckpointError(f"has no export to {runtime} (model.runtime); promote it again with that setting")
+        return [found[runtime]]
+
+    def _open(self, name: str, version: str, folder: Path) -> Network:
         from depthray.predict import load
 
         settings = self._settings.model
-        network = Network(load(self._store.verified(name, version), device=settings.device or None), settings)
+        network = Network(load(folder, device=settings.device or None), settings)
         network.compare(self._store.golden(name, version), settings.deviation)
         return network
 

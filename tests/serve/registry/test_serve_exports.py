@@ -1,0 +1,150 @@
+"""Exports of served versions: made at the promotion, opened by replicas, and not used where they fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serve_networks import photograph
+
+from depthray.errors import CheckpointError
+from depthray.predict import load
+from depthray.runtimes import export_folder
+from depthray.runtimes.open import EAGER
+from serve.registry import exports
+from serve.registry.exports import RuntimeRequest
+from serve.registry.promotion import promote
+from serve.registry.store import Store
+from serve.replica.replica import Replica
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, runs: list[Path]) -> tuple[Path, list[str]]:
+    """A store whose model has an OpenVINO export, and what its promotion logged."""
+    folder = tmp_path_factory.mktemp("exported")
+    lines: list[str] = []
+    promotion = promote(Store(folder), "rooms", runs[0], request=RuntimeRequest(), log=lines.append)
+    assert promotion.speeds.keys() == {EAGER, "openvino"}
+    return folder, lines
+
+
+@pytest.fixture
+def store(tmp_path: Path, exported: tuple[Path, list[str]]) -> Store:
+    return Store(Path(shutil.copytree(exported[0], tmp_path / "served")))
+
+
+def prefer(store: Store, runtime: str) -> Path:
+    """Make a runtime the fastest of the served version; the folder of its exports."""
+    folder = store.exports("rooms", store.pointer("rooms").current)
+    speeds = {name: 1.0 for name in exports.speeds(folder)} | {runtime: 2.0}
+    (folder / exports.SPEEDS).write_text(json.dumps(speeds))
+    return folder
+
+
+def runtime_of(store: Store, runtime: str = "auto") -> str:
+    """What a replica computes the served version by."""
+    replica = Replica({"store": str(store.root), "model": {"runtime": runtime, "max_batch": 2}})
+    try:
+        (network,) = replica._networks.values()
+        return network.predictor.runtime
+    finally:
+        replica.__del__()
+
+
+def test_a_promotion_makes_and_times_an_export(
+    store: Store, exported: tuple[Path, list[str]], runs: list[Path]
+) -> None:
+    assert exported[1] == []
+    version = store.pointer("rooms").current
+    folder = store.exports("rooms", version)
+    speeds = exports.speeds(folder)
+    assert list(speeds.values()) == sorted(speeds.values(), reverse=True) and min(speeds.values()) > 0
+    spec = export_folder.verify(folder / "openvino")
+    assert spec.target == "openvino" and spec.precision == "fp32"
+    assert store.card("rooms").runtime == next(iter(speeds)) and list(store.runtimes("rooms", version)) == list(speeds)
+    ours, theirs = (load(path).predict(photograph()) for path in (runs[0], folder / "openvino"))
+    assert np.abs(ours - theirs).max() <= 1e-4 * ours.max()
+
+
+def test_the_fastest_runtime_answers_unless_another_is_set(store: Store) -> None:
+    prefer(store, "openvino")
+    assert (runtime_of(store), runtime_of(store, EAGER), store.card("rooms").runtime) == ("openvino", EAGER, "openvino")
+    prefer(store, EAGER)
+    assert (runtime_of(store), runtime_of(store, "openvino"), store.card("rooms").runtime) == (EAGER, "openvino", EAGER)
+
+
+def test_an_export_that_is_not_there_is_asked_for_in_vain(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(CheckpointError, match="no model that can be served"):
+        runtime_of(store, "onnx")
+    assert "has no export to onnx (model.runtime); promote it again with that setting" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["damaged", "other"])
+def test_an_export_that_fails_is_not_used(
+    store: Store, runs: list[Path], how: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    folder = prefer(store, "openvino") / "openvino"
+    if how == "damaged":
+        path = folder / "model.bin"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    else:  # a sound export of another network
+        promote(Store(tmp_path / "other"), "rooms", runs[1], request=RuntimeRequest())
+        other = Store(tmp_path / "other")
+        shutil.rmtree(folder)
+        shutil.copytree(other.exports("rooms", other.pointer("rooms").current) / "openvino", folder)
+    assert runtime_of(store) == EAGER
+    assert "its export to openvino is not used" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"openvino": "fast"}', '{"openvino": NaN}', '{"onnx": 3}'])
+def test_speeds_that_cannot_be_read_leave_pytorch(store: Store, text: str) -> None:
+    version = store.pointer("rooms").current
+    (store.exports("rooms", version) / exports.SPEEDS).write_text(text)
+    assert list(store.runtimes("rooms", version)) == [EAGER] and store.card("rooms").runtime == EAGER
+
+
+def test_what_fails_its_gate_or_is_unknown_is_a_line_and_the_promotion_goes_through(
+    tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from depthray.export import gate
+
+    monkeypatch.setitem(gate.BOUNDS, "fp32", 0.0)
+    lines: list[str] = []
+    promotion = promote(Store(tmp_path), "rooms", runs[0], request=RuntimeRequest(), log=lines.append)
+    assert not promotion.speeds and Store(tmp_path).names() == ["rooms"]
+    assert len(lines) == 1 and lines[0].startswith("openvino: not used: ") and "more than is allowed" in lines[0]
+    assert not list((tmp_path / "rooms").glob("exports/*"))
+
+
+def test_frames_of_ones_own_add_8_bit_integers() -> None:
+    assert RuntimeRequest("auto", "frames").targets == ("openvino", "openvino-int8")
+    assert RuntimeRequest("onnx", "frames").targets == ("onnx",) and RuntimeRequest(EAGER).targets == ()
+
+
+def test_an_export_is_a_version_too(store: Store, runs: list[Path], tmp_path: Path) -> None:
+    folder = store.exports("rooms", store.pointer("rooms").current) / "openvino"
+    served = Store(tmp_path / "exports-only")
+    promotion = promote(served, "rooms", folder, request=RuntimeRequest())
+    assert not promotion.speeds and promotion.pointer.current == export_folder.identity(folder)[:12]
+    card = served.card("rooms")
+    assert (card.runtime, card.architecture) == ("openvino", "unet") and card.metrics == store.card("rooms").metrics
+    assert runtime_of(served) == "openvino"
+    path = served.path("rooms", card.version) / "model.xml"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(CheckpointError):
+        served.verified("rooms", card.version)
+
+
+def test_exports_go_with_their_version(store: Store, runs: list[Path]) -> None:
+    old = store.pointer("rooms").current
+    checkpoint = next((runs[1] / "checkpoints").iterdir())
+    store.point("rooms", store.add("rooms", checkpoint))
+    store.remove("rooms", old)  # the version before, which is still served
+    assert store.exports("rooms", old).is_dir()
+    path = store.root / "rooms" / "current.json"
+    path.write_text(json.dumps({"current": store.pointer("rooms").current, "previous": ""}))
+    store.remove("rooms", old)
+    assert not store.exports("rooms", old).exists()
