@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test fast coverage chaos lint types format schema clean
+.PHONY: setup demo test fast ray coverage chaos lint types format schema clean
 
 setup: $(READY)
 
@@ -15,8 +15,12 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/depthray demo
 
-# What needs no Ray runs side by side; what does shares one cluster.
-test: fast
+# Tests on a cluster mostly wait for processes to start, so that the others run meanwhile.
+test: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 fast ray
+
+# All of them share one cluster.
+ray: $(READY)
 	$(BIN)/python -m pytest tests/ray
 
 fast: $(READY)

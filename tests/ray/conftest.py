@@ -19,11 +19,9 @@ from depthray.__main__ import main
 TRIES = 5  # of a cluster to start, for a busy machine
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """These tests may take as long as they work; pytest's own limit ends only what the watch cannot interrupt."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(2 * hangs.SLOW, method="thread"))
+    item.add_marker(pytest.mark.timeout(2 * hangs.SLOW, method="thread"))
 
 
 @pytest.hookimpl(wrapper=True)
