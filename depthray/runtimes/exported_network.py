@@ -19,6 +19,7 @@ class ExportedNetwork(nn.Module):
     """What an export computes. Has no parameters: they are in the runtime, and are not trained."""
 
     num_classes: int  # class ids are below it; set only where the graph takes semantics
+    _run: Run
 
     def __init__(self, folder: ExportFolder, run: Run, *, device: torch.device) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import pytest
 from exports import FILES, spec_of
 
 from depthray.checkpoints.origin import Origin
+from depthray.checkpoints.recorded_folder import seal
 from depthray.errors import CheckpointError
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import Port
@@ -135,7 +136,7 @@ FORGED = [
 def test_a_forged_spec_with_a_right_digest_is_refused(folder, change, message):
     tree = json.loads((folder / "model.json").read_bytes())
     del tree["digest"]
-    (folder / "model.json").write_bytes(export_folder.seal({**tree, **change}))
+    (folder / "model.json").write_bytes(seal({**tree, **change}))
     with pytest.raises(CheckpointError, match=message):
         export_folder.read(folder)
 

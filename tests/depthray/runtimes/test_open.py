@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,10 @@ from depthray.runtimes.open import open_model
 
 CPU = torch.device("cpu")
 SAFE = [target for target in FILES if target != "aoti"]
+
+
+def network_of(folder) -> Any:
+    return open_model(folder, device=CPU).network
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def test_a_runtime_computes_what_pytorch_does(exports, target, size):
 
 @pytest.mark.parametrize("target", SAFE)
 def test_frames_of_any_size_are_padded_as_for_other_networks(exports, target):
-    network = open_model(exports(target), device=CPU).network
+    network = network_of(exports(target))
     image, semantics = example(2, 32, 48)
     odd = batch_of(image[..., :29, :45], semantics[..., :29, :45])
     assert models.run(network, odd)["depth"].shape == (2, 1, 29, 45)
@@ -74,7 +79,7 @@ def test_what_it_was_trained_by_comes_with_it(exports):
 
 
 def test_class_ids_beyond_those_of_the_network_are_refused(exports):
-    network = open_model(exports("onnx"), device=CPU).network
+    network = network_of(exports("onnx"))
     image, semantics = example()
     with pytest.raises(DataError, match=r"class id 500\d is out of range"):
         models.check_ids(network, {"image": image, "semantics": semantics + 5000})
@@ -82,10 +87,15 @@ def test_class_ids_beyond_those_of_the_network_are_refused(exports):
 
 def test_a_graph_of_one_frame_is_called_once_a_frame(tmp_path):
     folder = write_export(tmp_path / "one", "torch-export")
-    opened = open_model(folder, device=CPU).network
+    opened = network_of(folder)
     calls = []
     inner = opened._run
-    opened._run = lambda tensors: calls.append(len(tensors[0])) or inner(tensors)
+
+    def run(tensors):
+        calls.append(len(tensors[0]))
+        return inner(tensors)
+
+    opened._run = run
     batch = batch_of(*example(3))
     together = opened(batch)["depth"]
     object.__setattr__(opened.spec, "dynamic_batch", False)
@@ -94,7 +104,7 @@ def test_a_graph_of_one_frame_is_called_once_a_frame(tmp_path):
 
 
 def test_sizes_that_were_not_exported_are_refused(tmp_path):
-    network = open_model(write_export(tmp_path / "small", largest_side=48, smallest_side=32), device=CPU).network
+    network = network_of(write_export(tmp_path / "small", largest_side=48, smallest_side=32))
     assert network(batch_of(*example()))
     with pytest.raises(DataError, match=r"sides of 32 to 48 pixels, and a frame has 64x32"):
         network(batch_of(*example(1, 32, 64)))
@@ -106,7 +116,7 @@ def test_sizes_that_were_not_exported_are_refused(tmp_path):
 
 
 def test_probabilities_of_0_and_1_have_finite_logits(tmp_path):
-    network = open_model(write_export(tmp_path / "sure"), device=CPU).network
+    network = network_of(write_export(tmp_path / "sure"))
     mask = torch.tensor([0.0, 1e-30, 0.5, 1 - 2**-24, 1.0]).reshape(1, 1, 1, 5).expand(2, 1, 32, 5)
     network._run = lambda tensors: [torch.ones(2, 1, 32, 48), mask]
     logits = network(batch_of(*example()))["mask"]
@@ -126,14 +136,14 @@ def test_probabilities_of_0_and_1_have_finite_logits(tmp_path):
     ],
 )
 def test_maps_of_another_shape_than_was_said_are_refused(tmp_path, maps):
-    network = open_model(write_export(tmp_path / "wrong"), device=CPU).network
+    network = network_of(write_export(tmp_path / "wrong"))
     network._run = lambda tensors: maps
     with pytest.raises(CheckpointError, match=r"model.onnx: its .*; export the checkpoint again"):
         network(batch_of(*example()))
 
 
 def test_a_runtime_that_fails_is_one_line(tmp_path):
-    network = open_model(write_export(tmp_path / "failing"), device=CPU).network
+    network = network_of(write_export(tmp_path / "failing"))
 
     def fail(tensors):
         raise RuntimeError("out of\nmemory")
