@@ -93,8 +93,8 @@ def export(path: Path, request: ExportRequest, *, say: Callable[[str], None] = l
             parity_report.write(parity, request.out, title=title)
             raise ParityError(
                 f"{request.out}: not exported, as it differs from the checkpoint by more than is allowed: "
-                f"{parity_report.verdict(parity)} See {request.out / parity_report.TEXT}; allow more by --bound, or use "
-                "another --to"
+                f"{parity_report.verdict(parity)} See {request.out / parity_report.TEXT}; allow more by "
+                "--bound, or use another --to"
             )
         parity_report.write(parity, folder, title=title)
         spec = replace(spec, tested=parity_report.as_tree(parity))
