@@ -53,7 +53,7 @@ CHOICES: dict[str, Iterable[str]] = {
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#]+)\)")
 KEY = re.compile(rf"({'|'.join(Recipe.model_fields)})\.[a-z][a-z0-9_]*(=.+)?")
-FILE_ENDINGS = (".md", ".py", ".safetensors", ".yaml")  # `model.safetensors` looks like a key and is none
+FILE_ENDINGS = (".json", ".md", ".py", ".safetensors", ".yaml")  # `model.safetensors` looks like a key and is none
 REPOSITORY = re.compile(r"(\.ci|benchmarks|cluster|depthray|docs|serve|tests|tuning)/\S*|\w+\.(toml|txt)|Makefile")
 
 
