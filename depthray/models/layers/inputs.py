@@ -102,8 +102,9 @@ def guide(batch: Batch, inputs: tuple[str, ...]) -> Tensor | None:
 
 def _bits(ids: Tensor) -> Tensor:
     """(B,1,H,W) ids -> (B,10,H,W) binary digits as -1 and 1; as intensities, neighbouring ids would look alike."""
-    digits = torch.arange(ID_BITS, device=ids.device).view(1, ID_BITS, 1, 1)  # against (B,1,H,W): (B,10,H,W)
-    return ((torch.where(ids < 0, UNKNOWN, ids) >> digits) & 1).float() * 2 - 1
+    # Powers of two by which to mask, not shifts by 0 to 9, which ONNX lacks for signed numbers.
+    digits = 2 ** torch.arange(ID_BITS, device=ids.device).view(1, ID_BITS, 1, 1)  # against (B,1,H,W): (B,10,H,W)
+    return (torch.where(ids < 0, UNKNOWN, ids) & digits > 0).float() * 2 - 1
 
 
 def _borders(ids: Tensor) -> Tensor:
