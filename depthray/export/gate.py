@@ -169,7 +169,7 @@ class ComparedNetwork(nn.Module):
         """What was noted, by output."""
         joined = {key: np.concatenate(values) for key, values in self._differences.items()}
         return {
-            key: MapError(float(values.max()), float(np.quantile(values, 0.999)), self._relative[key])
+            key: MapError(float(values.max()), float(np.quantile(values, 0.999, method="higher")), self._relative[key])
             for key, values in joined.items()
         }
 
