@@ -183,12 +183,12 @@ def test_any_colours_give_a_finite_answer(model):
         assert all(level.isfinite().all() for level in maps(models.run(model, batch)))
 
 
-def test_weights_survive_a_file(model, built, tmp_path):
+def test_weights_survive_a_file(compact, tmp_path):
+    model, other = copy.deepcopy(compact), copy.deepcopy(compact)
     with torch.no_grad():
         models.run(model.train(), some(model.inputs))
         [parameter.mul_(1.1) for parameter in model.parameters()]
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
-    other = copy.deepcopy(built).eval()
     batch = some(model.inputs)
     with torch.no_grad():
         before = models.run(other, batch)
@@ -259,11 +259,11 @@ def test_depth_is_float32_under_autocast(model):
         assert (depth != depth.bfloat16()).float().mean() > 0.5
 
 
-def test_a_copy_predicts_the_same_and_can_be_pickled(model):
-    batch = some(model.inputs)
-    ForkingPickler.dumps(model)
+def test_a_copy_predicts_the_same_and_can_be_pickled(compact):
+    batch = some(compact.inputs)
+    ForkingPickler.dumps(compact)
     with torch.no_grad():
-        assert equal(models.run(copy.deepcopy(model), batch), models.run(model, batch))
+        assert equal(models.run(copy.deepcopy(compact), batch), models.run(compact, batch))
 
 
 @pytest.mark.parametrize("more", [(), ALL_INPUTS], ids=["natural", "all"])
