@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test fast ray coverage chaos lint types format schema clean
+.PHONY: setup demo test fast exports ray coverage chaos lint types format schema clean
 
 setup: $(READY)
 
@@ -15,20 +15,25 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/depthray demo
 
-# Tests on a cluster mostly wait for processes to start, so that the others run meanwhile.
-test: $(READY)
-	$(MAKE) --no-print-directory --jobs 2 fast ray
+test: fast exports ray
+
+# These load OpenVINO and ONNX Runtime, after which a process of xdist dies when it starts another one.
+EXPORTS := tests/depthray/runtimes tests/depthray/export tests/depthray/cli/test_doctor.py \
+	tests/serve/registry/test_serve_exports.py tests/docs/test_docs.py
+
+fast: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray $(EXPORTS:%=--ignore %)
+
+exports: $(READY)
+	$(BIN)/python -m pytest $(EXPORTS)
 
 # All of them share one cluster.
 ray: $(READY)
 	$(BIN)/python -m pytest tests/ray
 
-fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray
-
 # Of the tests without Ray; what runs on a cluster only is not counted, so the floor in pyproject.toml leaves room for it.
 coverage: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray --cov --cov-report term
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray $(EXPORTS:%=--ignore %) --cov --cov-report term
 
 # Kills of training runs and of a service: see chaos/README.md. Not a test of pytest; about 15 minutes.
 chaos: $(READY)

@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: threads only get in each other's way
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["DEPTHRAY_SERVE_MODEL__RUNTIME"] = "eager"  # exports take seconds; tests/serve/registry has those of them
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AUTH_MODE"] = "disabled"  # the session's own loopback cluster; no token file is left in the home folder
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
