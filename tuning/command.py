@@ -15,7 +15,8 @@ from tuning import plan, search
 from tuning.records import ENDED, Search, SearchLimits, Trial, read_trials, write_search
 from tuning.report import build
 from tuning.space import space
-from tuning.study.study import COSTS, Study
+from tuning.space.constraints import COSTS, EXAMPLE
+from tuning.study.study import Study, describe_constraints
 
 
 def main(argv: list[str]) -> int:
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--grace", type=int, metavar="EPOCHS", help="epochs before a trial may be stopped (default: a ninth of all)")
     add("--reduction", type=int, default=3, metavar="N", help="asha: one in N continues from each rung (default: 3)")
     add("--objectives", nargs="+", choices=COSTS, default=[], help="to minimise as well: a Pareto front")
+    add("--constraints", nargs="+", default=[], metavar="COST=LIMIT", help=f"what the best may cost, as in {EXAMPLE}")
     add("--seed", type=int, default=0, help="of the searcher; the recipe has its own (default: 0)")
     add("--top", type=int, metavar="K", help="best configurations to repeat under other seeds (default: 3)")
     add("--repeats", type=int, metavar="N", help="repeats of each of them, and of the baseline (default: 2)")
@@ -86,7 +88,8 @@ def _trials_to_repeat(folder: Path, settings: Search) -> list[Trial]:
         return []
     study = Study.read(folder)
     # Stopped ones have no score after all epochs that repeats could be compared with.
-    done = [each.outcome.trial for each in study.ranking if each.outcome.trial.state == "done"]
+    ended = [each.outcome for each in study.ranking if each.outcome.trial.state == "done"]
+    done = [each.trial for each in ended if study.is_feasible(each)]
     return [*([study.default.outcome.trial] if study.default else []), *done[: settings.top]]
 
 
@@ -118,5 +121,6 @@ def _print_plan(folder: Path, settings: Search, searched: space.Space) -> None:
         f"{settings.trials} configurations of {settings.recipe}, {settings.epochs} epochs each, "
         f"{settings.concurrent} at a time ({settings.workers} x {settings.cpus:g} CPUs{gpus}), "
         f"by {settings.searcher}, scheduler {settings.scheduler}"
+        + (f", within {describe_constraints(settings)}" if settings.constraints else "")
     )
     _print(f"follow       tensorboard --logdir {_relative(folder)}/trials   or   depthray report {_relative(folder)}")

@@ -24,8 +24,8 @@ from depthray.runs import layout
 from depthray.training import preflight
 from tuning.records import Search, read_search
 from tuning.search import slots
+from tuning.space import constraints, space_check
 from tuning.space import space as spaces
-from tuning.space import space_check
 from tuning.space.space import Space
 
 SEARCHERS = ("tpe", "random", "grid")
@@ -64,6 +64,7 @@ def parse_request(args: argparse.Namespace) -> tuple[Recipe, Space]:
     """The recipe and the space of a new search, checked against each other and the settings; not the data."""
     recipe = _recipe(args)
     space = spaces.read(args.space)
+    space = replace(space, constraints={**space.constraints, **constraints.parse_flags(args.constraints)})
     space_check.check(space, recipe, where=args.space)
     _check(args, recipe, space)
     return recipe, space
@@ -73,8 +74,8 @@ def resume(args: argparse.Namespace) -> SearchPlan:
     """A search to resume, with its settings except for the budgets. Raises UsageError where there is none."""
     folder = Path(os.path.realpath(args.resume))  # trials run in other working directories
     search = read_search(folder)
-    if args.recipe or args.overrides:
-        raise UsageError("--resume uses the recipe and overrides of the search; leave out others")
+    if args.recipe or args.overrides or args.constraints:
+        raise UsageError("--resume uses the recipe, overrides and constraints of the search; leave out others")
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / layout.SPACE), where=str(folder / layout.SPACE))
     _check_data(preflight.load(str(folder / layout.RECIPE), []))

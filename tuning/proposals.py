@@ -7,7 +7,9 @@ a search that is resumed. Here a stopped trial is a pruned one, with the scores 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -15,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
+from tuning.space.constraints import excess
 from tuning.space.dimension import Dimension
 from tuning.space.space import Space
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
@@ -33,6 +36,7 @@ class TPESearcher(Searcher):
         *,
         numbers: Sequence[int],
         objectives: Sequence[str],
+        constraints: Mapping[str, float] = MappingProxyType({}),
         seed: int,
         name: Callable[[int], str],
     ) -> None:
@@ -41,7 +45,7 @@ class TPESearcher(Searcher):
         # Optuna starts with ten random trials, which would be most of a small search.
         startup = min(10, max(4, len(waiting) + len(numbers) // 3))
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
-        self.objectives = list(objectives)
+        self.objectives, self.constraints = list(objectives), dict(constraints)
         self.study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(self.objectives))
         self.dimensions = {dimension.key: dimension for dimension in space.dimensions}
         self.distributions = {key: _distribution(dimension) for key, dimension in self.dimensions.items()}
@@ -49,9 +53,17 @@ class TPESearcher(Searcher):
         self.running: dict[str, optuna.trial.Trial] = {}
         self.best: dict[str, float] = {}
 
-    def add(self, overrides: Mapping[str, Any], scores: EpochScores, values: Sequence[float] | None) -> None:
-        """Add a trial that ended before this start, with its objectives, or as pruned without."""
-        self.study.add_trial(_frozen_trial(self.distributions, overrides, scores, values))
+    def add(
+        self,
+        overrides: Mapping[str, Any],
+        scores: EpochScores,
+        values: Sequence[float] | None,
+        costs: Mapping[str, float | None] = MappingProxyType({}),
+    ) -> None:
+        """Add a trial that ended before this start, with its objectives and costs, or as pruned without."""
+        trial = _frozen_trial(self.distributions, overrides, scores, values)
+        self._constrain(trial, costs)
+        self.study.add_trial(trial)
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of the next trial for Tune."""
@@ -85,9 +97,16 @@ class TPESearcher(Searcher):
         elif FINISHED not in result:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
+            self._constrain(trial, result)
             # Tune reports the last epoch only here.
             final = {**result, OBJECTIVE: min(self.best.get(trial_id, WORST), result.get(OBJECTIVE, WORST))}
             self.study.tell(trial, [float(final.get(key, WORST)) for key in self.objectives])
+
+    def _constrain(self, trial: optuna.trial.Trial | FrozenTrial, costs: Mapping[str, Any]) -> None:
+        """Give Optuna what was measured against the limits: by how much of one each cost is beyond it."""
+        for name, share in excess(self.constraints, costs).items():
+            # As shares, since Optuna adds them up; one that is not finite is as bad as can be.
+            trial.set_constraint(name, share if math.isfinite(share) else WORST)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: a search is resumed from its own records."""

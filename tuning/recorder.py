@@ -14,7 +14,7 @@ from depthray.config.metric_names import rank_key
 from depthray.runs import layout
 from tuning.records import ENDED, SearchLimits, Trial, curve, write_trial
 from tuning.space.dimension import overrides
-from tuning.trial import FAILED, FINISHED
+from tuning.trial import FAILED, FINISHED, RUNTIME
 
 
 class LimitsReached(tune.Stopper):
@@ -71,7 +71,8 @@ class Recorder(tune.Callback):
         """Record the time it took, what the network costs, and overrides that population based training changed."""
         record, task = self._with_time(trial), trial.config["trial"]
         if FINISHED in result:
-            record = replace(record, latency_ms=result["latency_ms"], parameters=int(result["parameters"]))
+            costs = {"latency_ms": result["latency_ms"], "parameters": int(result["parameters"])}
+            record = replace(record, **costs, runtime=result.get(RUNTIME, ""))
         # Under population based training a trial's configuration is that of another one after an exchange.
         if task["words"] != (record.history[-1]["words"] if record.history else record.words):
             change = {"epoch": int(result["epoch"]), "words": task["words"], "from": task["name"]}

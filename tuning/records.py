@@ -21,6 +21,7 @@ from depthray.errors import UsageError
 from depthray.runs import layout, progress
 from depthray.runs.layout import SEARCH, TRIAL, TRIALS
 from depthray.storage import local
+from tuning.space import constraints
 
 TrialState = Literal["waiting", "running", "done", "stopped", "failed"]
 ENDED: tuple[TrialState, ...] = ("done", "stopped", "failed")
@@ -45,6 +46,7 @@ class Trial:
     gpus: float = 0.0  # a worker
     node: str = ""
     latency_ms: float | None = None  # of one image through the best checkpoint, median
+    runtime: str = ""  # that computed it
     parameters: int | None = None
     history: tuple[
         Mapping[str, Any], ...
@@ -79,6 +81,12 @@ class Search:
     started: float = 0.0
     ended: float = 0.0  # 0 while it runs, and after it was killed
     about: Mapping[str, str] = field(default_factory=dict)  # provenance: commit, versions, data fingerprint, hardware
+
+    @property
+    def constraints(self) -> Mapping[str, float]:
+        """Cost -> the most it may be."""
+        limits: Mapping[str, float] = self.space.get(constraints.KEY, {})
+        return limits
 
 
 @dataclass

@@ -21,6 +21,7 @@ from cluster.ray_private import wait_for_stopped_trial
 from cluster.resources import Workers
 from depthray.runs import layout
 from tuning.records import ENDED, Search, SearchLimits, Trial, curve, read_trials, write_trial
+from tuning.space.constraints import COSTS
 from tuning.space.space import Space
 
 TUNE_ENVIRONMENT = {
@@ -152,14 +153,22 @@ def _proposals(
     seed = int(np.random.SeedSequence([search.seed, len(taken)]).generate_state(1)[0])
     objectives = [OBJECTIVE, *search.objectives[1:]]
     waiting = [_task(trial) for trial in left]
-    searcher = TPESearcher(space, waiting, numbers=numbers, objectives=objectives, seed=seed, name=_name)
+    searcher = TPESearcher(
+        space,
+        waiting,
+        numbers=numbers,
+        objectives=objectives,
+        constraints=search.constraints,
+        seed=seed,
+        name=_name,
+    )
     for trial in ended:
         scores = [
             (epoch["epoch"], objective(search.metric, epoch)) for epoch in curve(layout.trial(folder, trial.name))
         ]
         if scores:
             values = _objective_values(trial, search, scores) if trial.state == "done" else None
-            searcher.add(trial.words, scores, values)
+            searcher.add(trial.words, scores, values, {name: getattr(trial, name) for name in COSTS})
     return TrialSource({}, searcher, len(waiting) + len(numbers))
 
 
@@ -167,8 +176,7 @@ def _objective_values(trial: Trial, search: Search, scores: Sequence[tuple[int, 
     """The objectives of a trial that ran to its end, in the order of the search."""
     from tuning.trial import WORST
 
-    costs = {"latency_ms": trial.latency_ms, "parameters": trial.parameters}
-    rest = [costs[key] for key in search.objectives[1:]]
+    rest = [getattr(trial, key) for key in search.objectives[1:]]
     return [min(value for _, value in scores), *(WORST if value is None else float(value) for value in rest)]
 
 
@@ -196,7 +204,8 @@ def _run(
     from tuning.trial import TrialSetup, run_trial
 
     workers = workers_of(search)
-    plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt")
+    served = "latency_ms" in (*search.objectives, *search.constraints)
+    plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt", served=served)
     recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, log=log)
     tuner = tune.Tuner(
         tune.with_resources(_wait_for_trials(partial(run_trial, plan=plan)), _resources(workers)),

@@ -8,29 +8,34 @@ from __future__ import annotations
 
 import math
 import shutil
-import statistics
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cluster.resources import Workers
 from cluster.workers import fit_on_workers
 from depthray import models, predict
-from depthray.batch import to_device
+from depthray.batch import Batch, to_device
 from depthray.checkpoints import manifest, select
 from depthray.checkpoints.select import CheckpointName
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import DepthrayError
-from depthray.runs import control, layout, progress
+from depthray.export import fastest
+from depthray.predict import Predictor
+from depthray.runs import control, layout, locate, progress
 from depthray.runs.run import prepare, record
+from depthray.runtimes.open import EAGER, open_model
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from tuning.records import curve
@@ -39,7 +44,9 @@ from tuning.space.dimension import overrides
 OBJECTIVE = "objective"  # lower is better; missing for trials that no scheduler may stop
 WORST = 1e9  # of a score that is not finite; infinity would spoil the schedulers' quantiles
 FINISHED, FAILED = "finished", "failed"
-PASSES, WARM_UP = 9, 2  # forward passes that are timed, the first of which are left out
+RUNTIME = "runtime"
+PASSES = 7  # that are timed
+GATE = 4  # frames that an export is compared on: each trial makes one, and they differ in their weights alone
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class TrialSetup:
     folder: Path
     workers: Workers
     carries: bool = False  # checkpoints go through Tune, so that one trial can resume from another's
+    served: bool = False  # the latency is that of the runtime that would serve the network
 
 
 def run_trial(config: Mapping[str, Any], *, plan: TrialSetup) -> None:
@@ -60,7 +68,7 @@ def run_trial(config: Mapping[str, Any], *, plan: TrialSetup) -> None:
     try:
         recipe = _without_report(preflight.load(str(plan.folder / layout.RECIPE), overrides(task["words"])))
         _prepare(run, recipe)
-        for metrics in _train(recipe, run, plan.workers):
+        for metrics in _train(recipe, run, plan):
             checkpoint = _checkpoint(run, metrics["epoch"]) if plan.carries else None
             tune.report(_result(metrics, recipe, judged=task["judged"]), checkpoint=checkpoint)
     except DepthrayError as error:  # it would repeat itself: reported, so that Tune does not try again
@@ -103,8 +111,9 @@ def _is_same(one: Path, other: Path) -> bool:
     return (one / manifest.NAME).read_bytes() == (other / manifest.NAME).read_bytes()
 
 
-def _train(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
+def _train(recipe: Recipe, run: Path, plan: TrialSetup) -> Iterator[dict[str, Any]]:
     """The metrics of each epoch; the last with what the network costs, when everything is written."""
+    workers = plan.workers
     last: dict[str, Any] = {}
     train = _train_here if workers.count == 1 else train_on_workers
     for metrics in train(recipe, run, workers):
@@ -113,7 +122,7 @@ def _train(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, An
         else:
             yield metrics
     gpu = workers.gpus > 0 and workers.count == 1  # this process has none where others train
-    yield {**(last or curve(run)[-1]), FINISHED: True, **measure_cost(run, gpu=gpu)}
+    yield {**(last or curve(run)[-1]), FINISHED: True, **measure_cost(run, gpu=gpu, served=plan.served)}
 
 
 def _train_here(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[str, Any]]:
@@ -165,8 +174,8 @@ def _stopping(run: Path, fit: Future[None]) -> Iterator[None]:
 
 
 def _result(metrics: Mapping[str, Any], recipe: Recipe, *, judged: bool) -> dict[str, Any]:
-    """What Tune gets of an epoch: numbers only, with the objective where a scheduler may judge the trial."""
-    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    """What Tune gets of an epoch: numbers, the runtime, and the objective where a scheduler may judge the trial."""
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float) or key == RUNTIME}
     score = numbers.get(recipe.eval.monitor, math.nan)
     objective = rank_key(recipe.eval.monitor, score) if math.isfinite(score) else WORST
     return {**numbers, **({OBJECTIVE: objective} if judged else {})}
@@ -184,23 +193,37 @@ def _checkpoint(run: Path, epoch: int) -> Any:
         time.sleep(0.05)
 
 
-def measure_cost(run: Path, *, gpu: bool) -> dict[str, float]:
+def measure_cost(run: Path, *, gpu: bool, served: bool = False) -> dict[str, Any]:
     """Parameters of a run's best checkpoint, and the median milliseconds of one validation image through it.
 
+    By PyTorch, or if `served` by the fastest runtime whose export passes its gate, as `depthray serve promote` has it.
     The time depends on what else the machine does: compare it within a search only.
     """
-    predictor = predict.load(run, device="cuda" if gpu else "cpu")
+    checkpoint = locate.resolve(run)
+    predictor = predict.load(checkpoint, device="cuda" if gpu else "cpu")
+    batch = _validation_batch(predictor)
+    networks = {EAGER: predictor.model}
+    with tempfile.TemporaryDirectory(prefix="depthray-") as work:
+        if served and not gpu:  # on GPUs PyTorch serves
+            exports = fastest.export_passing(checkpoint, Path(work), fastest.auto_targets(calibrated=False), gate=GATE)
+            networks |= {name: open_model(path, device=predictor.device).network for name, path in exports.items()}
+        with torch.inference_mode():
+            calls = {name: partial(_pass, network, batch, gpu=gpu) for name, network in networks.items()}
+            seconds = fastest.median_seconds(calls, rounds=PASSES)
+    runtime = min(seconds, key=lambda name: seconds[name])
+    parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
+    return {"latency_ms": 1000 * seconds[runtime], "parameters": parameters, RUNTIME: runtime}
+
+
+def _validation_batch(predictor: Predictor) -> Batch:
+    """One validation image, on the device of the network."""
     data = predictor.recipe.data
     frames = Frames.open(predictor.recipe)
     _, batch = next(iter(eval_batches(frames.source, frames.fixed_frames()[:1], data, batch_size=1)))
-    batch = to_device(batch, predictor.device, min_depth=data.min_depth, max_depth=data.max_depth)
-    seconds = []
-    with torch.inference_mode():
-        for _ in range(PASSES):
-            began = time.perf_counter()
-            models.run(predictor.model, batch)
-            if gpu:  # a pass returns before the GPU has computed it
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - began)
-    parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
-    return {"latency_ms": 1000 * statistics.median(seconds[WARM_UP:]), "parameters": parameters}
+    return to_device(batch, predictor.device, min_depth=data.min_depth, max_depth=data.max_depth)
+
+
+def _pass(network: nn.Module, batch: Batch, *, gpu: bool) -> None:
+    models.run(network, batch)
+    if gpu:  # a pass returns before the GPU has computed it
+        torch.cuda.synchronize()

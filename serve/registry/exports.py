@@ -12,29 +12,22 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from depthray.errors import DepthrayError
+from depthray.export import fastest
 from depthray.runtimes.open import EAGER
 from depthray.storage import local
 from depthray.storage.strict_json import finite_tree
 from serve.registry import golden
 from serve.settings import Runtime
 
-if TYPE_CHECKING:  # torch takes seconds to import
-    from depthray.batch import Sample
-    from depthray.predict import Predictor
-
 SPEEDS = "speeds.json"
 BATCH = 4  # images of a timed pass: more than one, as under load, and less than a full batch
-GATE = 12  # frames that an export is compared on, at each size and batch: a promotion should not take minutes
-ROUNDS = 7  # passes of each runtime, in turn, so that other work slows all alike
+ROUNDS = 7  # passes of each runtime
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class RuntimeRequest:
     def targets(self) -> tuple[str, ...]:
         """Targets to export to; 8-bit integers only by frames of the user's own."""
         if self.runtime == "auto":
-            return ("openvino", "openvino-int8") if self.calibrate else ("openvino",)
+            return fastest.auto_targets(calibrated=bool(self.calibrate))
         return () if self.runtime == EAGER else (self.runtime,)
 
 
@@ -60,7 +53,10 @@ def make(checkpoint: Path, folder: Path, request: RuntimeRequest, log: Callable[
     """
     unfinished = folder.with_name(f"{local.UNFINISHED}{uuid4().hex}")
     try:
-        paths = {EAGER: checkpoint, **_export(checkpoint, unfinished, request, log)}
+        exports = fastest.export_passing(
+            checkpoint, unfinished, request.targets, data=request.calibrate, form=request.source, log=log
+        )
+        paths = {EAGER: checkpoint, **exports}
         if len(paths) == 1:
             return {}
         measured = _time(paths)
@@ -82,23 +78,6 @@ def speeds(folder: Path) -> dict[str, float]:
     return _sorted(measured) if len(measured) > 1 else {}
 
 
-def _export(checkpoint: Path, folder: Path, request: RuntimeRequest, log: Callable[[str], None]) -> dict[str, Path]:
-    """The exports that passed their gate, by target."""
-    from depthray.export import write
-
-    made = {}
-    for target in request.targets:
-        try:
-            wanted = write.ExportRequest(target, folder / target, request.calibrate, request.source, gate=GATE)
-            write.export(checkpoint, wanted)
-        except DepthrayError as error:
-            log(f"{target}: not used: {error}")
-            shutil.rmtree(folder / target, ignore_errors=True)  # the report of a gate that it did not pass
-        else:
-            made[target] = folder / target
-    return made
-
-
 def _time(paths: Mapping[str, Path]) -> dict[str, float]:
     """Images a second of each, on golden images at its own size."""
     from depthray.predict import load
@@ -106,18 +85,8 @@ def _time(paths: Mapping[str, Path]) -> dict[str, float]:
     predictors = {name: load(path, device="cpu") for name, path in paths.items()}
     data = predictors[EAGER].recipe.data
     sample = golden.samples(data.inputs, data.size)[0]
-    seconds: dict[str, list[float]] = {name: [] for name in paths}
-    for _ in range(ROUNDS + 1):
-        for name, predictor in predictors.items():
-            seconds[name].append(_seconds(predictor, sample))
-    # Without the first pass, which allocates and compiles.
-    return _sorted({name: BATCH / statistics.median(values[1:]) for name, values in seconds.items()})
-
-
-def _seconds(predictor: Predictor, sample: Sample) -> float:
-    started = time.perf_counter()
-    predictor.run([sample] * BATCH)
-    return time.perf_counter() - started
+    calls = {name: partial(predictor.run, [sample] * BATCH) for name, predictor in predictors.items()}
+    return _sorted({name: BATCH / seconds for name, seconds in fastest.median_seconds(calls, rounds=ROUNDS).items()})
 
 
 def _sorted(measured: Mapping[str, float]) -> dict[str, float]:

@@ -6,12 +6,16 @@ import queue
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from checkpoints import write_checkpoint
+from torch import nn
 
 from cluster.resources import Workers
 from depthray.errors import DepthrayError
+from depthray.export import fastest
 from depthray.runs import layout, progress
 from depthray.training import preflight
 from tuning import trial
@@ -84,3 +88,30 @@ def test_a_trial_that_is_stopped_asks_its_workers_to_stop(train: Any, tmp_path: 
     assert next(results)["epoch"] == 1
     results.close()  # as Tune does; it returns only when the workers have left
     assert (tmp_path / layout.STOP).exists()
+
+
+@pytest.mark.parametrize(("seconds", "runtime"), [(0.0, "openvino"), (0.5, "eager")])
+def test_the_latency_is_that_of_the_fastest_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, runtime: str
+) -> None:
+    run = write_checkpoint(tmp_path / "run", "data.frames=48").parents[1]
+    exported: list[Any] = []
+
+    def export(checkpoint: Path, folder: Path, targets: Any, **options: Any) -> dict[str, Path]:
+        exported.append((checkpoint.parents[1], tuple(targets)))
+        return {"openvino": folder}
+
+    class Exported(nn.Module):
+        inputs, stride = ("image",), 1
+
+        def forward(self, batch: Any) -> dict[str, Any]:
+            time.sleep(seconds)
+            return {"depth": batch["image"][:, :1]}
+
+    monkeypatch.setattr(fastest, "export_passing", export)
+    monkeypatch.setattr(trial, "open_model", lambda path, **options: SimpleNamespace(network=Exported()))
+    cost = trial.measure_cost(run, gpu=False, served=True)
+    assert cost[trial.RUNTIME] == runtime and cost["latency_ms"] > 0 and cost["parameters"] > 1000
+    assert exported == [(run, ("openvino",))]
+    assert trial.measure_cost(run, gpu=False)[trial.RUNTIME] == "eager"
+    assert len(exported) == 1, "nothing is exported where nobody asked for the latency"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,10 @@ from depthray.runs import progress
 from tuning import command, plan, schedulers
 from tuning.proposals import TPESearcher
 from tuning.recorder import Recorder
-from tuning.records import SearchLimits, Trial, curve, read_search, read_trials
+from tuning.records import SearchLimits, Trial, curve, read_search, read_trials, write_search
 from tuning.search import points, slots
 from tuning.space.space import parse
-from tuning.trial import FAILED, FINISHED, OBJECTIVE, WORST
+from tuning.trial import FAILED, FINISHED, OBJECTIVE, RUNTIME, WORST
 
 SPACE = parse({"optim.lr": {"loguniform": [1e-4, 1e-2]}, "augment.hue": {"choice": [0, 0.05]}}, where="here")
 WORDS = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8"]
@@ -46,6 +47,9 @@ def proposals(**changes: Any) -> TPESearcher:
         (["--trials", "0"], "--trials 0 is too few"),
         (["--repeats", "-1"], "--repeats -1: below 0"),
         (["--objectives", "parameters"], "--objectives needs --search tpe and --scheduler none"),
+        (["--constraints", "latency=20"], "did you mean 'latency_ms'"),
+        (["--constraints", "latency_ms"], "give a name and a limit"),
+        (["--space", "LIMITS"], "latency_ms is limited to a number above 0"),
         (["--workers-per-trial", "3"], "train.batch_size=8 .* --workers-per-trial 3"),
         (["--workers-per-trial", "2", "--gpus-per-worker", "0.5"], "part of a GPU is for trials of one worker"),
         (["--search", "grid", "--space", "learning-rate"], "optim.lr: a grid needs single values"),
@@ -69,6 +73,7 @@ def test_mistakes_are_reported_before_anything_starts(
         "EMPTY": "optim.lr: {uniform: [1, 1]}",
         "SEED": "seed: {choice: [1, 2]}",
         "SPLIT": "data.split: {choice: [a, b]}",
+        "LIMITS": "{optim.lr: {uniform: [0.001, 0.01]}, constraints: {latency_ms: -1}}",
         "EVAL": "eval.protocol: {choice: [plain, nyu-bts]}",
     }
     for name, text in files.items():
@@ -89,6 +94,21 @@ def test_a_folder_with_a_search_is_not_written_over(tmp_path: Path, capsys: pyte
     assert "holds no search" in capsys.readouterr().err
     assert main(["tune", "demo", "--resume", str(folder)]) == 2
     assert "leave out others" in capsys.readouterr().err
+    assert main(["tune", "--constraints", "latency_ms=20", "--resume", str(folder)]) == 2
+    assert "leave out others" in capsys.readouterr().err
+
+
+def test_constraints_of_flags_and_of_the_space_are_those_of_the_search(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(
+        "{optim.lr: {uniform: [0.001, 0.01]}, constraints: {latency_ms: 30, parameters: 1e6}}", encoding="utf-8"
+    )
+    argv = [*WORDS, "--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "search")]
+    args = command.build_parser().parse_intermixed_args([*argv, "--constraints", "latency_ms=20"])
+    folder, search, space = plan.begin(args)
+    assert search.constraints == space.constraints == {"latency_ms": 20.0, "parameters": 1e6}
+    write_search(folder, search)
+    resumed = plan.resume(command.build_parser().parse_args(["--resume", str(folder)]))
+    assert resumed.search.constraints == resumed.space.constraints == search.constraints
 
 
 def test_only_budgets_may_change_when_a_search_is_resumed(tmp_path: Path) -> None:
@@ -148,6 +168,32 @@ def test_tpe_receives_ends_stops_failures_and_earlier_trials() -> None:
     trials = found.study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED", "FAIL", "FAIL"]
     assert trials[2].value == 0.2, "a trial is worth its best epoch, whose checkpoint it ends with"
+
+
+def test_tpe_receives_by_how_much_a_trial_is_beyond_a_constraint() -> None:
+    found = proposals(numbers=range(3), constraints={"latency_ms": 20.0})
+    words = {"optim.lr": 1e-3, "augment.hue": 0.05}
+    found.add(words, [(1, 0.3)], [0.3], {"latency_ms": 30.0, "parameters": 5})
+    found.add(words, [(1, 0.3)], None, {"latency_ms": None, "parameters": None})
+    for name, latency in (("t0", 10.0), ("t1", 25.0), ("t2", math.nan)):
+        found.suggest(name)
+        found.on_trial_complete(name, {"epoch": 1, OBJECTIVE: 0.2, "latency_ms": latency, FINISHED: True})
+    limits = [trial.constraints for trial in found.study.get_trials()]
+    assert limits == [{"latency_ms": 0.5}, {}, {"latency_ms": -0.5}, {"latency_ms": 0.25}, {"latency_ms": WORST}]
+    assert found.study.best_trial.number == 2, "of equal scores the one that is within the limit"
+
+
+@pytest.mark.parametrize(("constraints", "expected"), [({"latency_ms": 20.0}, 1e-3), ({}, 1e-4)])
+def test_tpe_searches_where_constraints_allow(constraints: dict[str, float], expected: float) -> None:
+    found = proposals(numbers=range(40), constraints=constraints)
+    rates = []
+    for number in range(40):
+        rates.append(found.suggest(f"t{number}")["trial"]["words"]["optim.lr"])
+        # The lower the better, and the slower: the best that is allowed is 1e-3.
+        result = {"epoch": 1, OBJECTIVE: rates[-1], "latency_ms": 20.0 * 1e-3 / rates[-1], FINISHED: True}
+        found.on_trial_complete(f"t{number}", result)
+    assert 0.6 * expected < statistics.median(rates[-15:]) < 2 * expected
+    assert expected <= found.study.best_trial.value < 1.3 * expected
 
 
 def test_a_trial_that_reports_one_epoch_only_is_worth_that_epoch() -> None:
@@ -234,7 +280,7 @@ def test_the_end_of_a_trial_is_recorded(tmp_path: Path) -> None:
     for trial in (done, stopped, failed, lost):
         keeps.on_trial_start(0, [], trial)
         keeps.on_trial_result(0, [], trial, {"epoch": 1, OBJECTIVE: 0.5})
-    last = {"epoch": 2, FINISHED: True, "latency_ms": 1.5, "parameters": 100}
+    last = {"epoch": 2, FINISHED: True, "latency_ms": 1.5, "parameters": 100, RUNTIME: "openvino"}
     keeps.on_trial_result(0, [], done, last)
     done.last_result, failed.last_result = last, {FAILED: "it diverged"}
     keeps.on_trial_recover(0, [], lost)
@@ -244,7 +290,7 @@ def test_the_end_of_a_trial_is_recorded(tmp_path: Path) -> None:
         keeps.on_trial_complete(0, [], trial)  # Tune may report it twice
     kept = {trial.name: trial for trial in read_trials(tmp_path)}
     assert [kept[name].state for name in "abcd"] == ["done", "stopped", "failed", "failed"]
-    assert (kept["a"].latency_ms, kept["a"].parameters) == (1.5, 100)
+    assert (kept["a"].latency_ms, kept["a"].parameters, kept["a"].runtime) == (1.5, 100, "openvino")
     assert kept["c"].error == "it diverged" and kept["d"].error == "ValueError: no such thing"
     assert kept["d"].attempts == 2
     assert all(trial.ended >= trial.started > 0 for trial in kept.values())

@@ -148,7 +148,8 @@ def _seed_spread(configuration: Configuration | None, label: str, role: str) -> 
 
 def _history(data: ReportData) -> Chart:
     default = data.study.default.mean if data.study.default else None
-    trials = [ScoredTrial(data.mark(each), data.score(each)) for each in data.started]
+    feasible = data.study.is_feasible
+    trials = [ScoredTrial(data.mark(each), data.score(each), feasible(each)) for each in data.started]
     lost = sum(each.score is None for each in trials)
     clamped = sum(each.score is not None and data.axis.clamps(each.score) for each in trials)
     note = "The orange line is the best so far, the dashed one the baseline."

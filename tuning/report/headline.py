@@ -69,6 +69,7 @@ class ReportWarning(NamedTuple):
 
 WARNING_TITLES = {
     "none": "No score",
+    "infeasible": "Beyond a constraint",
     "failed": "Failed trials",
     "unfinite": "Non-finite scores",
     "edge": "Edge of the range",
@@ -85,7 +86,8 @@ def headline(data: ReportData) -> Headline:
     best = data.study.winner
     if best is None or best.mean is None:
         yet = "" if data.study.search.ended else " yet"
-        return Headline(f"No configuration has a score{yet}", "", "", "", "", (_waiting_sentence(data),))
+        within = " within the constraints" if data.study.search.constraints else ""
+        return Headline(f"No configuration{within} has a score{yet}", "", "", "", "", (_waiting_sentence(data),))
     note = f"mean of {len(best.seeds)} seeds ± their standard deviation" if len(best.seeds) > 1 else "one seed"
     spread = "" if best.spread is None else phrases.format_spread(best.mean, best.spread)
     title = f"Best {'configuration' if data.study.search.ended else 'so far'}: trial {best.name}"

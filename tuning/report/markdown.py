@@ -88,7 +88,8 @@ def _trials(data: ReportData) -> list[str]:
 def _trial(data: ReportData, each: Outcome, keys: Sequence[str]) -> list[str]:
     rank = str(data.ranks.get(each.name, "–"))
     # The start of an error tells its kind; a complete traceback would make every row as wide.
-    state = f"{each.trial.state}: {each.trial.error[:120]}" if each.trial.error else each.trial.state
+    beyond = ", beyond a constraint" if data.study.is_infeasible(each) else ""
+    state = f"{each.trial.state}: {each.trial.error[:120]}" if each.trial.error else each.trial.state + beyond
     values = [format_value(data.study.value(each, key)) for key in keys]
     return [rank, each.name, state, phrases.score(each.score), str(each.epochs), *values]
 

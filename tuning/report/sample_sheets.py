@@ -62,7 +62,7 @@ def sample_sheets(folder: Path, report: ReportData, *, data: Path | str | None =
 def configurations_shown(report: ReportData) -> list[tuple[str, Outcome]]:
     """The winner, the next best ones, and the baseline, each with its label."""
     winner, default = report.study.winner, report.study.default
-    ranked = [each.outcome for each in report.study.ranking]
+    ranked = [each.outcome for each in report.study.ranking if not report.study.is_infeasible(each.outcome)]
     first = [winner.outcome] if winner else []
     best = [*first, *(each for each in ranked if not first or each.name != first[0].name)][:BEST_SHOWN]
     shown = [("the best" if index == 0 else f"trial {each.name}", each) for index, each in enumerate(best)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -77,7 +78,9 @@ def columns(data: ReportData) -> list[Column]:
         Column("curve", "score by epoch", kind=""),
     ]
     keys = [Column(short[key], f"{key}: {meaning(key)}".rstrip(": ")) for key in keys_shown(data)]
-    costs = [Column(phrases.NAMES[name]) for name in data.costs]
+    runtimes = sorted({each.trial.runtime for each in data.compared} - {""})
+    about = {"latency_ms": f"of {', '.join(runtimes)}"} if runtimes else {}
+    costs = [Column(phrases.NAMES[name], about.get(name, "")) for name in data.costs]
     spent = [Column("time", "for which it held its resources"), Column(f"{unit}-hours")]
     return [*head, *keys, *costs, Column("best epoch"), Column("epochs"), *spent]
 
@@ -175,7 +178,7 @@ def _cells(data: ReportData, each: Outcome) -> list[Cell]:
     spent = hours(each, unit_of(data.study.search))
     return [
         *(_value_cell(data, each, key) for key in keys_shown(data)),
-        *(_cost_cell(getattr(each.trial, name)) for name in data.costs),
+        *(_cost_cell(data, each, name) for name in data.costs),
         _number_cell(each.best_epoch),
         Cell(f"{each.epochs} / {data.study.search.epochs}", str(each.epochs)),
         Cell(phrases.duration(each.busy_seconds), f"{each.busy_seconds:.0f}"),
@@ -191,8 +194,11 @@ def _value_cell(data: ReportData, each: Outcome, key: str) -> Cell:
     return Cell(format_value(value), raw, "changed" if changed else "")
 
 
-def _cost_cell(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(phrases.format_count(value), repr(float(value)))
+def _cost_cell(data: ReportData, each: Outcome, name: str) -> Cell:
+    value, limit = getattr(each.trial, name), data.study.search.constraints.get(name, math.inf)
+    if value is None:
+        return Cell("–")
+    return Cell(phrases.format_count(value), repr(float(value)), "beyond" if value > limit else "")
 
 
 def _number_cell(value: float | None) -> Cell:

@@ -2,6 +2,7 @@
 
     optim.lr: {loguniform: [1e-5, 1e-2]}
     model.decoder: {choice: [fixed, linear]}
+    constraints: {latency_ms: 20}
 
 `read` finds a space of tuning/spaces by its name, or a file by its path; `space_check.check` checks it against a recipe
 before the first trial. Kinds of range: uniform, loguniform, integer, logint (numbers, both ends included), choice (any
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 
 from depthray.config.overrides import find_yaml, read_yaml
 from depthray.errors import UsageError
+from tuning.space import constraints
 from tuning.space.dimension import EXAMPLE, Dimension, parse_value, read_dimension
 from tuning.values import is_number
 
@@ -37,6 +39,7 @@ class Space:
     points: tuple[Mapping[str, Any], ...] = ()  # each dotted key -> value
     about: str = ""
     notes: tuple[Mapping[str, Any], ...] = ()  # of each point its `name`, and as `reference` its published scores
+    constraints: Mapping[str, float] = field(default_factory=dict)  # cost -> the most it may be
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """A random configuration: dotted key -> value."""
@@ -67,23 +70,25 @@ def read(name_or_path: str) -> Space:
 
 def parse(tree: Mapping[str, Any], *, where: str) -> Space:
     """A tree of plain values as a space; whether it fits a recipe is for `space_check`."""
-    ranges = {str(key): value for key, value in tree.items() if key not in ("about", "points")}
+    ranges = {str(key): value for key, value in tree.items() if key not in ("about", "points", constraints.KEY)}
     about, points = tree.get("about", ""), tree.get("points")
+    limits = constraints.parse(tree.get(constraints.KEY, {}), where=where)
     if not isinstance(about, str):
         raise UsageError(f"{where}: about is a line of text, not {about!r}")
     if points is not None:
         if ranges:
             raise UsageError(f"{where}: has points and ranges ({next(iter(ranges))}); give one or the other")
-        return _parse_points(points, about=about, where=where)
+        return replace(_parse_points(points, about=about, where=where), constraints=limits)
     if not ranges:
         raise UsageError(f"{where}: nothing to search; give at least one key, as in {EXAMPLE}")
     dimensions = (read_dimension(key, value, where=where) for key, value in ranges.items())
-    return Space(tuple(dimensions), about=about)
+    return Space(tuple(dimensions), about=about, constraints=limits)
 
 
 def to_tree(space: Space) -> dict[str, Any]:
     """The tree of plain values that `parse` reads back to the same space."""
     tree: dict[str, Any] = {"about": space.about} if space.about else {}
+    tree |= {constraints.KEY: dict(space.constraints)} if space.constraints else {}
     if space.points:
         notes = space.notes or ({},) * len(space.points)
         return tree | {"points": [{**note, **point} for note, point in zip(notes, space.points, strict=True)]}

@@ -26,13 +26,13 @@ from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.runs import layout
 from tuning.records import Search, read_search
+from tuning.space import constraints
 from tuning.space import space as spaces
+from tuning.space.constraints import COSTS
 from tuning.space.dimension import Dimension, overrides
 from tuning.space.space import Space
 from tuning.study.outcome import RANKED, Configuration, Outcome, configuration, read_outcomes
-from tuning.values import canonical, finite_or_none
-
-COSTS = ("latency_ms", "parameters")  # objectives besides the metric; lower is better
+from tuning.values import canonical, finite_or_none, format_number
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,37 @@ class Study:
 
     @cached_property
     def ranking(self) -> list[Configuration]:
-        """The searched configurations that have a score and did not fail, best first.
+        """The searched configurations that have a score and did not fail, best first; last those beyond a constraint.
 
         By the scores of their search trials: only a few are repeated. The winner need not be the first.
         """
         ranked = [each for each in self.searched if each.score is not None and each.trial.state in RANKED]
-        ranked.sort(key=lambda each: (rank_key(each.metric, each.score or 0.0), each.name))
+        ranked.sort(key=lambda each: (self.is_infeasible(each), rank_key(each.metric, each.score or 0.0), each.name))
         return [configuration(each, self.trials) for each in ranked]
 
     @cached_property
     def winner(self) -> Configuration | None:
-        """The best mean over seeds among configurations that were repeated, and reliably; otherwise the best score."""
+        """The best mean over seeds among configurations that were repeated, and reliably; otherwise the best score.
+
+        Only of those that were measured to be within all constraints.
+        """
+        feasible = [each for each in self.ranking if self.is_feasible(each.outcome)]
         # The best of many single scores is partly luck: once some are repeated, only those can win.
-        repeated = [each for each in self.ranking if len(each.seeds) > 1]
-        return min(repeated or self.ranking, key=lambda each: (each.lost, self._mean_rank(each)), default=None)
+        repeated = [each for each in feasible if len(each.seeds) > 1]
+        return min(repeated or feasible, key=lambda each: (each.lost, self._mean_rank(each)), default=None)
+
+    def is_infeasible(self, outcome: Outcome) -> bool:
+        """Whether a trial is beyond a constraint."""
+        return any(share > 0 for share in self._excess(outcome).values())
+
+    def is_feasible(self, outcome: Outcome) -> bool:
+        """Whether a trial is known to be within all constraints: one that did not end has not been measured."""
+        return len(self._excess(outcome)) == len(self.search.constraints) and not self.is_infeasible(outcome)
+
+    @cached_property
+    def infeasible(self) -> list[Outcome]:
+        """The searched trials that are beyond a constraint."""
+        return [each for each in self.searched if self.is_infeasible(each)]
 
     @cached_property
     def default(self) -> Configuration | None:
@@ -146,8 +163,9 @@ class Study:
         return (self.metric, *costs)
 
     def pareto(self) -> list[Outcome]:
-        """The Pareto front of the searched trials over the objectives, best metric first."""
-        values = [(each.outcome, _objective_values(each.outcome, self.objectives)) for each in self.ranking]
+        """The Pareto front of the searched trials over the objectives, best metric first; none beyond a constraint."""
+        ranked = [each.outcome for each in self.ranking if not self.is_infeasible(each.outcome)]
+        values = [(each, _objective_values(each, self.objectives)) for each in ranked]
         measured = [(each, value) for each, value in values if value is not None]
         return [each for each, value in measured if not any(_dominates(other, value) for _, other in measured)]
 
@@ -163,6 +181,7 @@ class Study:
             "epochs": str(search.epochs),
             "trials": str(search.trials),
             "repeats": f"{search.repeats} of the best {search.top} and of the baseline",
+            **({"constraints": describe_constraints(search)} if search.constraints else {}),
             "resources": f"{search.workers} x {search.cpus:g} CPU, {search.gpus:g} GPU; {search.concurrent} at a time",
         }
         return {**settings, **{key: str(value) for key, value in search.about.items()}}
@@ -174,6 +193,9 @@ class Study:
         except ValidationError:
             return False
         return True
+
+    def _excess(self, outcome: Outcome) -> dict[str, float]:
+        return constraints.excess(self.search.constraints, {name: getattr(outcome.trial, name) for name in COSTS})
 
     def _is_base(self, key: str, value: Any) -> bool:
         return canonical(value) == canonical(self.base.get(key))
@@ -193,9 +215,15 @@ class Study:
 def best_recipe(folder: Path, study: Study) -> Recipe:
     """The recipe of the winner, made as its trial made it. Raises UsageError where there is no winner."""
     if study.winner is None:
-        raise UsageError(f"{folder}: no searched trial has a finite {study.metric}, so there is no best recipe")
+        within = f" within {describe_constraints(study.search)}" if study.search.constraints else ""
+        raise UsageError(f"{folder}: no searched trial{within} has a finite {study.metric}, so there is no best recipe")
     # Types only, as the trial has been trained: the checks of preflight may import torch.
     return recipes.read(str(folder / layout.RECIPE), overrides(study.winner.outcome.overrides))
+
+
+def describe_constraints(search: Search) -> str:
+    """The constraints in words: latency_ms <= 20."""
+    return ", ".join(f"{name} <= {format_number(limit)}" for name, limit in search.constraints.items())
 
 
 def train_line(study: Study, recipe: Recipe, *, path: str = "best.yaml") -> str:

@@ -51,6 +51,7 @@ def as_json(study: Study) -> dict[str, Any]:
             "cautions": [asdict(each) for each in warnings(study)],
             "objectives": study.objectives,
             "pareto": [each.name for each in study.pareto()],
+            "infeasible": [each.name for each in study.infeasible],
             "provenance": study.provenance(),
             "trials": [_trial(study, each) for each in study.trials],
         }

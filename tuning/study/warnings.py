@@ -10,7 +10,7 @@ from typing import Any, Literal
 from depthray.config.metric_names import rank_key
 from tuning.space.dimension import INTEGER_KINDS, Dimension
 from tuning.study.outcome import Configuration, Outcome
-from tuning.study.study import Study
+from tuning.study.study import Study, describe_constraints
 from tuning.values import count_distinct, is_number
 
 STEEP = 0.01  # relative gain of the last epoch above which a metric is still improving
@@ -18,7 +18,7 @@ MAX_NAMES = 5  # trials named in a text
 ORDERED = 3  # choices from which on an end means something: of two, each is an end
 
 # Kinds are values of study.json, which scripts read: they keep their names.
-Kind = Literal["none", "failed", "unfinite", "edge", "unused", "budget", "seeds", "default", "population"]
+Kind = Literal["none", "failed", "unfinite", "edge", "unused", "budget", "seeds", "default", "population", "infeasible"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,12 @@ def warnings(study: Study) -> list[SearchWarning]:
     winner = study.winner
     if winner is None:
         yet = "" if study.search.ended else " yet"
-        none = SearchWarning("none", f"no searched trial has a finite {study.metric}{yet}")
-        return [none, *_lost_warnings(study), *_unused_warnings(study)]
+        within = f" within {describe_constraints(study.search)}" if study.search.constraints else ""
+        none = SearchWarning("none", f"no searched trial{within} has a finite {study.metric}{yet}")
+        return [none, *_infeasible_warnings(study), *_lost_warnings(study), *_unused_warnings(study)]
     return [
         *_gain_warnings(study, winner),
+        *_infeasible_warnings(study),
         *_lost_warnings(study),
         *_edge_warnings(study, winner.outcome),
         *_budget_warnings(study, winner.outcome),
@@ -70,6 +72,17 @@ def _gain_warnings(study: Study, winner: Configuration) -> Iterator[SearchWarnin
         )
 
 
+def _infeasible_warnings(study: Study) -> Iterator[SearchWarning]:
+    """Trials that a constraint keeps from being the best, and a baseline that the gain is over though it is beyond."""
+    limits = describe_constraints(study.search)
+    if study.infeasible:
+        names = _join_names([each.name for each in study.infeasible])
+        count = f"{_count_trials(len(study.infeasible))} of {len(study.searched)}"
+        yield SearchWarning("infeasible", f"{count} beyond {limits}, and so never the best: {names}")
+    if study.default is not None and study.is_infeasible(study.default.outcome):
+        yield SearchWarning("infeasible", f"the baseline recipe is beyond {limits} itself")
+
+
 def _lost_warnings(study: Study) -> Iterator[SearchWarning]:
     """Trials without a usable score."""
     failed = [each for each in study.trials if each.trial.state == "failed"]
@@ -80,7 +93,7 @@ def _lost_warnings(study: Study) -> Iterator[SearchWarning]:
         yield SearchWarning("failed", f"{_count_trials(len(failed))} of {len(study.trials)} failed: {error}{most}")
     unfinite = [each.name for each in study.trials if each.lost and each.trial.state != "failed"]
     if unfinite:
-        names = ", ".join([*unfinite[:MAX_NAMES], *(["..."] if len(unfinite) > MAX_NAMES else [])])
+        names = _join_names(unfinite)
         yield SearchWarning("unfinite", f"{_count_trials(len(unfinite))} never had a finite {study.metric}: {names}")
 
 
@@ -162,6 +175,10 @@ def _population_warnings(best: Outcome) -> Iterator[SearchWarning]:
             f"the overrides of the winner {best.name} changed in training (before epoch {', '.join(epochs)}): its "
             "recipe has the last ones, and may score otherwise when trained with them from the start",
         )
+
+
+def _join_names(names: list[str]) -> str:
+    return ", ".join([*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])])
 
 
 def _count_trials(number: int) -> str:

@@ -304,6 +304,39 @@ def test_the_pareto_front_has_what_no_other_beats(tmp_path: Path) -> None:
     assert [each.name for each in study.pareto()] == ["0001", "0002"]  # 0003 is beaten, 0004 was not measured
 
 
+def limited(tmp_path: Path, **latencies: float) -> Study:
+    """A search of four trials, the first the best, that limits the latency to 20 ms, with these measured."""
+    space = {**RATES, "constraints": {"latency_ms": 20}}
+    folder = searches.make(tmp_path / "search", points=searches.POINTS, scores=[0.2, 0.3, 0.4, 0.5], space=space, top=0)
+    for name, latency in latencies.items():
+        searches.change(folder, name.removeprefix("t"), latency_ms=latency)
+    return Study.read(folder)
+
+
+def test_a_trial_beyond_a_constraint_is_never_the_best(tmp_path: Path) -> None:
+    study = limited(tmp_path, t0001=20.1, t0003=20.0, t0004=5.0, default=30.0)
+    assert study.winner is not None and study.winner.name == "0003", "0001 is beyond, and 0002 was not measured"
+    assert [each.name for each in study.ranking] == ["0002", "0003", "0004", "0001"]
+    assert [each.name for each in study.infeasible] == ["0001"]
+    assert [each.name for each in study.pareto()] == ["0003", "0004"]
+    texts = [each.text for each in warnings(study) if each.kind == "infeasible"]
+    assert texts == [
+        "1 trial of 4 beyond latency_ms <= 20, and so never the best: 0001",
+        "the baseline recipe is beyond latency_ms <= 20 itself",
+    ]
+    assert as_json(study)["infeasible"] == ["0001"]
+    assert study.provenance()["constraints"] == "latency_ms <= 20"
+    assert best_recipe(tmp_path / "search", study).optim.lr == searches.POINTS[2]["optim.lr"]
+
+
+def test_where_all_are_beyond_a_constraint_there_is_no_best(tmp_path: Path) -> None:
+    study = limited(tmp_path, t0001=21.0, t0002=22.0, t0003=23.0, t0004=24.0)
+    assert study.winner is None and study.gain() is None and study.pareto() == []
+    assert kinds(study)[:2] == ["none", "infeasible"]
+    with pytest.raises(UsageError, match="no searched trial within latency_ms <= 20"):
+        best_recipe(tmp_path / "search", study)
+
+
 def test_with_one_objective_the_front_is_the_best(tmp_path: Path) -> None:
     study = Study.read(four(tmp_path, [0.4, 0.3, 0.3, 0.5], repeats=0))
     assert [each.name for each in study.pareto()] == ["0002", "0003"]

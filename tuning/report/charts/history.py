@@ -31,6 +31,7 @@ class ScoredTrial(NamedTuple):
 
     mark: Mark
     score: float | None
+    eligible: bool = True  # may be the best: within the constraints
 
 
 class LearningCurve(NamedTuple):
@@ -172,7 +173,8 @@ def _outliers(outliers: Sequence[ScoredTrial], box: Box, radius: float) -> str:
 
 
 def _best_so_far(trials: Sequence[ScoredTrial], box: Box) -> str:
-    scored = [(index, each.score) for index, each in enumerate(trials, 1) if each.score is not None]
+    eligible = [(index, each.score) for index, each in enumerate(trials, 1) if each.eligible]
+    scored = [(index, score) for index, score in eligible if score is not None]
     best = accumulate((score for _, score in scored), max if box.y.higher_is_better else min)
     points = [box.at(index, score) for (index, _), score in zip(scored, best, strict=True)]
     return steps([*points, (box.right, points[-1][1])], cls="front") if points else ""

@@ -1,0 +1,63 @@
+"""Which runtime computes a checkpoint fastest on this machine: exports that pass their gate, timed against PyTorch.
+
+What `depthray serve promote` serves and what `depthray tune` measures is decided here, so that the two are the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from depthray.errors import DepthrayError
+
+AUTO = ("openvino",)  # what is tried where the user names no runtime
+AUTO_CALIBRATED = (*AUTO, "openvino-int8")  # the same with frames of the user's own: rendered ones say too little
+GATE = 12  # frames that an export is compared on, at each size and batch: nobody waits minutes for it
+
+
+def auto_targets(*, calibrated: bool) -> tuple[str, ...]:
+    """The targets of `auto`."""
+    return AUTO_CALIBRATED if calibrated else AUTO
+
+
+def export_passing(
+    checkpoint: Path,
+    folder: Path,
+    targets: Iterable[str],
+    *,
+    data: str | None = None,
+    form: str | None = None,
+    gate: int = GATE,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Path]:
+    """Export to each target, into a folder by its name below `folder`; those that passed their gate.
+
+    One that cannot be made here, or does not pass, is a line of the log.
+    """
+    from depthray.export import write
+
+    made = {}
+    for target in targets:
+        try:
+            write.export(checkpoint, write.ExportRequest(target, folder / target, data, form, gate=gate))
+        except DepthrayError as error:
+            log(f"{target}: not used: {error}")
+            shutil.rmtree(folder / target, ignore_errors=True)  # the report of a gate that it did not pass
+        else:
+            made[target] = folder / target
+    return made
+
+
+def median_seconds(calls: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """The median seconds of each call, all in turn, so that other work of the machine slows all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    # Without the first pass, which allocates and compiles.
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}

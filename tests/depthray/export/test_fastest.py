@@ -1,0 +1,45 @@
+"""The fastest runtime is chosen among the exports that pass their gate."""
+
+import pytest
+
+from depthray.errors import ParityError, UsageError
+from depthray.export import fastest, write
+
+
+def test_frames_of_the_users_own_allow_8_bit_integers():
+    assert fastest.auto_targets(calibrated=False) == ("openvino",)
+    assert fastest.auto_targets(calibrated=True) == ("openvino", "openvino-int8")
+
+
+def test_what_does_not_pass_is_a_line_of_the_log(tmp_path, monkeypatch):
+    def export(checkpoint, request):
+        if request.target == "absent":
+            raise UsageError("needs openvino")
+        request.out.mkdir(parents=True)
+        if request.target == "bad":
+            raise ParityError("differs")
+
+    monkeypatch.setattr(write, "export", export)
+    lines = []
+    made = fastest.export_passing(tmp_path, tmp_path / "made", ["good", "bad", "absent"], log=lines.append)
+    assert made == {"good": tmp_path / "made" / "good"}
+    assert lines == ["bad: not used: differs", "absent: not used: needs openvino"]
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["good"]
+
+
+def test_calls_are_timed_in_turn_without_the_first(monkeypatch):
+    clock, order = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def call(name, *seconds):
+        left = list(seconds)
+
+        def run():
+            order.append(name)
+            clock[0] += left.pop(0)
+
+        return run
+
+    seconds = fastest.median_seconds({"a": call("a", 9, 1, 2, 3), "b": call("b", 9, 5, 4, 7)}, rounds=3)
+    assert seconds == {"a": pytest.approx(2), "b": pytest.approx(5)}
+    assert order == ["a", "b"] * 4
