@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
-import cv2
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from depthray.imaging import sheets
 from serve.http.query import Options
 
-# Each row as its difference to the one above. OpenCV's default, the choice among all filters, takes twice as long for
-# maps and makes none of them smaller.
-_PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_FILTER_UP = 2  # each row as its difference to the one above
+_LEVEL = 1  # of 0 to 3
 
 ColourRange = tuple[float, float]  # the values at both ends of the colour map
 
@@ -33,12 +35,25 @@ def paint_mask(mask: NDArray[np.float32]) -> tuple[NDArray[np.uint8], ColourRang
 
 
 def encode_png(pixels: NDArray[Any]) -> bytes:
-    """(H,W) uint16, (H,W) uint8 or (H,W,3) uint8 RGB -> a PNG file."""
-    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    done, data = cv2.imencode(".png", ordered, _PNG_FLAGS)
-    if not done:
-        raise RuntimeError(f"OpenCV cannot write PNG of shape {pixels.shape}")
-    return data.tobytes()
+    """(H,W) uint16, (H,W) uint8 or (H,W,3) uint8 RGB -> a PNG file.
+
+    Written here, as OpenCV's fastest compression takes four times as long for a file of the same size: for a map of
+    640x480 4 to 12 ms, which may be as much as the network takes.
+    """
+    height, width = pixels.shape[:2]
+    bits, colour_type = 8 * pixels.itemsize, 2 if pixels.ndim == 3 else 0
+    # PNG has the high byte first.
+    rows = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0], filtered[0, 1:] = _FILTER_UP, rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">2I5B", width, height, bits, colour_type, 0, 0, 0)
+    data = isal_zlib.compress(filtered, _LEVEL)
+    return b"".join((_PNG_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b"")))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
 def _levels(share: NDArray[np.float32]) -> NDArray[np.uint8]:

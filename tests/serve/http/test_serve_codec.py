@@ -9,9 +9,10 @@ import struct
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from serve_backend import scene, wall
 
-from serve.http import codec
+from serve.http import codec, rasters
 from serve.http import query as options
 from serve.http.problems import Problem
 
@@ -119,3 +120,18 @@ def test_masks() -> None:
         with pytest.raises(Problem) as caught:
             write(query, mask=mask)
         assert caught.value.status == 422
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (33, 48)])
+@pytest.mark.parametrize("kind", ["millimetres", "mask", "colours"])
+def test_png_is_lossless_and_sound(size: tuple[int, int], kind: str) -> None:
+    random = np.random.default_rng(0)
+    shape = (*size, 3) if kind == "colours" else size
+    pixels = random.integers(0, 65536 if kind == "millimetres" else 256, shape, np.uint16)
+    pixels = pixels if kind == "millimetres" else pixels.astype(np.uint8)
+    data = rasters.encode_png(pixels)
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None and decoded.dtype == pixels.dtype
+    assert (decoded[..., ::-1] if kind == "colours" else decoded).tolist() == pixels.tolist()
+    with Image.open(io.BytesIO(data)) as image:
+        image.verify()  # the checksum of every chunk
