@@ -75,7 +75,7 @@ class BackendAnswer:
     maps: dict[str, NDArray[np.float32]]  # (H,W) by target: `depth` metres, `mask` probability
     model_id: str  # name@version that computed it
     input_size: tuple[int, int]  # (H,W) pixels of the network's input
-    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage: resize, queue, model
+    timings: dict[str, float] = field(default_factory=dict)  # seconds by stage: resize, queue, model, restore
 
 
 class Backend(Protocol):

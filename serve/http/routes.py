@@ -130,11 +130,16 @@ class _StageTimer:
         self.stages[stage] = (now - self._last) * 1000
         self._last = now
 
-    def header(self, answer: BackendAnswer) -> str:
-        """All stages, and those that the backend reports."""
-        inside = {stage: seconds * 1000 for stage, seconds in answer.timings.items()}
-        stages = {**self.stages, **inside}
-        return ", ".join(f"{stage};dur={value:.1f}" for stage, value in stages.items())
+    def finish_backend(self, answer: BackendAnswer) -> None:
+        """End the stages that the backend reports; what they leave of the time is the way there and back."""
+        now = time.perf_counter()
+        between = max(0.0, now - self._last - sum(answer.timings.values()))
+        self.stages |= {stage: seconds * 1000 for stage, seconds in {**answer.timings, "transfer": between}.items()}
+        self._last = now
+
+    def header(self) -> str:
+        """All stages, whose sum is the time since the timer was made."""
+        return ", ".join(f"{stage};dur={value:.1f}" for stage, value in self.stages.items())
 
 
 class _Api:
@@ -248,11 +253,11 @@ class _Api:
         # Backends check this too, but nothing may turn NaN into a valid-looking 0 of a PNG.
         if not all(np.isfinite(values).all() for values in prediction.maps.values()):
             raise problems.from_backend_error(Broken("the network's output is not finite everywhere"))
-        timer.finish("network")
+        timer.finish_backend(prediction)
         points = self._settings.limits.points
         encoded = await self._in_thread(lambda: codec.write(prediction.maps, image.rgb, options, points=points))
         timer.finish("encode")
-        return _EncodedAnswer(encoded, _headers(encoded, prediction) | {"Server-Timing": timer.header(prediction)})
+        return _EncodedAnswer(encoded, _headers(encoded, prediction) | {"Server-Timing": timer.header()})
 
     async def _await_backend(self, call: Awaitable[T], *, deadline: float | None = None) -> T:
         """The result of the backend, or the Problem of its exception."""

@@ -78,9 +78,10 @@ class Router:
                 card = await asyncio.to_thread(self._store.card, card.name, reply.version)
         if reply.fault:
             _raise_fault(reply, card)
+        replied = time.monotonic()
         size = None if native else (rgb.shape[0], rgb.shape[1])
         maps = await asyncio.to_thread(restore, reply.maps, size) if size else dict(reply.maps)
-        timings = {"resize": prepared - started, **reply.timings}
+        timings = {"resize": prepared - started, **reply.timings, "restore": time.monotonic() - replied}
         return BackendAnswer(maps, card.id, card.size, timings)
 
     async def models(self) -> list[ModelCard]:
