@@ -206,6 +206,7 @@ class Loss(Section):
     l1: Amount = Field(0.0, description="mean |error| in metres")
     l2: Amount = Field(0.0, description="mean squared error in square metres")
     rmse: Amount = Field(0.0, description="root of the mean squared error, in metres")
+    abs_rel: Amount = Field(0.0, description="mean |error| / depth, as the metric of that name")
     log_l1: Amount = Field(0.0, description="mean |error of ln depth|")
     log_rmse: Amount = Field(0.0, description="root of the mean squared error of ln depth")
     berhu: Amount = Field(0.0, description="reverse Huber, threshold 0.2 of the largest error")

@@ -25,6 +25,11 @@ def rmse(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     return root(l2(depth, truth, valid=valid))
 
 
+def abs_rel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres -> (B,) mean absolute error as a share of the true depth."""
+    return mean(error(depth, truth, valid=valid).abs() / keep_valid(truth, valid, other=1.0), valid)
+
+
 def log_l1(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     """(B,1,H,W) metres -> (B,) mean absolute error of ln depth."""
     return mean(log_error(depth, truth, valid=valid).abs(), valid)

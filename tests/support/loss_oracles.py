@@ -25,6 +25,10 @@ def rmse(depth: Array, truth: Array, valid: Array) -> Any:
     return np.sqrt(l2(depth, truth, valid))
 
 
+def abs_rel(depth: Array, truth: Array, valid: Array) -> Any:
+    return (np.abs(depth - truth) / truth)[valid].mean()
+
+
 def log_l1(depth: Array, truth: Array, valid: Array) -> Any:
     return l1(np.log(depth), np.log(truth), valid)
 
