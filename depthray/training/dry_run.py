@@ -72,7 +72,7 @@ def check_first_step(recipe: Recipe, *, start: bool) -> None:
             # Losses read values (a count of valid pixels, a maximum), which meta tensors do not have.
             ones: Any = {key: _ones(value) for key, value in prediction.items()}
             losses.total(ones, _blank(recipe.data, size, device="cpu"), recipe.loss)
-            check_optimiser(copy.deepcopy(network), recipe.optim)  # the network is cached, and freezing changes it
+        check_optimiser(copy.deepcopy(network), recipe.optim)  # the network is cached, and freezing changes it
     except DataError as error:
         raise UsageError(str(error)) from None
     except (RuntimeError, ValueError, IndexError, TypeError) as error:  # torch's, of sizes that do not fit together
