@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 RENDERER = "0.1.0"  # the version of depthray that last changed what is rendered; part of every fingerprint
 SEED = 0  # of the rooms; data.split_seed decides which of them are held out
+CACHE_BYTES = 64 * 2**20  # of drawn frames that a data set keeps: drawing one takes longer than training on it
 KEYS = frozenset({"image", "depth", "semantics", "instances", "background", "mask", "intrinsics"})
 
 JPEG_QUALITY = 95
@@ -53,6 +55,8 @@ class SyntheticRooms:
 
     def __init__(self, count: int, size: tuple[int, int], keys: frozenset[str], *, seed: int = SEED) -> None:
         self._size, self._seed = size, seed
+        self._cache: dict[int, Sample] = {}
+        self._cached_bytes = 0
         self.keys = keys & KEYS
         self.frames = [
             Frame(render.id_of(index), render.scene_of(index), split="", source="synthetic") for index in range(count)
@@ -64,7 +68,17 @@ class SyntheticRooms:
         return sha256(repr((RENDERER, self._seed, len(self.frames), self._size)).encode()).hexdigest()
 
     def read(self, index: int) -> Sample:
-        """Draw one frame."""
+        """One frame, drawn at its first reading and again where the cache had no space for it."""
+        sample = self._cache.get(index)
+        if sample is None:
+            sample = self._draw(index)
+            # The first frames stay: were the oldest dropped, an epoch of more would find none of its own.
+            if self._cached_bytes < CACHE_BYTES:
+                self._cache[index] = sample
+                self._cached_bytes += sum(value.nbytes for value in sample.values() if isinstance(value, np.ndarray))
+        return copy.deepcopy(sample)  # its reader may change it
+
+    def _draw(self, index: int) -> Sample:
         height, width = self._size
         sample = render.render_frame(self._seed, index, height=height, width=width)
         for key in KEYS - self.keys:  # all is drawn anyway; less has to be copied between processes

@@ -172,6 +172,21 @@ def test_images_are_neither_dark_nor_burnt_out():
     assert min(render(index)["image"].std() for index in range(0, 80, 5)) > 15
 
 
+@pytest.mark.parametrize(("space", "drawn"), [(2**20, 3), (1, 5), (0, 6)])
+def test_frames_are_kept_while_there_is_space_and_readers_may_change_them(monkeypatch, space, drawn):
+    indices, real = [], synthetic.render_frame
+    monkeypatch.setattr(sources_synthetic, "CACHE_BYTES", space)
+    monkeypatch.setattr(
+        synthetic, "render_frame", lambda seed, index, **size: indices.append(index) or real(seed, index, **size)
+    )
+    rooms_of_three = sources.open_source(Data(source="synthetic", frames=3, size=SIZE))
+    before = [rooms_of_three.read(index) for index in range(3)]
+    before[0]["depth"][:] = 0
+    for index in range(3):
+        assert np.array_equal(rooms_of_three.read(index)["depth"], real(0, index, height=48, width=64)["depth"])
+    assert len(indices) == drawn
+
+
 @pytest.mark.parametrize("layout", ["folder", "shards"])
 def test_what_is_written_reads_back_equal(tmp_path, layout):
     sources_synthetic.write_rooms(tmp_path, frames=5, size=SIZE, seed=SEED, layout=layout)
