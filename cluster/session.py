@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,13 +34,24 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
         return
     # Lines of workers are not needed here: progress comes from the run's file.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if address:
-        ray.init(address=address, **quiet)
-    else:
-        cpus = max(os.cpu_count() or 1, workers)  # more workers than cores are slow, but not an error
-        # "local": without it Ray would join a cluster that runs on this machine already.
-        ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
+    with _kept_signal_handlers():
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            cpus = max(os.cpu_count() or 1, workers)  # more workers than cores are slow, but not an error
+            # "local": without it Ray would join a cluster that runs on this machine already.
+            ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_signal_handlers() -> Iterator[None]:
+    """Set the caller's signal handlers again afterwards: `ray.init` replaces them by one that aborts the process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if callable(handler) and threading.current_thread() is threading.main_thread():  # no other may set one
+            signal.signal(number, handler)

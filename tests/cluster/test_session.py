@@ -1,0 +1,64 @@
+"""The connection to a cluster leaves the process as it was."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster import session
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Ray replaced by what it does to signals, in the main thread; what is called of it."""
+    import ray
+
+    names: list[str] = []
+
+    def init(*_: Any, **__: Any) -> None:
+        names.append("init")
+        if threading.current_thread() is threading.main_thread():
+            for number in NUMBERS:
+                signal.signal(number, lambda *_: names.append("of Ray"))
+
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: names.append("shutdown"))
+    yield names
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_handlers_of_signals_outlive_the_start_of_ray(calls: list[str], address: str | None) -> None:
+    for number in NUMBERS:
+        signal.signal(number, lambda *_: calls.append("ours"))
+    with session.ray_cluster(address, workers=1):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert calls == ["init", "ours", "ours", "shutdown"]
+
+
+def test_rays_handler_stays_where_there_was_none(calls: list[str]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with session.ray_cluster(None, workers=1):
+        signal.raise_signal(signal.SIGTERM)
+    assert calls == ["init", "of Ray", "shutdown"]
+
+
+def test_another_thread_than_the_main_one_connects_too(calls: list[str]) -> None:
+    def connect() -> None:
+        with session.ray_cluster(None, workers=1):
+            calls.append("connected")
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    thread.join()
+    assert calls == ["init", "connected", "shutdown"]
