@@ -73,7 +73,7 @@ def main() -> None:
     call("data", "pack", str(args.data), str(packed), "--source", "folder", "--encoding", "uint16_mm")
     run = work / "run"
     started = time.perf_counter()
-    start = ["model.weights="] if args.from_scratch else []
+    start = ["model.weights=''"] if args.from_scratch else []
     call("train", args.recipe, *start, *args.overrides, "--data", str(packed), "--out", str(run), "--local")
     minutes = (time.perf_counter() - started) / 60
     ours = load.load(select.resolve(run))
