@@ -21,6 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from depthray.config.overrides import apply_override
 from depthray.errors import UsageError
+from serve import ray_environment
 from serve import settings as settings_of
 from serve.http import auth
 from serve.http.middleware import ConcurrencyLimit
@@ -33,12 +34,6 @@ from serve.settings import ReplicaSettings, RequestLimits, Settings
 
 DEPTH, INGRESS = "Depth", "Ingress"
 SPARE_REQUESTS = 256  # beyond the ongoing ones: still arriving, being refused, or for health and pages
-# Images and maps are allocated and freed all the time. By default glibc requests each from the kernel and returns it,
-# and the clearing of pages takes a tenth of a forward pass and a third of the rest. Above 32 MiB it still does.
-ALLOCATOR_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
-# The ingress runs on the same cores. A thread of a forward pass that waits for another one must yield its core instead
-# of spinning, which costs several times the pass as soon as there are more busy threads than cores.
-THREAD_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 DRAIN_SECONDS = 30.0  # for ongoing requests when a replica is stopped
 
 
@@ -111,7 +106,7 @@ def _depth(settings: Settings) -> Application:
         ray_actor_options={
             "num_cpus": replicas.cpus,
             "num_gpus": _gpus(settings),
-            "runtime_env": {"env_vars": ALLOCATOR_ENVIRONMENT | THREAD_ENVIRONMENT},
+            "runtime_env": {"env_vars": ray_environment.REPLICA},
         },
         **_scaling(replicas),
     )
@@ -132,7 +127,7 @@ def _ingress(settings: Settings, depth: Application) -> Application:
         max_surge_percent=100,  # the new one answers before the old one goes
         ray_actor_options={
             "num_cpus": replicas.cpus,
-            "runtime_env": {"env_vars": ALLOCATOR_ENVIRONMENT | _decoder_environment(settings.limits)},
+            "runtime_env": {"env_vars": ray_environment.REPLICA | _decoder_environment(settings.limits)},
         },
         **_scaling(replicas),
     )

@@ -20,6 +20,7 @@ from serve.settings import NAME, Runtime, Settings
 
 DEFAULT_NAME = "depth"
 SUBCOMMANDS = ("promote", "rollback", "list", "prune")
+NICENESS = 10  # of a promotion: its exports take all cores for a while, and a server on this machine needs them first
 KEEP = 5  # versions that prune keeps by default
 
 
@@ -154,6 +155,7 @@ def _check_port(host: str, port: int) -> None:
 def _promote(argv: list[str]) -> int:
     """`depthray serve promote`: serve another checkpoint, on running servers too."""
     args = _promote_parser().parse_args(argv)
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     settings = _store_settings(args)
     _promote_checkpoint(settings, args.name, args.checkpoint, args)
     if args.keep is not None:

@@ -15,18 +15,12 @@ from typing import Any
 
 from depthray.config.ray_environment import prepare_environment
 from depthray.errors import DepthrayError, ResourceError, UsageError
+from serve import ray_environment
 from serve.proxy import admission
 from serve.settings import Settings
 
 APPLICATION = "depth"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Read when Ray is imported; a line for each request costs more than answering it.
-RAY_SETTINGS = {
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is replaced after 3 of these, not after 30 s
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # else replicas follow a load 10 s late
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.uvicorn:limit_headers",
-}
 PROXY_GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
 CHECK_PERIOD, MAX_MISSED_CHECKS = 2.0, 3  # seconds between checks that Ray is alive, and how many may fail in a row
 FLUSH_SECONDS = 0.3  # for the last answers on their way through Serve's proxy
@@ -165,7 +159,7 @@ def _print_addresses(host: str, port: int) -> None:
 @contextmanager
 def _cluster(address: str | None, settings: Settings) -> Iterator[bool]:
     """A connection to the cluster at an address, or a local one of ours (True) that lives as long as the context."""
-    prepare_environment(RAY_SETTINGS, local=not address)
+    prepare_environment(ray_environment.SERVICE, local=not address)
     import ray.serve  # with serve, so that its logger is configured by now and its level can be set
 
     if ray.is_initialized():  # by the calling program, which will also end it

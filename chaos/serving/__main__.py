@@ -2,8 +2,8 @@
 
     python -m chaos.serving [--only NAME] [--seconds 60] [--minutes 5]
 
-Every check starts a service of its own with a tiny network, and prints a line for each thing it checked. Exits 1 if
-one is not as expected.
+Every check starts a service of its own, mostly with a tiny network, and prints a line for each thing it checked. Exits
+1 if one is not as expected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chaos.serving.faults import faults
 from chaos.serving.fuzz import bodies, schema
 from chaos.serving.kills import kills, ray_head
 from chaos.serving.overload import overload
-from chaos.serving.promotions import promotions
+from chaos.serving.promotions import half_load, promotions
 from chaos.serving.report import Sizes
 from chaos.serving.shutdown import rolling_update, shutdown
 from chaos.serving.soak import soak
@@ -26,6 +26,7 @@ CHECKS = {
     check.__name__: check
     for check in (
         promotions,
+        half_load,
         kills,
         ray_head,
         shutdown,

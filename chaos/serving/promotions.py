@@ -1,4 +1,4 @@
-"""Good and bad promotions under load: the good are served, the bad never, and no request fails."""
+"""Good and bad promotions under load: the good are served, the bad never, and no request fails or is refused."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from chaos import ROOT
-from chaos.serving.load import Load, failed, good, tally
+from chaos.serving.load import Load, failed, good, percentile, tally
 from chaos.serving.report import Finding, Sizes
 from chaos.serving.service import Service, checkpoint, png_image, wait_until
+from depthray import models
+from depthray.checkpoints import save
+from depthray.checkpoints.load import CheckpointContents
+from depthray.training import preflight
 from serve.registry.store import Store
 
+HALF_LOAD_NETWORKS, HALF_LOAD_PROMOTIONS = 5, 20
+DEFAULTS = ("model.threads=0", "model.poll_seconds=1", "limits.upload_seconds=30")
 KINDS = ("good", "flipped", "good", "other", "good", "missing", "good", "gone", "good", "nan")
 ROUNDS = 2
 
@@ -40,13 +48,46 @@ def promotions(sizes: Sizes) -> Iterator[Finding]:
         yield Finding("requests failed meanwhile", f"0 of at least {sizes.requests}", observed, not wrong)
 
 
+def half_load(sizes: Sizes) -> Iterator[Finding]:
+    """Twenty promotions at default settings under half of the load that is answered: nobody is refused.
+
+    The network is one of usual size, and the first promotion of each version also exports it, on the same cores.
+    """
+    image = png_image(480, 640)
+    with Service(sizes.port, *DEFAULTS, make_run=_usual_network) as service:
+        store = Store(service.store)
+        runs = [_usual_network(service.folder / f"run{seed}", seed=seed) for seed in range(1, 1 + HALF_LOAD_NETWORKS)]
+        with Load(service.port, image, clients=8) as load:
+            load.wait(200)
+        capacity = len(load.outcomes) / (load.outcomes[-1].ended - load.outcomes[0].began)
+        with Load(service.port, image, rate=capacity / 2) as load:
+            load.wait(50)
+            outcomes = [_promote(service, store, load, "good", runs) for _ in range(HALF_LOAD_PROMOTIONS)]
+        yield _summary(f"promotions at {capacity / 2:.1f} requests a second", [served for _, served in outcomes])
+        wrong, seconds = failed(load.outcomes), [each.seconds for each in good(load.outcomes)]
+        observed = f"{len(wrong)} of {len(load.outcomes)} ({tally(load.outcomes)}), "
+        observed += f"p50 {1000 * percentile(seconds, 0.5):.0f} ms, p99 {1000 * percentile(seconds, 0.99):.0f} ms"
+        yield Finding("requests refused or failed meanwhile", "0", observed, not wrong and not load.unsent)
+
+
+def _usual_network(folder: Path, *, seed: int = 0) -> Path:
+    """A run of unet-resnet34 with random weights."""
+    recipe = preflight.load("unet-resnet34", training=False)
+    torch.manual_seed(seed)
+    weights = dict(models.build_model(recipe.model, recipe.data.inputs).state_dict())
+    contents = CheckpointContents(weights, {}, recipe, {}, epoch=0, step=0, fingerprint="untrained")
+    return save.write(folder / "checkpoints", contents).parents[1]
+
+
 def _promote(service: Service, store: Store, load: Load, kind: str, runs: list[Path]) -> tuple[str, bool]:
     """Whether a promotion did what it should."""
     before = store.pointer("depth").current
     if kind == "good":
         runs.append(runs.pop(0))  # alternately: each good promotion changes the version
     run = runs[0] if kind == "good" else _copy_corrupted(service.folder / "bad", runs[0], kind)
-    command = [sys.executable, "-m", "depthray", "serve", "promote", str(run), "--store", str(service.store)]
+    # Random networks may differ by more than a factor of two.
+    flags = ["--store", str(service.store), *(["--force"] if run.name.startswith("run") else [])]
+    command = [sys.executable, "-m", "depthray", "serve", "promote", str(run), *flags]
     code = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300).returncode
     now = store.pointer("depth").current
     if kind == "good":

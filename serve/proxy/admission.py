@@ -7,8 +7,10 @@ five times the load that can be answered, refusing would take half of the machin
 from __future__ import annotations
 
 import os
+import re
 import time
 
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http import problems
@@ -18,30 +20,64 @@ from serve.settings import Settings
 # From `depthray serve` to the proxies, which are other processes and know no settings. Its name must not begin as those
 # of settings do, DEPTHRAY_SERVE_: reading settings where it is set would find an unknown key.
 VARIABLE = "_DEPTHRAY_ADMISSION_LIMITS"
-SMOOTHING = 0.1  # weight of the newest answer in the estimate of the capacity
+SMOOTHING = 0.1  # weight of the newest answer in the estimates
 # While replicas may be added, this many times the ongoing requests that make Serve start another one are admitted:
 # fewer, and Serve would never see the load.
 SCALE_UP_FACTOR = 2.0
+OVERLOAD = 1.25  # times as many requests as can be answered, from which on a queue would stay full
+BURST = 16.0  # requests that may come beyond that at once, or those of a second if they are more
+QUEUE_FACTOR = 2.5  # time of an answer under overload, in times of one without load
+_DURATION = re.compile(r";dur=(\d+(?:\.\d+)?)")
 
 
 class Capacity:
-    """How many requests are admitted: as many as are answered within the target time, by Little's law."""
+    """How many requests are admitted at a time, by Little's law from the newest answers.
+
+    Usually as many as are answered within `seconds`: a queue that empties again refuses nobody, whether clients came
+    all at once or a new version is being loaded on the same cores. Under overload any queue stays full, and a longer
+    one delays all of its requests and answers no more of them. It is then kept as short as still keeps all cores busy,
+    until clients ask for less.
+    """
 
     def __init__(self, *, seconds: float, least: int, most: int) -> None:
         self._seconds, self._least, self._most = seconds, min(least, most), most
-        self._estimate = float(most)  # until answers show how much can be answered in time
+        self._rate = most / seconds  # answers a second if all were busy; until answers show it, all are admitted
+        self._unloaded = float("inf")  # seconds of an answer without load
+        self._is_overloaded = False
+        self._credit, self._counted = (
+            self._most_credit,
+            time.monotonic(),
+        )  # requests that may come before it is overload
         self.ongoing = 0
 
     @property
     def is_full(self) -> bool:
         """Whether another request would wait too long."""
-        return self.ongoing >= max(self._least, min(self._most, round(self._estimate)))
+        seconds = min(self._seconds, QUEUE_FACTOR * self._unloaded) if self._is_overloaded else self._seconds
+        return self.ongoing >= max(self._least, min(self._most, round(self._rate * seconds)))
+
+    @property
+    def _most_credit(self) -> float:
+        return max(BURST, self._rate)
+
+    def count(self, requests: int = 1) -> None:
+        """Learn of a request, admitted or not; or that one was none, by -1."""
+        now = time.monotonic()
+        earned = OVERLOAD * self._rate * (now - self._counted)
+        self._credit, self._counted = min(self._most_credit, self._credit + earned) - requests, now
+        if self._credit < 0:
+            self._credit, self._is_overloaded = 0.0, True
+        elif self._credit >= self._most_credit - 1:
+            self._is_overloaded = False
 
     def update(self, ongoing: int, seconds: float) -> None:
         """Learn from an answer that took so many seconds while so many requests were ongoing."""
-        # At that rate, as many as this are answered within the target time.
-        fit = min(float(self._most), ongoing * self._seconds / max(seconds, 1e-6))
-        self._estimate += SMOOTHING * (fit - self._estimate)
+        seconds = max(seconds, 1e-6)
+        self._rate += SMOOTHING * (ongoing / seconds - self._rate)
+        if seconds < self._unloaded:
+            self._unloaded = seconds
+        elif ongoing == 1:  # a slower network may have been promoted
+            self._unloaded += SMOOTHING * (seconds - self._unloaded)
 
 
 class AdmissionControl:
@@ -54,8 +90,10 @@ class AdmissionControl:
         # Only images cost anything: health and pages are answered under any load.
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._app(scope, receive, send)
+        self._capacity.count()
         if self._capacity.is_full:
             return await _refuse(scope, receive, send)
+        arrived = time.monotonic()
         started, ongoing, status = 0.0, 0, 0
 
         def start() -> None:
@@ -67,6 +105,7 @@ class AdmissionControl:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                _add_timing(message, time.monotonic() - arrived)
             await send(message)
 
         try:
@@ -75,6 +114,16 @@ class AdmissionControl:
             self._capacity.ongoing -= started > 0
             if started and status == 200:  # refusals and failures take no time, and would raise the estimate
                 self._capacity.update(ongoing, time.monotonic() - started)
+            elif status and status != 429:
+                self._capacity.count(-1)
+
+
+def _add_timing(message: Message, seconds: float) -> None:
+    """Add the time in the proxy, and from it to the ingress and back, to the header Server-Timing of a response."""
+    headers = MutableHeaders(scope=message)
+    if stages := headers.get("server-timing"):
+        inside = sum(map(float, _DURATION.findall(stages)))
+        headers["server-timing"] = f"{stages}, proxy;dur={max(0.0, 1000 * seconds - inside):.1f}"
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -42,6 +42,107 @@ def test_capacity_follows_the_rate_of_answers(ongoing: int, seconds: float, expe
     assert admitted(capacity(), ongoing=ongoing, seconds=seconds) == expected
 
 
+class Clock:
+    """time.monotonic of admission, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("serve.proxy.admission.time.monotonic", lambda: self.now)
+
+
+def simulate(limit: Capacity, clock: Clock, *, rate: float, capacity: float, seconds: float) -> list[float | None]:
+    """Requests at a rate at a server that answers `capacity` a second in turn: seconds of each, None if refused."""
+    answers: list[float | None] = []
+    ongoing: list[tuple[float, float, int]] = []  # until when, since when, among how many
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.now += 1 / rate
+        for until, since, among in [each for each in ongoing if each[0] <= clock.now]:
+            limit.ongoing -= 1
+            limit.update(among, until - since)
+        ongoing = [each for each in ongoing if each[0] > clock.now]
+        limit.count()
+        if limit.is_full:
+            answers.append(None)
+            continue
+        limit.ongoing += 1
+        until = max([clock.now, *(each[0] for each in ongoing)]) + 1 / capacity
+        ongoing.append((until, clock.now, limit.ongoing))
+        answers.append(until - clock.now)
+    for _ in ongoing:
+        limit.ongoing -= 1
+    return answers
+
+
+def longest(answers: list[float | None]) -> float:
+    return max(each for each in answers if each is not None)
+
+
+def test_under_overload_the_queue_becomes_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limit = capacity(seconds=2.0, most=32)
+    assert None not in simulate(limit, clock, rate=20, capacity=25, seconds=10)
+    onset = simulate(limit, clock, rate=125, capacity=25, seconds=3)
+    steady = simulate(limit, clock, rate=125, capacity=25, seconds=10)
+    assert longest(onset) <= 2.0 and longest(steady) <= 3.5 / 25
+    assert len([each for each in steady if each is not None]) >= 0.95 * 250, "as many are answered as could be"
+    assert None not in simulate(limit, clock, rate=20, capacity=25, seconds=30)[200:], "and none refused afterwards"
+    assert None not in simulate(limit, clock, rate=1000, capacity=25, seconds=0.02)
+
+
+def test_a_burst_and_a_pause_refuse_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limit = capacity(seconds=2.0, most=32)
+    simulate(limit, clock, rate=12, capacity=25, seconds=10)
+    assert None not in simulate(limit, clock, rate=1000, capacity=25, seconds=0.016), "16 at once"
+    clock.now += 5
+    # As while a new version is loaded: half as fast, and at half of the usual load.
+    assert None not in simulate(limit, clock, rate=12, capacity=11, seconds=8)
+
+
+def test_requests_that_are_refused_by_the_service_are_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    limit = capacity(seconds=2.0, most=32)
+    simulate(limit, clock, rate=12, capacity=25, seconds=10)
+    full = admitted_now(limit)
+    inner = Inner(400)
+    inner.release.set()
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def ask() -> None:
+        for _ in range(200):
+            await AdmissionControl(inner, capacity=limit)(SCOPE, body(), send)
+
+    asyncio.run(ask())
+    assert admitted_now(limit) == full > 10
+
+
+def admitted_now(limit: Capacity) -> int:
+    limit.ongoing = 0
+    while not limit.is_full:
+        limit.ongoing += 1
+    count, limit.ongoing = limit.ongoing, 0
+    return count
+
+
+def test_the_time_in_the_proxy_is_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sent = Clock(monkeypatch), []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        clock.now += 0.1
+        stages = (b"server-timing", b"decode;dur=20.5, model;dur=60")
+        await send({"type": "http.response.start", "status": 200, "headers": [stages, (b"x-model", b"a@1")]})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(AdmissionControl(inner, capacity=capacity())(SCOPE, body(), send))
+    assert dict(sent[0]["headers"])[b"server-timing"] == b"decode;dur=20.5, model;dur=60, proxy;dur=19.5"
+
+
 def test_it_grows_again_when_answers_come_faster() -> None:
     limit = capacity()
     assert admitted(limit, ongoing=8, seconds=2.0) == 2
