@@ -25,12 +25,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], url: str, image: bytes, *, log: Path, **environment: str) -> Iterator[int]:
-    """The pid of a server that answers; ended with SIGTERM, on which both servers stop."""
+def running(command: Sequence[str], request: urllib.request.Request, *, log: Path, **environment: str) -> Iterator[int]:
+    """The pid of a server that answers a request; ended with SIGTERM, on which both servers stop."""
     with log.open("ab") as out:
         server = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})
     try:
-        _wait(server, url, image, log)
+        _wait(server, request, log)
         yield server.pid
     finally:
         server.send_signal(signal.SIGTERM)
@@ -40,9 +40,8 @@ def running(command: Sequence[str], url: str, image: bytes, *, log: Path, **envi
             server.kill()
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, image: bytes, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], request: urllib.request.Request, log: Path) -> None:
     deadline = time.monotonic() + START
-    request = urllib.request.Request(url, data=image, headers={"Content-Type": "image/jpeg"})
     while time.monotonic() < deadline and server.poll() is None:
         try:
             with urllib.request.urlopen(request, timeout=30):
