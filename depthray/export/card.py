@@ -65,7 +65,8 @@ def _size_rule(spec: ExportSpec, recipe: Recipe) -> str:
     steps = f"multiples of {spec.stride}, " if spec.stride > 1 else ""
     padding = " and padded at the right and bottom by repeating the last pixel" if spec.stride > 1 else ""
     return (
-        f"{batch} H and W are {steps}up to {spec.largest_side}; they were compared at {_tested(spec)}. {fit}{padding}; "
+        f"{batch} H and W are {steps}{spec.smallest_side} to {spec.largest_side}; they were compared "
+        f"at {_tested(spec)}. {fit}{padding}; "
         "the output, which may be smaller than the input, is cut back and resized to the frame bilinearly. "
         "All other arithmetic is in the model."
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from depthray.errors import DepthrayError
 
-AUTO = ("openvino",)  # what is tried where the user names no runtime
+# What is tried where the user names no runtime: which is faster depends on the network and on the processor.
+AUTO = ("openvino", "onnx")
 AUTO_CALIBRATED = (*AUTO, "openvino-int8")  # the same with frames of the user's own: rendered ones say too little
 GATE = 12  # frames that an export is compared on, at each size and batch: nobody waits minutes for it
 

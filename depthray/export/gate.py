@@ -7,7 +7,7 @@ design, and what counts is the score: how much worse it is on frames that calibr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from depthray.evaluation.protocols import PROTOCOLS, Protocol, of
 from depthray.evaluation.report import Evaluation
 from depthray.export.export_frames import CPU, ExportFrames
 from depthray.export.graph import TracedGraph
+from depthray.export.targets import FrameScores
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.005, "int8": 0.015}
 SCORES = ("abs_rel", "delta1", "rmse", "iou")
@@ -232,17 +233,25 @@ def compare(
     return Parity(precision, limit, protocol.name, frames.about, scenes, rows, (), pictured)
 
 
-def scorer(frames: ExportFrames, recipe: Recipe, size: tuple[int, int]) -> Callable[[nn.Module], float]:
-    """Network -> its score on the calibration frames, one number that is higher where it is better."""
+def scorer(
+    frames: ExportFrames, recipe: Recipe, sizes: Sequence[tuple[int, int]]
+) -> Callable[[nn.Module, Sequence[int]], FrameScores]:
+    """Network and positions among the calibration frames -> scores, one number that is higher where it is better."""
     protocol = protocol_of(recipe)
 
-    def score(network: nn.Module) -> float:
-        batches = frames.batches(frames.calibration, size=size, batch_size=1)
-        means = evaluate(network, batches, protocol=protocol, device=CPU).scores()
-        # 1 / AbsRel: a share of it that is lost is at most that by which AbsRel grows.
-        return means.get("iou", 1.0) * (1 / max(means["abs_rel"], 1e-6) if "abs_rel" in means else 1.0)
+    def score(network: nn.Module, positions: Sequence[int]) -> FrameScores:
+        batches = frames.calibration_batches(positions, sizes)
+        evaluation = evaluate(network, batches, protocol=protocol, device=CPU)
+        rows = (dict(zip(evaluation.names, row, strict=True)) for row in evaluation.table.tolist())
+        return FrameScores(_one_score(evaluation.scores()), [_one_score(row) for row in rows])
 
     return score
+
+
+def _one_score(scores: Mapping[str, float]) -> float:
+    # 1 / AbsRel: a share of it that is lost is at most that by which AbsRel grows.
+    score = scores.get("iou", 1.0) * (1 / max(scores["abs_rel"], 1e-6) if "abs_rel" in scores else 1.0)
+    return score if math.isfinite(score) else 0.0
 
 
 def protocol_of(recipe: Recipe) -> Protocol:

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from depthray.batch import COLOURS
 from depthray.errors import UsageError
 from depthray.export.folding import fold_batchnorm
-from depthray.models.layers.symbolic_size import MAX_SIDE
+from depthray.models.layers.symbolic_size import MAX_SIDE, tracing
 
 SAME = 1e-5  # largest difference from the network, relative to the map's largest value
 LARGEST_BATCH = 1024
@@ -52,6 +52,11 @@ class ExportGraph(nn.Module):
         prediction = self.network(batch)
         return tuple(prediction[key].sigmoid() if key == "mask" else prediction[key] for key in self.outputs)
 
+    @property
+    def smallest_side(self) -> int:
+        """Pixels of the smallest side that is traced."""
+        return LEAST_SIDE if self.stride == 1 else 2 * self.stride
+
     def round_up(self, side: int) -> int:
         """The smallest multiple of the stride that is not below a side."""
         return math.ceil(side / self.stride) * self.stride
@@ -73,6 +78,11 @@ class TracedGraph:
     largest_side: int
     size: tuple[int, int]  # the only one where `dynamic_size` is false
     note: str = ""  # why a size or batch is fixed
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels of the smallest side that it was traced for."""
+        return self.graph.smallest_side if self.dynamic_size else min(self.size)
 
 
 def build_graph(network: nn.Module, targets: Sequence[str]) -> ExportGraph:
@@ -105,8 +115,10 @@ def trace(graph: ExportGraph, *, size: tuple[int, int], largest_side: int = MAX_
     failure = ""
     for batch, sides in ((True, True), (True, False), (False, False)):
         shape = _example_size(graph) if sides else size
+        example = graph.example(2 if batch else 1, *shape)
         try:
-            program = _export(graph, graph.example(2 if batch else 1, *shape), _dims(graph, batch, sides, largest_side))
+            with tracing(largest_side):
+                program = _export(graph, example, _dims(graph, batch, sides, largest_side))
         except Exception as error:  # of many kinds, as torch.export raises whatever the traced code did
             failure = failure or " ".join(str(error).split())[:200]
             continue
@@ -128,9 +140,10 @@ def _dims(graph: ExportGraph, batch: bool, sides: bool, largest_side: int) -> di
         return dims
     dim: Callable[[str], Any]
     if graph.stride == 1:
-        dim = lambda name: Dim(name, min=LEAST_SIDE, max=largest_side)  # noqa: E731
+        dim = lambda name: Dim(name, min=graph.smallest_side, max=largest_side)  # noqa: E731
     else:
-        dim = lambda name: graph.stride * Dim(f"{name}_steps", min=2, max=largest_side // graph.stride)  # noqa: E731
+        least, most = (side // graph.stride for side in (graph.smallest_side, largest_side))
+        dim = lambda name: graph.stride * Dim(f"{name}_steps", min=least, max=most)  # noqa: E731
     return {**dims, 2: dim("height"), 3: dim("width")}
 
 

@@ -27,7 +27,7 @@ from depthray.export import card, gate, parity_report
 from depthray.export.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
 from depthray.export.gate import Parity
 from depthray.export.graph import Inputs, TracedGraph, build_graph, trace
-from depthray.export.targets import TargetRequest, target
+from depthray.export.targets import FrameScores, TargetRequest, target
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork
@@ -64,6 +64,7 @@ class _Context:
     frames: ExportFrames
     precision: str
     notes: list[str]
+    say: Callable[[str], None]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -130,7 +131,7 @@ def _prepare(path: Path, request: ExportRequest, precision: str, say: Callable[[
     height, width = (graph.round_up(side) for side in data.size)
     traced = trace(graph, size=(height, width), largest_side=max(request.largest_side, height, width))
     notes = [] if traced.dynamic_size else [f"Only frames of {width}x{height} can be given: {traced.note}"]
-    return _Context(request, contents, network, traced, frames, precision, notes)
+    return _Context(request, contents, network, traced, frames, precision, notes, say)
 
 
 def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> ExportSpec:
@@ -171,22 +172,25 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
         versions={"depthray": depthray.__version__, "torch": torch.__version__, "numpy": version("numpy")},
         scores=contents.metrics,
         tested={},
+        # What was traced for, and what the gate compares at if that is smaller.
+        smallest_side=min(traced.smallest_side, *(side for size in gate.sizes_of(traced) for side in size)),
     )
 
 
 def _target_request(folder: Path, spec: ExportSpec, context: _Context) -> TargetRequest:
     graph, frames = context.traced.graph, context.frames
-    score = gate.scorer(frames, context.contents.recipe, context.size)
+    sizes = gate.sizes_of(context.traced)  # so that the ranges of values are those of all of them
+    score = gate.scorer(frames, context.contents.recipe, sizes)
 
     def calibration() -> Iterator[Inputs]:
-        return (inputs for _, inputs in frames.calibration_inputs(graph, context.size))
+        return frames.calibration_inputs(graph, sizes)
 
-    def score_function(compute: Callable[[Inputs], Sequence[Tensor]]) -> float:
+    def score_function(compute: Callable[[Inputs], Sequence[Tensor]], positions: Sequence[int]) -> FrameScores:
         run = lambda tensors: compute(tuple(tensors))  # noqa: E731
-        return score(ExportedNetwork(ExportFolder(folder, spec, {}), run, device=CPU))
+        return score(ExportedNetwork(ExportFolder(folder, spec, {}), run, device=CPU), positions)
 
     bound = gate.BOUNDS[context.precision] if context.request.bound is None else context.request.bound
-    return TargetRequest(context.precision, calibration, score_function, bound, context.notes.append)
+    return TargetRequest(context.precision, calibration, score_function, bound, context.notes.append, context.say)
 
 
 def _compare(folder: Path, context: _Context) -> Parity:

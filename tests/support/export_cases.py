@@ -19,13 +19,13 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Model
 from depthray.export import targets
 from depthray.export.graph import Inputs, TracedGraph
-from depthray.export.targets import TargetRequest
-from depthray.models import dpt
+from depthray.export.targets import FrameScores, TargetRequest
+from depthray.models import bifpn, dpt
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.training import preflight
 
-REPEATED = 2  # blocks of equal shape that are kept in a row: the others are the same code once more
+REPEATED = 1  # blocks of equal shape that are kept in a row: the others are the same code once more
 FURTHER = ("image", "background", "sparse", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("unet", {"encoder": "tiny"}, FURTHER),
@@ -83,7 +83,7 @@ def _recipes() -> Iterator[ExportCase]:
 def build(case: ExportCase) -> nn.Module:
     """The network of a case with random weights and statistics that fit them, shallow where it repeats itself."""
     torch.manual_seed(0)
-    with _shallow_transformers():
+    with _shallow():
         network = models.build_model(Model(name=case.architecture, **case.options), case.inputs)
     for parent in list(network.modules()):
         for key, child in list(parent.named_children()):
@@ -100,7 +100,7 @@ def write_traced(
     request = TargetRequest(
         precision=precision or module.PRECISIONS[0],
         calibration=lambda: iter(calibration),
-        score=lambda compute: 1.0,
+        score=lambda compute, positions: FrameScores(1.0, [1.0] * len(positions)),
         most_drop=0.0,
         note=lambda text: None,
     )
@@ -141,7 +141,7 @@ def settle(network: nn.Module) -> nn.Module:
             norm.bias.uniform_(-0.1, 0.1)
             norm.momentum = 1.0
         if norms:
-            models.run(network.train(), some(network.inputs, 4, 64, 96))  # type: ignore[arg-type]
+            models.run(network.train(), some(network.inputs, 4, 96, 128))  # type: ignore[arg-type]
     return network.eval()
 
 
@@ -155,12 +155,14 @@ def _without_repeats(blocks: nn.Sequential) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def _shallow_transformers() -> Iterator[None]:
-    """While a network is built, transformers have few blocks."""
+def _shallow() -> Iterator[None]:
+    """While a network is built, transformers have a block a tap and BiFPN has one of its blocks in parallel."""
     shapes: dict[Any, Any] = dict(dpt.SHAPES)
-    taps = (0, 1, 2, 3)
+    taps, blocks = (0, 1, 2, 3), bifpn.BLOCKS
     dpt.SHAPES.update({key: shape._replace(blocks=len(taps), taps=taps) for key, shape in shapes.items()})
+    bifpn.BLOCKS = 1
     try:
         yield
     finally:
         dpt.SHAPES.update(shapes)
+        bifpn.BLOCKS = blocks

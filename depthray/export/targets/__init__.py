@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.errors import UsageError, did_you_mean
 
@@ -22,15 +22,24 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help names the targets
     from depthray.export.graph import Inputs
 
 
+class FrameScores(NamedTuple):
+    """Scores of some frames, higher is better."""
+
+    mean: float
+    each: list[float]
+
+
 @dataclass(frozen=True)
 class TargetRequest:
     """What a target may need besides the graph."""
 
     precision: str
     calibration: Callable[[], Iterator[Inputs]]  # frames, one by one, that the gate does not see
-    score: Callable[[Callable[[Inputs], Sequence[Tensor]]], float]  # of a function of those frames; higher is better
+    # A function of a graph's inputs, and positions among those frames -> how good it is on them.
+    score: Callable[[Callable[[Inputs], Sequence[Tensor]], Sequence[int]], FrameScores]
     most_drop: float  # of that score, as a share of the network's own
     note: Callable[[str], None]  # for the report, a sentence
+    say: Callable[[str], None] = lambda _: None  # for the user who waits, a line
 
 
 @dataclass(frozen=True)

@@ -6,42 +6,91 @@ Here are formulas that give the same maps, to rounding, for any size. Ordinary p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEVELS = 12  # halvings of a sparse map
-MAX_SIDE = 2**LEVELS  # pixels: of a larger map, samples would not reach every pixel
+MAX_SIDE = 4096  # pixels, of a sparse map
+SMALL = 128  # pixels: from this size on the maps of a pyramid have one size in a graph, which is traced in a moment
 CUBIC, CUBIC_ANTIALIAS = -0.75, -0.5  # torch's constants of bicubic interpolation
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What is known while a graph is traced."""
+
+    largest_side: int  # pixels
+    filled: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  # id -> sparse map, filled map
+
+
+_TRACE: ContextVar[_Trace] = ContextVar("_TRACE")
+
+
+@contextmanager
+def tracing(largest_side: int) -> Iterator[None]:
+    """While a graph for sides of up to so many pixels is traced: it has as many levels of filling as those need.
+
+    A map that a network fills twice, as an input and to start from, is filled once: these are most of a graph's nodes.
+    """
+    token = _TRACE.set(_Trace(min(largest_side, MAX_SIDE)))
+    try:
+        yield
+    finally:
+        _TRACE.reset(token)
 
 
 def fill_sparse(sparse: Tensor) -> Tensor:
     """(B,1,H,W) metres, 0 where not sampled -> (B,1,H,W) metres everywhere; as `inputs.fill_sparse`."""
+    trace = _TRACE.get(None) or _Trace(MAX_SIDE)
+    if id(sparse) not in trace.filled:  # with the map itself, so that nothing else gets its id
+        trace.filled[id(sparse)] = sparse, _fill(sparse, trace.largest_side)
+    return trace.filled[id(sparse)][1]
+
+
+def _fill(sparse: Tensor, largest_side: int) -> Tensor:
+    """(B,1,H,W) of sides up to so many pixels -> (B,1,H,W) by halvings until it is one pixel, and back"""
     height, width = sparse.shape[-2], sparse.shape[-1]
-    sizes = [(_halvings(height, level), _halvings(width, level)) for level in range(LEVELS + 1)]
-    # Each map has a row and a column of zeros more, so that none ever has the side 1, which tracing sets apart.
-    maps = [F.pad(sparse, (0, 1, 0, 1))]  # (B,1,H+1,W+1), (B,1,H/2+1,W/2+1) ... (B,1,2,2)
-    for rows, columns in sizes[1:]:
-        known = (maps[-1] > 0).to(sparse.dtype)
-        total, count = (_pool(values, (rows + 1, columns + 1)) for values in (maps[-1], known))
-        maps.append(torch.where(count > 0, total / count.clamp(min=0.25), 0.0))
-    full = maps.pop()
-    for level in range(LEVELS - 1, -1, -1):
-        for axis, fine, coarse in zip((-2, -1), sizes[level], sizes[level + 1], strict=True):
-            full = _stretch(full, axis, coarse=coarse, fine=fine)
-        full = torch.where(maps[level] > 0, maps[level], full)
-    return full[..., :height, :width]
+    levels = (largest_side - 1).bit_length()
+    free = max(1, levels - (SMALL - 1).bit_length())  # levels whose sizes are those of the frame
+    block = 2**free
+    # A block of zeros more than needed: a side is then a multiple of the block, and never 1, which tracing sets apart.
+    rows, columns = height // block + 1, width // block + 1
+    maps = [sparse, _halve(F.pad(sparse, (0, block * columns - width, 0, block * rows - height)))]
+    for _ in range(1, free):
+        maps.append(_halve(maps[-1]))
+    most = largest_side // block + 2  # more than there are, or tracing would set that size apart
+    maps[-1] = F.pad(maps[-1], (0, most - columns, 0, most - rows))
+    for _ in range(free, levels):
+        maps.append(_halve(F.pad(maps[-1], (0, maps[-1].shape[-1] % 2, 0, maps[-1].shape[-2] % 2))))
+    scales, ends = _scales((height, width), levels, like=sparse)
+    small = _stretch_matrix(most, most, scales[:, free:], ends[:, free:])  # (2,levels,h,w), all at once
+    full = maps[-1][:, 0]  # (B,h,w)
+    for level in range(levels - 1, -1, -1):
+        known, above = maps[level][:, 0], full if level != free - 1 else full[:, :rows, :columns]
+        by_rows, by_columns = (
+            small[axis, level - free, : known.shape[1 + axis], : above.shape[1 + axis]]
+            if level >= free
+            else _stretch_matrix(known.shape[1 + axis], above.shape[1 + axis], scales[axis, level], ends[axis, level])
+            for axis in (0, 1)
+        )
+        full = torch.where(known > 0, known, _multiply(by_rows, above, by_columns))
+    return full[:, None]
 
 
 def adaptive_mean(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B,C,H,W) -> (B,C,h,w) means, as `F.adaptive_avg_pool2d`."""
+    """(B,1,H,W) -> (B,1,h,w) means, as `F.adaptive_avg_pool2d`."""
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
 
-    for axis, side in zip((-1, -2), reversed(size), strict=True):
-        if not statically_known_true(values.shape[axis] == side):
-            means = _mean_matrix(values.shape[axis], side, values)  # (h,H)
-            values = values @ means.T if axis == -1 else means @ values
-    return values
+    sides = values.shape[-2], values.shape[-1]
+    if all(statically_known_true(one == other) for one, other in zip(sides, size, strict=True)):
+        return values
+    rows, columns = (_mean_matrix(side, parts, values) for side, parts in zip(sides, size, strict=True))
+    return _multiply(rows, values[:, 0], columns)[:, None]
 
 
 def resize_positions(square: Tensor, size: tuple[int, int], *, offset: float, antialias: bool) -> Tensor:
@@ -63,29 +112,35 @@ def resize_positions(square: Tensor, size: tuple[int, int], *, offset: float, an
     return matrices[0] @ square @ matrices[1].T
 
 
-def _halvings(side: int, count: int) -> int:
-    """The side of a map after some halvings that round up."""
-    # In one division: of nested ones torch cannot prove that two sizes are equal.
-    block: int = 2**count
-    return (side + block - 1) // block
+def _halve(values: Tensor) -> Tensor:
+    """(B,1,2h,2w) metres -> (B,1,h,w) means of what is known"""
+    total, count = F.avg_pool2d(values, 2), F.avg_pool2d(values.sign(), 2)
+    return total / count.clamp(min=0.25)
 
 
-def _pool(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B,1,H,W) -> (B,1,h,w) means of blocks of 2x2, with zeros beyond the edge"""
-    padded = F.pad(values, (0, 2 * size[1] - values.shape[-1], 0, 2 * size[0] - values.shape[-2]))
-    return F.avg_pool2d(padded, 2)
+def _scales(size: tuple[int, int], levels: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """-> (2,levels,1) pixels of the level above for one of a level, and (2,levels,1) its last pixel centre there"""
+    # As values of the graph, since the sizes of its maps include what is idle.
+    blocks = 2.0 ** torch.arange(levels + 1, dtype=like.dtype, device=like.device)
+    sides = torch.stack([torch.full((1,), side, dtype=like.dtype, device=like.device) for side in size])  # (2,1)
+    counts = ((sides + blocks - 1) / blocks).floor()[..., None]  # (2,levels+1,1)
+    return counts[:, 1:] / counts[:, :-1], counts[:, 1:] - 0.5
 
 
-def _stretch(values: Tensor, axis: int, *, coarse: int, fine: int) -> Tensor:
-    """The first `coarse` rows or columns -> fine + 1 by linear interpolation between pixel centres, the last idle"""
-    steps = torch.arange(fine + 1, dtype=values.dtype, device=values.device)
-    position = ((steps + 0.5) * (coarse / fine) - 0.5).clamp(min=0)
-    last = torch.full_like(position, coarse - 1)
-    low = torch.minimum(position.floor(), last)
-    high = torch.minimum(low + 1, last)
-    share = position - low if axis == -1 else (position - low)[:, None]
-    first, second = (values.index_select(axis, index.long()) for index in (low, high))
-    return torch.lerp(first, second, share)
+def _stretch_matrix(fine: int, coarse: int, scale: Tensor, end: Tensor) -> Tensor:
+    """(...,1) of `_scales` -> (...,fine,coarse) weights of linear interpolation between pixel centres"""
+    fine_centres, coarse_centres = (
+        torch.arange(size, dtype=scale.dtype, device=scale.device) + 0.5 for size in (fine, coarse)
+    )
+    position = torch.minimum(fine_centres * scale, end).clamp(min=0.5)
+    return (1 - (position[..., None] - coarse_centres).abs()).clamp(min=0)
+
+
+def _multiply(rows: Tensor, values: Tensor, columns: Tensor) -> Tensor:
+    """(H,h) weights, (B,h,w), (W,w) weights -> (B,H,W)"""
+    batch = values.shape[0]
+    stretched = torch.bmm(rows.expand(batch, -1, -1), values)
+    return torch.bmm(stretched, columns.mT.expand(batch, -1, -1))
 
 
 def _mean_matrix(side: int, parts: int, like: Tensor) -> Tensor:

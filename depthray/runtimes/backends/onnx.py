@@ -44,6 +44,8 @@ def open_session(data: bytes, *, threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # A thread that waits for another one yields its core instead of spinning: in a server something else needs it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what it cannot do is raised; it need not be printed as well
     # Bytes can begin as ORT's own format and be a sound protobuf as well: what is opened must be what was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")

@@ -7,8 +7,8 @@ from depthray.export import fastest, write
 
 
 def test_frames_of_the_users_own_allow_8_bit_integers():
-    assert fastest.auto_targets(calibrated=False) == ("openvino",)
-    assert fastest.auto_targets(calibrated=True) == ("openvino", "openvino-int8")
+    assert fastest.auto_targets(calibrated=False) == ("openvino", "onnx")
+    assert fastest.auto_targets(calibrated=True) == ("openvino", "onnx", "openvino-int8")
 
 
 def test_what_does_not_pass_is_a_line_of_the_log(tmp_path, monkeypatch):
@@ -20,7 +20,7 @@ def test_what_does_not_pass_is_a_line_of_the_log(tmp_path, monkeypatch):
             raise ParityError("differs")
 
     monkeypatch.setattr(write, "export", export)
-    lines = []
+    lines: list[str] = []
     made = fastest.export_passing(tmp_path, tmp_path / "made", ["good", "bad", "absent"], log=lines.append)
     assert made == {"good": tmp_path / "made" / "good"}
     assert lines == ["bad: not used: differs", "absent: not used: needs openvino"]

@@ -13,7 +13,7 @@ from depthray.__main__ import main
 from depthray.checkpoints import manifest
 from depthray.errors import ParityError, UsageError
 from depthray.export import parity_report, write
-from depthray.export.graph import build_graph
+from depthray.export.graph import LEAST_SIDE, build_graph
 from depthray.export.write import ExportRequest
 from depthray.imaging import export as files
 from depthray.runtimes import export_folder
@@ -49,7 +49,8 @@ def test_a_folder_says_what_it_holds(checkpoint, exported):
         ("image", "0 to 255"),
         ("depth", "metres"),
     ]
-    assert spec.dynamic_batch and spec.dynamic_size and spec.largest_side == write.LARGEST_SIDE
+    assert spec.dynamic_batch and spec.dynamic_size
+    assert (spec.smallest_side, spec.largest_side) == (LEAST_SIDE, write.LARGEST_SIDE)
     assert spec.checkpoint_sha256 == record.files[manifest.WEIGHTS].sha256
     assert (spec.epoch, spec.step, spec.fingerprint, spec.scores) == (1, 1, "f", {"abs_rel": 0.1})
     assert spec.versions["onnx opset"] == "20" and spec.versions["onnx"] and spec.versions["torch"]

@@ -56,7 +56,7 @@ def test_one_sample_reaches_every_pixel_of_the_largest_map():
     ("size", "smaller"), [((64, 96), (16, 24)), ((65, 97), (17, 25)), ((65, 97), (5, 7)), ((7, 9), (7, 9))]
 )
 def test_means_are_those_of_adaptive_pooling(size, smaller):
-    values = torch.rand(2, 3, *size)
+    values = torch.rand(2, 1, *size)
     expected = F.adaptive_avg_pool2d(values, smaller)
     torch.testing.assert_close(symbolic_size.adaptive_mean(values, smaller), expected, rtol=1e-5, atol=1e-6)
 

@@ -23,11 +23,11 @@ from serve.replica.replica import Replica
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, runs: list[Path]) -> tuple[Path, list[str]]:
-    """A store whose model has an OpenVINO export, and what its promotion logged."""
+    """A store whose model has exports, and what its promotion logged."""
     folder = tmp_path_factory.mktemp("exported")
     lines: list[str] = []
     promotion = promote(Store(folder), "rooms", runs[0], request=RuntimeRequest(), log=lines.append)
-    assert promotion.speeds.keys() == {EAGER, "openvino"}
+    assert promotion.speeds.keys() == {EAGER, "openvino", "onnx"}
     return folder, lines
 
 
@@ -37,9 +37,9 @@ def store(tmp_path: Path, exported: tuple[Path, list[str]]) -> Store:
 
 
 def prefer(store: Store, runtime: str) -> Path:
-    """Make a runtime the fastest of the served version; the folder of its exports."""
+    """Make a runtime the fastest of the served version, and PyTorch the next; the folder of its exports."""
     folder = store.exports("rooms", store.pointer("rooms").current)
-    speeds = {name: 1.0 for name in exports.speeds(folder)} | {runtime: 2.0}
+    speeds = {name: 1.0 for name in exports.speeds(folder)} | {EAGER: 1.5} | {runtime: 2.0}
     (folder / exports.SPEEDS).write_text(json.dumps(speeds))
     return folder
 
@@ -78,8 +78,8 @@ def test_the_fastest_runtime_answers_unless_another_is_set(store: Store) -> None
 
 def test_an_export_that_is_not_there_is_asked_for_in_vain(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(CheckpointError, match="no model that can be served"):
-        runtime_of(store, "onnx")
-    assert "has no export to onnx (model.runtime); promote it again with that setting" in caplog.text
+        runtime_of(store, "openvino-int8")
+    assert "has no export to openvino-int8 (model.runtime); promote it again with that setting" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["damaged", "other"])
@@ -99,7 +99,7 @@ def test_an_export_that_fails_is_not_used(
     assert "its export to openvino is not used" in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"openvino": "fast"}', '{"openvino": NaN}', '{"onnx": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"openvino": "fast"}', '{"openvino": NaN}', '{"torch-export": 3}'])
 def test_speeds_that_cannot_be_read_leave_pytorch(store: Store, text: str) -> None:
     version = store.pointer("rooms").current
     (store.exports("rooms", version) / exports.SPEEDS).write_text(text)
@@ -115,12 +115,13 @@ def test_what_fails_its_gate_or_is_unknown_is_a_line_and_the_promotion_goes_thro
     lines: list[str] = []
     promotion = promote(Store(tmp_path), "rooms", runs[0], request=RuntimeRequest(), log=lines.append)
     assert not promotion.speeds and Store(tmp_path).names() == ["rooms"]
-    assert len(lines) == 1 and lines[0].startswith("openvino: not used: ") and "more than is allowed" in lines[0]
+    assert [line.split(":")[0] for line in lines] == ["openvino", "onnx"]
+    assert all(": not used: " in line and "more than is allowed" in line for line in lines)
     assert not list((tmp_path / "rooms").glob("exports/*"))
 
 
 def test_frames_of_ones_own_add_8_bit_integers() -> None:
-    assert RuntimeRequest("auto", "frames").targets == ("openvino", "openvino-int8")
+    assert RuntimeRequest("auto", "frames").targets == ("openvino", "onnx", "openvino-int8")
     assert RuntimeRequest("onnx", "frames").targets == ("onnx",) and RuntimeRequest(EAGER).targets == ()
 
 
