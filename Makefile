@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Tests start some hundred processes, and each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test fast exports ray coverage chaos lint types format schema clean
 
 setup: $(READY)
@@ -15,7 +18,12 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/depthray demo
 
-test: fast exports ray
+# The tests on a cluster wait for processes to start, and the others use the processor meanwhile. Each of the three
+# prints what it has when it ends.
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+test: $(READY)
+	$(MAKE) --no-print-directory --jobs 2 --keep-going $(SYNC) ray fast exports
 
 # These load OpenVINO and ONNX Runtime, after which a process of xdist dies when it starts another one.
 EXPORTS := tests/depthray/runtimes tests/depthray/export tests/depthray/cli/test_doctor.py \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: threads only get in each other's way
@@ -12,3 +13,14 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # the session's own loopback cluster; 
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+
+
+def pytest_collection_finish() -> None:
+    """Keep pytest's handlers off the log by which torch follows its compiler: writing it costs more than to compile."""
+    # pytest adds handlers to loggers that do not propagate, and torch writes this one wherever it has a handler.
+    logging.getLogger("torch.__trace").propagate = True
+
+
+def pytest_runtest_logstart() -> None:
+    """The same where a test before this one was the first to import torch."""
+    pytest_collection_finish()

@@ -34,6 +34,7 @@ from chaos.training.runs import (
     TORCHRUN,
     distance,
     finish,
+    kill,
     killed_run,
     records,
     start,
@@ -43,7 +44,7 @@ from chaos.training.runs import (
 from cluster.one_host import HostPlan, OneHost, one_host
 
 # Tests of training on Ray use these, too.
-__all__ = ["OVERRIDES", "TORCHRUN", "distance", "finish", "killed_run", "records", "start", "workers"]
+__all__ = ["OVERRIDES", "TORCHRUN", "distance", "finish", "kill", "killed_run", "records", "start", "workers"]
 NO_PLAN = HostPlan()
 _HEAD = "{:>5} {:<16} {:<9} {:<11} {:>4} {:>7} {:>4} {:>5} {:>4} {:>10}"
 

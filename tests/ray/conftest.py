@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hangs
+import object_store
 import pytest
 
 from chaos.training import kills
@@ -50,8 +51,10 @@ def _own_process_state() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def cluster_address() -> Iterator[str]:
+def cluster_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a local cluster of 4 logical CPUs."""
+    # Its workers have the environment of this process: the cache, and credentials of the stores of tests.
+    os.environ |= {**object_store.SETTINGS, "DEPTHRAY_CACHE": str(tmp_path_factory.mktemp("cache"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray

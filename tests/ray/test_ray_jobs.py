@@ -147,7 +147,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    flags = ("--workers", "2", "--cpus-per-worker", "1", "--out", str(run))
+    flags = ("--cpus-per-worker", "1", "--out", str(run))
     job = Command(tmp_path / "first", "train", "demo", *OVERRIDES, "train.epochs=8", *flags, "--submit", head)
     job.wait_until(lambda: bool(epochs(run)))
     subprocess.run(printed_command(job.output, "stop"), env=environment(), check=True, capture_output=True)

@@ -21,6 +21,7 @@ OWN = {
     "dpt-vits": ["model.size=tiny"],
     "dpt-vits-lora": ["model.size=tiny"],
     "fpn-resnet101": ["model.encoder=resnet18"],
+    "unet-resnet34": ["model.encoder=resnet18"],
 }
 
 

@@ -1,21 +1,22 @@
-"""`depthray train --out s3://...` on Ray workers: a lost worker, a store that is away, and the progress of both."""
+"""`depthray train --out s3://...` on Ray workers: a lost worker, a store that is away, and a lost driver."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
+import random
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hangs
 import pytest
 from object_store import Store, serving
 
 from chaos.training import kills
 from cluster import rendezvous
-from depthray.checkpoints import remote_checkpoints
+from depthray.checkpoints.remote_checkpoints import cached_checkpoint, complete_checkpoints
 from depthray.errors import UsageError
+from depthray.runs.download import working_folder
 from depthray.storage.remote import RemoteFolder
 
 
@@ -25,33 +26,42 @@ def store() -> Iterator[Store]:
         yield running
 
 
-def test_a_remote_run_survives_its_worker_and_its_store(
-    store: Store, undisturbed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_remote_run_survives_its_worker_its_store_and_its_driver(
+    cluster_address: str, store: Store, undisturbed_run: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("DEPTHRAY_CACHE", str(tmp_path / "cache"))
     url = store.url("runs/x")
-    process = kills.start(url, "--cpus-per-worker", "1")
-    outage = threading.Thread(target=_kill_and_away, args=(store, url, process.pid))
-    outage.start()
-    output = kills.finish(process)
-    outage.join()
-    newest = remote_checkpoints.cached_checkpoint(
-        f"{url}/checkpoints/{remote_checkpoints.complete_checkpoints(RemoteFolder(url))[-1]}"
-    )
+    folder, here = RemoteFolder(url), working_folder(url)
+    process = kills.start(url, "--address", cluster_address, "--cpus-per-worker", "1")
+    wait_until(process, here, lambda: bool(kills.records(here)) and bool(complete_checkpoints(folder)))
+    kills.kill("worker", process, random.Random(0))
+    with store.away():  # while the worker is replaced
+        time.sleep(5)
+    wait_until(process, here, lambda: has_trained_again(here))
+    kills.kill("driver", process, random.Random(0))
+
+    output = kills.finish(kills.start(url, "--cpus-per-worker", "1", "--resume"))  # on a cluster of its own
+    assert "resumed from" in output and f"checkpoint   {url}/checkpoints/epoch-000" in output
+    newest = cached_checkpoint(f"{url}/checkpoints/{complete_checkpoints(folder)[-1]}")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     newest.rename(tmp_path / "run" / "checkpoints" / newest.name)
     assert kills.distance(tmp_path / "run", undisturbed_run) == 0.0
-    assert "resumed from" in output and f"checkpoint   {url}/checkpoints/epoch-000" in output
 
 
-def _kill_and_away(store: Store, url: str, driver: int) -> None:
-    """Kill the worker when its first checkpoint is there, and take the store away while it is replaced."""
-    while not remote_checkpoints.complete_checkpoints(RemoteFolder(url)):
-        time.sleep(0.05)
-    for pid in kills.workers(driver):
-        os.kill(pid, signal.SIGKILL)
-    with store.away():
-        time.sleep(5)
+def wait_until(process: subprocess.Popen[str], run: Path, condition: Callable[[], bool]) -> None:
+    """Wait for an effect of a driver while it runs, and its workers write the run."""
+
+    def is_reached() -> bool:
+        assert process.poll() is None, process.communicate()[0]
+        return condition()
+
+    hangs.until(is_reached, run, tick=0.05)
+
+
+def has_trained_again(run: Path) -> bool:
+    """Whether a run has resumed and trained a step since."""
+    records = kills.records(run)
+    starts = [index for index, record in enumerate(records) if str(record.get("text")).startswith("resumed from")]
+    return bool(starts) and any(record["kind"] == "interval" for record in records[starts[-1] :])
 
 
 def test_a_folder_that_other_machines_do_not_see_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

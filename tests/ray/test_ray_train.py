@@ -1,4 +1,4 @@
-"""Ray Train: lost workers are replaced, a lost driver is resumed, and mistakes come back as one line."""
+"""Ray Train: lost workers are replaced, and mistakes come back as one line."""
 
 from __future__ import annotations
 
@@ -26,14 +26,6 @@ def test_a_killed_worker_is_replaced_and_training_continues(cluster_address: str
     assert any("resumed from" in str(record.get("text")) for record in kills.records(tmp_path / "run"))
     epochs: list[Any] = [record["epoch"] for record in kills.records(tmp_path / "run") if record["kind"] == "epoch"]
     assert sorted(set(epochs)) == [1, 2, 3]
-
-
-def test_a_killed_driver_is_resumed_to_the_same_weights(
-    cluster_address: str, undisturbed_run: Path, tmp_path: Path
-) -> None:
-    flags = ("--address", cluster_address, "--cpus-per-worker", "1")
-    kills.killed_run(tmp_path / "run", "driver", 13, *flags, rng=random.Random(0))
-    assert kills.distance(tmp_path / "run", undisturbed_run) == 0.0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own

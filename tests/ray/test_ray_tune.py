@@ -16,9 +16,10 @@ import pytest
 from paths import ROOT
 
 from cluster import session, train
+from depthray.runs import layout, progress
 from depthray.runs.locate import summary
-from tuning import command, search
-from tuning.records import Trial, curve, read_search, read_trials
+from tuning import command, plan, search
+from tuning.records import Trial, curve, read_search, read_trials, write_search, write_trial
 from tuning.study.study import Study
 
 OVERRIDES = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
@@ -38,15 +39,14 @@ def by_name(folder: Path) -> dict[str, Trial]:
 def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
     tmp_path: Path, cluster_address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space = "optim.lr: {choice: [1.0e-3, 3.0e-3, 1.0e+30]}\n"
-    argv = arguments(
-        tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", "--top", "1", "--repeats", "1"
-    )
-    assert command.main([*argv, "--scheduler", "none", "train.max_bad_steps=2"]) == 0
+    space = "optim.lr: {choice: [3.0e-3, 1.0e+30]}\n"
+    argv = arguments(tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", "--scheduler", "none")
+    argv += ["--top", "1", "--repeats", "1", "--concurrent", "1"]  # a process less that starts
+    assert command.main([*argv, "train.max_bad_steps=2"]) == 0
     folder = tmp_path / "search"
     trials = by_name(folder)
-    assert [trials[name].state for name in ("default", "0000", "0001", "0002")] == ["done", "done", "done", "failed"]
-    assert "non-finite" in trials["0002"].error or "finite" in trials["0002"].error
+    assert [trials[name].state for name in ("default", "0000", "0001")] == ["done", "done", "failed"]
+    assert "non-finite" in trials["0001"].error or "finite" in trials["0001"].error
     assert trials["0000"].parameters and trials["0000"].latency_ms
     study = Study.read(folder)
     winner = study.winner
@@ -66,7 +66,7 @@ def test_a_search_whose_driver_is_killed_is_resumed_without_repeating_what_ended
     tmp_path: Path, cluster_address: str
 ) -> None:
     space = "optim.lr: {loguniform: [1e-4, 1e-2]}\nloss.gradient: {uniform: [0, 1]}\n"
-    flags = ["train.epochs=3", "--trials", "3", "--top", "1", "--repeats", "1"]
+    flags = ["train.epochs=3", "--trials", "2", "--top", "1", "--repeats", "1"]
     folder = tmp_path / "search"
     argv = arguments(tmp_path, space, cluster_address, *flags)
     # One killed in between is among what version 0.1.0 left: see test_ray_made_before.
@@ -79,18 +79,18 @@ def test_a_search_whose_driver_is_killed_is_resumed_without_repeating_what_ended
         kill_at(point, argv, tmp_path / "log")
         assert {name: ended(folder)[name] for name in before} == before, "what ended was run again"
         before = ended(folder)
-        argv = ["--resume", str(folder), "--address", cluster_address]
+        argv = ["--resume", str(folder), "--address", cluster_address, "--concurrent", "1"]
     assert before and read_search(folder).ended == 0
 
     assert command.main(argv) == 0
     after = ended(folder)
     assert {name: after[name] for name in before} == before
-    names = ["0000", "0001", "0002", "default", "default-seed1"]
-    assert [name for name in after if name in names] == names and len(after) == 6
+    names = ["0000", "0001", "default", "default-seed1"]
+    assert [name for name in after if name in names] == names and len(after) == 5
     assert all(trial.state in ("done", "stopped") for trial, _ in after.values())
     proposed = [json.dumps(trial.words) for trial, _ in after.values() if trial.kind == "search"]
-    assert len(set(proposed)) == 3, "no configuration is proposed twice"
-    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 7
+    assert len(set(proposed)) == 2, "no configuration is proposed twice"
+    assert len((folder / "trials.csv").read_text(encoding="utf-8").splitlines()) == 6
     assert read_search(folder).ended > 0
 
 
@@ -131,11 +131,25 @@ def test_trials_of_two_workers_release_their_resources_when_they_are_stopped(
 ) -> None:
     space = "optim.lr: {choice: [3.0e-3, 1.0e-7]}\n"
     argv = arguments(tmp_path, space, cluster_address, "train.epochs=4", "--search", "grid", "--repeats", "0")
-    assert command.main([*argv, "--workers-per-trial", "2", "--grace", "1", "--reduction", "2"]) == 0
-    trials = by_name(tmp_path / "search")
-    assert (trials["0000"].state, trials["0001"].state) == ("done", "stopped")
-    assert len(curve(tmp_path / "search" / "trials" / "0000")) == 4
+    argv += ["--workers-per-trial", "2", "--grace", "1", "--reduction", "2"]
+    folder = begin_with_a_good_trial(argv)
+    assert command.main(["--resume", str(folder), "--address", cluster_address, "--cpus-per-worker", "1"]) == 0
+    trials = by_name(folder)
+    assert (trials["default"].state, trials["0001"].state) == ("done", "stopped")
+    assert len(curve(layout.trial(folder, "default"))) == 4
     wait_for_free_cpus()
+
+
+def begin_with_a_good_trial(argv: list[str]) -> Path:
+    """A search to resume, whose first configuration has ended with a better score than any other will have."""
+    folder, settings, _ = plan.begin(command.build_parser().parse_intermixed_args(argv))
+    write_search(folder, settings)
+    good = Trial("0000", "search", "0000", {"optim.lr": 3e-3}, state="done")
+    write_trial(folder, good)
+    for epoch in range(1, settings.epochs + 1):
+        record = {"kind": "epoch", "epoch": epoch, "step": epoch, settings.metric: 0.01}
+        progress.append(layout.trial(folder, good.name), record)
+    return folder
 
 
 def test_a_population_continues_from_the_checkpoints_of_its_best(tmp_path: Path, cluster_address: str) -> None:

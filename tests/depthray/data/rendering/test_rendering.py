@@ -176,9 +176,12 @@ def test_images_are_neither_dark_nor_burnt_out():
 def test_frames_are_kept_while_there_is_space_and_readers_may_change_them(monkeypatch, space, drawn):
     indices, real = [], synthetic.render_frame
     monkeypatch.setattr(sources_synthetic, "CACHE_BYTES", space)
-    monkeypatch.setattr(
-        synthetic, "render_frame", lambda seed, index, **size: indices.append(index) or real(seed, index, **size)
-    )
+
+    def render_frame(seed, index, **size):
+        indices.append(index)
+        return real(seed, index, **size)
+
+    monkeypatch.setattr(synthetic, "render_frame", render_frame)
     rooms_of_three = sources.open_source(Data(source="synthetic", frames=3, size=SIZE))
     before = [rooms_of_three.read(index) for index in range(3)]
     before[0]["depth"][:] = 0
