@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from depthray.config.overrides import apply_override
 from depthray.errors import UsageError
-from serve import ray_environment
+from serve import process_environment
 from serve import settings as settings_of
 from serve.http import auth
 from serve.http.middleware import ConcurrencyLimit
@@ -106,7 +106,7 @@ def _depth(settings: Settings) -> Application:
         ray_actor_options={
             "num_cpus": replicas.cpus,
             "num_gpus": _gpus(settings),
-            "runtime_env": {"env_vars": ray_environment.REPLICA},
+            "runtime_env": {"env_vars": process_environment.REPLICA},
         },
         **_scaling(replicas),
     )
@@ -127,7 +127,7 @@ def _ingress(settings: Settings, depth: Application) -> Application:
         max_surge_percent=100,  # the new one answers before the old one goes
         ray_actor_options={
             "num_cpus": replicas.cpus,
-            "runtime_env": {"env_vars": ray_environment.REPLICA | _decoder_environment(settings.limits)},
+            "runtime_env": {"env_vars": process_environment.REPLICA | _decoder_environment(settings.limits)},
         },
         **_scaling(replicas),
     )

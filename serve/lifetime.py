@@ -15,7 +15,7 @@ from typing import Any
 
 from depthray.config.ray_environment import prepare_environment
 from depthray.errors import DepthrayError, ResourceError, UsageError
-from serve import ray_environment
+from serve import process_environment
 from serve.proxy import admission
 from serve.settings import Settings
 
@@ -159,7 +159,7 @@ def _print_addresses(host: str, port: int) -> None:
 @contextmanager
 def _cluster(address: str | None, settings: Settings) -> Iterator[bool]:
     """A connection to the cluster at an address, or a local one of ours (True) that lives as long as the context."""
-    prepare_environment(ray_environment.SERVICE, local=not address)
+    prepare_environment(process_environment.SERVICE, local=not address)
     import ray.serve  # with serve, so that its logger is configured by now and its level can be set
 
     if ray.is_initialized():  # by the calling program, which will also end it

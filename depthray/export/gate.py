@@ -25,7 +25,7 @@ from depthray.evaluation.protocols import PROTOCOLS, Protocol, of
 from depthray.evaluation.report import Evaluation
 from depthray.export.export_frames import CPU, ExportFrames
 from depthray.export.graph import TracedGraph
-from depthray.export.targets import FrameScores
+from depthray.export.targets import GateScores
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.005, "int8": 0.015}
 SCORES = ("abs_rel", "delta1", "rmse", "iou")
@@ -235,15 +235,15 @@ def compare(
 
 def scorer(
     frames: ExportFrames, recipe: Recipe, sizes: Sequence[tuple[int, int]]
-) -> Callable[[nn.Module, Sequence[int]], FrameScores]:
+) -> Callable[[nn.Module, Sequence[int]], GateScores]:
     """Network and positions among the calibration frames -> scores, one number that is higher where it is better."""
     protocol = protocol_of(recipe)
 
-    def score(network: nn.Module, positions: Sequence[int]) -> FrameScores:
+    def score(network: nn.Module, positions: Sequence[int]) -> GateScores:
         batches = frames.calibration_batches(positions, sizes)
         evaluation = evaluate(network, batches, protocol=protocol, device=CPU)
         rows = (dict(zip(evaluation.names, row, strict=True)) for row in evaluation.table.tolist())
-        return FrameScores(_one_score(evaluation.scores()), [_one_score(row) for row in rows])
+        return GateScores(_one_score(evaluation.scores()), [_one_score(row) for row in rows])
 
     return score
 

@@ -27,7 +27,7 @@ from depthray.export import card, gate, parity_report
 from depthray.export.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
 from depthray.export.gate import Parity
 from depthray.export.graph import Inputs, TracedGraph, build_graph, trace
-from depthray.export.targets import FrameScores, TargetRequest, target
+from depthray.export.targets import GateScores, TargetRequest, target
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork
@@ -185,7 +185,7 @@ def _target_request(folder: Path, spec: ExportSpec, context: _Context) -> Target
     def calibration() -> Iterator[Inputs]:
         return frames.calibration_inputs(graph, sizes)
 
-    def score_function(compute: Callable[[Inputs], Sequence[Tensor]], positions: Sequence[int]) -> FrameScores:
+    def score_function(compute: Callable[[Inputs], Sequence[Tensor]], positions: Sequence[int]) -> GateScores:
         run = lambda tensors: compute(tuple(tensors))  # noqa: E731
         return score(ExportedNetwork(ExportFolder(folder, spec, {}), run, device=CPU), positions)
 

@@ -19,7 +19,7 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Model
 from depthray.export import targets
 from depthray.export.graph import Inputs, TracedGraph
-from depthray.export.targets import FrameScores, TargetRequest
+from depthray.export.targets import GateScores, TargetRequest
 from depthray.models import bifpn, dpt
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
@@ -100,7 +100,7 @@ def write_traced(
     request = TargetRequest(
         precision=precision or module.PRECISIONS[0],
         calibration=lambda: iter(calibration),
-        score=lambda compute, positions: FrameScores(1.0, [1.0] * len(positions)),
+        score=lambda compute, positions: GateScores(1.0, [1.0] * len(positions)),
         most_drop=0.0,
         note=lambda text: None,
     )

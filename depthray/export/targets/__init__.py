@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and --help names the targets
     from depthray.export.graph import Inputs
 
 
-class FrameScores(NamedTuple):
+class GateScores(NamedTuple):
     """Scores of some frames, higher is better."""
 
     mean: float
@@ -36,7 +36,7 @@ class TargetRequest:
     precision: str
     calibration: Callable[[], Iterator[Inputs]]  # frames, one by one, that the gate does not see
     # A function of a graph's inputs, and positions among those frames -> how good it is on them.
-    score: Callable[[Callable[[Inputs], Sequence[Tensor]], Sequence[int]], FrameScores]
+    score: Callable[[Callable[[Inputs], Sequence[Tensor]], Sequence[int]], GateScores]
     most_drop: float  # of that score, as a share of the network's own
     note: Callable[[str], None]  # for the report, a sentence
     say: Callable[[str], None] = lambda _: None  # for the user who waits, a line
