@@ -30,11 +30,6 @@ class Network:
             predictor.model = torch.compile(predictor.model)  # type: ignore[assignment]  # it acts as the module it wraps
         data = predictor.recipe.data
         self._golden = golden.samples(data.inputs, data.size)
-        is_plain = settings.precision == "fp32" and not settings.compile
-        if predictor.device.type == "cpu" and predictor.runtime == EAGER and is_plain:
-            from serve.replica import cpu_fusion
-
-            cpu_fusion.fuse(predictor.model, lambda: self.run([self._golden[0]] * settings.max_batch))
         self._warm_up(settings.max_batch)
 
     def run(self, samples: Sequence[Sample]) -> list[golden.Maps]:
