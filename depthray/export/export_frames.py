@@ -39,11 +39,20 @@ class ExportFrames:
         data = self.data.model_copy(update={"size": size, "fit": "exact"})
         return eval_batches(self.source, indices, data, batch_size=batch_size)
 
-    def calibration_inputs(self, graph: ExportGraph, size: tuple[int, int]) -> Iterator[tuple[Batch, Inputs]]:
-        """Calibration frames, one by one: the batch of one, and the inputs of the graph."""
-        for _, batch in self.batches(self.calibration, size=size, batch_size=1):
-            models.check_ids(graph, batch)
-            yield batch, graph_inputs(graph, batch)
+    def calibration_inputs(self, graph: ExportGraph, sizes: Sequence[tuple[int, int]]) -> Iterator[Inputs]:
+        """The inputs of the graph for the calibration frames, one by one, of these sizes in turn."""
+        for position in range(len(self.calibration)):
+            for _, batch in self.calibration_batches([position], sizes):
+                models.check_ids(graph, batch)
+                yield graph_inputs(graph, batch)
+
+    def calibration_batches(self, positions: Sequence[int], sizes: Sequence[tuple[int, int]]) -> Batches:
+        """Batches of one of the calibration frames, by position; the n-th is of the n-th of these sizes, in turn."""
+        return (
+            batch
+            for position in positions
+            for batch in self.batches([self.calibration[position]], size=sizes[position % len(sizes)], batch_size=1)
+        )
 
 
 def graph_inputs(graph: ExportGraph, batch: Batch) -> Inputs:

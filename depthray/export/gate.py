@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Metres, Prediction
 from depthray.config.metric_names import HIGHER_IS_BETTER
 from depthray.config.sections import Recipe
+from depthray.errors import DataError
 from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.evaluate import Batches, evaluate
 from depthray.evaluation.protocols import PROTOCOLS, Protocol, of
@@ -241,9 +242,16 @@ def scorer(
 
     def score(network: nn.Module, positions: Sequence[int]) -> GateScores:
         batches = frames.calibration_batches(positions, sizes)
-        evaluation = evaluate(network, batches, protocol=protocol, device=CPU)
-        rows = (dict(zip(evaluation.names, row, strict=True)) for row in evaluation.table.tolist())
-        return GateScores(_one_score(evaluation.scores()), [_one_score(row) for row in rows])
+        try:
+            evaluation = evaluate(network, batches, protocol=protocol, device=CPU)
+        except DataError:  # none of the frames has a pixel that can be scored
+            return GateScores(0.0, [0.0] * len(positions))
+        rows = {
+            row.index: _one_score(dict(zip(evaluation.names, values, strict=True)))
+            for row, values in zip(evaluation.rows, evaluation.table.tolist(), strict=True)
+        }
+        each = [rows[frames.calibration[position]] for position in positions]
+        return GateScores(_one_score(evaluation.scores()), each)
 
     return score
 
