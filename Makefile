@@ -18,12 +18,7 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/depthray demo
 
-# The tests on a cluster wait for processes to start, and the others use the processor meanwhile. Each of the three
-# prints what it has when it ends.
-SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
-
-test: $(READY)
-	$(MAKE) --no-print-directory --jobs 2 --keep-going $(SYNC) ray fast exports
+test: fast exports ray
 
 # These load OpenVINO and ONNX Runtime, after which a process of xdist dies when it starts another one.
 EXPORTS := tests/depthray/runtimes tests/depthray/export tests/depthray/cli/test_doctor.py \

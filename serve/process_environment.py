@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-# How requests go from process to process. By default each is a call of an actor, whose arguments and results are
-# objects of Ray: counted, from 100 kB on in shared memory, and passed from thread to thread in each process. A stream
-# of gRPC takes two thirds of that. A process without them understands both.
-TRANSPORT = {
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",  # whatever takes time here has threads of its own
-}
 # Images and maps are allocated and freed all the time. By default glibc requests each from the kernel and returns it,
 # and the clearing of pages takes a tenth of a forward pass and a third of the rest. Above 32 MiB it still does.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
@@ -17,15 +9,11 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_"
 # of spinning, which costs several times the pass as soon as there are more busy threads than cores.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
 
-REPLICA = {**TRANSPORT, **ALLOCATOR, **THREADS}
+REPLICA = {**ALLOCATOR, **THREADS}
 # Of all processes of a cluster that `depthray serve` starts, and of itself.
 SERVICE = {
-    **TRANSPORT,
-    "RAY_worker_niceness": "0",  # not 15: whatever else runs on the machine would delay answers
     "RAY_SERVE_LOG_TO_STDERR": "0",  # a line for each request costs more than answering it
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",  # a dead proxy is replaced after 3 of these, not after 30 s
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",  # on a busy machine one takes more than 5 s to start
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",  # else replicas follow a load 10 s late
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.proxy.uvicorn:limit_headers",
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # of the controller, which takes 3 % of a core otherwise
 }
