@@ -77,7 +77,7 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
             raise UsageError(str(error)) from None
         return
     value = _parse_value(text)
-    tree[last] = text if value is None and text else value  # `key=null` and `key=~` mean a text, as no key takes null
+    tree[last] = text if value is None else value  # no key takes null: `key=null` is a text, and `key=` an empty one
     # a,b is a list: YAML's own [a,b] needs quotes in most shells.
     if isinstance(value, str) and "," in value:
         tree[last] = [_parse_value(part) for part in value.split(",")]

@@ -38,6 +38,13 @@ def test_overrides_win_over_the_file_with_typed_values() -> None:
     assert loaded.data.inputs == ("image",)
 
 
+def test_an_override_without_a_value_is_an_empty_text() -> None:
+    assert preflight.load("unet-lite").model.weights == "imagenet?"
+    assert preflight.load("unet-lite", ["model.weights="]).model.weights == ""
+    with pytest.raises(UsageError, match=r"optim\.lr='': input should be a valid number"):
+        preflight.load("unet-lite", ["optim.lr="])
+
+
 def test_overrides_reach_a_section_inside_a_section_and_lists_of_lists() -> None:
     overrides = [
         "data.sparse.samples=5",
