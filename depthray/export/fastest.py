@@ -41,9 +41,10 @@ def export_passing(
     from depthray.export import write
 
     made = {}
+    exporter = write.Exporter(checkpoint)
     for target in targets:
         try:
-            write.export(checkpoint, write.ExportRequest(target, folder / target, data, form, gate=gate))
+            exporter.export(write.ExportRequest(target, folder / target, data, form, gate=gate))
         except DepthrayError as error:
             log(f"{target}: not used: {error}")
             shutil.rmtree(folder / target, ignore_errors=True)  # the report of a gate that it did not pass

@@ -67,7 +67,7 @@ class ExportGraph(nn.Module):
         return tuple(_random_input(key, (batch, height, width), generator) for key in self.inputs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TracedGraph:
     """A graph as torch.export has traced it."""
 

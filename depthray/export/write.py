@@ -54,14 +54,22 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
-class _Context:
-    """What the steps share."""
+class _Source:
+    """What is exported, the same for each target."""
 
-    request: ExportRequest
     contents: CheckpointContents
     network: nn.Module  # as the checkpoint has it
     traced: TracedGraph
     frames: ExportFrames
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the steps of one export share."""
+
+    request: ExportRequest
+    source: _Source
     precision: str
     notes: list[str]
     say: Callable[[str], None]
@@ -69,7 +77,7 @@ class _Context:
     @property
     def size(self) -> tuple[int, int]:
         """The recipe's size as the graph can take it."""
-        height, width = (self.traced.graph.round_up(side) for side in self.contents.recipe.data.size)
+        height, width = (self.source.traced.graph.round_up(side) for side in self.source.contents.recipe.data.size)
         return height, width
 
 
@@ -78,30 +86,54 @@ def export(path: Path, request: ExportRequest, *, say: Callable[[str], None] = l
 
     Raises ParityError where it differs from the checkpoint by more than is allowed; then only the report is written.
     """
-    module = target(request.target)
-    precision = _precision(module, request)
-    refuse_existing(request.out)
-    if export_folder.is_export(path):
-        raise UsageError(f"{path}: is an export, which cannot be exported again; name the checkpoint")
-    context = _prepare(path, request, precision, say)
-    with _unfinished_folder(request.out) as folder:
-        say(f"writing {request.target}")
-        spec = _write_model(module, folder, path, context)
-        say(f"comparing on {len(context.frames.gate)} frames")
-        parity = _compare(folder, context)
-        title = f"Parity of {request.target}, {spec.precision}, with {path.name}"
-        if not parity.passed:
-            parity_report.write(parity, request.out, title=title)
-            raise ParityError(
-                f"{request.out}: not exported, as it differs from the checkpoint by more than is allowed: "
-                f"{parity_report.verdict(parity)} See {request.out / parity_report.TEXT}; allow more by "
-                "--bound, or use another --to"
-            )
-        parity_report.write(parity, folder, title=title)
-        spec = replace(spec, tested=parity_report.as_tree(parity))
-        (folder / card.NAME).write_text(card.markdown(spec, context.contents.recipe, parity), encoding="utf-8")
-        export_folder.write(folder, spec)
-        _publish(folder, request.out)
+    return Exporter(path, say=say).export(request)
+
+
+class Exporter:
+    """Exports of one checkpoint, which is loaded and traced once.
+
+    Frames and the largest side are those of the first request, which all others share.
+    """
+
+    def __init__(self, path: Path, *, say: Callable[[str], None] = lambda _: None) -> None:
+        self._path = path
+        self._say = say
+        self._source: _Source | None = None
+
+    def export(self, request: ExportRequest) -> Parity:
+        """As `export` does."""
+        module = target(request.target)
+        precision = _precision(module, request)
+        refuse_existing(request.out)
+        if export_folder.is_export(self._path):
+            raise UsageError(f"{self._path}: is an export, which cannot be exported again; name the checkpoint")
+        if self._source is None:
+            self._source = _load_and_trace(self._path, request, self._say)
+        context = _Context(request, self._source, precision, list(self._source.notes), self._say)
+        with _unfinished_folder(request.out) as folder:
+            return _export(module, folder, self._path, context)
+
+
+def _export(module: Any, folder: Path, path: Path, context: _Context) -> Parity:
+    """Write, compare and publish what is complete."""
+    request, frames = context.request, context.source.frames
+    context.say(f"writing {request.target}")
+    spec = _write_model(module, folder, path, context)
+    context.say(f"comparing on {len(frames.gate)} frames")
+    parity = _compare(folder, context)
+    title = f"Parity of {request.target}, {spec.precision}, with {path.name}"
+    if not parity.passed:
+        parity_report.write(parity, request.out, title=title)
+        raise ParityError(
+            f"{request.out}: not exported, as it differs from the checkpoint by more than is allowed: "
+            f"{parity_report.verdict(parity)} See {request.out / parity_report.TEXT}; allow more by "
+            "--bound, or use another --to"
+        )
+    parity_report.write(parity, folder, title=title)
+    spec = replace(spec, tested=parity_report.as_tree(parity))
+    (folder / card.NAME).write_text(card.markdown(spec, context.source.contents.recipe, parity), encoding="utf-8")
+    export_folder.write(folder, spec)
+    _publish(folder, request.out)
     return parity
 
 
@@ -121,7 +153,7 @@ def _precision(module: Any, request: ExportRequest) -> str:
     return precision
 
 
-def _prepare(path: Path, request: ExportRequest, precision: str, say: Callable[[str], None]) -> _Context:
+def _load_and_trace(path: Path, request: ExportRequest, say: Callable[[str], None]) -> _Source:
     contents = checkpoints.load(path)
     data = contents.recipe.data
     frames = open_frames(data, request.data, request.form, calibration=request.calibration, gate=request.gate)
@@ -130,8 +162,8 @@ def _prepare(path: Path, request: ExportRequest, precision: str, say: Callable[[
     say("tracing the network")
     height, width = (graph.round_up(side) for side in data.size)
     traced = trace(graph, size=(height, width), largest_side=max(request.largest_side, height, width))
-    notes = [] if traced.dynamic_size else [f"Only frames of {width}x{height} can be given: {traced.note}"]
-    return _Context(request, contents, network, traced, frames, precision, notes, say)
+    notes = () if traced.dynamic_size else (f"Only frames of {width}x{height} can be given: {traced.note}",)
+    return _Source(contents, network, traced, frames, notes)
 
 
 def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> ExportSpec:
@@ -141,14 +173,14 @@ def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> Ex
         for name in (RECIPE, METRICS):
             (folder / name).write_bytes(manifest.read_file(path / name, record.files[name]))
         spec = _spec(context, module.FILE)
-        written = module.write(context.traced, folder, _target_request(folder, spec, context))
+        written = module.write(context.source.traced, folder, _target_request(folder, spec, context))
         spec = replace(spec, model_file=written.model_file, versions={**spec.versions, **written.versions})
         export_folder.write(folder, spec)
     return spec
 
 
 def _spec(context: _Context, model_file: str) -> ExportSpec:
-    contents, traced = context.contents, context.traced
+    contents, traced = context.source.contents, context.source.traced
     recipe, graph = contents.recipe, traced.graph
     kind = recipe.loss.depth_kind
     unit = export_folder.DEPTH_UNIT if kind == "metric" else MEANING[kind]
@@ -178,9 +210,10 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
 
 
 def _target_request(folder: Path, spec: ExportSpec, context: _Context) -> TargetRequest:
-    graph, frames = context.traced.graph, context.frames
-    sizes = gate.sizes_of(context.traced)  # so that the ranges of values are those of all of them
-    score = gate.scorer(frames, context.contents.recipe, sizes)
+    source = context.source
+    graph, frames = source.traced.graph, source.frames
+    sizes = gate.sizes_of(source.traced)  # so that the ranges of values are those of all of them
+    score = gate.scorer(frames, source.contents.recipe, sizes)
 
     def calibration() -> Iterator[Inputs]:
         return frames.calibration_inputs(graph, sizes)
@@ -194,14 +227,15 @@ def _target_request(folder: Path, spec: ExportSpec, context: _Context) -> Target
 
 
 def _compare(folder: Path, context: _Context) -> Parity:
+    source = context.source
     opened = open_model(folder, device=CPU, trust=True)  # native code, if any, was compiled a moment ago
     parity = gate.compare(
-        context.network,
+        source.network,
         opened.network,
-        context.frames,
-        context.contents.recipe,
-        sizes=gate.sizes_of(context.traced),
-        batches=gate.BATCHES if context.traced.dynamic_batch else (1,),
+        source.frames,
+        source.contents.recipe,
+        sizes=gate.sizes_of(source.traced),
+        batches=gate.BATCHES if source.traced.dynamic_batch else (1,),
         precision=context.precision,
         bound=context.request.bound,
     )

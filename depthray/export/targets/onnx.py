@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -25,6 +26,7 @@ FILE = "model.onnx"
 OPSET = 20  # the first with all that torch exports here; ONNX Runtime 1.17 and OpenVINO 2024 read it
 MOST_BYTES = 2**31 - 2**20  # a protobuf holds no more, and weights in a second file are not read back
 AXES = {0: "batch", 2: "height", 3: "width"}
+_CONVERTED: WeakKeyDictionary[TracedGraph, Any] = WeakKeyDictionary()  # OpenVINO and TensorRT read the same model
 
 
 def write(traced: TracedGraph, folder: Path, request: TargetRequest) -> WrittenModel:
@@ -38,7 +40,14 @@ def write(traced: TracedGraph, folder: Path, request: TargetRequest) -> WrittenM
 
 
 def convert(traced: TracedGraph) -> ModelProto:
-    """The model of a graph, its inputs and outputs named as the keys of a batch."""
+    """The model of a graph, its ports named as the keys of a batch; made once a graph, not to be changed."""
+    if traced not in _CONVERTED:
+        _CONVERTED[traced] = _convert(traced)
+    model: ModelProto = _CONVERTED[traced]
+    return model
+
+
+def _convert(traced: TracedGraph) -> ModelProto:
     import onnx
 
     graph = traced.graph

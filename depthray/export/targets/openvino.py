@@ -26,10 +26,14 @@ def write(traced: TracedGraph, folder: Path, request: TargetRequest) -> WrittenM
 def convert(traced: TracedGraph) -> tuple[Any, dict[str, str]]:
     """The model of a graph, by way of ONNX, and the versions of what wrote it."""
     import openvino
+    from openvino.passes import ConstantFolding, Manager
 
     # Not openvino.convert_model, which reports its use to its makers.
     source = onnx.convert(traced)
     model = openvino.Core().read_model(source.SerializeToString(), b"")
+    manager = Manager()
+    manager.register_pass(ConstantFolding())  # else biases are computed, and NNCF does not know them for biases
+    manager.run_passes(model)
     return model, {"openvino": version("openvino"), **onnx.versions_of(source)}
 
 

@@ -12,14 +12,14 @@ def test_frames_of_the_users_own_allow_8_bit_integers():
 
 
 def test_what_does_not_pass_is_a_line_of_the_log(tmp_path, monkeypatch):
-    def export(checkpoint, request):
+    def export(exporter, request):
         if request.target == "absent":
             raise UsageError("needs openvino")
         request.out.mkdir(parents=True)
         if request.target == "bad":
             raise ParityError("differs")
 
-    monkeypatch.setattr(write, "export", export)
+    monkeypatch.setattr(write.Exporter, "export", export)
     lines: list[str] = []
     made = fastest.export_passing(tmp_path, tmp_path / "made", ["good", "bad", "absent"], log=lines.append)
     assert made == {"good": tmp_path / "made" / "good"}

@@ -91,7 +91,7 @@ def test_an_export_that_fails_is_not_used(
         path = folder / "model.bin"
         path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     else:  # a sound export of another network
-        promote(Store(tmp_path / "other"), "rooms", runs[1], request=RuntimeRequest())
+        promote(Store(tmp_path / "other"), "rooms", runs[1], request=RuntimeRequest("openvino"))
         other = Store(tmp_path / "other")
         shutil.rmtree(folder)
         shutil.copytree(other.exports("rooms", other.pointer("rooms").current) / "openvino", folder)
