@@ -18,6 +18,8 @@ from chaos.training import kills
 from depthray.__main__ import main
 
 TRIES = 5  # of a cluster to start, for a busy machine
+# Workers have niceness 15 otherwise, and tests beside these leave them no time. Clusters of commands inherit it.
+NICENESS = {"RAY_worker_niceness": "0"}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -54,7 +56,7 @@ def _own_process_state() -> Iterator[None]:
 def cluster_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a local cluster of 4 logical CPUs."""
     # Its workers have the environment of this process: the cache, and credentials of the stores of tests.
-    os.environ |= {**object_store.SETTINGS, "DEPTHRAY_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    os.environ |= {**object_store.SETTINGS, **NICENESS, "DEPTHRAY_CACHE": str(tmp_path_factory.mktemp("cache"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray

@@ -44,7 +44,8 @@ def environment() -> dict[str, str]:
     plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
     path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # the head's `python` is that of its jobs
-    return {**plain, **settings, "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "PATH": path}
+    settings |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_worker_niceness": "0"}  # as tests run beside others
+    return {**plain, **settings, "PATH": path}
 
 
 def free_ports(count: int) -> list[int]:

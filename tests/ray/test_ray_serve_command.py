@@ -83,13 +83,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(run: Path, folder: Path) -> Iterator[Served]:
+def serving(run: Path, folder: Path, *settings: str) -> Iterator[Served]:
     """`depthray serve RUN` from when it prints that it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     ray_folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short path: socket names are limited to 107 bytes
-    argv = ["serve", str(run), "--port", str(port), "--store", str(folder / "served"), "model.poll_seconds=0.2"]
+    argv = [
+        "serve",
+        str(run),
+        "--port",
+        str(port),
+        "--store",
+        str(folder / "served"),
+        "model.poll_seconds=0.2",
+        *settings,
+    ]
     with (
         (folder / "stderr").open("w") as errors,
         subprocess.Popen(
@@ -182,7 +191,7 @@ def test_from_training_to_depth_in_two_commands(run: Path, tmp_path: Path) -> No
 
 
 def test_a_second_ctrl_c_ends_at_once(run: Path, tmp_path: Path) -> None:
-    with serving(run, tmp_path) as served:
+    with serving(run, tmp_path, "model.runtime=eager") as served:  # without the exports, for which it would wait
         slow = Slow(served.port, (run / "room.jpg").read_bytes(), seconds=50.0)
         took = served.end(signal.SIGINT, signal.SIGINT)
         assert took < 25 and not served.left()
