@@ -58,3 +58,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f" (did you mean '{near[0]}'?)"
     return f" (choose from: {', '.join(choices)})" if choices else ""
+
+
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: '1 frame', '2 frames'; `plural` where that is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

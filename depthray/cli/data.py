@@ -1,4 +1,4 @@
-"""`depthray data pack|convert|check|stats|render`. `cluster.convert` adds Ray workers to `convert`."""
+"""`depthray data index|pack|convert|check|stats|render`. `cluster.convert` adds Ray workers to `convert`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli import conversion
+from depthray.cli import conversion, indexing
 from depthray.cli.conversion import RECIPE
 from depthray.data import packing
 from depthray.data import source as data_source
@@ -48,8 +48,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray data` and its verbs."""
-    parser = argparse.ArgumentParser(prog="depthray data", description="Render, check, describe and pack data sets.")
-    commands = parser.add_subparsers(required=True, metavar="pack|convert|check|stats|render")
+    parser = argparse.ArgumentParser(prog="depthray data", description="Index, render, check, describe and pack data.")
+    commands = parser.add_subparsers(required=True, metavar="index|pack|convert|check|stats|render")
+    index = commands.add_parser("index", help="write the index.csv of a folder of colour and one of depth files")
+    indexing.add_arguments(index)
+    index.set_defaults(run=_index, takes_overrides=False)
     _add_pack_arguments(commands.add_parser("pack", help="pack frames into HDF5 shards, 20 times faster to read"))
     convert_parser = commands.add_parser("convert", help="pack a named form of data set, on one or many workers")
     conversion.add_convert_arguments(convert_parser)
@@ -98,6 +101,10 @@ def _add_render_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--layout", choices=("folder", "shards"), default="folder")
     parser.set_defaults(run=_render, takes_overrides=False)
+
+
+def _index(arguments: argparse.Namespace) -> CommandOutput:
+    return CommandOutput(indexing.write_index(arguments))
 
 
 def _pack(arguments: argparse.Namespace) -> CommandOutput:

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from depthray.data import encodings
+from depthray.data import encodings, pairing
 from depthray.data.source import DERIVED, INPUTS, TARGETS, Source
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage.remote import is_remote
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def names() -> list[str]:
@@ -63,7 +65,21 @@ def recognise(root: Path | str) -> str:
     for name in names():
         if _module(name).fits(root):
             return name
-    raise DataError(f"{root}: looks like none of {', '.join(names())}; name the form with --source")
+    raise DataError(f"{root}: {_what_is_missing(root)}")
+
+
+def _what_is_missing(root: Path) -> str:
+    """Why a path is no data set of a known form, and what to do."""
+    if root.suffix.lower() in ARCHIVES:
+        return "an archive; unpack it, and give the folder"
+    known = f"no data set of a known form ({', '.join(names())}); give its folder, or name the form with --source"
+    if not root.is_dir():
+        return known
+    folders = pairing.guess_folders(root) or (root / "RGB_DIR", root / "DEPTH_DIR")
+    return (
+        f"no index.csv there; for frames in files of your own `depthray data index {folders[0]} {folders[1]}` writes "
+        f"one. It is {known}"
+    )
 
 
 def _module(name: str) -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -104,7 +105,10 @@ class CsvFolder(FrameFiles):
 
 
 def _read_index(index: Path) -> list[Line]:
-    hint = f"a data set of files needs an index with {', '.join(REQUIRED)}"
+    hint = (
+        f"a data set of files needs an index with {', '.join(REQUIRED)}, which `depthray data index RGB_DIR DEPTH_DIR` "
+        "writes"
+    )
     text = read_text(index, kind="CSV file", hint=hint)
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""))
@@ -114,8 +118,23 @@ def _read_index(index: Path) -> list[Line]:
         raise DataError(f"{index}: not a CSV file in UTF-8: {error}") from None
     for column in REQUIRED:
         if column not in columns:
-            raise DataError(f"{index}: no column '{column}' in its first line, which is '{','.join(columns)[:80]}'")
+            raise DataError(
+                f"{index}: no column '{column}' in its first line, which is '{','.join(columns)[:80]}'"
+                f"{_header_hint(column, columns)}"
+            )
     return lines
+
+
+def _header_hint(column: str, columns: Sequence[str]) -> str:
+    """What is probably wrong with a first line that lacks a column."""
+    if len(columns) == 1 and (mark := next((each for each in ";\t|" if each in columns[0]), "")):
+        return f"; separate its fields by commas, not by {'tabs' if mark == chr(9) else repr(mark)}"
+    near = next((each for each in columns if each.strip().lower() == column), "")
+    if near:
+        return f"; write '{column}' for '{near}'"
+    return f"; give {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}" + "; scene names the room or recording" * (
+        column == "scene"
+    )
 
 
 def _filled_columns(lines: list[Line], index: Path) -> frozenset[str]:

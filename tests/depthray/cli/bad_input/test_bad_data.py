@@ -65,6 +65,13 @@ UNUSABLE: list[tuple[Harm, str, str]] = [
     (lambda root: write_index(root, read_index(root)[:1]), "no frames to validate on", ""),
     (lambda root: (root / "index.csv").write_text("rgb,depth,scene\n"), "the data set has no frames", ""),
     (lambda root: (root / "index.csv").write_text("rgb,scene\na,b\n"), "no column 'depth'", ""),
+    (
+        lambda root: (root / "index.csv").write_text("rgb;depth;scene\n"),
+        "separate its fields by commas, not by ';'",
+        "",
+    ),
+    (lambda root: (root / "index.csv").write_text("RGB,depth,scene\n"), "write 'rgb' for 'RGB'", ""),
+    (lambda root: (root / "index.csv").write_text("rgb,depth\n"), "scene names the room or recording", ""),
     (lambda root: (root / "index.csv").write_bytes(b"\xff\xfe"), "not a CSV file in UTF-8", ""),
     (lambda root: (root / "index.csv").unlink(), "index.csv: No such file", ""),
 ]
@@ -162,12 +169,13 @@ def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Pa
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     (tmp_path / "empty").mkdir()
-    nothing = "looks like none of bts, "
+    (tmp_path / "set.zip").touch()
     places = {
         tmp_path / "nowhere": "nowhere does not exist",
         loop: "loop is a broken link",
-        file: nothing,
-        tmp_path / "empty": nothing,
+        file: "no data set of a known form (bts, ",
+        tmp_path / "empty": "no index.csv there",
+        tmp_path / "set.zip": "an archive; unpack it",
     }
     for place, message in places.items():
         fails(3, "data", "pack", place, tmp_path / "packed", message=message)

@@ -223,7 +223,7 @@ def test_index_that_is_no_text(tmp_path):
 def test_no_index(tmp_path):
     with pytest.raises(DataError, match=r"index\.csv: No such file"):
         open_source(section(tmp_path))
-    with pytest.raises(DataError, match=r"looks like none of"):
+    with pytest.raises(DataError, match=r"no index\.csv there; .* `depthray data index"):
         recognise(tmp_path)
 
 
