@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.session import ray_cluster
 from depthray.cli import conversion, data
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.data import packing, sources
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray data convert` where it runs on Ray."""
-    parser = argparse.ArgumentParser(prog="depthray data convert", description="Pack any form of data set into shards.")
+    parser = CommandParser(prog="depthray data convert", description="Pack any form of data set into shards.")
     conversion.add_convert_arguments(parser)
     return parser
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from cluster import train
 from depthray.cli import data, evaluate
 from depthray.cli import predict as predict_command
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.runs.locate import summary
 
 FRAMES = 1600
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray demo`."""
-    parser = argparse.ArgumentParser(prog="depthray demo", description=__doc__)
+    parser = CommandParser(prog="depthray demo", description=__doc__)
     parser.add_argument("--out", type=Path, help="folder of all results (default: runs/demo-DATE)")
     parser.add_argument("--workers", type=int, default=2, help="training processes (default: 2)")
     return parser

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import get_args
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import ResourceError, UsageError
 from serve import lifetime
 from serve import settings as settings_of
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray serve`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray serve",
         description="Serve checkpoints over HTTP. Overrides change settings: model.max_batch=16 limits.pixels=50000000",
         epilog="depthray serve promote RUN | rollback | list | prune manage the served models; see --help of each.",
@@ -171,7 +172,7 @@ def _store_settings(args: argparse.Namespace) -> Settings:
 
 
 def _promote_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray serve promote",
         description="Serve a checkpoint from now on: it is copied, verified, loaded, and compared with the one before "
         "on golden images. Running servers of the store load it within a second or two. A failure changes nothing.",
@@ -199,7 +200,7 @@ def _rollback(argv: list[str]) -> int:
 
 
 def _rollback_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="depthray serve rollback", description="Serve the version before again.")
+    parser = CommandParser(prog="depthray serve rollback", description="Serve the version before again.")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     _add_store(parser)
     return parser
@@ -218,7 +219,7 @@ def _list(argv: list[str]) -> int:
 
 
 def _list_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="depthray serve list", description="The models of a store.")
+    parser = CommandParser(prog="depthray serve list", description="The models of a store.")
     _add_store(parser)
     return parser
 
@@ -233,7 +234,7 @@ def _prune(argv: list[str]) -> int:
 
 
 def _prune_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray serve prune",
         description="Delete old versions. Those that are served or that a replica may still use are kept in any case.",
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from depthray.cli.evaluate import add_frames, recipe_of
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.runs import layout, locate
 
 SAMPLES = (0, 5, 50, 200, 500, 5000)
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray completion`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray completion",
         description="Error of a checkpoint that takes sparse depth, against the number of samples a frame.",
         epilog="Overrides: data.sparse.pattern=grid, data.sparse.noise=0.02, eval.protocol=nyu-s2d and the like.",

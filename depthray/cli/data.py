@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.cli import conversion, indexing
 from depthray.cli.conversion import RECIPE
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.data import packing
 from depthray.data import source as data_source
 from depthray.data.sources import synthetic
@@ -48,7 +49,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray data` and its verbs."""
-    parser = argparse.ArgumentParser(prog="depthray data", description="Index, render, check, describe and pack data.")
+    parser = CommandParser(prog="depthray data", description="Index, render, check, describe and pack data.")
     commands = parser.add_subparsers(required=True, metavar="index|pack|convert|check|stats|render")
     index = commands.add_parser("index", help="write the index.csv of a folder of colour and one of depth files")
     indexing.add_arguments(index)

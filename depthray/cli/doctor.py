@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def main(argv: list[str], examine_cluster: Examine | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray doctor`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray doctor", description="Check this machine, or a cluster, and print how to fix it."
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where runs will be written (default: runs)")

@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from depthray.cli.flags import job_flags, trust
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray evaluate`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray evaluate",
         description="Score a checkpoint under a named protocol, overall and by range of depth, source and scene.",
         epilog=_epilog(),

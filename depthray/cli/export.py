@@ -7,6 +7,7 @@ import math
 import textwrap
 from pathlib import Path
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import UsageError
 from depthray.export import targets
 from depthray.runs import locate
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray export`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray export",
         description="A checkpoint for other runtimes. It is compared with the checkpoint, and written only if maps\n"
         "and scores stay within a bound; else the report alone is, and the exit code is 3.",

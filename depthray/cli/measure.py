@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depthray.cli.flags import further_inputs, trust
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray measure`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, an export, or a run (its best one)")

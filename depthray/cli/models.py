@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray import models
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model
 from depthray.training import preflight
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray models`."""
-    parser = argparse.ArgumentParser(prog="depthray models", description="Architectures and their named variants.")
+    parser = CommandParser(prog="depthray models", description="Architectures and their named variants.")
     parser.add_argument("--json", action="store_true", help="as JSON")
     return parser
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model, Recipe
 from depthray.training import preflight
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray recipe` and its verbs."""
-    parser = argparse.ArgumentParser(prog="depthray recipe", description=__doc__)
+    parser = CommandParser(prog="depthray recipe", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("list", help="the recipes that come with depthray")
     show = verbs.add_parser("show", help="a recipe with every key, its value and its meaning")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config.metric_names import rank_key
 from depthray.errors import UsageError
 from depthray.runs import console, layout
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> Answer:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray runs` and its verbs."""
-    parser = argparse.ArgumentParser(prog="depthray runs", description="Runs and searches: here, or s3://BUCKET/runs.")
+    parser = CommandParser(prog="depthray runs", description="Runs and searches: here, or s3://BUCKET/runs.")
     verbs = parser.add_subparsers(required=True, metavar="list|show|stop|resume|clean")
     listing = verbs.add_parser("list", help="one line a run: recipe, state, epochs, best score, size, age")
     listing.add_argument("folder", nargs="?", default="runs", help="the folder of the runs (default: runs)")

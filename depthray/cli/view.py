@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import DataError, UsageError
 from depthray.runs import locate
 
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray view`."""
     from depthray.cli.evaluate import add_frames
 
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray view",
         description="Frames of a data set as a checkpoint sees them: recording for Rerun, sheets, point clouds.",
         epilog="The recording needs `pip install 'depthray[viz]'` and is opened with `rerun DIR/recording.rrd`.",

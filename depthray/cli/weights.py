@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import CheckpointError, UsageError
 from depthray.weights.catalogue import CatalogueEntry, entries, find
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray weights` and its verbs."""
-    parser = argparse.ArgumentParser(prog="depthray weights", description=__doc__)
+    parser = CommandParser(prog="depthray weights", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     listing = verbs.add_parser("list", help="published weights, their licences, and which are on this machine")
     listing.add_argument("--json", action="store_true", help="as JSON")

@@ -23,7 +23,8 @@ def parse_yaml(data: bytes, *, where: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # not all of them are PyYAML's own
         raise UsageError(f"{where}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise UsageError(f"{where}: a recipe is a mapping of sections, this is {type(tree).__name__}")
+        kind = "empty" if tree is None else f"a {type(tree).__name__}"
+        raise UsageError(f"{where}: a recipe is a mapping of sections, this file is {kind}")
     return tree
 
 

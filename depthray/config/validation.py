@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from depthray.config.key_names import suggest_key
 from depthray.errors import did_you_mean
 
 
@@ -16,7 +17,7 @@ def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     key = ".".join(map(str, fault["loc"]))
     if fault["type"] == "extra_forbidden":
         *parents, last = map(str, fault["loc"])
-        return f"unknown key '{key}'{did_you_mean(last, _section_at(root, parents).model_fields)}"
+        return f"unknown key '{key}'{suggest_key(last, _section_at(root, parents), root)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return message  # raised by a validator of ours, which names the keys it compared

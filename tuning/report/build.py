@@ -20,6 +20,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import recipe as recipes
 from depthray.errors import UsageError
 from depthray.storage import local
@@ -194,7 +195,7 @@ def _format_headline(report: ReportData) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `depthray report`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray report",
         description="Make the report of a search again, also while it runs: report.html, report.md, trials.csv, "
         "best.yaml, study.json in its folder.",

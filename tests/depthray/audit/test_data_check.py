@@ -193,6 +193,8 @@ def test_overrides_change_numbers(root):
         (["data.max_depht=3"], 2, "did you mean 'max_depth'"),
         (["--source", "shards"], 3, "no *.h5 shards there"),
         (["--index", "other.csv"], 3, "other.csv does not exist"),
+        (["--jsn"], 2, "unknown argument '--jsn' (did you mean '--json'?)"),
+        (["--max-depth=80"], 2, "did you mean the override data.max_depth=VALUE?"),
     ],
 )
 def test_wrong_arguments(root, capsys, options, code, message):
@@ -200,12 +202,6 @@ def test_wrong_arguments(root, capsys, options, code, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_unknown_flag(root, capsys):
-    with pytest.raises(SystemExit) as leaving:
-        main(["data", "check", str(root), "--jsn"])
-    assert leaving.value.code == 2
 
 
 def test_names_that_look_like_markup(root, capsys):

@@ -34,7 +34,9 @@ from depthray.__main__ import main
         ("seed: 2020-13-45", "not a readable YAML file: month must be in 1..12"),
         ("seed: " + 300 * "[", "not a readable YAML file"),
         ("seed: [", "not a readable YAML file"),
-        ("", "a recipe is a mapping of sections"),
+        ("", "a recipe is a mapping of sections, this file is empty"),
+        ("[1, 2]", "a recipe is a mapping of sections, this file is a list"),
+        ("epochs: 3", "unknown key 'epochs' (did you mean 'train.epochs'?)"),
         (b"\xff\xfe\x00", "not a readable YAML file: 'utf-8' codec"),
     ],
 )
@@ -71,6 +73,15 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (3, "curriculum.chunks=9", "lower train.batch_size or curriculum.chunks"),
         (3, "data.frames=1", "no frames to validate on"),
         (3, "data.val_fraction=0", "data.val_fraction is 0"),
+        (2, "epochs=3", "unknown key 'epochs' (did you mean 'train.epochs'?)"),
+        (2, "optim.learning_rate=1", "unknown key 'optim.learning_rate' (did you mean 'optim.lr'?)"),
+        (2, "batch=8", "unknown key 'batch' (did you mean 'train.batch_size'?)"),
+        (2, "train.lr=1", "unknown key 'train.lr' (did you mean 'optim.lr'?)"),
+        (2, "data.batch_siez=1", "unknown key 'data.batch_siez' (did you mean 'train.batch_size'?)"),
+        (2, "--epochs", "--epochs (did you mean the override train.epochs=VALUE?); see depthray train --help"),
+        (2, "--learning-rate=1", "(did you mean the override optim.lr=VALUE?)"),
+        (2, "--restume", "(did you mean '--resume'?)"),
+        (2, "--workers=two", "argument --workers: invalid int value: 'two'; see depthray train --help"),
         (2, "nonsense", "'nonsense' is neither a flag nor an override"),
         (2, "--workers=0", "--workers 0"),
         (2, "--workers=2", "--local is one process"),
@@ -86,6 +97,10 @@ def test_words(fails: Fails, tmp_path: Path, code: int, argument: str, message: 
 
 def test_unknown_command(fails: Fails) -> None:
     fails(2, "trian", message="no command 'trian' (did you mean 'train'?)")
+    fails(2, "data", "chekc", "x", message="(did you mean 'check'?); see depthray data --help")
+    fails(2, "data", message="the following arguments are required")
+    fails(2, "tune", "demo", "--sheduler", "asha", message="(did you mean '--scheduler'?)")
+    fails(2, "evaluate", message="the following arguments are required: checkpoint")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,0 +1,52 @@
+"""The parser of every command: what argparse refuses is one line, as all other mistakes are, with the nearest flag."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from difflib import get_close_matches
+from typing import NoReturn
+
+from depthray.config.key_names import nearest_key
+from depthray.config.sections import Recipe
+from depthray.errors import UsageError
+
+NO_CHOICE = re.compile(r"invalid choice: '?(?P<given>[^' ]*)'? \(choose from (?P<known>.*)\)")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argparse parser whose `error` raises UsageError instead of printing its usage and leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError with argparse's message, and what was probably meant."""
+        raise UsageError(f"{message}{self._hint(message)}; see {self.prog} --help")
+
+    def _hint(self, message: str) -> str:
+        if found := NO_CHOICE.search(message):
+            near = get_close_matches(found["given"], re.findall(r"[\w.-]+", found["known"]), n=1)
+            return f" (did you mean '{near[0]}'?)" if near else ""
+        if not message.startswith(("unrecognized arguments: ", "unknown argument ")):
+            return ""
+        unknown = [text for text in message.replace("'", " ").split() if text.startswith("--")]
+        return self._hint_of_flag(unknown[0].partition("=")[0]) if unknown else ""
+
+    def _hint_of_flag(self, flag: str) -> str:
+        """What was meant by a flag that does not exist: another flag, or a key of the recipe."""
+        parsers = [self, *self._subparsers_of()]
+        takes_overrides = any(
+            parser.get_default("takes_overrides") or any(action.dest == "overrides" for action in parser._actions)
+            for parser in parsers
+        )
+        name = flag.removeprefix("--")
+        if takes_overrides and (key := nearest_key(name, Recipe, exact=True)):
+            return f" (did you mean the override {key}=VALUE?)"
+        flags = [option for parser in parsers for action in parser._actions for option in action.option_strings]
+        if near := get_close_matches(flag, flags, n=1, cutoff=0.7):
+            return f" (did you mean '{near[0]}'?)"
+        if takes_overrides and (key := nearest_key(name, Recipe)):
+            return f" (did you mean the override {key}=VALUE?)"
+        return ""
+
+    def _subparsers_of(self) -> list[argparse.ArgumentParser]:
+        groups = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return [parser for group in groups for parser in group.choices.values()]
