@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster import ray_private
-from depthray.errors import ResourceError
+from depthray.errors import ResourceError, count_of
 
 AUTOSCALER_SECONDS = 25.0  # in which an autoscaler, which looks for requests every 5 s, begins to start nodes
 POLL_SECONDS = 2.0
@@ -35,10 +35,15 @@ def resources_per_worker(available: dict[str, float], workers: Workers) -> dict[
     share = workers.cpus or max(1, cpus // workers.count)
     # Raised here, because Ray would try to place such workers for ever.
     if share * count > cpus:
-        raise ResourceError(f"{count} workers x {share} CPUs were requested, the cluster has {cpus} CPUs")
+        raise _shortage(count, share, "CPU", cpus)
     if workers.gpus * count > gpus:
-        raise ResourceError(f"{count} workers x {workers.gpus:g} GPUs were requested, the cluster has {gpus} GPUs")
+        raise _shortage(count, workers.gpus, "GPU", gpus)
     return {"CPU": share, **({"GPU": workers.gpus} if workers.gpus else {})}
+
+
+def _shortage(count: int, each: float, kind: str, available: int) -> ResourceError:
+    workers, wanted = count_of(count, "worker"), f"{each:g} {kind}{'s' * (each != 1)}"
+    return ResourceError(f"{workers} x {wanted} were requested, the cluster has {count_of(available, kind)}")
 
 
 def wait_for_resources(workers: Workers, log: Callable[[str], None], *, minutes: float) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster.session import ray_cluster
 from depthray.cli.flags import job_flags
+from depthray.cli.flags.command_parser import CommandParser
 from tuning import plan, search
 from tuning.records import ENDED, Search, SearchLimits, Trial, read_trials, write_search
 from tuning.report import build
@@ -22,7 +23,7 @@ from tuning.study.study import Study, describe_constraints
 def main(argv: list[str]) -> int:
     """Start or resume a search, and report its result."""
     args = build_parser().parse_intermixed_args(argv)
-    folder, settings, searched = plan.resume(args) if args.resume else plan.begin(args)
+    folder, settings, searched = plan.resume(args) if args.resume else plan.begin(args, _print)
     # The hours of this start: a search that is resumed gets them again, but GPU-hours count over all its starts.
     limits = SearchLimits(settings.hours and time.time() + settings.hours * 3600, settings.gpu_hours * 3600)
     # Without a dashboard Ray Train never releases the resources of trials that Tune has stopped, and the search hangs.
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `depthray tune`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray tune",
         description="Search over a recipe's dotted keys. Overrides such as train.epochs=12 change the baseline recipe, "
         "that of all trials.",

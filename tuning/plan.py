@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,9 +46,10 @@ class SearchPlan(NamedTuple):
     space: Space
 
 
-def begin(args: argparse.Namespace) -> SearchPlan:
-    """A new search, with its folder. Raises UsageError or DataError for mistakes of the user."""
+def begin(args: argparse.Namespace, log: Callable[[str], None] = lambda _: None) -> SearchPlan:
+    """A new search, with its folder; `log` gets what was adjusted. Raises UsageError or DataError."""
     recipe, space = parse_request(args)
+    recipe, notes = _fit_to_frames(args, recipe, space)
     search = _search(args, recipe, space)
     folder = _folder(args)
     try:
@@ -57,6 +59,8 @@ def begin(args: argparse.Namespace) -> SearchPlan:
         (folder / layout.SPACE).write_text(yaml.safe_dump(dict(search.space), sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write the folder {folder}: {error.strerror}; give another --out") from None
+    for note in notes:
+        log(note)
     return SearchPlan(folder, search, space)
 
 
@@ -127,7 +131,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     if not args.recipe:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     overrides = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
-    return recipes.absolute(preflight.load(args.recipe, overrides))
+    return preflight.load_with_data(args.recipe, overrides)
 
 
 def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
@@ -205,6 +209,17 @@ def _folder(args: argparse.Namespace) -> Path:
     if (folder / layout.SEARCH).exists():
         raise UsageError(f"{folder} already holds a search; continue it with --resume {folder}, or give another --out")
     return folder
+
+
+def _fit_to_frames(args: argparse.Namespace, recipe: Recipe, space: Space) -> tuple[Recipe, list[str]]:
+    """The recipe with values that fit the number of training frames, if neither searched nor given; a line on those."""
+    from depthray.data.sources import open_source
+    from depthray.runs import new_run
+
+    searched = {key for point in space.points for key in point} | {each.key for each in space.dimensions}
+    given = new_run.given_keys(args.recipe, args.overrides) | searched
+    source = open_source(recipe.data, verify=False)  # verified below, with all else
+    return new_run.fit_to_source(recipe, source, given=given, workers=args.workers_per_trial)
 
 
 def _check_data(recipe: Recipe) -> str:

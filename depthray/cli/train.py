@@ -6,14 +6,17 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from depthray.cli.flags import job_flags
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
-from depthray.errors import DepthrayError, UsageError
+from depthray.errors import DepthrayError, ResourceError, UsageError, count_of
 from depthray.runs import console, download, layout
+from depthray.runs.waiting import Heartbeat
 from depthray.storage.folders import open_folder
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
@@ -25,23 +28,52 @@ Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
 def main(argv: list[str], launch: Launcher) -> int:
     """Train a recipe and print where its checkpoint is. `launch` trains where neither --local nor torchrun is used."""
     args = build_parser().parse_intermixed_args(argv)
-    recipe = load_recipe(args)
+    with Heartbeat(f"the run at {args.out}" if args.resume else "the recipe"):  # a store may be slow to answer
+        recipe = load_recipe(args)
     run = _run_folder(args)
     if args.local or "RANK" in os.environ:  # torchrun's parser takes --local for a flag of its own
-        finished = train_local(recipe, run, gpu=args.gpu or None, resume=args.resume)
+        finished = train_local(recipe, run, args)
     else:
         if args.min_workers and not args.address:
             raise UsageError("--min-workers is for a cluster whose nodes come and go; give its --address, or --submit")
-        prepare_run(run, recipe, resume=args.resume)  # so that errors of the user show before a cluster is started
-        finished = launch(recipe, run, args)
+        _check_gpus(args)
+        recipe = prepare_run(run, recipe, args)  # so that errors of the user show before a cluster is started
+        with _discarded_unless_trained(run, resume=args.resume):
+            finished = launch(recipe, run, args)
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes of torchrun
         print_result(run, finished)
     return 0 if finished else 130
 
 
+def _check_gpus(args: argparse.Namespace) -> None:
+    """Raise ResourceError for more GPUs than this machine has, where Ray is started on it."""
+    if not args.gpu or args.address:
+        return
+    import torch
+
+    if (count := torch.cuda.device_count()) < args.workers:
+        raise ResourceError(
+            f"--gpu needs {count_of(args.workers, 'GPU')}, one for each worker, and PyTorch finds {count} here; lower "
+            "--workers, leave out --gpu, or ask `depthray doctor` why"
+        )
+
+
+@contextmanager
+def _discarded_unless_trained(run: Path | str, *, resume: bool) -> Iterator[None]:
+    """Remove the folder of a new run whose training ends by an error before its first step."""
+    try:
+        yield
+    except BaseException:
+        if not resume:
+            from depthray.runs import untrained
+
+            untrained.discard(run)
+        raise
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray train`."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray train",
         description="Train a recipe. Dotted overrides change numbers: optim.lr=3e-4 train.epochs=5",
     )
@@ -68,24 +100,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 def load_recipe(args: argparse.Namespace) -> Recipe:
     """The recipe with its overrides, of the command line or of the run to resume. Raises UsageError."""
+    if args.recipe and "=" in args.recipe:  # an override, where --resume makes a recipe unnecessary
+        args.overrides, args.recipe = [args.recipe, *args.overrides], ""
+    _check_flags(args)
+    if args.recipe:
+        recipe = preflight.load_with_data(args.recipe, _overrides(args))
+    else:  # of a run: its form of data is that of its checkpoints
+        recipe = recipes.absolute(preflight.load(str(_saved_recipe(args.out)), _overrides(args)))
+    if saved := _recipe_to_resume(args):
+        recipe = recipes.with_values_before(recipe, saved, given=[each.partition("=")[0] for each in args.overrides])
+    preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
+    return recipe
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raise UsageError for flags that contradict each other, and for a run to resume that is not there."""
     if args.workers < 1:
         raise UsageError(f"--workers {args.workers}: at least 1 is needed")
     if args.local and args.workers > 1:
         raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
-    if args.recipe and "=" in args.recipe:  # an override, where --resume makes a recipe unnecessary
-        args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if args.resume and not args.out:
         raise UsageError("--resume needs --out RUN, the folder of the run to resume")
     if not args.recipe and not args.resume:
         raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     if args.resume and not is_remote(args.out) and not (args.out / layout.RECIPE).is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no {layout.RECIPE} there)")
-    recipe = recipes.absolute(preflight.load(args.recipe or str(_saved_recipe(args.out)), _overrides(args)))
-    if args.resume and args.recipe:
-        saved = preflight.load(str(_saved_recipe(args.out)), training=False)
-        recipe = recipes.with_values_before(recipe, saved, given=[each.partition("=")[0] for each in args.overrides])
-    preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
-    return recipe
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -97,6 +136,13 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         # A folder of a plain name could else be taken for a name of the catalogue.
         overrides.append(f"model.weights={os.path.realpath(start) if os.path.exists(start) else start}")
     return overrides
+
+
+def _recipe_to_resume(args: argparse.Namespace) -> Recipe | None:
+    """The recipe of the run to resume, where the command line names a recipe as well."""
+    if not (args.resume and args.recipe):
+        return None
+    return preflight.load(str(_saved_recipe(args.out)), training=False)
 
 
 def _saved_recipe(run: Path) -> Path:
@@ -115,20 +161,21 @@ def _run_folder(args: argparse.Namespace) -> Path | str:
     return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
 
 
-def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bool) -> bool:
+def train_local(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
     """Train in this process, one of several under torchrun, on a GPU if there is one; False if it was stopped."""
     from depthray import distributed
     from depthray.runs.control import is_stop_requested, stop_on_signals
     from depthray.runs.run import record
 
-    device = distributed.start(gpu=gpu)
+    device = distributed.start(gpu=args.gpu or None)
     run = distributed.broadcast(run)  # its name may have the time, which processes read apart
-    _prepare_once(run, recipe, resume=resume)
+    recipe = _prepare_once(run, recipe, args)
     display = console.Display() if distributed.is_main() else None
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
     try:
-        for _ in record(recipe, run, device, show=display.show if display else lambda _: None):
-            pass
+        with _discarded_unless_trained(run, resume=args.resume or not display):
+            for _ in record(recipe, run, device, show=display.show if display else lambda _: None):
+                pass
     finally:
         if display:
             display.close()
@@ -137,27 +184,42 @@ def train_local(recipe: Recipe, run: Path | str, *, gpu: bool | None, resume: bo
     return not is_stop_requested(run)
 
 
-def _prepare_once(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
+def _prepare_once(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> Recipe:
     """Prepare the run's folder on rank 0; its error is raised on every rank, so that none waits for it."""
     from depthray import distributed
 
-    failure: DepthrayError | None = None
+    result: Recipe | DepthrayError | None = None
     if distributed.is_main():
         try:
-            prepare_run(run, recipe, resume=resume)
+            result = prepare_run(run, recipe, args)
         except DepthrayError as error:
-            failure = error
-    if failure := distributed.broadcast(failure):
-        raise failure
+            result = error
+    result = distributed.broadcast(result)
+    if isinstance(result, DepthrayError):
+        raise result
+    assert result, "rank 0 has sent a recipe or its error"
+    return result
 
 
-def prepare_run(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
-    """Prepare the run's folder, last: after an error in data or model the same command can be repeated."""
-    from depthray.runs.run import prepare
-    from depthray.training.dry_run import check_before_run
+def prepare_run(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    """Prepare the run's folder, after all checks. Returns the recipe to train, fitted to the number of frames."""
+    from depthray.runs.new_run import given_keys, prepare_checked
+    from depthray.training.small_data import KEYS
 
-    check_before_run(recipe, start=not resume)
-    prepare(run, recipe, resume=resume)
+    workers = int(os.environ.get("WORLD_SIZE", args.workers))  # torchrun's
+    given = given_keys(args.recipe, args.overrides) if args.recipe else KEYS  # a run that resumes keeps its values
+    saved = _recipe_to_resume(args)
+    places = [str(path) for path in (recipe.data.root, run) if path and is_remote(path)]
+    with Heartbeat(" and ".join(["network and frames to be checked", *(f"{place} to answer" for place in places)])):
+        return prepare_checked(
+            run,
+            recipe,
+            resume=args.resume,
+            given=given,
+            saved=saved,
+            workers=workers,
+            log=lambda text: print(text, flush=True),
+        )
 
 
 def print_result(run: Path | str, finished: bool) -> None:

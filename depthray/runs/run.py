@@ -18,7 +18,7 @@ from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, DataError, DepthrayError, UsageError
-from depthray.runs import download, gain_report, progress
+from depthray.runs import download, gain_report, progress, untrained
 from depthray.runs.control import is_stop_requested
 from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
 from depthray.runs.loggers import Curves, ProgressLog
@@ -26,6 +26,7 @@ from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader, upload_checkpoint
 from depthray.runtimes import export_folder
 from depthray.storage.environment import retry_seconds
+from depthray.storage.folders import AnyFolder, open_folder
 from depthray.storage.local import replace, sync_folder
 from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.remote import RemoteFolder, StorageError, is_remote
@@ -58,7 +59,8 @@ FREE_ON_RESUME = {
 def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     """Make the run's folder, or check that this recipe may resume the run in it.
 
-    Raises UsageError for a folder that holds a run when `resume` is not requested, and for a recipe that differs.
+    Raises UsageError for a folder that holds a run when `resume` is not requested, and for a recipe that differs. A run
+    without a step holds nothing: its folder is taken.
     """
     if is_remote(run):
         _prepare_remote(RemoteFolder(run, retry_seconds=PREPARING), recipe, resume=resume)
@@ -68,7 +70,7 @@ def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
     if export_folder.is_export(run):
         raise UsageError(f"{run} is an export, which is not trained; give its checkpoint as --from, and another --out")
     if saved.exists():
-        _check_resume(saved, recipe, run, resume=resume, where=str(saved))
+        _check_resume(saved, recipe, open_folder(run), resume=resume, where=str(saved))
     try:
         (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         replace(saved, recipes.dump(recipe).encode())  # atomic: without it no checkpoint could be resumed from
@@ -89,17 +91,21 @@ def _prepare_remote(run: RemoteFolder, recipe: Recipe, *, resume: bool) -> None:
     (download.working_folder(run.url) / STOP).unlink(missing_ok=True)
 
 
-def _check_resume(saved: Path, recipe: Recipe, run: Path | RemoteFolder, *, resume: bool, where: str) -> None:
-    """Raise UsageError unless the run of a saved recipe is to be resumed, and with the same recipe."""
+def _check_resume(saved: Path, recipe: Recipe, run: AnyFolder, *, resume: bool, where: str) -> None:
+    """Raise UsageError unless the run of a saved recipe is to be resumed, and with the same recipe, or has no step."""
+    if untrained.is_free(run):
+        if not resume:
+            untrained.clear(run)
+        return
     if not resume:
-        raise UsageError(f"{run} already holds a run; give --resume to resume it, or another --out")
+        raise UsageError(f"{run.url} already holds a run; give --resume to resume it, or another --out")
     # Not checked as a recipe to train: it was, and what matters here is only whether it differs.
     old = preflight.parse(read_yaml(saved), where=where, training=False)
     changed = {key: pair for key, pair in recipes.difference(old, recipe).items() if key not in FREE_ON_RESUME}
     if changed:
         differences = ", ".join(f"{key} was {before}, is {after}" for key, (before, after) in changed.items())
         raise UsageError(
-            f"{run} was trained with another recipe ({differences}); use the same overrides, or another --out"
+            f"{run.url} was trained with another recipe ({differences}); use the same overrides, or another --out"
         )
 
 
@@ -150,7 +156,12 @@ def _advice(recipe: Recipe, state: State, frames: Frames) -> list[str]:
     trained, total = trained_share(state.model)
     share = [f"trains {trained:,} of {total:,} parameters ({trained / total:.1%})"] if trained < total else []
     steps = state.phases.epochs * frames.steps_per_epoch
-    return [*share, *unread, *advice.lines(recipe, frames=len(frames.split.train), steps=steps)]
+    return [
+        frames.describe_split(),
+        *share,
+        *unread,
+        *advice.lines(recipe, frames=len(frames.split.train), steps=steps),
+    ]
 
 
 def _train(

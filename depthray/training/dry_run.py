@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from depthray import losses, models
 from depthray.batch import COLOURS, Batch
 from depthray.config.sections import Data, Model, Optim, Recipe
-from depthray.data.source import keys_to_read
+from depthray.data.source import Source, keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.training.frames import Frames
 from depthray.training.freezing import Freezing
@@ -25,10 +25,13 @@ from depthray.weights import start as weights
 IDS = ("semantics", "instances")
 
 
-def check_before_run(recipe: Recipe, *, start: bool) -> str:
-    """The fingerprint of the recipe's frames. Raises what is wrong with its network or data before a run is made."""
+def check_before_run(recipe: Recipe, *, start: bool, source: Source | None = None) -> str:
+    """The fingerprint of the recipe's frames. Raises what is wrong with its network or data before a run is made.
+
+    `source` are the frames, where they have been opened already.
+    """
     check_model(recipe, start=start)
-    return Frames.open(recipe).fingerprint
+    return (Frames(recipe, source) if source else Frames.open(recipe)).fingerprint
 
 
 def check_model(recipe: Recipe, *, start: bool) -> None:

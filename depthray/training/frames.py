@@ -16,7 +16,7 @@ from depthray.data.shard_order import shard_order_of
 from depthray.data.source import Frame, ShardedSource, Source
 from depthray.data.sources import open_source, recognise
 from depthray.data.split import Split, split
-from depthray.errors import DataError, UsageError
+from depthray.errors import DataError, UsageError, count_of
 
 STATISTICS_BATCHES, STATISTICS_BATCH = 32, 32  # batches, and frames in one at most, for statistics of batch norm
 
@@ -104,14 +104,27 @@ class Frames:
         self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
         if not self.steps_per_epoch:
             raise DataError(
-                f"{len(self.split.train)} training frames in {len(self.chunks)} chunk(s) do not fill one batch of "
-                f"{recipe.train.batch_size}; lower train.batch_size or curriculum.chunks"
+                f"{count_of(len(self.split.train), 'training frame')} in {count_of(len(self.chunks), 'chunk')} do not "
+                f"fill one batch of {recipe.train.batch_size}; lower train.batch_size or curriculum.chunks"
             )
 
     @staticmethod
     def open(recipe: Recipe) -> Frames:
         """The frames of a recipe's data section."""
         return Frames(recipe, open_source(recipe.data))
+
+    def describe_split(self) -> str:
+        """The numbers of frames and scenes to train and to validate on, and why so many where that is not obvious."""
+        train, val = (
+            f"{count_of(len(side), 'frame')} of {count_of(len(scenes), 'scene')}"
+            for side in (self.split.train, self.split.val)
+            if (scenes := {self.source.frames[index].scene for index in side})
+        )
+        if any(frame.split == "val" for frame in self.source.frames):
+            return f"trains on {train}, validates on {val}, as the data set declares"
+        return (
+            f"trains on {train}, validates on {val}: whole scenes, data.val_fraction={self.recipe.data.val_fraction:g}"
+        )
 
     @property
     def fingerprint(self) -> str:

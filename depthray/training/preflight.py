@@ -27,6 +27,14 @@ def load(name: str, overrides: Sequence[str] = (), *, training: bool = True) -> 
     return check(recipes.read(name, overrides), where=name, training=training)
 
 
+def load_with_data(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of `load` with absolute paths, and the form that its data look like where no override names it."""
+    recipe = recipes.absolute(load(name, overrides))
+    chosen = any(override.startswith("data.source=") for override in overrides)
+    data = sources.recognised_section(recipe.data, chosen=chosen)
+    return recipe.model_copy(update={"data": data})
+
+
 def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
     """The recipe of a tree of plain values; see `check`."""
     return check(recipes.build(tree, where=where), where=where, training=training)

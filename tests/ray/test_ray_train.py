@@ -47,7 +47,7 @@ def test_more_workers_than_the_cluster_has_are_refused_at_once(
 ) -> None:
     flags = ["--out", str(tmp_path / "run"), "--address", cluster_address, "--workers", "8"]
     assert main(["train", *kills.OVERRIDES, *flags]) == 5
-    assert "8 workers x 1 CPUs were requested, the cluster has 4 CPUs" in capsys.readouterr().err
+    assert "8 workers x 1 CPU were requested, the cluster has 4 CPUs" in capsys.readouterr().err
 
 
 def test_an_indivisible_batch_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from depthray.storage.remote import is_remote
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+USUAL = ("shards", "folder", "synthetic")  # what recipes have for want of a data set; others are somebody's choice
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -66,6 +67,19 @@ def recognise(root: Path | str) -> str:
         if _module(name).fits(root):
             return name
     raise DataError(f"{root}: {_what_is_missing(root)}")
+
+
+def recognised_section(section: Data, *, chosen: bool) -> Data:
+    """The section with the form that its root looks like, where the form is one that is used for want of another.
+
+    With `chosen`, by the user, the form stays, as it does for a root that is not on this machine.
+    """
+    root = section.root
+    if chosen or not root or section.source not in USUAL or not (is_remote(root) or Path(root).exists()):
+        return section
+    if not is_remote(root) and _module(section.source).fits(Path(root)):
+        return section
+    return section.model_copy(update={"source": recognise(root)})
 
 
 def _what_is_missing(root: Path) -> str:

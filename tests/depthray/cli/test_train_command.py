@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from frames import folder_dataset
 from paths import ROOT
 
 import cluster.train
@@ -17,7 +18,7 @@ from depthray.checkpoints import select
 from depthray.cli import train
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
-from depthray.errors import UsageError
+from depthray.errors import ResourceError, UsageError
 from depthray.runs.locate import summary
 from depthray.runs.run import prepare, record
 from depthray.training import preflight
@@ -51,6 +52,52 @@ def test_a_file_of_weights_is_named_from_the_root(started: list[Recipe], tmp_pat
     assert made.model.options == {"encoder": "tiny"}
     assert made.model.weights == os.path.realpath(tmp_path / "tiny.pth")
     assert preflight.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run") == made
+
+
+def test_the_form_of_the_data_is_recognised(tmp_path: Path) -> None:
+    data = folder_dataset(tmp_path / "data", size=(16, 24))
+
+    def source(*arguments: str) -> str:
+        return train.load_recipe(train.build_parser().parse_intermixed_args(arguments)).data.source
+
+    for recipe in ("unet-lite", "demo"):  # made for shards and for rooms that are drawn
+        assert source(recipe, "--data", str(data)) == source(recipe, f"data.root={data}") == "folder"
+    assert source("unet-lite", "--data", str(data), "data.source=shards") == "shards", "somebody's choice"
+    assert source("unet-lite", "--data", str(tmp_path / "on-the-cluster")) == "shards"
+    assert source("unet-lite", "--data", "s3://bucket/packed") == "shards"
+
+
+def test_few_frames_get_values_that_fit_and_the_run_says_so(
+    started: list[Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = folder_dataset(tmp_path / "data", size=(16, 24))
+    arguments = ["demo", "--data", str(data), "data.size=32,64", "data.val_fraction=0.34", "--out", "run"]
+    main(arguments)
+    assert "adjusted to 8 training frames: train.batch_size=4 (recipe: 16)" in capsys.readouterr().out
+    main([*arguments, "--resume"])
+    first, second = started
+    assert first == second == preflight.parse(read_yaml(tmp_path / "run" / "recipe.yaml"), where="run")
+    (tmp_path / "own.yaml").write_text("train: {batch_size: 6}\n")
+    main(["own.yaml", *arguments[1:-1], "own"])
+    assert started[-1].train.batch_size == 6, "a recipe of one's own is as it is written"
+
+
+def test_an_error_before_the_first_step_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def launch(*_: object) -> bool:
+        assert (tmp_path / "run" / "recipe.yaml").exists()
+        raise ResourceError("too few CPUs")
+
+    monkeypatch.setattr(cluster.train, "train_on_ray", launch)
+    with pytest.raises(ResourceError):
+        main(["demo", *SMALL, "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpus_are_reported_before_ray_starts(started: list[Recipe]) -> None:
+    with pytest.raises(ResourceError, match="--gpu needs 1 GPU, one for each worker, and PyTorch finds 0 here"):
+        main(["demo", *SMALL, "--gpu", "--out", "run"])
+    assert not started and not Path("run").exists()
 
 
 def test_from_is_short_for_the_weights_of_a_run(started: list[Recipe], tmp_path: Path) -> None:
