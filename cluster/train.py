@@ -11,6 +11,7 @@ from cluster.session import ray_cluster
 from cluster.workers import fit_on_workers
 from depthray.cli import train as command
 from depthray.config.sections import Recipe
+from depthray.errors import count_of
 from depthray.runs import console
 from depthray.training import preflight
 
@@ -26,10 +27,13 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
     # The workers write progress into the run's folder; this process only prints it.
-    display = console.Display()
+    workers, number = _workers(recipe, args), count_of(args.workers, "worker")
+    place = f"the Ray cluster at {args.address}" if args.address else "Ray on this machine"
+    print(f"{'connecting to' if args.address else 'starting'} {place} for {number}", flush=True)
+    display = console.Display(awaited=f"{place} to {'answer' if args.address else 'start'}")
     try:
         with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):
-            workers = _workers(recipe, args)
+            display.await_next(f"{number} to start: each loads PyTorch, the network and the list of frames")
             if args.address:  # a local cluster is made with enough CPUs and never grows
                 wait_for_resources(workers, lambda text: print(text, flush=True), minutes=args.wait)
             fit_on_workers(recipe, run, workers)

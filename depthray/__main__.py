@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pkgutil import resolve_name
 
 from depthray import __version__
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.job_flags import JobCommand
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
+from depthray.runs.waiting import Heartbeat
 
 COMMANDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),
@@ -42,6 +44,9 @@ JOBS = {
     "evaluate": JobCommand("depthray.cli.evaluate:build_parser", ("checkpoint", "data", "out")),
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
 }
+
+# Commands that print nothing until they end, however long that takes; the others say what they do meanwhile.
+SILENT = ("evaluate", "completion", "measure", "view", "report", "data", "data convert")
 
 HELP = f"""usage: depthray COMMAND ...
 
@@ -95,8 +100,16 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return int(resolve_name("cluster.jobs.submit:main")(name, JOBS[name], arguments))
     if name in JOBS and job_flags.is_inside_job():
         arguments = resolve_name("cluster.jobs.submit:settle")(name, JOBS[name], arguments)
-    answer = _resolve(name)(arguments)
+    with _heartbeat(name):
+        answer = _resolve(name)(arguments)
     return _run(answer) if isinstance(answer, list) else int(answer)  # `runs resume` is another command line
+
+
+def _heartbeat(name: str) -> AbstractContextManager[object]:
+    """Lines on a command that is silent for long; on a terminal some have a bar instead."""
+    if name not in SILENT or (name.startswith("data") and sys.stderr.isatty()):
+        return nullcontext()
+    return Heartbeat(f"the result of `depthray {name}`")
 
 
 def _fail(text: str, code: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+from depthray.runs import waiting
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: threads only get in each other's way
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["DEPTHRAY_SERVE_MODEL__RUNTIME"] = "eager"  # exports take seconds; tests/serve/registry has those of them
@@ -13,6 +15,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # the session's own loopback cluster; 
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+waiting.EVERY = 3600.0  # tests count lines, and a loaded machine may be slower than people are patient
 
 
 def pytest_collection_finish() -> None:

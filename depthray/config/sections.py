@@ -360,7 +360,7 @@ class Train(Section):
     max_minutes: Amount = Field(0.0, description="wall-clock limit; 0 = none")
     save_every_steps: NotNegative = Field(250, description="steps between save points inside an epoch; 0 = none")
     keep_best: Positive = Field(2, description="best checkpoints kept, besides the last")
-    log_seconds: PositiveFloat = Field(10.0, description="seconds between progress lines")
+    log_seconds: PositiveFloat = Field(8.0, description="seconds between progress lines")
 
 
 class Finetune(Section):

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from depthray.runs import progress
 from depthray.runs.progress import Record
+from depthray.runs.waiting import Heartbeat
 from depthray.storage.folders import open_folder
 from depthray.storage.remote import StorageError, is_remote
 
@@ -40,6 +41,15 @@ def line(record: Record) -> str:
     return str(record["text"])
 
 
+def awaited_after(record: Record) -> str:
+    """What a run does after a record, for people who wait for the next one."""
+    if record["kind"] == "interval":
+        return "the next steps, or the scores of the epoch on the validation frames"
+    if record["kind"] == "epoch":
+        return "the first steps of the next epoch, or the end of the run"
+    return "the first steps: network and frames are loaded"
+
+
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     whole = round(seconds)
@@ -51,24 +61,45 @@ def _format_number(value: float | None) -> str:
 
 
 class Display:
-    """Shows records: a rich bar where the stream is a terminal, else one line a record."""
+    """Shows records: a rich bar where the stream is a terminal, else one line a record.
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    Where there is none for some seconds, a line says what is awaited, at first `awaited`.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, *, awaited: str = "the first steps") -> None:
         self.stream = stream or sys.stdout
         self.bar: Any = None
+        self.heartbeat: Heartbeat | None = None
         if self.stream.isatty():
             # Only here: rich takes a tenth of a second to import, and a log does not need it.
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+            columns = (
+                SpinnerColumn(),
+                "{task.description}",
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
             self.bar = Progress(*columns, console=Console(file=self.stream))
-            self.task = self.bar.add_task("starting", total=None, text="")
+            self.task = self.bar.add_task("starting", total=None, text=f"waiting for {awaited}")
             self.bar.start()
+        else:
+            self.heartbeat = Heartbeat(awaited, stream=self.stream)
+            self.heartbeat.__enter__()
+
+    def await_next(self, what: str) -> None:
+        """From now on `what` is awaited."""
+        if self.heartbeat:
+            self.heartbeat.beat(what)
+        else:
+            self.bar.update(self.task, text=f"waiting for {what}")
 
     def show(self, record: Record) -> None:
         """Show one record."""
-        if self.bar is None:
+        if self.heartbeat:
+            self.heartbeat.beat(awaited_after(record))
             self.stream.write(line(record) + "\n")
             self.stream.flush()
         elif record["kind"] == "interval":
@@ -80,8 +111,10 @@ class Display:
             self.bar.console.print(line(record), highlight=False)  # else rich colours numbers and paths in it
 
     def close(self) -> None:
-        """End the bar."""
-        if self.bar is not None:
+        """End the bar, and the lines on what is awaited."""
+        if self.heartbeat:
+            self.heartbeat.__exit__(None, None, None)
+        else:
             self.bar.stop()
 
 
