@@ -101,7 +101,7 @@ def html(report: ReportData, best: BestRecipe, sheets: Sheets, *, now: float) ->
 
 def _content(report: ReportData, best: BestRecipe, sheets: Sheets, now: float) -> dict[str, Any]:
     """Everything on the page, by the names that its template uses."""
-    study, winner, sections = report.study, report.study.winner, _sections(report, sheets)
+    study, chosen, sections = report.study, report.study.best, _sections(report, sheets)
     return {
         "title": f"Search over {study.search.recipe}",
         "recipe": study.search.recipe,
@@ -113,9 +113,9 @@ def _content(report: ReportData, best: BestRecipe, sheets: Sheets, now: float) -
         "running": any(each.trial.state == "running" for each in study.trials),
         "changes": headline.changes(report),
         "command": wrap_command(best.command),
-        "python": python_example(winner.name if winner else ""),
-        "best_name": winner.name if winner else "",
-        "best_score": phrases.score(winner.outcome.score) if winner else "",
+        "python": python_example(chosen.name if chosen else ""),
+        "best_name": chosen.name if chosen else "",
+        "best_score": phrases.score(chosen.outcome.score) if chosen else "",
         "tiles": headline.tiles(report),
         "warnings": headline.report_warnings(report),
         "sections": sections,
@@ -144,14 +144,16 @@ def _sections(report: ReportData, sheets: Sheets) -> list[ReportSection]:
 
 
 def _best_recipe(folder: Path, study: Study) -> BestRecipe:
-    """The winner's recipe with its origin as a comment, and the command that trains it."""
-    winner = study.winner
-    if winner is None:
+    """The best recipe with its origin as a comment, and the command that trains it."""
+    chosen = study.best
+    if chosen is None:
         return BestRecipe()
     recipe = best_recipe(folder, study)
     command = train_line(study, recipe)
-    score = phrases.score(winner.mean, winner.spread)
-    origin = f"Best of the search over {study.search.recipe}: trial {winner.name}, {study.metric} {score}."
+    score = phrases.score(chosen.mean, chosen.spread)
+    origin = f"Best of the search over {study.search.recipe}: trial {chosen.name}, {study.metric} {score}."
+    if study.keeps_baseline:
+        origin = f"The recipe {study.search.recipe} as it was given: the search found nothing better than {score}."
     # One line each: a line break in a name would end the comment.
     comment = "\n#   ".join(" ".join(line.split()) for line in (origin, command))
     return BestRecipe(yaml=clean(f"# {comment}\n{recipes.dump(recipe)}"), command=command)

@@ -83,7 +83,7 @@ WARNING_TITLES = {
 
 def headline(data: ReportData) -> Headline:
     """The best configuration in numbers and sentences."""
-    best = data.study.winner
+    best = data.study.best
     if best is None or best.mean is None:
         yet = "" if data.study.search.ended else " yet"
         within = " within the constraints" if data.study.search.constraints else ""
@@ -91,6 +91,8 @@ def headline(data: ReportData) -> Headline:
     note = f"mean of {len(best.seeds)} seeds ± their standard deviation" if len(best.seeds) > 1 else "one seed"
     spread = "" if best.spread is None else phrases.format_spread(best.mean, best.spread)
     title = f"Best {'configuration' if data.study.search.ended else 'so far'}: trial {best.name}"
+    if data.study.keeps_baseline:
+        title = f"Best {'of the search' if data.study.search.ended else 'so far'}: the recipe as it was given"
     return Headline(title, data.metric_title, phrases.score(best.mean), spread, note, tuple(_sentences(data, best)))
 
 
@@ -118,12 +120,12 @@ def planned_trials(data: ReportData) -> int:
 
 def changes(data: ReportData) -> list[KeyChange]:
     """The keys in which the best configuration differs from the baseline."""
-    if data.study.winner is None:
+    if data.study.best is None:
         return []
     base = data.study.base
     return [
         KeyChange(key, format_value(base[key]) if key in base else "–", format_value(value), meaning(key))
-        for key, value in data.study.winner.outcome.overrides.items()
+        for key, value in data.study.best.outcome.overrides.items()
         if key != "seed" and canonical(value) != canonical(base.get(key))
     ]
 
@@ -173,17 +175,28 @@ def _sentences(data: ReportData, best: Configuration) -> list[Sentence]:
     study = data.study
     sentences = [Sentence(phrases.meaning(study.metric, best.mean or 0.0))]
     gain, median = study.gain(), study.gain_over_median()
-    if gain is not None:
+    if gain is not None and study.keeps_baseline and study.winner is not None:
+        sentences += [_describe_certainty(gain), Sentence(_describe_loser(data, study.winner), "gain")]
+    elif gain is not None:
         sentences += [Sentence(_describe_gain(data, gain), "gain"), _describe_certainty(gain)]
     elif study.default is not None and best.name == study.default.name:
         sentences.append(Sentence("That is the baseline recipe: no searched configuration is better.", "gain"))
     else:
         sentences.append(Sentence("The baseline recipe has no score to compare with."))
     # The gain over the median shows what the search does for someone who would have picked any configuration.
-    if median is not None and median.relative is not None:
+    if median is not None and median.relative is not None and not study.keeps_baseline:
         compared = phrases.describe_gain(study.metric, median.relative)
         sentences.append(Sentence(f"Compared with the median trial: {compared}."))
     return [each for each in sentences if each.text]
+
+
+def _describe_loser(data: ReportData, winner: Configuration) -> str:
+    """The best searched configuration against the baseline, which is better."""
+    gain = data.study.gain()
+    name = f"The best searched configuration, trial {winner.name} ({phrases.score(winner.mean, winner.spread)}),"
+    if gain is None or gain.relative is None or not gain.absolute:
+        return f"{name} is no better than the baseline."
+    return f"{name} has {phrases.describe_gain(data.study.metric, gain.relative)} than the baseline."
 
 
 def _describe_gain(data: ReportData, gain: Gain) -> str:

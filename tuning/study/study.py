@@ -114,6 +114,19 @@ class Study:
         repeated = [each for each in feasible if len(each.seeds) > 1]
         return min(repeated or feasible, key=lambda each: (each.lost, self._mean_rank(each)), default=None)
 
+    @cached_property
+    def best(self) -> Configuration | None:
+        """What to train again: the winner, or the baseline where no searched configuration has a better mean."""
+        gain, default = self.gain(), self.default
+        if gain is not None and gain.absolute <= 0 and default is not None and self.is_feasible(default.outcome):
+            return default
+        return self.winner
+
+    @property
+    def keeps_baseline(self) -> bool:
+        """Whether the search found nothing better than the baseline, which is then the best."""
+        return self.best is not None and self.winner is not None and self.best.name != self.winner.name
+
     def is_infeasible(self, outcome: Outcome) -> bool:
         """Whether a trial is beyond a constraint."""
         return any(share > 0 for share in self._excess(outcome).values())
@@ -213,12 +226,12 @@ class Study:
 
 
 def best_recipe(folder: Path, study: Study) -> Recipe:
-    """The recipe of the winner, made as its trial made it. Raises UsageError where there is no winner."""
-    if study.winner is None:
+    """The recipe of the best trial, made as that made it, or the baseline. Raises UsageError where there is none."""
+    if study.best is None:
         within = f" within {describe_constraints(study.search)}" if study.search.constraints else ""
         raise UsageError(f"{folder}: no searched trial{within} has a finite {study.metric}, so there is no best recipe")
     # Types only, as the trial has been trained: the checks of preflight may import torch.
-    return recipes.read(str(folder / layout.RECIPE), overrides(study.winner.outcome.overrides))
+    return recipes.read(str(folder / layout.RECIPE), overrides(study.best.outcome.overrides))
 
 
 def describe_constraints(search: Search) -> str:

@@ -59,6 +59,12 @@ def test_a_search_that_found_nothing_better_is_reported(folder: Path) -> None:
     message = [each.text for each in headline.headline(ReportData(Study.read(folder))).sentences]
     assert "The search found nothing better." in message
     assert any("more error than the baseline" in each for each in message)
+    assert headline.headline(ReportData(Study.read(folder))).title == "Best of the search: the recipe as it was given"
+    build.write(folder, images=False)
+    text = (folder / "best.yaml").read_text()
+    assert text.startswith("# The recipe demo as it was given: the search found nothing better than 0.")
+    assert preflight.load(str(folder / "best.yaml")) == preflight.load(str(folder / "recipe.yaml"))
+    assert "What the best configuration changes" not in checked(folder).text
 
 
 def test_the_command_on_the_page_trains_the_best_recipe(folder: Path) -> None:

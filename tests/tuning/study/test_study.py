@@ -343,7 +343,7 @@ def test_with_one_objective_the_front_is_the_best(tmp_path: Path) -> None:
 
 
 def test_the_printed_line_trains_the_winners_recipe(tmp_path: Path) -> None:
-    folder = searches.make(tmp_path / "a search", trials=6)
+    folder = searches.make(tmp_path / "a search")
     study = Study.read(folder)
     recipe, winner = best_recipe(folder, study), study.winner
     assert winner is not None
