@@ -14,6 +14,7 @@ from depthray.data.encodings import depth_faults
 from depthray.data.source import Frame, Source
 from depthray.data.split import SIDES, overlaps
 from depthray.errors import DataError
+from depthray.imaging.camera import describe_misfit
 
 EXAMPLES = 3  # of each kind of finding, in the table
 
@@ -60,6 +61,10 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
     image = sample["image"]
     faults = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
     faults += depth_faults(sample["depth"], max_depth=max_depth)
+    if "intrinsics" in sample:
+        cx, cy = (float(sample["intrinsics"][row, 2]) for row in (0, 1))
+        misfit = describe_misfit(round(cx, 3), round(cy, 3), height=image.shape[0], width=image.shape[1])
+        faults += [("camera", misfit)] if misfit else []
     if image.min() == image.max():
         faults.append(("constant image", f"every pixel is {image.min()}"))
     # The shape as well: the same bytes may be images of another height and width.
@@ -67,17 +72,28 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
     return FrameCheck(digest, [DataFinding(kind, name, detail) for kind, detail in faults])
 
 
-def findings_table(findings: Sequence[DataFinding]) -> Table:
-    """The findings by kind: their number and the first few."""
+def findings_table(findings: Sequence[DataFinding], *, below: str = "") -> Table:
+    """The findings by kind: their number and the first few. Paths in the folder `below` are shown relative to it."""
     kinds: dict[str, list[DataFinding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
-    result = Table("finding", "count", "frame or scene", "for example", title="data check")
+    result = Table(title="data check")
+    for name in ("finding", "count", "frame or scene", "for example"):
+        result.add_column(name, overflow="fold")  # a name that is cut off is the one that was looked for
     for kind, group in kinds.items():
         for number, finding in enumerate(group[:EXAMPLES]):
             head = ("", "") if number else (kind, str(len(group)))  # kind and count once, on the first line of a group
-            result.add_row(*head, finding.frame, finding.detail, end_section=number == min(EXAMPLES, len(group)) - 1)
+            result.add_row(
+                *head,
+                finding.frame,
+                _shorten(finding.detail, below),
+                end_section=number == min(EXAMPLES, len(group)) - 1,
+            )
     return result
+
+
+def _shorten(detail: str, below: str) -> str:
+    return detail.replace(f"{below.rstrip('/')}/", "") if below else detail
 
 
 def _duplicate_ids(frames: Sequence[Frame]) -> Iterator[DataFinding]:

@@ -71,15 +71,17 @@ def quantile(counts: NDArray[np.int64], share: float) -> float:
 
 def stats_tables(stats: Stats) -> list[Table]:
     """The statistics, and where there are any the scores, as tables to print."""
-    facts = Table("what", "value", title="data stats")
+    facts = Table("what", title="data stats")
+    facts.add_column("value", overflow="fold")
     for name, value in stats._asdict().items():
         if name != "trivial" and value not in ("", None):
             facts.add_row(name.replace("_", " "), _format(value))
     if not stats.trivial:
         return [facts]
-    scores = Table("predictor", *METRICS, title="to be beaten, on the validation frames")
-    for name, values in stats.trivial.items():
-        scores.add_row(name, *(f"{values[metric]:.4f}" for metric in METRICS))
+    # A line for each metric: a column for each would not fit on a terminal.
+    scores = Table("metric", *stats.trivial, title="to be beaten, on the validation frames")
+    for metric in METRICS:
+        scores.add_row(metric, *(f"{values[metric]:.4f}" for values in stats.trivial.values()))
     return [facts, scores]
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from depthray.data import encodings
 from depthray.data.source import EncodedSource, Source
-from depthray.errors import DataError
+from depthray.errors import DataError, count_of
 
 FRAMES = 16  # that are read at most
 
@@ -51,20 +51,19 @@ def inspect_stored_depth(source: Source) -> list[StoredDepth]:
     return [_describe(source, key, groups[key], _merge(counted[key])) for key in counted]
 
 
-def stored_depth_table(groups: Sequence[StoredDepth]) -> Table:
-    """Stored depth as a table, one line for each encoding that fits its dtype."""
-    result = Table(
-        *("stored as", "frames", "range", "distinct", "step", "zeros", "encoding", "median depth", ""),
-        title="stored depth",
-        caption="nothing is chosen by these: data.encoding, or the form of the data set, declares the encoding",
-    )
+def stored_depth_lines(groups: Sequence[StoredDepth]) -> list[str | Table]:
+    """Stored depth to print: for each group its numbers, and a table of what the encodings that fit it would give."""
+    lines: list[str | Table] = []
     for group in groups:
-        for number, (name, median) in enumerate(group.medians.items()):
-            head = ("",) * 6 if number else _first_cells(group)
+        table = Table("encoding", "median depth", "", caption=_CAPTION, caption_justify="left")
+        for name, median in group.medians.items():
             mark = "declared" if name == group.declared else ""
-            last = number == len(group.medians) - 1
-            result.add_row(*head, name, _format_median(median, name, group.dtype), mark, end_section=last)
-    return result
+            table.add_row(name, _format_median(median, name, group.dtype), mark)
+        lines += [_format_numbers(group), table]
+    return lines
+
+
+_CAPTION = "Depth is read as declared (--encoding, data.encoding); the others are to compare with."
 
 
 def _sample_frames(source: EncodedSource, count: int) -> Iterator[int]:
@@ -149,11 +148,16 @@ def _median_as_read(source: Source, indices: Sequence[int]) -> float | None:
     return float(np.median(depths)) if depths.size else None
 
 
-def _first_cells(group: StoredDepth) -> tuple[str, ...]:
-    """The cells that the lines of a group have in common."""
-    extent = "-" if group.smallest is None else f"{group.smallest:.6g} to {group.largest:.6g}"
-    step = "-" if group.step is None else f"{group.step:.3g}"
-    return group.dtype, str(group.frames), extent, str(group.distinct), step, f"{group.zeros:.1%}"
+def _format_numbers(group: StoredDepth) -> str:
+    """What all encodings of a group have in common: its stored numbers."""
+    facts = [f"stored as {group.dtype} in {count_of(group.frames, 'frame')} looked at"]
+    if group.smallest is not None:
+        facts.append(f"{group.smallest:.6g} to {group.largest:.6g}")
+    facts.append(f"{count_of(group.distinct, 'distinct number')}")
+    if group.step is not None:
+        facts.append(f"smallest step {group.step:.3g}")
+    facts.append(f"{group.zeros:.1%} zeros")
+    return "depth: " + ", ".join(facts)
 
 
 def _format_median(median: float | None, encoding: str, dtype: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray.cli.flags import job_flags
 from depthray.data import packing, sources
-from depthray.errors import UsageError, did_you_mean
+from depthray.errors import UsageError, count_of, did_you_mean
 from depthray.training import preflight
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def plan_shards(section: Data, arguments: argparse.Namespace) -> tuple[Source, C
 def summarise_shards(plan: ConversionPlan, skipped: Mapping[str, str]) -> list[str]:
     """The lines to print when all shards are written."""
     shards = packing.list_shards(plan)
-    counts = f"{plan.total - len(skipped)} frames in {len(shards)} shards at {plan.out}"
+    frames, files = count_of(plan.total - len(skipped), "frame"), count_of(len(shards), "shard")
+    counts = f"{frames} in {files} at {plan.out}"
     next_command = f"next: depthray data check {plan.out}"
     return [*packing.summarise_skipped(skipped), counts, *format_notes(plan.notes), next_command]
 

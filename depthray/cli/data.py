@@ -15,11 +15,12 @@ from depthray.cli.flags.command_parser import CommandParser
 from depthray.data import packing
 from depthray.data import source as data_source
 from depthray.data.sources import synthetic
-from depthray.errors import DataError, UsageError
+from depthray.errors import DataError, UsageError, count_of
 from depthray.storage import remote
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
+    from depthray.data.source import Source
 
 
 class CommandOutput(NamedTuple):
@@ -35,11 +36,16 @@ def main(argv: list[str]) -> int:
     output: CommandOutput = arguments.run(arguments)
     from rich.console import Console
 
-    # Names of files may look like rich's markup, and a pipe has no width of its own.
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
+    # Names of files may look like rich's markup.
+    console = Console(markup=False, highlight=False, width=width())
     for line in output.lines:
         print(line) if isinstance(line, str) else console.print(line)
     return output.code
+
+
+def width() -> int | None:
+    """Letters in a line: those of the terminal, or as many as tables need in a file, which has no width."""
+    return None if sys.stdout.isatty() else 160
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -129,7 +135,7 @@ def _write_shards(section: Data, arguments: argparse.Namespace) -> CommandOutput
 
 def _check(arguments: argparse.Namespace) -> CommandOutput:
     from depthray.audit.check import find_faults, findings_table
-    from depthray.audit.stored_values import inspect_stored_depth, stored_depth_table
+    from depthray.audit.stored_values import inspect_stored_depth, stored_depth_lines
     from depthray.data import sources
 
     # All maps of the frames, whether the recipe uses them or not.
@@ -138,7 +144,8 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
     source = sources.open_source(section, verify=False)
     with conversion.progress_bar("checking", source) as advance:
         findings = find_faults(source, max_depth=section.max_depth, advance=lambda: advance(1))
-    stored, notes = inspect_stored_depth(source), data_source.notes(source)
+    stored, left_out = inspect_stored_depth(source), data_source.notes(source)
+    notes = [*left_out, *_training_notes(source, section)]
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         report = {
@@ -150,10 +157,22 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
         }
         lines: list[Any] = [json.dumps(report, indent=1)]
     else:
-        summary = f"{count} frames of {scenes} scenes: {len(findings) or 'no'} findings"
-        tables = [*([findings_table(findings)] if findings else []), *([stored_depth_table(stored)] if stored else [])]
-        lines = [*tables, summary, *conversion.format_notes(notes)]
+        found = count_of(len(findings), "finding") if findings else "no findings"
+        summary = f"{count_of(count, 'frame')} of {count_of(scenes, 'scene')}: {found}"
+        table = [findings_table(findings, below=str(arguments.root))] if findings else []
+        lines = [*table, *stored_depth_lines(stored), summary, *conversion.format_notes(notes[::-1])]
     return CommandOutput(lines, DataError.exit_code if findings else 0)  # so that scripts stop
+
+
+def _training_notes(source: Source, section: Data) -> list[str]:
+    """Why training would refuse the data set, though no frame has a fault; scoring does not need two sides."""
+    from depthray.data.split import split
+
+    try:
+        split(source.frames, section)
+    except DataError as error:
+        return [f"not yet for training: {error}"]
+    return []
 
 
 def _stats(arguments: argparse.Namespace) -> CommandOutput:
@@ -182,5 +201,5 @@ def _render(arguments: argparse.Namespace) -> CommandOutput:
         layout=arguments.layout,
     )
     return CommandOutput(
-        [f"{arguments.frames} frames at {arguments.out}", f"next: depthray data stats {arguments.out}"]
+        [f"{count_of(arguments.frames, 'frame')} at {arguments.out}", f"next: depthray data stats {arguments.out}"]
     )

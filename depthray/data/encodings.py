@@ -141,15 +141,14 @@ def fitting(dtype: str) -> Iterator[tuple[str, Encoding]]:
 
 
 def describe_odd_values(stored: Stored) -> str:
-    """(H,W) stored numbers -> counts of the values that `decode` silently makes unmeasured, as text; '' if none."""
-    if stored.dtype.kind not in "fi":  # unsigned integers have no NaN and no sign
+    """(H,W) stored numbers -> the count of those that no depth is, yet `decode` makes unmeasured, as text; '' if none.
+
+    NaN and infinity are not among them: they are how data sets of floats say that nothing was measured.
+    """
+    if stored.dtype.kind not in "fi":  # unsigned integers have no sign
         return ""
-    counts = {
-        "NaN": np.isnan(stored).sum(),
-        "infinite": np.isinf(stored).sum(),
-        "negative": ((stored < 0) & np.isfinite(stored)).sum(),
-    }
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    count = int((stored < 0).sum())
+    return f"{count} negative" if count else ""
 
 
 def _wrong_dtype(dtype: str, encoding: str, known: Encoding) -> str:

@@ -39,6 +39,16 @@ def read_camera(text: str) -> Camera:
     return camera
 
 
+def describe_misfit(cx: float, cy: float, *, height: int, width: int) -> str:
+    """What shows that a camera is not that of an image of this size, such as one resized afterwards; "" for nothing."""
+    if 0 <= cx < width and 0 <= cy < height:
+        return ""
+    return (
+        f"the principal point ({cx:g}, {cy:g}) is outside of the {width}x{height} image: is the camera that of another "
+        "size?"
+    )
+
+
 def unproject(u: float, v: float, metres: float, *, camera: Camera) -> NDArray[np.float64]:
     """A pixel (column, row) and its depth in metres -> (3,) metres in the camera's frame: x right, y down, z forward"""
     return np.array([(u - camera.cx) / camera.fx * metres, (v - camera.cy) / camera.fy * metres, metres], np.float64)

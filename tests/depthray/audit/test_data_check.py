@@ -12,6 +12,7 @@ from frames import folder_dataset, read_index, write_index
 
 from depthray.__main__ import main
 from depthray.audit.check import find_faults
+from depthray.cli import data
 from depthray.config.sections import Data
 from depthray.data.packing import pack
 from depthray.data.shards.format import open_shard
@@ -102,9 +103,8 @@ def test_fault_of_one_frame(root, spoil, kind, detail):
     ("factor", "odd", "kind", "detail"),
     [
         (1000, 1, "implausible unit", "millimetres read as metres?"),
-        (1, np.nan, "odd values", "1 NaN values, read as unmeasured"),
-        (1, -np.inf, "odd values", "1 infinite values"),
-        (1, -1, "odd values", "1 negative values"),
+        (1, -np.inf, "odd values", "1 negative values"),
+        (1, -1, "odd values", "1 negative values, read as unmeasured"),
     ],
 )
 def test_fault_of_depth_in_floats(root, factor, odd, kind, detail):
@@ -117,6 +117,26 @@ def test_fault_of_depth_in_floats(root, factor, odd, kind, detail):
     (found,) = findings(root, encoding="float_m")
     assert (found.kind, found.frame) == (kind, "rgb/s1-000")
     assert detail in found.detail
+
+
+def test_unmeasured_as_documented_is_no_fault(root):
+    depth = np.array(np.broadcast_to(RAMP / 10, SIZE), np.float32)
+    depth[0, :2] = np.nan, np.inf
+    np.save(root / "holes.npy", depth)
+    set_rows(root, *range(12), depth="holes.npy")
+    assert findings(root, encoding="float_m") == []
+
+
+def test_a_camera_of_another_size_is_found(root):
+    set_rows(root, *range(12), fx="60", fy="60", cx="32", cy="24")
+    assert findings(root) == []
+    set_rows(root, 4, fx="519", fy="519", cx="325.6", cy="253.7")
+    (found,) = findings(root)
+    assert (found.kind, found.frame) == ("camera", "rgb/s1-000")
+    assert (
+        "principal point (325.6, 253.7) is outside of the 64x48 image: is the camera that of another size?"
+        in found.detail
+    )
 
 
 def test_depth_that_is_all_negative_is_empty(root):
@@ -163,7 +183,26 @@ def test_command_prints_a_table_and_exits_3(root, capsys):
     out = capsys.readouterr().out
     assert "unusable" in out
     assert "rgb/s1-000" in out
-    assert "12 frames of 3 scenes: 1 findings" in out
+    assert "12 frames of 3 scenes: 1 finding" in out.splitlines()
+
+
+def test_tables_lose_nothing_on_a_narrow_terminal(root, capsys, monkeypatch):
+    spoil_unlink(root)
+    monkeypatch.setattr(data, "width", lambda: 60)
+    assert main(["data", "check", str(root)]) == 3
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines() if "│" in line) <= 60
+    assert "…" not in out and str(root) not in out, "nothing is cut away, and the root is not repeated"
+    assert "depth/s1-000.png:" in " ".join(out.replace("│", " ").split())
+    assert all(f"│ {name} " in out for name in ("uint16_mm", "uint16_256", "uint16_5000", "kinect_disparity_be"))
+
+
+def test_what_training_will_refuse_is_noted(root, capsys):
+    set_rows(root, *range(12), scene="kitchen")
+    assert main(["data", "check", str(root)]) == 0
+    assert "note: not yet for training: no frames to validate on: whole scenes are held out, and there is 1 scene" in (
+        capsys.readouterr().out
+    )
 
 
 def test_command_is_content_with_good_data(root, capsys):

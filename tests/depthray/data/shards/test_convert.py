@@ -159,7 +159,7 @@ def test_every_form_comes_back_from_shards(form, tmp_path):
 def test_kitti_keeps_its_unit_and_its_points(tmp_path, capsys):
     kitti(tmp_path / "files")
     assert convert(["kitti", str(tmp_path / "files"), str(tmp_path / "out")]) == 0
-    assert "12 frames in 1 shards" in capsys.readouterr().out
+    assert "12 frames in 1 shard" in capsys.readouterr().out
     arguments = {"inputs": ("image", "sparse"), "sparse": Sparse(pattern="stored")}
     before = open_source(Data(source="kitti", root=str(tmp_path / "files"), **arguments))
     after = open_source(Data(source="shards", root=str(tmp_path / "out"), **arguments))
