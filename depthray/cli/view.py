@@ -154,5 +154,13 @@ def _edges(view: RecordedFrame) -> SheetRow:
         for depth in (view.truth, view.prediction)
     )
     return sheets.SheetRow(
-        view.id, view.image, truth, prediction, caption=f"sharpness {sharpness.ratio:.0%} of the truth's"
+        view.id, view.image, truth, prediction, kind="edges", caption=_describe_sharpness(sharpness.ratio)
     )
+
+
+def _describe_sharpness(ratio: float) -> str:
+    """How strong predicted edges are by the truth's: neither blur nor noise is a merit."""
+    if ratio != ratio:  # NaN
+        return "no edges in the truth"
+    verdict = ": blurred" if ratio < 0.8 else ": noise" if ratio > 1.25 else ""
+    return f"edges {ratio:.0%} of the truth's{verdict}"

@@ -44,10 +44,11 @@ def write_depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) ->
     return path
 
 
-def write_colour_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
-    """(H,W) metres -> a PNG to look at, coloured from its own nearest to its own farthest depth."""
-    near, far, _ = sheets.depth_scale([depth])
-    return sheets.save_png(path, sheets.colour_depth(depth, near=near, far=far))
+def write_colour_png(path: str | os.PathLike[str], depth: NDArray[np.float32], *, unit: str = " m") -> Path:
+    """(H,W) metres -> a PNG to look at, coloured from its own nearest to its own farthest depth, with a colour bar."""
+    scale = sheets.depth_scale([depth])
+    coloured = sheets.colour_depth(depth, near=scale.near, far=scale.far)
+    return sheets.save_png(path, sheets.add_scale(coloured, scale, unit=unit))
 
 
 _POINT = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])

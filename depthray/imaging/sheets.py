@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # not at run time: it imports torch, which reading and drawin
     from depthray.batch import Metres
 
 RgbImage = NDArray[np.uint8]
-Kind = Literal["depth", "mask"]
+Kind = Literal["depth", "mask", "edges"]
 
 UNMEASURED = (112, 112, 112)
 COLUMNS = ("image", "truth", "prediction", "error")
@@ -28,6 +28,8 @@ _GROUND, _PLAIN, _BRIGHT = (20, 22, 26), (160, 166, 176), (240, 242, 246)
 _HATCH = ((58, 60, 64), (92, 95, 101))
 _MARGIN, _GAP, _LINE, _BAR = 18, 8, 30, 12  # pixels
 _LEAST_WIDTH, _MOST_WIDTH = 240, 480  # pixels of a tile
+_BAR_TOP = 30  # row of a header at which the band of its colour bar begins
+_LEAST_SCALE_WIDTH = 120  # pixels of an image that has room for the labels of a colour bar
 _MAPS = {
     "turbo": cv2.COLORMAP_TURBO,
     "magma": cv2.COLORMAP_MAGMA,
@@ -49,7 +51,7 @@ class SheetRow(NamedTuple):
 
     id: str
     image: RgbImage  # (H,W,3) RGB
-    truth: Metres  # (h,w) metres, 0 = unmeasured or not scored; of a mask 0 or 1
+    truth: Metres  # (h,w) metres, 0 = unmeasured or not scored; of a mask 0 or 1; of edges metres a pixel
     prediction: Metres  # (h',w') metres; of a mask its probability
     note: str = ""  # shown before the id: "best", "worst"
     score: float | None = None  # AbsRel or, of a mask, IoU under a protocol; None: computed from the maps here
@@ -91,11 +93,26 @@ def draw_sheet(
     depth = depth or depth_scale(row.truth for row in rows if row.kind == "depth")
     masks = _MASK_PALETTE if error is None else _MASK_PALETTE._replace(error=error)
     error = error or _round_scale(0.0, depth.far / 4, parts=5)
-    width, depths = _tile_width(rows), _Palette(depth, error, _DEPTH_MAP, " m")
-    only_masks = bool(rows) and all(row.kind == "mask" for row in rows)
-    bands = [_draw_header(width, masks if only_masks else depths, columns)]
-    bands += [_draw_row(row, width, masks if row.kind == "mask" else depths) for row in rows]
+    palettes: dict[Kind, _Palette] = {
+        "depth": _Palette(depth, error, _DEPTH_MAP, " m"),
+        "mask": masks,
+        "edges": _Palette(depth, error, _ERROR_MAP, " m/pixel"),  # as errors: nothing is dark
+    }
+    width, kinds = _tile_width(rows), {row.kind for row in rows}
+    bands = [_draw_header(width, palettes[kinds.pop() if len(kinds) == 1 else "depth"], columns)]
+    bands += [_draw_row(row, width, palettes[row.kind]) for row in rows]
     return np.concatenate([*bands, _background(_MARGIN, bands[0].shape[1])])
+
+
+def add_scale(image: RgbImage, scale: ColourScale, *, unit: str = " m") -> RgbImage:
+    """(H,W,3) RGB of `colour_depth` -> (H+38,W,3), with the colour bar of its scale; unchanged where it is narrow."""
+    width = image.shape[1]
+    if width < _LEAST_SCALE_WIDTH:
+        return image
+    header = _background(_BAR_TOP + 38, width)
+    step = round_step((scale.far - scale.near) / max(2, min(8, width // 60)))  # room for each label
+    _draw_bar(header, (8, width - 16), scale=scale._replace(step=step), table=_DEPTH_MAP, unit=unit)
+    return np.concatenate([image, header[_BAR_TOP:]])
 
 
 def encode_png(image: RgbImage) -> bytes:
@@ -201,7 +218,7 @@ def _draw_row(row: SheetRow, width: int, palette: _Palette) -> RgbImage:
 
 def _shown_pixels(values: Metres, kind: Kind) -> NDArray[np.bool_]:
     """(H,W) -> (H,W) bool, the pixels that are not hatched: of a mask also those of 0."""
-    return is_measured(values) if kind == "depth" else np.isfinite(values)
+    return np.isfinite(values) if kind == "mask" else is_measured(values)
 
 
 def _score_text(row: SheetRow, prediction: Metres) -> str:
@@ -298,11 +315,11 @@ def _draw_bar(header: RgbImage, span: tuple[int, int], *, scale: ColourScale, ta
     """Draw a colour bar at (x, width) with its labels below, the last with the unit."""
     x, width = span
     ramp = np.linspace(scale.near, scale.far, width)[None]
-    header[38 : 38 + _BAR, x : x + width] = _apply_map(ramp, scale, table)
+    header[_BAR_TOP + 8 : _BAR_TOP + 8 + _BAR, x : x + width] = _apply_map(ramp, scale, table)
     ticks = np.arange(scale.near, scale.far + scale.step / 2, scale.step)
     for index, value in enumerate(ticks):
         tick = x + round((value - scale.near) / (scale.far - scale.near) * (width - 1))
-        header[38 + _BAR : 42 + _BAR, tick] = _PLAIN
+        header[_BAR_TOP + 8 + _BAR : _BAR_TOP + 12 + _BAR, tick] = _PLAIN
         text = f"{value:.4g}{unit}" if index == len(ticks) - 1 else f"{value:.4g}"
         # Labels at the ends stay within the bar, where neighbouring bars cannot run into them.
         start = min(max(tick - _text_width(text) // 2, x), x + width - _text_width(text))

@@ -63,6 +63,16 @@ def test_colour_map_greys_what_is_invalid(tmp_path, depth):
     assert shown[3, 5].tolist() == [112, 112, 112]
 
 
+def test_colour_map_has_a_bar_with_its_unit(tmp_path):
+    depth = np.broadcast_to(np.linspace(1, 5, 320, dtype=np.float32), (40, 320))
+    shown = cv2.imread(str(export.write_colour_png(tmp_path / "c.png", depth)))
+    assert shown.shape[0] > 40 and shown.shape[1:] == (320, 3)
+    bar = shown[40 + 12]  # one row of the bar below the map: near is red, far is blue, as in the map (BGR)
+    assert bar[12, 2] > bar[12, 0] and bar[-12, 0] > bar[-12, 2]
+    other = cv2.imread(str(export.write_colour_png(tmp_path / "d.png", depth, unit="")))
+    assert (other[:52] == shown[:52]).all() and (other != shown).any(), "only the label of the unit differs"
+
+
 def test_points_project_back_to_their_pixels_depths_and_colours(tmp_path, depth, rgb):
     _, points = read_ply(export.write_ply(tmp_path / "p.ply", depth, rgb, camera=CAMERA))
     u = points["x"] / points["z"] * CAMERA.fx + CAMERA.cx

@@ -13,7 +13,7 @@ from checkpoints import write_checkpoint
 from depthray.cli import measure as measure_command
 from depthray.cli import view as view_command
 from depthray.errors import UsageError
-from depthray.imaging import camera, edges, export
+from depthray.imaging import camera, edges, export, sheets
 from depthray.predict import load
 
 CAMERA = camera.Camera(60.0, 60.0, 31.5, 23.5)
@@ -56,6 +56,30 @@ def test_a_glb_file_holds_the_points_in_metres(tmp_path):
     assert count == 47 * 64
     assert np.array_equal(positions, expected.astype(np.float32))
     assert tree["accessors"][0]["max"] == positions.max(axis=0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "caption"),
+    [
+        (1.0, "edges 100% of the truth's"),
+        (0.5, "edges 50% of the truth's: blurred"),
+        (2.0, "edges 200% of the truth's: noise"),
+        (float("nan"), "no edges in the truth"),
+    ],
+)
+def test_neither_blur_nor_noise_is_praised(ratio, caption):
+    assert view_command._describe_sharpness(ratio) == caption
+
+
+def test_no_edge_is_dark_and_a_strong_one_bright():
+    edge = np.full(SIZE, 1e-6, np.float32)
+    edge[:, 32] = 0.2
+    image = np.zeros((*SIZE, 3), np.uint8)
+    row = sheets.SheetRow("x", image, edge, edge, kind="edges", caption="")
+    scale = sheets.ColourScale(0.0, 0.2, 0.05)
+    sheet = sheets.draw_sheet([row], depth=scale, error=scale)
+    tile = sheet[-60, 18 + 240 + 8 :][:240].sum(axis=1)  # a row of the second column
+    assert tile[10] < 60 and tile[130] > 600
 
 
 def test_view_writes_everything(trained, tmp_path, capsys):
