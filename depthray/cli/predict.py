@@ -6,15 +6,17 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.cli.flags import further_inputs, trust
-from depthray.errors import DataError, ResourceError, UsageError, did_you_mean
+from depthray.cli.flags.command_parser import CommandParser
+from depthray.errors import DataError, ResourceError, UsageError, count_of, did_you_mean
 from depthray.evaluation.protocols import MEANING
 from depthray.predict import load
+from depthray.runs.waiting import Heartbeat
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     import numpy as np
@@ -27,6 +29,10 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
 METRIC_FORMATS = ("png", "ply", "glb")  # those that hold metres
 MASK = ".mask.png"
+KINDS = "JPEG, PNG or WebP"
+CONVERT = "convert others first, e.g. `magick mogrify -format jpg *.heic`"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".tif", ".tiff", ".bmp", ".gif", ".ppm")
+SKIPPED_NAMES = 5  # files of a folder that are named
 KEY = "DEPTHRAY_API_KEY"
 Connect = Callable[..., AbstractContextManager[Any]]  # (url, model=, key=) -> what has `inputs` and `maps`
 
@@ -61,10 +67,15 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
     formats = _formats(arguments.format) if arguments.format else []
     images = list(_targets(arguments.images, recursive=arguments.recursive))
+    _refuse_missing([image for image, _ in images])
+    for text in _skipped(arguments.images, {image for image, _ in images}, recursive=arguments.recursive):
+        print(f"skipped: {text}", file=sys.stderr)
     if {"ply", "glb"} & {*formats} and camera is None:
         print(_ASSUMED, file=sys.stderr)
     failed = []
-    with _network(arguments, connect) as network:
+    with ExitStack() as stack:
+        with Heartbeat(f"{arguments.url or arguments.checkpoint} to be loaded"):
+            network = stack.enter_context(_network(arguments, connect))
         further_inputs.check(others, network.inputs)  # a missing flag would fail every image
         request = _Request(arguments.out, _fitting(formats, network), camera, limits, others)
         for image, output in images:
@@ -74,6 +85,25 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
             except DataError as error:
                 failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
     return _print_summary(failed, len(images), arguments.out)
+
+
+def _refuse_missing(images: Sequence[Path]) -> None:
+    """Raise DataError where no image exists, before the network is loaded for none of them."""
+    if not any(os.path.lexists(image) for image in images):
+        others = f" (nor any of {len(images) - 1} others)" if len(images) > 1 else ""
+        raise DataError(f"{images[0]}: no such file{others}")
+
+
+def _skipped(paths: Sequence[Path], images: Collection[Path], *, recursive: bool) -> list[str]:
+    """A text for each folder with files that are no images of a known kind; outputs of an earlier call do not count."""
+    outputs, texts = (*FORMATS.values(), MASK), []
+    for folder in (path for path in paths if path.is_dir()):
+        files = (path for path in sorted(folder.rglob("*") if recursive else folder.iterdir()) if path.is_file())
+        names = [path.name for path in files if path not in images and not path.name.endswith(outputs)]
+        if names:
+            named = ", ".join(names[:SKIPPED_NAMES]) + (", ..." if len(names) > SKIPPED_NAMES else "")
+            texts.append(f"{count_of(len(names), 'file')} of {folder}, not {KINDS}: {named}")
+    return texts
 
 
 _ASSUMED = (
@@ -105,6 +135,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
         arguments.images = [*filter(None, [arguments.checkpoint]), *arguments.images]
+    elif (
+        arguments.checkpoint
+        and arguments.checkpoint.suffix.lower() in IMAGE_SUFFIXES
+        and arguments.checkpoint.is_file()
+    ):
+        raise UsageError(f"{arguments.checkpoint} is an image; give the checkpoint or run first, and images after it")
     elif not arguments.checkpoint:
         raise UsageError("predict what? Give a checkpoint or a run, and images after it")
     return arguments
@@ -113,7 +149,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray predict`."""
     images = "IMAGE|FOLDER [IMAGE|FOLDER ...] [options]"
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="depthray predict",
         usage=f"depthray predict CHECKPOINT|RUN {images}\n       depthray predict --url http://HOST:8000 {images}",
         description="Depth of photographs, in metres, at their own size.",
@@ -180,7 +216,8 @@ def _targets(paths: Sequence[Path], *, recursive: bool) -> Iterator[tuple[Path, 
     """Each image with the path of its outputs below the output folder, without a suffix; no two are equal."""
     outputs = {image: output for path in paths for image, output in _images_of(path, recursive=recursive)}
     if not outputs:
-        raise DataError(f"no JPEG, PNG or WebP image in {', '.join(map(str, paths))}")
+        others = "".join(f"; skipped: {text}" for text in _skipped(paths, (), recursive=recursive))
+        raise DataError(f"no {KINDS} image in {', '.join(map(str, paths))}{others and f'{others}; {CONVERT}'}")
     twice = [str(output) for output, count in Counter(outputs.values()).items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]} is in two of the folders; give their common folder with --recursive instead")
@@ -208,19 +245,29 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
     from depthray.imaging import photos
 
     rgb = photos.read(image, limits=request.limits)
+    _warn_of_misfit(image, rgb, request.camera)
     name = output.parent / image.stem
     files = {key: further_inputs.find(path, name) for key, path in request.others.items()}
     others = {key: further_inputs.read(key, path, limits=request.limits) for key, path in files.items()}
     maps = network.maps(image, rgb, others)
-    stem = request.out / output
+    stem, unit = request.out / output, " m" if network.depth == MEANING["metric"] else ""
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
         if "depth" in maps:
-            written += [_write(name, stem, maps["depth"], rgb=rgb, camera=request.camera) for name in request.formats]
+            written += [
+                _write(name, stem, maps["depth"], rgb=rgb, camera=request.camera, unit=unit) for name in request.formats
+            ]
     except OSError as error:
         raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
-    return _line(image, maps, written, unit=" m" if network.depth == MEANING["metric"] else "")
+    return _line(image, maps, written, unit=unit)
+
+
+def _warn_of_misfit(image: Path, rgb: NDArray[np.uint8], camera: Camera | None) -> None:
+    from depthray.imaging.camera import describe_misfit
+
+    if camera and (misfit := describe_misfit(camera.cx, camera.cy, height=rgb.shape[0], width=rgb.shape[1])):
+        print(f"WARNING: {image}: --intrinsics: {misfit}", file=sys.stderr)
 
 
 def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
@@ -233,7 +280,9 @@ def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
     return path
 
 
-def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np.uint8], camera: Camera | None) -> Path:
+def _write(
+    name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np.uint8], camera: Camera | None, unit: str
+) -> Path:
     from depthray.imaging import export
     from depthray.imaging.camera import assumed_camera
 
@@ -242,8 +291,9 @@ def _write(name: str, stem: Path, depth: NDArray[np.float32], *, rgb: NDArray[np
         note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
         points = export.write_ply if name == "ply" else export.write_glb
         return points(path, depth, rgb, camera=camera or assumed_camera(*depth.shape), note=note)
-    write = {"png": export.write_depth_png, "npy": export.write_depth_npy, "colour": export.write_colour_png}[name]
-    return write(path, depth)
+    if name == "colour":
+        return export.write_colour_png(path, depth, unit=unit)
+    return {"png": export.write_depth_png, "npy": export.write_depth_npy}[name](path, depth)
 
 
 def _line(image: Path, maps: dict[str, NDArray[np.float32]], files: Sequence[Path], *, unit: str) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from bad_input import Fails
 
+from depthray.__main__ import main
+from depthray.cli import predict
+
 
 @pytest.mark.parametrize(
     ("code", "arguments", "message"),
@@ -35,6 +38,8 @@ def test_evaluate(
         (3, ["TEXT"], "text.png: not a JPEG, PNG or WebP file"),
         (3, ["nowhere.png"], "nowhere.png: no such file"),
         (3, ["EMPTY"], "no JPEG, PNG or WebP image in"),
+        (3, ["FILMS"], ("image in", "skipped: 2 files of", "a.mp4, b.txt; convert others first")),
+        (3, ["nowhere.png", "nor-here.png"], "nowhere.png: no such file (nor any of 1 others)"),
         (5, ["IMAGE", "--out", "FILE"], "cannot be written: File exists"),
         (5, ["IMAGE", "--out", "FILE/below"], "cannot be written: Not a directory"),
         (5, [f"{300 * 'x'}.png"], "File name too long"),
@@ -46,13 +51,37 @@ def test_evaluate(
     ],
 )
 def test_predict(
-    fails: Fails, trained: Path, tmp_path: Path, image: Path, file: Path, code: int, arguments: list[str], message: str
+    fails: Fails,
+    trained: Path,
+    tmp_path: Path,
+    image: Path,
+    file: Path,
+    code: int,
+    arguments: list[str],
+    message: tuple[str, ...] | str,
 ) -> None:
     (tmp_path / "text.png").write_text("hello")
-    (tmp_path / "empty").mkdir()
-    known = {"IMAGE": image, "TEXT": tmp_path / "text.png", "EMPTY": tmp_path / "empty"}
+    for name in ("empty", "films"):
+        (tmp_path / name).mkdir()
+    for name in ("a.mp4", "b.txt"):
+        (tmp_path / "films" / name).touch()
+    known = {
+        "IMAGE": image,
+        "TEXT": tmp_path / "text.png",
+        "EMPTY": tmp_path / "empty",
+        "FILMS": tmp_path / "films",
+    }
     named = [known.get(argument, argument.replace("FILE", str(file))) for argument in arguments]
     fails(code, "predict", trained, "--out", tmp_path / "out", *named, message=message)
+
+
+def test_image_before_the_checkpoint(fails: Fails, trained: Path, image: Path) -> None:
+    fails(2, "predict", image, trained, message="grey.png is an image; give the checkpoint or run first")
+
+
+@pytest.mark.parametrize("command", ["check", "stats"])
+def test_empty_path(fails: Fails, command: str) -> None:
+    fails(2, "data", command, "", message="an argument is empty, perhaps a variable of the shell")
 
 
 def test_one_bad_image_of_two(fails: Fails, trained: Path, tmp_path: Path, image: Path) -> None:
@@ -61,6 +90,38 @@ def test_one_bad_image_of_two(fails: Fails, trained: Path, tmp_path: Path, image
         3, "predict", trained, tmp_path / "text.png", image, "--out", tmp_path / "out", message="text.png: not a JPEG"
     )
     assert (tmp_path / "out/grey.depth.png").exists()
+
+
+def test_files_of_a_folder_that_are_skipped_are_named(
+    trained: Path, tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(image.read_bytes())
+    (folder / "film.mp4").touch()
+    (folder / "a.depth.png").touch()  # an output of an earlier call
+    assert main(["predict", str(trained), str(folder), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 1 images predicted" in printed.out
+    assert printed.err.splitlines() == [f"skipped: 1 file of {folder}, not JPEG, PNG or WebP: film.mp4"]
+
+
+def test_a_camera_of_another_size_is_a_warning(
+    trained: Path, tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--intrinsics", "519,519,325.6,253.7", "--format", "ply", "--out", str(tmp_path / "out")]
+    assert main(["predict", str(trained), str(image), *arguments]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"WARNING: {image}: --intrinsics: the principal point (325.6, 253.7) is outside of the 60x40"
+    )
+
+
+def test_a_missing_image_is_reported_before_the_network_is_loaded(
+    fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "load", lambda *_, **__: pytest.fail("the network was loaded"))
+    fails(3, "predict", tmp_path / "run", tmp_path / "nowhere.jpg", message="nowhere.jpg: no such file")
 
 
 @pytest.mark.parametrize(
