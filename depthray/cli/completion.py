@@ -8,6 +8,7 @@ from pathlib import Path
 
 from depthray.cli.evaluate import add_frames, recipe_of
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.cli.markdown_output import print_markdown
 from depthray.runs import layout, locate
 
 SAMPLES = (0, 5, 50, 200, 500, 5000)
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
         if distributed.is_main():
             out = arguments.out or layout.evaluation(path, f"{arguments.split}-completion")
             completion_report.write(curve, out)
-            print(completion_report.markdown(curve))
+            print_markdown(completion_report.markdown(curve))
             print(f"written: {out}/completion.md, .csv, .json and .png")
     finally:
         distributed.stop()

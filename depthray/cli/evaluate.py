@@ -8,6 +8,7 @@ from pathlib import Path
 
 from depthray.cli.flags import job_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.cli.markdown_output import print_markdown
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
             # The copy of a remote checkpoint is in the cache, where nobody looks for results.
             out = arguments.out or layout.evaluation(path, name, remote=is_remote(arguments.checkpoint))
             result.write(out)
-            print(report.markdown(result.evaluation.summary(), scenes=5))
+            print_markdown(report.markdown(result.evaluation.summary(), scenes=5))
             print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
     finally:
         distributed.stop()

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.cli.markdown_output import print_markdown
 from depthray.errors import UsageError
 from depthray.export import targets
 from depthray.runs import locate
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> int:
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
     parity = write.export(locate.resolve(arguments.checkpoint), request, say=lambda text: print(text, flush=True))
-    print(parity_report.markdown(parity, title=f"Parity of {arguments.to}"))
+    print_markdown(parity_report.markdown(parity, title=f"Parity of {arguments.to}"))
     print(f"written: {request.out}, with README.md about it")
     return 0
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.cli.markdown_output import print_markdown
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, ResourceError, UsageError, count_of
@@ -115,8 +116,9 @@ def load_recipe(args: argparse.Namespace) -> Recipe:
 
 def _check_flags(args: argparse.Namespace) -> None:
     """Raise UsageError for flags that contradict each other, and for a run to resume that is not there."""
-    if args.workers < 1:
-        raise UsageError(f"--workers {args.workers}: at least 1 is needed")
+    for flag in ("workers", "min_workers", "cpus_per_worker"):
+        if (value := getattr(args, flag)) is not None and value < 1:
+            raise UsageError(f"--{flag.replace('_', '-')} {value}: at least 1 is needed")
     if args.local and args.workers > 1:
         raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
     if args.resume and not args.out:
@@ -256,4 +258,4 @@ def _print_gain(run: Path | str) -> None:
         table = open_folder(run).read(layout.GAIN_TABLE).decode()
     except FileNotFoundError:
         return
-    print(f"\n{table}")
+    print_markdown(f"\n{table}")
