@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from depthray.config.ray_environment import prepare_environment
+from depthray.errors import ResourceError
 
 # Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, every
 # 2 s by default; Ray's print patch prints lines twice.
@@ -36,7 +37,7 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     with _kept_signal_handlers():
         if address:
-            ray.init(address=address, **quiet)
+            _connect(address, quiet)
         else:
             cpus = max(os.cpu_count() or 1, workers)  # more workers than cores are slow, but not an error
             # "local": without it Ray would join a cluster that runs on this machine already.
@@ -45,6 +46,20 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str, settings: dict[str, Any]) -> None:
+    """Join the cluster at an address. Raises ResourceError where none answers."""
+    import ray
+
+    try:
+        ray.init(address=address, **settings)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ResourceError(
+            f"--address {address}: cannot connect: {reason}; give HOST:6379 of a head node, or auto on a node of the "
+            "cluster, or leave --address out, which starts Ray on this machine alone"
+        ) from None
 
 
 @contextmanager

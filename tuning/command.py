@@ -12,6 +12,7 @@ from pathlib import Path
 from cluster.session import ray_cluster
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.errors import count_of
 from tuning import plan, search
 from tuning.records import ENDED, Search, SearchLimits, Trial, read_trials, write_search
 from tuning.report import build
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
     build.main([str(folder)])  # after a stop too: its warnings say what is missing
     if left:
         why = "the limit is reached" if limits.reached else "stopped"
-        _print(f"{why}: {left} trials have not ended; resume with: depthray tune --resume {_relative(folder)}")
+        _print(f"{why}: {count_of(left, 'trial')} not ended; resume with: depthray tune --resume {_relative(folder)}")
     # As a shell reports an interrupted command; a limit that is reached is what was requested.
     return 130 if left and not limits.reached else 0
 
@@ -117,10 +118,13 @@ def _print_plan(folder: Path, settings: Search, searched: space.Space) -> None:
     """Print what is about to run."""
     keys = ", ".join(dimension.key for dimension in searched.dimensions) or f"{len(searched.points)} points"
     _print(f"searching {keys}")
-    gpus = f", {settings.gpus:g} GPUs" if settings.gpus else ""
+    gpus = f" and {settings.gpus:g} GPU" if settings.gpus else ""
+    each = f"{settings.cpus:g} CPU{gpus} for each worker" if settings.workers > 1 else f"{settings.cpus:g} CPU{gpus}"
+    of_workers = f"{count_of(settings.workers, 'worker')}, " if settings.workers > 1 else ""
     _print(
-        f"{settings.trials} configurations of {settings.recipe}, {settings.epochs} epochs each, "
-        f"{settings.concurrent} at a time ({settings.workers} x {settings.cpus:g} CPUs{gpus}), "
+        f"{count_of(settings.trials, 'configuration')} of {settings.recipe}, "
+        f"{count_of(settings.epochs, 'epoch')} each, "
+        f"{settings.concurrent} at a time ({of_workers}{each}), "
         f"by {settings.searcher}, scheduler {settings.scheduler}"
         + (f", within {describe_constraints(settings)}" if settings.constraints else "")
     )

@@ -136,7 +136,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
     """Raise UsageError for settings that contradict each other."""
-    for flag in ("trials", "workers_per_trial", "reduction"):
+    for flag in ("trials", "workers_per_trial", "reduction", "cpus_per_worker", "concurrent", "grace"):
         if (value := getattr(args, flag)) is not None and value < (2 if flag == "reduction" else 1):
             raise UsageError(f"--{flag.replace('_', '-')} {value} is too few")
     for flag in ("top", "repeats", "retries", "hours", "gpu_hours", "gpus_per_worker"):

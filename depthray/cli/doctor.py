@@ -139,7 +139,9 @@ def _package(name: str, fits: Callable[[str], bool]) -> Finding:
 def _pins() -> Finding:
     """Installed versions against the tested ones."""
     if not _CONSTRAINTS.is_file():
-        return Finding("tested versions", "ok", "unknown: no constraints.txt next to this installation")
+        return Finding(
+            "tested versions", "ok", "not compared: this installation has no constraints.txt, which a checkout has"
+        )
     lines = [line.split("==") for line in _CONSTRAINTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     pins = {name.strip(): version.split("#")[0].strip() for name, version in lines}
     # Packages of extras that are not installed are no deviation.

@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -18,6 +18,8 @@ from depthray.config.sections import Model, Recipe
 from depthray.training import preflight
 
 COMMENT_COLUMN = 34
+LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text"}
 
 
 def main(argv: list[str]) -> int:
@@ -68,10 +70,31 @@ def _section(section: BaseModel) -> Iterator[str]:
 
 def _model_options(section: Model) -> Iterator[str]:
     build = import_module(f"depthray.models.{section.name}").build
-    for key, parameter in inspect.signature(build).parameters.items():
+    for key, parameter in inspect.signature(build, eval_str=True).parameters.items():
         if key != "inputs":  # that is data.inputs
             value = section.options.get(key, parameter.default)
-            yield _line(key, value, f"{parameter.annotation}, option of depthray/models/{section.name}.py")
+            yield _line(key, value, f"{type_text(parameter.annotation)}; option of {section.name}")
+
+
+def type_text(annotation: Any) -> str:
+    """The type of an option in words: number above 0; one of 18, 34; text."""
+    if get_origin(annotation) is Annotated:
+        kind, *extras = get_args(annotation)
+        limits = [limit for extra in extras for limit in getattr(extra, "metadata", [extra])]
+        words = [
+            f"{word} {getattr(limit, name):g}"
+            for limit in limits
+            for name, word in LIMITS.items()
+            if getattr(limit, name, None) is not None
+        ]
+        return " ".join([type_text(kind), " and ".join(words)]).strip()
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(map(str, get_args(annotation)))}"
+    if get_args(annotation):
+        return " or ".join(type_text(each) for each in get_args(annotation) if each is not ...)
+    if annotation is type(None):
+        return "none"
+    return TYPES.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _line(key: str, value: Any, comment: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,13 @@ def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return message  # raised by a validator of ours, which names the keys it compared
-    return f"{key}={fault['input']!r}: {message[0].lower()}{message[1:]}{_nearest_choice(fault)}"
+    return f"{key}={fault['input']!r}: {message[0].lower()}{message[1:]}{_nearest_choice(fault)}{_size_hint(fault)}"
+
+
+def _size_hint(fault: Any) -> str:
+    """How to write a size, for one written as `64x96`."""
+    match = re.fullmatch(r"(\d+) ?[xX*] ?(\d+)", str(fault["input"])) if fault["type"] == "tuple_type" else None
+    return f"; write height,width: {match[1]},{match[2]}" if match else ""
 
 
 def _nearest_choice(fault: Any) -> str:

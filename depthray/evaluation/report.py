@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.config.metric_names import rank_key
-from depthray.errors import UsageError
+from depthray.errors import UsageError, count_of
 from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS
@@ -195,7 +195,7 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
         _group_table(summary["scenes"][:scenes], names),
     ]
     hidden = len(summary["scenes"][scenes:]) if scenes else 0  # the terminal shows the worst; files hold all
-    return "\n\n".join([*parts, f"... and {hidden} scenes more"] if hidden else parts) + "\n"
+    return "\n\n".join([*parts, f"... and {count_of(hidden, 'scene')} more"] if hidden else parts) + "\n"
 
 
 def _facts(summary: Mapping[str, Any]) -> list[list[str]]:

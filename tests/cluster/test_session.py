@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster import session
+from depthray.errors import ResourceError
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -62,3 +63,17 @@ def test_another_thread_than_the_main_one_connects_too(calls: list[str]) -> None
     thread.start()
     thread.join()
     assert calls == ["init", "connected", "shutdown"]
+
+
+@pytest.mark.parametrize("error", [ConnectionError("Could not find\nany Ray instance"), ValueError("bad port")])
+def test_a_cluster_that_does_not_answer_is_one_line(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def init(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", init)
+    wanted = "--address nowhere:1: cannot connect: "
+    with pytest.raises(ResourceError, match=wanted) as caught, session.ray_cluster("nowhere:1", workers=1):
+        pass
+    assert "\n" not in str(caught.value)

@@ -17,6 +17,12 @@ NO_CHOICE = re.compile(r"invalid choice: '?(?P<given>[^' ]*)'? \(choose from (?P
 class CommandParser(argparse.ArgumentParser):
     """An argparse parser whose `error` raises UsageError instead of printing its usage and leaving the process."""
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]  # argparse's own
+        """As argparse's, but for an empty argument: as a path it would be the working directory."""
+        if args is not None and "" in args:
+            self.error("an argument is empty, perhaps a variable of the shell that is not set")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, and what was probably meant."""
         raise UsageError(f"{message}{self._hint(message)}; see {self.prog} --help")
@@ -38,6 +44,8 @@ class CommandParser(argparse.ArgumentParser):
             for parser in parsers
         )
         name = flag.removeprefix("--")
+        if any(name == action.dest and not action.option_strings for parser in parsers for action in parser._actions):
+            return f" ({name.upper()} is given without a flag)"
         if takes_overrides and (key := nearest_key(name, Recipe, exact=True)):
             return f" (did you mean the override {key}=VALUE?)"
         flags = [option for parser in parsers for action in parser._actions for option in action.option_strings]

@@ -105,7 +105,7 @@ def test_train_on_depth_that_measures_nothing(fails: Fails, tmp_path: Path, data
         *((harm, "empty depth") for harm in UNMEASURED),
         (depth_as(lambda depth: 1000 * depth), "millimetres read as metres?"),
         (depth_as(lambda depth: depth / 1000), "metres read as millimetres?"),
-        (depth_as(lambda depth: np.where(depth > 2, np.nan, depth)), "NaN values, read as unmeasured"),
+        (depth_as(lambda depth: np.where(depth > 2, -1, depth)), "negative values, read as unmeasured"),
         (repeat_row, "duplicate id"),
     ],
 )
@@ -184,6 +184,19 @@ def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Pa
         fails(3, "evaluate", trained, "--data", place, message=message)
     fails(3, "evaluate", trained, "--data", loop, "--source", "folder", message="Too many levels of symbolic links")
     fails(2, "evaluate", trained, "--data", data, "--source", "foldr", message="did you mean 'folder'?")
+
+
+def test_train_on_what_is_no_data_set(fails: Fails, tmp_path: Path, data: Path) -> None:
+    (data / "index.csv").unlink()
+    (tmp_path / "set.zip").touch()
+    places = {
+        data: ("no index.csv there", f"`depthray data index {data}/rgb {data}/depth` writes one"),
+        tmp_path / "set.zip": "an archive; unpack it",
+    }
+    for place, message in places.items():
+        fails(3, "train", "demo", "--local", "--data", place, "--out", tmp_path / "out", message=message)
+        fails(3, "tune", "demo", "--data", place, "--out", tmp_path / "out", message=message)
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_without_depth(fails: Fails, trained: Path, data: Path) -> None:
