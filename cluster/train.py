@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     workers, number = _workers(recipe, args), count_of(args.workers, "worker")
     place = f"the Ray cluster at {args.address}" if args.address else "Ray on this machine"
     print(f"{'connecting to' if args.address else 'starting'} {place} for {number}", flush=True)
+    if note := crowding(args.workers, cpus=os.cpu_count() or 1, address=args.address):
+        print(note, flush=True)
     display = console.Display(awaited=f"{place} to {'answer' if args.address else 'start'}")
     try:
         with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):
@@ -40,6 +43,13 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     finally:
         display.close()
     return not is_stop_requested(run)
+
+
+def crowding(workers: int, *, cpus: int, address: str | None) -> str:
+    """A line for more workers than this machine, on which they will run, has CPUs; "" where they have one each."""
+    if address or workers <= cpus:
+        return ""
+    return f"note: {workers} workers share {count_of(cpus, 'CPU')}, and so are slower than {cpus} would be"
 
 
 def _workers(recipe: Recipe, args: argparse.Namespace) -> Workers:

@@ -129,7 +129,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     if args.recipe and "=" in args.recipe:  # `depthray tune optim.lr=3e-4`: argparse takes the first for the recipe
         args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     if not args.recipe:
-        raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
+        raise UsageError(f"no recipe is given; choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     overrides = [*args.overrides, *([f"data.root={recipes.absolute_path(args.data)}"] if args.data else [])]
     return preflight.load_with_data(args.recipe, overrides)
 

@@ -87,7 +87,7 @@ def table(listed: list[ModelRow]) -> Table:
         shown.add_column(title, overflow="fold")
     for title in ("stride", f"at {SIDE}²", "parameters"):
         shown.add_column(title, justify="right", no_wrap=True)
-    shown.add_column("recipes", overflow="fold")
+    shown.add_column("recipes", no_wrap=True)  # names to copy
     for row in listed:
         shown.add_row(*_cells(row))
     return shown

@@ -142,7 +142,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     ):
         raise UsageError(f"{arguments.checkpoint} is an image; give the checkpoint or run first, and images after it")
     elif not arguments.checkpoint:
-        raise UsageError("predict what? Give a checkpoint or a run, and images after it")
+        raise UsageError("no checkpoint is given; name a checkpoint or a run, and images after it")
     return arguments
 
 

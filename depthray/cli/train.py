@@ -124,7 +124,7 @@ def _check_flags(args: argparse.Namespace) -> None:
     if args.resume and not args.out:
         raise UsageError("--resume needs --out RUN, the folder of the run to resume")
     if not args.recipe and not args.resume:
-        raise UsageError(f"which recipe? choose from: {', '.join(recipes.names())}; or a path to a YAML file")
+        raise UsageError(f"no recipe is given; choose from: {', '.join(recipes.names())}; or a path to a YAML file")
     if args.resume and not is_remote(args.out) and not (args.out / layout.RECIPE).is_file():
         raise UsageError(f"--resume: {args.out} holds no run (no {layout.RECIPE} there)")
 

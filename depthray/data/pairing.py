@@ -60,6 +60,8 @@ class Scenes(NamedTuple):
 
 def find_pairs(rgb: Path, depth: Path) -> Pairs:
     """The pairs below two folders, which may be one and the same. Raises DataError where there are none."""
+    if DEPTH_WORDS & _words(rgb.name) and COLOUR_WORDS & _words(depth.name):
+        raise DataError(f"{rgb} is given as the folder of colour and {depth} as that of depth; swap them")
     colours, depths = _colour_and_depth_files(rgb, depth)
     for files, folder, kind in ((colours, rgb, "colour images"), (depths, depth, "depth files")):
         if not files:

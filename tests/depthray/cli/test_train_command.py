@@ -100,6 +100,12 @@ def test_missing_gpus_are_reported_before_ray_starts(started: list[Recipe]) -> N
     assert not started and not Path("run").exists()
 
 
+def test_more_workers_than_cpus_are_a_note() -> None:
+    text = "note: 10 workers share 2 CPUs, and so are slower than 2 would be"
+    assert cluster.train.crowding(10, cpus=2, address=None) == text
+    assert not cluster.train.crowding(2, cpus=2, address=None) and not cluster.train.crowding(9, cpus=2, address="auto")
+
+
 def test_from_is_short_for_the_weights_of_a_run(started: list[Recipe], tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     arguments = train.build_parser().parse_intermixed_args(["demo", *SMALL, "--from", "first", "--out", "second"])

@@ -137,7 +137,7 @@ def test_a_mistake_is_one_line(
     ("arguments", "message"),
     [
         (["run", "photo.jpg", "--key", "x"], "--key needs --url"),
-        (["run"], "predict what?"),
+        (["run"], "no checkpoint is given"),
         (["--url", "localhost:8000", "photos/plain.png"], "begins with http"),
     ],
 )

@@ -52,7 +52,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").mkdir()
     fails(2, "train", tmp_path / "mine.yaml", "--local", message="mine.yaml is not a file")
     fails(2, "recipe", "show", "deno", message="did you mean 'demo'?")
-    fails(2, "train", "--local", message=("which recipe? choose from: ", "demo, "))
+    fails(2, "train", "--local", message=("no recipe is given; choose from: ", "demo, "))
 
 
 @pytest.mark.parametrize(
