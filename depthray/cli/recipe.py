@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray recipe` and its verbs."""
     parser = CommandParser(prog="depthray recipe", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|schema")
     verbs.add_parser("list", help="the recipes that come with depthray")
     show = verbs.add_parser("show", help="a recipe with every key, its value and its meaning")
     show.add_argument("name", help="name of a recipe or path of its YAML file")

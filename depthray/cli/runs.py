@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.config.metric_names import rank_key
@@ -15,8 +15,10 @@ from depthray.errors import UsageError
 from depthray.runs import console, layout
 from depthray.runs import listing as runs
 from depthray.storage.folders import open_folder
+from depthray.storage.remote import is_remote
 
 SETTLED = 3600.0  # seconds without a record after which a run that recorded no end may be cleaned
+FOLDER = "runs"  # where runs are made without --out
 COLUMNS = ("name", "recipe", "state", "done", "best", "size", "last line")
 
 
@@ -35,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="depthray runs", description="Runs and searches: here, or s3://BUCKET/runs.")
     verbs = parser.add_subparsers(required=True, metavar="list|show|stop|resume|clean")
     listing = verbs.add_parser("list", help="one line a run: recipe, state, epochs, best score, size, age")
-    listing.add_argument("folder", nargs="?", default="runs", help="the folder of the runs (default: runs)")
+    listing.add_argument("folder", nargs="?", default=FOLDER, help=f"the folder of the runs (default: {FOLDER})")
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.set_defaults(run=_list)
     _add(verbs, "show", _show, "a run's recipe, checkpoints with scores, progress, and how to resume")
@@ -63,7 +65,16 @@ def _add(
     return parser
 
 
+def _check_folder(folder: str) -> None:
+    """Raise UsageError for a folder that is not there, which a misspelt one would else look like: without runs."""
+    if folder == FOLDER or is_remote(folder):  # the usual folder is made by the first run
+        return
+    if not Path(folder).is_dir():
+        raise UsageError(f"{folder}: {'not a folder' if Path(folder).exists() else 'no such folder'}")
+
+
 def _list(arguments: argparse.Namespace) -> int:
+    _check_folder(arguments.folder)
     rows = [_row(run) for run in runs.find_runs(open_folder(arguments.folder))]
     if arguments.json:
         print(json.dumps(rows, indent=1))

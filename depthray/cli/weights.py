@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray weights` and its verbs."""
     parser = CommandParser(prog="depthray weights", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|fetch|verify")
     listing = verbs.add_parser("list", help="published weights, their licences, and which are on this machine")
     listing.add_argument("--json", action="store_true", help="as JSON")
     show = verbs.add_parser("show", help="all that is known of one")

@@ -22,7 +22,20 @@ def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return message  # raised by a validator of ours, which names the keys it compared
+    if plain := _plain_message(fault, key):
+        return plain
     return f"{key}={fault['input']!r}: {message[0].lower()}{message[1:]}{_nearest_choice(fault)}{_size_hint(fault)}"
+
+
+def _plain_message(fault: Any, key: str) -> str:
+    """A message for faults that pydantic describes by its own classes; "" for all others."""
+    if fault["type"] == "model_type":
+        return f"{key}={fault['input']!r}: {key} is a section; give its keys, {key}.KEY=VALUE"
+    if fault["type"] == "too_short":
+        return f"{key} is empty; give at least {fault['ctx']['min_length']} value"
+    if fault["type"] == "missing":
+        return f"{key} is missing; its list has {fault['input']!r}"
+    return ""
 
 
 def _size_hint(fault: Any) -> str:

@@ -11,6 +11,7 @@ from depthray.config.key_names import nearest_key
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 
+REQUIRED = "the following arguments are required: "
 NO_CHOICE = re.compile(r"invalid choice: '?(?P<given>[^' ]*)'? \(choose from (?P<known>.*)\)")
 
 
@@ -25,7 +26,14 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message, and what was probably meant."""
-        raise UsageError(f"{message}{self._hint(message)}; see {self.prog} --help")
+        raise UsageError(f"{self._without_optional(message)}{self._hint(message)}; see {self.prog} --help")
+
+    def _without_optional(self, message: str) -> str:
+        """The message without the arguments that may be left out, which argparse lists among the required ones."""
+        start, names = REQUIRED, message.removeprefix(REQUIRED).split(", ")
+        optional = {action.metavar or action.dest for action in self._actions if action.nargs in ("*", "?")}
+        kept = [name for name in names if name not in optional]
+        return start + ", ".join(kept) if message.startswith(REQUIRED) and kept else message
 
     def _hint(self, message: str) -> str:
         if found := NO_CHOICE.search(message):

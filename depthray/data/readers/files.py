@@ -122,7 +122,7 @@ def data_root(section: Data) -> Path:
     try:
         os.stat(root)
     except OSError as error:
-        raise DataError(f"{root}: {error.strerror or error}; name the path of the data with --data PATH") from None
+        raise DataError(f"{root}: {error.strerror or error}; is the path of the data right?") from None
     return root
 
 

@@ -38,6 +38,10 @@ _TEXTS = ("scene", "source", "id")
 def open_source(section: Data) -> SyntheticRooms:
     """`section.frames` frames, drawn at `section.size`."""
     if section.root:
+        if not Path(section.root).exists():
+            raise UsageError(
+                f"data.root={section.root}: no such folder; data.source=synthetic needs none, leave it out"
+            )
         raise UsageError(
             f"data.source=synthetic draws its frames and would ignore data.root={section.root}; "
             "declare the form of that data: data.source=folder or data.source=shards"
