@@ -11,7 +11,7 @@ from depthray import __version__
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.job_flags import JobCommand
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
-from depthray.runs.waiting import Heartbeat
+from depthray.waiting import Heartbeat
 
 COMMANDS = {
     "train": ("cluster.train:main", "train a recipe into a checkpoint, on Ray Train or --local"),

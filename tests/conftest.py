@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
-from depthray.runs import waiting
+from depthray import waiting
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: threads only get in each other's way
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

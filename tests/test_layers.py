@@ -24,7 +24,8 @@ MAY_IMPORT = {
 # The library from its top to its bottom: a room imports only from those after it, and from the modules named here.
 ROOMS = (
     *("__main__", "cli", "export", "predict", "runs", "training", "losses", "audit", "evaluation", "weights"),
-    *("runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch", "errors"),
+    *("runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
+    *("waiting", "errors"),
     "__init__",
 )
 REGISTRIES = {"depthray/models", "depthray/data/sources"}  # a file is an entry there, and there may be more of them

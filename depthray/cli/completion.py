@@ -8,7 +8,7 @@ from pathlib import Path
 
 from depthray.cli.evaluate import add_frames, recipe_of
 from depthray.cli.flags.command_parser import CommandParser
-from depthray.cli.markdown_output import print_markdown
+from depthray.cli.output.markdown_output import print_markdown
 from depthray.runs import layout, locate
 
 SAMPLES = (0, 5, 50, 200, 500, 5000)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from depthray.cli.flags import job_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
-from depthray.cli.markdown_output import print_markdown
+from depthray.cli.output.markdown_output import print_markdown
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError

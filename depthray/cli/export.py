@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from depthray.cli.flags.command_parser import CommandParser
-from depthray.cli.markdown_output import print_markdown
+from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import UsageError
 from depthray.export import targets
 from depthray.runs import locate

@@ -16,7 +16,7 @@ from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import DataError, ResourceError, UsageError, count_of, did_you_mean
 from depthray.evaluation.protocols import MEANING
 from depthray.predict import load
-from depthray.runs.waiting import Heartbeat
+from depthray.waiting import Heartbeat
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
     import numpy as np

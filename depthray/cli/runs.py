@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    verbs: argparse._SubParsersAction[CommandParser],
     verb: str,
     run: Callable[[argparse.Namespace], Answer],
     about: str,

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.command_parser import CommandParser
-from depthray.cli.markdown_output import print_markdown
+from depthray.cli.output.markdown_output import print_markdown
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
+from depthray.config.small_data import KEYS
 from depthray.errors import DepthrayError, ResourceError, UsageError, count_of
 from depthray.runs import console, download, layout
-from depthray.runs.waiting import Heartbeat
 from depthray.storage.folders import open_folder
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
+from depthray.waiting import Heartbeat
 
 # Trains a recipe into a run on the workers that the arguments describe. Returns whether training ran to its end.
 Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
@@ -206,7 +207,6 @@ def _prepare_once(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> 
 def prepare_run(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> Recipe:
     """Prepare the run's folder, after all checks. Returns the recipe to train, fitted to the number of frames."""
     from depthray.runs.new_run import given_keys, prepare_checked
-    from depthray.training.small_data import KEYS
 
     workers = int(os.environ.get("WORLD_SIZE", args.workers))  # torchrun's
     given = given_keys(args.recipe, args.overrides) if args.recipe else KEYS  # a run that resumes keeps its values

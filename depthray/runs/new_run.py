@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from depthray.config import recipe as recipes
+from depthray.config import small_data
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.data.split import split
 from depthray.runs.run import prepare
-from depthray.training import small_data
 from depthray.training.dry_run import check_before_run
 
 

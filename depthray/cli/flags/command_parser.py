@@ -18,7 +18,7 @@ NO_CHOICE = re.compile(r"invalid choice: '?(?P<given>[^' ]*)'? \(choose from (?P
 class CommandParser(argparse.ArgumentParser):
     """An argparse parser whose `error` raises UsageError instead of printing its usage and leaving the process."""
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]  # argparse's own
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # argparse's own
         """As argparse's, but for an empty argument: as a path it would be the working directory."""
         if args is not None and "" in args:
             self.error("an argument is empty, perhaps a variable of the shell that is not set")

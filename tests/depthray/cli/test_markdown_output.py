@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from depthray.cli.markdown_output import print_markdown, render
+from depthray.cli.output.markdown_output import print_markdown, render
 from depthray.evaluation.markdown_table import markdown_table
 
 METRICS = [f"metric{number}" for number in range(12)]

@@ -75,7 +75,7 @@ def test_no_pairs(tmp_path: Path, files: list[str], message: str) -> None:
 def scene_names(root: Path, files: list[str], **choice: object) -> list[str]:
     touch(root, *(f"rgb/{name}" for name in files), *(f"depth/{name}" for name in files))
     pairs = pairing.find_pairs(root / "rgb", root / "depth").pairs
-    return pairing.find_scenes(pairs, **choice).names  # type: ignore[arg-type]
+    return pairing.find_scenes(pairs, **choice).names
 
 
 def test_scenes_are_folders(tmp_path: Path) -> None:

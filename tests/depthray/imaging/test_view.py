@@ -78,7 +78,7 @@ def test_no_edge_is_dark_and_a_strong_one_bright():
     row = sheets.SheetRow("x", image, edge, edge, kind="edges", caption="")
     scale = sheets.ColourScale(0.0, 0.2, 0.05)
     sheet = sheets.draw_sheet([row], depth=scale, error=scale)
-    tile = sheet[-60, 18 + 240 + 8 :][:240].sum(axis=1)  # a row of the second column
+    tile = sheet[-60, 18 + 256 + 8 :][:256].sum(axis=1)  # a row of the second column, four pixels for each
     assert tile[10] < 60 and tile[130] > 600
 
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from depthray.runs import console, waiting
-from depthray.runs.waiting import Heartbeat
+from depthray import waiting
+from depthray.runs import console
+from depthray.waiting import Heartbeat
 
 
 def wait_for(stream: io.StringIO, text: str) -> None:

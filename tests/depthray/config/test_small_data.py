@@ -8,7 +8,7 @@ import pytest
 
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
-from depthray.training.small_data import KEYS, fit_to_frames
+from depthray.config.small_data import KEYS, fit_to_frames
 
 
 def values(recipe: Recipe) -> tuple[int, ...]:
