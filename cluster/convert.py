@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cluster.session import ray_cluster
 from depthray.cli import data
-from depthray.cli.data_commands import conversion
+from depthray.cli.datasets import conversion
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.data import packing, sources
 from depthray.errors import DepthrayError, ResourceError, UsageError

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import depthray
 from cluster.jobs import follow
-from depthray.cli.data_commands import conversion
+from depthray.cli.datasets import conversion
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.job_flags import JobCommand
 from depthray.errors import UsageError

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli.data_commands import conversion, indexing
-from depthray.cli.data_commands.conversion import RECIPE
+from depthray.cli.datasets import conversion, indexing
+from depthray.cli.datasets.conversion import RECIPE
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.data import packing
 from depthray.data import source as data_source

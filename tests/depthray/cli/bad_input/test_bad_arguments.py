@@ -140,7 +140,7 @@ def test_a_missing_image_is_reported_before_the_network_is_loaded(
         (2, ["render", "OUT", "--seed", "-1"], "--seed -1: must be at least 0"),
     ],
 )
-def test_data_commands(
+def test_datasets(
     fails: Fails, tmp_path: Path, data: Path, file: Path, code: int, arguments: list[str], message: str
 ) -> None:
     known = {"DATA": data, "OUT": tmp_path / "out"}

@@ -66,6 +66,7 @@ MISTAKES: list[tuple[int, str, str]] = [
     (2, "train demo data.val_fraction=2", "data.val_fraction=2"),
     (2, "train demo model.weights=nowhere.pth", "model.weights=nowhere.pth: no such file"),
     (2, "train demo --local --data nowhere", "nowhere: no such folder"),
+    (2, "train demo --local data.source=synthetic --data empty", "draws its frames and would ignore data.root="),
     (2, "data render", "the following arguments are required: out"),
     (2, "data pack nowhere", "the following arguments are required: out"),
     (2, "data convert kittti x y", "no form 'kittti' (did you mean 'kitti'?)"),

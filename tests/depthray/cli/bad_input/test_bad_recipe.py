@@ -26,7 +26,7 @@ from depthray.__main__ import main
         ("train: {batch_size: 0}", "train.batch_size=0"),
         ("optim: {lr: .nan}", "optim.lr=nan"),
         ("data: {min_depth: 5, max_depth: 1}", "data.min_depth must be below data.max_depth"),
-        ("data: {source: synthetic, root: /x}", "data.source=synthetic draws its frames and would ignore data.root=/x"),
+        ("data: {source: synthetic, root: /x}", "data.root=/x: no such folder; data.source=synthetic needs none"),
         ("loss: {l1: 0}", "every loss weight is 0"),
         ("seed: 1\nseed: 2", "key 'seed' is given twice"),
         ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),

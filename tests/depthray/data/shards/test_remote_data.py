@@ -357,9 +357,7 @@ def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("command", ["check", "stats"])
-def test_data_commands_read_an_address(
-    command: str, url: str, packed: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_datasets_read_an_address(command: str, url: str, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reports = []
     for root in (str(packed), url):
         main(["data", command, root, "--json"])
