@@ -45,8 +45,11 @@ JOBS = {
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
 }
 
-# Commands that print nothing until they end, however long that takes; the others say what they do meanwhile.
-SILENT = ("evaluate", "completion", "measure", "view", "report", "data", "data convert")
+# Commands that may print nothing for long; the others say what they do meanwhile.
+SILENT = (
+    *("evaluate", "completion", "measure", "view", "report", "export", "weights", "doctor"),
+    *("data", "data convert"),
+)
 
 HELP = f"""usage: depthray COMMAND ...
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from cluster.session import ray_cluster
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import count_of
+from depthray.waiting import Heartbeat
 from tuning import plan, search
 from tuning.records import ENDED, Search, SearchLimits, Trial, read_trials, write_search
 from tuning.report import build
@@ -24,15 +27,21 @@ from tuning.study.study import Study, describe_constraints
 def main(argv: list[str]) -> int:
     """Start or resume a search, and report its result."""
     args = build_parser().parse_intermixed_args(argv)
-    folder, settings, searched = plan.resume(args) if args.resume else plan.begin(args, _print)
+    with Heartbeat("recipe, space and frames to be checked"):
+        folder, settings, searched = plan.resume(args) if args.resume else plan.begin(args, _print)
     # The hours of this start: a search that is resumed gets them again, but GPU-hours count over all its starts.
     limits = SearchLimits(settings.hours and time.time() + settings.hours * 3600, settings.gpu_hours * 3600)
     # Without a dashboard Ray Train never releases the resources of trials that Tune has stopped, and the search hangs.
-    with ray_cluster(args.address, workers=1, dashboard=settings.workers > 1):
-        settings = plan.fit_to_cluster(settings, concurrent=args.concurrent, cpus=args.cpus_per_worker)
+    with ExitStack() as stack:
+        with Heartbeat(f"the Ray cluster at {args.address}" if args.address else "Ray to start on this machine"):
+            stack.enter_context(ray_cluster(args.address, workers=1, dashboard=settings.workers > 1))
+            settings = plan.fit_to_cluster(settings, concurrent=args.concurrent, cpus=args.cpus_per_worker)
         write_search(folder, settings)
         _interrupt_on_sigterm()
         _print_plan(folder, settings, searched)
+        _print("trials run; a line follows for each that ends")
+        # Not every few seconds: a search takes hours.
+        stack.enter_context(Heartbeat("trials to end", stream=sys.stdout, every=60.0))
         search.explore(folder, settings, searched, limits=limits, log=_print)
         # Which configurations are the best is known only when all have ended.
         if not _count_unfinished(folder, "default", "search"):
