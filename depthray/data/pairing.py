@@ -1,7 +1,8 @@
 """Two folders of files -> the frames of an index.csv: which colour file belongs to which depth file, and their scenes.
 
 Files are paired by their path without its suffix; else by that without words such as `rgb` and `depth`; else by the
-times in their names. Scenes are folders, or recordings between which time passes, or consecutive parts of one.
+times in their names. Scenes are folders, or names without their number, or recordings between which time passes, or
+consecutive parts of one.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ CLOSE = 0.02  # seconds between a colour and a depth file of one moment; frames 
 GAP = 10.0  # seconds without a frame after which another recording begins
 PARTS = 10  # of a recording without scenes: one is held out
 FEWEST = 4  # frames in a part
-SceneChoice = Literal["auto", "folders", "times", "parts"]
-SCENE_CHOICES: tuple[SceneChoice, ...] = ("auto", "folders", "times", "parts")
+SceneChoice = Literal["auto", "folders", "names", "times", "parts"]
+SCENE_CHOICES: tuple[SceneChoice, ...] = ("auto", "folders", "names", "times", "parts")
+NUMBER = re.compile(r"[_\-. ]*\d+$")
 
 
 class Pair(NamedTuple):
@@ -92,12 +94,16 @@ def find_scenes(pairs: Sequence[Pair], choice: SceneChoice = "auto", *, gap: flo
     folders = {pair.folder for pair in pairs}
     if choice == "folders" or (choice == "auto" and len(folders) > 1):
         return Scenes([pair.folder or "scene" for pair in pairs], "one for each folder")
+    prefixes = [_name_without_number(pair.rgb) for pair in pairs]
+    # Names of which each is another have no number that counts the frames of a scene.
+    if choice == "names" or (choice == "auto" and all(prefixes) and 1 < len(set(prefixes)) <= len(pairs) / 2):
+        return Scenes([prefix or "scene" for prefix in prefixes], "one for each name without its number")
     if choice in ("auto", "times") and all(pair.time is not None for pair in pairs):
         names = _recordings(pairs, gap=gap)
         if choice == "times" or len(set(names)) > 1:
             return Scenes(names, f"a new one where no frame comes for {gap:g} s")
     if choice == "times":
-        raise DataError(f"'{pairs[0].rgb.name}' has no time in its name; choose --scenes folders or parts")
+        raise DataError(f"'{pairs[0].rgb.name}' has no time in its name; choose --scenes folders, names or parts")
     return Scenes(_parts(len(pairs)), "consecutive parts of one recording, as its names show no others")
 
 
@@ -227,6 +233,13 @@ def _pairs(
 def _common_folder(path: Path, root: Path) -> str:
     parts = [_without_words(part) for part in path.relative_to(root).parent.parts]
     return "/".join(part for part in parts if part)
+
+
+def _name_without_number(path: Path) -> str:
+    """`kitchen_rgb_000123.png` -> `kitchen`, as of a time in place of the number; "" where no letter is left."""
+    timeless = DATE.sub("", TIME.sub("", path.stem))
+    prefix = _without_words(timeless if timeless != path.stem else NUMBER.sub("", path.stem)).strip("_")
+    return prefix if re.search(r"[^\W\d_]", prefix) else ""
 
 
 def _recordings(pairs: Sequence[Pair], *, gap: float) -> list[str]:

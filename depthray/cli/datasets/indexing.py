@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenes",
         choices=pairing.SCENE_CHOICES,
         default="auto",
-        help="frames of one scene are never on both sides of a split: a scene for each folder, for each recording by "
-        "the times in names, or for each of ten consecutive parts (default: the first of these that gives several)",
+        help="frames of one scene are never on both sides of a split: a scene for each folder, for each name without "
+        "its number, for each recording by the times in names, or for each of ten consecutive parts (default: the "
+        "first of these that gives several)",
     )
     gap = f"times: seconds without a frame after which another scene begins (default: {pairing.GAP:g})"
     parser.add_argument("--gap", type=float, default=pairing.GAP, metavar="SECONDS", help=gap)

@@ -82,6 +82,20 @@ def test_scenes_are_folders(tmp_path: Path) -> None:
     assert scene_names(tmp_path, ["a/1.png", "b/1.png", "b/2.png"]) == ["a", "b", "b"]
 
 
+@pytest.mark.parametrize(
+    ("files", "scenes"),
+    [
+        (["kitchen_01.png", "kitchen_02.png", "hall-7.png", "hall-8.png"], ["hall", "hall", "kitchen", "kitchen"]),
+        (["room1_1.png", "room1_2.png", "room2_1.png", "room2_2.png"], ["room1", "room1", "room2", "room2"]),
+        (["a_1341845688.1.png", "a_1341845699.2.png", "b_1.png", "b_2.png"], ["a", "a", "b", "b"]),
+        (["rgb_01.png", "rgb_02.png", "rgb_03.png"], ["part-00", "part-00", "part-01"]),
+        (["a1.png", "b1.png", "c1.png"], ["part-00", "part-00", "part-01"]),  # each name is another
+    ],
+)
+def test_scenes_are_names_without_their_number(tmp_path: Path, files: list[str], scenes: list[str]) -> None:
+    assert scene_names(tmp_path, files) == scenes
+
+
 def test_scenes_are_recordings_between_which_time_passes(tmp_path: Path) -> None:
     files = ["20260131_235955.png", "20260131_235959.png", "20260201_000001.png", "20260201_000030.png"]
     assert scene_names(tmp_path, files) == ["recording-000"] * 3 + ["recording-001"]
