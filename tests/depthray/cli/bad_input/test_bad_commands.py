@@ -58,7 +58,7 @@ MISTAKES: list[tuple[int, str, str]] = [
     (2, "train demo eval.monitor=absrel", "(did you mean 'abs_rel'?)"),
     (2, "train demo data.inputs=", "data.inputs has unknown ''"),
     (2, "train demo data.targets=[]", "data.targets is empty; give at least 1 value"),
-    (2, "train demo curriculum.sizes=[[1]]", "curriculum.sizes.0.1 is missing"),
+    (2, "train demo curriculum.sizes=[[1]]", "curriculum.sizes[0][1] is missing"),
     (2, "train demo optim=3", "optim is a section; give its keys, optim.KEY=VALUE"),
     (2, "train demo optim.lr.x=3", "optim.lr.x: 'lr' is a value, not a section"),
     (2, "train demo =3", "'=3' is neither a flag nor an override"),

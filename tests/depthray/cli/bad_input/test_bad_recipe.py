@@ -62,7 +62,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (2, "optim.lr=fast", "optim.lr='fast'"),
         (2, "optim.lr=-1", "optim.lr=-1"),
         (2, "data.size=32", "data.size=32"),
-        (2, "data.size=32,[", "data.size.1='['"),
+        (2, "data.size=32,[", "data.size[1]='['"),
         (2, "data.inputs=image,imge", "'imge'"),
         (2, "model.encoder=resnet344", "did you mean 'resnet34'?"),
         (2, "model.weights=imagenet", "no ImageNet weights for encoder 'tiny'"),
@@ -95,7 +95,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
         (2, "--workers=2", "--local is one process"),
         (2, "train.epochs=true", "train.epochs=True"),
         (2, "seed=9999999999999999999999", "seed=9999999999999999999999"),
-        (2, "data.size=1000000,1000000", "data.size.0=1000000"),
+        (2, "data.size=1000000,1000000", "data.size[0]=1000000"),
         (2, "--resume", "--resume: "),
     ],
 )
