@@ -20,7 +20,7 @@ from depthray import __version__
 from depthray.data import encodings, sources
 from depthray.data.shards import format
 from depthray.data.source import EncodedSource, Frame, Source, notes
-from depthray.errors import DataError
+from depthray.errors import DataError, count_of
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
@@ -230,7 +230,11 @@ def _ids(shard: format.Shard) -> set[str]:
 
 def summarise_skipped(skipped: Mapping[str, str]) -> list[str]:
     """Lines to print: the number of skipped frames, and the fault of each."""
-    return [f"skipped {len(skipped)} bad frames:", *(f"  {fault}" for fault in skipped.values())] if skipped else []
+    return (
+        [f"skipped {count_of(len(skipped), 'bad frame')}:", *(f"  {fault}" for fault in skipped.values())]
+        if skipped
+        else []
+    )
 
 
 def pack(

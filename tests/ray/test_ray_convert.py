@@ -29,5 +29,5 @@ def test_two_workers_make_the_bytes_of_one(tmp_path: Path, capsys: pytest.Captur
         main([*arguments, str(tmp_path / "bad"), "--workers", "2"])
     assert caught.value.exit_code == 3
     assert main([*arguments, str(tmp_path / "bad"), "--workers", "2", "--skip-bad"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "skipped 1 bad frames:"
+    assert capsys.readouterr().out.splitlines()[0] == "skipped 1 bad frame:"
     assert not list((tmp_path / "bad").glob(".tmp-*"))

@@ -49,8 +49,8 @@ def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
     assert "non-finite" in trials["0001"].error or "finite" in trials["0001"].error
     assert trials["0000"].parameters and trials["0000"].latency_ms
     study = Study.read(folder)
-    winner = study.winner
-    assert winner is not None and len(winner.seeds) == 2
+    winner, best = study.winner, study.best
+    assert winner is not None and len(winner.seeds) == 2 and best is not None
     for name in ("report.html", "report.md", "trials.csv", "best.yaml", "study.json"):
         assert (folder / name).stat().st_size, name
     printed = capsys.readouterr().out
@@ -59,7 +59,7 @@ def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
 
     run = tmp_path / "again"
     assert train.main([str(folder / "best.yaml"), "--local", "--out", str(run)]) == 0
-    assert summary(run)[1]["abs_rel"] == pytest.approx(winner.outcome.score, abs=1e-6)
+    assert summary(run)[1]["abs_rel"] == pytest.approx(best.outcome.score, abs=1e-6)
 
 
 def test_a_search_whose_driver_is_killed_is_resumed_without_repeating_what_ended(
