@@ -174,10 +174,17 @@ class EvaluationReport:
     evaluation: Evaluation
     images: list[sheets.SheetRow]
 
+    def _title(self) -> str:
+        """What the sheet is of; of a long path of the checkpoint its end is shown."""
+        about = self.evaluation.about
+        return (
+            f"{about.get('checkpoint', '')}, {about.get('split', '')} frames, protocol {self.evaluation.protocol.name}"
+        )
+
     def write(self, out: Path) -> None:
         """Write evaluation.json, .md, .csv and sheet.png into a folder."""
         self.evaluation.write(out)
-        sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.images))
+        sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.images, title=self._title()))
 
 
 def evaluate_checkpoint(

@@ -83,12 +83,13 @@ def draw_sheet(
     depth: ColourScale | None = None,
     error: ColourScale | None = None,
     columns: Sequence[str] = COLUMNS,
+    title: str = "",
 ) -> RgbImage:
     """Frames -> (H,W,3) uint8 RGB: a line of image, truth, prediction and error each, under colour bars in metres.
 
     Truth and prediction share one scale for the whole sheet. By default both scales depend on the truths alone, so that
     sheets of the same frames compare from epoch to epoch. Masks are black to white, their errors from 0 to 1; a sheet
-    of masks alone has colour bars from 0 to 1. `columns` are the names of the four columns.
+    of masks alone has colour bars from 0 to 1. `columns` are the names of the four columns, `title` a line above them.
     """
     depth = depth or depth_scale(row.truth for row in rows if row.kind == "depth")
     masks = _MASK_PALETTE if error is None else _MASK_PALETTE._replace(error=error)
@@ -101,7 +102,8 @@ def draw_sheet(
     width, kinds = _tile_width(rows), {row.kind for row in rows}
     bands = [_draw_header(width, palettes[kinds.pop() if len(kinds) == 1 else "depth"], columns)]
     bands += [_draw_row(row, width, palettes[row.kind]) for row in rows]
-    return np.concatenate([*bands, _background(_MARGIN, bands[0].shape[1])])
+    whole = bands[0].shape[1]
+    return np.concatenate([*_draw_title(title, whole), *bands, _background(_MARGIN, whole)])
 
 
 def add_scale(image: RgbImage, scale: ColourScale, *, unit: str = " m") -> RgbImage:
@@ -309,6 +311,15 @@ def _draw_header(width: int, palette: _Palette, columns: Sequence[str]) -> RgbIm
     )
     _draw_bar(header, (_column_start(3, width), width), scale=palette.error, table=_ERROR_MAP, unit=palette.unit)
     return header
+
+
+def _draw_title(title: str, width: int) -> list[RgbImage]:
+    """-> one (h,W,3) band with the title, the end of it where it is long; none without one"""
+    if not title:
+        return []
+    band = _background(_LINE, width)
+    _draw_text(band, _shorten(title, width - 2 * _MARGIN), (_MARGIN, 22), ink=_PLAIN)
+    return [band]
 
 
 def _draw_bar(header: RgbImage, span: tuple[int, int], *, scale: ColourScale, table: RgbImage, unit: str) -> None:

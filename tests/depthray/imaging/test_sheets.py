@@ -119,3 +119,12 @@ def test_png_holds_the_same_rgb(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     path = sheets.save_png(tmp_path / "a.png", rgb)
     assert (cv2.imread(str(path))[..., ::-1] == rgb).all()
+
+
+def test_a_title_is_a_line_above_the_sheet():
+    plain, titled = (
+        sheets.draw_sheet([row()]),
+        sheets.draw_sheet([row()], title="/runs/first, val frames, protocol plain"),
+    )
+    assert (titled[30:] == plain).all() and titled.shape[0] == plain.shape[0] + 30
+    assert (titled[:30] != titled[0, 0]).any(), "something is written there"
