@@ -23,7 +23,7 @@ test: fast
 	$(MAKE) --jobs 2 --output-sync exports ray
 
 # These load OpenVINO and ONNX Runtime, after which a process of xdist dies when it starts another one.
-EXPORTS := tests/depthray/runtimes tests/depthray/export tests/depthray/cli/test_doctor.py \
+EXPORTS := tests/depthray/runtimes tests/depthray/exporting tests/depthray/cli/test_doctor.py \
 	tests/serve/registry/test_serve_exports.py tests/docs/test_docs.py
 
 fast: $(READY)

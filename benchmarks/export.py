@@ -32,9 +32,9 @@ from depthray.checkpoints.load import CheckpointContents
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.evaluation.markdown_table import markdown_table
-from depthray.export.export_frames import CPU, on_device, open_frames
-from depthray.export.gate import Parity
-from depthray.export.write import ExportRequest, export
+from depthray.exporting.export_frames import CPU, on_device, open_frames
+from depthray.exporting.gate import Parity
+from depthray.exporting.write import ExportRequest, export
 from depthray.runs import locate
 from depthray.runtimes.open import open_model
 from depthray.training import preflight

@@ -27,8 +27,8 @@ from export_cases import ExportCase, build, cases, write_traced  # noqa: E402
 
 from depthray.errors import DepthrayError  # noqa: E402
 from depthray.evaluation.markdown_table import markdown_table  # noqa: E402
-from depthray.export import targets  # noqa: E402
-from depthray.export.graph import ExportGraph, TracedGraph, build_graph, difference, trace  # noqa: E402
+from depthray.exporting import targets  # noqa: E402
+from depthray.exporting.graph import ExportGraph, TracedGraph, build_graph, difference, trace  # noqa: E402
 from depthray.runtimes.open import backend, names  # noqa: E402
 
 PAGE = ROOT / "docs" / "export-support.md"
@@ -63,7 +63,7 @@ def page(rows: list[list[str]]) -> str:
 
 INTRODUCTION = """# What exports to what
 
-Made by `benchmarks/export_support.py`; `tests/depthray/export/test_exported_networks.py` holds it true.
+Made by `benchmarks/export_support.py`; `tests/depthray/exporting/test_exported_networks.py` holds it true.
 
 `passed`: the maps of the exported network are within 1e-4 of the network's own, relative to their largest value, in
 float32, at three sizes and two batches. Of `openvino-int8`: it is quantised and gives finite maps; what that costs is

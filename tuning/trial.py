@@ -31,7 +31,7 @@ from depthray.config.metric_names import rank_key
 from depthray.config.sections import Recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import DepthrayError
-from depthray.export import fastest
+from depthray.exporting import fastest
 from depthray.predict import Predictor
 from depthray.runs import control, layout, locate, progress
 from depthray.runs.run import prepare, record

@@ -10,7 +10,7 @@ from pathlib import Path
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import UsageError
-from depthray.export import targets
+from depthray.exporting import targets
 from depthray.runs import locate
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     _check(arguments)
     # Only now: --help need not wait for torch.
-    from depthray.export import parity_report, write
+    from depthray.exporting import parity_report, write
 
     request = write.ExportRequest(
         target=arguments.to,

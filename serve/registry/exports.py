@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from depthray.export import fastest
+from depthray.exporting import fastest
 from depthray.runtimes.open import EAGER
 from depthray.storage import local
 from depthray.storage.strict_json import finite_tree

@@ -17,9 +17,9 @@ from torch import nn
 from depthray import models
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model
-from depthray.export import targets
-from depthray.export.graph import Inputs, TracedGraph
-from depthray.export.targets import GateScores, TargetRequest
+from depthray.exporting import targets
+from depthray.exporting.graph import Inputs, TracedGraph
+from depthray.exporting.targets import GateScores, TargetRequest
 from depthray.models import bifpn, dpt
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec

@@ -1,4 +1,4 @@
-"""Tiny exports, written without `depthray.export`: a few convolutions by which the runtimes are tested."""
+"""Tiny exports, written without `depthray.exporting`: a few convolutions by which the runtimes are tested."""
 
 from __future__ import annotations
 

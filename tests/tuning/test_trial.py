@@ -15,7 +15,7 @@ from torch import nn
 
 from cluster.resources import Workers
 from depthray.errors import DepthrayError
-from depthray.export import fastest
+from depthray.exporting import fastest
 from depthray.runs import layout, progress
 from depthray.training import preflight
 from tuning import trial

@@ -109,7 +109,7 @@ def test_speeds_that_cannot_be_read_leave_pytorch(store: Store, text: str) -> No
 def test_what_fails_its_gate_or_is_unknown_is_a_line_and_the_promotion_goes_through(
     tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from depthray.export import gate
+    from depthray.exporting import gate
 
     monkeypatch.setitem(gate.BOUNDS, "fp32", 0.0)
     lines: list[str] = []

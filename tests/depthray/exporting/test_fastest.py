@@ -3,7 +3,7 @@
 import pytest
 
 from depthray.errors import ParityError, UsageError
-from depthray.export import fastest, write
+from depthray.exporting import fastest, write
 
 
 def test_frames_of_the_users_own_allow_8_bit_integers():

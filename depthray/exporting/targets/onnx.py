@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 
 from depthray.errors import UsageError
-from depthray.export.graph import TracedGraph
-from depthray.export.targets import TargetRequest, WrittenModel
+from depthray.exporting.graph import TracedGraph
+from depthray.exporting.targets import TargetRequest, WrittenModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -12,9 +12,9 @@ from depthray import load
 from depthray.__main__ import main
 from depthray.checkpoints import manifest
 from depthray.errors import ParityError, UsageError
-from depthray.export import parity_report, write
-from depthray.export.graph import LEAST_SIDE, build_graph
-from depthray.export.write import ExportRequest
+from depthray.exporting import parity_report, write
+from depthray.exporting.graph import LEAST_SIDE, build_graph
+from depthray.exporting.write import ExportRequest
 from depthray.imaging import export as files
 from depthray.runtimes import export_folder
 
@@ -119,7 +119,7 @@ def test_nothing_is_left_of_an_export_that_failed(checkpoint, tmp_path, monkeypa
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("depthray.export.targets.torch_export.write", fail)
+    monkeypatch.setattr("depthray.exporting.targets.torch_export.write", fail)
     with pytest.raises(KeyboardInterrupt):
         write.export(checkpoint, ExportRequest(target="torch-export", out=tmp_path / "out", **FEW))
     assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from depthray.config.sections import Recipe
 from depthray.evaluation.markdown_table import markdown_table
-from depthray.export import parity_report
-from depthray.export.gate import Parity
+from depthray.exporting import parity_report
+from depthray.exporting.gate import Parity
 from depthray.runtimes.export_folder import ExportSpec, Port
 
 NAME = "README.md"

@@ -24,9 +24,9 @@ from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.evaluate import Batches, evaluate
 from depthray.evaluation.protocols import PROTOCOLS, Protocol, of
 from depthray.evaluation.report import Evaluation
-from depthray.export.export_frames import CPU, ExportFrames
-from depthray.export.graph import TracedGraph
-from depthray.export.targets import GateScores
+from depthray.exporting.export_frames import CPU, ExportFrames
+from depthray.exporting.graph import TracedGraph
+from depthray.exporting.targets import GateScores
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.005, "int8": 0.015}
 SCORES = ("abs_rel", "delta1", "rmse", "iou")

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from depthray.export.graph import Inputs, TracedGraph
-from depthray.export.targets import TargetRequest, WrittenModel, openvino
+from depthray.exporting.graph import Inputs, TracedGraph
+from depthray.exporting.targets import TargetRequest, WrittenModel, openvino
 
 PRECISIONS = ("int8",)
 PACKAGES = (*openvino.PACKAGES, "nncf")

@@ -6,8 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from depthray.export.graph import TracedGraph
-from depthray.export.targets import TargetRequest, WrittenModel, onnx
+from depthray.exporting.graph import TracedGraph
+from depthray.exporting.targets import TargetRequest, WrittenModel, onnx
 
 PRECISIONS = ("fp32", "bf16")
 PACKAGES = (*onnx.PACKAGES, "openvino")

@@ -11,7 +11,7 @@ import numpy as np
 from depthray.errors import UsageError
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.metrics import UNITS
-from depthray.export.gate import GateRow, Parity, PicturedFrame
+from depthray.exporting.gate import GateRow, Parity, PicturedFrame
 from depthray.imaging import sheets
 from depthray.imaging.ticks import round_step
 from depthray.storage.os_errors import translate_os_errors

@@ -38,7 +38,7 @@ def export_passing(
 
     One that cannot be made here, or does not pass, is a line of the log.
     """
-    from depthray.export import write
+    from depthray.exporting import write
 
     made = {}
     exporter = write.Exporter(checkpoint)

@@ -23,11 +23,11 @@ from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.errors import ParityError, UsageError
 from depthray.evaluation.protocols import MEANING
-from depthray.export import card, gate, parity_report
-from depthray.export.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
-from depthray.export.gate import Parity
-from depthray.export.graph import Inputs, TracedGraph, build_graph, trace
-from depthray.export.targets import GateScores, TargetRequest, target
+from depthray.exporting import card, gate, parity_report
+from depthray.exporting.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
+from depthray.exporting.gate import Parity
+from depthray.exporting.graph import Inputs, TracedGraph, build_graph, trace
+from depthray.exporting.targets import GateScores, TargetRequest, target
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork

@@ -19,7 +19,7 @@ from depthray.errors import UsageError, did_you_mean
 if TYPE_CHECKING:  # torch takes seconds to import, and --help names the targets
     from torch import Tensor
 
-    from depthray.export.graph import Inputs
+    from depthray.exporting.graph import Inputs
 
 
 class GateScores(NamedTuple):
@@ -65,7 +65,7 @@ def target(name: str) -> Any:
     """The module of a target; a UsageError where there is none, or packages of it are not installed."""
     if name not in names():
         raise UsageError(f"--to {name}: no such target{did_you_mean(name, names())}")
-    module = import_module(f"depthray.export.targets.{name.replace('-', '_')}")
+    module = import_module(f"depthray.exporting.targets.{name.replace('-', '_')}")
     if absent := [package for package in module.PACKAGES if find_spec(package) is None]:
         raise UsageError(f"--to {name}: needs {absent[0]}, which is not installed: pip install 'depthray[export]'")
     return module

@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 
 from depthray.errors import UsageError
-from depthray.export.graph import TracedGraph
-from depthray.export.targets import TargetRequest, WrittenModel
+from depthray.exporting.graph import TracedGraph
+from depthray.exporting.targets import TargetRequest, WrittenModel
 
 PRECISIONS = ("fp32",)
 PACKAGES = ("torch",)

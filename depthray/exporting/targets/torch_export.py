@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from depthray.export.graph import TracedGraph
-from depthray.export.targets import TargetRequest, WrittenModel
+from depthray.exporting.graph import TracedGraph
+from depthray.exporting.targets import TargetRequest, WrittenModel
 
 PRECISIONS = ("fp32",)
 PACKAGES = ("torch",)

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 from depthray.batch import COLOURS
 from depthray.errors import UsageError
-from depthray.export.folding import fold_batchnorm
+from depthray.exporting.folding import fold_batchnorm
 from depthray.models.layers.symbolic_size import MAX_SIDE, tracing
 
 SAME = 1e-5  # largest difference from the network, relative to the map's largest value

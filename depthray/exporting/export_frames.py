@@ -17,7 +17,7 @@ from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
 from depthray.evaluation.evaluate import Batches
-from depthray.export.graph import ExportGraph, Inputs
+from depthray.exporting.graph import ExportGraph, Inputs
 
 CALIBRATION, GATE = 96, 32  # frames, by default
 ROOMS = "rendered rooms, no data of yours: name some by --calibrate for a verdict about it"

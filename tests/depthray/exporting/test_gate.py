@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from depthray.export import gate, parity_report
-from depthray.export.export_frames import open_frames
-from depthray.export.gate import GateRow, MapError, Parity, ScoreChange
-from depthray.export.graph import ExportGraph, TracedGraph
+from depthray.exporting import gate, parity_report
+from depthray.exporting.export_frames import open_frames
+from depthray.exporting.gate import GateRow, MapError, Parity, ScoreChange
+from depthray.exporting.graph import ExportGraph, TracedGraph
 from depthray.training import preflight
 
 SIZE = (32, 48)

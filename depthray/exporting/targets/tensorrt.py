@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from depthray.export.graph import ExportGraph, TracedGraph
-from depthray.export.targets import TargetRequest, WrittenModel, onnx
+from depthray.exporting.graph import ExportGraph, TracedGraph
+from depthray.exporting.targets import TargetRequest, WrittenModel, onnx
 from depthray.runtimes.export_folder import channels_of
 
 PRECISIONS = ("fp32",)
