@@ -1,6 +1,7 @@
 """Photographs from outside: bytes or a file -> upright RGB. Nothing is decoded before its header has passed the limits.
 
 The content decides the format, not the name. Alpha is dropped, grey and palette become RGB, 16 bits a channel become 8.
+A server decodes the formats of the web: JPEG, PNG and WebP. A file of one's own may be TIFF, BMP, GIF, PPM or HEIC.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from depthray.errors import DataError
+from depthray.imaging import pillow_formats
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", *pillow_formats.SUFFIXES)
 
 
 class PhotoLimits(NamedTuple):
@@ -40,7 +42,7 @@ LIMITS = PhotoLimits()
 
 
 class FormatError(DataError):
-    """Not a still JPEG, PNG or WebP."""
+    """Not a still image of a format that is read."""
 
 
 class SizeError(DataError):
@@ -48,8 +50,14 @@ class SizeError(DataError):
 
 
 def read(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
-    """A file -> (H,W,3) uint8 RGB, upright."""
-    return decode(_read_bytes(Path(path), limits), where=str(path), limits=limits)
+    """A file of any format that is read -> (H,W,3) uint8 RGB, upright."""
+    return decode_any(_read_bytes(Path(path), limits), where=str(path), limits=limits)
+
+
+def is_of_web(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a JPEG, PNG or WebP by its first bytes, and so may be sent to a server as it is."""
+    with Path(path).open("rb") as file:
+        return _format_class(file.read(12)) is not None
 
 
 def read_map(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[Any]:
@@ -78,6 +86,18 @@ def decode(data: bytes, *, where: str = "image", limits: PhotoLimits = LIMITS) -
     if pixels is None or pixels.shape[:2] != (height, width):
         raise DataError(f"{where}: damaged or incomplete {header.format} file; save or copy it again")
     return upright(pixels, _orientation(_exif(header, data)))
+
+
+def decode_any(data: bytes, *, where: str = "image", limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
+    """The bytes of a file of any format that is read -> (H,W,3) uint8 RGB, upright."""
+    if _format_class(data):
+        return decode(data, where=where, limits=limits)
+    opener = pillow_formats.find_opener(data, where=where)
+    if opener is None:
+        raise FormatError(f"{where}: not a JPEG, PNG, WebP, {pillow_formats.NAMES} file")
+    header = _open_header(data, opener, where=where)
+    check_size(*header.size, where=where, limits=limits)
+    return pillow_formats.decode(header, where=where)
 
 
 def decode_map(data: bytes, *, where: str = "map", limits: PhotoLimits = LIMITS) -> NDArray[Any]:
@@ -134,19 +154,26 @@ def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _header(data: bytes, *, where: str) -> ImageFile:
-    """The file opened but not decoded."""
-    # By class: `Image.open` tries every format it knows, and only warns of decompression bombs.
+    """A JPEG, PNG or WebP opened but not decoded."""
     format_class = _format_class(data)
     if format_class is None:
         raise FormatError(f"{where}: not a JPEG, PNG or WebP file")
+    return _open_header(data, format_class, where=where)
+
+
+def _open_header(data: bytes, opener: pillow_formats.Opener, *, where: str) -> ImageFile:
+    """The file opened but not decoded."""
+    # By class: `Image.open` tries every format it knows, and only warns of decompression bombs.
     try:
-        header = format_class(io.BytesIO(data))  # reads the header alone: about 0.04 ms of a photograph of 640x480
+        header = opener(io.BytesIO(data))  # reads the header alone: about 0.04 ms of a photograph of 640x480
+        frames = 1 if header.format == "HEIF" else getattr(header, "n_frames", 1)  # of a HEIC the primary image is read
     except DecompressionBombError:  # of WebP, which Pillow judges itself
         raise SizeError(f"{where}: far more pixels than are read; make it smaller") from None
-    except (OSError, SyntaxError, ValueError, OverflowError, MemoryError) as error:
+    except pillow_formats.DAMAGED as error:
         raise DataError(f"{where}: damaged header: {error}") from None
-    if getattr(header, "n_frames", 1) > 1:
-        raise FormatError(f"{where}: an animation of {getattr(header, 'n_frames', 0)} frames; give a still image")
+    if frames > 1:
+        kind = "a file of {} pages" if header.format == "TIFF" else "an animation of {} frames"
+        raise FormatError(f"{where}: {kind.format(frames)}; give a still image")
     return header
 
 
