@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="depthray measure", description="Distance in metres between two pixels of a photograph, by its depth."
     )
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, an export, or a run (its best one)")
-    parser.add_argument("image", type=Path, help="JPEG, PNG or WebP; EXIF orientation is applied")
+    parser.add_argument("image", type=Path, help="a photograph; EXIF orientation is applied")
     for name, about in (("x1", "column"), ("y1", "row"), ("x2", "column"), ("y2", "row")):
         parser.add_argument(name, type=int, help=f"{about} of the {'first' if name[1] == '1' else 'second'} pixel")
     parser.add_argument("--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image")

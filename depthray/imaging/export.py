@@ -30,9 +30,14 @@ def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def write_depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
     """(H,W) metres -> a 16-bit grey PNG in millimetres, 0 = invalid."""
+    return _write_bytes(path, encode_depth_png(depth))
+
+
+def encode_depth_png(depth: NDArray[np.float32]) -> bytes:
+    """(H,W) metres -> the bytes of the file `write_depth_png` writes."""
     # By OpenCV, since torchvision's encoder refuses 16 bits.
     _, data = cv2.imencode(".png", millimetres(depth))
-    return _write_bytes(path, data.tobytes())
+    return data.tobytes()
 
 
 def write_depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
@@ -44,9 +49,15 @@ def write_depth_npy(path: str | os.PathLike[str], depth: NDArray[np.float32]) ->
     return path
 
 
-def write_colour_png(path: str | os.PathLike[str], depth: NDArray[np.float32], *, unit: str = " m") -> Path:
-    """(H,W) metres -> a PNG to look at, coloured from its own nearest to its own farthest depth, with a colour bar."""
-    scale = sheets.depth_scale([depth])
+def write_colour_png(
+    path: str | os.PathLike[str],
+    depth: NDArray[np.float32],
+    *,
+    scale: sheets.ColourScale | None = None,
+    unit: str = " m",
+) -> Path:
+    """(H,W) metres -> a PNG to look at, in colours of the scale and with its bar; by default from its own ends."""
+    scale = scale or sheets.depth_scale([depth])
     coloured = sheets.colour_depth(depth, near=scale.near, far=scale.far)
     return sheets.save_png(path, sheets.add_scale(coloured, scale, unit=unit))
 

@@ -70,6 +70,11 @@ def depth_scale(depths: Iterable[Metres]) -> ColourScale:
     return _round_scale(float(low), float(high), parts=8)
 
 
+def scale_of(near: float, far: float) -> ColourScale:
+    """Ends given by somebody -> a scale of these very ends, with labels at a round distance."""
+    return ColourScale(near, far, round_step((far - near) / 8))
+
+
 def colour_depth(depth: Metres, *, near: float, far: float) -> RgbImage:
     """(H,W) metres -> (H,W,3) uint8 RGB, near metres dark red to far metres dark blue; unmeasured is grey."""
     painted = _apply_map(depth, ColourScale(near, far, 1.0), _DEPTH_MAP)

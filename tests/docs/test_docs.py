@@ -23,7 +23,7 @@ from paths import ROOT
 from cluster import one_host
 from depthray import models
 from depthray.__main__ import COMMANDS, main
-from depthray.cli.predict import FORMATS
+from depthray.cli.predicting.depth_files import FORMATS
 from depthray.config import recipe
 from depthray.config.sections import Recipe
 from depthray.data import sources

@@ -12,6 +12,7 @@ from bad_input import Fails
 
 from depthray.__main__ import main
 from depthray.cli import predict
+from depthray.cli.predicting.image_targets import READ
 
 
 @pytest.mark.parametrize(
@@ -35,16 +36,16 @@ def test_evaluate(
 @pytest.mark.parametrize(
     ("code", "arguments", "message"),
     [
-        (3, ["TEXT"], "text.png: not a JPEG, PNG or WebP file"),
+        (3, ["TEXT"], "text.png: not a JPEG, PNG, WebP, TIFF"),
         (3, ["nowhere.png"], "nowhere.png: no such file"),
-        (3, ["EMPTY"], "no JPEG, PNG or WebP image in"),
-        (3, ["FILMS"], ("image in", "skipped: 2 files of", "a.mp4, b.txt; convert others first")),
+        (3, ["EMPTY"], "no JPEG, PNG, WebP, TIFF"),
+        (3, ["FILMS"], ("video in", "skipped: 2 files of", "a.raw, b.txt; convert others first")),
         (3, ["nowhere.png", "nor-here.png"], "nowhere.png: no such file (nor any of 1 others)"),
         (5, ["IMAGE", "--out", "FILE"], "cannot be written: File exists"),
         (5, ["IMAGE", "--out", "FILE/below"], "cannot be written: Not a directory"),
         (5, [f"{300 * 'x'}.png"], "File name too long"),
-        (2, ["IMAGE", "--device", "cud"], "--device: no device 'cud'"),
-        (2, ["IMAGE", "--device", "meta"], "--device=meta: PyTorch cannot compute on it here"),
+        (2, ["IMAGE", "--device", "cud"], "device cud: there is none of that name"),
+        (2, ["IMAGE", "--device", "meta"], "device meta: PyTorch cannot compute on it here"),
         (2, ["IMAGE", "--format", "pgn"], "did you mean 'png'?"),
         (2, ["IMAGE", "--intrinsics", "1,2"], "give four numbers"),
         (3, ["IMAGE", "--max-megapixels", "0.001"], "60x40 pixels"),
@@ -63,7 +64,7 @@ def test_predict(
     (tmp_path / "text.png").write_text("hello")
     for name in ("empty", "films"):
         (tmp_path / name).mkdir()
-    for name in ("a.mp4", "b.txt"):
+    for name in ("a.raw", "b.txt"):
         (tmp_path / "films" / name).touch()
     known = {
         "IMAGE": image,
@@ -76,7 +77,7 @@ def test_predict(
 
 
 def test_image_before_the_checkpoint(fails: Fails, trained: Path, image: Path) -> None:
-    fails(2, "predict", image, trained, message="grey.png is an image; give the checkpoint or run first")
+    fails(2, "predict", image, trained, message="grey.png is an image or a video; give the checkpoint or run first")
 
 
 @pytest.mark.parametrize("command", ["check", "stats"])
@@ -98,12 +99,12 @@ def test_files_of_a_folder_that_are_skipped_are_named(
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "a.png").write_bytes(image.read_bytes())
-    (folder / "film.mp4").touch()
+    (folder / "notes.txt").touch()
     (folder / "a.depth.png").touch()  # an output of an earlier call
     assert main(["predict", str(trained), str(folder), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
     assert "1 of 1 images predicted" in printed.out
-    assert printed.err.splitlines() == [f"skipped: 1 file of {folder}, not JPEG, PNG or WebP: film.mp4"]
+    assert printed.err.splitlines() == [f"skipped: 1 file of {folder}, not {READ}: notes.txt"]
 
 
 def test_a_camera_of_another_size_is_a_warning(

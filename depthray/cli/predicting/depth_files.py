@@ -1,0 +1,99 @@
+"""The files that `depthray predict` writes of one image, and the line that it prints about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from depthray.errors import ResourceError
+
+if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do without it
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from depthray.imaging.camera import Camera
+    from depthray.imaging.sheets import ColourScale
+
+# Two suffixes, by which outputs among images are recognised and not predicted again.
+FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
+METRIC_FORMATS = ("png", "ply", "glb")  # those that hold metres
+MASK = ".mask.png"
+VIDEO, TIMES = ".colour.mp4", ".frames.csv"  # of a video: its depth in colours, and the time of each frame
+OUTPUTS = (*FORMATS.values(), MASK, VIDEO, TIMES)
+
+
+def write_maps(
+    stem: Path,
+    maps: Mapping[str, NDArray[np.float32]],
+    formats: Sequence[str],
+    *,
+    rgb: NDArray[np.uint8],
+    camera: Camera | None,
+    scale: ColourScale | None,
+    unit: str,
+) -> list[Path]:
+    """Maps (H,W) of an image (H,W,3) -> its files at `stem`, which has no suffix.
+
+    `scale` is that of the colours; None: from the nearest to the farthest depth of the image.
+    """
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
+        if "depth" in maps:
+            written += [_write(name, stem, maps["depth"], rgb, camera, scale, unit) for name in formats]
+    except OSError as error:
+        raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
+    return written
+
+
+def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
+    """(H,W) probability -> an 8-bit PNG, 255 where the foreground is likelier than not."""
+    import cv2
+
+    path = stem.with_name(stem.name + MASK)
+    _, data = cv2.imencode(".png", (mask > 0.5).astype("uint8") * 255)
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def _write(
+    name: str,
+    stem: Path,
+    depth: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    camera: Camera | None,
+    scale: ColourScale | None,
+    unit: str,
+) -> Path:
+    from depthray.imaging import export
+    from depthray.imaging.camera import assumed_camera
+
+    path = stem.with_name(stem.name + FORMATS[name])
+    if name in ("ply", "glb"):
+        note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
+        points = export.write_ply if name == "ply" else export.write_glb
+        return points(path, depth, rgb, camera=camera or assumed_camera(*depth.shape), note=note)
+    if name == "colour":
+        return export.write_colour_png(path, depth, scale=scale, unit=unit)
+    return (export.write_depth_png if name == "png" else export.write_depth_npy)(path, depth)
+
+
+def describe(
+    image: Path, maps: Mapping[str, NDArray[np.float32]], files: Sequence[Path], *, unit: str, scale: ColourScale | None
+) -> str:
+    """The lines about an image: its size, range of depth, and files."""
+    from depthray.imaging import sheets
+
+    height, width = next(iter(maps.values())).shape
+    facts, colours = [], {}
+    if "depth" in maps:
+        depth = maps["depth"]
+        near, far, _ = scale or sheets.depth_scale([depth])
+        facts.append(f"{depth.min():.2f} to {depth.max():.2f}{unit}")
+        tail = f"  (red {near:g}{unit} to blue {far:g}{unit})"
+        colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}
+    if "mask" in maps:
+        facts.append(f"foreground {(maps['mask'] > 0.5).mean():.1%}")
+    lines = [f"{image}  {width}x{height}  {', '.join(facts)}"]
+    return "\n".join([*lines, *(f"  -> {file}{colours.get(file, '')}" for file in files)])
