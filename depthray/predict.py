@@ -1,15 +1,16 @@
 """A checkpoint, or an export of one, turns photographs into depth in metres.
 
 from depthray import load
-depth = load("runs/x").predict(rgb)     # (H,W,3) uint8 -> (H,W) float32 metres
+depth = load("runs/x").predict("photo.jpg")     # (H,W) float32 metres
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from depthray.errors import DataError, UsageError
 from depthray.runs import locate
@@ -23,6 +24,11 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
 
     from depthray.batch import Sample
     from depthray.config.sections import Data, DepthKind, Recipe
+    from depthray.imaging.depth_map import DepthMap
+
+    Maps = dict[str, NDArray[np.float32]]
+
+BATCH = 8  # images in one forward pass, at most
 
 
 class Predictor:
@@ -49,30 +55,82 @@ class Predictor:
         if "depth" in self.recipe.data.targets and self.depth_kind != "metric":
             raise UsageError(f"{purpose} needs metres, and this network's depth is {MEANING[self.depth_kind]}")
 
-    def predict(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> NDArray[np.float32]:
-        """(H,W,3) uint8 RGB, upright -> (H,W) float32 metres along the optical axis. `others` as for `maps`.
+    def __repr__(self) -> str:
+        millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+        network = f"{self.recipe.model.name}, {millions:.1f} million parameters" if millions else self.recipe.model.name
+        return (
+            f"<Predictor: {network}, inputs {', '.join(self.recipe.data.inputs)}, on {self.device} by {self.runtime}>"
+        )
 
-        Where `depth_kind` is not "metric" the numbers have no unit; nearer is smaller all the same.
+    @overload
+    def predict(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[DepthMap]: ...
+
+    @overload
+    def predict(self, image: Any, **others: Any) -> DepthMap: ...
+
+    def predict(self, image: Any, **others: Any) -> DepthMap | list[DepthMap]:
+        """An image, upright -> (H,W) float32 metres along the optical axis; of several images a list of these.
+
+        An image is a path, the bytes of a file, an image of Pillow, an array (H,W,3) or (H,W), or a tensor (3,H,W) or
+        (1,H,W); several are a list of them, an array (B,H,W,3) or a tensor (B,3,H,W). Pixels are uint8, uint16, or
+        floating-point numbers in [0, 1]. `others` as for `maps`.
+
+        The result is a NumPy array with `metres`, `png16()`, `points(camera)` and `colour()`. Where `depth_kind` is not
+        "metric" the numbers have no unit; nearer is smaller all the same.
         """
         if "depth" not in self.recipe.data.targets:
             targets = ", ".join(self.recipe.data.targets)
             raise UsageError(f"this network was trained for {targets}, not depth; use maps()")
-        maps = self.maps(rgb, **others)
-        if "depth" not in maps:
-            raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
-        return maps["depth"]
+        from depthray.imaging import image_inputs
 
-    def maps(self, rgb: NDArray[np.uint8], **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """(H,W,3) uint8 RGB, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1].
+        several = image_inputs.as_list(image)
+        images = _read_images([image] if several is None else several, numbered=several is not None)
+        found = self._depths(images, _by_image(others, len(images), alone=several is None))
+        return found[0] if several is None else found
 
-        `others` are the further inputs it was trained with, of the image's size: `background` (H,W,3) uint8 RGB,
-        `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and `instances` (H,W) whole numbers.
+    def _depths(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[DepthMap]:
+        from depthray.evaluation.protocols import MEANING
+        from depthray.imaging.depth_map import DepthMap
+
+        found = self._maps(images, others)
+        for maps in found:
+            if "depth" not in maps:
+                raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
+        meaning = MEANING[self.depth_kind]
+        return [DepthMap(maps["depth"], image=rgb, meaning=meaning) for maps, rgb in zip(found, images, strict=True)]
+
+    @overload
+    def maps(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[Maps]: ...
+
+    @overload
+    def maps(self, image: Any, **others: Any) -> Maps: ...
+
+    def maps(self, image: Any, **others: Any) -> Maps | list[Maps]:
+        """An image, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1]; of several images a list.
+
+        Images are as for `predict`. `others` are the further inputs the network was trained with, of the image's size:
+        `background` (H,W,3) uint8 RGB, `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and
+        `instances` (H,W) whole numbers; of several images a list of each.
         A target that the network has no map for is left out.
         The network gets all of them at the size it was evaluated at; its output is resized back bilinearly.
         """
-        data = self.recipe.data
-        sample = prepare(rgb, others, data)
-        return restore(self.run([sample])[0], (rgb.shape[0], rgb.shape[1]))
+        from depthray.imaging import image_inputs
+
+        several = image_inputs.as_list(image)
+        images = _read_images([image] if several is None else several, numbered=several is not None)
+        found = self._maps(images, _by_image(others, len(images), alone=several is None))
+        return found[0] if several is None else found
+
+    def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
+        """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
+        samples = [prepare(rgb, each, self.recipe.data) for rgb, each in zip(images, others, strict=True)]
+        found: list[Maps] = []
+        # Those of one size after another share a forward pass.
+        for _, group in groupby(samples, key=lambda sample: sample["image"].shape):
+            same = list(group)
+            for start in range(0, len(same), BATCH):
+                found += self.run(same[start : start + BATCH])
+        return [restore(maps, (rgb.shape[0], rgb.shape[1])) for maps, rgb in zip(found, images, strict=True)]
 
     def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
         """Prepared samples of one size -> of each the maps (h,w) of the network, from one forward pass."""
@@ -95,6 +153,26 @@ class Predictor:
                 maps["mask"] = maps["mask"].sigmoid()
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
         return [{key: value[index] for key, value in arrays.items()} for index in range(len(samples))]
+
+
+def _read_images(images: Sequence[Any], *, numbered: bool) -> list[NDArray[np.uint8]]:
+    """Images of any kind -> (H,W,3) uint8 RGB each; a fault names the number of its image where there are several."""
+    from depthray.imaging import image_inputs
+
+    return [
+        image_inputs.as_rgb(image, where=f"image {position}" if numbered else "image")
+        for position, image in enumerate(images)
+    ]
+
+
+def _by_image(others: Mapping[str, Any], count: int, *, alone: bool) -> list[dict[str, Any]]:
+    """The further inputs of each image, from one of each kind or, of several images, a sequence of each kind."""
+    if alone:
+        return [dict(others)]
+    for key, values in others.items():
+        if len(values) != count:
+            raise UsageError(f"{key}: {len(values)} for {count} images; give one for each")
+    return [{key: values[position] for key, values in others.items()} for position in range(count)]
 
 
 def prepare(rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], section: Data) -> Sample:
@@ -124,9 +202,7 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, trust: bool
     chosen = _device(device)
     opened = open_model(locate.resolve(Path(path)), device=chosen, trust=trust, where=Path(path))
     if device and opened.device.type != chosen.type:
-        raise UsageError(
-            f"--device={device}: {path} is an export that computes on the CPU; give its checkpoint instead"
-        )
+        raise UsageError(f"device {device}: {path} is an export that computes on the CPU; give its checkpoint instead")
     return Predictor(opened.network, opened.recipe, device=opened.device, runtime=opened.runtime)
 
 
@@ -136,13 +212,13 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise UsageError(f"--device: no device '{name}'; give cpu, cuda or cuda:N") from None
+        raise UsageError(f"device {name}: there is none of that name; give cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device={name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
+        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
     try:  # a device can be listed and still fail at its first kernel: an old driver, no free memory
         torch.zeros(1, device=device).tolist()
     except RuntimeError:
-        raise UsageError(f"--device={name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
+        raise UsageError(f"device {name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
     return device
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,19 @@ def read_camera(text: str) -> Camera:
     if not all(math.isfinite(number) for number in camera) or min(camera.fx, camera.fy) <= 0:
         raise UsageError(f"--intrinsics={text}: fx and fy must be positive, and all four finite")
     return camera
+
+
+def as_camera(given: Camera | Sequence[float] | NDArray[Any]) -> Camera:
+    """A camera, a matrix (3,3), or fx, fy, cx, cy in pixels -> the camera; a UsageError for anything else."""
+    try:
+        numbers = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        numbers = np.zeros(0)
+    if numbers.shape == (3, 3) and numbers[0, 1] == 0 and numbers[2].tolist() == [0, 0, 1]:
+        numbers = numbers[[0, 1, 0, 1], [0, 1, 2, 2]]
+    if numbers.shape != (4,) or not np.isfinite(numbers).all() or min(numbers[:2]) <= 0:
+        raise UsageError("a camera is fx, fy, cx, cy in pixels, or a matrix [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
+    return Camera(*numbers.tolist())
 
 
 def describe_misfit(cx: float, cy: float, *, height: int, width: int) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import; only drawing need
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 460, 360  # pixels of a panel of scores
+NARROW = 320  # pixels of a panel over epochs
+DOTTED = 60  # epochs from which on points are not marked
 LONG, LOW = 900, 190  # pixels of a panel over time
 DPI = 100
 LABEL_GAP = 0.08  # of the axis between two labels, so that they do not overlap
@@ -48,6 +50,16 @@ def draw_curves(panels: Sequence[Panel], *, x_label: str) -> RgbImage:
         _plot(axes, panel, marker="o")
         _label_counts(axes, sorted({x for line in panel.lines for x in line.x}))
         axes.set_xlabel(x_label)
+    return _pixels(figure)
+
+
+def draw_epochs(panels: Sequence[Panel]) -> RgbImage:
+    """Panels -> (H,W,3) uint8 RGB, side by side; x is the number of an epoch."""
+    figure = _figure(len(panels) * NARROW, HEIGHT)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _plot(axes, panel, marker="." if len(panel.lines[0].x) < DOTTED else "")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("epoch")
     return _pixels(figure)
 
 

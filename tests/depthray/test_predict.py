@@ -9,6 +9,7 @@ import torch
 from checkpoints import write_checkpoint
 from orientations import stored_as
 from PIL import Image
+from videos import write_video
 
 from depthray import load, models
 from depthray.__main__ import main
@@ -75,19 +76,49 @@ def test_a_run_folder_means_its_best_checkpoint_and_no_download(trained, tmp_pat
     assert load(write_checkpoint(tmp_path, "model.pretrained=false")).recipe.model.name == "unet"
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3)),
-        np.zeros((0, 4, 3), np.uint8),
-        "x",
-    ],
-)
-def test_what_is_no_image_is_named(trained, bad):
-    with pytest.raises(DataError, match=r"\(H,W,3\) uint8 RGB array, this is"):
-        load(trained).predict(bad)
+def test_every_kind_of_image_gives_the_same_depth(trained, tmp_path):
+    predictor, rgb = load(trained), photograph()
+    expected = predictor.predict(rgb)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+    alpha = np.dstack([rgb, np.full(rgb.shape[:2], 7, np.uint8)])
+    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(rgb), tensor, tensor / 255, alpha):
+        depth = predictor.predict(image)
+        assert np.array_equal(depth, expected) and np.array_equal(depth.image, rgb)
+    assert predictor.maps(tmp_path / "a.png")["depth"].tobytes() == expected.tobytes()
+    assert "unet" in repr(predictor) and "inputs image" in repr(predictor)
+
+
+def test_several_images_share_passes_and_keep_their_order(trained, monkeypatch):
+    predictor = load(trained)
+    sizes, images = [], [photograph(50, 70), photograph(64, 96), *[photograph(40 + i, 70) for i in range(9)]]
+    run = predictor.run
+
+    def counted(samples):
+        sizes.append(len(samples))
+        return run(samples)
+
+    monkeypatch.setattr(predictor, "run", counted)
+    found = predictor.predict(images)
+    assert sizes == [8, 3] and [depth.shape for depth in found] == [image.shape[:2] for image in images]
+    for depth, image in zip(found, images, strict=True):
+        np.testing.assert_allclose(depth, predictor.predict(image), rtol=1e-4)
+        assert np.array_equal(depth.image, image) and not np.shares_memory(depth.image, image)
+    batch = np.stack([photograph(), photograph()[::-1]])
+    for several in (batch, torch.from_numpy(batch).permute(0, 3, 1, 2), tuple(batch)):
+        np.testing.assert_allclose(predictor.predict(several), [predictor.predict(each) for each in batch], rtol=1e-4)
+    assert predictor.predict([]) == []
+    with pytest.raises(DataError, match=r"image 1: an image is a path"):
+        predictor.predict([photograph(), 5])
+
+
+def test_depth_that_is_not_in_metres_says_so(tmp_path):
+    shares = ("loss.target=relative", "eval.protocol=legacy-003", "eval.monitor=mse", "model.max_depth=1")
+    depth = load(write_checkpoint(tmp_path, *shares)).predict(photograph())
+    assert depth.shape == (50, 70) and depth.colour().shape == (50, 70, 3)
+    for use in (lambda: depth.metres, depth.png16, depth.points):
+        with pytest.raises(UsageError, match="this depth is shares of each image's largest depth"):
+            use()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +132,11 @@ def test_further_inputs_are_used_and_checked(completing):
         [parameter.add_(torch.randn_like(parameter), alpha=0.05) for parameter in predictor.model.parameters()]
     near, far = (np.full((50, 70), metres, np.float32) for metres in (1, 9))
     assert not np.array_equal(predictor.predict(rgb, sparse=near), predictor.predict(rgb, sparse=far))
+    both = predictor.predict([rgb, rgb], sparse=[near, far])
+    for depth, sparse in zip(both, (near, far), strict=True):
+        np.testing.assert_allclose(depth, predictor.predict(rgb, sparse=sparse), rtol=1e-4)
+    with pytest.raises(UsageError, match="sparse: 50 for 2 images; give one for each"):
+        predictor.predict([rgb, rgb], sparse=near)
     with pytest.raises(UsageError, match="needs sparse too; its inputs are image, sparse"):
         predictor.predict(rgb)
     with pytest.raises(UsageError, match="does not take background"):
@@ -173,7 +209,7 @@ def test_weights_of_another_network_are_refused(trained, tmp_path):
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_named(trained, name):
-    with pytest.raises(UsageError, match=f"--device.*{name}"):
+    with pytest.raises(UsageError, match=f"^device {name}: th"):
         load(trained, device=name)
 
 
@@ -214,6 +250,24 @@ def test_an_assumed_camera_is_reported_and_a_given_one_used(trained, image, tmp_
     assert b"comment fx 60 fy 61 cx 34.5 cy 24.5" in head and b"ASSUMED" not in head
 
 
+def test_other_formats_and_videos_of_a_folder_are_predicted_too(trained, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a.tif", "b.bmp", "c.ppm", "d.GIF"):
+        Image.fromarray(photograph()).save(tmp_path / "in" / name)
+    write_video(tmp_path / "in" / "e.mp4", [photograph(48, 64)] * 3)
+    command = [str(trained), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--format", "npy,colour"]
+    assert predict_command.main([*command, "--range", "0,10"]) == 0
+    assert "5 of 5 images predicted" in capsys.readouterr().out
+    expected = load(trained).predict(photograph())
+    assert all((np.load(tmp_path / "out" / f"{name}.depth.npy") == expected).all() for name in "abc")
+    files = sorted(
+        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if "e" in path.stem
+    )
+    assert [name for name in files if name.startswith("e")] == [
+        *("e", "e.colour.mp4", "e.frames.csv", "e/000000.depth.npy", "e/000001.depth.npy", "e/000002.depth.npy"),
+    ]
+
+
 def test_a_bad_image_in_a_folder_does_not_stop_the_others(trained, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -223,7 +277,8 @@ def test_a_bad_image_in_a_folder_does_not_stop_the_others(trained, tmp_path, cap
     (folder / "notes.txt").write_text("no image")
     assert main(["predict", str(trained), str(folder), "--out", str(tmp_path / "out")]) == 3
     printed = capsys.readouterr()
-    assert "3 of 4 images predicted" in printed.out and "b.jpg: not a JPEG, PNG or WebP file" in printed.err
+    assert "3 of 4 images predicted" in printed.out and "b.jpg: not a JPEG, PNG, WebP, TIFF" in printed.err
+    assert ": notes.txt" in printed.err and "skipped: 1 file of" in printed.err
     made = sorted(path.name for path in (tmp_path / "out").glob("*.depth.png"))
     assert made == ["a.depth.png", "c.JPG.depth.png", "c.png.depth.png"]
 
@@ -232,7 +287,9 @@ def test_subfolders_count_only_on_request_and_keep_their_path(trained, tmp_path)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     Image.fromarray(photograph()).save(tmp_path / "in" / "deep" / "a.png")
     command = [str(trained), str(tmp_path / "in"), "--out", str(tmp_path / "out")]
-    with pytest.raises(DataError, match="no JPEG, PNG or WebP image in"):
+    with pytest.raises(
+        DataError, match=r"no JPEG, PNG, WebP, .* or video in .*; --recursive looks into the folders in it"
+    ):
         predict_command.main(command)
     assert predict_command.main([*command, "--recursive"]) == 0
     assert (tmp_path / "out" / "deep" / "a.depth.png").is_file()
@@ -262,6 +319,9 @@ def test_two_images_never_share_a_place(trained, tmp_path):
         ("--intrinsics", "nan,1,2,3", "must be positive"),
         ("--intrinsics", "0,1,2,3", "must be positive"),
         ("--max-megapixels", "nan", "give a number above 0"),
+        ("--range", "2", "give two numbers NEAR,FAR in metres"),
+        ("--range", "8,2", "FAR is larger"),
+        ("--every", "0", "--every 0: give a number above 0"),
     ],
 )
 def test_wrong_flags_are_named_before_anything_is_loaded(image, flag, value, message):

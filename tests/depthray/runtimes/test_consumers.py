@@ -55,7 +55,7 @@ def test_an_array_is_predicted(export):
 def test_a_device_that_its_runtime_does_not_know_is_refused(export, monkeypatch):
     monkeypatch.setattr(predict, "_device", lambda name: torch.device("meta"))
     assert load(export).device == torch.device("cpu")
-    with pytest.raises(UsageError, match=r"--device=cuda: .* is an export that computes on the CPU"):
+    with pytest.raises(UsageError, match=r"device cuda: .* is an export that computes on the CPU"):
         load(export, device="cuda")
 
 
