@@ -30,6 +30,7 @@ STORAGE_VARIABLES = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "DEPTHRAY_STORAGE_PATIENCE",
+    "DEPTHRAY_LOG",
 )
 # A group that may shrink should not wait a minute for the node that it lost; and a resize costs a restart, some 20 s.
 ELASTIC_SETTINGS = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}

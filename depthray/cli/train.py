@@ -17,7 +17,7 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.config.small_data import KEYS
 from depthray.errors import DepthrayError, ResourceError, UsageError, count_of
-from depthray.runs import console, download, layout
+from depthray.runs import console, download, layout, trackers
 from depthray.storage.folders import open_folder
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
@@ -30,6 +30,9 @@ Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
 def main(argv: list[str], launch: Launcher) -> int:
     """Train a recipe and print where its checkpoint is. `launch` trains where neither --local nor torchrun is used."""
     args = build_parser().parse_intermixed_args(argv)
+    if args.log is not None:
+        trackers.parse(args.log, where="--log")
+        os.environ[trackers.VARIABLE] = args.log  # which the workers get as well
     with Heartbeat(f"the run at {args.out}" if args.resume else "the recipe"):  # a store may be slow to answer
         recipe = load_recipe(args)
     run = _run_folder(args)
@@ -95,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     wait = "wait so long for nodes of a cluster that starts them on demand (default: 15)"
     parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
+    logs = f"of {','.join((*trackers.DEFAULT, *trackers.TRACKERS))} (default: {','.join(trackers.DEFAULT)})"
+    parser.add_argument("--log", metavar="NAMES", help=f"what the run's numbers are written to: {logs}")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
     job_flags.add_flags(parser)
     return parser
@@ -204,7 +209,9 @@ def _prepare_once(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> 
     return result
 
 
-def prepare_run(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> Recipe:
+def prepare_run(
+    run: Path | str, recipe: Recipe, args: argparse.Namespace, *, log: Callable[[str], None] | None = None
+) -> Recipe:
     """Prepare the run's folder, after all checks. Returns the recipe to train, fitted to the number of frames."""
     from depthray.runs.new_run import given_keys, prepare_checked
 
@@ -220,7 +227,7 @@ def prepare_run(run: Path | str, recipe: Recipe, args: argparse.Namespace) -> Re
             given=given,
             saved=saved,
             workers=workers,
-            log=lambda text: print(text, flush=True),
+            log=log or (lambda text: print(text, flush=True)),
         )
 
 

@@ -4,6 +4,7 @@ RUN/recipe.yaml       what is trained; a folder with it is a run
     progress.jsonl    a JSON record a line (`depthray.runs.progress`)
     checkpoints/      epoch-0003-step-00000120/ ... (`depthray.checkpoints`)
     tensorboard/      curves, images and hyperparameters
+    results.csv       a line an epoch, and results.png, its curves (`depthray.runs.loggers`)
     gain.json         scores before and after training, with gain.md and gain.csv (`depthray.runs.gain_report`)
     evaluations/      one folder for each `depthray evaluate`
     ray/              Ray's own files, never read back
@@ -26,6 +27,8 @@ RECIPE = manifest.RECIPE  # a run and its checkpoints call it the same, so eithe
 PROGRESS = "progress.jsonl"
 CHECKPOINTS = select.FOLDER
 TENSORBOARD = "tensorboard"
+RESULTS_TABLE = "results.csv"
+RESULTS_PICTURE = "results.png"
 GAIN_JSON = "gain.json"
 GAIN_TABLE = "gain.md"
 GAIN_FRAMES = "gain.csv"

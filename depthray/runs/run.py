@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +21,7 @@ from depthray.errors import CheckpointError, DataError, DepthrayError, UsageErro
 from depthray.runs import download, gain_report, progress, untrained
 from depthray.runs.control import is_stop_requested
 from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
-from depthray.runs.loggers import Curves, ProgressLog
+from depthray.runs.loggers import Curves, ProgressLog, ResultFiles
 from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader, upload_checkpoint
 from depthray.runtimes import export_folder
@@ -119,6 +119,23 @@ def record(
 ) -> Iterator[Epoch]:
     """Train a recipe into a prepared run folder, from its newest good checkpoint if it has one; yields each epoch.
 
+    See `record_events`, which yields what happens between the epochs too.
+    """
+    # Closed at once where the caller ends this generator: what is written then must not wait for the garbage collector.
+    with closing(record_events(recipe, run, device, show=show, hooks=hooks)) as events:
+        yield from (event for event in events if isinstance(event, Epoch))
+
+
+def record_events(
+    recipe: Recipe,
+    run: Path | str,
+    device: torch.device,
+    *,
+    show: Callable[[progress.Record], None] = lambda _: None,
+    hooks: Hooks | None = None,
+) -> Generator[Epoch | Interval, None, None]:
+    """Train a recipe into a prepared run folder, from its newest good checkpoint if it has one; yields what happens.
+
     Every process calls it; rank 0 writes, and passes each progress record to `show`. `hooks` are the launcher's.
     A remote run is written into the working folder of rank 0's machine and uploaded from there while it trains.
     """
@@ -130,7 +147,7 @@ def record(
     check_targets(state.model, recipe)
     state.hooks = given = hooks or Hooks()
     if not distributed.is_main():  # the others train the same steps, and neither save nor log
-        yield from (event for event in fit(recipe, state, frames) if isinstance(event, Epoch))
+        yield from (event for event in fit(recipe, state, frames) if not isinstance(event, SavePoint))
         gain_report.join(recipe, state, frames)
         return
     warnings = (*state.notes, *_advice(recipe, state, frames), *_plan_of_scores(recipe, state, frames))
@@ -171,7 +188,7 @@ def _train(
     frames: Frames,
     log: ProgressLog,
     upload_error: Callable[[], StorageError | None],
-) -> Iterator[Epoch]:
+) -> Iterator[Epoch | Interval]:
     """The run on rank 0: trained, saved, logged and drawn."""
     first_step = state.position.step
     writer = save.CheckpointWriter(
@@ -181,7 +198,7 @@ def _train(
         retry_seconds=retry_seconds(),
         log=log.note,
     )
-    curves = Curves(recipe, run, log.note)
+    curves, results = Curves(recipe, run, log.note), ResultFiles(run, recipe.eval.monitor, log.note)
     has_stepped = False
     end = None  # of the run, once training has come to it
     try:
@@ -193,12 +210,14 @@ def _train(
             if isinstance(event, Interval):
                 log.interval(event)
                 curves.interval(event)
+                yield event
                 continue
             metrics = event.metrics if isinstance(event, Epoch) else {}
             state.hooks.before_save()  # a group of workers that was replaced must not write any more
             writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
             if isinstance(event, Epoch):
                 log.epoch(event)
+                results.epoch()
                 curves.epoch(event)
                 curves.further(event.step, {frames.further_name(path): each for path, each in event.further.items()})
                 end = end or _end_after(event)
@@ -227,6 +246,7 @@ def _train(
             writer.wait()
         finally:
             curves.close()
+            results.close()
         _log_end(log, state, end)  # only now: what is recorded as an end can be resumed from
         log.flush()
 

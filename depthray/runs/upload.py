@@ -23,6 +23,8 @@ from depthray.runs.layout import (
     GAIN_JSON,
     GAIN_TABLE,
     PROGRESS,
+    RESULTS_PICTURE,
+    RESULTS_TABLE,
     STOP,
     TENSORBOARD,
     UPLOADING,
@@ -170,7 +172,10 @@ class Uploader:
             self._looked = now
             if self.run.size(STOP) is not None:
                 (self.working / STOP).touch()
-        records = [self.working / name for name in (PROGRESS, GAIN_JSON, GAIN_TABLE, GAIN_FRAMES)]
+        records = [
+            self.working / name
+            for name in (PROGRESS, RESULTS_TABLE, RESULTS_PICTURE, GAIN_JSON, GAIN_TABLE, GAIN_FRAMES)
+        ]
         for path in [*records, *sorted((self.working / TENSORBOARD).glob("*"))]:
             name = str(path.relative_to(self.working))
             if path.is_file() and (now >= self._due.get(name, 0.0) or self._closing.is_set()):
