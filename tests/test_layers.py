@@ -23,17 +23,18 @@ MAY_IMPORT = {
 }
 # The library from its top to its bottom: a room imports only from those after it, and from the modules named here.
 ROOMS = (
-    *("__main__", "cli", "export", "predict", "runs", "training", "losses", "audit", "evaluation", "weights"),
+    *("__main__", "api", "cli", "exporting", "predict", "runs", "training", "losses", "audit", "evaluation", "weights"),
     *("runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
     *("waiting", "errors"),
     "__init__",
 )
 REGISTRIES = {"depthray/models", "depthray/data/sources"}  # a file is an entry there, and there may be more of them
 # What writes a target of an export and what computes it have the target's name.
-TARGETS = {"depthray/export/targets", "depthray/runtimes/backends"}
+TARGETS = {"depthray/exporting/targets", "depthray/runtimes/backends"}
 MOST_FILES = 14
-# The one file that names functions of other modules as text: the command line, which imports a command when it is run.
-TABLE = "depthray.__main__"
+# The two files that name functions of other modules as text, and import them when they are used: the command line, and
+# the package itself, whose functions are the same verbs. Nothing in the library may use the latter's.
+TABLES = ("depthray.__main__", "depthray")
 NAMED = re.compile(r"(?:depthray|cluster|tuning|serve)(?:\.\w+)+:[\w.]+")
 # Packages that take long to import, or are not there on every machine. Imports inside functions are for these and for
 # modules that import them; all others stand at the top of the file.
@@ -42,6 +43,9 @@ SLOW = {
     *("rerun", "tensorboard", "optuna", "rich", "fastapi", "starlette", "uvicorn", "httpx", "jinja2", "pydantic"),
     *(
         "timm",
+        "pillow_heif",
+        "mlflow",
+        "wandb",
         "onnx",
         "onnxruntime",
         "onnxscript",
@@ -110,7 +114,7 @@ def named(module: str) -> Iterator[str]:
 def imported(module: str) -> frozenset[str]:
     """The modules of ours that a module imports, anywhere in it, or names in a string."""
     names = [name for statement, _ in statements(tree(module)) for name in names_in(statement)]
-    if module != TABLE:
+    if module not in TABLES:
         names += [name.partition(":")[0] for name in named(module)]
     return frozenset(found for name in names if (found := module_of(name)) and found != module)
 
@@ -179,6 +183,31 @@ def test_the_library_names_no_ray() -> None:
         name.split(".")[0] for each in library for found, _ in statements(tree(each)) for name in names_in(found)
     }
     assert "ray" not in packages
+
+
+def test_the_library_uses_no_function_that_the_package_itself_only_names() -> None:
+    """`from depthray import tune` inside the library would be an import upwards that no other test sees."""
+    functions = {name.rpartition(":")[2] for name in named("depthray")}
+    used = [
+        f"{module} uses depthray.{name}"
+        for module in modules()
+        for name in (
+            *(
+                alias.name
+                for node, _ in statements(tree(module))
+                if isinstance(node, ast.ImportFrom) and node.module == "depthray"
+                for alias in node.names
+            ),
+            *(
+                node.attr
+                for node in ast.walk(tree(module))
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "depthray"
+            ),
+        )
+        if name in functions
+    ]
+    assert functions >= {"train", "tune", "evaluate", "export", "load"}
+    assert used == []
 
 
 def test_functions_named_in_strings_exist() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,12 +168,21 @@ def _to_numpy(maps: Tensor, position: int) -> Metres:
     return np.asarray(maps[position, 0].cpu().numpy(), np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationReport:
     """An evaluation with images of some of its frames."""
 
     evaluation: Evaluation
     images: list[sheets.SheetRow]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The mean over frames by metric, as `depthray evaluate` prints it."""
+        return self.evaluation.scores()
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in self.scores.items())
+        return f"<{len(self.evaluation.rows)} frames under protocol {self.evaluation.protocol.name}: {scores}>"
 
     def _title(self) -> str:
         """What the sheet is of; of a long path of the checkpoint its end is shown."""
@@ -181,10 +191,11 @@ class EvaluationReport:
             f"{about.get('checkpoint', '')}, {about.get('split', '')} frames, protocol {self.evaluation.protocol.name}"
         )
 
-    def write(self, out: Path) -> None:
-        """Write evaluation.json, .md, .csv and sheet.png into a folder."""
-        self.evaluation.write(out)
-        sheets.save_png(out / "sheet.png", sheets.draw_sheet(self.images, title=self._title()))
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write evaluation.json, .md, .csv and sheet.png into a folder, which is made if need be."""
+        folder = Path(out)
+        self.evaluation.write(folder)
+        sheets.save_png(folder / "sheet.png", sheets.draw_sheet(self.images, title=self._title()))
 
 
 def evaluate_checkpoint(

@@ -1,0 +1,219 @@
+"""The verbs of the command line as functions: `depthray.train`, `evaluate`, `export`; `tuning.tune` has `tune`.
+
+They are another way into the commands: they take the same overrides, `data=` where a command takes `--data`, make the
+same checks and write the same files. A mistake is a `DepthrayError` with the line that the command would print.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from depthray.cli import evaluate as evaluate_command
+from depthray.cli import train as train_command
+from depthray.config.sections import Recipe
+from depthray.errors import UsageError
+from depthray.runs import console, locate, progress
+from depthray.storage.folders import open_folder
+from depthray.storage.remote import is_remote, normalize_address
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a mistake in an override should show at once
+    from depthray.evaluation.evaluate import EvaluationReport
+    from depthray.exporting.gate import Parity
+
+Place = str | os.PathLike[str]  # a path, or the address of a store
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run after training. It stands for its folder wherever a path does: `depthray.load(run)`."""
+
+    path: Path | str  # the folder, or the address of a remote run
+    checkpoint: Path | str  # the best one
+    scores: dict[str, float] = field(default_factory=dict)  # of the best checkpoint on the validation frames
+    finished: bool = True  # False: it was stopped, and `resume=True` goes on
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def train(
+    recipe: Place = "",
+    /,
+    *overrides: str,
+    data: Place | None = None,
+    start: Place | None = None,
+    out: Place | None = None,
+    resume: bool = False,
+    gpu: bool = False,
+) -> TrainedRun:
+    """Train a recipe in this process and print its progress: `train("unet-lite", "train.epochs=20", data="frames")`.
+
+    `recipe` is a name or a YAML file, `overrides` are as on the command line, `data` is where the frames are, `start` a
+    run whose weights it starts from, `out` the run's folder (default: runs/RECIPE-DATE). `resume=True` resumes the run
+    in `out`. The GPU is used where there is one; `gpu=True` insists on it. An interrupt leaves the checkpoint of the
+    last epoch.
+
+    Raises UsageError, DataError and the other errors of `depthray.errors`, and makes no folder where a check fails.
+    """
+    run = _run_folder(recipe, out, resume=resume)
+    display = console.Display()
+    try:
+        with closing(
+            train_events(recipe, *overrides, data=data, start=start, out=run, resume=resume, gpu=gpu)
+        ) as events:
+            for record in events:
+                display.show(record)
+    finally:
+        display.close()
+    return _trained(run)
+
+
+def train_events(
+    recipe: Place = "",
+    /,
+    *overrides: str,
+    data: Place | None = None,
+    start: Place | None = None,
+    out: Place | None = None,
+    resume: bool = False,
+    gpu: bool = False,
+) -> Generator[progress.Record, None, None]:
+    """Train as `train` does, and yield each progress record as it is written, printing nothing.
+
+    A record is a dict with its `kind`: "interval" (step, loss, lr, images_per_second, eta_seconds ...), "epoch" (the
+    scores), "state" or "note" (text); `depthray.runs.progress` describes them. Overrides are checked by this call; the
+    run begins with the first record, and closing the generator ends it, with a checkpoint of the last epoch to resume
+    from.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("depthray.train is one process; for several use `torchrun -m depthray train` or --workers")
+    run = _run_folder(recipe, out, resume=resume)
+    flags = {"data": data, "from": start, "out": run, "resume": resume, "gpu": gpu, "local": True}
+    words = [os.fspath(recipe)] if recipe else []
+    arguments = train_command.build_parser().parse_intermixed_args([*words, *overrides, *_argv(flags)])
+    return _train(train_command.load_recipe(arguments), run, arguments)
+
+
+def _train(recipe: Recipe, run: Path | str, arguments: argparse.Namespace) -> Generator[progress.Record, None, None]:
+    from depthray import distributed
+    from depthray.runs import untrained
+    from depthray.runs.run import record_events
+
+    waiting: list[progress.Record] = []
+    recipe = train_command.prepare_run(
+        run, recipe, arguments, log=lambda text: waiting.append({"kind": "note", "text": text})
+    )
+    device = distributed.start(gpu=arguments.gpu or None)
+    try:
+        yield from waiting
+        waiting.clear()
+        with closing(record_events(recipe, run, device, show=waiting.append)) as events:
+            for _ in events:  # each has written its records, and notes before it
+                yield from waiting
+                waiting.clear()
+        yield from waiting
+    except BaseException:
+        if not arguments.resume:
+            untrained.discard(run)  # which keeps a run that has trained a step
+        raise
+    finally:
+        distributed.stop()
+
+
+def evaluate(
+    checkpoint: Place,
+    /,
+    *overrides: str,
+    data: Place | None = None,
+    source: str | None = None,
+    split: str = "val",
+    out: Place | None = None,
+    trust: bool = False,
+) -> EvaluationReport:
+    """Score a checkpoint, an export or a run's best checkpoint: `evaluate(run, "eval.protocol=nyu-bts", split="test")`.
+
+    `overrides` are of data.* and eval.*; `data` and `source` name other frames, and their form where it is not
+    recognised. The result has `scores`, `evaluation` with each frame, and `write(folder)`; with `out` it is written
+    there at once.
+    """
+    from depthray import distributed
+    from depthray.evaluation.evaluate import evaluate_checkpoint
+
+    place = os.fspath(checkpoint)
+    flags = {"data": data, "source": source, "split": split, "out": out, "trust": trust}
+    arguments = evaluate_command.build_parser().parse_intermixed_args([place, *overrides, *_argv(flags)])
+    path = locate.resolve(arguments.checkpoint)
+    recipe = evaluate_command.recipe_of(path, arguments)
+    device = distributed.start()
+    try:
+        report = evaluate_checkpoint(path, recipe, side=split, device=device, trust=trust)
+    finally:
+        distributed.stop()
+    if out is not None:
+        report.write(out)
+    return report
+
+
+def export(
+    checkpoint: Place,
+    /,
+    *,
+    to: str,
+    out: Place,
+    calibrate: Place | None = None,
+    source: str | None = None,
+    precision: str | None = None,
+    bound: float | None = None,
+) -> Parity:
+    """Export a checkpoint or a run's best one for `depthray.load`: `export(run, to="onnx", out="exported")`.
+
+    `to` is onnx, openvino, openvino-int8, torch-export, aoti or tensorrt. It is compared with the checkpoint on frames
+    of `calibrate`, or of rendered rooms, and the comparison returned. Raises ParityError, and writes the report alone,
+    where it differs by more than `bound`; UsageError where `out` exists.
+    """
+    from depthray.exporting import write
+
+    request = write.ExportRequest(
+        target=to,
+        out=Path(out),
+        data=None if calibrate is None else os.fspath(calibrate),
+        form=source,
+        precision=precision,
+        bound=bound,
+    )
+    write.refuse_existing(request.out)  # before a checkpoint is downloaded
+    return write.export(locate.resolve(Path(checkpoint)), request)
+
+
+def _argv(flags: dict[str, Any]) -> list[str]:
+    """Flags of the command line by name; None and False leave one out."""
+    given = [(f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value not in (None, False)]
+    # With a "=", since a value could begin with a dash.
+    return [flag if value is True else f"{flag}={os.fspath(value)}" for flag, value in given]
+
+
+def _run_folder(recipe: Place, out: Place | None, *, resume: bool) -> Path | str:
+    """The folder or address of a run."""
+    if out is None and resume:
+        raise UsageError("resume=True needs out=RUN, the folder of the run to resume")
+    if out is None:
+        name = f"{Path(recipe).stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return Path("runs", name).resolve()
+    place = os.fspath(out)
+    return normalize_address(place) if is_remote(place) else Path(os.path.realpath(place))
+
+
+def _trained(run: Path | str) -> TrainedRun:
+    """The run as it is now."""
+    from depthray.runs.loggers import scores_of
+
+    best, metrics = locate.summary(run)
+    state = progress.last_state(progress.parse(open_folder(run).read(progress.FILE)))
+    return TrainedRun(run, best, scores_of(metrics), finished=state is not None and state.state == "finished")
