@@ -332,7 +332,9 @@ def _draw_bar(header: RgbImage, span: tuple[int, int], *, scale: ColourScale, ta
     x, width = span
     ramp = np.linspace(scale.near, scale.far, width)[None]
     header[_BAR_TOP + 8 : _BAR_TOP + 8 + _BAR, x : x + width] = _apply_map(ramp, scale, table)
-    ticks = np.arange(scale.near, scale.far + scale.step / 2, scale.step)
+    # At multiples of the step: ends that somebody gave need not be round.
+    first = np.ceil(scale.near / scale.step - 1e-6) * scale.step
+    ticks = np.arange(first, scale.far + 1e-3 * scale.step, scale.step)
     for index, value in enumerate(ticks):
         tick = x + round((value - scale.near) / (scale.far - scale.near) * (width - 1))
         header[_BAR_TOP + 8 + _BAR : _BAR_TOP + 12 + _BAR, tick] = _PLAIN

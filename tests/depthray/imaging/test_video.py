@@ -110,6 +110,14 @@ def test_depth_is_written_in_one_scale(tmp_path, size):
     assert frames[0].rgb.shape == (size[0] + bar + (size[0] + bar) % 2, size[1] + size[1] % 2, 3)
 
 
+@pytest.mark.parametrize("ends", [(0.5, 8), (0, 9), (0.37, 0.42), (3, 71.5), (0, 10)])
+@pytest.mark.parametrize("width", [60, 128, 320, 1280])
+def test_any_scale_has_a_bar(tmp_path, ends, width):
+    with video.DepthVideo(tmp_path / "d.mp4", fps=8.0, scale=sheets.scale_of(*ends)) as writer:
+        writer.write(np.full((16, width), ends[1], np.float32))
+    assert (tmp_path / "d.mp4").is_file()
+
+
 def test_a_failure_leaves_no_video_and_an_interrupt_a_short_one(tmp_path):
     def write(error):
         with video.DepthVideo(tmp_path / "d.mp4", fps=8.0, scale=sheets.scale_of(0, 10)) as writer:
