@@ -15,9 +15,9 @@ from depthray.data.shards.format import to_millimetres
 from depthray.data.source import Source
 from depthray.data.split import Split, split
 from depthray.errors import DataError
+from depthray.evaluation import protocols
 from depthray.evaluation.baselines import trivial_scores
 from depthray.evaluation.metrics import METRICS
-from depthray.evaluation.protocols import PROTOCOLS
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 BINS = 65536  # one a millimetre
@@ -40,7 +40,7 @@ class Stats(NamedTuple):
 
 def collect_stats(source: Source, section: Data, *, protocol: str, advance: Callable[[], None] = lambda: None) -> Stats:
     """Count all frames; score the trivial predictors, fitted on the training side, on the validation side."""
-    chosen = PROTOCOLS[protocol]
+    chosen = protocols.named(protocol)
     tally = _Tally(section)
     for index in range(len(source.frames)):
         tally.add(source.read(index)["depth"])

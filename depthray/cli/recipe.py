@@ -6,12 +6,12 @@ import argparse
 import inspect
 import json
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
 
+from depthray import models
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import recipe as recipes
 from depthray.config.sections import Model, Recipe
@@ -19,7 +19,7 @@ from depthray.training import preflight
 
 COMMENT_COLUMN = 34
 LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text"}
+TYPES = {float: "number", int: "whole number", bool: "true or false", str: "text", inspect.Parameter.empty: "any value"}
 
 
 def main(argv: list[str]) -> int:
@@ -69,11 +69,9 @@ def _section(section: BaseModel) -> Iterator[str]:
 
 
 def _model_options(section: Model) -> Iterator[str]:
-    build = import_module(f"depthray.models.{section.name}").build
-    for key, parameter in inspect.signature(build, eval_str=True).parameters.items():
-        if key != "inputs":  # that is data.inputs
-            value = section.options.get(key, parameter.default)
-            yield _line(key, value, f"{type_text(parameter.annotation)}; option of {section.name}")
+    for key, parameter in models.option_parameters(section, where="recipe").items():
+        value = section.options.get(key, parameter.default)
+        yield _line(key, value, f"{type_text(parameter.annotation)}; option of {section.name}")
 
 
 def type_text(annotation: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from depthray.config import own_code
 from depthray.config.deprecated import weights_of
 from depthray.errors import UsageError, did_you_mean
 
@@ -78,6 +79,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
             raise UsageError(str(error)) from None
         return
     value = _parse_value(text)
+    if key == "model.name" and tree.get(last) != value and own_code.is_of(own_code.MODEL, text):
+        tree.clear()  # the options and weights of a recipe's architecture are not those of one's own
     tree[last] = text if value is None else value  # no key takes null: `key=null` is a text, and `key=` an empty one
     # a,b is a list: YAML's own [a,b] needs quotes in most shells.
     if isinstance(value, str) and "," in value:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from depthray.config import own_code
 from depthray.config.deprecated import rename_keys
 from depthray.config.overrides import apply_override, find_yaml, read_yaml, yaml_names
 from depthray.config.sections import Recipe
@@ -35,13 +36,34 @@ def originals() -> list[str]:
     return [name for name in yaml_names(RECIPES) if "/" in name]
 
 
-def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `build`."""
+def read(name: str, overrides: Sequence[str] = (), *, trust: bool = True) -> Recipe:
+    """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `build`.
+
+    Own code that it names is allowed (see `own_code`); with `trust=False`, as for a file of a run, that of overrides.
+    """
     tree = read_yaml(find_yaml(name, RECIPES, kind="recipe"))
     rename_keys(tree)  # before the overrides, which may have the new name
+    before = set() if trust else _own_names(tree, where=name)
     for override in overrides:
         apply_override(tree, override)
-    return build(tree, where=name)
+    recipe = build(tree, where=name)
+    own_code.allow(own for _, own in own_code.names_in(recipe) if own not in before)
+    return recipe
+
+
+def override(recipe: Recipe, overrides: Sequence[str], *, where: str) -> Recipe:
+    """A recipe that was read before with dotted overrides, whose own code is allowed."""
+    tree = recipe.model_dump(mode="json")
+    for each in overrides:
+        apply_override(tree, each)
+    before = {name for _, name in own_code.names_in(recipe)}
+    changed = build(tree, where=where)
+    own_code.allow(name for _, name in own_code.names_in(changed) if name not in before)
+    return changed
+
+
+def _own_names(tree: dict[str, Any], *, where: str) -> set[str]:
+    return {name for _, name in own_code.names_in(build(tree, where=where))}
 
 
 def build(tree: dict[str, Any], *, where: str) -> Recipe:

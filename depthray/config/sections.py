@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,7 @@ LOSS_OPTIONS = (
     *("silog_lambda", "silog_unbiased", "depth_range"),
     *("multiscale_weights", "multiscale_norm", "multiscale_relative"),
     *("target", "ssi_space", "ssi_form"),
+    "terms",
 )
 ALIGNED_TERMS = ("ssi", "ssi_gradient")  # blind to scale and shift
 RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to depth_range
@@ -52,6 +54,14 @@ Monitor = Literal[
     "dice",
     "boundary_f1",
 ]
+
+
+def _join_keys(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    joined: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        joined |= _join_keys(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return joined
 
 
 class Section(BaseModel):
@@ -88,7 +98,9 @@ class Sparse(Section):
 class Data(Section):
     """Which frames, how they are encoded and split, and the size of the network's inputs."""
 
-    source: str = Field("shards", description="kind of data set: a module of depthray/data/sources")
+    source: str = Field(
+        "shards", description="kind of data set: a module of depthray/data/sources, or one's own (mypkg.frames, ./x.py)"
+    )
     root: str = Field("", description="path or address of the data; `--data PATH` sets it")
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
     size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels at which the network is trained")
@@ -168,7 +180,7 @@ class Model(BaseModel):
     # The options are those of the architecture, against which depthray.models.check compares them.
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: str = Field("unet", description="a module of depthray/models")
+    name: str = Field("unet", description="a module of depthray/models, or one's own (mypkg.net, ./net.py)")
     weights: str = Field(
         "",
         description="where a new run starts: imagenet (imagenet?: if it is here), a run, checkpoint or file, "
@@ -227,6 +239,9 @@ class Loss(Section):
     mask_dice: Amount = Field(0.0, description="Dice loss of the mask's probability")
     mask_rmse: Amount = Field(0.0, description="root of the mean squared error of the mask's probability")
     mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
+    terms: dict[str, Amount] = Field(
+        {}, description="weights of one's own terms by name: {mypkg.losses.mine: 0.1, ./losses.py:edges: 0.2}"
+    )
     target: Literal["metric", "relative"] = Field(
         "metric",
         description="what depth terms compare with: metres, or shares of the image's largest valid depth (then "
@@ -247,15 +262,28 @@ class Loss(Section):
     multiscale_norm: Literal["l1", "l2"] = Field("l1", description="error of a scale")
     multiscale_relative: bool = Field(False, description="error of a scale as a share of the true depth")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _join_names(cls, section: Any) -> Any:
+        """Names of own terms as one text: an override `loss.terms.mypkg.losses.mine=0.1` is read as nested sections."""
+        if not isinstance(section, dict) or not isinstance(section.get("terms"), dict):
+            return section
+        return {**section, "terms": _join_keys(section["terms"])}
+
+    def __hash__(self) -> int:
+        return hash(tuple((key, tuple(value.items()) if isinstance(value, dict) else value) for key, value in self))
+
     @property
-    def terms(self) -> dict[str, float]:
-        """Weight by term, of the terms whose weight is above 0."""
-        return {key: value for key, value in self if key not in LOSS_OPTIONS and value > 0}
+    def weights(self) -> dict[str, float]:
+        """Weight by term, of the terms whose weight is above 0; depthray's first, then one's own."""
+        ours = {key: value for key, value in self if key not in LOSS_OPTIONS}
+        return {key: value for key, value in (ours | self.terms).items() if value > 0}
 
     @property
     def depth_kind(self) -> DepthKind:
         """What the numbers of a depth map are that these terms train."""
-        of_depth = {name for name in self.terms if not name.startswith("mask_")}
+        # Of one's own terms the function's name decides: mypkg.losses.mask_edges is not of depth.
+        of_depth = {name for name in self.weights if not re.split(r"[.:]", name)[-1].startswith("mask_")}
         if not of_depth:
             return "metric"
         aligned = of_depth.intersection(ALIGNED_TERMS)
@@ -264,14 +292,20 @@ class Loss(Section):
         return self.target
 
     @model_validator(mode="after")
+    def _check_names(self) -> Loss:
+        if ours := [name for name in self.terms if name in Loss.model_fields]:
+            raise ValueError(f"loss.terms is for terms of one's own; write loss.{ours[0]}={self.terms[ours[0]]:g}")
+        return self
+
+    @model_validator(mode="after")
     def _check_some_weight(self) -> Loss:
-        if not self.terms:
+        if not self.weights:
             raise ValueError("every loss weight is 0; give at least one, e.g. loss.l1=1")
         return self
 
     @model_validator(mode="after")
     def _check_range_of_shares(self) -> Loss:
-        used = [name for name in RANGE_TERMS if name in self.terms]
+        used = [name for name in RANGE_TERMS if name in self.weights]
         if self.target == "relative" and used and self.depth_range != 1:
             raise ValueError(f"loss.target=relative: shares end at 1, so loss.{used[0]} needs loss.depth_range=1")
         return self
@@ -397,7 +431,9 @@ class Curriculum(Section):
 class Eval(Section):
     """How checkpoints are scored and ranked."""
 
-    protocol: str = Field("plain", description="named protocol: see depthray/evaluation/protocols.py")
+    protocol: str = Field(
+        "plain", description="named protocol of depthray/evaluation/protocols.py, or one's own (mypkg.protocols.MINE)"
+    )
     batch_size: Positive = Field(16, description="frames per forward pass")
     monitor: Monitor = Field("abs_rel", description="validation metric that ranks checkpoints")
     zero_shot: bool = Field(

@@ -66,14 +66,20 @@ def shard_encoding(section: Data, source: Source | None = None) -> str:
 
     Where a form has parts of different units, `source` says which one it has, as `STORED`.
     """
-    module = import_module(f"depthray.data.sources.{section.source}")
-    unit = str(getattr(source, "STORED", getattr(module, "STORED", section.encoding)))
+    unit = str(getattr(source, "STORED", _stored_unit(section, source)))
     if unit in format.STEPS_PER_METRE:
         return unit
     declared = encodings.find(unit)
     # Of floats the range is not known; millimetres hold rooms, in which they are at home.
     reaches_far = declared is not None and format.FARTHEST < declared.farthest < math.inf
     return format.FAR_ENCODING if reaches_far else format.ENCODING
+
+
+def _stored_unit(section: Data, source: Source | None) -> str:
+    """The unit that a form states, else that of the recipe."""
+    if section.source in sources.names():
+        return str(getattr(import_module(f"depthray.data.sources.{section.source}"), "STORED", section.encoding))
+    return source.encoding(0) if isinstance(source, EncodedSource) else section.encoding  # of one's own
 
 
 def source_encodings(source: Source) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from depthray import distributed
 from depthray.batch import Batch, Prediction
+from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -132,8 +133,8 @@ def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[s
     data = recipe.data
     return {
         "checkpoint": str(path),
-        "protocol": recipe.eval.protocol,
-        "data": f"{data.root} ({data.source})" if data.root else data.source,
+        "protocol": protocols.of(recipe).name,
+        "data": f"{data.root} ({own_code.short_name(data.source)})" if data.root else data.source,
         "data_fingerprint": fingerprint,
         "split": side,
         "network_size": network_size(data),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
+from depthray.config import own_code
 from depthray.config.sections import Data, Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -258,11 +259,11 @@ def _add_label(row: sheets.SheetRow, frame: ScoredFrame, label: str) -> sheets.S
 
 def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
     """The facts without which scores cannot be compared."""
-    data, kind = recipe.data, recipe.loss.depth_kind
+    data, kind, source = recipe.data, recipe.loss.depth_kind, own_code.short_name(recipe.data.source)
     return {
         "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
         **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
-        "data": f"{data.root} ({data.source}, {data.encoding})" if data.root else data.source,
+        "data": f"{data.root} ({source}, {data.encoding})" if data.root else source,
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,
         "network_size": network_size(data),

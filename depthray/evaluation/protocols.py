@@ -5,11 +5,13 @@ A protocol is named in every table, since the same weights score differently und
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from depthray.config import own_code
 from depthray.config.sections import MASK_MONITORS, DepthKind, Recipe
 from depthray.errors import UsageError, did_you_mean
 from depthray.evaluation import legacy_metrics
@@ -216,14 +218,35 @@ PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
 
 def check(name: str, *, where: str) -> None:
     """Raise a `UsageError` if there is no protocol of that name."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"{where}: eval.protocol: no protocol '{name}'{did_you_mean(name, PROTOCOLS)}")
+    named(name, where=where)
+
+
+def named(name: str, *, where: str = "recipe") -> Protocol:
+    """The protocol of a name; one's own is imported, where that is allowed (see `own_code`). Else a `UsageError`."""
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    if not own_code.is_of(own_code.PROTOCOL, name):
+        known = [*PROTOCOLS, *own_code.entry_points(own_code.PROTOCOL)]
+        raise UsageError(f"{where}: eval.protocol: no protocol '{name}'{did_you_mean(name, known)}")
+    protocol = own_code.resolve(own_code.PROTOCOL, name, where=where)
+    if not isinstance(protocol, Protocol):
+        raise UsageError(
+            f"{where}: eval.protocol={name}: is {type(protocol).__name__}, not a Protocol of "
+            "depthray.evaluation.protocols"
+        )
+    if protocol.name in PROTOCOLS or not re.fullmatch(r"[\w.-]+", protocol.name):
+        raise UsageError(
+            f"{where}: eval.protocol={name}: its name '{protocol.name}' "
+            f"{'is one of depthray' if protocol.name in PROTOCOLS else 'is no name of a file'}; tables are told apart "
+            "by it: choose another, of letters, digits and -"
+        )
+    return protocol
 
 
 def check_kind(recipe: Recipe, *, where: str) -> None:
     """Raise a `UsageError` where the protocol compares what is not in metres with metres."""
     kind, name = recipe.loss.depth_kind, recipe.eval.protocol
-    if "depth" in recipe.data.targets and kind not in PROTOCOLS[name].accepts:
+    if "depth" in recipe.data.targets and kind not in named(name, where=where).accepts:
         fitting = [other for other, protocol in PROTOCOLS.items() if kind in protocol.accepts]
         raise UsageError(
             f"{where}: eval.protocol={name} does not fit depth that is {MEANING[kind]}; choose from: "
@@ -233,7 +256,7 @@ def check_kind(recipe: Recipe, *, where: str) -> None:
 
 def of(recipe: Recipe) -> Protocol:
     """The protocol of a recipe, as it scores a network that was trained by it."""
-    protocol = PROTOCOLS[recipe.eval.protocol]
+    protocol = named(recipe.eval.protocol)
     is_share = recipe.loss.depth_kind == "relative"
     return replace(protocol, extra=protocol.shares) if is_share and protocol.shares else protocol
 

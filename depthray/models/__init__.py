@@ -1,5 +1,7 @@
 """Architectures: one file each, found by its name. `build(**options)` in it makes the network.
 
+One's own is a module or a file elsewhere with the same function, see `depthray.config.own_code`.
+
 A network takes a batch and returns a prediction; it states `inputs`, the batch keys it reads, and `stride`, of which
 height and width must be multiples. `run` pads for that, so callers never do. One whose prediction is not depth alone
 states its maps as `outputs`.
@@ -9,12 +11,14 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from depthray.config import own_code
 from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do not need it
@@ -32,7 +36,12 @@ def names() -> list[str]:
 def check(section: Model, *, where: str) -> None:
     """Refuse an unknown architecture, an unknown option or an unfit value, naming its key."""
     if section.name not in names():
-        raise UsageError(f"{where}: model.name: no architecture '{section.name}'{did_you_mean(section.name, names())}")
+        if not own_code.is_of(own_code.MODEL, section.name):
+            known = [*names(), *own_code.entry_points(own_code.MODEL)]
+            raise UsageError(
+                f"{where}: model.name: no architecture '{section.name}'{did_you_mean(section.name, known)}"
+            )
+        builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
     if section.options:
         _check_options(section, where=where)
@@ -40,9 +49,36 @@ def check(section: Model, *, where: str) -> None:
 
 def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
     """The network of a recipe's model section with random weights; `depthray.weights.start` loads `model.weights`."""
-    build = import_module(f"depthray.models.{section.name}").build
-    network: nn.Module = build(**section.options, inputs=tuple(inputs))
+    build = builder(section.name)
+    if section.name in names():
+        return build(**section.options, inputs=tuple(inputs))
+    with own_code.one_line(f"model.name={section.name}: build fails", own=True):
+        network = build(**section.options, inputs=tuple(inputs))
+    _check_own(network, section.name)
     return network
+
+
+def builder(name: str, *, where: str = "recipe") -> Callable[..., nn.Module]:
+    """The build function of an architecture; of one's own it is imported, where that is allowed (see `own_code`)."""
+    if name in names():
+        ours: Callable[..., nn.Module] = import_module(f"depthray.models.{name}").build
+        return ours
+    build: Callable[..., nn.Module] = own_code.resolve(own_code.MODEL, name, where=where)
+    form = "def build(*, inputs=('image',)), with a default for every option"
+    own_code.check_call(build, label=f"{where}: model.name={name}", form=form, inputs=("image",))
+    return build
+
+
+def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parameter]:
+    """The options of an architecture with their types."""
+    build = builder(section.name, where=where)
+    try:
+        # eval_str, since annotations are text otherwise (from __future__ import annotations).
+        parameters = dict(inspect.signature(build, eval_str=True).parameters)
+    except NameError as error:  # of one's own, imported for type checkers only
+        raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
+    parameters.pop("inputs", None)  # these are data.inputs
+    return parameters
 
 
 def run(model: nn.Module, batch: Batch) -> Prediction:
@@ -108,17 +144,29 @@ def _crop(prediction: Prediction, *, share: tuple[float, float]) -> Prediction:
     return cropped  # type: ignore[no-any-return]
 
 
+def _check_own(network: Any, name: str) -> None:
+    """Raise UsageError where what a build function returned is no network that `run` can call."""
+    from torch import nn
+
+    inputs, stride = getattr(network, "inputs", None), getattr(network, "stride", None)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"model.name={name}: build returned {type(network).__name__}, not a torch.nn.Module")
+    if not isinstance(inputs, tuple) or not isinstance(stride, int):
+        raise UsageError(
+            f"model.name={name}: the network needs self.inputs, the tuple that build was given, and stride, a whole "
+            "number of which height and width are multiples (1 for any size)"
+        )
+
+
 def _check_options(section: Model, *, where: str) -> None:
-    module = import_module(f"depthray.models.{section.name}")
-    # eval_str, since annotations are text otherwise (from __future__ import annotations).
-    parameters = dict(inspect.signature(module.build, eval_str=True).parameters)
-    del parameters["inputs"]  # these are data.inputs
+    parameters = option_parameters(section, where=where)
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")
         try:
             # Strict: else pydantic would take 1 for true and '10' for 10, which YAML keeps apart.
-            TypeAdapter(parameters[key].annotation).validate_python(value, strict=True)
+            kind = parameters[key].annotation
+            TypeAdapter(Any if kind is inspect.Parameter.empty else kind).validate_python(value, strict=True)
         except ValidationError as error:
             raise UsageError(f"{where}: model.{key}={value!r}: {_fault(error, value)}") from None
 

@@ -13,9 +13,8 @@ from depthray import distributed
 from depthray.checkpoints import load, manifest, select
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
-from depthray.evaluation import bootstrap
+from depthray.evaluation import bootstrap, protocols
 from depthray.evaluation.markdown_table import markdown_table
-from depthray.evaluation.protocols import PROTOCOLS
 from depthray.evaluation.report import metric_title
 from depthray.runs import layout
 from depthray.runs.loggers import Curves, ProgressLog
@@ -82,9 +81,9 @@ def _write(recipe: Recipe, run: Path, state: State, frames: Frames, after: Score
 def _summary(
     recipe: Recipe, run: Path, state: State, frames: Frames, after: Scores, checkpoint: Path
 ) -> dict[str, Any]:
-    best = select.resolve(run)
+    best, protocol = select.resolve(run), protocols.of(recipe)
     return {
-        "protocol": {"name": recipe.eval.protocol, "about": PROTOCOLS[recipe.eval.protocol].about},
+        "protocol": {"name": protocol.name, "about": protocol.about},
         "monitor": recipe.eval.monitor,
         "started_from": state.origin.source if state.origin else "",
         "checkpoint": checkpoint.name,

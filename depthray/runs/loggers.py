@@ -15,7 +15,7 @@ import numpy as np
 from depthray import distributed
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
-from depthray.evaluation.protocols import PROTOCOLS
+from depthray.evaluation import protocols
 from depthray.evaluation.report import metric_title
 from depthray.imaging import plots, sheets
 from depthray.runs import layout, progress, trackers
@@ -208,7 +208,7 @@ def _curves(event: Interval) -> dict[str, float]:
 
 def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
     board = Board(run / layout.TENSORBOARD, first_step=first_step)
-    scored = PROTOCOLS[recipe.eval.protocol].scores(recipe.data.targets)
+    scored = protocols.named(recipe.eval.protocol).scores(recipe.data.targets)
     # The HParams tab lists runs by the scores that are named here, before there is a first one.
     board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
     return board

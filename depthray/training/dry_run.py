@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from depthray import losses, models
 from depthray.batch import COLOURS, Batch
-from depthray.config.sections import Data, Model, Optim, Recipe
+from depthray.config import own_code
+from depthray.config.sections import Data, Loss, Model, Optim, Recipe
 from depthray.data.source import Source, keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.training.frames import Frames
@@ -31,6 +32,9 @@ def check_before_run(recipe: Recipe, *, start: bool, source: Source | None = Non
     `source` are the frames, where they have been opened already.
     """
     check_model(recipe, start=start)
+    if own_code.names_in(recipe):  # of depthray's own, its tests know that they can be computed
+        with own_code.one_line("the first step fails", own=True):
+            check_first_step(recipe, start=False)
     return (Frames(recipe, source) if source else Frames.open(recipe)).fingerprint
 
 
@@ -92,7 +96,7 @@ def cache_key(recipe: Recipe) -> Recipe:
         data=recipe.data,
         model=recipe.model,
         # Which terms there are matters, their weights do not; of the optimiser only what may not exist in a network.
-        loss=recipe.loss.model_copy(update=dict.fromkeys(recipe.loss.terms, 1.0)),
+        loss=_with_ones(recipe.loss),
         optim=Optim(
             name=section.name,
             encoder_lr=0.5 if section.encoder_lr not in (0, 1) else section.encoder_lr,
@@ -102,6 +106,13 @@ def cache_key(recipe: Recipe) -> Recipe:
         ),
         curriculum=recipe.curriculum,
     )
+
+
+def _with_ones(section: Loss) -> Loss:
+    """The section with a weight of 1 for each of its terms."""
+    ones = dict.fromkeys(section.weights, 1.0)
+    own = {name: one for name, one in ones.items() if name in section.terms}
+    return section.model_copy(update={name: one for name, one in ones.items() if name not in own} | {"terms": own})
 
 
 @lru_cache(maxsize=8)  # a search varies loss weights more often than networks

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, get_args
 
 from depthray import models
@@ -17,14 +16,16 @@ from depthray.config.sections import Data, Monitor, Recipe
 from depthray.data import sources
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
-from depthray.evaluation.protocols import PROTOCOLS
 
 UNBOUNDED = ("relu", "elu", "none")  # heads whose depth model.max_depth does not limit
 
 
-def load(name: str, overrides: Sequence[str] = (), *, training: bool = True) -> Recipe:
-    """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `check`."""
-    return check(recipes.read(name, overrides), where=name, training=training)
+def load(name: str, overrides: Sequence[str] = (), *, training: bool = True, trust: bool = True) -> Recipe:
+    """The recipe of a name or YAML path with dotted overrides (`optim.lr=3e-4`) applied in order; see `check`.
+
+    With `trust=False`, as for the file of a run, own code that it names must have been allowed before.
+    """
+    return check(recipes.read(name, overrides, trust=trust), where=name, training=training)
 
 
 def load_with_data(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -50,6 +51,10 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     sources.check(recipe.data, where=where)
     # Last: these look at several sections at once and may assume that all they name exists.
     protocols.check_kind(recipe, where=where)
+    if recipe.loss.terms:
+        from depthray import losses  # imports torch, as one's own terms do
+
+        losses.check(recipe.loss, where=where)
     if training:
         for check_one in (_check_monitor, _check_range, _check_shares, _check_stages, _check_crops):
             check_one(recipe, where=where)
@@ -59,7 +64,7 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
 def _check_monitor(recipe: Recipe, *, where: str) -> None:
     """A run is ranked by a score of one of its targets; without this check that fails only after the first epoch."""
     section, targets = recipe.eval, ",".join(recipe.data.targets)
-    protocol = PROTOCOLS[section.protocol]
+    protocol = protocols.named(section.protocol)
     scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
     if not scored:
         raise UsageError(
@@ -103,9 +108,8 @@ def _max_depth(recipe: Recipe) -> float | None:
     """model.max_depth, given or by default; None where the architecture has no such option."""
     if "max_depth" in recipe.model.options:
         return float(recipe.model.options["max_depth"])
-    build = import_module(f"depthray.models.{recipe.model.name}").build
-    option = inspect.signature(build).parameters.get("max_depth")
-    return None if option is None else float(option.default)
+    option = inspect.signature(models.builder(recipe.model.name)).parameters.get("max_depth")
+    return None if option is None or option.default is option.empty else float(option.default)
 
 
 def _check_shares(recipe: Recipe, *, where: str) -> None:

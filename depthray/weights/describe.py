@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 from typing import Any
 
+from depthray import models
 from depthray.config.sections import Model
 from depthray.weights.catalogue import entries
 
@@ -41,6 +41,5 @@ def option(section: Model, key: str) -> Any:
     """An option of the architecture, given or by default; None where it has no such option."""
     if key in section.options:
         return section.options[key]
-    build = import_module(f"depthray.models.{section.name}").build
-    parameter = inspect.signature(build).parameters.get(key)
-    return None if parameter is None else parameter.default
+    parameter = inspect.signature(models.builder(section.name)).parameters.get(key)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray.cli.flags import job_flags
+from depthray.config import own_code
 from depthray.data import packing, sources
-from depthray.errors import UsageError, count_of, did_you_mean
+from depthray.errors import UsageError, count_of
 from depthray.training import preflight
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
 def load_section(arguments: argparse.Namespace) -> Data:
     """The recipe's data section with the data set and the overrides of the command line."""
     root = os.path.join(arguments.root, arguments.index) if arguments.index else arguments.root
+    own_code.allow([arguments.source or ""])
     form = arguments.source or sources.recognise(root)
     # Dashed flags win over the recipe, which describes training data; the inputs are selected later.
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
@@ -68,8 +70,8 @@ def load_section(arguments: argparse.Namespace) -> Data:
 
 def load_convert_section(arguments: argparse.Namespace) -> Data:
     """The data section of `data convert`, where the form of the data is named."""
-    if arguments.form not in sources.names():
-        raise UsageError(f"no form '{arguments.form}'{did_you_mean(arguments.form, sources.names())}")
+    own_code.allow([arguments.form])
+    sources.check_name(arguments.form, where="command line")
     arguments.source = arguments.form
     return load_section(arguments)
 

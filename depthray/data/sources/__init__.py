@@ -1,16 +1,19 @@
 """The forms a data set may have, each a module of this folder that is found by its file name.
 
-A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether a path looks like this form).
+A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether a path looks like this form). One's own
+is a module or a file elsewhere with the first of these, see `depthray.config.own_code`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from depthray.config import own_code
 from depthray.data import encodings, pairing
 from depthray.data.source import DERIVED, INPUTS, TARGETS, Source
 from depthray.errors import DataError, UsageError, did_you_mean
@@ -28,10 +31,19 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
+def check_name(name: str, *, where: str) -> None:
+    """Refuse an unknown form; one's own is imported."""
+    if name in names():
+        return
+    if not own_code.is_of(own_code.SOURCE, name):
+        known = [*names(), *own_code.entry_points(own_code.SOURCE)]
+        raise UsageError(f"{where}: no data.source='{name}'{did_you_mean(name, known)}")
+    _opener(name, where=where)
+
+
 def check(section: Data, *, where: str) -> None:
     """Refuse an unknown source or encoding, and keys of the batch that are unknown, named twice or input and target."""
-    if section.source not in names():
-        raise UsageError(f"{where}: no data.source='{section.source}'{did_you_mean(section.source, names())}")
+    check_name(section.source, where=where)
     encodings.check(section.encoding, where=where)
     for name, keys, known in (("inputs", section.inputs, INPUTS), ("targets", section.targets, TARGETS)):
         for key in keys:
@@ -48,7 +60,14 @@ def check(section: Data, *, where: str) -> None:
 def open_source(section: Data, *, verify: bool = True) -> Source:
     """The data set of a section. With `verify`, missing files and duplicate ids fail here, not during training."""
     check(section, where="data")
-    source: Source = _module(section.source).open_source(section)
+    opener = _opener(section.source, where="data")
+    with own_code.one_line(f"data.source={section.source}: open_source fails", own=section.source not in names()):
+        source = opener(section)
+    if missing := [key for key in ("frames", "keys", "fingerprint", "read", "faults") if not hasattr(source, key)]:
+        raise UsageError(
+            f"data.source={section.source}: open_source returned {type(source).__name__}, which has no "
+            f"'{missing[0]}'; see docs/own-code.md"
+        )
     if not source.frames:  # before `fingerprint`, which an empty set has, too
         raise DataError(f"{section.root or section.source}: the data set has no frames")
     if verify:
@@ -94,6 +113,15 @@ def _what_is_missing(root: Path) -> str:
         f"no index.csv there; for frames in files of your own `depthray data index {folders[0]} {folders[1]}` writes "
         f"one. It is {known}"
     )
+
+
+def _opener(name: str, *, where: str) -> Callable[[Data], Source]:
+    if name in names():
+        ours: Callable[[Data], Source] = _module(name).open_source
+        return ours
+    opener: Callable[[Data], Source] = own_code.resolve(own_code.SOURCE, name, where=where)
+    own_code.check_call(opener, None, label=f"{where}: data.source={name}", form="def open_source(section)")
+    return opener
 
 
 def _module(name: str) -> ModuleType:

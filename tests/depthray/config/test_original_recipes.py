@@ -112,7 +112,7 @@ def test_an_ordinary_recipe_points_to_the_original(name: str) -> None:
 def test_the_regime_is_the_published_one(name: str) -> None:
     values = recipes.flatten(original(name))
     assert {key: values.get(key) for key in REGIMES[name]} == REGIMES[name]
-    assert original(name).loss.terms == TERMS[name]
+    assert original(name).loss.weights == TERMS[name]
     unusual = {"optim.warmup_steps": 0, "optim.average": "none", "optim.encoder_lr": 1, "train.accumulate": 1}
     assert {key: values[key] for key in unusual} == unusual
 

@@ -96,5 +96,5 @@ def test_seed_003_is_scored_as_its_references_are_and_fits_its_own_regime() -> N
     loaded = preflight.load("original/bifpn-efficientnet-b0")
     assert "depthray tune original/bifpn-efficientnet-b0 --space seed-003" in text
     assert (loaded.eval.protocol, loaded.eval.monitor) == ("legacy-003", "mse")
-    assert (loaded.loss.terms, loaded.data.size, loaded.model.options["head"]) == ({"l2": 1.0}, (224, 224), "relu6")
+    assert (loaded.loss.weights, loaded.data.size, loaded.model.options["head"]) == ({"l2": 1.0}, (224, 224), "relu6")
     space_check.check(space.read("seed-003"), loaded, where="seed-003")
