@@ -24,6 +24,7 @@ COMMANDS = {
     "export": ("depthray.cli.export:main", "a checkpoint for ONNX Runtime, OpenVINO and others, after comparing"),
     "view": ("depthray.cli.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),
     "measure": ("depthray.cli.measure:main", "distance in metres between two pixels of a photograph"),
+    "new": ("depthray.testing.new:main", "a network, data set form or loss term of your own to start from"),
     "models": ("depthray.cli.models:main", "list the architectures and their variants"),
     "weights": ("depthray.cli.weights:main", "published weights to start from: list, show, fetch, verify"),
     "data convert": ("cluster.convert:main", "any form of data set into shards, on one or many workers"),

@@ -23,8 +23,8 @@ MAY_IMPORT = {
 }
 # The library from its top to its bottom: a room imports only from those after it, and from the modules named here.
 ROOMS = (
-    *("__main__", "api", "cli", "exporting", "predict", "runs", "training", "losses", "audit", "evaluation", "weights"),
-    *("runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
+    *("__main__", "api", "cli", "testing", "exporting", "predict", "runs", "training", "losses", "audit", "evaluation"),
+    *("weights", "runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
     *("waiting", "errors"),
     "__init__",
 )
@@ -63,8 +63,9 @@ SLOW = {
         "tenacity",
     ),
 }
-# A package's command line is its command.py, and what it uses of Ray's private names its ray_private.py.
-MAY_REPEAT = {"command.py", "ray_private.py"}
+# What `python -m` runs is a package's __main__.py, its command line its command.py, and
+# what it uses of Ray's private names its ray_private.py.
+MAY_REPEAT = {"command.py", "ray_private.py", "__main__.py"}
 
 
 @cache

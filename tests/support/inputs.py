@@ -6,16 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from depthray.testing.batches import some
 
-def some(inputs: Collection[str], count: int = 2, height: int = 64, width: int = 64) -> Any:
-    """A batch of these inputs, random but always the same."""
-    generator = torch.Generator().manual_seed(1)
-    values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
-    values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
-    values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
-    ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
-    ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
-    return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
+__all__ = ["pair", "some", "summary_rows"]
 
 
 def pair(height: int = 32, width: int = 32, count: int = 2) -> Any:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 from frames import folder_dataset
 from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS as OTHERS
 from paths import ROOT
 
-from depthray.batch import STRINGS, collate
 from depthray.config.sections import Data
 from depthray.data.packing import pack
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame
 from depthray.data.sources import names, open_source, recognise
+from depthray.testing import source_contract as contract
 
 
 def folder(path):
@@ -42,46 +40,9 @@ def section(request, tmp_path):
     return MAKERS[request.param](tmp_path)
 
 
-def test_sample_agrees_with_the_index(section):
-    source = open_source(section)
-    for index in (0, len(source.frames) - 1):
-        sample, frame = source.read(index), source.frames[index]
-        assert set(sample) == source.keys | set(STRINGS)
-        assert (sample["id"], sample["scene"], sample["source"]) == (frame.id, frame.scene, frame.source)
-        assert sample["image"].dtype == np.uint8
-        assert sample["depth"].dtype == np.float32
-        assert sample["image"].shape == (*sample["depth"].shape, 3)
-
-
-def test_reading_twice_and_elsewhere_gives_the_same(section):
-    source = open_source(section)
-    source.read(0)  # opens what is opened lazily
-    copy = pickle.loads(pickle.dumps(source))  # noqa: S301 - as loader processes do
-    for index in (1, 0, 1):
-        for key in source.keys:
-            np.testing.assert_array_equal(source.read(index)[key], copy.read(index)[key])
-
-
-def test_a_sample_belongs_to_its_reader(section):
-    source = open_source(section)
-    before = {key: source.read(0)[key].copy() for key in source.keys}
-    for key in source.keys:
-        source.read(0)[key][:] = 0
-    for key in source.keys:
-        np.testing.assert_array_equal(source.read(0)[key], before[key])
-
-
-def test_samples_collate(section):
-    source = open_source(section)
-    batch = collate([source.read(index) for index in range(3)])
-    assert batch["image"].shape[:2] == (3, 3)
-    assert batch["depth"].shape[:2] == (3, 1)
-
-
-def test_fingerprint_is_the_same_for_the_same_frames(section):
-    fingerprint = open_source(section).fingerprint
-    assert len(fingerprint) == 64
-    assert open_source(section).fingerprint == fingerprint
+@pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
+def test_keeps_the_contract(section, check):
+    check(lambda: open_source(section))
 
 
 def test_fingerprints_are_those_that_checkpoints_have_recorded(tmp_path):
@@ -100,10 +61,6 @@ def test_every_form_of_files_has_a_fingerprint_of_its_own(section):
     source = open_source(section)
     if isinstance(source, FrameFiles) and section.source != "folder":  # a folder's is that of its index
         assert source.fingerprint_tag != FrameFiles.fingerprint_tag
-
-
-def test_nothing_is_odd_about_good_frames(section):
-    assert open_source(section).faults(0) == []
 
 
 @pytest.mark.parametrize("make", [folder, shards])

@@ -1,0 +1,42 @@
+"""Code of one's own in a temporary folder: the package `mypkg` and single files, and nothing allowed from before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from depthray.config import own_code
+from depthray.testing.new import EXAMPLES
+
+FILES = {"net.py": "own_net.py", "frames.py": "own_frames.py", "losses.py": "own_loss.py"}
+PROTOCOL = '''
+"""Protocols of mine."""
+
+from dataclasses import replace
+
+from depthray.evaluation.protocols import PLAIN
+
+NEAR = replace(PLAIN, name="near", about="1 mm < truth < 3 m, whole image", max_depth=3.0)
+'''
+
+
+def write_package(folder: Path, name: str = "mypkg") -> Path:
+    """The examples of `depthray new`, and a protocol, as modules of a package."""
+    package = folder / name
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('"""Mine."""\n')
+    (package / "protocols.py").write_text(PROTOCOL.lstrip())
+    for file, example in FILES.items():
+        (package / file).write_text((EXAMPLES / example).read_text())
+    return package
+
+
+def forget(monkeypatch: Any, folder: Path) -> None:
+    """A process that was allowed nothing and imported nothing of one's own, in a folder, until the test ends."""
+    monkeypatch.setattr(own_code, "_allowed", own_code._Allowed())
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", str(folder))])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(folder)
+    for name in [name for name in sys.modules if name.split(".")[0] == "mypkg" or name.startswith("depthray_own_")]:
+        monkeypatch.delitem(sys.modules, name)
