@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,8 +14,10 @@ from depthray import models
 from depthray.checkpoints import manifest
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
 from depthray.checkpoints.origin import Origin
+from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.overrides import parse_yaml
+from depthray.config.own_code import CodeRecord
 from depthray.config.sections import Recipe
 from depthray.data import sources
 from depthray.errors import CheckpointError, UsageError
@@ -38,8 +41,8 @@ class CheckpointContents:
     weights_sha256: str = ""  # of the file of weights that was read
 
 
-def load(path: Path, *, state: bool = False) -> CheckpointContents:
-    """The contents of a checkpoint, every file that is read verified.
+def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointContents:
+    """The contents of a checkpoint, every file that is read verified. With `trust`, its own code may be imported.
 
     Without `state` only the presence and size of the training state are checked: predicting does not need it, and it is
     two thirds of the bytes. `manifest.verify` reads all files.
@@ -55,7 +58,7 @@ def load(path: Path, *, state: bool = False) -> CheckpointContents:
     return CheckpointContents(
         weights=read_weights(data[WEIGHTS], where=path / WEIGHTS),
         state=read_state(data[STATE], where=path / STATE) if state else {},
-        recipe=parse_recipe(data[RECIPE], where=path),
+        recipe=parse_recipe(data[RECIPE], where=path, code=record.code, trust=trust),
         metrics=parse_metrics(data[METRICS]),
         epoch=record.epoch,
         step=record.step,
@@ -79,10 +82,11 @@ def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -
     return lora.merge(network)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe of a checkpoint, its file verified."""
-    expected = manifest.read(path).files[RECIPE]
-    return parse_recipe(manifest.read_file(path / RECIPE, expected), where=path)
+def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
+    """The recipe of a checkpoint, its file verified. With `trust`, its own code may be imported."""
+    record = manifest.read(path)
+    data = manifest.read_file(path / RECIPE, record.files[RECIPE])
+    return parse_recipe(data, where=path, code=record.code, trust=trust)
 
 
 def read_metrics(path: Path) -> dict[str, float]:
@@ -93,15 +97,20 @@ def read_metrics(path: Path) -> dict[str, float]:
         return {}
 
 
-def parse_recipe(data: bytes, *, where: Path) -> Recipe:
-    """The recipe of a checkpoint from the bytes that were verified: the file could be replaced between two reads."""
+def parse_recipe(data: bytes, *, where: Path, code: Sequence[CodeRecord] = (), trust: bool = False) -> Recipe:
+    """The recipe of a checkpoint from the bytes that were verified: the file could be replaced between two reads.
+
+    Own code that it names is not imported here, and needed by what uses it alone: predicting needs no loss.
+    """
     try:
         parsed = recipes.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
-        models.check(parsed.model, where=RECIPE)
-        sources.check(parsed.data, where=RECIPE)
+        if not own_code.is_own(parsed.model.name):
+            models.check(parsed.model, where=RECIPE)
+        if not own_code.is_own(parsed.data.source):
+            sources.check(parsed.data, where=RECIPE)
     except UsageError as error:
         raise CheckpointError(f"{where}: its recipe does not fit this version of depthray: {error}") from None
-    return parsed
+    return own_code.admit(parsed, code, where, trust=trust)
 
 
 def parse_metrics(data: bytes) -> dict[str, float]:

@@ -14,12 +14,14 @@ from typing import Any
 from depthray.checkpoints import origin
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
+from depthray.config.own_code import CodeRecord
 from depthray.errors import CheckpointError
 from depthray.storage.local import FileRecord
 
 NAME = "manifest.json"
 FORMAT = 1
 FORMAT_WITH_ORIGIN = 2  # of the network's first weights; a checkpoint without one keeps the first format
+FORMAT_WITH_CODE = 3  # of one's own, which older versions cannot read
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
 _FOLDER = RecordedFolder(noun="checkpoint", manifest=NAME, advice="use another checkpoint")
 check_size, read_file = _FOLDER.check_size, _FOLDER.read_file
@@ -35,13 +37,16 @@ class Manifest:
     versions: dict[str, str]
     files: dict[str, FileRecord]
     origin: Origin | None = None  # of the weights that the run started from; None: random ones
+    code: tuple[CodeRecord, ...] = ()  # of one's own, that the recipe names
 
 
 def render(manifest: Manifest) -> bytes:
     """The bytes of manifest.json, the last of which is a digest of the rest."""
-    body = {"format": FORMAT_WITH_ORIGIN if manifest.origin else FORMAT, **asdict(manifest)}
-    if manifest.origin is None:
-        del body["origin"]
+    number = FORMAT_WITH_CODE if manifest.code else FORMAT_WITH_ORIGIN if manifest.origin else FORMAT
+    body = {"format": number, **asdict(manifest)}
+    for key in ("origin", "code"):
+        if not getattr(manifest, key):
+            del body[key]
     return seal(body)
 
 
@@ -49,8 +54,8 @@ def parse(data: bytes, *, where: Path) -> Manifest:
     """The manifest whose bytes these are; CheckpointError if they are not exactly what `render` writes."""
     try:
         tree = json.loads(data)
-        if tree["format"] not in (FORMAT, FORMAT_WITH_ORIGIN):
-            known = f"{FORMAT} or {FORMAT_WITH_ORIGIN}"
+        if tree["format"] not in (FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE):
+            known = f"{FORMAT}, {FORMAT_WITH_ORIGIN} or {FORMAT_WITH_CODE}"
             raise CheckpointError(f"{where}: format {tree['format']!r} is not the format {known} this version reads")
         manifest = _build(tree)
         intact = render(manifest) == data  # so that a changed byte shows even where JSON ignores it, as in spaces
@@ -79,7 +84,8 @@ def verify(path: Path) -> Manifest:
 def _build(tree: dict[str, Any]) -> Manifest:
     # Files beyond FILES are allowed: a later version may add one.
     files = {name: FileRecord(**record) for name, record in tree["files"].items()}
-    if not set(FILES) <= set(files):
+    code = tuple(CodeRecord(**record) for record in tree.get("code", ()))
+    if not {*FILES, *(record.file for record in code if record.file)} <= set(files):
         raise KeyError("files")
     return Manifest(
         epoch=tree["epoch"],
@@ -88,4 +94,5 @@ def _build(tree: dict[str, Any]) -> Manifest:
         versions=tree["versions"],
         files=files,
         origin=origin.from_json(tree.get("origin")),
+        code=code,
     )

@@ -116,7 +116,7 @@ def _monitor(run: RemoteFolder, name: str) -> str:
     copy.mkdir(parents=True)
     try:
         (run / FOLDER / name).download(manifest.RECIPE, copy / manifest.RECIPE)
-        return recipes.read(str(copy / manifest.RECIPE)).eval.monitor
+        return recipes.read(str(copy / manifest.RECIPE), trust=False).eval.monitor
     except UsageError as error:
         raise CheckpointError(f"{run.url}: {name}: its recipe cannot be read: {error}") from None
     finally:

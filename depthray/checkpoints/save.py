@@ -4,6 +4,7 @@
         model.safetensors   weights to predict with
         state.pt            what else training needs to resume; loads with weights_only=True
         recipe.yaml         metrics.json         manifest.json (sizes, SHA-256; written last)
+        code-*.py           files of one's own code that the recipe names
 
 It is written under a temporary name, synced to disk, and renamed. `root` is the folder `checkpoints` throughout.
 """
@@ -30,7 +31,7 @@ from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manif
 from depthray.checkpoints.select import TEMPORARY, CheckpointName, checkpoints_in, rank, scores
 from depthray.checkpoints.serialize import serialize_weights
 from depthray.checkpoints.snapshot import Snapshot
-from depthray.config import recipe
+from depthray.config import own_code, recipe
 from depthray.errors import CheckpointError
 from depthray.storage.local import sync_folder, write_file
 from depthray.storage.os_errors import is_transient, translate_os_errors
@@ -134,9 +135,21 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
         RECIPE: write_file(folder / RECIPE, lambda file: file.write(recipe.dump(contents.recipe).encode())),
         METRICS: write_file(folder / METRICS, lambda file: file.write(_serialize_metrics(contents.metrics))),
     }
+    code = own_code.records(contents.recipe)
+    for each, content in code:
+        if each.file and each.file not in files:  # an architecture and a loss may be in one file
+            files[each.file] = write_file(folder / each.file, lambda file, content=content: file.write(content))
     versions = {name: version(name) for name in ("torch", "numpy")}
     versions |= {"depthray": depthray.__version__, "python": platform.python_version()}
-    record = Manifest(contents.epoch, contents.step, contents.fingerprint, versions, files, contents.origin)
+    record = Manifest(
+        epoch=contents.epoch,
+        step=contents.step,
+        fingerprint=contents.fingerprint,
+        versions=versions,
+        files=files,
+        origin=contents.origin,
+        code=tuple(each for each, _ in code),
+    )
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
 
 

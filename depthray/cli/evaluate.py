@@ -9,6 +9,8 @@ from pathlib import Path
 from depthray.cli.flags import job_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
+from depthray.config import own_code
+from depthray.config import recipe as recipes
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
@@ -16,7 +18,7 @@ from depthray.evaluation.protocols import PROTOCOLS
 from depthray.runs import layout, locate
 from depthray.runtimes.open import read_recipe
 from depthray.storage.remote import is_remote
-from depthray.training.preflight import load
+from depthray.training.preflight import check
 
 
 def main(argv: list[str]) -> int:
@@ -78,7 +80,7 @@ def add_frames(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a checkpoint, an export, or a run: its best checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="changes to the checkpoint's recipe")
     parser.add_argument("--data", metavar="PATH", help="the frames; default: those the recipe names")
-    parser.add_argument("--source", help="form of the frames: folder, shards, ...; default: as PATH looks")
+    parser.add_argument("--source", help="form of the frames: folder, ./frames.py, ...; default: as PATH looks")
     parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
     trust.add_flag(parser)
 
@@ -90,14 +92,15 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     fixed = [key for key in arguments.overrides if not key.startswith(("data.", "eval."))]
     if fixed:
         raise UsageError(f"{fixed[0]}: an evaluation can override data.* and eval.* only; the rest is the checkpoint's")
-    read_recipe(path)  # a damaged one is the checkpoint's fault, not that of the overrides
-    recipe = load(str(path / layout.RECIPE), arguments.overrides, training=False)
+    recipe = recipes.override(read_recipe(path, trust=arguments.trust), arguments.overrides, where=str(path))
     changes = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)
         changes = {"root": absolute_path(arguments.data), "source": form}
     elif arguments.source:
         changes = {"source": arguments.source}
-    data = recipe.data.model_copy(update=changes)
-    sources.check(data, where="--source")
-    return recipe.model_copy(update={"data": data})
+    own_code.allow([arguments.source or ""])
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+    if arguments.source:
+        sources.check_name(arguments.source, where="--source")
+    return check(recipe, where=str(path), training=False)

@@ -7,11 +7,14 @@ import math
 import textwrap
 from pathlib import Path
 
+from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
+from depthray.config import own_code
 from depthray.errors import UsageError
 from depthray.exporting import targets
 from depthray.runs import locate
+from depthray.runtimes.open import read_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +36,11 @@ def main(argv: list[str]) -> int:
         gate=arguments.gate_frames,
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
-    parity = write.export(locate.resolve(arguments.checkpoint), request, say=lambda text: print(text, flush=True))
+    path = locate.resolve(arguments.checkpoint)
+    own_code.allow([arguments.source or ""])
+    if arguments.trust:
+        read_recipe(path, trust=True)  # what is allowed once, is so in all of this process
+    parity = write.export(path, request, say=lambda text: print(text, flush=True))
     print_markdown(parity_report.markdown(parity, title=f"Parity of {arguments.to}"))
     print(f"written: {request.out}, with README.md about it")
     return 0
@@ -70,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibration-frames", type=int, default=96, metavar="N", help="of scenes of their own (default: 96)"
     )
     parser.add_argument("--gate-frames", type=int, default=32, metavar="N", help="frames to compare on (default: 32)")
+    trust.add_flag(parser)
     return parser
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from depthray.cli.flags import job_flags
+from depthray.cli.flags import job_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
+from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.config.small_data import KEYS
@@ -101,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     logs = f"of {','.join((*trackers.DEFAULT, *trackers.TRACKERS))} (default: {','.join(trackers.DEFAULT)})"
     parser.add_argument("--log", metavar="NAMES", help=f"what the run's numbers are written to: {logs}")
     parser.add_argument("--local", action="store_true", help="in this process, without Ray (implied under torchrun)")
+    trust.add_flag(parser)
     job_flags.add_flags(parser)
     return parser
 
@@ -110,10 +112,12 @@ def load_recipe(args: argparse.Namespace) -> Recipe:
     if args.recipe and "=" in args.recipe:  # an override, where --resume makes a recipe unnecessary
         args.overrides, args.recipe = [args.recipe, *args.overrides], ""
     _check_flags(args)
+    if args.trust:
+        own_code.allow_everything()
     if args.recipe:
         recipe = preflight.load_with_data(args.recipe, _overrides(args))
-    else:  # of a run: its form of data is that of its checkpoints
-        recipe = recipes.absolute(preflight.load(str(_saved_recipe(args.out)), _overrides(args)))
+    else:  # of a run: its form of data is that of its checkpoints; code that it names, the user has not named
+        recipe = recipes.absolute(preflight.load(str(_saved_recipe(args.out)), _overrides(args), trust=args.trust))
     if saved := _recipe_to_resume(args):
         recipe = recipes.with_values_before(recipe, saved, given=[each.partition("=")[0] for each in args.overrides])
     preflight.worker_counts(recipe, least=args.min_workers or args.workers, most=args.workers)
@@ -150,7 +154,7 @@ def _recipe_to_resume(args: argparse.Namespace) -> Recipe | None:
     """The recipe of the run to resume, where the command line names a recipe as well."""
     if not (args.resume and args.recipe):
         return None
-    return preflight.load(str(_saved_recipe(args.out)), training=False)
+    return recipes.read(str(_saved_recipe(args.out)), trust=False)
 
 
 def _saved_recipe(run: Path) -> Path:

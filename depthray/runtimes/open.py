@@ -12,6 +12,7 @@ from depthray import models
 from depthray.checkpoints import load as checkpoints
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.origin import Origin
+from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
 from depthray.runtimes import export_folder
@@ -56,10 +57,10 @@ def missing(name: str) -> list[str]:
     return [package for package in backend(name).PACKAGES if find_spec(package) is None]
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe of a checkpoint or an export, its file verified."""
+def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
+    """The recipe of a checkpoint or an export, its file verified. With `trust`, its own code may be imported."""
     if not export_folder.is_export(path):
-        return checkpoints.read_recipe(path)
+        return checkpoints.read_recipe(path, trust=trust)
     return checkpoints.parse_recipe(export_folder.read_folder(path).read_file(RECIPE), where=path)
 
 
@@ -73,7 +74,7 @@ def open_model(
     """
     if export_folder.is_export(path):
         return _open_export(path, device=device, threads=threads, trust=trust)
-    contents = checkpoints.load(path)
+    contents = checkpoints.load(path, trust=trust)
     return OpenedModel(
         network=checkpoints.build_network(contents, where=where or path).to(device),
         recipe=contents.recipe,
@@ -94,7 +95,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
     recipe = checkpoints.parse_recipe(folder.read_file(RECIPE), where=path)
     _check_recipe(folder, recipe)
     runtime, network = _build_network(folder, device=device, threads=threads, trust=trust)
-    if "semantics" in network.inputs:
+    if "semantics" in network.inputs and not own_code.is_own(recipe.model.name):
         _limit_classes(network, recipe)
     return OpenedModel(
         network=network,

@@ -1,4 +1,4 @@
-"""The flag of commands that open a model: `--trust`, for exports that are native code."""
+"""The flag of commands that open a model: `--trust`, for those that come with code."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import argparse
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """Add the flag to a command's parser."""
-    about = "open an export of native code (aoti), which could do anything on this machine: you know who made it"
+    about = "run code that comes with the model, which could do anything on this machine: you know who made it"
     parser.add_argument("--trust", action="store_true", help=about)
