@@ -18,6 +18,8 @@ from cluster.session import ray_cluster
 from depthray.cli import data
 from depthray.cli.datasets import conversion
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.config import own_code
+from depthray.config.own_code import SharedCode
 from depthray.data import packing, sources
 from depthray.errors import DepthrayError, ResourceError, UsageError
 
@@ -73,7 +75,8 @@ def convert_on_ray(
     cpus = int(ray.cluster_resources().get("CPU", 0))
     if workers > cpus:
         raise ResourceError(f"--workers {workers} needs {workers} CPUs, the cluster has {cpus}")
-    task, shared = ray.remote(convert_range_task), ray.put((section, plan))  # stored once, not sent with every task
+    task = ray.remote(convert_range_task)
+    shared = ray.put((section, plan, own_code.share()))  # stored once, not sent with every task
     waiting = deque(plan.ranges)
     running: dict[Any, int] = {}
     skipped: dict[int, dict[str, str]] = {}
@@ -94,9 +97,10 @@ def convert_on_ray(
     return {frame: fault for number in sorted(skipped) for frame, fault in skipped[number].items()}
 
 
-def convert_range_task(shared: tuple[Data, ConversionPlan], number: int) -> RangeResult:
+def convert_range_task(shared: tuple[Data, ConversionPlan, SharedCode], number: int) -> RangeResult:
     """Convert one range on a worker. A user's error is returned, for Ray would wrap it in an error of its own."""
-    section, plan = shared
+    section, plan, code = shared
+    own_code.receive(code)
     try:
         return RangeResult(packing.convert_range(_open_source(section), plan, number))
     except DepthrayError as error:

@@ -19,6 +19,7 @@ from typing import Any
 from cluster import elastic
 from cluster.rendezvous import check_shared, marker_file, raise_reported_error, report_error, reported_error
 from cluster.resources import Workers, resources_per_worker
+from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError
 from depthray.runs import layout, progress
@@ -50,7 +51,13 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
 
     # A new name each time: Ray silently restores its own state of a name used before; our checkpoints are safer.
     name = f"attempt-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}-{os.getpid()}"
-    config = {"recipe": recipe.model_dump(mode="json"), "run": str(run), "gpu": workers.gpus > 0, "attempt": name}
+    config = {
+        "recipe": recipe.model_dump(mode="json"),
+        "code": own_code.share(),
+        "run": str(run),
+        "gpu": workers.gpus > 0,
+        "attempt": name,
+    }
     resources = resources_per_worker(ray.cluster_resources(), workers)
     if workers.sizes:
         for key, value in ELASTIC_SETTINGS.items():
@@ -126,6 +133,7 @@ def _work(config: dict[str, Any], run: str) -> None:
     from depthray import distributed
     from depthray.runs.run import record
 
+    own_code.receive(config["code"])
     recipe = Recipe.model_validate(config["recipe"])
     device = distributed.start(gpu=config["gpu"])
     watch = elastic.WorkerWatch(config["attempt"], run, main=distributed.is_main())

@@ -78,7 +78,7 @@ def build(args: Mapping[str, Any]) -> Application:
     checkpoint, name = tree.pop("checkpoint", None), tree.pop("name", "depth")
     settings = settings_of.parse(tree, where="arguments of serve.app:build")
     if checkpoint:
-        promote(Store(settings.store), str(name), Path(checkpoint))
+        promote(Store(settings.store), str(name), Path(checkpoint), trust=settings.model.trust)
     return bind(settings)
 
 

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import get_args
 
+from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import ResourceError, UsageError
 from serve import lifetime
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-anonymous", action="store_true", help="no keys even if others can reach the address")
     parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
     _add_store(parser)
+    trust.add_flag(parser)
     parser.add_argument("--force", action="store_true", help="serve a checkpoint whose depths differ much from before")
     _add_calibration(parser)
     return parser
@@ -87,6 +89,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         "model_replicas.max": args.max_replicas,
         "model.gpus": 1 if args.gpu else None,
         "keys_file": args.keys_file and args.keys_file.resolve(),  # replicas run in other folders
+        "model.trust": args.trust or None,
         "allow_anonymous": args.allow_anonymous or None,  # not given: the file of settings decides
         "store": args.store,
     }
@@ -121,6 +124,7 @@ def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, args: a
         checkpoint,
         device=model.device or None,
         force=args.force,
+        trust=args.trust,
         request=RuntimeRequest(model.runtime, args.calibrate, args.source) if is_exported else None,
         log=lambda text: print(f"export      {text}", flush=True),
     )
@@ -179,6 +183,7 @@ def _promote_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|RUN")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
+    trust.add_flag(parser)
     parser.add_argument("--force", action="store_true", help="even if its depths differ much from before")
     parser.add_argument(
         "--runtime", choices=get_args(Runtime), help="what computes it: exports to make (default: auto, the fastest)"

@@ -85,6 +85,7 @@ class ModelSettings(Section):
     )
     # Polled rather than watched: the store may be on a network file system, which reports no changes of other hosts.
     poll_seconds: float = Field(1.0, ge=0.05, le=3600, description="between reads of the store for new versions")
+    trust: bool = Field(False, description="run code that comes with checkpoints: you know who wrote it")
     deviation: float = Field(
         0.02, gt=0, le=10, description="largest relative deviation on golden images from what promotion computed"
     )

@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data", metavar="PATH", help="where the data are (data.root)")
     add("--out", metavar="SEARCH", type=Path, help="folder of the search (default: runs/tune-RECIPE-DATE)")
     add("--resume", metavar="SEARCH", type=Path, help="resume a search; no trial that ended is run again")
+    add("--trust", action="store_true", help="with --resume: run one's own code that the search names")
     add("--trials", type=int, metavar="N", help="searched configurations (default: 16)")
     add("--search", choices=plan.SEARCHERS, default="tpe", help="what proposes them (default: tpe, from Optuna)")
     add("--scheduler", choices=plan.SCHEDULERS, default="asha", help="what stops bad trials early (default: asha)")

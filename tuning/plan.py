@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from cluster.resources import Workers
+from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.batch_size import check_batch_size
 from depthray.config.overrides import read_yaml
@@ -69,6 +70,7 @@ def parse_request(args: argparse.Namespace) -> tuple[Recipe, Space]:
     recipe = _recipe(args)
     space = spaces.read(args.space)
     space = replace(space, constraints={**space.constraints, **constraints.parse_flags(args.constraints)})
+    own_code.allow(spaces.own_names(space))
     space_check.check(space, recipe, where=args.space)
     _check(args, recipe, space)
     return recipe, space
@@ -82,7 +84,10 @@ def resume(args: argparse.Namespace) -> SearchPlan:
         raise UsageError("--resume uses the recipe, overrides and constraints of the search; leave out others")
     changed = {key: value for key in DEFAULTS if (value := getattr(args, key)) is not None}
     space = spaces.parse(read_yaml(folder / layout.SPACE), where=str(folder / layout.SPACE))
-    _check_data(preflight.load(str(folder / layout.RECIPE), []))
+    if args.trust:
+        own_code.allow_everything()
+        own_code.allow(spaces.own_names(space))
+    _check_data(preflight.load(str(folder / layout.RECIPE), [], trust=args.trust))
     return SearchPlan(folder, replace(search, **changed, ended=0.0), space)  # it runs again
 
 

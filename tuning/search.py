@@ -19,6 +19,7 @@ import numpy as np
 
 from cluster.ray_private import wait_for_stopped_trial
 from cluster.resources import Workers
+from depthray.config import own_code
 from depthray.runs import layout
 from tuning.records import ENDED, Search, SearchLimits, Trial, curve, read_trials, write_trial
 from tuning.space.constraints import COSTS
@@ -205,7 +206,7 @@ def _run(
 
     workers = workers_of(search)
     served = "latency_ms" in (*search.objectives, *search.constraints)
-    plan = TrialSetup(folder, workers, carries=search.scheduler == "pbt", served=served)
+    plan = TrialSetup(folder, workers, own_code.share(), carries=search.scheduler == "pbt", served=served)
     recorder = Recorder(folder, trials, template=template_of(search), metric=search.metric, limits=limits, log=log)
     tuner = tune.Tuner(
         tune.with_resources(_wait_for_trials(partial(run_trial, plan=plan)), _resources(workers)),

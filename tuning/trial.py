@@ -27,7 +27,9 @@ from depthray import models, predict
 from depthray.batch import Batch, to_device
 from depthray.checkpoints import manifest, select
 from depthray.checkpoints.select import CheckpointName
+from depthray.config import own_code
 from depthray.config.metric_names import rank_key
+from depthray.config.own_code import SharedCode
 from depthray.config.sections import Recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import DepthrayError
@@ -55,6 +57,7 @@ class TrialSetup:
 
     folder: Path
     workers: Workers
+    code: SharedCode  # of one's own, that the recipe or the space names
     carries: bool = False  # checkpoints go through Tune, so that one trial can resume from another's
     served: bool = False  # the latency is that of the runtime that would serve the network
 
@@ -66,7 +69,10 @@ def run_trial(config: Mapping[str, Any], *, plan: TrialSetup) -> None:
     task = config["trial"]
     run = layout.trial(plan.folder, Path(tune.get_context().get_trial_dir()).name)
     try:
-        recipe = _without_report(preflight.load(str(plan.folder / layout.RECIPE), overrides(task["words"])))
+        own_code.receive(plan.code)
+        recipe = _without_report(
+            preflight.load(str(plan.folder / layout.RECIPE), overrides(task["words"]), trust=False)
+        )
         _prepare(run, recipe)
         for metrics in _train(recipe, run, plan):
             checkpoint = _checkpoint(run, metrics["epoch"]) if plan.carries else None

@@ -1,7 +1,7 @@
 """`--submit`: run a command as a job of a Ray cluster, as `ray job submit` does, with the settings training needs.
 
-The code is sent to the cluster with the YAML files that the command names; data and runs are there already. The job
-runs the same command: `python -m depthray train ... --out /an/absolute/path --address auto`.
+The code is sent to the cluster with one's own and the YAML files that the command names; data and runs are there.
+The job runs the same command: `python -m depthray train ... --out /an/absolute/path --address auto`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from typing import NamedTuple
 
 import depthray
 from cluster.jobs import follow
+from cluster.jobs.shipped_code import files_to_ship
 from depthray.cli.datasets import conversion
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.job_flags import JobCommand
+from depthray.config import own_code
 from depthray.errors import UsageError
 from depthray.storage import remote
 from depthray.training import preflight
@@ -70,6 +72,7 @@ def plan(name: str, command: JobCommand, arguments: list[str], flags: argparse.N
     args = _parse(name, command, arguments)
     if getattr(args, "address", None) not in (None, "auto"):
         raise UsageError(f"--address {args.address}: a job uses the cluster it is submitted to; leave out --address")
+    own_code.allow([getattr(args, "source", None) or "", getattr(args, "form", None) or ""])
     _check_recipe(name, command, args)
     arguments = settle(name, command, arguments, below=flags.storage)
     # Where the command's own process does the work; others only wait for their workers, and need no CPU for that.
@@ -80,6 +83,7 @@ def plan(name: str, command: JobCommand, arguments: list[str], flags: argparse.N
         if value := getattr(flags, flag):
             resume += [f"--{flag.replace('_', '-')}", f"{value:g}"]
     arguments, files = _replace_files(command, arguments, args)
+    files |= files_to_ship(own_code.share().names)  # that the recipe and the space name, which were read above
     resources = {key: value for key, value in resources.items() if value}
     return Job(_new_job_name(name, args), arguments, files, resources, resume)
 
@@ -231,7 +235,7 @@ def ship(job: Job) -> Iterator[Path]:
         info.mkdir()  # so that nodes with the dependencies only report the version as installed
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: depthray\nVersion: {depthray.__version__}\n")
         for target, path in job.files.items():
-            (folder / target).parent.mkdir(exist_ok=True)
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / target)
         yield folder
 

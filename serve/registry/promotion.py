@@ -36,17 +36,18 @@ def promote(
     *,
     device: str | None = None,
     force: bool = False,
+    trust: bool = False,
     request: RuntimeRequest | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Promotion:
     """Serve a checkpoint, an export, or a run's best, under a name; with a `request` exports of it too.
 
-    `force` allows depths far from those of the version before. Raises CheckpointError if it is missing or damaged, its
-    weights do not fit its recipe, or its depth is invalid.
+    `force` allows depths far from those of the version before, `trust` code that comes with the checkpoint. Raises
+    CheckpointError if it is missing or damaged, its weights do not fit its recipe, or its depth is invalid.
     """
     version = store.add(name, locate.resolve(path))
     try:
-        typical = _check_on_golden_images(store, name, version, device=device, force=force)
+        typical = _check_on_golden_images(store, name, version, device=device, force=force, trust=trust)
         speeds = _export(store, name, version, request, log) if request else {}
     except Exception:
         store.remove(name, version)  # unless it is served already: promoting it again may fail as well
@@ -65,11 +66,13 @@ def _export(
     return before if before.keys() >= set(request.targets) else exports.make(path, folder, request, log)
 
 
-def _check_on_golden_images(store: Store, name: str, version: str, *, device: str | None, force: bool) -> float | None:
+def _check_on_golden_images(
+    store: Store, name: str, version: str, *, device: str | None, force: bool, trust: bool
+) -> float | None:
     """Load a version and store its predictions. Returns the factor between its depths and those of the one served."""
     from depthray.predict import load
 
-    predictor = load(store.path(name, version), device=device)
+    predictor = load(store.path(name, version), device=device, trust=trust)
     predictor.check_metres("serving")  # clients, PNGs and point clouds take answers for metres
     answers = golden.answers(predictor)
     before = _served_answers(store, name, version)

@@ -29,6 +29,7 @@ from uuid import uuid4
 import numpy as np
 
 from depthray.checkpoints import manifest
+from depthray.config import own_code
 from depthray.errors import CheckpointError, UsageError, did_you_mean
 from depthray.runtimes import export_folder
 from depthray.runtimes.open import EAGER, read_recipe
@@ -116,7 +117,7 @@ class Store:
         return ModelCard(
             name,
             version,
-            architecture=recipe.model.name,
+            architecture=own_code.short_name(recipe.model.name),
             inputs=tuple(data.inputs),
             targets=tuple(data.targets),
             size=(data.size[0], data.size[1]),

@@ -285,7 +285,7 @@ class Replica:
         from depthray.predict import load
 
         settings = self._settings.model
-        network = Network(load(folder, device=settings.device or None), settings)
+        network = Network(load(folder, device=settings.device or None, trust=settings.trust), settings)
         network.compare(self._store.golden(name, version), settings.deviation)
         return network
 

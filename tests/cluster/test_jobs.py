@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from own_package import forget, write_package
 
 import depthray
 from cluster.jobs import follow
@@ -303,3 +304,27 @@ def test_a_wrong_address_or_token_is_one_line(
     assert main([*arguments, SERVER]) == 5
     assert f"no Ray cluster answers at {SERVER}" in capsys.readouterr().err
     assert os.environ["RAY_API_SERVER_ADDRESS"] == url
+
+
+def test_code_of_ones_own_goes_with_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget(monkeypatch, tmp_path)
+    write_package(tmp_path)
+    (tmp_path / "mypkg" / "weights.bin").write_bytes(b"large")
+    (tmp_path / "losses.py").write_text((tmp_path / "mypkg" / "losses.py").read_text())
+    own = "model.name=mypkg.net loss.terms../losses.py:own_loss=0.1 data.source=synthetic"
+    job = plan_job(f"train demo {own} --out s3://b/x --submit")
+    assert own.split() == job.arguments[1:4]  # a name means the same there
+    with jobs.ship(job) as folder:
+        shipped = {str(path.relative_to(folder)) for path in [*folder.glob("*.py"), *folder.glob("mypkg/*")]}
+    modules = ("__init__", "net", "frames", "losses", "protocols")
+    assert shipped == {"losses.py", *(f"mypkg/{name}.py" for name in modules)}
+
+
+@pytest.mark.parametrize("name", ["../net.py", "{folder}/net.py"])
+def test_a_file_from_elsewhere_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    forget(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "net.py").write_text((write_package(tmp_path) / "net.py").read_text())
+    with pytest.raises(UsageError, match=r"call depthray in .* and write \./net\.py"):
+        plan_job(f"train demo model.name={name.format(folder=tmp_path)} --out s3://b/x --submit")

@@ -28,6 +28,7 @@ from tuning.values import is_number
 
 SPACES = Path(__file__).parents[1] / "spaces"
 NOTE_KEYS = ("name", "reference")  # keys of a point that are no keys of the recipe
+TERMS = "loss.terms."  # what keys of one's own loss terms begin with
 MAX_GRID = 10_000  # points
 
 
@@ -83,6 +84,14 @@ def parse(tree: Mapping[str, Any], *, where: str) -> Space:
         raise UsageError(f"{where}: nothing to search; give at least one key, as in {EXAMPLE}")
     dimensions = (read_dimension(key, value, where=where) for key, value in ranges.items())
     return Space(tuple(dimensions), about=about, constraints=limits)
+
+
+def own_names(space: Space) -> list[str]:
+    """The own code that a space names: choices of model.name, and loss terms (`depthray.config.own_code`)."""
+    pairs = [(dimension.key, value) for dimension in space.dimensions for value in dimension.ends]
+    pairs += [pair for point in space.points for pair in point.items()]
+    models = [value for key, value in pairs if key == "model.name" and isinstance(value, str)]
+    return [*models, *(key.removeprefix(TERMS) for key, _ in pairs if key.startswith(TERMS))]
 
 
 def to_tree(space: Space) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.training import preflight
 from tuning.space.dimension import LOG_KINDS, Dimension, overrides, to_yaml
-from tuning.space.space import Space
+from tuning.space.space import TERMS, Space
 
 SAMPLES = 64  # complete configurations that are checked
 COMPANIONS = 8  # configurations in which a value is tried that does not fit the baseline recipe
@@ -88,7 +88,8 @@ def _check_key(key: str, recipe: Recipe, *, where: str) -> None:
     below = [each for each in known if each.startswith(f"{key}.")]
     if below:
         raise UsageError(f"{where}: {key} is a section; name a key of it, e.g. {below[0]}")
-    if key not in known and not key.startswith("model."):  # the options of a model depend on its name
+    # The options of a model depend on its name, and a term of one's own may have any.
+    if key not in known and not key.startswith(("model.", TERMS)):
         raise UsageError(f"{where}: unknown key '{key}'{_nearest(key, known)}")
 
 

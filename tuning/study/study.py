@@ -231,7 +231,7 @@ def best_recipe(folder: Path, study: Study) -> Recipe:
         within = f" within {describe_constraints(study.search)}" if study.search.constraints else ""
         raise UsageError(f"{folder}: no searched trial{within} has a finite {study.metric}, so there is no best recipe")
     # Types only, as the trial has been trained: the checks of preflight may import torch.
-    return recipes.read(str(folder / layout.RECIPE), overrides(study.best.outcome.overrides))
+    return recipes.read(str(folder / layout.RECIPE), overrides(study.best.outcome.overrides), trust=False)
 
 
 def describe_constraints(search: Search) -> str:
