@@ -197,7 +197,8 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
 def load(path: str | os.PathLike[str], *, device: str | None = None, trust: bool = False) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
-    An export that is native code is opened only with `trust`: it could do anything.
+    Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
+    could do anything.
     """
     chosen = _device(device)
     opened = open_model(locate.resolve(Path(path)), device=chosen, trust=trust, where=Path(path))

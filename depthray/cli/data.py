@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from depthray.cli.datasets import conversion, indexing
 from depthray.cli.datasets.conversion import RECIPE
 from depthray.cli.flags.command_parser import CommandParser
+from depthray.config import own_code
 from depthray.data import packing
 from depthray.data import source as data_source
 from depthray.data.sources import synthetic
@@ -180,6 +181,7 @@ def _stats(arguments: argparse.Namespace) -> CommandOutput:
     from depthray.data import sources
     from depthray.evaluation import protocols
 
+    own_code.allow([arguments.protocol])
     protocols.check(arguments.protocol, where="--protocol")
     section = conversion.load_section(arguments)
     source = sources.open_source(section)

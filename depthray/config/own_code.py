@@ -145,7 +145,7 @@ def share() -> SharedCode:
     allowed = _allowed
     roots = {own_modules.root_of(name.partition(":")[0]) for name in allowed.names if not is_file(name)}
     return SharedCode(
-        tuple(sorted(_allowed.names)), dict(_allowed.files), tuple(sorted(roots - {""})), _allowed.everything
+        tuple(sorted(allowed.names)), dict(allowed.files), tuple(sorted(roots - {""})), allowed.everything
     )
 
 

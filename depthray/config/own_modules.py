@@ -185,4 +185,4 @@ def _last_frame(error: BaseException) -> tuple[str, int | None] | None:
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     files = [frame for frame in frames if not frame[0].startswith("<") and frame[0] != __file__]
     theirs = [frame for frame in files if not any(folder in Path(frame[0]).parents for folder in NOT_THEIRS)]
-    return (theirs or files or [None])[-1]
+    return theirs[-1] if theirs else files[-1] if files else None
