@@ -190,7 +190,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Copies:
     }
     files = [copy.find(name) for each in additions.values() for name in each.tests]
     names = " or ".join(each.names for each in additions.values())
-    chosen = f"({names}) and not compiles and not exports"  # the slowest, of which the others are enough to show it
+    chosen = f"({names}) and not compiles"  # the slowest, of which the others are enough to show it
     command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-k", chosen, *files]
     variables = {**os.environ, "PYTHONPATH": str(copy.root)}
     done = subprocess.run(command, cwd=copy.root, env=variables, capture_output=True, text=True, check=False)

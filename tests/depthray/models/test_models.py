@@ -83,13 +83,12 @@ def compact(request):
 
 
 # What takes long, on one of each architecture: as it comes, or its smallest variant.
-LONG = (contract.weights_survive_a_file, contract.a_copy_predicts_the_same_and_can_be_pickled, contract.exports)
-SHORT = [check for check in contract.CHECKS if check not in LONG]
+LONG = (contract.weights_survive_a_file, contract.a_copy_predicts_the_same_and_can_be_pickled)
+# Exports are not among them: tests/depthray/exporting/test_exported_networks.py traces every variant for all runtimes.
+SHORT = [check for check in contract.CHECKS if check not in (*LONG, contract.exports)]
 
 
-@pytest.mark.parametrize(
-    "check", [check for check in contract.CHECKS if check not in LONG], ids=lambda each: each.__name__
-)
+@pytest.mark.parametrize("check", SHORT, ids=lambda check: check.__name__)
 def test_keeps_the_contract(model, check):
     check(model)
 
@@ -170,7 +169,7 @@ def test_every_input_is_used(name, options, more):
 
 def test_compiles_as_one_graph(compact):
     batch = full(compact)
-    compiled = torch.compile(compact, backend="eager", fullgraph=True)  # what backends lower, test_exports traces
+    compiled = torch.compile(compact, backend="eager", fullgraph=True)  # what backends lower, exports trace
     with torch.no_grad():
         assert apart(compiled(batch), compact(batch)) < 1e-4
 
