@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray.cli import evaluate as evaluate_command
 from depthray.cli import train as train_command
+from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.runs import console, locate, progress
@@ -52,22 +53,22 @@ def train(
     out: Place | None = None,
     resume: bool = False,
     gpu: bool = False,
+    trust: bool = False,
 ) -> TrainedRun:
     """Train a recipe in this process and print its progress: `train("unet-lite", "train.epochs=20", data="frames")`.
 
     `recipe` is a name or a YAML file, `overrides` are as on the command line, `data` is where the frames are, `start` a
     run whose weights it starts from, `out` the run's folder (default: runs/RECIPE-DATE). `resume=True` resumes the run
-    in `out`. The GPU is used where there is one; `gpu=True` insists on it. An interrupt leaves the checkpoint of the
-    last epoch.
+    in `out`. The GPU is used where there is one; `gpu=True` insists on it. `trust=True` runs code that comes with
+    `start` or the run to resume. An interrupt leaves the checkpoint of the last epoch.
 
     Raises UsageError, DataError and the other errors of `depthray.errors`, and makes no folder where a check fails.
     """
     run = _run_folder(recipe, out, resume=resume)
     display = console.Display()
+    options: dict[str, Any] = {"data": data, "start": start, "resume": resume, "gpu": gpu, "trust": trust}
     try:
-        with closing(
-            train_events(recipe, *overrides, data=data, start=start, out=run, resume=resume, gpu=gpu)
-        ) as events:
+        with closing(train_events(recipe, *overrides, out=run, **options)) as events:
             for record in events:
                 display.show(record)
     finally:
@@ -84,6 +85,7 @@ def train_events(
     out: Place | None = None,
     resume: bool = False,
     gpu: bool = False,
+    trust: bool = False,
 ) -> Generator[progress.Record, None, None]:
     """Train as `train` does, and yield each progress record as it is written, printing nothing.
 
@@ -95,13 +97,22 @@ def train_events(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("depthray.train is one process; for several use `torchrun -m depthray train` or --workers")
     run = _run_folder(recipe, out, resume=resume)
-    flags = {"data": data, "from": start, "out": run, "resume": resume, "gpu": gpu, "local": True}
+    flags = {"data": data, "from": start, "out": run, "resume": resume, "gpu": gpu, "local": True, "trust": trust}
     words = [os.fspath(recipe)] if recipe else []
     arguments = train_command.build_parser().parse_intermixed_args([*words, *overrides, *_argv(flags)])
-    return _train(train_command.load_recipe(arguments), run, arguments)
+    with own_code.trusting(trust):
+        loaded = train_command.load_recipe(arguments)
+    return _train(loaded, run, arguments)
 
 
 def _train(recipe: Recipe, run: Path | str, arguments: argparse.Namespace) -> Generator[progress.Record, None, None]:
+    with own_code.trusting(arguments.trust):
+        yield from _train_trusted(recipe, run, arguments)
+
+
+def _train_trusted(
+    recipe: Recipe, run: Path | str, arguments: argparse.Namespace
+) -> Generator[progress.Record, None, None]:
     from depthray import distributed
     from depthray.runs import untrained
     from depthray.runs.run import record_events
@@ -141,7 +152,7 @@ def evaluate(
 
     `overrides` are of data.* and eval.*; `data` and `source` name other frames, and their form where it is not
     recognised. The result has `scores`, `evaluation` with each frame, and `write(folder)`; with `out` it is written
-    there at once.
+    there at once. `trust=True` runs code that comes with the checkpoint or is the export.
     """
     from depthray import distributed
     from depthray.evaluation.evaluate import evaluate_checkpoint
@@ -171,12 +182,14 @@ def export(
     source: str | None = None,
     precision: str | None = None,
     bound: float | None = None,
+    trust: bool = False,
 ) -> Parity:
     """Export a checkpoint or a run's best one for `depthray.load`: `export(run, to="onnx", out="exported")`.
 
     `to` is onnx, openvino, openvino-int8, torch-export, aoti or tensorrt. It is compared with the checkpoint on frames
     of `calibrate`, or of rendered rooms, and the comparison returned. Raises ParityError, and writes the report alone,
-    where it differs by more than `bound`; UsageError where `out` exists.
+    where it differs by more than `bound`; UsageError where `out` exists. `trust=True` runs code that comes with the
+    checkpoint.
     """
     from depthray.exporting import write
 
@@ -187,8 +200,10 @@ def export(
         form=source,
         precision=precision,
         bound=bound,
+        trust=trust,
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
+    own_code.allow([source or ""])
     return write.export(locate.resolve(Path(checkpoint)), request)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from depthray.config import own_code
 from depthray.errors import UsageError
 from tuning import command, plan
 from tuning.report.build import BEST
@@ -39,6 +40,7 @@ def tune(
     data: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    trust: bool = False,
     trials: int | None = None,
     search: str | None = None,
     scheduler: str | None = None,
@@ -61,8 +63,9 @@ def tune(
     """Search over a recipe's keys on Ray: `tune("unet-lite", "train.epochs=12", data="frames", trials=8, hours=2)`.
 
     Every argument is the flag of `depthray tune` of its name, with its default; `resume=True` resumes the search in
-    `out`. It starts a local Ray, or uses the cluster at `address`, and prints what the command prints. Ctrl-C stops it
-    in order. Raises UsageError, DataError and the other errors of `depthray.errors`.
+    `out`, and with `trust=True` runs one's own code that the search names. It starts a local Ray, or uses the cluster
+    at `address`, and prints what the command prints. Ctrl-C stops it in order. Raises UsageError, DataError and the
+    other errors of `depthray.errors`.
     """
     for name, value, known in (("search", search, plan.SEARCHERS), ("scheduler", scheduler, plan.SCHEDULERS)):
         if value is not None and value not in known:
@@ -79,7 +82,9 @@ def tune(
         **{"grace": grace, "reduction": reduction, "gpu-hours": gpu_hours, "retries": retries},
     }
     words = [*([os.fspath(recipe)] if recipe else []), *overrides]
-    code = command.main([*words, *_argv(flags), *_lists(objectives=objectives, constraints=constraints)])
+    words += ["--trust"] if trust else []
+    with own_code.trusting(trust):
+        code = command.main([*words, *_argv(flags), *_lists(objectives=objectives, constraints=constraints)])
     best = folder / BEST
     return TunedSearch(folder, best if best.is_file() else None, finished=code == 0)
 

@@ -14,7 +14,6 @@ from depthray.config import own_code
 from depthray.errors import UsageError
 from depthray.exporting import targets
 from depthray.runs import locate
-from depthray.runtimes.open import read_recipe
 
 
 def main(argv: list[str]) -> int:
@@ -34,13 +33,11 @@ def main(argv: list[str]) -> int:
         largest_side=arguments.max_side,
         calibration=arguments.calibration_frames,
         gate=arguments.gate_frames,
+        trust=arguments.trust,
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
-    path = locate.resolve(arguments.checkpoint)
     own_code.allow([arguments.source or ""])
-    if arguments.trust:
-        read_recipe(path, trust=True)  # what is allowed once, is so in all of this process
-    parity = write.export(path, request, say=lambda text: print(text, flush=True))
+    parity = write.export(locate.resolve(arguments.checkpoint), request, say=lambda text: print(text, flush=True))
     print_markdown(parity_report.markdown(parity, title=f"Parity of {arguments.to}"))
     print(f"written: {request.out}, with README.md about it")
     return 0

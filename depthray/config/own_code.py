@@ -140,6 +140,17 @@ def allow_everything() -> None:
     _allowed.everything = True
 
 
+@contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """With `trust`, `allow_everything` inside the block alone: a function's trust is not that of its whole process."""
+    before = _allowed.everything
+    _allowed.everything |= trust
+    try:
+        yield
+    finally:
+        _allowed.everything = before
+
+
 def share() -> SharedCode:
     """All that was allowed here, for `receive` in another process, perhaps in another folder or on another node."""
     allowed = _allowed

@@ -51,6 +51,7 @@ class ExportRequest:
     largest_side: int = LARGEST_SIDE
     calibration: int = CALIBRATION
     gate: int = GATE
+    trust: bool = False  # in code that comes with the checkpoint
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _precision(module: Any, request: ExportRequest) -> str:
 
 
 def _load_and_trace(path: Path, request: ExportRequest, say: Callable[[str], None]) -> _Source:
-    contents = checkpoints.load(path)
+    contents = checkpoints.load(path, trust=request.trust)
     data = contents.recipe.data
     frames = open_frames(data, request.data, request.form, calibration=request.calibration, gate=request.gate)
     network = checkpoints.build_network(contents, where=path).eval().requires_grad_(False)

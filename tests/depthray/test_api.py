@@ -10,12 +10,15 @@ import sys
 
 import numpy as np
 import pytest
+from own_package import forget, write_package
 from paths import ROOT
 
 import depthray
 from depthray.cli import evaluate as evaluate_command
 from depthray.cli.flags import job_flags
+from depthray.config import own_code
 from depthray.errors import DataError, UsageError
+from depthray.exporting import write
 from depthray.runs import progress
 from tuning import command
 
@@ -79,6 +82,32 @@ def test_mistakes_are_the_errors_of_the_command_and_leave_nothing(tmp_path, monk
     with pytest.raises((UsageError, DataError), match=message):
         depthray.train(*words, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trust_is_for_what_a_call_opens(tmp_path, monkeypatch):
+    forget(monkeypatch, tmp_path)
+    write_package(tmp_path)
+    words = ["model.name=./mypkg/net.py", "model.width=8", "loss.terms={./mypkg/losses.py:own_loss: 0.1}", *SMALL[:-1]]
+    events = depthray.train_events("demo", *words, out="run")
+    next(each for each in events if each["kind"] == "epoch")
+    events.close()
+    forget(monkeypatch, tmp_path)
+    monkeypatch.setattr(write, "build_graph", lambda *_: pytest.fail("the network has been built"))
+    opened = [
+        lambda **trust: next(depthray.train_events(out="run", resume=True, **trust)),
+        lambda **trust: depthray.export("run", to="onnx", out="exported", **trust),
+        lambda **trust: depthray.evaluate("run", **trust),
+    ]
+    for call in opened:
+        with pytest.raises(UsageError, match=r"add --trust \(in Python trust=True\)"):
+            call()
+    assert opened[2](trust=True).scores
+    forget(monkeypatch, tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="has been built"):
+        opened[1](trust=True)
+    forget(monkeypatch, tmp_path)
+    assert opened[0](trust=True)["kind"] == "state"
+    assert not own_code.share().everything
 
 
 def test_what_is_logged_to_is_chosen_by_the_environment(tmp_path, monkeypatch):
