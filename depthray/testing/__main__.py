@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from depthray import losses, models
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import own_code
 from depthray.config.overrides import apply_override
 from depthray.config.own_modules import fault_line
@@ -28,9 +29,9 @@ Check = tuple[str, Callable[[], None]]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the checks of one name, print a line for each, and return 1 if one fails."""
-    arguments = build_parser().parse_args(argv)
-    own_code.allow([arguments.name])
     try:
+        arguments = build_parser().parse_args(argv)
+        own_code.allow([arguments.name])
         failed = report(checks_of(arguments.name, data=arguments.data, overrides=arguments.overrides))
     except DepthrayError as error:
         print(f"depthray.testing: {error}", file=sys.stderr)
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m depthray.testing`."""
-    parser = argparse.ArgumentParser(prog="python -m depthray.testing", description="Check code of one's own.")
+    parser = CommandParser(prog="python -m depthray.testing", description="Check code of one's own.")
     parser.add_argument("name", help="a module or file, or an object in it: mypkg.net, ./net.py, ./losses.py:mine")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="options of the network, or keys of data")
     parser.add_argument("--data", default="", metavar="PATH", help="the data that a form is checked with")

@@ -7,6 +7,7 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import NamedTuple
 
+from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import UsageError
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray new`."""
-    parser = argparse.ArgumentParser(prog="depthray new", description="A file of one's own to start from.")
+    parser = CommandParser(prog="depthray new", description="A file of one's own to start from.")
     parser.add_argument("kind", choices=list(KINDS), help="what it is")
     parser.add_argument("name", help="of the file, without .py; a loss term has this name too")
     return parser

@@ -104,6 +104,8 @@ def test_what_breaks_a_contract_is_said(
         (["mypkg.net"], "Python finds no module 'mypkg.net'"),
         (["./empty.py"], "has neither 'build' (a network) nor 'open_source'"),
         (["./empty.py:x"], "has no 'x'"),
+        (["./empty.py", "--daata=x"], "(did you mean '--data'?); see python -m depthray.testing --help"),
+        ([], "the following arguments are required: name; see python -m depthray.testing --help"),
     ],
 )
 def test_what_cannot_be_checked_is_one_line(
@@ -115,7 +117,7 @@ def test_what_cannot_be_checked_is_one_line(
     assert line in printed
 
 
-@pytest.mark.parametrize("arguments", [["model", "a-b"], ["model", "class"], ["model", "taken"]])
+@pytest.mark.parametrize("arguments", [["model", "a-b"], ["model", "class"], ["model", "taken"], ["modle", "mine"]])
 def test_a_name_that_cannot_be_is_refused(arguments: list[str], home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "taken.py").write_text("")
     assert main(["new", *arguments]) == 2
