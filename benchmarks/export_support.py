@@ -126,7 +126,8 @@ def examples(traced: TracedGraph) -> Iterator[tuple[torch.Tensor, ...]]:
     """Inputs of several shapes, or of the only one."""
     graph = traced.graph
     for batch, height, width in SHAPES:
-        size = (graph.round_up(height), graph.round_up(width)) if traced.dynamic_size else traced.size
+        sides = [graph.round_up(max(side, traced.smallest_side)) for side in (height, width)]
+        size = (sides[0], sides[1]) if traced.dynamic_size else traced.size
         yield graph.example(batch if traced.dynamic_batch else 1, *size)
 
 

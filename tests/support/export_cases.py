@@ -30,8 +30,7 @@ FURTHER = ("image", "background", "sparse", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("unet", {"encoder": "tiny"}, FURTHER),
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
-    ("bifpn", {}, ("image", "sparse")),
-    ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image", "sparse")),
+    ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
 )
 
