@@ -15,7 +15,8 @@ from depthray.errors import did_you_mean
 def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     """The first fault of a tree that was checked against `root`, with the nearest known key or choice as a hint."""
     fault = error.errors()[0]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    first, *rest = fault["loc"] or ("",)
+    key = f"{first}{''.join(f'[{part}]' if isinstance(part, int) else f'.{part}' for part in rest)}"
     if fault["type"] == "extra_forbidden":
         *parents, last = map(str, fault["loc"])
         return f"unknown key '{key}'{suggest_key(last, _section_at(root, parents), root)}"

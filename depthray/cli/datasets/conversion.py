@@ -71,7 +71,7 @@ def load_section(arguments: argparse.Namespace) -> Data:
 def load_convert_section(arguments: argparse.Namespace) -> Data:
     """The data section of `data convert`, where the form of the data is named."""
     own_code.allow([arguments.form])
-    sources.check_name(arguments.form, where="command line")
+    sources.check_name(arguments.form, where="command line", label="form ")
     arguments.source = arguments.form
     return load_section(arguments)
 

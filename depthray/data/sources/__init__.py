@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from inspect import getattr_static
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -31,13 +32,13 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
 
 
-def check_name(name: str, *, where: str) -> None:
-    """Refuse an unknown form; one's own is imported."""
+def check_name(name: str, *, where: str, label: str = "data.source=") -> None:
+    """Refuse an unknown form; one's own is imported. `label` stands before its name in the message."""
     if name in names():
         return
     if not own_code.is_of(own_code.SOURCE, name):
         known = [*names(), *own_code.entry_points(own_code.SOURCE)]
-        raise UsageError(f"{where}: no data.source='{name}'{did_you_mean(name, known)}")
+        raise UsageError(f"{where}: no {label}'{name}'{did_you_mean(name, known)}")
     _opener(name, where=where)
 
 
@@ -63,7 +64,9 @@ def open_source(section: Data, *, verify: bool = True) -> Source:
     opener = _opener(section.source, where="data")
     with own_code.one_line(f"data.source={section.source}: open_source fails", own=section.source not in names()):
         source = opener(section)
-    if missing := [key for key in ("frames", "keys", "fingerprint", "read", "faults") if not hasattr(source, key)]:
+    # Not hasattr, which computes the fingerprint: it asks for the size of each file.
+    members = ("frames", "keys", "fingerprint", "read", "faults")
+    if missing := [key for key in members if getattr_static(source, key, None) is None]:
         raise UsageError(
             f"data.source={section.source}: open_source returned {type(source).__name__}, which has no "
             f"'{missing[0]}'; see docs/own-code.md"

@@ -165,10 +165,10 @@ def forge(path: Path, **changes: Any) -> Path:
     return path
 
 
-OTHERS = Path(os.__file__).with_name("wsgiref") / "simple_server.py"  # written for something else
+OTHERS = Path(os.__file__).with_name("pydoc_data") / "topics.py"  # written for something else
 FORGED: list[dict[str, Any]] = [
     {
-        "names": {"mypkg.net": "wsgiref.simple_server"},
+        "names": {"mypkg.net": "pydoc_data.topics"},
         "record": {"sha256": sha256(OTHERS.read_bytes()).hexdigest()},
     },
     {"names": {"mypkg.net": "./trap.py"}},
@@ -183,7 +183,7 @@ def test_a_forged_recipe_imports_nothing(stranger: Any, home: Path, changes: dic
     (home / "trap.py").write_text(TRAP)
     with pytest.raises((UsageError, CheckpointError)):
         open_model(path, device=CPU)
-    assert not (home / "sprung").exists() and not {"wsgiref", "trap"} & set(sys.modules)
+    assert not (home / "sprung").exists() and not {"pydoc_data", "trap"} & set(sys.modules)
 
 
 def test_a_manifest_names_no_file_outside_of_the_checkpoint(stranger: Any) -> None:
