@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, cast
@@ -138,7 +139,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
     code = own_code.records(contents.recipe)
     for each, content in code:
         if each.file and each.file not in files:  # an architecture and a loss may be in one file
-            files[each.file] = write_file(folder / each.file, lambda file, content=content: file.write(content))
+            files[each.file] = write_file(folder / each.file, partial(_write_bytes, content))
     versions = {name: version(name) for name in ("torch", "numpy")}
     versions |= {"depthray": depthray.__version__, "python": platform.python_version()}
     record = Manifest(
@@ -190,3 +191,7 @@ def _prepare(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         for stale in root.glob(f"{TEMPORARY}*"):
             shutil.rmtree(stale)
+
+
+def _write_bytes(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)

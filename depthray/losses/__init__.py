@@ -75,7 +75,7 @@ def function(name: str, *, where: str = "recipe") -> Term:
     term = own_code.resolve(own_code.LOSS, name, where=where)
     if not inspect.isfunction(term):
         raise UsageError(f"{where}: loss.terms.{name}: is {type(term).__name__}, not a function of Python")
-    return term  # type: ignore[no-any-return]
+    return term
 
 
 def _term(name: str, prediction: Prediction, batch: Batch, section: Loss) -> Tensor:

@@ -133,7 +133,7 @@ def protocol_checks(name: str) -> list[Check]:
     protocol = protocols.named(name, where=name)
 
     def a_perfect_prediction_has_no_error() -> None:
-        side = protocol.size or (protocol.crop.size if hasattr(protocol.crop, "size") else (480, 640))
+        side: tuple[int, int] = protocol.size or getattr(protocol.crop, "size", None) or (480, 640)
         truth = torch.full((1, 1, *side), (protocol.min_depth + min(protocol.max_depth, 10.0)) / 2)
         compared = protocols.compare(truth.clone(), truth, protocol)
         assert compared.valid.any(), "scores no pixel of a frame that is measured throughout"

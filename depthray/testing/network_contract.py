@@ -153,7 +153,8 @@ def images_of_a_batch_do_not_touch_each_other(network: Any) -> None:
     batch = some(network.inputs)
     with torch.no_grad():
         together = models.run(network, batch)
-        alone = [models.run(network, {key: value[i : i + 1] for key, value in batch.items()}) for i in range(2)]
+        each: list[Any] = [{key: value[i : i + 1] for key, value in batch.items()} for i in range(2)]
+        alone = [models.run(network, one) for one in each]
     expect(apart(joined(alone), together) < 1e-4, "the prediction of an image depends on the others of its batch")
 
 

@@ -40,7 +40,8 @@ def reading_twice_and_elsewhere_gives_the_same(open_it: Open) -> None:
     source.read(0)  # opens what is opened lazily
     copied = pickle.loads(pickle.dumps(source))  # noqa: S301 - it was pickled in this line
     for index in (len(source.frames) - 1, 0, len(source.frames) - 1):
-        one, other = source.read(index), copied.read(index)
+        one: dict[str, Any] = {**source.read(index)}
+        other: dict[str, Any] = {**copied.read(index)}
         for key in source.keys:
             expect(np.array_equal(one[key], other[key]), f"'{key}' of frame {index} differs in a pickled copy")
 

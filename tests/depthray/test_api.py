@@ -7,6 +7,7 @@ import inspect
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_trust_is_for_what_a_call_opens(tmp_path, monkeypatch):
     events.close()
     forget(monkeypatch, tmp_path)
     monkeypatch.setattr(write, "build_graph", lambda *_: pytest.fail("the network has been built"))
-    opened = [
+    opened: list[Any] = [
         lambda **trust: next(depthray.train_events(out="run", resume=True, **trust)),
         lambda **trust: depthray.export("run", to="onnx", out="exported", **trust),
         lambda **trust: depthray.evaluate("run", **trust),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from inputs import some
 from own_package import forget, write_package
 
@@ -93,7 +94,7 @@ def test_entry_points_are_names_without_a_dot(home: Path, monkeypatch: pytest.Mo
 def test_terms_of_ones_own_are_keys_below_loss_terms(home: Path) -> None:
     read = recipe.read("demo-lite", ["loss.terms.mypkg.losses.own_loss=0.25", "loss.terms../a b/x.py:y=1"])
     assert read.loss.terms == {"mypkg.losses.own_loss": 0.25, "./a b/x.py:y": 1}
-    assert recipe.build(recipe.yaml.safe_load(recipe.dump(read)), where="again") == read
+    assert recipe.build(yaml.safe_load(recipe.dump(read)), where="again") == read
     assert recipe.flatten(read)["loss.terms.mypkg.losses.own_loss"] == 0.25
     assert {read.loss, read.loss.model_copy(update={"terms": {}})} == {
         read.loss,

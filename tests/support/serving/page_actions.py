@@ -38,6 +38,7 @@ def until(page: sync_api.Page, true: str) -> None:
 def spot(page: sync_api.Page, u: int, v: int) -> dict[str, float]:
     """The middle of a pixel of the image, from the corner of its canvas."""
     box = page.locator("#flat").bounding_box()
+    assert box is not None
     size = page.evaluate("[document.getElementById('flat').width, document.getElementById('flat').height]")
     return {"x": (u + 0.5) * box["width"] / size[0], "y": (v + 0.5) * box["height"] / size[1]}
 
