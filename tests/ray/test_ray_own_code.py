@@ -30,6 +30,7 @@ def pairs(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 def test_code_of_ones_own_trains_on_two_workers(
     cluster_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

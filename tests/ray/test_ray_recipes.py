@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from depthray.checkpoints import select
-from depthray.config import recipe
+from depthray.config import own_code, recipe
 from depthray.config.sections import Recipe
 from depthray.runs import locate, run
 from depthray.training import preflight
@@ -61,7 +61,8 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
 
 def config(made: Recipe, folder: Path) -> dict[str, Any]:
     """What `cluster.workers._work` is given."""
-    return {"recipe": made.model_dump(mode="json"), "run": str(folder), "gpu": False, "attempt": folder.name}
+    given = {"recipe": made.model_dump(mode="json"), "run": str(folder), "gpu": False, "attempt": folder.name}
+    return given | {"code": own_code.share()}
 
 
 def check(made: Recipe, folder: Path) -> None:
