@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Tests start some hundred processes, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test fast exports ray coverage chaos lint types format schema clean
+.PHONY: setup demo test fast exports ray coverage chaos lint types format schema docs clean
 
 setup: $(READY)
 
@@ -60,5 +60,11 @@ format: $(READY)
 schema: $(READY)
 	$(BIN)/depthray recipe schema > depthray/recipes/schema.json
 
+# The pages of docs/ as a site in site/, with the page of recipes made anew. Links and warnings are errors.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(READY)
+	$(BIN)/python docs/site/recipe_zoo.py --write
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.* htmlcov site

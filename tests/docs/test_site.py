@@ -1,0 +1,176 @@
+"""The site: it builds without a warning and loads nothing from elsewhere; its hooks, and the page of recipes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from paths import ROOT
+
+FOLDER = ROOT / "docs" / "site"
+LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*>")  # tags by which a page loads something
+ELSEWHERE = re.compile(r"\b(?:src|href)=[\"']?(?:https?:)?//")
+
+
+def load(name: str) -> ModuleType:
+    """A script of docs/site, which is no package."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+site_hooks, recipe_zoo = load("site_hooks"), load("recipe_zoo")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, as `make docs` builds it."""
+    for name in ("mkdocs", "material", "mkdocstrings"):
+        pytest.importorskip(name, reason="needs pip install 'depthray[docs]'")
+    out = tmp_path_factory.mktemp("site")
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+    return out
+
+
+def test_pages_load_nothing_from_other_servers(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 25
+    for page in pages:
+        if page.name != "nyu-report.html":  # no page of MkDocs; the report's own tests read it
+            tags = LOADED.findall(page.read_text(encoding="utf-8"))
+            assert tags and not [tag for tag in tags if ELSEWHERE.search(tag)], page.name
+
+
+def test_the_reference_shows_every_public_function_with_its_docstring(site: Path) -> None:
+    html = (site / "reference.html").read_text(encoding="utf-8")
+    for names in site_hooks.PUBLIC.values():
+        for name in names:
+            assert f'id="{name}"' in html, name
+    assert "Search over a recipe's keys on Ray" in html or "Search over a recipe&#39;s keys on Ray" in html
+    assert "<h2" in html and ":::" not in html
+
+
+def test_llms_txt_names_every_page_and_where_its_markdown_is(site: Path) -> None:
+    text = (site / "llms.txt").read_text(encoding="utf-8")
+    assert text.startswith("# depthray\n\n> Depth from images")
+    listed = re.findall(r"^- \[[^\]]+\]\(([^)]+)\)", text, re.MULTILINE)
+    assert {"index.md", "training.md", "recipes.md", "troubleshooting.md", "reference.html"} <= set(listed)
+    assert [name for name in listed if not (site / name).is_file()] == []
+    assert "## Tasks" in text and "](own-code.md): An architecture, a form of data set" in text
+
+
+def test_every_public_name_is_there() -> None:
+    package = {name for names in site_hooks.PUBLIC.values() for name in names if name.count(".") == 1}
+    import depthray
+
+    assert package == {f"depthray.{name}" for name in depthray._FUNCTIONS}
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "expected"),
+    [
+        ("index.md", "[data](docs/data.md)", "[data](data.md)"),
+        ("index.md", "[b](benchmarks/README.md)", f"[b]({site_hooks.SOURCE}/blob/main/benchmarks/README.md)"),
+        ("index.md", "[s](docs/scaling/README.md)", "[s](scaling/README.md)"),
+        ("architecture.md", "[c](../CONTRIBUTING.md)", "[c](contributing.md)"),
+        ("data.md", "[t](training.md#checkpoints)", "[t](training.md#checkpoints)"),
+        ("data.md", "[t](#shards)", "[t](#shards)"),
+        ("data.md", "[t](../tests)", f"[t]({site_hooks.SOURCE}/tree/main/tests)"),
+        ("tuning.md", "[r](examples/nyu-report.md)", "[r](examples/search-report.md)"),
+        ("scaling/README.md", "[r](../training.md)", "[r](../training.md)"),
+        ("scaling/README.md", "![p](scaling.svg)", "![p](scaling.svg)"),
+        ("data.md", "[w](https://example.org/a.md)", "[w](https://example.org/a.md)"),
+        ("data.md", "[gone](no-such-page.md)", "[gone](no-such-page.md)"),  # which MkDocs reports
+        ("index.md", "```sh\n[d](docs/data.md)\n```", "```sh\n[d](docs/data.md)\n```"),
+    ],
+)
+def test_links_between_files_become_links_between_pages(page: str, link: str, expected: str) -> None:
+    assert site_hooks.relink(link, page) == expected
+
+
+def test_a_diagram_that_needs_a_script_is_left_out() -> None:
+    shown = site_hooks.without_diagrams("before\n\n```mermaid\nflowchart TD\n```\n\nafter\n")
+    assert "flowchart" not in shown and shown.startswith("before") and shown.endswith("after\n")
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("# Title\n\nA first sentence. A second.\n", "A first sentence."),
+        ("# Title\n\n```bash\nmake demo\n```\n\nSee [the page](a.md): more.\n", "See the page"),
+        ("# Title\n\n| a |\n|---|\n", ""),
+    ],
+)
+def test_a_page_is_described_by_its_first_sentence(markdown: str, expected: str) -> None:
+    assert site_hooks.about(markdown) == expected
+
+
+def test_the_page_of_recipes_is_that_of_their_headers() -> None:
+    assert recipe_zoo.PAGE.read_text(encoding="utf-8") == recipe_zoo.page(), (
+        "run: python docs/site/recipe_zoo.py --write"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "minutes", "weights"),
+    [
+        ("unet-lite", "AbsRel 0.176, RMSE 0.61 m", "23", "ImageNet, Apache-2.0"),
+        ("masknet", "IoU 0.953", "9", "random"),
+        ("demo", "AbsRel about 0.26", "1.2", "random"),
+        ("dpt-vits", "not measured", "", "`depth_anything_v2_metric_hypersim_vits`, Apache-2.0"),
+        ("fpn-lite", "not measured", "", "ImageNet, Apache-2.0"),
+    ],
+)
+def test_a_row_of_a_recipe(name: str, score: str, minutes: str, weights: str) -> None:
+    shown = recipe_zoo.read(recipe_zoo.RECIPES / f"{name}.yaml")
+    assert (shown.score, shown.minutes, shown.weights) == (score, minutes, weights)
+
+
+def test_the_text_of_a_header_has_commands_as_blocks_and_keys_as_code() -> None:
+    header = [
+        "A network.",
+        "",
+        "  depthray data pack NYU packed",
+        "  depthray train demo --data packed",
+        "with data.size=96,128: fast",
+    ]
+    assert recipe_zoo.body(header) == (
+        "A network.\n\n```bash\ndepthray data pack NYU packed\ndepthray train demo --data packed\n```\n\n"
+        "with `data.size=96,128`: fast"
+    )
+
+
+def test_every_page_has_one_title() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        text = site_hooks.FENCE.sub("", page.read_text(encoding="utf-8"))
+        assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1, page.name
+
+
+def test_lists_begin_after_an_empty_line() -> None:
+    """GitHub needs none before a list, but MkDocs would show it as one paragraph."""
+    wrong = []
+    for page in [*(ROOT / "docs").rglob("*.md"), *(ROOT / name for name in site_hooks.OUTSIDE.values())]:
+        lines = site_hooks.FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
+        for before, line in pairwise(lines):
+            if re.match(r"(- |\d+\. )", line) and before.strip() and not re.match(r"(- |\d+\. |\s|#)", before):
+                wrong.append(f"{page.name}: {line}")
+    assert wrong == []
+
+
+def test_no_font_and_no_card_of_a_repository_is_loaded_from_its_server() -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert settings["theme"]["font"] is False and "repo_url" not in settings
