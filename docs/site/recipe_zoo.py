@@ -72,19 +72,19 @@ class Shown(NamedTuple):
         return match[1] if match[2] == "minutes" else f"{float(match[1]) / 60:.1f}"
 
 
-def licences() -> dict[str, str]:
-    """Licence of each entry of the catalogue of weights, by name."""
-    return {entry["name"]: entry["licence"] for entry in yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))}
+def catalogue() -> dict[str, dict[str, Any]]:
+    """The entries of the catalogue of weights, by name."""
+    return {entry["name"]: entry for entry in yaml.safe_load(CATALOGUE.read_text(encoding="utf-8"))}
 
 
 def starting_weights(recipe: dict[str, Any], header: str) -> str:
     """What a recipe starts from and the licence, from its keys, else from the weights that its header names."""
-    known = licences()
+    known = catalogue()
     model = recipe["model"]
     if str(model.get("weights", "")).startswith("imagenet"):
-        return f"ImageNet, {known[model['encoder']]}"
-    named = [name for name in known if re.search(rf"model\.weights={re.escape(name)}\b", header)]
-    return f"`{named[0]}`, {known[named[0]]}" if named else "random"
+        return f"ImageNet, {known[model['encoder']]['licence']}"
+    named = [entry for name, entry in known.items() if re.search(rf"model\.weights={re.escape(name)}\b", header)]
+    return f"{named[0]['family']}, {named[0]['licence']}" if named else "random"
 
 
 def read(path: Path) -> Shown:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 from paths import ROOT
@@ -29,7 +30,7 @@ def load(name: str) -> ModuleType:
         sys.path.remove(str(FOLDER))
 
 
-site_hooks, recipe_zoo = load("site_hooks"), load("recipe_zoo")
+site_hooks, recipe_zoo, gallery = load("site_hooks"), load("recipe_zoo"), load("gallery")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_the_page_of_recipes_is_that_of_their_headers() -> None:
         ("unet-lite", "AbsRel 0.176, RMSE 0.61 m", "23", "ImageNet, Apache-2.0"),
         ("masknet", "IoU 0.953", "9", "random"),
         ("demo", "AbsRel about 0.26", "1.2", "random"),
-        ("dpt-vits", "not measured", "", "`depth_anything_v2_metric_hypersim_vits`, Apache-2.0"),
+        ("dpt-vits", "not measured", "", "Depth Anything V2, metric, Apache-2.0"),
         ("fpn-lite", "not measured", "", "ImageNet, Apache-2.0"),
     ],
 )
@@ -174,3 +175,37 @@ def test_lists_begin_after_an_empty_line() -> None:
 def test_no_font_and_no_card_of_a_repository_is_loaded_from_its_server() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     assert settings["theme"]["font"] is False and "repo_url" not in settings
+
+
+def test_pictures_are_those_that_the_gallery_makes_and_small() -> None:
+    committed = {path.stem: path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert set(committed) == set(gallery.PICTURES)
+    assert sum(committed.values()) < 400_000
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(pictures/(\w+)\.jpg\)", page)) == set(committed)
+
+
+def test_every_picture_says_what_it_shows() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert "![](" not in page.read_text(encoding="utf-8"), page.name
+
+
+def test_points_from_the_same_place_are_the_image() -> None:
+    rows, columns = np.mgrid[0 : gallery.HEIGHT, 0 : gallery.WIDTH]
+    image = np.stack([rows, columns // 2, rows * 0], axis=2).astype(np.uint8)
+    camera = np.array([[250, 0, 159.5], [0, 250, 119.5], [0, 0, 1]], np.float32)
+    frame = {"image": image, "depth": np.full(image.shape[:2], 2, np.float32), "intrinsics": camera}
+    straight, moved = gallery.turned(frame, 0), gallery.turned(frame, 30)
+    assert np.abs(straight[:-1, :-1].astype(int) - image[:-1, :-1])[..., :2].max() <= 1
+    assert (moved == 255).all(axis=2).mean() > 0.1  # what the camera has not seen is white
+
+
+def test_tiles_are_apart_and_in_order() -> None:
+    black, red = np.zeros((4, 6, 3), np.uint8), np.full((4, 6, 3), [200, 0, 0], np.uint8)
+    picture = gallery.tiles([[black, red], [red, black]])
+    assert picture.shape == (8 + gallery.GAP, 12 + gallery.GAP, 3)
+    assert (
+        (picture[:4, :6] == 0).all()
+        and (picture[:4, -6:, 0] == 200).all()
+        and (picture[4 : 4 + gallery.GAP] == 255).all()
+    )
