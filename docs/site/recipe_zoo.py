@@ -116,7 +116,7 @@ def body(header: list[str]) -> str:
 
 def _prose(line: str) -> str:
     """A line of text, with keys and their values as code."""
-    return re.sub(r"(?<![`\w./-])([a-z]+\.[a-z_]+=(?:[^\s,;:]|,\d)*[^\s,;:.])", r"`\1`", line)
+    return re.sub(r"(?<![`\w./-])([a-z]+\.[a-z_]+=(?:[^\s,;:)]|,\d)*(?<!\.))", r"`\1`", line)
 
 
 def page() -> str:

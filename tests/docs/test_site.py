@@ -127,18 +127,32 @@ def test_the_page_of_recipes_is_that_of_their_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "score", "minutes", "weights"),
+    ("header", "model", "expected"),
     [
-        ("unet-lite", "AbsRel 0.176, RMSE 0.61 m", "23", "ImageNet, Apache-2.0"),
-        ("masknet", "IoU 0.953", "9", "random"),
-        ("demo", "AbsRel about 0.26", "1.2", "random"),
-        ("dpt-vits", "not measured", "", "Depth Anything V2, metric, Apache-2.0"),
-        ("fpn-lite", "not measured", "", "ImageNet, Apache-2.0"),
+        (
+            "NYU Depth V2:\n#   AbsRel 0.176 (mean map 0.395), RMSE 0.61 m, in 23 minutes. Worse: AbsRel 0.3",
+            "{name: unet, encoder: efficientnet_lite0, weights: 'imagenet?'}",
+            ("AbsRel 0.176, RMSE 0.61 m", "NYU", "23", "ImageNet, Apache-2.0"),
+        ),
+        (
+            "On 40 rooms: AbsRel about 0.26, in about 75 s",
+            "{name: unet}",
+            ("AbsRel about 0.26", "rendered rooms", "1.2", "random"),
+        ),
+        (
+            "With model.weights=depth_anything_v2_metric_hypersim_vits. Not measured.",
+            "{name: dpt}",
+            ("not measured", "", "", "Depth Anything V2, metric, Apache-2.0"),
+        ),
     ],
 )
-def test_a_row_of_a_recipe(name: str, score: str, minutes: str, weights: str) -> None:
-    shown = recipe_zoo.read(recipe_zoo.RECIPES / f"{name}.yaml")
-    assert (shown.score, shown.minutes, shown.weights) == (score, minutes, weights)
+def test_a_row_of_a_recipe(header: str, model: str, expected: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"# yaml-language-server: x\n# A network.\n#\n# {header}\nabout: a network\nmodel: {model}\n", encoding="utf-8"
+    )
+    shown = recipe_zoo.read(path)
+    assert (shown.score, shown.frames, shown.minutes, shown.weights) == expected
 
 
 def test_the_text_of_a_header_has_commands_as_blocks_and_keys_as_code() -> None:
@@ -147,11 +161,11 @@ def test_the_text_of_a_header_has_commands_as_blocks_and_keys_as_code() -> None:
         "",
         "  depthray data pack NYU packed",
         "  depthray train demo --data packed",
-        "with data.size=96,128: fast",
+        "with data.size=96,128: fast (optim.lr=1e-3).",
     ]
     assert recipe_zoo.body(header) == (
         "A network.\n\n```bash\ndepthray data pack NYU packed\ndepthray train demo --data packed\n```\n\n"
-        "with `data.size=96,128`: fast"
+        "with `data.size=96,128`: fast (`optim.lr=1e-3`)."
     )
 
 
