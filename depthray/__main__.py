@@ -18,7 +18,7 @@ COMMANDS = {
     "tune": ("tuning.command:main", "search learning rates, augmentations, loss weights with Ray Tune"),
     "report": ("tuning.report.build:main", "the report of a search, made again, also while it runs"),
     "evaluate": ("depthray.cli.evaluate:main", "score a checkpoint under a named protocol"),
-    "predict": ("serve.client.remote_predictor:predict", "depth of images, as PNG, npy, colour map, point cloud"),
+    "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
     "export": ("depthray.cli.export:main", "a checkpoint for ONNX Runtime, OpenVINO and others, after comparing"),

@@ -23,7 +23,20 @@ MAY_IMPORT = {
 }
 # The library from its top to its bottom: a room imports only from those after it, and from the modules named here.
 ROOMS = (
-    *("__main__", "api", "testing", "cli", "exporting", "predict", "runs", "training", "losses", "audit", "evaluation"),
+    *(
+        "__main__",
+        "api",
+        "testing",
+        "cli",
+        "client",
+        "exporting",
+        "predict",
+        "runs",
+        "training",
+        "losses",
+        "audit",
+        "evaluation",
+    ),
     *("weights", "runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
     *("waiting", "errors"),
     "__init__",

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from depthray.imaging.sheets import ColourScale
 
 KEY = "DEPTHRAY_API_KEY"
-Connect = Callable[..., AbstractContextManager[Any]]  # (url, model=, key=) -> what has `inputs` and `maps`
 
 
 class _Request(NamedTuple):
@@ -56,11 +55,8 @@ class _Network(NamedTuple):
     maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
 
 
-def main(argv: list[str], connect: Connect | None = None) -> int:
-    """Predict every image of the command line into files; those that fail are listed at the end.
-
-    `connect` opens the model of a server for --url; `serve` is built upon this package and passes it in.
-    """
+def main(argv: list[str]) -> int:
+    """Predict every image of the command line into files; those that fail are listed at the end."""
     from depthray.imaging.camera import read_camera
 
     arguments = parse_arguments(argv)
@@ -77,7 +73,7 @@ def main(argv: list[str], connect: Connect | None = None) -> int:
     failed = []
     with ExitStack() as stack:
         with Heartbeat(f"{arguments.url or arguments.checkpoint} to be loaded"):
-            network = stack.enter_context(_network(arguments, connect))
+            network = stack.enter_context(_network(arguments))
         further_inputs.check(others, network.inputs)  # a missing flag would fail every image
         shown = _fitting(formats, network)
         request = _Request(
@@ -100,14 +96,15 @@ _ASSUMED = (
 
 
 @contextmanager
-def _network(arguments: argparse.Namespace, connect: Connect | None) -> Iterator[_Network]:
+def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
     """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
         predictor = load(arguments.checkpoint, device=arguments.device, trust=arguments.trust)
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         yield _Network(inputs, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
         return
-    assert connect, "--url is for the command `depthray predict`, which passes in how to connect"
+    from depthray.client.remote_predictor import connect
+
     key = arguments.key or os.environ.get(KEY, "")
     with connect(arguments.url, model=arguments.model or "", key=key) as remote:
         # Only networks that answer in metres are served.

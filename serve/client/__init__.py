@@ -1,5 +1,21 @@
-"""Clients of the HTTP endpoint: `from serve.client import DepthClient`."""
+"""The names of `depthray.client`, as they were imported before the client moved there."""
 
-from serve.client.client import AsyncDepthClient, DepthClient, RetryPolicy
+from depthray.client import (
+    AsyncDepthClient,
+    DepthClient,
+    Estimate,
+    RefusedError,
+    RetryPolicy,
+    ServerError,
+    UnavailableError,
+)
 
-__all__ = ["AsyncDepthClient", "DepthClient", "RetryPolicy"]
+__all__ = [
+    "AsyncDepthClient",
+    "DepthClient",
+    "Estimate",
+    "RefusedError",
+    "RetryPolicy",
+    "ServerError",
+    "UnavailableError",
+]

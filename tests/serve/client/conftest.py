@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from serve_clients import QUICK
 
-from serve.client.client import DepthClient
+from depthray.client.client import DepthClient
 
 
 @pytest.fixture

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +15,16 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from paths import ROOT
 from serve_clients import QUICK, RGB, answering, npy, png
 from serve_fake import Fake, busy, wall
 
+from depthray import client as current
+from depthray.client.client import AsyncDepthClient, DepthClient, ServerError
 from depthray.errors import DataError, UsageError
 from depthray.imaging import export
 from depthray.imaging.camera import Camera
-from serve.client.client import AsyncDepthClient, DepthClient, ServerError
+from serve import client as former
 
 
 def content_of(content: bytes) -> Callable[[httpx.Request], httpx.Response]:
@@ -198,3 +204,26 @@ def test_a_reply_that_is_no_batch_is_reported() -> None:
     for content in (b"", b"PK", b"{}"):
         with pytest.raises(ServerError, match="no batch"):
             answering(content_of(content)).batch([RGB])
+
+
+def test_the_client_needs_neither_ray_nor_the_server(tmp_path: Path) -> None:
+    """So a file serve.py of one's own beside the script does it no harm."""
+    (tmp_path / "serve.py").write_text("raise SystemExit('the user's own file')")
+    code = (
+        "import sys; sys.modules['ray'] = None; from depthray.client import DepthClient, RefusedError; "
+        "assert not {'torch', 'serve'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_client_has_its_former_name_too() -> None:
+    assert former.__all__ == current.__all__
+    assert former.DepthClient is DepthClient

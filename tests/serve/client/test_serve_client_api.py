@@ -9,10 +9,10 @@ import pytest
 from serve_clients import QUICK, RGB, png
 from serve_fake import Wall, running, wall
 
+from depthray.client import remote_predictor
+from depthray.client.client import DepthClient, RefusedError
 from depthray.errors import UsageError
 from depthray.imaging import camera, export
-from serve.client import remote_predictor
-from serve.client.client import DepthClient, RefusedError
 from serve.http import auth, routes
 from serve.settings import Settings
 

@@ -13,8 +13,8 @@ from serve_clients import QUICK, RGB, answering, npy
 from serve_fake import Fake, busy, problem, running, wall
 from starlette.responses import PlainTextResponse, Response
 
+from depthray.client.client import DepthClient, RefusedError, RetryPolicy, ServerError, UnavailableError
 from depthray.errors import DataError, ResourceError
-from serve.client.client import DepthClient, RefusedError, RetryPolicy, ServerError, UnavailableError
 
 
 def test_a_busy_server_is_retried(client: DepthClient, fake: Fake) -> None:

@@ -9,7 +9,7 @@ import cv2
 import httpx
 import numpy as np
 
-from serve.client.client import DepthClient, RetryPolicy
+from depthray.client.client import DepthClient, RetryPolicy
 
 QUICK = RetryPolicy(tries=4, first=0.01, longest=1.0)
 RGB = np.random.default_rng(0).integers(0, 256, (12, 20, 3)).astype(np.uint8)

@@ -16,9 +16,9 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.client import responses
+from depthray.client.responses import Estimate, ServerError
 from depthray.errors import DataError, UsageError
-from serve.client import responses
-from serve.client.responses import Estimate, ServerError
 
 Image = bytes | str | os.PathLike[str] | NDArray[np.uint8]  # a file, its bytes, or (H,W,3) RGB, upright
 Map = bytes | str | os.PathLike[str] | NDArray[Any]  # a file, its bytes, or (H,W) numbers

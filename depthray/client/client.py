@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 import httpx
 import tenacity
 
+from depthray.client import requests, responses
+from depthray.client.requests import Call, Image, Map, Query
+from depthray.client.responses import Estimate, RefusedError, ServerError, UnavailableError
 from depthray.errors import UsageError
-from serve.client import requests, responses
-from serve.client.requests import Call, Image, Map, Query
-from serve.client.responses import Estimate, RefusedError, ServerError, UnavailableError
 
 __all__ = [
     "AsyncDepthClient",

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.cli import predict as command
+from depthray.client.client import DepthClient
+from depthray.client.requests import Image
 from depthray.errors import UsageError, did_you_mean
-from serve.client.client import DepthClient
-from serve.client.requests import Image
 
 
 class RemotePredictor:
@@ -42,8 +41,3 @@ def connect(url: str, *, model: str = "", key: str = "") -> Iterator[RemotePredi
             raise UsageError(f"{url}: no model '{name}' there{did_you_mean(name, names)}")
         name = name or next((each for each, card in names.items() if card.get("default")), next(iter(names)))
         yield RemotePredictor(client, names[name], name=f"{name}{at}{version}")
-
-
-def predict(argv: list[str]) -> int:
-    """`depthray predict`, with a server's model for --url and a checkpoint without."""
-    return command.main(argv, connect)
