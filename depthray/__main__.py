@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pkgutil import resolve_name
+from typing import Any
 
 from depthray import __version__
 from depthray.cli.flags import job_flags
@@ -32,6 +33,7 @@ COMMANDS = {
     "runs": ("depthray.cli.runs:main", "list, show, stop, resume and clean runs, here or on an object store"),
     "recipe": ("depthray.cli.recipe:main", "list and show recipes, print their JSON schema"),
     "doctor": ("cluster.diagnostics.cluster_checks:main", "check this machine or a cluster, and say how to fix it"),
+    "shell-completion": ("depthray.__main__:shell_completion", "a script for bash, zsh or fish to complete commands"),
     "demo": ("cluster.demo:main", "rendered scenes, training, evaluation and prediction in minutes"),
 }
 # Commands that can be jobs of a cluster. What they need is named here, since the package of jobs imports no command.
@@ -46,6 +48,17 @@ JOBS = {
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
 }
 
+# The parsers, for completion in shells, of commands whose module has no build_parser, or of several verbs of one.
+PARSERS = {
+    "train": "depthray.cli.train:build_parser",
+    "doctor": "depthray.cli.doctor:build_parser",
+    "shell-completion": "depthray.cli.shells.shell_completion:build_parser",
+    "serve promote": "serve.command:build_promote_parser",
+    "serve rollback": "serve.command:build_rollback_parser",
+    "serve list": "serve.command:build_list_parser",
+    "serve prune": "serve.command:build_prune_parser",
+}
+
 # Commands that may print nothing for long; the others say what they do meanwhile.
 SILENT = (
     *("evaluate", "completion", "measure", "view", "report", "export", "weights", "doctor"),
@@ -56,7 +69,7 @@ HELP = f"""usage: depthray COMMAND ...
 
 Depth from images: train, evaluate, predict.
 
-{chr(10).join(f"  {name:<14}{about}" for name, (_, about) in COMMANDS.items())}
+{chr(10).join(f"  {name:<18}{about}" for name, (_, about) in COMMANDS.items())}
 
 Dotted overrides change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
 train, tune, evaluate and data convert run as a job of a Ray cluster with --submit [ADDRESS].
@@ -107,6 +120,24 @@ def _run_command(name: str, arguments: list[str]) -> int:
     with _heartbeat(name):
         answer = _resolve(name)(arguments)
     return _run(answer) if isinstance(answer, list) else int(answer)  # `runs resume` is another command line
+
+
+def shell_completion(argv: list[str]) -> int:
+    """`depthray shell-completion`, which is the one command that needs the table of all."""
+    return int(resolve_name("depthray.cli.shells.shell_completion:main")(argv, _completed_commands))
+
+
+def _completed_commands() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every command with its parser, and what overrides change: a recipe, or the settings of a server."""
+    of_command = resolve_name("depthray.cli.shells.completed_words:Command")
+    named = {name: f"{function.partition(':')[0]}:build_parser" for name, (function, _) in COMMANDS.items()} | PARSERS
+    commands = {}
+    for name, function in named.items():
+        parser = resolve_name(function)()
+        about = COMMANDS[name][1] if name in COMMANDS else parser.description
+        commands[name] = of_command(about, parser, "settings" if name == "serve" else "recipe")
+    roots = {"recipe": "depthray.config.sections:Recipe", "settings": "serve.settings:Settings"}
+    return commands, {name: resolve_name(root) for name, root in roots.items()}
 
 
 def _heartbeat(name: str) -> AbstractContextManager[object]:

@@ -159,7 +159,7 @@ def _check_port(host: str, port: int) -> None:
 
 def _promote(argv: list[str]) -> int:
     """`depthray serve promote`: serve another checkpoint, on running servers too."""
-    args = _promote_parser().parse_args(argv)
+    args = build_promote_parser().parse_args(argv)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     settings = _store_settings(args)
     _promote_checkpoint(settings, args.name, args.checkpoint, args)
@@ -175,7 +175,8 @@ def _store_settings(args: argparse.Namespace) -> Settings:
     return settings_of.load(None, [f"{key}={value}" for key, value in overrides.items() if value])
 
 
-def _promote_parser() -> argparse.ArgumentParser:
+def build_promote_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray serve promote`."""
     parser = CommandParser(
         prog="depthray serve promote",
         description="Serve a checkpoint from now on: it is copied, verified, loaded, and compared with the one before "
@@ -198,13 +199,14 @@ def _promote_parser() -> argparse.ArgumentParser:
 
 def _rollback(argv: list[str]) -> int:
     """`depthray serve rollback`: serve the version before again."""
-    args = _rollback_parser().parse_args(argv)
+    args = build_rollback_parser().parse_args(argv)
     pointer = Store(_store_settings(args).store).rollback(args.name)
     print(f"model       {args.name}@{pointer.current}  (before: {pointer.previous})")
     return 0
 
 
-def _rollback_parser() -> argparse.ArgumentParser:
+def build_rollback_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray serve rollback`."""
     parser = CommandParser(prog="depthray serve rollback", description="Serve the version before again.")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     _add_store(parser)
@@ -213,7 +215,7 @@ def _rollback_parser() -> argparse.ArgumentParser:
 
 def _list(argv: list[str]) -> int:
     """`depthray serve list`: print the models of the store."""
-    args = _list_parser().parse_args(argv)
+    args = build_list_parser().parse_args(argv)
     store = Store(_store_settings(args).store)
     for name in store.names():
         card = store.card(name)
@@ -223,7 +225,8 @@ def _list(argv: list[str]) -> int:
     return 0
 
 
-def _list_parser() -> argparse.ArgumentParser:
+def build_list_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray serve list`."""
     parser = CommandParser(prog="depthray serve list", description="The models of a store.")
     _add_store(parser)
     return parser
@@ -231,14 +234,15 @@ def _list_parser() -> argparse.ArgumentParser:
 
 def _prune(argv: list[str]) -> int:
     """`depthray serve prune`: delete old versions."""
-    args = _prune_parser().parse_args(argv)
+    args = build_prune_parser().parse_args(argv)
     settings = _store_settings(args)
     for name in [args.name] if args.name else Store(settings.store).names():
         _prune_model(settings, name, args.keep)
     return 0
 
 
-def _prune_parser() -> argparse.ArgumentParser:
+def build_prune_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray serve prune`."""
     parser = CommandParser(
         prog="depthray serve prune",
         description="Delete old versions. Those that are served or that a replica may still use are kept in any case.",
