@@ -12,6 +12,7 @@ from typing import get_args
 from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.errors import ResourceError, UsageError
+from depthray.waiting import Heartbeat
 from serve import lifetime
 from serve import settings as settings_of
 from serve.http import auth
@@ -118,16 +119,22 @@ def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, args: a
     model = settings.model
     # On GPUs PyTorch computes: exports are for CPUs.
     is_exported = not (model.gpus or model.device.startswith("cuda"))
-    promotion = promote(
-        Store(settings.store),
-        name,
-        checkpoint,
-        device=model.device or None,
-        force=args.force,
-        trust=args.trust,
-        request=RuntimeRequest(model.runtime, args.calibrate, args.source) if is_exported else None,
-        log=lambda text: print(f"export      {text}", flush=True),
-    )
+    with Heartbeat(f"{checkpoint} to be checked and exported", every=lifetime.ANNOUNCE_SECONDS) as waiting:
+
+        def log(text: str) -> None:
+            waiting.beat()
+            print(f"export      {text}", flush=True)
+
+        promotion = promote(
+            Store(settings.store),
+            name,
+            checkpoint,
+            device=model.device or None,
+            force=args.force,
+            trust=args.trust,
+            request=RuntimeRequest(model.runtime, args.calibrate, args.source) if is_exported else None,
+            log=log,
+        )
     factor = promotion.typical
     apart = "" if factor is None else f", on golden images {factor:.2f} x apart from the one before"
     print(f"model       {name}@{promotion.pointer.current}  ({checkpoint}{apart})", flush=True)

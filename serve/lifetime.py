@@ -15,6 +15,7 @@ from typing import Any
 
 from depthray.config.ray_environment import prepare_environment
 from depthray.errors import DepthrayError, ResourceError, UsageError
+from depthray.waiting import Heartbeat
 from serve import process_environment
 from serve.proxy import admission
 from serve.settings import Settings
@@ -23,6 +24,7 @@ APPLICATION = "depth"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PROXY_GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
 CHECK_PERIOD, MAX_MISSED_CHECKS = 2.0, 3  # seconds between checks that Ray is alive, and how many may fail in a row
+ANNOUNCE_SECONDS = 3.0  # between two lines on what a start waits for
 FLUSH_SECONDS = 0.3  # for the last answers on their way through Serve's proxy
 
 
@@ -136,16 +138,34 @@ def _start(settings: Settings, host: str, port: int) -> Any:
 
     timeout = settings.timeout_seconds + settings.limits.upload_seconds + PROXY_GRACE
     quiet: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
-    serve.start(
-        http_options={"host": host, "port": port, "request_timeout_s": timeout, "keep_alive_timeout_s": 90},
-        logging_config=quiet,
-    )
+    with Heartbeat("Ray Serve to start", every=ANNOUNCE_SECONDS) as waiting:
+        with _one_line("Ray Serve did not start", _TOO_BUSY):
+            serve.start(
+                http_options={"host": host, "port": port, "request_timeout_s": timeout, "keep_alive_timeout_s": 90},
+                logging_config=quiet,
+            )
+        waiting.beat("a replica to load the model")
+        try:
+            return serve.run(bind(settings), name=APPLICATION, route_prefix="/", logging_config=quiet)
+        except RuntimeError as error:
+            # Serve's message has the traceback of the replica, whose last line is the error itself.
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise DepthrayError(f"the service did not start: {(lines or ['no reason given'])[-1]}") from None
+
+
+_TOO_BUSY = "the machine may be too busy for Ray's time limits; start it again when there is less load"
+
+
+@contextmanager
+def _one_line(what: str, advice: str) -> Iterator[None]:
+    """Whatever Ray raises as a ResourceError of one line: what failed, the first line of the reason, what to do."""
+    from ray.exceptions import RayError
+
     try:
-        return serve.run(bind(settings), name=APPLICATION, route_prefix="/", logging_config=quiet)
-    except RuntimeError as error:
-        # Serve's message has the traceback of the replica, whose last line is the error itself.
-        reason = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "no reason given")
-        raise DepthrayError(f"the service did not start: {reason.strip()}") from None
+        yield
+    except (RayError, RuntimeError, OSError, ValueError) as error:  # OSError: connections, timeouts
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ResourceError(f"{what}: {reason.rstrip('.')}; {advice}") from None
 
 
 def _print_addresses(host: str, port: int) -> None:
@@ -165,14 +185,18 @@ def _cluster(address: str | None, settings: Settings) -> Iterator[bool]:
     if ray.is_initialized():  # by the calling program, which will also end it
         yield False
         return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        advice = "is it the address of a running Ray cluster, as ray://HOST:10001 or HOST:6379?"
+        with Heartbeat(f"the cluster at {address}", every=ANNOUNCE_SECONDS), _one_line(f"--address {address}", advice):
+            ray.init(address=address, **quiet)
     else:
         replicas = (settings.model_replicas, settings.ingress_replicas)
         reserved = sum(each.max * each.cpus for each in replicas) + 1  # and one for Serve's controller and proxy
         # On a small machine replicas share cores: Ray must not wait for more of them than there will ever be.
         cpus = max(os.cpu_count() or 1, int(reserved + 0.999))
-        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with Heartbeat("Ray to start", every=ANNOUNCE_SECONDS), _one_line("Ray did not start", _TOO_BUSY):
+            ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
     try:
         yield not address
     finally:
