@@ -26,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 import depthray
 from depthray.errors import DataError
 from serve.backend import Backend, BackendAnswer, Broken, ModelCard
-from serve.http import auth, batch_route, body, codec, openapi, problems, query
+from serve.http import auth, batch_route, body, codec, example_picture, openapi, problems, query
 from serve.http.codec import Encoded, InputImage
 from serve.http.middleware import RequestIdMiddleware, request_id
 from serve.http.problems import Problem
@@ -93,7 +93,13 @@ def _add_pages(app: FastAPI, settings: Settings) -> None:
     app.add_api_route("/docs", docs, include_in_schema=False)
     if settings.page and (PAGE / "index.html").is_file():
         app.add_api_route("/", index, include_in_schema=False)
+        app.add_api_route("/page/example.jpg", _example, include_in_schema=False)  # before the folder /page
         app.mount("/page", StaticFiles(directory=PAGE))
+
+
+async def _example() -> Response:
+    data = await anyio.to_thread.run_sync(example_picture.jpeg)  # rendered when it is first asked for
+    return Response(data, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
 
 async def _answer_problem(request: Request, problem: Exception) -> Response:

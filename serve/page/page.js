@@ -6,6 +6,7 @@ const LARGEST = 2048; // pixels a side; a larger image is downscaled before it i
 const TRIES = 4;
 const MAX_POINTS = 1_500_000;
 const FILES = { png: ".depth.png", npy: ".depth.npy", colour: ".colour", ply: ".ply", glb: ".glb" };
+const INPUTS = { image: "an image", sparse: "sparse measured depth", background: "an image of the background" };
 const UNMEASURED = [112, 112, 112];
 const TURBO =
   "30123b 3f3e9c 4666dd 458cfd 2fb2f4 1ad4d0 22ebaa 52fa7a 8bff4b b7f735 dbe236 f5c53a fea130 f9751d e84b0c ce2d04 a91601 7a0403";
@@ -82,7 +83,26 @@ async function listModels() {
   $("model").replaceChildren(...options);
   $("model").disabled = cards.length < 2;
   showOthers();
+  showAbout();
 }
+
+/** The chosen model in words: what it is, what its recipe says of it, and how far it was off on frames it had not seen. */
+function showAbout() {
+  const { architecture, about, inputs, metrics = {} } = card();
+  const scores = [
+    metrics.abs_rel >= 0 && `its depth was ${percent(metrics.abs_rel)} off on average`,
+    metrics.delta1 >= 0 && `${percent(metrics.delta1)} of the pixels were within 25 %`,
+    metrics.rmse >= 0 && `the root mean square error was ${metrics.rmse.toFixed(2)} m`,
+  ].filter(Boolean);
+  const taken = (inputs ?? []).map((name) => INPUTS[name] ?? name).join(" and ");
+  const network = architecture && `A network of the architecture ${architecture}${taken && ` that reads ${taken}`}`;
+  $("about").textContent = [network, about, scores.length && `On its validation frames ${scores.join(", ")}`]
+    .filter(Boolean)
+    .map((text) => `${text.replace(/\.$/, "")}.`)
+    .join(" ");
+}
+
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 const card = () => cards.find((one) => one.name === $("model").value) ?? {};
 const endpoint = () => (card().name ? `v1/models/${encodeURIComponent(card().name)}/depth` : "v1/depth");
@@ -122,7 +142,8 @@ async function openImage(file, name = file.name || "image") {
     const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
     opened = { name, bitmap, blob: await prepareUpload(file, bitmap) };
   } catch {
-    return showError(`${name} is not an image this browser can read.`);
+    opened = null;
+    return fail(`${name} is not an image this browser can read.`);
   }
   await run();
 }
@@ -156,11 +177,21 @@ async function run() {
     show(answer, performance.now() - started);
   } catch (error) {
     if (error.name === "AbortError") return;
-    showStatus("");
-    showError(error instanceof TypeError ? "The server does not answer." : error.message);
+    fail(error instanceof TypeError ? "The server does not answer." : error.message);
   } finally {
     if (mine === pending) document.body.classList.remove("busy");
   }
+}
+
+/** An error in place of a result: that of the image before would be taken for this one's. */
+function fail(text) {
+  pending?.abort();
+  Object.assign(now, { blob: null, bitmap: null, depth: null, marks: [], cross: null });
+  colours = null;
+  $("result").hidden = true;
+  $("empty").hidden = false;
+  showStatus("");
+  showError(text);
 }
 
 function show(answer, took) {
@@ -221,7 +252,7 @@ function paint() {
   $("far").textContent = `${far.toFixed(2)} m`;
   $("flat").width = now.width;
   $("flat").height = now.height;
-  $("flat").parentElement.style.setProperty("--ratio", now.width / now.height);
+  $("result").style.setProperty("--ratio", now.width / now.height);
   $("marks").setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
   slide();
 }
@@ -570,6 +601,17 @@ async function takePhoto() {
   }
 }
 
+async function openExample(event) {
+  event.stopPropagation(); // the frame around it opens a file
+  try {
+    const answer = await fetch("page/example.jpg");
+    if (!answer.ok) throw new Error(await problem(answer));
+    await openImage(await answer.blob(), "example.jpg");
+  } catch (error) {
+    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+  }
+}
+
 async function shoot() {
   const video = $("video");
   const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
@@ -603,6 +645,7 @@ function watchFiles() {
     });
   }
   for (const id of ["open", "empty"]) $(id).addEventListener("click", () => $("file").click());
+  $("example").addEventListener("click", openExample);
   $("take").addEventListener("click", takePhoto);
   $("shoot").addEventListener("click", shoot);
   $("leave").addEventListener("click", () => $("camera-dialog").close());
@@ -612,7 +655,7 @@ function watchFiles() {
     event.preventDefault();
     document.body.classList.remove("over");
     if (event.dataTransfer.files.length) openImage(event.dataTransfer.files[0]);
-    else showError("Drop a file, not a link: this server downloads nothing.");
+    else fail("Drop a file, not a link: this server downloads nothing.");
   });
   addEventListener("paste", (event) => event.clipboardData.files.length && openImage(event.clipboardData.files[0]));
 }
@@ -625,6 +668,6 @@ turnFov();
 $("divider").addEventListener("input", slide);
 $("fov").addEventListener("input", turnFov);
 $("front").addEventListener("click", () => cloud.front());
-$("model").addEventListener("change", () => (showOthers(), run()));
+$("model").addEventListener("change", () => (showOthers(), showAbout(), run()));
 for (const button of $("downloads").children) button.addEventListener("click", () => download(button));
 listModels();

@@ -94,6 +94,29 @@ def test_a_refusal_is_shown_with_the_message_of_the_server(show: Open, fake: Fak
     assert not page.locator("#error").is_visible()
 
 
+def test_an_error_leaves_no_result_of_another_image(show: Open, fake: Fake, photo: Path, tmp_path: Path) -> None:
+    page = show(allowed="status of 422")
+    give(page, photo)
+    fake.faults = [problem(422, "too wide")]
+    (tmp_path / "notes.txt").write_text("hello")
+    for file, message in ((photo, "too wide"), (tmp_path / "notes.txt", "notes.txt is not an image")):
+        page.set_input_files("#file", file)
+        until(page, f"document.getElementById('error').textContent.startsWith('{message}')")
+        assert not page.locator("#result").is_visible() and page.locator("#empty").is_visible()
+        assert page.inner_text("#status") == ""
+        give(page, photo)
+        assert not page.locator("#error").is_visible()
+
+
+def test_the_example_is_a_rendered_room(show: Open, fake: Fake) -> None:
+    page = show()
+    until(page, "document.querySelector('#example img').naturalWidth === 640")
+    page.click("#example")
+    page.wait_for_selector("#result:not([hidden])")
+    assert fake.sizes == [(480, 640)]
+    assert page.inner_text("#status").startswith("example.jpg: 640 \u00d7 480")
+
+
 def test_a_full_queue_is_retried(show: Open, fake: Fake, photo: Path) -> None:
     page = show(allowed="status of 429")
     fake.faults = [busy(after="1")]
@@ -163,6 +186,7 @@ def test_the_true_api_serves_the_page_and_its_requests(browser: sync_api.Browser
         page.fill("#key", key)
         page.keyboard.press("Enter")
         until(page, "document.getElementById('model').options[0]?.value === 'room'")
+        until(page, "document.querySelector('#example img').naturalWidth === 640")
         give(page, photo)
         page.locator("#flat").hover(position=spot(page, 120, 60))
         assert page.inner_text("#reading") == f"{wall(rgb)[60, 120]:.3f} m at 120, 60"

@@ -24,11 +24,15 @@ from starlette.staticfiles import StaticFiles
 from depthray.errors import DataError
 from depthray.imaging import camera, export, photos
 from serve.backend import BackendAnswer, ModelCard, UnknownModel
+from serve.http import example_picture
 
 PAGE = ROOT / "serve" / "page"
 CARDS = [
-    {"name": "room", "default": True, "inputs": ["image"], "targets": ["depth"]},
-    {"name": "sparse-room", "inputs": ["image", "sparse"], "targets": ["depth"]},
+    {
+        **{"name": "room", "default": True, "inputs": ["image"], "targets": ["depth"], "architecture": "unet"},
+        **{"about": "Rooms for tests.", "metrics": {"abs_rel": 0.0834, "delta1": 0.912, "rmse": 0.456}},
+    },
+    {"name": "sparse-room", "inputs": ["image", "sparse"], "targets": ["depth"], "architecture": "dpt"},
 ]
 
 
@@ -51,6 +55,7 @@ class Fake:
         self.app = Starlette(
             routes=[
                 Route("/", lambda request: FileResponse(PAGE / "index.html")),
+                Route("/page/example.jpg", self.example),
                 Mount("/page", StaticFiles(directory=PAGE)),
                 Route("/v1/models", self.models),
                 Route("/v2/health/ready", self.ready),
@@ -64,6 +69,9 @@ class Fake:
 
     async def ready(self, request: Request) -> Response:
         return JSONResponse({"ready": True})
+
+    async def example(self, request: Request) -> Response:
+        return Response(example_picture.jpeg(), media_type="image/jpeg")
 
     async def depth(self, request: Request) -> Response:
         self.seen.append((request.url.path, dict(request.query_params), dict(request.headers)))
