@@ -24,6 +24,7 @@ from cluster import one_host
 from depthray import models
 from depthray.__main__ import COMMANDS, main
 from depthray.cli.predicting.depth_files import FORMATS
+from depthray.cli.shells import shell_completion
 from depthray.config import recipe
 from depthray.config.sections import Recipe
 from depthray.data import sources
@@ -126,7 +127,7 @@ def parsed(command: str, *rest: str) -> Any:
 
 def parsed_serve(module, argv: list[str]) -> Any:
     """The arguments as `depthray serve`, or its subcommand, parses them."""
-    nested = {command: getattr(module, f"_{command}_parser") for command in module.SUBCOMMANDS}
+    nested = {command: getattr(module, f"build_{command}_parser") for command in module.SUBCOMMANDS}
     if argv and argv[0] in nested:
         return nested[argv[0]]().parse_args(argv[1:])
     arguments = module.build_parser().parse_intermixed_args(argv)
@@ -141,6 +142,8 @@ def module_of(command: str):
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of a command; where Ray is added to a command of the library, that one has it."""
+    if command == "shell-completion":  # the one command of the table itself
+        return shell_completion.build_parser()
     module = module_of(command)
     return (module if hasattr(module, "build_parser") else module.command).build_parser()
 
@@ -159,7 +162,9 @@ def flags() -> set[str]:
     """Every flag of every command, subcommands too."""
     found: set[str] = set()
     parsers = [parser_of(argument) for argument in COMMANDS] + [one_host.build_parser()]
-    parsers += [getattr(module_of("serve"), f"_{argument}_parser")() for argument in module_of("serve").SUBCOMMANDS]
+    parsers += [
+        getattr(module_of("serve"), f"build_{argument}_parser")() for argument in module_of("serve").SUBCOMMANDS
+    ]
     while parsers:
         for action in parsers.pop()._actions:
             found |= set(action.option_strings)
