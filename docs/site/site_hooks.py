@@ -37,12 +37,12 @@ PUBLIC = {
     "Predict": ("depthray.load", "depthray.Predictor", "depthray.imaging.depth_map.DepthMap"),
     "Export": ("depthray.export",),
     "Ask a server": (
-        "serve.client.DepthClient",
-        "serve.client.AsyncDepthClient",
-        "serve.client.RetryPolicy",
-        "serve.client.responses.Estimate",
-        "serve.client.responses.RefusedError",
-        "serve.client.responses.UnavailableError",
+        "depthray.client.DepthClient",
+        "depthray.client.AsyncDepthClient",
+        "depthray.client.RetryPolicy",
+        "depthray.client.responses.Estimate",
+        "depthray.client.responses.RefusedError",
+        "depthray.client.responses.UnavailableError",
     ),
     "Errors": tuple(
         f"depthray.errors.{name}Error"
