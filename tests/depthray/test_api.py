@@ -15,12 +15,18 @@ from own_package import forget, write_package
 from paths import ROOT
 
 import depthray
+from depthray import models
+from depthray.checkpoints import save
+from depthray.checkpoints.load import CheckpointContents
 from depthray.cli import evaluate as evaluate_command
+from depthray.cli import train as train_command
 from depthray.cli.flags import job_flags
 from depthray.config import own_code
+from depthray.config import recipe as recipes
 from depthray.errors import DataError, UsageError
 from depthray.exporting import write
 from depthray.runs import progress
+from depthray.training import preflight
 from tuning import command
 
 SMALL = [
@@ -88,27 +94,27 @@ def test_mistakes_are_the_errors_of_the_command_and_leave_nothing(tmp_path, monk
 def test_trust_is_for_what_a_call_opens(tmp_path, monkeypatch):
     forget(monkeypatch, tmp_path)
     write_package(tmp_path)
-    words = ["model.name=./mypkg/net.py", "model.width=8", "loss.terms={./mypkg/losses.py:own_loss: 0.1}", *SMALL[:-1]]
-    events = depthray.train_events("demo", *words, out="run")
-    next(each for each in events if each["kind"] == "epoch")
-    events.close()
-    forget(monkeypatch, tmp_path)
-    monkeypatch.setattr(write, "build_graph", lambda *_: pytest.fail("the network has been built"))
-    opened: list[Any] = [
-        lambda **trust: next(depthray.train_events(out="run", resume=True, **trust)),
-        lambda **trust: depthray.export("run", to="onnx", out="exported", **trust),
-        lambda **trust: depthray.evaluate("run", **trust),
+    recipe = preflight.load("demo", ["model.name=./mypkg/net.py", "model.width=8", *SMALL[:-1]])
+    weights = dict(models.build_model(recipe.model, recipe.data.inputs).state_dict())
+    checkpoint = save.write(tmp_path / "run" / "checkpoints", CheckpointContents(weights, {}, recipe, {}, 0, 1, ""))
+    (tmp_path / "run" / "recipe.yaml").write_text(recipes.dump(recipe))
+
+    def stop(*_, **__):
+        raise DataError(f"trusts {'everything' if own_code.share().everything else 'what it was given'}")
+
+    monkeypatch.setattr(train_command, "prepare_run", stop)
+    monkeypatch.setattr(write, "build_graph", stop)  # of the network, which has been built
+    calls: list[tuple[Any, str]] = [
+        (lambda **trust: next(depthray.train_events(out="run", resume=True, **trust)), "trusts everything"),
+        (lambda **trust: depthray.export(checkpoint, to="onnx", out="out", **trust), "trusts what it was given"),
     ]
-    for call in opened:
+    for call, message in calls:
+        forget(monkeypatch, tmp_path)
         with pytest.raises(UsageError, match=r"add --trust \(in Python trust=True\)"):
             call()
-    assert opened[2](trust=True).scores
-    forget(monkeypatch, tmp_path)
-    with pytest.raises(pytest.fail.Exception, match="has been built"):
-        opened[1](trust=True)
-    forget(monkeypatch, tmp_path)
-    assert opened[0](trust=True)["kind"] == "state"
-    assert not own_code.share().everything
+        with pytest.raises(DataError, match=message):
+            call(trust=True)
+        assert not own_code.share().everything
 
 
 def test_what_is_logged_to_is_chosen_by_the_environment(tmp_path, monkeypatch):
