@@ -11,6 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: $(READY)
 
 $(READY): constraints.txt pyproject.toml
+	rm -rf depthray.egg-info  # of earlier versions, which would hide the entry points of this one
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -7,8 +7,11 @@ depthray.load(run).predict("photo.jpg").metres
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
+
+from depthray.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from depthray.api import TrainedRun as TrainedRun
@@ -18,30 +21,28 @@ if TYPE_CHECKING:
     from depthray.api import train_events as train_events
     from depthray.predict import Predictor as Predictor
     from depthray.predict import load as load
-    from tuning.tune import TunedSearch as TunedSearch
-    from tuning.tune import tune as tune
 
-__version__ = "0.2.0"
-# Imported when used, so that `import depthray` imports neither torch nor Ray. `tune` stands in the package of Ray Tune,
-# which is built upon this one: like the command line, this table names it and imports nothing of it.
+# Imported when used, so that `import depthray` imports neither torch nor Ray.
 _FUNCTIONS = {
     "train": "depthray.api:train",
     "train_events": "depthray.api:train_events",
     "evaluate": "depthray.api:evaluate",
     "export": "depthray.api:export",
     "load": "depthray.predict:load",
-    "tune": "tuning.tune:tune",
     "Predictor": "depthray.predict:Predictor",
     "TrainedRun": "depthray.api:TrainedRun",
-    "TunedSearch": "tuning.tune:TunedSearch",
 }
+# Functions of packages that are built upon this one, as `tune` is: entry points of the installation.
+_GROUP = "depthray.functions"
 
 
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         return resolve_name(_FUNCTIONS[name])
+    for point in entry_points(group=_GROUP, name=name):
+        return point.load()
     raise AttributeError(f"module 'depthray' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_FUNCTIONS])
+    return sorted([*globals(), *_FUNCTIONS, *entry_points(group=_GROUP).names])

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pkgutil import resolve_name
 from typing import Any
 
-from depthray import __version__
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.job_flags import JobCommand
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
+from depthray.version import __version__
 from depthray.waiting import Heartbeat
 
 COMMANDS = {

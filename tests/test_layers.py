@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -40,6 +41,7 @@ ROOMS = (
     *("weights", "runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
     *("waiting", "errors"),
     "__init__",
+    "version",
 )
 REGISTRIES = {"depthray/models", "depthray/data/sources"}  # a file is an entry there, and there may be more of them
 # What writes a target of an export and what computes it have the target's name.
@@ -201,7 +203,10 @@ def test_the_library_names_no_ray() -> None:
 
 def test_the_library_uses_no_function_that_the_package_itself_only_names() -> None:
     """`from depthray import tune` inside the library would be an import upwards that no other test sees."""
-    functions = {name.rpartition(":")[2] for name in named("depthray")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    functions = {name.rpartition(":")[2] for name in named("depthray")} | {
+        *project["entry-points"]["depthray.functions"]
+    }
     used = [
         f"{module} uses depthray.{name}"
         for module in modules()

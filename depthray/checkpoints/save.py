@@ -25,7 +25,6 @@ from uuid import uuid4
 
 import torch
 
-import depthray
 from depthray.checkpoints import manifest
 from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest
@@ -38,6 +37,7 @@ from depthray.storage.local import sync_folder, write_file
 from depthray.storage.os_errors import is_transient, translate_os_errors
 from depthray.storage.retry import Retry
 from depthray.storage.strict_json import to_json
+from depthray.version import __version__
 
 
 class CheckpointWriter:
@@ -141,7 +141,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
         if each.file and each.file not in files:  # an architecture and a loss may be in one file
             files[each.file] = write_file(folder / each.file, partial(_write_bytes, content))
     versions = {name: version(name) for name in ("torch", "numpy")}
-    versions |= {"depthray": depthray.__version__, "python": platform.python_version()}
+    versions |= {"depthray": __version__, "python": platform.python_version()}
     record = Manifest(
         epoch=contents.epoch,
         step=contents.step,

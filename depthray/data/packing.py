@@ -16,11 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray import __version__
 from depthray.data import encodings, sources
 from depthray.data.shards import format
 from depthray.data.source import EncodedSource, Frame, Source, notes
 from depthray.errors import DataError, count_of
+from depthray.version import __version__
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data

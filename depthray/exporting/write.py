@@ -16,7 +16,6 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
-import depthray
 from depthray.checkpoints import load as checkpoints
 from depthray.checkpoints import manifest
 from depthray.checkpoints.load import CheckpointContents
@@ -33,6 +32,7 @@ from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork
 from depthray.runtimes.open import open_model
 from depthray.storage.os_errors import translate_os_errors
+from depthray.version import __version__
 
 LARGEST_SIDE = 2048  # pixels, by default
 UNFINISHED = ".exporting-"  # begins the names of folders that are not complete yet
@@ -202,7 +202,7 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
         step=contents.step,
         fingerprint=contents.fingerprint,
         origin=contents.origin,
-        versions={"depthray": depthray.__version__, "torch": torch.__version__, "numpy": version("numpy")},
+        versions={"depthray": __version__, "torch": torch.__version__, "numpy": version("numpy")},
         scores=contents.metrics,
         tested={},
         # What was traced for, and what the gate compares at if that is smaller.

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from depthray import __version__
 from depthray.data import packing
 from depthray.data.rendering import render
 from depthray.data.rendering.render import render_frame
 from depthray.data.source import Frame, keys_to_read
 from depthray.errors import DataError, UsageError
+from depthray.version import __version__
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
