@@ -33,7 +33,7 @@ REFERENCE = "reference.md"
 PUBLIC = {
     "Train": ("depthray.train", "depthray.train_events", "depthray.TrainedRun"),
     "Evaluate": ("depthray.evaluate", "depthray.evaluation.evaluate.EvaluationReport"),
-    "Search": ("depthray.tune", "depthray.TunedSearch"),
+    "Search": ("tuning.tune.tune", "tuning.tune.TunedSearch"),
     "Predict": ("depthray.load", "depthray.Predictor", "depthray.imaging.depth_map.DepthMap"),
     "Export": ("depthray.export",),
     "Ask a server": (
@@ -49,6 +49,8 @@ PUBLIC = {
         for name in ("Depthray", "Usage", "Data", "Checkpoint", "Parity", "Diverged", "Resource")
     ),
 }
+# The names by which `import depthray` has what another package defines.
+OFFERED = {"tuning.tune.tune": "depthray.tune", "tuning.tune.TunedSearch": "depthray.TunedSearch"}
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 MERMAID = re.compile(r"^```mermaid\n.*?^```\n", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -71,8 +73,13 @@ def reference() -> str:
         "listed here may change without notice.",
     ]
     for task, names in PUBLIC.items():
-        parts += [f"## {task}", *(f"::: {name}" for name in names)]
+        parts += [f"## {task}", *(_entry_of(name) for name in names)]
     return "\n\n".join(parts) + "\n"
+
+
+def _entry_of(name: str) -> str:
+    heading = OFFERED.get(name)
+    return f"::: {name}" + (f"\n    options:\n      heading: {heading}\n      toc_label: {heading}" if heading else "")
 
 
 def repository_path(page: str) -> Path:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -79,8 +78,7 @@ def test_every_public_name_is_there() -> None:
     package = {name for names in site_hooks.PUBLIC.values() for name in names if name.count(".") == 1}
     import depthray
 
-    others = entry_points(group=depthray._GROUP).names
-    assert package == {f"depthray.{name}" for name in {*depthray._FUNCTIONS, *others}}
+    assert package == {f"depthray.{name}" for name in depthray._FUNCTIONS}
 
 
 @pytest.mark.parametrize(
