@@ -333,7 +333,7 @@ def _draw_bar(header: RgbImage, span: tuple[int, int], *, scale: ColourScale, ta
     ramp = np.linspace(scale.near, scale.far, width)[None]
     header[_BAR_TOP + 8 : _BAR_TOP + 8 + _BAR, x : x + width] = _apply_map(ramp, scale, table)
     # At multiples of the step: ends that somebody gave need not be round.
-    first = np.ceil(scale.near / scale.step - 1e-6) * scale.step
+    first = np.ceil(scale.near / scale.step - 1e-6) * scale.step + 0.0  # not -0
     ticks = np.arange(first, scale.far + 1e-3 * scale.step, scale.step)
     for index, value in enumerate(ticks):
         tick = x + round((value - scale.near) / (scale.far - scale.near) * (width - 1))

@@ -54,6 +54,13 @@ def test_scale_holds_the_depths_and_ends_on_round_labels(low, high):
     assert ticks == pytest.approx(round(ticks), abs=1e-6) and 1 <= ticks <= 10
 
 
+def test_labels_of_a_bar_begin_at_zero_without_a_sign(monkeypatch):
+    labels = []
+    monkeypatch.setattr(sheets, "_draw_text", lambda image, text, *_, **__: labels.append(text))
+    sheets.add_scale(np.zeros((10, 320, 3), np.uint8), ColourScale(0, 4, 1))
+    assert labels[0] == "0" and labels[-1] == "4 m"
+
+
 def test_scale_without_any_truth_is_the_default():
     assert sheets.depth_scale([np.zeros((3, 3), np.float32)]) == ColourScale(0, 10, 2)
 
