@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +11,7 @@ import torch
 
 from depthray.errors import UsageError
 from depthray.exporting.graph import TracedGraph
+from depthray.exporting.quiet import quiet
 from depthray.exporting.targets import TargetRequest, WrittenModel
 
 if TYPE_CHECKING:
@@ -51,7 +48,7 @@ def _convert(traced: TracedGraph) -> ModelProto:
     import onnx
 
     graph = traced.graph
-    with _quiet():
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         program = torch.onnx.export(
             traced.program,
             dynamo=True,
@@ -90,19 +87,3 @@ def _forget_symbols(value: Any) -> None:
     for axis, dim in enumerate(value.type.tensor_type.shape.dim):
         if dim.HasField("dim_param"):
             dim.dim_param = AXES[axis] if axis == 0 else f"output_{AXES[axis]}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch and onnxscript say about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

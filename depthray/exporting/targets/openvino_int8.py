@@ -6,13 +6,10 @@ until the score is back: at most MOST_RETURNED of them, judged by SCORED of the 
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from depthray.exporting.graph import Inputs, TracedGraph
+from depthray.exporting.quiet import quiet
 from depthray.exporting.targets import TargetRequest, WrittenModel, openvino
 
 PRECISIONS = ("int8",)
@@ -37,7 +35,7 @@ def write(traced: TracedGraph, folder: Path, request: TargetRequest) -> WrittenM
     model, versions = openvino.convert(traced)
     frames = [_arrays(inputs) for inputs in request.calibration()]
     nncf = import_nncf()  # first, as it sets the level of its log
-    with _quiet():
+    with quiet("nncf"):
         quantised = quantise(nncf, model, frames, request, traced)
     openvino.save(quantised, folder)
     return WrittenModel(FILE, {"nncf": version("nncf"), **versions})
@@ -167,17 +165,3 @@ def _runner(compiled: Any) -> Any:
 
 def _arrays(inputs: Inputs) -> list[Any]:
     return [tensor.contiguous().numpy() for tensor in inputs]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars and log lines of NNCF."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
