@@ -18,18 +18,8 @@ import tenacity
 
 from depthray.client import requests, responses
 from depthray.client.requests import Call, Image, Map, Query
-from depthray.client.responses import Estimate, RefusedError, ServerError, UnavailableError
+from depthray.client.responses import Estimate, ServerError, UnavailableError
 from depthray.errors import UsageError
-
-__all__ = [
-    "AsyncDepthClient",
-    "DepthClient",
-    "Estimate",
-    "RefusedError",
-    "RetryPolicy",
-    "ServerError",
-    "UnavailableError",
-]
 
 T = TypeVar("T")
 

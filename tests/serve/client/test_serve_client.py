@@ -20,7 +20,7 @@ from serve_clients import QUICK, RGB, answering, npy, png
 from serve_fake import Fake, busy, wall
 
 from depthray import client as current
-from depthray.client.client import AsyncDepthClient, DepthClient, ServerError
+from depthray.client import AsyncDepthClient, DepthClient, ServerError
 from depthray.errors import DataError, UsageError
 from depthray.imaging import export
 from depthray.imaging.camera import Camera

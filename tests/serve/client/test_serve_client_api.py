@@ -9,8 +9,7 @@ import pytest
 from serve_clients import QUICK, RGB, png
 from serve_fake import Wall, running, wall
 
-from depthray.client import remote_predictor
-from depthray.client.client import DepthClient, RefusedError
+from depthray.client import DepthClient, RefusedError, remote_predictor
 from depthray.errors import UsageError
 from depthray.imaging import camera, export
 from serve.http import auth, routes

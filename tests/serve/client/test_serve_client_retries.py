@@ -13,7 +13,7 @@ from serve_clients import QUICK, RGB, answering, npy
 from serve_fake import Fake, busy, problem, running, wall
 from starlette.responses import PlainTextResponse, Response
 
-from depthray.client.client import DepthClient, RefusedError, RetryPolicy, ServerError, UnavailableError
+from depthray.client import DepthClient, RefusedError, RetryPolicy, ServerError, UnavailableError
 from depthray.errors import DataError, ResourceError
 
 
