@@ -26,7 +26,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 from depthray.errors import CheckpointError
 from depthray.runs import layout
-from depthray.storage.folders import open_folder
+from depthray.storage.folders import AnyFolder, LocalFolder, open_folder
 from depthray.storage.local import sync_folder
 from depthray.storage.os_errors import is_transient, translate_os_errors
 from depthray.storage.retry import Outage
@@ -61,8 +61,13 @@ def parse(data: bytes) -> list[Record]:
 
 def read(run: Path) -> list[Record]:
     """The records of a run of this machine, none where it has no progress file."""
+    return read_from(LocalFolder(run))
+
+
+def read_from(folder: AnyFolder) -> list[Record]:
+    """The records of a run, here or on a store, none where it has no progress file."""
     try:
-        return parse((run / FILE).read_bytes())
+        return parse(folder.read(FILE))
     except FileNotFoundError:
         return []
 

@@ -21,7 +21,7 @@ MADE = (layout.PROGRESS, layout.TENSORBOARD, layout.RAY, layout.STOP)
 
 def is_free(folder: AnyFolder) -> bool:
     """Whether a run was begun in a folder that has no checkpoint and no step, and that no process is about to train."""
-    records = _records(folder)
+    records = progress.read_from(folder)
     if _has_trained(folder, records):
         return False
     last = progress.last_state(records)
@@ -43,7 +43,7 @@ def discard(run: Path | str) -> None:
     """
     with suppress(DepthrayError, OSError):
         folder = open_folder(run, retry_seconds=0)
-        records = _records(folder)
+        records = progress.read_from(folder)
         last = progress.last_state(records)
         if (last and last.state != "running") or _has_trained(folder, records):
             return
@@ -56,20 +56,9 @@ def discard(run: Path | str) -> None:
 
 def _has_trained(folder: AnyFolder, records: Sequence[progress.Record]) -> bool:
     """Whether a step was recorded, or there is a checkpoint."""
-    below = (
-        LocalFolder(folder.path / layout.CHECKPOINTS)
-        if isinstance(folder, LocalFolder)
-        else folder / layout.CHECKPOINTS
-    )
+    below = folder / layout.CHECKPOINTS
     has_step = any(record["kind"] in ("interval", "epoch") for record in records)
     return has_step or any(select.CheckpointName.parse(name.rstrip("/")) for name in below.names())
-
-
-def _records(folder: AnyFolder) -> list[progress.Record]:
-    try:
-        return progress.parse(folder.read(layout.PROGRESS))
-    except FileNotFoundError:
-        return []
 
 
 def _last_sign(folder: AnyFolder, records: Sequence[progress.Record]) -> float:

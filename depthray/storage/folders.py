@@ -16,6 +16,10 @@ class LocalFolder:
     def __init__(self, path: Path) -> None:
         self.path, self.url = path, str(path)
 
+    def __truediv__(self, name: str) -> LocalFolder:
+        """The folder of that name in this one."""
+        return LocalFolder(self.path / name)
+
     def names(self) -> list[str]:
         """The names of files and folders directly in it, those of folders with a slash at the end."""
         return sorted(path.name + "/" * path.is_dir() for path in self.path.glob("*"))
