@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.runs import console, locate, progress
 from depthray.storage.folders import open_folder
-from depthray.storage.remote import is_remote, normalize_address
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a mistake in an override should show at once
     from depthray.evaluation.evaluate import EvaluationReport
@@ -114,7 +112,6 @@ def _train_trusted(
     recipe: Recipe, run: Path | str, arguments: argparse.Namespace
 ) -> Generator[progress.Record, None, None]:
     from depthray import distributed
-    from depthray.runs import untrained
     from depthray.runs.run import record_events
 
     waiting: list[progress.Record] = []
@@ -123,17 +120,14 @@ def _train_trusted(
     )
     device = distributed.start(gpu=arguments.gpu or None)
     try:
-        yield from waiting
-        waiting.clear()
-        with closing(record_events(recipe, run, device, show=waiting.append)) as events:
-            for _ in events:  # each has written its records, and notes before it
-                yield from waiting
-                waiting.clear()
-        yield from waiting
-    except BaseException:
-        if not arguments.resume:
-            untrained.discard(run)  # which keeps a run that has trained a step
-        raise
+        with train_command.discarded_unless_trained(run, resume=arguments.resume):
+            yield from waiting
+            waiting.clear()
+            with closing(record_events(recipe, run, device, show=waiting.append)) as events:
+                for _ in events:  # each has written its records, and notes before it
+                    yield from waiting
+                    waiting.clear()
+            yield from waiting
     finally:
         distributed.stop()
 
@@ -215,14 +209,9 @@ def _argv(flags: dict[str, Any]) -> list[str]:
 
 
 def _run_folder(recipe: Place, out: Place | None, *, resume: bool) -> Path | str:
-    """The folder or address of a run."""
     if out is None and resume:
         raise UsageError("resume=True needs out=RUN, the folder of the run to resume")
-    if out is None:
-        name = f"{Path(recipe).stem or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}"
-        return Path("runs", name).resolve()
-    place = os.fspath(out)
-    return normalize_address(place) if is_remote(place) else Path(os.path.realpath(place))
+    return train_command.run_folder(recipe, out)
 
 
 def _trained(run: Path | str) -> TrainedRun:
@@ -230,5 +219,5 @@ def _trained(run: Path | str) -> TrainedRun:
     from depthray.runs.loggers import scores_of
 
     best, metrics = locate.summary(run)
-    state = progress.last_state(progress.parse(open_folder(run).read(progress.FILE)))
+    state = progress.last_state(progress.read_from(open_folder(run)))
     return TrainedRun(run, best, scores_of(metrics), finished=state is not None and state.state == "finished")

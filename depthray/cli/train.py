@@ -36,7 +36,7 @@ def main(argv: list[str], launch: Launcher) -> int:
         os.environ[trackers.VARIABLE] = args.log  # which the workers get as well
     with Heartbeat(f"the run at {args.out}" if args.resume else "the recipe"):  # a store may be slow to answer
         recipe = load_recipe(args)
-    run = _run_folder(args)
+    run = run_folder(args.recipe, args.out)
     if args.local or "RANK" in os.environ:  # torchrun's parser takes --local for a flag of its own
         finished = train_local(recipe, run, args)
     else:
@@ -44,7 +44,7 @@ def main(argv: list[str], launch: Launcher) -> int:
             raise UsageError("--min-workers is for a cluster whose nodes come and go; give its --address, or --submit")
         _check_gpus(args)
         recipe = prepare_run(run, recipe, args)  # so that errors of the user show before a cluster is started
-        with _discarded_unless_trained(run, resume=args.resume):
+        with discarded_unless_trained(run, resume=args.resume):
             finished = launch(recipe, run, args)
     if int(os.environ.get("RANK", "0")) == 0:  # of the processes of torchrun
         print_result(run, finished)
@@ -65,7 +65,7 @@ def _check_gpus(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _discarded_unless_trained(run: Path | str, *, resume: bool) -> Iterator[None]:
+def discarded_unless_trained(run: Path | str, *, resume: bool) -> Iterator[None]:
     """Remove the folder of a new run whose training ends by an error before its first step."""
     try:
         yield
@@ -164,13 +164,13 @@ def _saved_recipe(run: Path) -> Path:
     return download.recipe_file(run)
 
 
-def _run_folder(args: argparse.Namespace) -> Path | str:
-    if args.out and is_remote(args.out):
-        return normalize_address(args.out)
-    if args.out:
-        # `Path.resolve` would raise on a loop of links, which writing reports in one line.
-        return Path(os.path.realpath(args.out))
-    return Path("runs", f"{Path(args.recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+def run_folder(recipe: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> Path | str:
+    """The folder or address of a run, by default runs/RECIPE-DATE."""
+    if not out:
+        return Path("runs", f"{Path(recipe).stem}-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    place = os.fspath(out)
+    # `Path.resolve` would raise on a loop of links, which writing reports in one line.
+    return normalize_address(place) if is_remote(place) else Path(os.path.realpath(place))
 
 
 def train_local(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
@@ -185,7 +185,7 @@ def train_local(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bo
     display = console.Display() if distributed.is_main() else None
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
     try:
-        with _discarded_unless_trained(run, resume=args.resume or not display):
+        with discarded_unless_trained(run, resume=args.resume or not display):
             for _ in record(recipe, run, device, show=display.show if display else lambda _: None):
                 pass
     finally:

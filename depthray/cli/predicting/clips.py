@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from depthray.cli.predicting.depth_files import TIMES, VIDEO, write_maps
-from depthray.errors import DataError, ResourceError
+from depthray.errors import DataError, ResourceError, count_of
 
 if TYPE_CHECKING:  # torch and OpenCV take long to import; --help and a wrong flag do without them
     import numpy as np
@@ -165,7 +165,7 @@ def _lines(
 ) -> str:
     """What is printed of a video that was predicted."""
     height, width = next(iter(maps.values())).shape
-    lines = [f"{source}  {width}x{height}  {count} {'frame' if count == 1 else 'frames'}"]
+    lines = [f"{source}  {width}x{height}  {count_of(count, 'frame')}"]
     if scale:
         path, unit = stem.with_name(stem.name + VIDEO), request.unit
         lines.append(f"  -> {path}  (red {scale.near:g}{unit} to blue {scale.far:g}{unit} in all frames)")
