@@ -7,10 +7,10 @@ depth = load("runs/x").predict("photo.jpg")     # (H,W) float32 metres
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from depthray.errors import DataError, UsageError
 from depthray.runs import locate
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
 
     Maps = dict[str, NDArray[np.float32]]
 
+T = TypeVar("T")
 BATCH = 8  # images in one forward pass, at most
 
 
@@ -81,12 +82,7 @@ class Predictor:
         if "depth" not in self.recipe.data.targets:
             targets = ", ".join(self.recipe.data.targets)
             raise UsageError(f"this network was trained for {targets}, not depth; use maps()")
-        from depthray.imaging import image_inputs
-
-        several = image_inputs.as_list(image)
-        images = _read_images([image] if several is None else several, numbered=several is not None)
-        found = self._depths(images, _by_image(others, len(images), alone=several is None))
-        return found[0] if several is None else found
+        return _for_each(self._depths, image, others)
 
     def _depths(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[DepthMap]:
         from depthray.evaluation.protocols import MEANING
@@ -114,12 +110,7 @@ class Predictor:
         A target that the network has no map for is left out.
         The network gets all of them at the size it was evaluated at; its output is resized back bilinearly.
         """
-        from depthray.imaging import image_inputs
-
-        several = image_inputs.as_list(image)
-        images = _read_images([image] if several is None else several, numbered=several is not None)
-        found = self._maps(images, _by_image(others, len(images), alone=several is None))
-        return found[0] if several is None else found
+        return _for_each(self._maps, image, others)
 
     def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
         """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
@@ -153,6 +144,18 @@ class Predictor:
                 maps["mask"] = maps["mask"].sigmoid()
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
         return [{key: value[index] for key, value in arrays.items()} for index in range(len(samples))]
+
+
+def _for_each(
+    compute: Callable[[list[NDArray[np.uint8]], list[dict[str, Any]]], list[T]], image: Any, others: Mapping[str, Any]
+) -> T | list[T]:
+    """What is computed of an image of any kind and its further inputs; of several images a list."""
+    from depthray.imaging import image_inputs
+
+    several = image_inputs.as_list(image)
+    images = _read_images([image] if several is None else several, numbered=several is not None)
+    found = compute(images, _by_image(others, len(images), alone=several is None))
+    return found[0] if several is None else found
 
 
 def _read_images(images: Sequence[Any], *, numbered: bool) -> list[NDArray[np.uint8]]:
