@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -40,8 +41,10 @@ def nearest_key(name: str, root: type[BaseModel], *, exact: bool = False) -> str
     """
     name = name.lower().replace("-", "_")
     keys: dict[str, str] = {}
-    for leaf, dotted in _leaves(root):
-        keys.setdefault(leaf, dotted)  # of several sections the first: train before finetune, and before eval
+    for dotted, _ in leaf_keys(root):
+        keys.setdefault(
+            dotted.rpartition(".")[2], dotted
+        )  # of several sections the first: train before finetune, and before eval
     if name in keys:
         return keys[name]
     if (other := OTHER_NAMES.get(name, "")).partition(".")[0] in root.model_fields:
@@ -60,11 +63,11 @@ def suggest_key(name: str, section: type[BaseModel], root: type[BaseModel]) -> s
     return own
 
 
-def _leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each key that is no section: its name, and its dotted name."""
+def leaf_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key that is no section: its dotted name, and its type."""
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _leaves(kind, f"{prefix}{name}.")
+            yield from leaf_keys(kind, f"{prefix}{name}.")
         else:
-            yield name, f"{prefix}{name}"
+            yield f"{prefix}{name}", kind

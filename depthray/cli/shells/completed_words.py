@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from depthray import models
 from depthray.config import recipe as recipes
+from depthray.config.key_names import leaf_keys
 from depthray.config.sections import Recipe
 from depthray.data import sources
 from depthray.evaluation.protocols import PROTOCOLS
@@ -93,15 +94,9 @@ def _flag(action: argparse.Action) -> Flag:
     return Flag(name, about, action.nargs != 0, values)
 
 
-def keys_of(root: type[BaseModel], prefix: str = "") -> Keys:
+def keys_of(root: type[BaseModel]) -> Keys:
     """The dotted override keys of a recipe or of settings, with their values where these are a short list."""
-    found: Keys = {}
-    for name, field in root.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= keys_of(kind, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = _values(kind)
+    found: Keys = {key: _values(kind) for key, kind in leaf_keys(root)}
     if root is Recipe:
         found |= {"model.name": tuple(models.names()), "data.source": tuple(sources.names())}
         found |= {"eval.protocol": tuple(PROTOCOLS)}
