@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import random
-import sys
-from types import ModuleType
 
 import pytest
 from paths import ROOT
+from scripts import load_script
 
 from depthray.training import preflight
 
@@ -17,16 +15,7 @@ FOLDER = ROOT / "docs" / "scaling"
 WRITE = "run: python docs/scaling/tables.py --write"
 
 
-def load(name: str) -> ModuleType:
-    """A script of docs/scaling, which is no package."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
-model, networks, tables, chart = (load(name) for name in ("model", "networks", "tables", "chart"))
+model, networks, tables, chart = (load_script(name, FOLDER) for name in ("model", "networks", "tables", "chart"))
 IDEAL = model.Corner()  # peaks reached, no launch of operations, no jitter
 GPU = model.Gpu("made up", 1e12, 1e11, "")
 FLAT = model.Cluster("made up", GPU, 1, 1e10, 1e9, 0.0, 0.0, "", start=0.0)

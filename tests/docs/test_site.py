@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import yaml
 from paths import ROOT
+from scripts import load_script
 
 FOLDER = ROOT / "docs" / "site"
 LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*>")  # tags by which a page loads something
 ELSEWHERE = re.compile(r"\b(?:src|href)=[\"']?(?:https?:)?//")
 
 
-def load(name: str) -> ModuleType:
-    """A script of docs/site, which is no package."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(FOLDER))
-
-
-site_hooks, recipe_zoo, gallery = load("site_hooks"), load("recipe_zoo"), load("gallery")
+site_hooks, recipe_zoo, gallery = (
+    load_script("site_hooks", FOLDER),
+    load_script("recipe_zoo", FOLDER),
+    load_script("gallery", FOLDER),
+)
 
 
 @pytest.fixture(scope="module")
