@@ -42,9 +42,8 @@ def nearest_key(name: str, root: type[BaseModel], *, exact: bool = False) -> str
     name = name.lower().replace("-", "_")
     keys: dict[str, str] = {}
     for dotted, _ in leaf_keys(root):
-        keys.setdefault(
-            dotted.rpartition(".")[2], dotted
-        )  # of several sections the first: train before finetune, and before eval
+        # Of several sections the first: train before finetune, and before eval.
+        keys.setdefault(dotted.rpartition(".")[2], dotted)
     if name in keys:
         return keys[name]
     if (other := OTHER_NAMES.get(name, "")).partition(".")[0] in root.model_fields:
