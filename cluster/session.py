@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from depthray.config.ray_environment import prepare_environment
+from depthray.config.ray_environment import prepare_environment, start_local
 from depthray.errors import ResourceError
 
 # Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, every
@@ -40,8 +40,7 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
             _connect(address, quiet)
         else:
             cpus = max(os.cpu_count() or 1, workers)  # more workers than cores are slow, but not an error
-            # "local": without it Ray would join a cluster that runs on this machine already.
-            ray.init("local", num_cpus=cpus, include_dashboard=dashboard, **quiet)
+            start_local(ray, num_cpus=cpus, include_dashboard=dashboard, **quiet)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
-from depthray.config.ray_environment import prepare_environment
+from depthray.config.ray_environment import prepare_environment, start_local
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.waiting import Heartbeat
 from serve import process_environment
@@ -195,8 +195,8 @@ def _cluster(address: str | None, settings: Settings) -> Iterator[bool]:
         reserved = sum(each.max * each.cpus for each in replicas) + 1  # and one for Serve's controller and proxy
         # On a small machine replicas share cores: Ray must not wait for more of them than there will ever be.
         cpus = max(os.cpu_count() or 1, int(reserved + 0.999))
-        with Heartbeat("Ray to start", every=ANNOUNCE_SECONDS), _one_line("Ray did not start", _TOO_BUSY):
-            ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
+        with Heartbeat("Ray to start", every=ANNOUNCE_SECONDS):
+            start_local(ray, num_cpus=cpus, include_dashboard=False, **quiet)
     try:
         yield not address
     finally:

@@ -67,6 +67,8 @@ def main() -> int:
         points = [point for point in points if point.number in args.only]
     if any(kinds.needs_mount(point) for point in points):
         check_root()
+    # Ray's workers have niceness 15 otherwise, with which a machine that does other work starts none within the limits.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     folder = Path(tempfile.mkdtemp(prefix="kills-", dir="/tmp"))
     began = time.monotonic()
     with serving(FailingStore()) as store:

@@ -16,8 +16,8 @@ import pytest
 
 from chaos.training import kills
 from depthray.__main__ import main
+from depthray.config.ray_environment import start_local
 
-TRIES = 5  # of a cluster to start, for a busy machine
 # Workers have niceness 15 otherwise, and tests beside these leave them no time. Clusters of commands inherit it.
 NICENESS = {"RAY_worker_niceness": "0"}
 
@@ -62,14 +62,7 @@ def cluster_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         import ray
 
         folder = tempfile.mkdtemp(prefix="ray")  # a short path: socket names are limited to 107 bytes
-        for tries in range(1, TRIES + 1):
-            try:
-                ray.init("local", num_cpus=4, _temp_dir=folder, include_dashboard=False, log_to_driver=False)
-                break
-            except Exception:  # Ray gives a node 30 s to start and raises no class of its own
-                ray.shutdown()
-                if tries == TRIES:
-                    raise
+        start_local(ray, num_cpus=4, _temp_dir=folder, include_dashboard=False, log_to_driver=False)
     try:
         yield ray.get_runtime_context().gcs_address
     finally:

@@ -20,6 +20,8 @@ from pathlib import Path
 import hangs
 import httpx
 import pytest
+from bad_input import FILES
+from frames import folder_dataset
 from paths import ROOT
 
 from depthray.__main__ import main
@@ -170,9 +172,13 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
 
 
-def test_a_job_ends_with_the_exit_code_and_the_one_line_of_its_command(head: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("data: {source: folder}\nmodel: {name: unet, encoder: tiny}\n")
-    arguments = ["train", str(tmp_path / "mine.yaml"), "--data", "/no/such/data", "--storage", str(tmp_path)]
-    output = Command(tmp_path / "log", *arguments, "--submit", head).wait(3)
-    assert "recipe/mine.yaml" in output
-    assert output.splitlines()[-1].startswith("depthray: /no/such/data: No such file or directory")
+def test_a_mistake_found_by_a_worker_of_a_job_is_its_one_line_and_exit_code(head: str, tmp_path: Path) -> None:
+    data = folder_dataset(tmp_path / "data")
+    for image in (data / "rgb").iterdir():
+        image.write_text("text")  # which is not read before a worker does
+    shutil.copy(ROOT / "depthray" / "recipes" / "demo.yaml", tmp_path / "mine.yaml")
+    overrides = [*FILES, "data.workers=0", "train.precision=fp32"]
+    flags = ["--data", str(data), "--storage", str(tmp_path), "--cpus-per-worker", "1", "--submit", head]
+    output = Command(tmp_path / "log", "train", str(tmp_path / "mine.yaml"), *overrides, *flags).wait(3)
+    assert "recipe/mine.yaml" in output and "Traceback" not in output
+    assert output.splitlines()[-1].startswith("depthray: ") and "not a readable image" in output.splitlines()[-1]

@@ -69,7 +69,7 @@ def test_a_replica_that_fails_is_the_last_line_of_its_traceback(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        (None, "Ray did not start: The node failed to start; .*too busy"),
+        (None, "Ray did not start on this machine: The node failed to start; .*too busy"),
         (
             "nowhere:6379",
             "--address nowhere:6379: The node failed to start; is it the address of a running Ray cluster",
