@@ -15,6 +15,7 @@ from depthray.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from depthray.api import TrainedRun as TrainedRun
+    from depthray.api import compare as compare
     from depthray.api import evaluate as evaluate
     from depthray.api import export as export
     from depthray.api import train as train
@@ -27,6 +28,7 @@ _FUNCTIONS = {
     "train": "depthray.api:train",
     "train_events": "depthray.api:train_events",
     "evaluate": "depthray.api:evaluate",
+    "compare": "depthray.api:compare",
     "export": "depthray.api:export",
     "load": "depthray.predict:load",
     "Predictor": "depthray.predict:Predictor",

@@ -19,6 +19,7 @@ COMMANDS = {
     "tune": ("tuning.command:main", "search learning rates, augmentations, loss weights with Ray Tune"),
     "report": ("tuning.report.build:main", "the report of a search, made again, also while it runs"),
     "evaluate": ("depthray.cli.evaluate:main", "score a checkpoint under a named protocol"),
+    "compare": ("depthray.cli.compare:main", "which of several checkpoints is better, and whether that is beyond luck"),
     "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
@@ -61,7 +62,7 @@ PARSERS = {
 
 # Commands that may print nothing for long; the others say what they do meanwhile.
 SILENT = (
-    *("evaluate", "completion", "measure", "view", "report", "export", "weights", "doctor"),
+    *("evaluate", "compare", "completion", "measure", "view", "report", "export", "weights", "doctor"),
     *("data", "data convert"),
 )
 

@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions: `depthray.train`, `evaluate`, `export`; `tuning.tune` has `tune`.
+"""The verbs of the command line as functions: `depthray.train`, `evaluate`, `compare`, `export`; and `tuning.tune`.
 
 They are another way into the commands: they take the same overrides, `data=` where a command takes `--data`, make the
 same checks and write the same files. A mistake is a `DepthrayError` with the line that the command would print.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthray.cli import compare as compare_command
 from depthray.cli import evaluate as evaluate_command
 from depthray.cli import train as train_command
 from depthray.config import own_code
@@ -23,6 +24,7 @@ from depthray.runs import console, locate, progress
 from depthray.storage.folders import open_folder
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a mistake in an override should show at once
+    from depthray.evaluation.comparing.comparison import Comparison
     from depthray.evaluation.evaluate import EvaluationReport
     from depthray.exporting.gate import Parity
 
@@ -164,6 +166,40 @@ def evaluate(
     if out is not None:
         report.write(out)
     return report
+
+
+def compare(
+    baseline: Place,
+    *others: Place,
+    overrides: Sequence[str] = (),
+    data: Place | Sequence[Place] = (),
+    source: str | None = None,
+    split: str = "val",
+    out: Place | None = None,
+    trust: bool = False,
+) -> Comparison:
+    """Score checkpoints, exports or runs on the same frames: `compare("runs/a", "runs/b", data="frames").sets`.
+
+    `data` is a data set or several; without it the frames are those of the baseline's recipe. Each of `sets` has
+    `scores`, a candidate each, with the differences from the baseline and their 95 % intervals over scenes. With `out`
+    the tables and the plot are written there. `trust=True` runs code that comes with a checkpoint or is an export.
+    """
+    from depthray import distributed
+    from depthray.evaluation.comparing import comparison_report
+
+    places = [os.fspath(each) for each in (baseline, *others)]
+    sets = [data] if isinstance(data, str | os.PathLike) else data
+    flags = [word for each in sets for word in _argv({"data": each})]
+    flags += _argv({"source": source, "split": split, "trust": trust})
+    arguments = compare_command.build_parser().parse_intermixed_args([*places, *flags])
+    device = distributed.start()
+    try:
+        result, _ = compare_command.compare(places, overrides, arguments, device)
+    finally:
+        distributed.stop()
+    if out is not None:
+        comparison_report.write(result, Path(out))
+    return result
 
 
 def export(

@@ -204,14 +204,20 @@ def evaluate_checkpoint(
 ) -> EvaluationReport:
     """Score one side of a recipe's data with a checkpoint or an export; images on the main process only."""
     opened = open_model(path, device=device, trust=trust)
-    model = opened.network
     source = open_source(recipe.data)
-    protocol = of(recipe)
+    evaluation = evaluate_frames(opened, path, recipe, source, side=side, device=device)
+    images = _draw_examples(opened.network, evaluation, source=source, recipe=recipe, device=device)
+    return EvaluationReport(evaluation, images)
+
+
+def evaluate_frames(
+    opened: OpenedModel, path: Path, recipe: Recipe, source: Source, *, side: str, device: torch.device
+) -> Evaluation:
+    """Score one side of a source's frames with an opened checkpoint or export."""
     chosen = split.side(source.frames, recipe.data, side)
-    evaluation = evaluate(model, _batches(source, chosen, recipe), protocol=protocol, device=device)
-    about = _about(opened, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
-    evaluation = replace(evaluation, about=about)
-    return EvaluationReport(evaluation, _draw_examples(model, evaluation, source=source, recipe=recipe, device=device))
+    batches = _batches(source, chosen, recipe)
+    evaluation = evaluate(opened.network, batches, protocol=of(recipe), device=device)
+    return replace(evaluation, about=_about(opened, path, recipe=recipe, side=side, fingerprint=source.fingerprint))
 
 
 def best_median_worst(evaluation: Evaluation, each: int = 2) -> list[tuple[str, ScoredFrame]]:

@@ -1,4 +1,4 @@
-"""Line plots as images, drawn by matplotlib: scores against a count, and values over time."""
+"""Plots as images, drawn by matplotlib: scores against a count, values over time, and differences with intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ WIDTH, HEIGHT = 460, 360  # pixels of a panel of scores
 NARROW = 320  # pixels of a panel over epochs
 DOTTED = 60  # epochs from which on points are not marked
 LONG, LOW = 900, 190  # pixels of a panel over time
+ROW, EDGE = 22, 90  # pixels of a row of a forest plot, and of what is above and below its rows
 DPI = 100
+COLOURS = {"better": "#0072b2", "worse": "#d55e00"}  # of verdicts; gray for what may be luck
 LABEL_GAP = 0.08  # of the axis between two labels, so that they do not overlap
 
 
@@ -38,6 +40,22 @@ class Panel(NamedTuple):
 
     title: str
     lines: Sequence[PlotLine]
+
+
+class ForestMark(NamedTuple):
+    """A difference in per cent with the ends of its interval, and what it means: better, worse, or neither."""
+
+    mean: float
+    low: float
+    high: float
+    verdict: str
+
+
+class ForestPanel(NamedTuple):
+    """A metric's differences, one a row; None where there is none."""
+
+    title: str
+    marks: Sequence[ForestMark | None]
 
 
 def draw_curves(panels: Sequence[Panel], *, x_label: str) -> RgbImage:
@@ -71,6 +89,28 @@ def draw_timeline(panels: Sequence[Panel]) -> RgbImage:
         axes.margins(x=0)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_xlabel("seconds")
+    return _pixels(figure)
+
+
+def draw_forest(panels: Sequence[ForestPanel], labels: Sequence[str], *, baseline: str) -> RgbImage:
+    """Panels -> (H,W,3) uint8 RGB, side by side, with a row a label: differences and intervals around 0."""
+    figure = _figure(len(panels) * NARROW + 8 * max(map(len, labels)), len(labels) * ROW + EDGE)
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        axes.set_title(panel.title, loc="left", fontsize=11)
+        axes.axvline(0, color="0.4", linewidth=1)
+        axes.grid(axis="x", alpha=0.4)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        for row, mark in enumerate(panel.marks):
+            if mark is not None and np.isfinite(mark.mean):
+                colour = COLOURS.get(mark.verdict, "0.55")
+                axes.hlines(row, mark.low, mark.high, color=colour, linewidth=2)
+                axes.plot(mark.mean, row, marker="o", color=colour, markersize=5)
+    all_axes[0].set_yticks(range(len(labels)), labels, fontsize=9)
+    all_axes[0].set_ylim(len(labels) - 0.5, -0.5)
+    for axes in all_axes:
+        axes.tick_params(axis="y", length=0)
+    figure.supxlabel(f"difference from {baseline} in % (blue: better, red: worse, gray: may be luck)", fontsize=9)
     return _pixels(figure)
 
 

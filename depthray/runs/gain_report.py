@@ -14,6 +14,7 @@ from depthray.checkpoints import load, manifest, select
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.evaluation import bootstrap, protocols
+from depthray.evaluation.comparing.paired import MetricDifference, compare
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.report import metric_title
 from depthray.runs import layout
@@ -22,7 +23,7 @@ from depthray.storage import local
 from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.strict_json import to_json
 from depthray.training.frames import Frames
-from depthray.training.gain import VALIDATION, MetricGain, Scores, compare, score_weights
+from depthray.training.gain import VALIDATION, Scores, score_weights
 from depthray.training.state import State
 
 
@@ -103,7 +104,7 @@ def _summary(
     }
 
 
-def _plain(gain: MetricGain) -> dict[str, Any]:
+def _plain(gain: MetricDifference) -> dict[str, Any]:
     """A gain as JSON, its intervals as objects."""
     intervals = {"before": gain.before, "after": gain.after, "difference": gain.difference}
     objects = {key: value._asdict() if value else None for key, value in intervals.items()}

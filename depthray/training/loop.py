@@ -21,13 +21,14 @@ from depthray.config.sections import Monitor, Recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
+from depthray.evaluation.comparing.paired import FrameScores
 from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
 from depthray.training import schedule
 from depthray.training.averaging import recompute_batchnorm
 from depthray.training.frames import Frames
-from depthray.training.gain import VALIDATION, FrameScores, score_further
+from depthray.training.gain import VALIDATION, score_further
 from depthray.training.state import State
 from depthray.training.step import Stepper, seed_step
 from depthray.training.throughput import Interval, ThroughputMeter

@@ -19,9 +19,10 @@ from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
+from depthray.evaluation.comparing.paired import FrameScores
 from depthray.training import averaging, optim, schedule
 from depthray.training.freezing import Freezing
-from depthray.training.gain import FrameScores, Scores
+from depthray.training.gain import Scores
 from depthray.training.precision import Precision
 from depthray.weights import start as weights
 

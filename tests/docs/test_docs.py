@@ -41,6 +41,7 @@ INTERMIXED = (
     "train",
     "tune",
     "evaluate",
+    "compare",
     "view",
     "completion",
 )  # commands whose parser lets flags stand between positionals

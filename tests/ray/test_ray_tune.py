@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,29 +127,26 @@ def wait_for_free_cpus() -> None:
     hangs.until(lambda: ray.available_resources().get("CPU") == 4)
 
 
-def test_trials_of_two_workers_release_their_resources_when_they_are_stopped(
-    tmp_path: Path, cluster_address: str
-) -> None:
+def test_a_trial_of_two_workers_releases_its_resources_when_it_is_stopped(tmp_path: Path, cluster_address: str) -> None:
     space = "optim.lr: {choice: [3.0e-3, 1.0e-7]}\n"
     argv = arguments(tmp_path, space, cluster_address, "train.epochs=4", "--search", "grid", "--repeats", "0")
     argv += ["--workers-per-trial", "2", "--grace", "1", "--reduction", "2"]
-    folder = begin_with_a_good_trial(argv)
+    folder = begin_with_good_trials(argv)
     assert command.main(["--resume", str(folder), "--address", cluster_address, "--cpus-per-worker", "1"]) == 0
-    trials = by_name(folder)
-    assert (trials["default"].state, trials["0001"].state) == ("done", "stopped")
-    assert len(curve(layout.trial(folder, "default"))) == 4
+    assert by_name(folder)["0001"].state == "stopped"
+    assert len(curve(layout.trial(folder, "0001"))) < 4
     wait_for_free_cpus()
 
 
-def begin_with_a_good_trial(argv: list[str]) -> Path:
-    """A search to resume, whose first configuration has ended with a better score than any other will have."""
+def begin_with_good_trials(argv: list[str]) -> Path:
+    """A search to resume, whose first configurations have ended with a better score than any other will have."""
     folder, settings, _ = plan.begin(command.build_parser().parse_intermixed_args(argv))
     write_search(folder, settings)
-    good = Trial("0000", "search", "0000", {"optim.lr": 3e-3}, state="done")
-    write_trial(folder, good)
-    for epoch in range(1, settings.epochs + 1):
-        record = {"kind": "epoch", "epoch": epoch, "step": epoch, settings.metric: 0.01}
-        progress.append(layout.trial(folder, good.name), record)
+    for good in (Trial("default", "default", "default", {}), Trial("0000", "search", "0000", {"optim.lr": 3e-3})):
+        write_trial(folder, replace(good, state="done"))
+        for epoch in range(1, settings.epochs + 1):
+            record = {"kind": "epoch", "epoch": epoch, "step": epoch, settings.metric: 0.01}
+            progress.append(layout.trial(folder, good.name), record)
     return folder
 
 

@@ -21,6 +21,7 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DataError
 from depthray.evaluation import bootstrap, metrics
+from depthray.evaluation.comparing.paired import FrameScores, compare
 from depthray.evaluation.protocols import PROTOCOLS
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.runs import progress
@@ -29,7 +30,6 @@ from depthray.runs.run import prepare, record
 from depthray.training import preflight
 from depthray.training.dry_run import check_before_run
 from depthray.training.frames import Frames
-from depthray.training.gain import FrameScores, compare
 from depthray.training.loop import Epoch, fit
 from depthray.training.state import begin
 

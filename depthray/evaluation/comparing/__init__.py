@@ -1,0 +1,1 @@
+"""Checkpoints compared on the same frames, in pairs."""
