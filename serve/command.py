@@ -18,6 +18,7 @@ from serve import settings as settings_of
 from serve.http import auth
 from serve.registry.exports import RuntimeRequest
 from serve.registry.promotion import promote
+from serve.registry.quality import Demand
 from serve.registry.store import Store
 from serve.settings import NAME, Runtime, Settings
 
@@ -74,7 +75,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate", metavar="DATA", help="your frames: by them an export to 8-bit integers is made and compared too"
     )
-    parser.add_argument("--source", help="the form of --calibrate; default: as DATA looks")
+    parser.add_argument("--source", help="the form of the frames; default: as DATA looks")
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +116,9 @@ def _parse_named_path(argument: str, name: str) -> tuple[str, Path]:
     return name, Path(argument)
 
 
-def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, args: argparse.Namespace) -> None:
+def _promote_checkpoint(
+    settings: Settings, name: str, checkpoint: Path, args: argparse.Namespace, demand: Demand | None = None
+) -> None:
     model = settings.model
     # On GPUs PyTorch computes: exports are for CPUs.
     is_exported = not (model.gpus or model.device.startswith("cuda"))
@@ -133,11 +136,14 @@ def _promote_checkpoint(settings: Settings, name: str, checkpoint: Path, args: a
             force=args.force,
             trust=args.trust,
             request=RuntimeRequest(model.runtime, args.calibrate, args.source) if is_exported else None,
+            demand=demand,
             log=log,
         )
     factor = promotion.typical
     apart = "" if factor is None else f", on golden images {factor:.2f} x apart from the one before"
     print(f"model       {name}@{promotion.pointer.current}  ({checkpoint}{apart})", flush=True)
+    if promotion.found:
+        print(f"compared    {promotion.found}", flush=True)
     if promotion.speeds:
         listed = ", ".join(f"{runtime} {speed:.1f}" for runtime, speed in promotion.speeds.items())
         print(f"runtimes    {listed} images/s", flush=True)
@@ -169,7 +175,8 @@ def _promote(argv: list[str]) -> int:
     args = build_promote_parser().parse_args(argv)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     settings = _store_settings(args)
-    _promote_checkpoint(settings, args.name, args.checkpoint, args)
+    demand = Demand(args.not_worse_on, args.source, args.split) if args.not_worse_on else None
+    _promote_checkpoint(settings, args.name, args.checkpoint, args, demand)
     if args.keep is not None:
         _prune_model(settings, args.name, args.keep)
     return 0
@@ -192,7 +199,13 @@ def build_promote_parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|RUN")
     parser.add_argument("--name", default=DEFAULT_NAME, help=f"name of the model (default: {DEFAULT_NAME})")
     trust.add_flag(parser)
-    parser.add_argument("--force", action="store_true", help="even if its depths differ much from before")
+    parser.add_argument("--force", action="store_true", help="even if its depths differ much from before, or are worse")
+    parser.add_argument(
+        "--not-worse-on",
+        metavar="DATA",
+        help="only if its scores on these frames are not worse than those of what is served, beyond the luck of 95 %%",
+    )
+    parser.add_argument("--split", default="val", help="of --not-worse-on: train, val, test or all; default: val")
     parser.add_argument(
         "--runtime", choices=get_args(Runtime), help="what computes it: exports to make (default: auto, the fastest)"
     )

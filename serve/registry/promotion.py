@@ -12,8 +12,9 @@ from pathlib import Path
 from depthray.errors import CheckpointError
 from depthray.runs import locate
 from depthray.runtimes import export_folder
-from serve.registry import exports, golden
+from serve.registry import exports, golden, quality
 from serve.registry.exports import RuntimeRequest
+from serve.registry.quality import Demand
 from serve.registry.store import Pointer, Store
 
 
@@ -27,6 +28,7 @@ class Promotion:
         float | None
     )  # factor between the depths of this and the version before on golden images; None: there was none
     speeds: Mapping[str, float] = field(default_factory=dict)  # images a second by runtime, where exports were made
+    found: str = ""  # by a comparison with the version before, where one was demanded
 
 
 def promote(
@@ -38,21 +40,35 @@ def promote(
     force: bool = False,
     trust: bool = False,
     request: RuntimeRequest | None = None,
+    demand: Demand | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Promotion:
     """Serve a checkpoint, an export, or a run's best, under a name; with a `request` exports of it too.
 
-    `force` allows depths far from those of the version before, `trust` code that comes with the checkpoint. Raises
-    CheckpointError if it is missing or damaged, its weights do not fit its recipe, or its depth is invalid.
+    `force` allows depths far from those of the version before, and worse ones on the frames of a `demand`; `trust`
+    code that comes with the checkpoint. Raises CheckpointError if it is missing or damaged, its weights do not fit its
+    recipe, its depth is invalid, or a demand is not met.
     """
     version = store.add(name, locate.resolve(path))
     try:
+        found = _check_demand(store, name, version, demand, device=device, trust=trust) if demand and not force else ""
         typical = _check_on_golden_images(store, name, version, device=device, force=force, trust=trust)
         speeds = _export(store, name, version, request, log) if request else {}
     except Exception:
         store.remove(name, version)  # unless it is served already: promoting it again may fail as well
         raise
-    return Promotion(name, store.point(name, version), typical, speeds)
+    return Promotion(name, store.point(name, version), typical, speeds, found)
+
+
+def _check_demand(store: Store, name: str, version: str, demand: Demand, *, device: str | None, trust: bool) -> str:
+    """Hold a version against the one that is served, if there is one."""
+    if name not in store.names():
+        return ""
+    served = store.pointer(name).current
+    if served == version:
+        return ""
+    paths = store.path(name, served), store.path(name, version)
+    return quality.check_not_worse(*paths, demand, device=device, trust=trust)
 
 
 def _export(
