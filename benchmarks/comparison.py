@@ -46,9 +46,9 @@ def main() -> None:
     scores = [_abs_rel(each.frames) for each in compared.scores]
     print("AbsRel by seed:", " ".join(f"{each.means()['abs_rel']:.4f}" for each in scores))
     pairs = list(combinations(scores, 2))
-    same = Counter(compare(*pair)[0].verdict for pair in pairs)
-    other = Counter(compare(first, _worse(second))[0].verdict for first, second in pairs)
-    known = Counter(compare(first, _worse(first))[0].verdict for first in scores)
+    same: Counter[str] = Counter(compare(*pair)[0].verdict for pair in pairs)
+    other: Counter[str] = Counter(compare(first, _worse(second))[0].verdict for first, second in pairs)
+    known: Counter[str] = Counter(compare(first, _worse(first))[0].verdict for first in scores)
     head = ["pairs", "better", "within luck", "worse"]
     rows = {"two seeds": same, "two seeds, the second 5 % worse": other, "one network, made 5 % worse": known}
     print(markdown_table(head, [[name, *(str(found[key]) for key in head[1:])] for name, found in rows.items()]))
