@@ -19,7 +19,14 @@ COMMANDS = {
     "tune": ("tuning.command:main", "search learning rates, augmentations, loss weights with Ray Tune"),
     "report": ("tuning.report.build:main", "the report of a search, made again, also while it runs"),
     "evaluate": ("depthray.cli.evaluate:main", "score a checkpoint under a named protocol"),
-    "compare": ("depthray.cli.compare:main", "which of several checkpoints is better, and whether that is beyond luck"),
+    "compare": (
+        "depthray.cli.scoring.compare:main",
+        "which of several checkpoints is better, and whether that is beyond luck",
+    ),
+    "calibrate": (
+        "depthray.cli.scoring.calibrate:main",
+        "correct a checkpoint's metres by frames or points of your own",
+    ),
     "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
@@ -62,7 +69,7 @@ PARSERS = {
 
 # Commands that may print nothing for long; the others say what they do meanwhile.
 SILENT = (
-    *("evaluate", "compare", "completion", "measure", "view", "report", "export", "weights", "doctor"),
+    *("evaluate", "compare", "calibrate", "completion", "measure", "view", "report", "export", "weights", "doctor"),
     *("data", "data convert"),
 )
 

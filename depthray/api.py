@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from depthray.cli import compare as compare_command
 from depthray.cli import evaluate as evaluate_command
 from depthray.cli import train as train_command
+from depthray.cli.scoring import compare as compare_command
 from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import manifest
+from depthray.checkpoints.calibration import Calibration
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
@@ -39,6 +40,7 @@ class CheckpointContents:
     fingerprint: str
     origin: Origin | None = None  # of the weights that the run started from
     weights_sha256: str = ""  # of the file of weights that was read
+    calibration: Calibration | None = None  # of the depth that the weights predict
 
 
 def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointContents:
@@ -65,12 +67,17 @@ def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointC
         fingerprint=record.fingerprint,
         origin=record.origin,
         weights_sha256=record.files[WEIGHTS].sha256,
+        calibration=record.calibration,
     )
 
 
 def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -> nn.Module:
-    """The network of a checkpoint's own recipe with its weights, on the CPU, matrices of LoRA merged into them."""
+    """The network of a checkpoint's own recipe with its weights, on the CPU, matrices of LoRA merged into them.
+
+    Its depth is corrected where the checkpoint is calibrated.
+    """
     from depthray.models.layers import lora
+    from depthray.models.layers.calibrated import Calibrated
 
     recipe = contents.recipe
     network = models.build_model(recipe.model, recipe.data.inputs)
@@ -79,7 +86,8 @@ def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{where}: the weights do not fit the recipe: {reason}") from None
-    return lora.merge(network)
+    network, fitted = lora.merge(network), contents.calibration
+    return Calibrated(network, shift=fitted.shift, slope=fitted.slope) if fitted else network
 
 
 def read_recipe(path: Path, *, trust: bool = False) -> Recipe:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from depthray.checkpoints import origin
+from depthray.checkpoints import calibration, origin
+from depthray.checkpoints.calibration import Calibration
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
 from depthray.config.own_code import CodeRecord
@@ -22,6 +23,9 @@ NAME = "manifest.json"
 FORMAT = 1
 FORMAT_WITH_ORIGIN = 2  # of the network's first weights; a checkpoint without one keeps the first format
 FORMAT_WITH_CODE = 3  # of one's own, which older versions cannot read
+FORMAT_WITH_CALIBRATION = 4  # without which the same weights predict other metres
+FORMATS = (FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE, FORMAT_WITH_CALIBRATION)
+OPTIONAL = ("origin", "code", "calibration")  # left out where there is nothing
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
 _FOLDER = RecordedFolder(noun="checkpoint", manifest=NAME, advice="use another checkpoint")
 check_size, read_file = _FOLDER.check_size, _FOLDER.read_file
@@ -38,13 +42,18 @@ class Manifest:
     files: dict[str, FileRecord]
     origin: Origin | None = None  # of the weights that the run started from; None: random ones
     code: tuple[CodeRecord, ...] = ()  # of one's own, that the recipe names
+    calibration: Calibration | None = None  # of its depth, fitted afterwards
 
 
 def render(manifest: Manifest) -> bytes:
     """The bytes of manifest.json, the last of which is a digest of the rest."""
-    number = FORMAT_WITH_CODE if manifest.code else FORMAT_WITH_ORIGIN if manifest.origin else FORMAT
-    body = {"format": number, **asdict(manifest)}
-    for key in ("origin", "code"):
+    has = {
+        FORMAT_WITH_CALIBRATION: manifest.calibration,
+        FORMAT_WITH_CODE: manifest.code,
+        FORMAT_WITH_ORIGIN: manifest.origin,
+    }
+    body = {"format": next((number for number, value in has.items() if value), FORMAT), **asdict(manifest)}
+    for key in OPTIONAL:
         if not getattr(manifest, key):
             del body[key]
     return seal(body)
@@ -54,9 +63,9 @@ def parse(data: bytes, *, where: Path) -> Manifest:
     """The manifest whose bytes these are; CheckpointError if they are not exactly what `render` writes."""
     try:
         tree = json.loads(data)
-        if tree["format"] not in (FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE):
-            known = f"{FORMAT}, {FORMAT_WITH_ORIGIN} or {FORMAT_WITH_CODE}"
-            raise CheckpointError(f"{where}: format {tree['format']!r} is not the format {known} this version reads")
+        if tree["format"] not in FORMATS:
+            known = ", ".join(map(str, FORMATS))
+            raise CheckpointError(f"{where}: format {tree['format']!r} is none of those this version reads: {known}")
         manifest = _build(tree)
         intact = render(manifest) == data  # so that a changed byte shows even where JSON ignores it, as in spaces
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -95,4 +104,5 @@ def _build(tree: dict[str, Any]) -> Manifest:
         files=files,
         origin=origin.from_json(tree.get("origin")),
         code=code,
+        calibration=calibration.from_json(tree.get("calibration")),
     )

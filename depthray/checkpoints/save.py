@@ -150,6 +150,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
         files=files,
         origin=contents.origin,
         code=tuple(each for each, _ in code),
+        calibration=contents.calibration,
     )
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
 

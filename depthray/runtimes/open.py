@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import load as checkpoints
+from depthray.checkpoints.calibration import Calibration
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
@@ -40,6 +41,7 @@ class OpenedModel:
     sha256: str  # of a checkpoint's weights, or of all that an export consists of
     runtime: str  # eager, or the name of a file of `backends`
     device: torch.device  # where it computes
+    calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
 
 
 def names() -> list[str]:
@@ -86,6 +88,7 @@ def open_model(
         sha256=contents.weights_sha256,
         runtime=EAGER,
         device=device,
+        calibration=contents.calibration,
     )
 
 

@@ -42,6 +42,7 @@ INTERMIXED = (
     "tune",
     "evaluate",
     "compare",
+    "calibrate",
     "view",
     "completion",
 )  # commands whose parser lets flags stand between positionals

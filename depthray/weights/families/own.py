@@ -5,6 +5,7 @@ Exports are refused: their weights are folded, merged or in 8 bits, and have nam
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:
     section = contents.recipe.model
     weights = contents.weights
     if any(".lora_" in key for key in weights):
-        weights = dict(load.build_network(contents, where=where).state_dict())
+        weights = dict(load.build_network(replace(contents, calibration=None), where=where).state_dict())
     return Translation(
         what=f"a depthray network, {describe_network(section)}",
         fits=fitting_keys(section),

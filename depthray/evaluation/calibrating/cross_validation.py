@@ -1,0 +1,90 @@
+"""Whether a calibration helps where it was not fitted: scenes are held out in turn, or parts of one scene in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from depthray.errors import DataError
+from depthray.evaluation.calibrating.log_line import AS_IT_IS, FramePairs, LogLine, fit_line, fit_scale
+
+FOLDS = 10  # at most, of scenes
+BLOCKS = 5  # of the frames of one scene, as they follow each other
+LEAST_FRAMES = 5
+LEAST_GAIN = 0.03  # of AbsRel, below which a correction is not worth having
+LEAST_SHARE = 0.8  # of the folds that must gain, so that one hard scene does not decide
+
+Fit = Callable[[Sequence[FramePairs]], LogLine]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """AbsRel of a kind of correction on the frames that its fits have not seen."""
+
+    name: str
+    mean: float  # over all frames
+    folds: tuple[float, ...]  # the mean of each fold
+
+    def gains_over(self, other: HeldOut) -> bool:
+        """Whether it is better by enough, and not by one fold alone."""
+        better = sum(mine < its for mine, its in zip(self.folds, other.folds, strict=True))
+        return self.mean <= (1 - LEAST_GAIN) * other.mean and better >= LEAST_SHARE * len(self.folds)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What held-out frames say of each kind of correction, and the correction that they support."""
+
+    rows: tuple[HeldOut, ...]  # as it is, scale, scale and slope
+    line: LogLine  # fitted to all frames; as it is where nothing is gained
+    how: str  # what was held out, in words
+
+    @property
+    def chosen(self) -> HeldOut:
+        """The row of the line."""
+        return self.rows[0 if self.line == AS_IT_IS else 1 if self.line.slope == 1.0 else 2]
+
+
+def decide(frames: Sequence[FramePairs]) -> Decision:
+    """Fit and hold out in turn; a scale is taken where it gains, a slope where it gains over the scale, too.
+
+    A slope needs several scenes: it bends to the depths of one, whose parts are too alike to show that.
+    Raises DataError for fewer than 5 frames.
+    """
+    if len(frames) < LEAST_FRAMES:
+        raise DataError(f"{len(frames)} frames with measured depth are too few to hold some out; give {LEAST_FRAMES}")
+    folds, how = _folds(frames)
+    plain, scale, line = (
+        _held_out(name, fit, frames, folds)
+        for name, fit in (("as it is", lambda _: AS_IT_IS), ("scale", fit_scale), ("scale and slope", fit_line))
+    )
+    if len({frame.scene for frame in frames}) > 1 and line.gains_over(scale) and line.gains_over(plain):
+        return Decision((plain, scale, line), fit_line(frames), how)
+    return Decision((plain, scale, line), fit_scale(frames) if scale.gains_over(plain) else AS_IT_IS, how)
+
+
+def _held_out(name: str, fit: Fit, frames: Sequence[FramePairs], folds: Sequence[Sequence[int]]) -> HeldOut:
+    means, scores = [], []
+    for fold in folds:
+        outside = set(range(len(frames))) - set(fold)
+        line = fit([frames[place] for place in sorted(outside)])
+        errors = [line.abs_rel(frames[place]) for place in fold]
+        scores += errors
+        means.append(float(np.mean(errors)))
+    return HeldOut(name, float(np.mean(scores)), tuple(means))
+
+
+def _folds(frames: Sequence[FramePairs]) -> tuple[list[list[int]], str]:
+    """-> positions of the frames that are held out together, and what they are."""
+    scenes = list(dict.fromkeys(frame.scene for frame in frames))
+    if len(scenes) < 2:
+        blocks = [block.tolist() for block in np.array_split(np.arange(len(frames)), BLOCKS)]
+        return blocks, f"{BLOCKS} parts of one scene, as its frames follow each other"
+    count = min(FOLDS, len(scenes))
+    of_scene = {scene: place % count for place, scene in enumerate(scenes)}
+    folds: list[list[int]] = [[] for _ in range(count)]
+    for place, frame in enumerate(frames):
+        folds[of_scene[frame.scene]].append(place)
+    return folds, f"{len(scenes)} scenes, in {count} parts"

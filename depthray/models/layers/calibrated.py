@@ -1,0 +1,31 @@
+"""A network whose depth is corrected after its last layer."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from depthray.batch import Batch, Prediction
+
+
+class Calibrated(nn.Module):
+    """A network whose depth p becomes exp(shift) p^slope; its other maps stay as they are.
+
+    It exports, and pads and reads the inputs, as the network does.
+    """
+
+    def __init__(self, network: nn.Module, *, shift: float, slope: float) -> None:
+        super().__init__()
+        self.network, self.factor, self.slope = network, math.exp(shift), slope
+        self.inputs, self.stride = network.inputs, network.stride
+        if hasattr(network, "outputs"):
+            self.outputs = network.outputs
+
+    def forward(self, batch: Batch) -> Prediction:
+        """A batch -> the prediction with depth (B,1,H,W) in corrected metres."""
+        prediction: Prediction = self.network(batch)
+        if "depth" not in prediction:
+            return prediction
+        depth = prediction["depth"].float()
+        return {**prediction, "depth": self.factor * (depth if self.slope == 1.0 else depth.pow(self.slope))}

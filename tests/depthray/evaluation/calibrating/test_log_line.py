@@ -1,0 +1,87 @@
+"""Scale and slope of ln depth: hard to mislead, and taken only where they help on frames that were held out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from depthray.errors import DataError
+from depthray.evaluation.calibrating.cross_validation import decide
+from depthray.evaluation.calibrating.log_line import FramePairs, LogLine, fit_line, fit_scale
+
+
+def frames(
+    count: int = 40, *, scenes: int = 10, shift: float = 0.0, slope: float = 1.0, noise: float = 0.1, wild: float = 0.0
+) -> list[FramePairs]:
+    """Frames whose ln truth is shift + slope x ln prediction, with errors of each scene, pixel, and of wild pixels."""
+    rng = np.random.default_rng(0)
+    offsets = rng.normal(0, noise, scenes)
+    made = []
+    for number in range(count):
+        scene = number * scenes // count
+        predicted = np.log(rng.uniform(0.7, 8.0, 300))
+        measured = shift + slope * predicted + offsets[scene] + rng.normal(0, noise, 300)
+        is_wild = rng.random(300) < wild
+        measured[is_wild] = np.log(rng.uniform(0.7, 8.0, is_wild.sum()))
+        made.append(FramePairs(f"f{number}", f"s{scene}", predicted, measured))
+    return made
+
+
+@pytest.mark.parametrize("wild", [0.0, 0.2])
+@pytest.mark.parametrize(("shift", "slope"), [(0.4, 1.0), (-0.7, 1.0), (0.2, 0.7), (-0.3, 1.4)])
+def test_a_line_is_found_again(shift: float, slope: float, wild: float) -> None:
+    made = frames(shift=shift, slope=slope, noise=0.02, wild=wild)
+    if slope == 1.0:
+        assert fit_scale(made).shift == pytest.approx(shift, abs=0.06)
+    found = fit_line(made)
+    assert found.slope == pytest.approx(slope, abs=0.03 if not wild else 0.1)
+
+
+def test_no_other_scale_has_a_lower_error() -> None:
+    made = frames(noise=0.4, wild=0.1)
+    best = fit_scale(made)
+    error = np.mean([best.abs_rel(frame) for frame in made])
+    for other in np.linspace(-0.3, 0.3, 61):
+        assert error <= np.mean([LogLine(best.shift + other).abs_rel(frame) for frame in made]) + 1e-12
+
+
+def test_frames_of_one_depth_have_no_slope() -> None:
+    flat = [FramePairs(f"f{number}", "s", np.zeros(50), np.full(50, 0.5)) for number in range(6)]
+    assert fit_line(flat) == LogLine(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"shift": 0.3}, "scale"),
+        ({"shift": 0.3, "scenes": 1}, "scale"),
+        ({"shift": 0.0}, "as it is"),
+        ({"shift": 0.01}, "as it is"),
+        ({"shift": 0.3, "slope": 0.6}, "scale and slope"),
+        ({"shift": 0.0, "noise": 0.5}, "as it is"),
+    ],
+)
+def test_what_gains_on_held_out_frames_is_taken(options: dict[str, float], kind: str) -> None:
+    decision = decide(frames(**options))
+    assert decision.chosen.name == kind
+    assert (decision.line == LogLine()) == (kind == "as it is")
+
+
+def test_one_scene_says_nothing_of_a_slope() -> None:
+    decision = decide(frames(scenes=1, slope=0.7))
+    _, scale, line = decision.rows
+    assert line.mean < scale.mean, "it looks better on other frames of the same scene"
+    assert decision.line.slope == 1.0 and "one scene" in decision.how
+
+
+def test_whole_scenes_are_held_out() -> None:
+    """A scale that is each scene's own helps on frames of the same scenes, and on no others."""
+    made = frames(noise=0.0)
+    shifts = np.random.default_rng(1).permutation(np.linspace(-0.4, 0.4, 10))
+    moved = [frame._replace(measured=frame.measured + shifts[int(frame.scene[1:])]) for frame in made]
+    assert decide(moved).line == LogLine()
+
+
+def test_too_few_frames_are_refused() -> None:
+    with pytest.raises(DataError, match="4 frames with measured depth are too few to hold some out; give 5"):
+        decide(frames(4))
