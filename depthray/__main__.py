@@ -23,6 +23,7 @@ COMMANDS = {
         "depthray.cli.scoring.compare:main",
         "which of several checkpoints is better, and whether that is beyond luck",
     ),
+    "robust": ("depthray.cli.scoring.robust:main", "how fast a checkpoint's scores fall as photographs get worse"),
     "calibrate": (
         "depthray.cli.scoring.calibrate:main",
         "correct a checkpoint's metres by frames or points of your own",

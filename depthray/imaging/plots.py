@@ -19,6 +19,7 @@ NARROW = 320  # pixels of a panel over epochs
 DOTTED = 60  # epochs from which on points are not marked
 LONG, LOW = 900, 190  # pixels of a panel over time
 ROW, EDGE = 22, 90  # pixels of a row of a forest plot, and of what is above and below its rows
+SMALL, COLUMNS = 220, 5  # pixels of a panel of a grid, and how many are side by side
 DPI = 100
 COLOURS = {"better": "#0072b2", "worse": "#d55e00"}  # of verdicts; gray for what may be luck
 LABEL_GAP = 0.08  # of the axis between two labels, so that they do not overlap
@@ -89,6 +90,28 @@ def draw_timeline(panels: Sequence[Panel]) -> RgbImage:
         axes.margins(x=0)
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_xlabel("seconds")
+    return _pixels(figure)
+
+
+def draw_grid(panels: Sequence[Panel], *, x_label: str, y_label: str) -> RgbImage:
+    """Panels -> (H,W,3) uint8 RGB, in rows of COLUMNS with the same axes; x is a whole number."""
+    rows = -(-len(panels) // COLUMNS)
+    columns = min(COLUMNS, len(panels))
+    figure = _figure(columns * SMALL, rows * SMALL)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        _plot(axes, panel, marker=".")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[max(0, len(panels) - columns) : len(panels)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+    ends = [end for panel in panels for line in panel.lines for end in line.high or line.y if np.isfinite(end)]
+    grid[0].set_ylim(0, 1.05 * max(ends, default=1.0))
+    if len(panels[0].lines) > 1:
+        grid[0].legend(frameon=False, fontsize=9)
+    figure.supxlabel(x_label, fontsize=10)
+    figure.supylabel(y_label, fontsize=10)
     return _pixels(figure)
 
 

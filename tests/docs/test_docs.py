@@ -43,6 +43,7 @@ INTERMIXED = (
     "evaluate",
     "compare",
     "calibrate",
+    "robust",
     "view",
     "completion",
 )  # commands whose parser lets flags stand between positionals

@@ -102,10 +102,15 @@ def short_names(places: Sequence[str]) -> list[str]:
     raise UsageError(f"{places[0]} is given twice; a comparison needs different checkpoints")
 
 
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """-> checkpoints, exports or runs, and overrides."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    return [word for word in words if word not in overrides], overrides
+
+
 def _split(words: Sequence[str], baseline: str | None) -> tuple[list[str], list[str]]:
     """-> the checkpoints, the baseline first, and the overrides."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
-    places = [word for word in words if word not in overrides]
+    places, overrides = split_words(words)
     if baseline is not None:
         places = [baseline, *(place for place in places if place != baseline)]
     if len(places) < 2:

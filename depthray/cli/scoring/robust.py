@@ -1,0 +1,90 @@
+"""`depthray robust`: how fast a checkpoint's scores fall as photographs get worse, and by what."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from depthray.cli.evaluate import recipe_of
+from depthray.cli.flags import trust
+from depthray.cli.flags.command_parser import CommandParser
+from depthray.cli.output.markdown_output import print_markdown
+from depthray.cli.scoring.compare import short_names, split_words
+from depthray.errors import UsageError, did_you_mean
+from depthray.runs import layout, locate
+from depthray.runtimes.open import read_recipe
+from depthray.storage.remote import is_remote
+from depthray.waiting import Heartbeat
+
+FRAMES = 40
+
+
+def main(argv: list[str]) -> int:
+    """Corrupt and score as the command line asks."""
+    arguments = build_parser().parse_intermixed_args(argv)
+    places, overrides = split_words(arguments.words)
+    # Only now: --help need not wait for torch.
+    from depthray import distributed
+    from depthray.evaluation.comparing.comparison import Candidate
+    from depthray.evaluation.robustness import robustness, robustness_report
+    from depthray.evaluation.robustness.corruptions import meanings
+
+    if arguments.frames < 1:
+        raise UsageError(f"--frames {arguments.frames}: at least 1")
+    chosen = _corruptions(arguments.only, list(meanings()))
+    device = distributed.start()
+    try:
+        paths = [locate.resolve(Path(place)) for place in places]
+        frames = recipe_of(paths[0], argparse.Namespace(**{**vars(arguments), "overrides": overrides}))
+        candidates = [
+            Candidate(name, path, read_recipe(path, trust=arguments.trust))
+            for name, path in zip(short_names(places), paths, strict=True)
+        ]
+        with Heartbeat("corrupted frames to be scored") as waiting:
+            report = robustness.measure(
+                candidates,
+                frames,
+                chosen,
+                side=arguments.split,
+                most=arguments.frames,
+                device=device,
+                trust=arguments.trust,
+                say=waiting.beat,
+            )
+        if distributed.is_main():
+            out = arguments.out or layout.evaluation(
+                paths[0], f"{arguments.split}-robustness", remote=is_remote(places[0])
+            )
+            robustness_report.write(report, out)
+            print_markdown(robustness_report.markdown(report))
+            print(f"written: {out}/robustness.md, .json and .png")
+    finally:
+        distributed.stop()
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray robust`."""
+    parser = CommandParser(
+        prog="depthray robust",
+        description="Score a checkpoint, or several, on frames that are darkened, blurred, compressed, turned and so "
+        "on at five strengths, and say which of it harms most.",
+        epilog="Overrides: data.* and eval.* as for depthray evaluate.",
+    )
+    parser.add_argument("words", nargs="+", metavar="RUN", help="checkpoints, exports or runs, then overrides")
+    parser.add_argument("--data", metavar="PATH", help="the frames; default: those the first one's recipe names")
+    parser.add_argument("--source", help="form of the frames: folder, ./frames.py, ...; default: as PATH looks")
+    parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
+    parser.add_argument("--frames", type=int, default=FRAMES, help=f"at most so many of them; default: {FRAMES}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these corruptions; default: all")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the first run's folder")
+    trust.add_flag(parser)
+    return parser
+
+
+def _corruptions(names: Sequence[str] | None, known: list[str]) -> list[str]:
+    for name in names or ():
+        if name not in known:
+            raise UsageError(f"--only {name}: no such corruption{did_you_mean(name, known)}")
+    return list(names or known)

@@ -1,0 +1,176 @@
+"""A network's scores as frames get worse: of each corruption and strength, against the same frames as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from depthray.batch import Batch, Sample
+from depthray.config.metric_names import rank_key
+from depthray.config.sections import Recipe
+from depthray.data import split
+from depthray.data.loader import eval_batches
+from depthray.data.source import Frame, Source
+from depthray.data.sources import open_source
+from depthray.evaluation import protocols
+from depthray.evaluation.comparing.comparison import Candidate, recipe_on
+from depthray.evaluation.comparing.paired import FrameScores, MetricDifference, compare
+from depthray.evaluation.evaluate import evaluate
+from depthray.evaluation.robustness.corruptions import DROPOUT, STRENGTHS, corrupted, drop_samples
+from depthray.runtimes.open import OpenedModel, open_model
+
+WORST = 3  # frames that are named
+WORST_AT = 3  # the strength at which they are looked for
+
+
+class CorruptedSource:
+    """A source each of whose samples is corrupted. See `depthray.data.source.Source`."""
+
+    def __init__(self, source: Source, corruption: str, strength: int) -> None:
+        self._source, self._corruption, self._strength = source, corruption, strength
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """Those of the source."""
+        return self._source.frames
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Those of the source."""
+        return self._source.keys
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the source: nothing is trained on corrupted frames."""
+        return self._source.fingerprint
+
+    def read(self, index: int) -> Sample:
+        """A frame, corrupted."""
+        return corrupted(self._source.read(index), self._corruption, self._strength, index=index)
+
+    def faults(self, index: int) -> list[str]:
+        """Those of the source."""
+        return self._source.faults(index)
+
+
+class WorstFrame(NamedTuple):
+    """A frame that a corruption harms most."""
+
+    id: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class CorruptionScores:
+    """Scores of a network under one corruption."""
+
+    corruption: str
+    by_strength: tuple[tuple[MetricDifference, ...], ...]  # one a strength, each metric against frames as they are
+    slope: float  # of the monitored metric, as a share of its value on frames as they are, a strength
+    worst: tuple[WorstFrame, ...]
+
+
+@dataclass(frozen=True)
+class NetworkRobustness:
+    """What a network scores on frames as they are, and under each corruption."""
+
+    name: str
+    clean: tuple[MetricDifference, ...]
+    corruptions: tuple[CorruptionScores, ...]
+
+
+@dataclass(frozen=True)
+class RobustnessReport:
+    """Networks on the same frames under the same corruptions."""
+
+    about: dict[str, str]
+    monitor: str
+    networks: tuple[NetworkRobustness, ...]
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    frames: Recipe,
+    corruptions: Sequence[str],
+    *,
+    side: str,
+    most: int,
+    device: torch.device,
+    trust: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> RobustnessReport:
+    """Score networks on frames as they are and under corruptions, of at most `most` frames spread over those there are.
+
+    `frames` is the recipe that says which frames and which protocol.
+    """
+    networks: list[NetworkRobustness] = []
+    count = 0
+    for candidate in candidates:
+        recipe = recipe_on(candidate.recipe, frames)
+        source = open_source(recipe.data)
+        chosen = _spread(split.side(source.frames, recipe.data, side), most)
+        opened = open_model(candidate.path, device=device, trust=trust)
+        score = _scorer(opened, recipe, chosen, device)
+        clean, count = score(source), len(chosen)
+        names = [name for name in corruptions if name != DROPOUT or "sparse" in recipe.data.inputs]
+        scored = []
+        for name in names:
+            say(f"{candidate.name}: {name}")
+            scored.append(_under(name, clean, (score(source, name, strength) for strength in STRENGTHS), frames))
+        networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored)))
+    about = {"data": frames.data.root or frames.data.source, "split": side, "frames": str(count)}
+    return RobustnessReport(about | {"protocol": frames.eval.protocol}, frames.eval.monitor, tuple(networks))
+
+
+def _scorer(
+    opened: OpenedModel, recipe: Recipe, chosen: Sequence[int], device: torch.device
+) -> Callable[..., FrameScores]:
+    protocol = protocols.of(recipe)
+
+    def score(source: Source, corruption: str = "", strength: int = 0) -> FrameScores:
+        if corruption and corruption != DROPOUT:
+            source = CorruptedSource(source, corruption, strength)
+        batches: Iterable[tuple[list[int], Batch]] = eval_batches(
+            source, chosen, recipe.data, batch_size=recipe.eval.batch_size
+        )
+        if corruption == DROPOUT:
+            batches = ((indices, drop_samples(indices, batch, strength)) for indices, batch in batches)
+        evaluation = evaluate(opened.network, batches, protocol=protocol, device=device)
+        return FrameScores.of(evaluation, recipe.eval.monitor)
+
+    return score
+
+
+def _under(name: str, clean: FrameScores, scored: Iterator[FrameScores], frames: Recipe) -> CorruptionScores:
+    each = list(scored)
+    monitor = frames.eval.monitor if frames.eval.monitor in clean.names else clean.names[0]
+    before = clean.means()[monitor]
+    changes = np.array([0.0, *(scores.means()[monitor] - before for scores in each)])
+    steps = np.arange(len(changes))
+    slope = float((steps @ changes) / (steps @ steps) / before) if before else 0.0  # through frames as they are
+    return CorruptionScores(
+        name,
+        tuple(tuple(compare(clean, scores)) for scores in each),
+        slope,
+        tuple(_worst(clean, each[WORST_AT - 1], monitor)),
+    )
+
+
+def _worst(clean: FrameScores, scores: FrameScores, monitor: str) -> list[WorstFrame]:
+    column = clean.names.index(monitor)
+    pairs = zip(clean.ids, clean.table[:, column].tolist(), scores.table[:, column].tolist(), strict=True)
+    found = [WorstFrame(*pair) for pair in pairs if np.isfinite(pair[1:]).all()]
+    # rank_key is lower where better.
+    return sorted(found, key=lambda frame: rank_key(monitor, frame.before) - rank_key(monitor, frame.after))[:WORST]
+
+
+def _spread(indices: Sequence[int], most: int) -> list[int]:
+    """At most so many of the indices, evenly spread."""
+    if len(indices) <= most:
+        return list(indices)
+    return [indices[place] for place in np.linspace(0, len(indices) - 1, most).round().astype(int)]

@@ -1,0 +1,67 @@
+"""`depthray robust`: networks on the same corrupted frames, the table, the JSON and the picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+from checkpoints import write_checkpoint
+
+import depthray
+from depthray.__main__ import main
+
+SMALL = ["data.size=32,64", "data.frames=16", "data.val_fraction=0.5"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    sparse = ["data.inputs=[image,sparse]", "data.sparse.samples=50"]
+    return [write_checkpoint(folder / "a", *SMALL), write_checkpoint(folder / "b", *SMALL, *sparse)]
+
+
+def test_the_report_holds_what_was_measured(
+    checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, names = tmp_path / "out", ["noise", "focal", "dropout"]
+    assert main(["robust", *map(str, checkpoints), "--only", *names, "--frames", "6", "--out", str(out)]) == 0
+    report = json.loads((out / "robustness.json").read_text())
+    assert report["frames"] == "6" and [len(each["corruptions"]) for each in report["networks"]] == [2, 3]
+    clean = {metric["metric"]: metric["after"]["mean"] for metric in report["networks"][0]["clean"]}
+    for found in report["networks"][0]["corruptions"].values():
+        scores = [metrics[0]["after"]["mean"] for metrics in found["by_strength"]]
+        assert len(scores) == 5 and all(metrics[0]["before"]["mean"] for metrics in found["by_strength"])
+        rise = sum(step * (score - clean["abs_rel"]) for step, score in enumerate(scores, 1)) / 55
+        assert found["slope"] == pytest.approx(rise / clean["abs_rel"])
+        assert len(found["worst"]) == 3
+    text = (out / "robustness.md").read_text()
+    assert text.strip() in capsys.readouterr().out and "## a/" in text and "| dropout" in text
+    picture = cv2.imread(str(out / "robustness.png"))
+    assert picture is not None and picture.shape[1] == 660
+
+
+def test_frames_as_they_are_score_as_in_an_evaluation(checkpoints: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["robust", str(checkpoints[0]), "--only", "jpeg", "--out", str(out)]) == 0
+    (network,) = json.loads((out / "robustness.json").read_text())["networks"]
+    alone = depthray.evaluate(checkpoints[0])
+    assert network["clean"][0]["after"]["mean"] == pytest.approx(alone.scores["abs_rel"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--only", "nois"], 2, "--only nois: no such corruption (did you mean 'noise'?)"),
+        (["--data", "/nowhere"], 3, "/nowhere"),
+        (["model.encoder=tiny"], 2, "an evaluation can override data.* and eval.* only"),
+        (["--frames", "0"], 2, "--frames 0: at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(
+    checkpoints: list[Path], words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["robust", str(checkpoints[0]), *words]) == code
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error
