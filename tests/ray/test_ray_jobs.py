@@ -1,4 +1,7 @@
-"""`--submit` to a head of `ray start` that requires a token: log, exit code, `ray job stop`, and the resume command."""
+"""`--submit` to a head of `ray start` that requires a token: log, exit code, `ray job stop`, and the resume command.
+
+The job trains code of one's own, from a folder that the cluster does not see.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,11 @@ import httpx
 import pytest
 from bad_input import FILES
 from frames import folder_dataset
+from own_package import NAMES, OWN, write_all, write_pairs
 from paths import ROOT
 
 from depthray.__main__ import main
-from depthray.checkpoints import select
+from depthray.checkpoints import manifest, select
 from depthray.runs import console, progress
 
 TOKEN = secrets.token_hex(32)
@@ -38,7 +42,10 @@ PORTS = (
     "metrics-export-port",
     "ray-client-server-port",
 )
-OVERRIDES = ["data.size=32,64", "data.frames=72", "train.batch_size=8", "train.precision=fp32", "train.log_seconds=0.2"]
+OVERRIDES = [
+    *("data.size=32,64", "data.val_fraction=0.1", "train.batch_size=8", "train.precision=fp32"),
+    *("train.log_seconds=0.2", "model.width=48"),  # as slow as the network of `demo`: the job is stopped in between
+]
 
 
 def environment() -> dict[str, str]:
@@ -47,7 +54,7 @@ def environment() -> dict[str, str]:
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
     path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # the head's `python` is that of its jobs
     settings |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_worker_niceness": "0"}  # as tests run beside others
-    return {**plain, **settings, "PATH": path}
+    return {**plain, **settings, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def free_ports(count: int) -> list[int]:
@@ -104,11 +111,11 @@ def answers(url: str) -> bool:
 class Command:
     """A running `depthray ...`, its output in a file."""
 
-    def __init__(self, log: Path, *arguments: str) -> None:
+    def __init__(self, log: Path, *arguments: str, cwd: Path = ROOT) -> None:
         self.log = log
         with log.open("w") as file:
             command = [sys.executable, "-m", "depthray", *arguments]
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=file, stderr=file)
+            self.process = subprocess.Popen(command, cwd=cwd, env=environment(), stdout=file, stderr=file)
 
     @property
     def output(self) -> str:
@@ -149,9 +156,11 @@ def epochs(run: Path) -> list[int]:
 def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    flags = ("--cpus-per-worker", "1", "--out", str(run))
-    job = Command(tmp_path / "first", "train", "demo", *OVERRIDES, "train.epochs=8", *flags, "--submit", head)
+    run, here = tmp_path / "run", tmp_path / "here"
+    write_all(here)
+    data = write_pairs(tmp_path / "data", scenes=10, frames=8, size=(32, 64))
+    flags = ("--cpus-per-worker", "1", "--data", str(data), "--out", str(run), "--submit", head)
+    job = Command(tmp_path / "first", "train", "demo", *OWN, *OVERRIDES, "train.epochs=8", *flags, cwd=here)
     job.wait_until(lambda: bool(epochs(run)))
     subprocess.run(printed_command(job.output, "stop"), env=environment(), check=True, capture_output=True)
     output = job.wait(130)
@@ -168,8 +177,9 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     saved = select.committed(run / "checkpoints")[-1]
     command = printed_command(output, "stopped +resume with:")
     assert command == printed_command(output, "resume")
-    output = Command(tmp_path / "second", *command[1:]).wait(0)
+    output = Command(tmp_path / "second", *command[1:], cwd=here).wait(0)
     assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
+    assert {each.name for each in manifest.verify(select.resolve(run)).code} == NAMES
 
 
 def test_a_mistake_found_by_a_worker_of_a_job_is_its_one_line_and_exit_code(head: str, tmp_path: Path) -> None:

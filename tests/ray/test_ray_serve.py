@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pytest
+from own_package import forget, write_all
 from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.errors import CheckpointError
@@ -75,7 +77,7 @@ def service(cluster_address: str, tmp_path_factory: pytest.TempPathFactory) -> I
         "store": str(store.root),
         "timeout_seconds": 20,
         "queued": 8,
-        "model": {"poll_seconds": 0.1, "max_batch": 4},
+        "model": {"poll_seconds": 0.1, "max_batch": 4, "trust": True},
         "ingress_replicas": {"cpus": 0.5},
     }
     with warnings.catch_warnings():
@@ -211,6 +213,21 @@ def test_a_killed_replica_is_replaced_and_no_request_fails(service: Service) -> 
         eventually(lambda: len(requests.replies) > before + 10)
     assert not requests.failures
     assert _pid_of("Depth") != killed
+
+
+def test_a_network_of_ones_own_is_promoted_and_served(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(monkeypatch, tmp_path)
+    write_all(tmp_path)
+    (tmp_path / "net.py").write_text((tmp_path / "mypkg" / "net.py").read_text())
+    own = write_checkpoint(tmp_path / "own", "model={name: ./net.py, width: 8}", words=["data.size=64,96"])
+    (tmp_path / "net.py").unlink()  # the checkpoint has a copy of it
+    promote(service.store, "own", own, trust=True)
+    body = png(photograph(120, 90))
+    eventually(lambda: service.ask("/v1/models/own/depth", body).status == 200)
+    depth = np.load(io.BytesIO(service.ask("/v1/models/own/depth?format=npy", body).body))
+    np.testing.assert_allclose(depth, load(own, trust=True).predict(photograph(120, 90)).metres, atol=1e-3)
 
 
 def _pid_of(deployment: str) -> int:

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hangs
 import pytest
+from own_package import OWN, forget, write_all, write_pairs
 from paths import ROOT
 
 from cluster import session, train
@@ -23,26 +24,31 @@ from tuning import command, plan, search
 from tuning.records import Trial, curve, read_search, read_trials, write_search, write_trial
 from tuning.study.study import Study
 
-OVERRIDES = ["demo", "data.size=32,64", "data.frames=48", "train.batch_size=8", "eval.batch_size=4"]
+SMALL = ["data.size=32,64", "train.batch_size=8", "eval.batch_size=4"]
+OVERRIDES = ["demo", *SMALL, "data.frames=48"]
 
 
-def arguments(tmp_path: Path, space: str, address: str, *more: str) -> list[str]:
+def arguments(tmp_path: Path, space: str, address: str, *more: str, recipe: Sequence[str] = OVERRIDES) -> list[str]:
     """Those of `depthray tune` for a space given as YAML."""
     (tmp_path / "space.yaml").write_text(space, encoding="utf-8")
     flags = ["--space", str(tmp_path / "space.yaml"), "--out", str(tmp_path / "search"), "--address", address]
-    return [*OVERRIDES, *flags, "--cpus-per-worker", "1", "--concurrent", "2", *more]
+    return [*recipe, *flags, "--cpus-per-worker", "1", "--concurrent", "2", *more]
 
 
 def by_name(folder: Path) -> dict[str, Trial]:
     return {trial.name: trial for trial in read_trials(folder)}
 
 
-def test_a_search_ends_with_a_recipe_that_reaches_the_winners_score_again(
-    tmp_path: Path, cluster_address: str, capsys: pytest.CaptureFixture[str]
+def test_a_search_over_code_of_ones_own_ends_with_a_recipe_that_reaches_the_winners_score_again(
+    tmp_path: Path, cluster_address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space = "optim.lr: {choice: [3.0e-3, 1.0e+30]}\n"
-    argv = arguments(tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", "--scheduler", "none")
-    argv += ["--top", "1", "--repeats", "1", "--concurrent", "1"]  # a process less that starts
+    forget(monkeypatch, tmp_path)
+    write_all(tmp_path)
+    data = write_pairs(tmp_path / "data", scenes=6, frames=8, size=(32, 64))
+    recipe = ["demo", *OWN, *SMALL, f"data.root={data}"]
+    space = "loss.terms.mypkg.losses.own_loss: {choice: [1.0, 1.0e+39]}\n"  # the second is infinite in float32
+    argv = arguments(tmp_path, space, cluster_address, "train.epochs=2", "--search", "grid", recipe=recipe)
+    argv += ["--scheduler", "none", "--top", "1", "--repeats", "1", "--concurrent", "1"]  # a process less that starts
     assert command.main([*argv, "train.max_bad_steps=2"]) == 0
     folder = tmp_path / "search"
     trials = by_name(folder)

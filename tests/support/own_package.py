@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from depthray.config import own_code
 from depthray.testing.new import EXAMPLES
 
@@ -20,6 +23,12 @@ from depthray.evaluation.protocols import PLAIN
 NEAR = replace(PLAIN, name="near", about="1 mm < truth < 3 m, whole image", max_depth=3.0)
 '''
 
+OWN = [
+    *("model.name=mypkg.net", "data.source=./frames.py"),
+    *("loss.terms.mypkg.losses.own_loss=0.5", "eval.protocol=mypkg.protocols.NEAR"),
+]
+NAMES = {"mypkg.net", "./frames.py", "mypkg.losses.own_loss", "mypkg.protocols.NEAR"}  # in these overrides
+
 
 def write_package(folder: Path, name: str = "mypkg") -> Path:
     """The examples of `depthray new`, and a protocol, as modules of a package."""
@@ -30,6 +39,21 @@ def write_package(folder: Path, name: str = "mypkg") -> Path:
     for file, example in FILES.items():
         (package / file).write_text((EXAMPLES / example).read_text())
     return package
+
+
+def write_all(folder: Path) -> None:
+    """What the names of OWN mean in this folder."""
+    (folder / "frames.py").write_text((write_package(folder) / "frames.py").read_text())
+
+
+def write_pairs(folder: Path, *, scenes: int = 4, frames: int = 2, size: tuple[int, int] = (32, 32)) -> Path:
+    """Scenes of some frames of (height, width), as the example of a data set form reads them."""
+    for number in range(scenes * frames):
+        scene, share = folder / f"scene{number // frames}", number / (scenes * frames)
+        scene.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((*size, 3), int(200 * share), np.uint8)).save(scene / f"{number}.png")
+        np.save(scene / f"{number}.npy", np.full(size, 1 + share, np.float32))
+    return folder
 
 
 def forget(monkeypatch: Any, folder: Path) -> None:

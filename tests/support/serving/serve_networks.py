@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from depthray.training import preflight
 WORDS = ["data.size=64,96", "model.encoder=tiny"]
 
 
-def write_checkpoint(folder: Path, *overrides: str, seed: int = 0, scale: float = 1.0) -> Path:
+def write_checkpoint(
+    folder: Path, *overrides: str, seed: int = 0, scale: float = 1.0, words: Sequence[str] = WORDS
+) -> Path:
     """A checkpoint below a run folder; `scale` multiplies the last layer's weights."""
-    made = preflight.load("demo", [*WORDS, *overrides])
+    made = preflight.load("demo", [*words, *overrides])
     torch.manual_seed(seed)
     weights = dict(models.build_model(made.model, made.data.inputs).state_dict())
     last = [name for name, value in weights.items() if value.is_floating_point()][-1]
