@@ -1,15 +1,15 @@
 // The page of a depth server: an image is sent, float32 metres come back, and all views are computed from them here.
 // Camera frame as in the downloads: x right, y down, z forward; WebGL's y and z point the other way.
 
+import { colourEnds, colourMap, measured, paintBar } from "./colours.js";
+import { Stream } from "./stream.js";
+
 const $ = (id) => document.getElementById(id);
 const LARGEST = 2048; // pixels a side; a larger image is downscaled before it is sent
 const TRIES = 4;
 const MAX_POINTS = 1_500_000;
 const FILES = { png: ".depth.png", npy: ".depth.npy", colour: ".colour", ply: ".ply", glb: ".glb" };
 const INPUTS = { image: "an image", sparse: "sparse measured depth", background: "an image of the background" };
-const UNMEASURED = [112, 112, 112];
-const TURBO =
-  "30123b 3f3e9c 4666dd 458cfd 2fb2f4 1ad4d0 22ebaa 52fa7a 8bff4b b7f735 dbe236 f5c53a fea130 f9751d e84b0c ce2d04 a91601 7a0403";
 
 // The current view: the bytes sent, the upright image, (height, width) metres, and the user's marks and cross.
 const now = { blob: null, name: "", bitmap: null, depth: null, width: 0, height: 0, marks: [], cross: null };
@@ -121,6 +121,11 @@ function estimate({ blob, name }, format, { signal } = {}) {
   return request(`${endpoint()}?${query}`, { method: "POST", body, headers, signal });
 }
 
+async function readDepth(answer) {
+  if (answer.headers.get("X-Plane") === "mask") throw new Error("This model predicts a mask and no depth; choose another.");
+  return readNpy(await answer.arrayBuffer());
+}
+
 /** Bytes of a NumPy file of (H,W) float32 -> {width, height, depth}. */
 function readNpy(buffer) {
   const view = new DataView(buffer);
@@ -136,7 +141,14 @@ function readNpy(buffer) {
 
 // ---- From a file to a result -----------------------------------------------------------------------------------------
 
+/** An image or a video. */
+function openFile(file) {
+  if (!file.type.startsWith("video/")) return openImage(file);
+  openStream(() => stream.openFile(file));
+}
+
 async function openImage(file, name = file.name || "image") {
+  stream.close();
   showError("");
   try {
     const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
@@ -172,26 +184,58 @@ async function run() {
     const started = performance.now();
     const image = opened;
     const answer = await estimate(image, "npy", mine);
-    if (answer.headers.get("X-Plane") === "mask") throw new Error("This model predicts a mask and no depth; choose another.");
-    Object.assign(now, image, readNpy(await answer.arrayBuffer()), { marks: [], cross: null });
+    Object.assign(now, image, await readDepth(answer), { marks: [], cross: null });
     show(answer, performance.now() - started);
   } catch (error) {
     if (error.name === "AbortError") return;
-    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+    fail(explained(error));
   } finally {
     if (mine === pending) document.body.classList.remove("busy");
   }
 }
 
+const explained = (error) => (error instanceof TypeError ? "The server does not answer." : error.message);
+
 /** An error in place of a result: that of the image before would be taken for this one's. */
 function fail(text) {
+  clear();
+  $("empty").hidden = false;
+  showError(text);
+}
+
+/** Neither image nor stream. */
+function clear() {
   pending?.abort();
+  stream.close();
   Object.assign(now, { blob: null, bitmap: null, depth: null, marks: [], cross: null });
   colours = null;
   $("result").hidden = true;
-  $("empty").hidden = false;
   showStatus("");
-  showError(text);
+  showError("");
+}
+
+function openStream(begin) {
+  clear();
+  opened = null;
+  $("empty").hidden = true;
+  showStatus("Waiting for the first frame ...");
+  begin();
+}
+
+/** A frame of a stream -> its depth. */
+async function estimateFrame(blob, signal) {
+  const others = inputsBeyondImage();
+  if (others.length) throw new Error(`This model needs ${others.join(" and ")} with each image, which a video has not; choose another.`);
+  const map = await readDepth(await estimate({ blob, name: "frame.jpg" }, "npy", { signal }));
+  showStatus(stream.name);
+  return map;
+}
+
+/** The frame that a stream shows, as an image: with distances, points and downloads. */
+async function keepFrame() {
+  const { image, seconds } = stream.shown;
+  const name = `${stream.name.replace(/\.\w+$/, "")}-${seconds.toFixed(2)}s.jpg`;
+  await openImage(await image.convertToBlob({ type: "image/jpeg", quality: 0.95 }), name);
 }
 
 function show(answer, took) {
@@ -212,42 +256,11 @@ function show(answer, took) {
 
 // ---- Image next to colours ------------------------------------------------------------------------------------------
 
-const measured = (metres) => Number.isFinite(metres) && metres > 0;
-
-/** 256 colours, near red to far blue as in all colour maps of depthray. */
-const LUT = (() => {
-  const stops = TURBO.split(" ").reverse().map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-  return Array.from({ length: 256 }, (_, index) => {
-    const spot = (index / 255) * (stops.length - 1);
-    const low = Math.min(Math.floor(spot), stops.length - 2);
-    return stops[low].map((value, channel) => value + (stops[low + 1][channel] - value) * (spot - low));
-  });
-})();
-
-/** Ends of the colours: all but the nearest and farthest 1 %. */
-function range() {
-  const step = Math.max(1, Math.floor(now.depth.length / 100_000));
-  const some = Float32Array.from({ length: Math.ceil(now.depth.length / step) }, (_, index) => now.depth[index * step]).filter(measured).sort();
-  if (!some.length) return [0, 1];
-  const [near, far] = [some[Math.floor(some.length * 0.01)], some[Math.ceil(some.length * 0.99) - 1]];
-  return far > near ? [near, far] : [near, near + 0.001];
-}
-
 let colours = null; // the painted depth, a canvas of the depth's size
 
 function paint() {
-  const [near, far] = range();
-  colours = new OffscreenCanvas(now.width, now.height);
-  const context = colours.getContext("2d");
-  const pixels = context.createImageData(now.width, now.height);
-  const packed = new Uint32Array(pixels.data.buffer); // a pixel at a time: millions of small writes take seconds
-  const table = new Uint32Array(Uint8Array.from([...LUT, UNMEASURED].flatMap((rgb) => [...rgb.map(Math.round), 255])).buffer);
-  const steps = 255 / (far - near);
-  for (let index = 0; index < packed.length; index++) {
-    const metres = now.depth[index];
-    packed[index] = table[measured(metres) ? Math.min(Math.max(Math.round((metres - near) * steps), 0), 255) : 256];
-  }
-  context.putImageData(pixels, 0, 0);
+  const [near, far] = colourEnds(now.depth);
+  colours = colourMap(now, [near, far]);
   $("near").textContent = `${near.toFixed(2)} m`;
   $("far").textContent = `${far.toFixed(2)} m`;
   $("flat").width = now.width;
@@ -266,14 +279,6 @@ function slide() {
   context.drawImage(now.bitmap, 0, 0, now.width, now.height);
   if (at < now.width) context.drawImage(colours, at, 0, now.width - at, now.height, at, 0, now.width - at, now.height);
   drawMarks();
-}
-
-function paintBar() {
-  const context = $("bar").getContext("2d");
-  LUT.forEach((rgb, index) => {
-    context.fillStyle = `rgb(${rgb.map(Math.round)})`;
-    context.fillRect(index, 0, 1, 1);
-  });
 }
 
 // ---- Metres under the pointer, distances -----------------------------------------------------------------------------
@@ -569,7 +574,7 @@ async function download(button) {
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     showStatus(`Saved ${link.download}`);
   } catch (error) {
-    showError(error instanceof TypeError ? "The server does not answer." : error.message);
+    showError(explained(error));
   } finally {
     button.disabled = false;
   }
@@ -608,7 +613,7 @@ async function openExample(event) {
     if (!answer.ok) throw new Error(await problem(answer));
     await openImage(await answer.blob(), "example.jpg");
   } catch (error) {
-    fail(error instanceof TypeError ? "The server does not answer." : error.message);
+    fail(explained(error));
   }
 }
 
@@ -640,13 +645,15 @@ function showError(text) {
 function watchFiles() {
   for (const id of ["file", "snap"]) {
     $(id).addEventListener("change", () => {
-      if ($(id).files.length) openImage($(id).files[0]);
+      if ($(id).files.length) openFile($(id).files[0]);
       $(id).value = ""; // so that the same file can be opened again
     });
   }
   for (const id of ["open", "empty"]) $(id).addEventListener("click", () => $("file").click());
   $("example").addEventListener("click", openExample);
   $("take").addEventListener("click", takePhoto);
+  $("live").addEventListener("click", () => openStream(() => stream.openCamera()));
+  $("keep").addEventListener("click", keepFrame);
   $("shoot").addEventListener("click", shoot);
   $("leave").addEventListener("click", () => $("camera-dialog").close());
   addEventListener("dragover", (event) => (event.preventDefault(), document.body.classList.add("over")));
@@ -654,20 +661,21 @@ function watchFiles() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("over");
-    if (event.dataTransfer.files.length) openImage(event.dataTransfer.files[0]);
+    if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
     else fail("Drop a file, not a link: this server downloads nothing.");
   });
-  addEventListener("paste", (event) => event.clipboardData.files.length && openImage(event.clipboardData.files[0]));
+  addEventListener("paste", (event) => event.clipboardData.files.length && openFile(event.clipboardData.files[0]));
 }
 
 const cloud = new Cloud($("cloud"));
-paintBar();
+const stream = new Stream({ estimate: estimateFrame, fail: (error) => fail(explained(error)) });
+paintBar($("bar"));
 watchFiles();
 watchFlat();
 turnFov();
 $("divider").addEventListener("input", slide);
 $("fov").addEventListener("input", turnFov);
 $("front").addEventListener("click", () => cloud.front());
-$("model").addEventListener("change", () => (showOthers(), showAbout(), run()));
+$("model").addEventListener("change", () => (showOthers(), showAbout(), stream.active ? stream.changeModel() : run()));
 for (const button of $("downloads").children) button.addEventListener("click", () => download(button));
 listModels();

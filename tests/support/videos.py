@@ -13,9 +13,10 @@ import depthray.imaging.video  # noqa: F401 - sets how much FFmpeg prints, which
 
 
 def write_video(path: Path, frames: Sequence[NDArray[np.uint8]], *, fps: float = 10.0) -> Path:
-    """Frames (H,W,3) uint8 RGB of even sides -> an MPEG-4 video."""
+    """Frames (H,W,3) uint8 RGB of even sides -> an MPEG-4 video, or VP8, which browsers play, in a .webm file."""
     height, width = frames[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    codec = cv2.VideoWriter.fourcc(*("VP80" if path.suffix == ".webm" else "mp4v"))
+    writer = cv2.VideoWriter(str(path), codec, fps, (width, height))
     assert writer.isOpened()
     for frame in frames:
         writer.write(np.ascontiguousarray(frame[..., ::-1]))

@@ -50,9 +50,9 @@ def pixels_of(page: sync_api.Page, name: str) -> np.ndarray:
     return shot[..., ::-1].astype(int)
 
 
-def canvas_of(page: sync_api.Page) -> np.ndarray:
-    """The pixels of the image's canvas -> (H,W,3) RGB."""
-    data = page.evaluate("document.getElementById('flat').toDataURL('image/png').split(',')[1]")
+def canvas_of(page: sync_api.Page, name: str = "flat") -> np.ndarray:
+    """The pixels of a canvas, that of the image by default -> (H,W,3) RGB."""
+    data = page.evaluate(f"document.getElementById('{name}').toDataURL('image/png').split(',')[1]")
     shown = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
     return shown[..., ::-1].astype(int)
