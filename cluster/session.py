@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from depthray.config import shadowed_packages
 from depthray.config.ray_environment import prepare_environment, start_local
 from depthray.errors import ResourceError
 
@@ -35,6 +36,7 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
         return
     # Lines of workers are not needed here: progress comes from the run's file.
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    quiet |= shadowed_packages.ray_arguments()
     with _kept_signal_handlers():
         if address:
             _connect(address, quiet)

@@ -10,6 +10,7 @@ from typing import Any
 
 from depthray.cli.flags import job_flags
 from depthray.cli.flags.job_flags import JobCommand
+from depthray.config import shadowed_packages
 from depthray.errors import DepthrayError, ResourceError, UsageError, did_you_mean
 from depthray.version import __version__
 from depthray.waiting import Heartbeat
@@ -122,6 +123,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
+    shadowed_packages.install()  # `python -m depthray serve` beside somebody's serve.py
     if name in JOBS and job_flags.is_requested(arguments):
         return int(resolve_name("cluster.jobs.submit:main")(name, JOBS[name], arguments))
     if name in JOBS and job_flags.is_inside_job():
@@ -165,7 +167,6 @@ def _fail(text: str, code: int) -> int:
 def _resolve(name: str):  # type: ignore[no-untyped-def]
     if name not in COMMANDS:
         raise UsageError(f"no command '{name}'{did_you_mean(name, COMMANDS)}; see depthray --help")
-    # Sibling packages are found from a checkout too, where only the working directory knows them.
     return resolve_name(COMMANDS[name][0])
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
+from depthray.config import shadowed_packages
 from depthray.config.ray_environment import prepare_environment, start_local
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.waiting import Heartbeat
@@ -24,7 +25,7 @@ APPLICATION = "depth"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PROXY_GRACE = 15.0  # seconds beyond the longest request until Serve's own 408
 CHECK_PERIOD, MAX_MISSED_CHECKS = 2.0, 3  # seconds between checks that Ray is alive, and how many may fail in a row
-ANNOUNCE_SECONDS = 3.0  # between two lines on what a start waits for
+ANNOUNCE_SECONDS = 1.0  # between two lines on what a start waits for
 FLUSH_SECONDS = 0.3  # for the last answers on their way through Serve's proxy
 
 
@@ -186,6 +187,7 @@ def _cluster(address: str | None, settings: Settings) -> Iterator[bool]:
         yield False
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet |= shadowed_packages.ray_arguments()
     if address:
         advice = "is it the address of a running Ray cluster, as ray://HOST:10001 or HOST:6379?"
         with Heartbeat(f"the cluster at {address}", every=ANNOUNCE_SECONDS), _one_line(f"--address {address}", advice):
