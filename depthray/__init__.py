@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from depthray.api import compare as compare
     from depthray.api import evaluate as evaluate
     from depthray.api import export as export
+    from depthray.api import load as load
     from depthray.api import train as train
     from depthray.api import train_events as train_events
     from depthray.predict import Predictor as Predictor
-    from depthray.predict import load as load
 
 # Imported when used, so that `import depthray` imports neither torch nor Ray.
 _FUNCTIONS = {
@@ -30,7 +30,7 @@ _FUNCTIONS = {
     "evaluate": "depthray.api:evaluate",
     "compare": "depthray.api:compare",
     "export": "depthray.api:export",
-    "load": "depthray.predict:load",
+    "load": "depthray.api:load",
     "Predictor": "depthray.predict:Predictor",
     "TrainedRun": "depthray.api:TrainedRun",
 }

@@ -1,7 +1,8 @@
 """The verbs of the command line as functions: `depthray.train`, `evaluate`, `compare`, `export`; and `tuning.tune`.
 
 They are another way into the commands: they take the same overrides, `data=` where a command takes `--data`, make the
-same checks and write the same files. A mistake is a `DepthrayError` with the line that the command would print.
+same checks and write the same files. A mistake is a `DepthrayError` with the line that the command would print, by the
+keywords of the function. What takes longer than a few seconds says so on stderr.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from depthray import predict as prediction
 from depthray.cli import evaluate as evaluate_command
 from depthray.cli import train as train_command
 from depthray.cli.scoring import compare as compare_command
 from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
+from depthray.python_words import in_keywords, keywords_of, speaks_python, translate
 from depthray.runs import console, locate, progress
 from depthray.storage.folders import open_folder
+from depthray.waiting import Heartbeat
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a mistake in an override should show at once
     from depthray.evaluation.comparing.comparison import Comparison
     from depthray.evaluation.evaluate import EvaluationReport
     from depthray.exporting.gate import Parity
+    from depthray.predict import Predictor
 
 Place = str | os.PathLike[str]  # a path, or the address of a store
 
@@ -44,6 +49,7 @@ class TrainedRun:
         return str(self.path)
 
 
+@speaks_python
 def train(
     recipe: Place = "",
     /,
@@ -70,12 +76,13 @@ def train(
     try:
         with closing(train_events(recipe, *overrides, out=run, **options)) as events:
             for record in events:
-                display.show(record)
+                display.show(_in_python(record))
     finally:
         display.close()
     return _trained(run)
 
 
+@speaks_python
 def train_events(
     recipe: Place = "",
     /,
@@ -95,18 +102,18 @@ def train_events(
     from.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("depthray.train is one process; for several use `torchrun -m depthray train` or --workers")
+        raise UsageError("depthray.train is one process; for several use the command: torchrun -m depthray train ...")
     run = _run_folder(recipe, out, resume=resume)
     flags = {"data": data, "from": start, "out": run, "resume": resume, "gpu": gpu, "local": True, "trust": trust}
     words = [os.fspath(recipe)] if recipe else []
     arguments = train_command.build_parser().parse_intermixed_args([*words, *overrides, *_argv(flags)])
-    with own_code.trusting(trust):
+    with own_code.trusting(trust), Heartbeat(f"the run at {run}" if resume else "the recipe"):
         loaded = train_command.load_recipe(arguments)
     return _train(loaded, run, arguments)
 
 
 def _train(recipe: Recipe, run: Path | str, arguments: argparse.Namespace) -> Generator[progress.Record, None, None]:
-    with own_code.trusting(arguments.trust):
+    with own_code.trusting(arguments.trust), in_keywords(keywords_of(train_events)):
         yield from _train_trusted(recipe, run, arguments)
 
 
@@ -134,6 +141,7 @@ def _train_trusted(
         distributed.stop()
 
 
+@speaks_python
 def evaluate(
     checkpoint: Place,
     /,
@@ -156,18 +164,20 @@ def evaluate(
     place = os.fspath(checkpoint)
     flags = {"data": data, "source": source, "split": split, "out": out, "trust": trust}
     arguments = evaluate_command.build_parser().parse_intermixed_args([place, *overrides, *_argv(flags)])
-    path = locate.resolve(arguments.checkpoint)
-    recipe = evaluate_command.recipe_of(path, arguments)
-    device = distributed.start()
-    try:
-        report = evaluate_checkpoint(path, recipe, side=split, device=device, trust=trust)
-    finally:
-        distributed.stop()
+    with Heartbeat(f"{place} to be evaluated"):
+        path = locate.resolve(arguments.checkpoint)
+        recipe = evaluate_command.recipe_of(path, arguments)
+        device = distributed.start()
+        try:
+            report = evaluate_checkpoint(path, recipe, side=split, device=device, trust=trust)
+        finally:
+            distributed.stop()
     if out is not None:
         report.write(out)
     return report
 
 
+@speaks_python
 def compare(
     baseline: Place,
     *others: Place,
@@ -192,16 +202,18 @@ def compare(
     flags = [word for each in sets for word in _argv({"data": each})]
     flags += _argv({"source": source, "split": split, "trust": trust})
     arguments = compare_command.build_parser().parse_intermixed_args([*places, *flags])
-    device = distributed.start()
-    try:
-        result, _ = compare_command.compare(places, overrides, arguments, device)
-    finally:
-        distributed.stop()
+    with Heartbeat(f"{' and '.join(places)} to be compared"):
+        device = distributed.start()
+        try:
+            result, _ = compare_command.compare(places, overrides, arguments, device)
+        finally:
+            distributed.stop()
     if out is not None:
         comparison_report.write(result, Path(out))
     return result
 
 
+@speaks_python
 def export(
     checkpoint: Place,
     /,
@@ -234,7 +246,24 @@ def export(
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
     own_code.allow([source or ""])
-    return write.export(locate.resolve(Path(checkpoint)), request)
+    with Heartbeat(f"{os.fspath(checkpoint)} to be exported and compared"):
+        return write.export(locate.resolve(Path(checkpoint)), request)
+
+
+@speaks_python
+def load(path: Place, *, device: str | None = None, trust: bool = False) -> Predictor:
+    """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
+
+    `path` may be the address of a store, from which it is downloaded into the cache of this machine. Code that comes
+    with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it could do anything.
+    """
+    with Heartbeat(f"{os.fspath(path)} to be loaded"):
+        return prediction.load(path, device=device, trust=trust)
+
+
+def _in_python(record: progress.Record) -> progress.Record:
+    """A record whose text says what a caller of Python does next."""
+    return record | {"text": translate(record["text"], keywords_of(train))} if "text" in record else record
 
 
 def _argv(flags: dict[str, Any]) -> list[str]:

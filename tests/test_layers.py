@@ -39,7 +39,7 @@ ROOMS = (
         "evaluation",
     ),
     *("weights", "runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),
-    *("waiting", "errors"),
+    *("waiting", "python_words", "errors"),
     "__init__",
     "version",
 )

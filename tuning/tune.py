@@ -11,6 +11,7 @@ from typing import Any
 
 from depthray.config import own_code
 from depthray.errors import UsageError
+from depthray.python_words import speaks_python
 from tuning import command, plan
 from tuning.report.build import BEST
 from tuning.study.study import Study
@@ -32,6 +33,7 @@ class TunedSearch:
         return Study.read(self.path)
 
 
+@speaks_python
 def tune(
     recipe: str | os.PathLike[str] = "",
     /,

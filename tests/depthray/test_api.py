@@ -7,6 +7,7 @@ import inspect
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from own_package import forget, write_package
 from paths import ROOT
 
 import depthray
-from depthray import models
+from depthray import models, waiting
 from depthray.checkpoints import save
 from depthray.checkpoints.load import CheckpointContents
 from depthray.cli import evaluate as evaluate_command
@@ -25,7 +26,7 @@ from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.errors import DataError, UsageError
 from depthray.exporting import write
-from depthray.runs import progress
+from depthray.runs import locate, progress
 from depthray.training import preflight
 from tuning import command
 
@@ -82,6 +83,8 @@ def test_a_run_that_was_left_is_resumed_and_stands_for_its_folder(trained, capsy
         (["dmo"], {}, "did you mean 'demo'"),
         (["demo"], {"resume": True}, "resume=True needs out=RUN"),
         (["demo", *SMALL, "train.batch_size=1000"], {}, "batch"),
+        (["demo", *SMALL], {"resume": True, "out": "x"}, "^resume=True: .*x holds no run"),
+        (["unet-lite"], {}, "name the path of the data with data=PATH"),
     ],
 )
 def test_mistakes_are_the_errors_of_the_command_and_leave_nothing(tmp_path, monkeypatch, words, options, message):
@@ -89,6 +92,24 @@ def test_mistakes_are_the_errors_of_the_command_and_leave_nothing(tmp_path, monk
     with pytest.raises((UsageError, DataError), match=message):
         depthray.train(*words, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_slow_to_answer_is_named(monkeypatch, capsys):
+    def resolve(path):
+        time.sleep(0.5)
+        raise DataError("it does not answer; give another --out")
+
+    monkeypatch.setattr(waiting, "EVERY", 0.1)
+    monkeypatch.setattr(locate, "resolve", resolve)
+    calls = {
+        "loaded": lambda run: depthray.load(run),
+        "evaluated": lambda run: depthray.evaluate(run),
+        "exported and compared": lambda run: depthray.export(run, to="onnx", out="out"),
+    }
+    for verb, call in calls.items():
+        with pytest.raises(DataError, match="does not answer"):
+            call("s3://bucket/run")
+        assert f"waiting for s3://bucket/run to be {verb}: 0 s" in capsys.readouterr().err
 
 
 def test_trust_is_for_what_a_call_opens(tmp_path, monkeypatch):
@@ -110,7 +131,7 @@ def test_trust_is_for_what_a_call_opens(tmp_path, monkeypatch):
     ]
     for call, message in calls:
         forget(monkeypatch, tmp_path)
-        with pytest.raises(UsageError, match=r"add --trust \(in Python trust=True\)"):
+        with pytest.raises(UsageError, match="add trust=True if you know who wrote it"):
             call()
         with pytest.raises(DataError, match=message):
             call(trust=True)

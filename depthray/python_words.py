@@ -1,0 +1,61 @@
+"""Errors of the commands in the words of Python, for their functions: a keyword for each flag that a message names."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from depthray.errors import DepthrayError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+KEYWORDS = {"from": "start"}  # of flags whose names are no keywords: `from` is a word of Python
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?:[ =]((?:[A-Z0-9./~]|\w+://)[^\s,;)]*))?")
+_FIRST = re.compile(r"^--([a-z]+(?:-[a-z]+)*) ([^\s:,;]+)(?=:)")  # "--to onnx: ...": whatever it is, it is a value
+_ASIDE = re.compile(r" \(in Python [^)]*\)")
+
+
+def speaks_python(function: Callable[P, T]) -> Callable[P, T]:
+    """Raise errors of a function, whose keywords are flags of a command, by these keywords."""
+    keywords = keywords_of(function)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with in_keywords(keywords):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def keywords_of(function: Callable[..., object]) -> dict[str, bool]:
+    """Keyword of a function -> whether it is True or False."""
+    return {name: isinstance(each.default, bool) for name, each in inspect.signature(function).parameters.items()}
+
+
+@contextmanager
+def in_keywords(keywords: Mapping[str, bool]) -> Iterator[None]:
+    """Raise errors with keywords in place of flags."""
+    try:
+        yield
+    except DepthrayError as error:
+        error.args = (translate(str(error), keywords), *error.args[1:])
+        raise
+
+
+def translate(text: str, keywords: Mapping[str, bool]) -> str:
+    """A message with `out=PATH` for `--out PATH` and `resume=True` for `--resume`, of the keywords of a function."""
+
+    def keyword(match: re.Match[str]) -> str:
+        name = KEYWORDS.get(match[1], match[1]).replace("-", "_")
+        if name not in keywords:
+            return match[0]
+        value = (match[2] or "").rstrip(".:")  # of the sentence
+        return f"{name}={'True' if keywords[name] else value}{(match[2] or '')[len(value) :]}"
+
+    translated = _FLAG.sub(keyword, _FIRST.sub(keyword, text))
+    return _ASIDE.sub("", translated) if translated != text else text
