@@ -216,7 +216,7 @@ def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
 
 def _draw(board: Board, event: Epoch) -> None:
     board.scalars(event.step, _scores(event))
-    board.contact_sheet(event.step, event.frames)
+    board.contact_sheets(event.step, event.frames)
     depths = [row for row in event.frames if row.kind == "depth"]
     for name in ("truth", "prediction") if depths else ():  # 0 stands for unmeasured depth
         maps = [getattr(row, name).ravel() for row in depths]

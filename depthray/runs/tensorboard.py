@@ -38,9 +38,12 @@ class Board:
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), step)
 
-    def contact_sheet(self, step: int, rows: Sequence[sheets.SheetRow], *, name: str = "validation") -> None:
-        """The contact sheet of some frames; give the same frames each time and the scale stays the same."""
-        self.image(step, name, sheets.draw_sheet(rows))
+    def contact_sheets(self, step: int, rows: Sequence[sheets.SheetRow], *, name: str = "validation") -> None:
+        """A picture of each frame, by its id; give the same frames each time and their one scale stays the same."""
+        depth = sheets.depth_scale(row.truth for row in rows if row.kind == "depth")
+        for frame in dict.fromkeys(row.id for row in rows):
+            own = [row for row in rows if row.id == frame]  # its depth and its mask
+            self.image(step, f"{name}/{frame}", sheets.draw_sheet(own, depth=depth))
 
     def image(self, step: int, name: str, rgb: sheets.RgbImage) -> None:
         """(H,W,3) uint8 RGB -> an image on the board."""

@@ -18,9 +18,9 @@ def read(directory):
     return EventAccumulator(str(directory), size_guidance={"images": 0, "scalars": 0, "histograms": 0}).Reload()
 
 
-def row(metres=2.0):
+def row(metres=2.0, frame="room/00"):
     depth = np.full((24, 32), metres, np.float32)
-    return SheetRow("room/00", np.zeros((24, 32, 3), np.uint8), depth, depth)
+    return SheetRow(frame, np.zeros((24, 32, 3), np.uint8), depth, depth)
 
 
 def test_scalars_keep_step_and_value(tmp_path):
@@ -32,10 +32,13 @@ def test_scalars_keep_step_and_value(tmp_path):
     assert [(point.step, point.value) for point in points] == [(3, 0.5), (7, 0.25)]
 
 
-def test_images_are_the_sheet_itself(tmp_path):
+def test_images_have_the_names_of_their_frames(tmp_path):
     with Board(tmp_path) as board:
-        board.contact_sheet(5, [row(), row(3.0)])
-    (image,) = read(tmp_path).Images("validation")
+        board.contact_sheets(5, [row(), row(3.0, "room/01"), row(1.0)._replace(kind="mask")])
+    images = read(tmp_path)
+    assert images.Tags()["images"] == ["validation/room/00", "validation/room/01"]
+    (image,) = images.Images("validation/room/01")
+    assert image.height < images.Images("validation/room/00")[0].height, "a frame's mask is below its depth"
     decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     assert image.step == 5 and decoded.shape[:2] == (image.height, image.width)
     assert image.width > 4 * 240 and decoded.std() > 10
