@@ -22,6 +22,7 @@ from tuning.report import build
 from tuning.space import space
 from tuning.space.constraints import COSTS, EXAMPLE
 from tuning.study.study import Study, describe_constraints
+from tuning.values import wrapped
 
 
 def main(argv: list[str]) -> int:
@@ -127,15 +128,16 @@ def _relative(path: Path) -> Path:
 def _print_plan(folder: Path, settings: Search, searched: space.Space) -> None:
     """Print what is about to run."""
     keys = ", ".join(dimension.key for dimension in searched.dimensions) or f"{len(searched.points)} points"
-    _print(f"searching {keys}")
+    _print(wrapped(f"searching {keys}"))
     gpus = f" and {settings.gpus:g} GPU" if settings.gpus else ""
     each = f"{settings.cpus:g} CPU{gpus} for each worker" if settings.workers > 1 else f"{settings.cpus:g} CPU{gpus}"
     of_workers = f"{count_of(settings.workers, 'worker')}, " if settings.workers > 1 else ""
-    _print(
+    plan_text = (
         f"{count_of(settings.trials, 'configuration')} of {settings.recipe}, "
         f"{count_of(settings.epochs, 'epoch')} each, "
         f"{settings.concurrent} at a time ({of_workers}{each}), "
         f"by {settings.searcher}, scheduler {settings.scheduler}"
         + (f", within {describe_constraints(settings)}" if settings.constraints else "")
     )
+    _print(wrapped(plan_text))
     _print(f"follow       tensorboard --logdir {_relative(folder)}/trials   or   depthray report {_relative(folder)}")

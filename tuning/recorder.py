@@ -15,6 +15,7 @@ from depthray.runs import layout
 from tuning.records import ENDED, SearchLimits, Trial, curve, write_trial
 from tuning.space.dimension import overrides
 from tuning.trial import FAILED, FINISHED, RUNTIME
+from tuning.values import wrapped
 
 
 class LimitsReached(tune.Stopper):
@@ -83,7 +84,7 @@ class Recorder(tune.Callback):
         """Record that it is tried again."""
         record = self._with_time(trial)
         self._write(replace(record, attempts=record.attempts + 1))
-        self.log(f"{record.name}  lost ({_last_line(trial)}); tried again from its last checkpoint")
+        self.log(wrapped(f"{record.name}  lost ({_last_line(trial)}); tried again from its last checkpoint"))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Record how it ended; one that only the limits ended can be resumed under higher ones."""
@@ -117,11 +118,11 @@ class Recorder(tune.Callback):
         self.log(self._line(record))
 
     def _line(self, record: Trial) -> str:
-        """An ended trial as one line."""
+        """An ended trial: its outcome first, and its overrides, on further lines where there are many."""
         ended = sum(trial.state in ENDED for trial in self.trials.values())
         outcome = record.error or f"{self.metric} {_format_score(self.folder, record, self.metric)}"
         changes = " ".join(overrides(record.words)) or "baseline"
-        return f"{record.name}  {record.state:<8}{outcome}  {changes}  [{ended} ended]"
+        return wrapped(f"{record.name}  {record.state:<8}{outcome}  [{ended} ended]  {changes}")
 
     def _count_gpu_seconds(self) -> None:
         # From the records of all trials, so that earlier starts of the search count.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
+
+WIDTH = 80  # columns of a line of text
 
 
 def is_number(value: Any) -> bool:
@@ -59,3 +62,8 @@ def sentence(text: str) -> str:
     """A clause as a sentence: a full stop, and a capital unless it begins with a name such as abs_rel."""
     is_word = text.split(" ", 1)[0].rstrip(":,").isalpha()
     return f"{text[:1].upper() if is_word else text[:1]}{text[1:]}." if text else ""
+
+
+def wrapped(text: str) -> str:
+    """A text in lines of 80 columns, where its words allow it; all but the first are indented."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=8 * " ", break_long_words=False, break_on_hyphens=False)

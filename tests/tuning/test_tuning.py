@@ -21,6 +21,7 @@ from tuning.proposals import TPESearcher
 from tuning.recorder import Recorder
 from tuning.records import SearchLimits, Trial, curve, read_search, read_trials, write_search
 from tuning.search import points, slots
+from tuning.space.dimension import overrides
 from tuning.space.space import parse
 from tuning.trial import FAILED, FINISHED, OBJECTIVE, RUNTIME, WORST
 
@@ -295,6 +296,20 @@ def test_the_end_of_a_trial_is_recorded(tmp_path: Path) -> None:
     assert kept["d"].attempts == 2
     assert all(trial.ended >= trial.started > 0 for trial in kept.values())
     assert len(lines) == 5
+
+
+def test_the_lines_of_trials_fit_in_80_columns(tmp_path: Path) -> None:
+    lines: list[str] = []
+    keeps = recorder(tmp_path, lines)
+    words = {"data.size": [96, 128], "optim.lr": 0.00123456789, **{f"augment.key{n}": n / 7 for n in range(9)}}
+    trial = TuneTrial("0003", words)
+    keeps.on_trial_start(0, [], trial)
+    trial.last_result = {FAILED: "loss.l1 is not finite"}
+    keeps.on_trial_complete(0, [], trial)
+    (text,) = lines
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert text.startswith("0003  failed  loss.l1 is not finite  [1 ended]")
+    assert set(overrides(words)) <= set(text.split()), "each can be copied as it is"
 
 
 def test_trials_that_only_a_limit_ended_wait_to_be_resumed(tmp_path: Path) -> None:
