@@ -232,7 +232,7 @@ def _limits(megapixels: float) -> PhotoLimits:
 
 def _predict(network: _Network, image: Path, output: Path, *, request: _Request) -> str:
     """Predict one image or video and write its files at `output`, which has no suffix; returns the lines to print."""
-    from depthray.imaging import photos, video
+    from depthray.imaging import photos, sheets, video
 
     unit = " m" if network.depth == MEANING["metric"] else ""
     if video.is_video(image):
@@ -255,6 +255,8 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
     others = {key: further_inputs.read(key, path, limits=request.limits) for key, path in files.items()}
     maps = network.maps(image, rgb, others)
     stem, scale = request.out / output, request.scale
+    if scale is None and "depth" in maps and "colour" in request.formats:
+        scale = sheets.depth_scale([maps["depth"]])
     written = write_maps(stem, maps, request.formats, rgb=rgb, camera=request.camera, scale=scale, unit=unit)
     return describe(image, maps, written, unit=unit, scale=scale)
 

@@ -77,19 +77,21 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
 
         `near` and `far` are in metres, as the map, and its own ends by default: give both to compare maps.
         """
-        scale = sheets.depth_scale([np.asarray(self)])
-        ends = scale.near if near is None else near, scale.far if far is None else far
-        if not ends[0] < ends[1]:
-            raise UsageError(f"colours from {ends[0]:g} to {ends[1]:g}: near must be below far")
-        return sheets.colour_depth(np.asarray(self), near=ends[0], far=ends[1])
+        if near is None or far is None:
+            own = sheets.depth_scale([np.asarray(self)])
+            near, far = own.near if near is None else near, own.far if far is None else far
+        if not near < far:
+            raise UsageError(f"colours from {near:g} to {far:g}: near must be below far")
+        return sheets.colour_depth(np.asarray(self), near=near, far=far)
 
     def _repr_html_(self) -> str | None:
         """The image and its depth in colours, for notebooks; None, so that numbers are shown, for what is no map."""
         if self.ndim != 2 or not self.size:
             return None
-        pictures = [self.colour()] if self.image is None else [self.image, self.colour()]
-        unit = " m" if self.meaning == METRES else ""
         near, far, _ = sheets.depth_scale([np.asarray(self)])
+        coloured = self.colour(near, far)
+        pictures = [coloured] if self.image is None else [self.image, coloured]
+        unit = " m" if self.meaning == METRES else ""
         scale = f"red {near:g}{unit} to blue {far:g}{unit}"
         what = "" if self.meaning == METRES else f" ({self.meaning})"
         shown = "".join(f'<img src="data:image/png;base64,{_small_png(each)}"> ' for each in pictures)

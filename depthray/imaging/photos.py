@@ -25,8 +25,6 @@ from PIL.WebPImagePlugin import WebPImageFile
 from depthray.errors import DataError
 from depthray.imaging import pillow_formats
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", *pillow_formats.SUFFIXES)
-
 
 class PhotoLimits(NamedTuple):
     """The largest photographs that are decoded: a file of 400 kB can hold an image of 400 MB."""

@@ -26,7 +26,6 @@ from depthray.errors import DataError
 Opener = Callable[[io.BytesIO], ImageFile]
 
 NAMES = "TIFF, BMP, GIF, PPM or HEIC"
-SUFFIXES = (".tif", ".tiff", ".bmp", ".gif", ".ppm", ".heic", ".heif")
 INSTALL = "pip install 'depthray[heif]'"
 _STARTS: dict[bytes, Opener] = {
     b"II*\0": TiffImageFile,

@@ -22,8 +22,8 @@ from depthray.errors import DataError, ResourceError
 from depthray.imaging import sheets
 from depthray.imaging.photos import LIMITS, PhotoLimits, check_size
 from depthray.imaging.sheets import ColourScale, RgbImage
+from depthray.imaging.suffixes import VIDEOS
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
 CAMERA = re.compile(r"camera:(\d{1,3})")
 USUAL_FPS = 30.0  # where a file does not say, or says what cannot be
 # FFmpeg's lines about damaged files say less than ours. OpenCV reads this once, with the first video of the process.
@@ -84,7 +84,7 @@ class Video:
 def is_video(path: str | os.PathLike[str]) -> bool:
     """Whether a path of the command line is a camera, `camera:0`, or a video by its suffix."""
     text = os.fspath(path)
-    return bool(CAMERA.fullmatch(text)) or Path(text).suffix.lower() in SUFFIXES
+    return bool(CAMERA.fullmatch(text)) or Path(text).suffix.lower() in VIDEOS
 
 
 @contextmanager

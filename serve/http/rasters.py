@@ -63,6 +63,8 @@ def _levels(share: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _colour_range(depth: NDArray[np.float32], options: Options) -> ColourRange:
     """The metres at the ends of the colours: the requested ones, else round numbers around the map's own range."""
+    if options.near is not None and options.far is not None:
+        return options.near, options.far
     near, far, step = sheets.depth_scale([depth])
     near = near if options.near is None else options.near
     far = far if options.far is None else options.far

@@ -82,16 +82,13 @@ def _write(
 def describe(
     image: Path, maps: Mapping[str, NDArray[np.float32]], files: Sequence[Path], *, unit: str, scale: ColourScale | None
 ) -> str:
-    """The lines about an image: its size, range of depth, and files."""
-    from depthray.imaging import sheets
-
+    """The lines about an image: its size, range of depth, and files. `scale` is that of the colours."""
     height, width = next(iter(maps.values())).shape
     facts, colours = [], {}
     if "depth" in maps:
         depth = maps["depth"]
-        near, far, _ = scale or sheets.depth_scale([depth])
         facts.append(f"{depth.min():.2f} to {depth.max():.2f}{unit}")
-        tail = f"  (red {near:g}{unit} to blue {far:g}{unit})"
+        tail = f"  (red {scale.near:g}{unit} to blue {scale.far:g}{unit})" if scale else ""
         colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}
     if "mask" in maps:
         facts.append(f"foreground {(maps['mask'] > 0.5).mean():.1%}")

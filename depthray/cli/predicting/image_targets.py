@@ -10,15 +10,12 @@ from typing import NamedTuple
 
 from depthray.cli.predicting.depth_files import OUTPUTS
 from depthray.errors import DataError, UsageError, count_of
+from depthray.imaging.suffixes import PHOTOS, VIDEOS
 
 READ = "JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, HEIC or video"
 CONVERT = "convert others first, e.g. to PNG"
 _SHOWN = 5  # names of files that are left out
-# As `depthray.imaging.photos` and `video` have them, which take long to import; a test compares.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".heic", ".heif"),
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp"),
-)
+SUFFIXES = (*PHOTOS, *VIDEOS)
 
 
 class Target(NamedTuple):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
 import pytest
 from videos import grey_frames, write_video
 
+from depthray.cli import predict
 from depthray.cli.predicting.clips import ClipRequest, predict_clip
-from depthray.cli.predicting.image_targets import SUFFIXES
 from depthray.errors import DataError, ResourceError
 from depthray.imaging import photos, sheets, video
-
-
-def test_suffixes_are_those_of_the_readers():
-    assert (*photos.SUFFIXES, *video.SUFFIXES) == SUFFIXES
 
 
 def request(**changes):
@@ -119,3 +116,16 @@ def test_what_cannot_be_written_is_named(clip, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot be written"):
         predict_clip(clip, tmp_path / "file" / "a", request(), brightness)
+
+
+def test_the_colours_of_a_photo_are_scaled_once(tmp_path, monkeypatch, capsys):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((40, 160, 3), 60, np.uint8))
+    scaled, scale = [], sheets.depth_scale
+    monkeypatch.setattr(sheets, "depth_scale", lambda depths: scaled.append(1) or scale(depths))
+    network = predict._Network(("image",), "metres", lambda image, rgb, others: brightness(rgb))
+    monkeypatch.setattr(predict, "_network", lambda arguments: nullcontext(network))
+    for formats, count in (("png,colour", 1), ("png", 1)):  # none for what has no colours
+        arguments = [str(tmp_path / "run"), str(tmp_path / "grey.png"), "--out", str(tmp_path), "--format", formats]
+        assert predict.main(arguments) == 0
+        assert len(scaled) == count
+    assert capsys.readouterr().out.count("red 3.") == 1
