@@ -154,7 +154,10 @@ def _recipe_to_resume(args: argparse.Namespace) -> Recipe | None:
     """The recipe of the run to resume, where the command line names a recipe as well."""
     if not (args.resume and args.recipe):
         return None
-    return recipes.read(str(_saved_recipe(args.out)), trust=False)
+    if not hasattr(args, "saved"):  # asked for twice, and perhaps of a store
+        args.saved = recipes.read(str(_saved_recipe(args.out)), trust=False)
+    saved: Recipe = args.saved
+    return saved
 
 
 def _saved_recipe(run: Path) -> Path:

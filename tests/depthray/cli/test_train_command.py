@@ -19,6 +19,7 @@ from depthray.cli import train
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
+from depthray.runs import new_run
 from depthray.runs.locate import summary
 from depthray.runs.run import prepare, record
 from depthray.training import preflight
@@ -224,3 +225,16 @@ def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) ->
     (best,) = select.committed(tmp_path / "run" / "checkpoints")
     path, metrics = summary(tmp_path / "run")
     assert path == best and metrics == pytest.approx(epoch.metrics)
+
+
+def test_the_recipe_of_a_run_to_resume_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path / "run", small(), resume=False)
+    reads, saved, read = [], [], train.recipes.read
+    monkeypatch.setattr(train.recipes, "read", lambda *words, **options: reads.append(words) or read(*words, **options))
+    monkeypatch.setattr(new_run, "prepare_checked", lambda run, recipe, **options: saved.append(options["saved"]))
+    arguments = train.build_parser().parse_intermixed_args(
+        ["demo", *SMALL, "--out", str(tmp_path / "run"), "--resume", "--local"]
+    )
+    train.prepare_run(tmp_path / "run", train.load_recipe(arguments), arguments)
+    assert [name for name, *_ in reads].count(str(tmp_path / "run" / "recipe.yaml")) == 1
+    assert saved == [small()]
