@@ -11,7 +11,7 @@ from typing import get_args
 
 from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
-from depthray.errors import ResourceError, UsageError
+from depthray.errors import ResourceError, UsageError, did_you_mean
 from depthray.waiting import Heartbeat
 from serve import lifetime
 from serve import settings as settings_of
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in SUBCOMMANDS:
         return {"promote": _promote, "rollback": _rollback, "list": _list, "prune": _prune}[argv[0]](argv[1:])
     args = build_parser().parse_intermixed_args(argv)
+    _refuse_misspelt_command(argv[0] if argv else "")
     # All checks that need no cluster first, as starting one takes seconds.
     settings = _settings(args)
     _check_keys(settings, args.host, args.address)
@@ -44,6 +45,13 @@ def main(argv: list[str]) -> int:
     if not Store(settings.store).names():
         raise UsageError(f"serve what? Give a checkpoint or a run; {settings.store} contains no model")
     return lifetime.run(settings, args.host, args.port, address=args.address)
+
+
+def _refuse_misspelt_command(word: str) -> None:
+    """UsageError for what is nearly the name of a command and no checkpoint."""
+    hint = did_you_mean(word, SUBCOMMANDS)
+    if "did you mean" in hint and not Path(word).exists():
+        raise UsageError(f"no command or checkpoint '{word}'{hint}")
 
 
 def build_parser() -> argparse.ArgumentParser:

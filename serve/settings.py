@@ -130,6 +130,8 @@ def load(
     path: Path | None = None, overrides: Sequence[str] = (), *, environment: Mapping[str, str] = os.environ
 ) -> Settings:
     """The settings of a YAML file with the environment and dotted overrides applied; a UsageError names the key."""
+    if path and not path.is_file():
+        raise UsageError(f"{path}: no such file of settings")
     tree = read_yaml(path) if path else {}
     # Two underscores stand for the dot, which environment variables cannot have; keys contain single ones.
     for key, value in sorted(environment.items()):

@@ -75,6 +75,15 @@ MISTAKES: list[tuple[int, str, str]] = [
     (3, "data check file", "file: no data set of a known form"),
     (2, "data stats empty --protocl x", "(did you mean '--protocol'?)"),
     (2, "serv", "no command 'serv' (did you mean 'serve'?)"),
+    (2, "serve promot nowhere", "no command or checkpoint 'promot' (did you mean 'promote'?)"),
+    (2, "serve promote nowhere --runtime onxx", "(did you mean 'onnx'?)"),
+    (3, "serve rollback --name hall --store empty", "empty: no model 'hall'"),
+    (3, "serve prune --name hall --store empty", "empty: no model 'hall'"),
+    (2, "serve prune --keep -1", "argument --keep: -1: give a whole number, 0 or more"),
+    (2, "serve nowhere --port eighty", "argument --port: invalid int value: 'eighty'"),
+    (2, "serve nowhere model.max_batch=0", "settings: model.max_batch=0"),
+    (2, "serve nowhere --settings nope.yaml", "nope.yaml: no such file of settings"),
+    (2, "serve nowhere --min-replicas 2 --max-replicas 1", "model_replicas.min=2 is more than max=1"),
 ]
 
 

@@ -34,6 +34,7 @@ from depthray.__main__ import main
         ("seed: 2020-13-45", "not a readable YAML file: month must be in 1..12"),
         ("seed: " + 300 * "[", "not a readable YAML file"),
         ("seed: [", "not a readable YAML file"),
+        ("optim:\n\tlr: 1", "not a readable YAML file: while scanning"),
         ("", "a recipe is a mapping of sections, this file is empty"),
         ("[1, 2]", "a recipe is a mapping of sections, this file is a list"),
         ("epochs: 3", "unknown key 'epochs' (did you mean 'train.epochs'?)"),
@@ -44,6 +45,7 @@ def test_recipe_file(fails: Fails, tmp_path: Path, text: str | bytes, message: s
     path = tmp_path / "mine.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     fails(2, "train", path, "--local", "--out", tmp_path / "out", message=message)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
@@ -101,6 +103,7 @@ def test_no_recipe_file(fails: Fails, tmp_path: Path) -> None:
 )
 def test_words(fails: Fails, tmp_path: Path, code: int, argument: str, message: str) -> None:
     fails(code, "train", "demo", "--local", *ROOMS, "--out", tmp_path / "out", argument, message=message)
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_command(fails: Fails) -> None:
