@@ -62,8 +62,8 @@ export class Stream {
 
   /** Errors of the browser say nothing to a reader; those of a server do. */
   explained(error) {
-    const camera = "no camera is available here; browsers allow it on https:// and localhost alone, and may ask you first";
-    const unreadable = `${this.name} is not a video this browser can play; convert it, as with ffmpeg -i IN OUT.webm`;
+    const camera = "No camera is available here: browsers allow one on https:// and localhost alone, and ask you first.";
+    const unreadable = `${this.name} is not a video this browser can play; convert it, as with ffmpeg -i IN OUT.webm.`;
     const isOfBrowser = error instanceof DOMException || error instanceof TypeError;
     if (this.video.error || error.name === "NotSupportedError") return new Error(unreadable);
     return isOfBrowser && this.name === "camera" && !this.video.srcObject ? new Error(camera) : error;
