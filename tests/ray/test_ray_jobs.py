@@ -44,7 +44,7 @@ PORTS = (
 )
 OVERRIDES = [
     *("data.size=32,64", "data.val_fraction=0.1", "train.batch_size=8", "train.precision=fp32"),
-    *("train.log_seconds=0.2", "model.width=48"),  # as slow as the network of `demo`: the job is stopped in between
+    *("train.log_seconds=0.2", "model.width=96"),  # slow enough that the job is stopped in between
 ]
 
 

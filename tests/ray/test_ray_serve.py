@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pytest
-from own_package import forget, write_all
+from own_package import forget, write_package
 from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.errors import CheckpointError
@@ -219,9 +219,8 @@ def test_a_network_of_ones_own_is_promoted_and_served(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget(monkeypatch, tmp_path)
-    write_all(tmp_path)
-    (tmp_path / "net.py").write_text((tmp_path / "mypkg" / "net.py").read_text())
-    own = write_checkpoint(tmp_path / "own", "model={name: ./net.py, width: 8}", words=["data.size=64,96"])
+    (tmp_path / "net.py").write_text((write_package(tmp_path) / "net.py").read_text())
+    own = write_checkpoint(tmp_path / "own", words=["data.size=64,96", "model.name=./net.py", "model.width=8"])
     (tmp_path / "net.py").unlink()  # the checkpoint has a copy of it
     promote(service.store, "own", own, trust=True)
     body = png(photograph(120, 90))

@@ -83,8 +83,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(run: Path, folder: Path, *settings: str) -> Iterator[Served]:
-    """`depthray serve RUN` from when it prints that it answers."""
+def serving(run: Path, folder: Path, *settings: str, here: Path = ROOT) -> Iterator[Served]:
+    """`depthray serve RUN` from when it prints that it answers, in a folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -103,8 +103,9 @@ def serving(run: Path, folder: Path, *settings: str) -> Iterator[Served]:
         (folder / "stderr").open("w") as errors,
         subprocess.Popen(
             [sys.executable, "-m", "depthray", *argv],
-            env=environment(RAY_TMPDIR=str(ray_folder), RAY_metrics_report_interval_ms="1000"),  # every 10 s by default
-            cwd=ROOT,
+            # Metrics come every 10 s by default.
+            env=environment(RAY_TMPDIR=str(ray_folder), RAY_metrics_report_interval_ms="1000", PYTHONPATH=str(ROOT)),
+            cwd=here,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -169,7 +170,8 @@ def test_from_training_to_depth_in_two_commands(run: Path, tmp_path: Path) -> No
     room, depth = run / "room.jpg", tmp_path / "depth.png"
     assert main(["predict", str(run), str(room), "--out", str(tmp_path / "here"), "--format", "png"]) == 0
     expected = millimetres(tmp_path / "here" / "room.depth.png")
-    with serving(run, tmp_path) as served:
+    (tmp_path / "serve.py").write_text("raise SystemExit('a file of the user was imported')\n")
+    with serving(run, tmp_path, here=tmp_path) as served:
         curl = f"curl --silent --show-error --fail --data-binary @{room} {served.url}/v1/depth > {depth}"
         subprocess.run(["sh", "-c", curl], check=True, timeout=60)
         assert np.abs(millimetres(depth) - expected).max() <= 1

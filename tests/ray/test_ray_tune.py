@@ -65,7 +65,7 @@ def test_a_search_over_code_of_ones_own_ends_with_a_recipe_that_reaches_the_winn
     assert list((folder / "trials").glob("*/tensorboard/events*")), "one tree of curves and HParams"
 
     run = tmp_path / "again"
-    assert train.main([str(folder / "best.yaml"), "--local", "--out", str(run)]) == 0
+    assert train.main([str(folder / "best.yaml"), "--data", str(data), "--local", "--out", str(run)]) == 0
     assert summary(run)[1]["abs_rel"] == pytest.approx(best.outcome.score, abs=1e-6)
 
 
