@@ -221,6 +221,7 @@ class Store:
 
     def rollback(self, name: str) -> Pointer:
         """Swap the current version and the one before."""
+        self.pointer(name)  # raises if there is no such model, of which the lock would make a folder
         with self._lock(name):
             pointer = self.pointer(name)
             if not pointer.previous:

@@ -90,7 +90,6 @@ def test_train_on_a_bad_folder(
     harm(data)
     arguments = [*FILES, *([argument] if argument else [])]
     fails(3, "train", "demo", "--local", *arguments, "--data", data, "--out", tmp_path / "out", message=message)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("harm", UNMEASURED)
