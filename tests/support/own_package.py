@@ -52,7 +52,8 @@ def write_pairs(folder: Path, *, scenes: int = 4, frames: int = 2, size: tuple[i
         scene, share = folder / f"scene{number // frames}", number / (scenes * frames)
         scene.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((*size, 3), int(200 * share), np.uint8)).save(scene / f"{number}.png")
-        np.save(scene / f"{number}.npy", np.full(size, 1 + share, np.float32))
+        depth = np.broadcast_to(np.linspace(1, 1.5, size[1], dtype=np.float32), size) + np.float32(share)  # metres
+        np.save(scene / f"{number}.npy", depth)
     return folder
 
 
