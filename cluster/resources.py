@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster import ray_private
+from depthray.config.ray_environment import gpu_slots
 from depthray.errors import ResourceError, count_of
+from depthray.waiting import TIMEOUT_MINUTES
 
 AUTOSCALER_SECONDS = 25.0  # in which an autoscaler, which looks for requests every 5 s, begins to start nodes
 POLL_SECONDS = 2.0
@@ -22,6 +24,7 @@ class Workers:
     gpus: float = 0.0  # a worker
     max_failures: int = 8
     sizes: tuple[int, ...] = ()  # the allowed numbers of workers; empty: `count` only
+    timeout_minutes: float = TIMEOUT_MINUTES  # after which a worker that waits for the others fails
 
     @property
     def least(self) -> int:
@@ -36,9 +39,17 @@ def resources_per_worker(available: dict[str, float], workers: Workers) -> dict[
     # Raised here, because Ray would try to place such workers for ever.
     if share * count > cpus:
         raise _shortage(count, share, "CPU", cpus)
-    if workers.gpus * count > gpus:
+    if workers.gpus and gpu_slots(gpus, workers.gpus) < count:
         raise _shortage(count, workers.gpus, "GPU", gpus)
     return {"CPU": share, **({"GPU": workers.gpus} if workers.gpus else {})}
+
+
+def unused_gpus(available: dict[str, float], *, requested: float, flag: str) -> str:
+    """A line for a cluster whose GPUs nobody asked for, which would be trained on CPUs; "" where that is no mistake."""
+    gpus = int(available.get("GPU", 0))
+    if requested or not gpus:
+        return ""
+    return f"note: the {count_of(gpus, 'GPU')} of the cluster will be idle and training runs on CPUs; give {flag}"
 
 
 def _shortage(count: int, each: float, kind: str, available: int) -> ResourceError:

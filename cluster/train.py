@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from cluster.resources import Workers, wait_for_resources
+from cluster.resources import Workers, unused_gpus, wait_for_resources
 from cluster.session import ray_cluster
 from cluster.workers import fit_on_workers
 from depthray.cli import train as command
@@ -24,6 +24,8 @@ def main(argv: list[str]) -> int:
 
 def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
     """Train on Ray workers, replacing lost workers. Returns whether training ran to its end."""
+    import ray
+
     from depthray.runs.control import is_stop_requested, stop_on_signals
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
@@ -36,6 +38,8 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     display = console.Display(awaited=f"{place} to {'answer' if args.address else 'start'}")
     try:
         with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):
+            if note := unused_gpus(ray.cluster_resources(), requested=workers.gpus, flag="--gpu"):
+                print(note, flush=True)
             display.await_next(f"{number} to start: each loads PyTorch, the network and the list of frames")
             if args.address:  # a local cluster is made with enough CPUs and never grows
                 wait_for_resources(workers, lambda text: print(text, flush=True), minutes=args.wait)
@@ -56,4 +60,5 @@ def _workers(recipe: Recipe, args: argparse.Namespace) -> Workers:
     sizes: tuple[int, ...] = ()
     if args.min_workers:
         sizes = tuple(preflight.worker_counts(recipe, least=args.min_workers, most=args.workers))
-    return Workers(args.workers, args.cpus_per_worker, float(args.gpu), args.max_failures, sizes)
+    timeout = command.timeout_minutes(args)
+    return Workers(args.workers, args.cpus_per_worker, float(args.gpu), args.max_failures, sizes, timeout)

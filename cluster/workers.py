@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cluster import elastic
 from cluster.rendezvous import check_shared, marker_file, raise_reported_error, report_error, reported_error
 from cluster.resources import Workers, resources_per_worker
 from depthray.config import own_code
+from depthray.config.ray_environment import NO_GPU
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError
 from depthray.runs import layout, progress
@@ -46,6 +47,7 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
     """
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
 
     from cluster.scaling_policy import ElasticTrainer, SigtermCallback
 
@@ -58,13 +60,15 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
         "gpu": workers.gpus > 0,
         "attempt": name,
     }
-    resources = resources_per_worker(ray.cluster_resources(), workers)
+    there = ray.cluster_resources()
+    resources, environment = resources_per_worker(there, workers), _worker_environment(there, workers)
     if workers.sizes:
         for key, value in ELASTIC_SETTINGS.items():
             os.environ.setdefault(key, value)
     trainer = ElasticTrainer(
         work,
         train_loop_config=config,
+        torch_config=TorchConfig(timeout_s=int(60 * workers.timeout_minutes)),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees the classes of the older API
             num_workers=(workers.least, workers.count) if workers.sizes else workers.count,  # type: ignore[arg-type]
             use_gpu=workers.gpus > 0,
@@ -74,7 +78,7 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
             storage_path=str(_ray_storage_path(run)),
-            worker_runtime_env={"env_vars": settings} if (settings := _storage_variables()) else None,
+            worker_runtime_env={"env_vars": environment} if environment else None,
             failure_config=FailureConfig(max_failures=workers.max_failures),  # Ray's default is none
             callbacks=[SigtermCallback(), *callbacks],  # type: ignore[list-item]
             logging_config=LoggingConfig(log_level="ERROR"),  # else each report is a line of Ray's own
@@ -90,9 +94,14 @@ def _ray_storage_path(run: Path | str) -> Path:
     return Path(tempfile.gettempdir(), f"depthray-ray-{os.getuid()}") if is_remote(run) else Path(run, layout.RAY)
 
 
-def _storage_variables() -> dict[str, str]:
-    """Settings of the store for workers on other machines, whose credentials are those of the machine."""
-    return {key: os.environ[key] for key in STORAGE_VARIABLES if key in os.environ}
+def _worker_environment(there: Mapping[str, float], workers: Workers) -> dict[str, str]:
+    """Settings of the store for workers on other machines, whose credentials are those of the machine.
+
+    Workers without a GPU see none of the cluster's. One more variable delays their start, so it is left out where there
+    is nothing to hide.
+    """
+    settings = {key: os.environ[key] for key in STORAGE_VARIABLES if key in os.environ}
+    return settings | (NO_GPU if there.get("GPU") and not workers.gpus else {})
 
 
 def _fit(trainer: Any, run: Path | str, attempt: str) -> None:

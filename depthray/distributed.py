@@ -19,31 +19,41 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from depthray.batch import Batch, Prediction
-from depthray.errors import ResourceError
-
-# A dead rank must become an error of the others, not an endless wait; the longest legitimate wait is a validation.
-TIMEOUT = timedelta(minutes=30)
+from depthray.errors import ResourceError, count_of
+from depthray.waiting import TIMEOUT_MINUTES
 
 T = TypeVar("T")
 
 
-def start(*, gpu: bool | None = None) -> torch.device:
+def start(*, gpu: bool | None = None, timeout_minutes: float = TIMEOUT_MINUTES) -> torch.device:
     """Join the process group if a launcher announced one, and return this process's device.
 
-    gpu: True or False decides; None takes a GPU where there is one.
+    gpu: True or False decides; None takes a GPU where there is one. A rank that has waited for the others for
+    `timeout_minutes` fails. Raises ResourceError where there is no GPU for this process alone.
     """
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
     if use_gpu and not torch.cuda.is_available():
         raise ResourceError("--gpu: PyTorch finds no GPU it can use here; leave it out, or ask `depthray doctor` why")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local_rank % max(1, torch.cuda.device_count())) if use_gpu else torch.device("cpu")
+    if use_gpu and local_rank >= (count := torch.cuda.device_count()):
+        # Two ranks on one GPU would end in NCCL's "Duplicate GPU detected", at the first collective.
+        raise ResourceError(
+            f"process {local_rank + 1} of this machine has no GPU of its own: PyTorch finds {count_of(count, 'GPU')} "
+            f"here; start as many processes as GPUs (torchrun --nproc-per-node {count}), or hide the GPUs from all of "
+            "them with CUDA_VISIBLE_DEVICES= to train on CPUs"
+        )
+    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(device)  # NCCL's collectives of objects go through it
     if "RANK" in os.environ and not dist.is_initialized():
         # Imported after the group exists (as DDP does), its default arguments would keep the group alive: `stop` could
         # not end gloo's threads, and one that still frees its last work while Python exits aborts the process.
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if use_gpu else "gloo", timeout=TIMEOUT)
+        dist.init_process_group(
+            "nccl" if use_gpu else "gloo",
+            timeout=timedelta(minutes=timeout_minutes),
+            device_id=device if use_gpu else None,  # else NCCL would guess it, and connect at the first collective only
+        )
     return device
 
 

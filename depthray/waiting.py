@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import IO
 
+# A dead rank must become an error of the others, not an endless wait; the longest legitimate wait is a validation.
+TIMEOUT_MINUTES = 30.0
 EVERY = 9.0  # seconds of silence before a line, and between two
 
 

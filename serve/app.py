@@ -8,6 +8,7 @@ serve deploy serve/config.yaml
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,8 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 
 from depthray.config.overrides import apply_override
-from depthray.errors import UsageError
+from depthray.config.ray_environment import NO_GPU, gpu_slots
+from depthray.errors import ResourceError, UsageError
 from serve import process_environment
 from serve import settings as settings_of
 from serve.http import auth
@@ -93,6 +95,11 @@ def bind(settings: Settings) -> Application:
 
 def _depth(settings: Settings) -> Application:
     model, replicas = settings.model, settings.model_replicas
+    gpus = _gpus(settings)
+    # Ray hides GPUs from a process only where it reserves some of them: without these two, every replica would take
+    # the first GPU of its node.
+    device = model.device or ("" if gpus else "cpu")
+    settings = settings.model_copy(update={"model": model.model_copy(update={"device": device})})
     deploy = serve.deployment(
         name=DEPTH,
         # A batch and the one that gathers meanwhile: with Serve's default of 5 no batch would ever be full.
@@ -102,11 +109,11 @@ def _depth(settings: Settings) -> Application:
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         max_constructor_retry_count=3,  # not 20 times, as by default: what cannot be loaded should fail soon
-        max_surge_percent=100,  # the new one answers before the old one goes
+        max_surge_percent=_surge_percent(gpus, replicas),
         ray_actor_options={
             "num_cpus": replicas.cpus,
-            "num_gpus": _gpus(settings),
-            "runtime_env": {"env_vars": process_environment.REPLICA},
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": process_environment.REPLICA | ({} if gpus else NO_GPU)},
         },
         **_scaling(replicas),
     )
@@ -127,7 +134,7 @@ def _ingress(settings: Settings, depth: Application) -> Application:
         max_surge_percent=100,  # the new one answers before the old one goes
         ray_actor_options={
             "num_cpus": replicas.cpus,
-            "runtime_env": {"env_vars": process_environment.REPLICA | _decoder_environment(settings.limits)},
+            "runtime_env": {"env_vars": process_environment.REPLICA | NO_GPU | _decoder_environment(settings.limits)},
         },
         **_scaling(replicas),
     )
@@ -136,12 +143,33 @@ def _ingress(settings: Settings, depth: Application) -> Application:
 
 
 def _gpus(settings: Settings) -> float:
-    """GPUs of each replica: as set, or an equal share of the cluster's, whole GPUs where there are enough."""
-    if settings.model.gpus is not None or settings.model.device.startswith("cpu"):
-        return settings.model.gpus or 0.0
-    total = ray.cluster_resources().get("GPU", 0.0) if ray.is_initialized() else 0.0
-    # Rounded down, as Ray counts in parts of 10,000: the last replica must find its share too.
-    return min(1.0, int(1000 * total / settings.model_replicas.max) / 1000)
+    """GPUs of each replica: as set, or an equal share of the cluster's, whole GPUs where there are enough.
+
+    A share is one of n equal parts of a GPU: Ray places a fraction on one GPU, so of two GPUs in shares of 0.66 the
+    third replica would find none. Raises ResourceError where the settings require a GPU and the cluster has none.
+    """
+    model = settings.model
+    if model.gpus is not None or model.device.startswith("cpu"):
+        return model.gpus or 0.0
+    total = _cluster_gpus()
+    if not total:
+        if model.device.startswith("cuda"):
+            raise ResourceError(f"model.device={model.device}: the cluster has no GPU; depthray doctor shows why")
+        return 0.0
+    replicas_of_each = math.ceil(settings.model_replicas.max / total)
+    return math.floor(10_000 / replicas_of_each) / 10_000  # Ray counts in parts of 10,000
+
+
+def _cluster_gpus() -> int:
+    return int(ray.cluster_resources().get("GPU", 0.0)) if ray.is_initialized() else 0
+
+
+def _surge_percent(gpus: float, replicas: ReplicaSettings) -> int:
+    """100: a new replica answers before the old one goes; 0, where GPUs are too few for both: after it, with a gap."""
+    if not gpus:
+        return 100
+    # With a surge that no GPU is left for, a deployment would wait for ever.
+    return 100 if gpu_slots(_cluster_gpus(), gpus) >= 2 * replicas.max else 0
 
 
 def _decoder_environment(limits: RequestLimits) -> dict[str, str]:

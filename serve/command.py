@@ -140,7 +140,6 @@ def _promote_checkpoint(
             Store(settings.store),
             name,
             checkpoint,
-            device=model.device or None,
             force=args.force,
             trust=args.trust,
             request=RuntimeRequest(model.runtime, args.calibrate, args.source) if is_exported else None,

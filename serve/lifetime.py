@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from typing import Any
 
 from depthray.config import shadowed_packages
-from depthray.config.ray_environment import prepare_environment, start_local
+from depthray.config.ray_environment import gpu_slots, prepare_environment, start_local
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.waiting import Heartbeat
 from serve import process_environment
@@ -71,7 +71,7 @@ def _check_gpus(settings: Settings) -> None:
     import ray
 
     requested, total = settings.model.gpus or 0.0, ray.cluster_resources().get("GPU", 0.0)
-    if requested * max(1, settings.model_replicas.min) > total:
+    if requested and gpu_slots(total, requested) < max(1, settings.model_replicas.min):
         raise ResourceError(
             f"--gpu, model.gpus={requested:g}: too few GPUs, Ray sees {total:g} here; depthray doctor shows why"
         )

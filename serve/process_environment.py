@@ -8,7 +8,6 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_"
 # The ingress runs on the same cores. A thread of a forward pass that waits for another one must yield its core instead
 # of spinning, which costs several times the pass as soon as there are more busy threads than cores.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-
 REPLICA = {**ALLOCATOR, **THREADS}
 # Of all processes of a cluster that `depthray serve` starts, and of itself.
 SERVICE = {

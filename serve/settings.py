@@ -60,14 +60,15 @@ class ModelSettings(Section):
     """How the networks of a replica compute."""
 
     device: str = Field(
-        "", description="cpu, cuda or cuda:N; empty: the GPU of the replica if it has one, else the CPU"
+        "", description="cpu, cuda or cuda:N; empty: the GPU that is reserved for the replica, else the CPU"
     )
     # Unset, not 0: Serve reserves GPUs before a replica starts, and only then could it look for one.
     gpus: Share | None = Field(
         None,
-        description="GPUs reserved for each replica, fractions allowed; unset: an equal share of the cluster's GPUs",
+        description="GPUs reserved for each replica, a part of one or whole ones; unset: an equal share of the "
+        "cluster's GPUs; 0: none",
     )
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = Field(
         "fp32", description="of the forward pass; only fp32 equals `depthray predict` to the millimetre"
     )
     runtime: Runtime = Field(
@@ -89,6 +90,14 @@ class ModelSettings(Section):
     deviation: float = Field(
         0.02, gt=0, le=10, description="largest relative deviation on golden images from what promotion computed"
     )
+
+    @model_validator(mode="after")
+    def _check_gpus(self) -> ModelSettings:
+        if self.gpus and self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"model.gpus={self.gpus:g}: above 1 it is a whole number, as Ray places it")
+        if self.gpus == 0 and self.device.startswith("cuda"):
+            raise ValueError(f"model.device={self.device} needs a GPU and model.gpus=0 reserves none; leave out one")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
         with Heartbeat(f"the Ray cluster at {args.address}" if args.address else "Ray to start on this machine"):
             stack.enter_context(ray_cluster(args.address, workers=1, dashboard=settings.workers > 1))
             settings = plan.fit_to_cluster(settings, concurrent=args.concurrent, cpus=args.cpus_per_worker)
+            if note := plan.unused_gpus_of_cluster(settings):
+                _print(note)
         write_search(folder, settings)
         _interrupt_on_sigterm()
         _print_plan(folder, settings, searched)

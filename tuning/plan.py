@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from cluster.resources import Workers
+from cluster.resources import Workers, unused_gpus
 from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.batch_size import check_batch_size
 from depthray.config.overrides import read_yaml
+from depthray.config.ray_environment import gpu_slots
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
 from depthray.runs import layout
@@ -121,10 +122,17 @@ def fit_to_cluster(search: Search, *, concurrent: int | None, cpus: int | None) 
     )
 
 
+def unused_gpus_of_cluster(search: Search) -> str:
+    """A line where the cluster has GPUs and trials request none; "" otherwise."""
+    import ray
+
+    return unused_gpus(ray.cluster_resources(), requested=search.gpus, flag="--gpus-per-worker 1, or a part of one")
+
+
 def _share(total: dict[str, float], search: Search, *, concurrent: int | None) -> int:
     """CPUs a worker, so that all workers that run at a time have equally many and none is idle."""
     # With GPUs, there are no more workers at a time than those allow, and each may have more CPUs.
-    slots_in_total = int(total["GPU"] / search.gpus) if search.gpus else int(total["CPU"])
+    slots_in_total = gpu_slots(total["GPU"], search.gpus) if search.gpus else int(total["CPU"])
     # One more than the configurations: the baseline.
     at_once = min((concurrent or search.trials + 1) * search.workers, max(1, slots_in_total))
     return max(1, int(total["CPU"]) // max(1, at_once))
@@ -149,8 +157,10 @@ def _check(args: argparse.Namespace, recipe: Recipe, space: Space) -> None:
             raise UsageError(f"--{flag.replace('_', '-')} {getattr(args, flag)}: below 0")
     if args.objectives and (args.search != "tpe" or args.scheduler != "none"):
         raise UsageError("--objectives needs --search tpe and --scheduler none: a trial stopped early has no cost yet")
-    if args.gpus_per_worker % 1 and (args.workers_per_trial > 1 or args.gpus_per_worker > 1):
-        raise UsageError(f"--gpus-per-worker {args.gpus_per_worker}: a part of a GPU is for trials of one worker")
+    if args.gpus_per_worker % 1 and args.gpus_per_worker > 1:
+        raise UsageError(f"--gpus-per-worker {args.gpus_per_worker:g}: above 1 it is a whole number, as Ray places it")
+    if args.gpus_per_worker % 1 and args.workers_per_trial > 1:
+        raise UsageError(f"--gpus-per-worker {args.gpus_per_worker:g}: a part of a GPU is for trials of one worker")
     check_batch_size(
         recipe.train.batch_size,
         workers=args.workers_per_trial,

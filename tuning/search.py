@@ -20,6 +20,7 @@ import numpy as np
 from cluster.ray_private import wait_for_stopped_trial
 from cluster.resources import Workers
 from depthray.config import own_code
+from depthray.config.ray_environment import gpu_slots
 from depthray.runs import layout
 from tuning.records import ENDED, Search, SearchLimits, Trial, curve, read_trials, write_trial
 from tuning.space.constraints import COSTS
@@ -89,12 +90,11 @@ def points(search: Search, space: Space) -> list[dict[str, Any]]:
 
 def slots(nodes: Sequence[Mapping[str, float]], workers: Workers) -> int:
     """The number of workers that fit on the nodes at once; `nodes` are the resources of each."""
-    gpus = workers.gpus or 1.0
     count = 0
     for node in nodes:
         # Node by node, as a worker cannot use CPUs of two.
         by_cpu = int(node.get("CPU", 0) // (workers.cpus or 1))
-        by_gpu = int(node.get("GPU", 0) / gpus + 1e-9) if workers.gpus else by_cpu  # 0.3 GPUs: 3 workers, not 3.33
+        by_gpu = gpu_slots(node.get("GPU", 0), workers.gpus) if workers.gpus else by_cpu
         count += min(by_cpu, by_gpu)
     return count
 

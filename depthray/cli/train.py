@@ -19,11 +19,14 @@ from depthray.config.sections import Recipe
 from depthray.config.small_data import KEYS
 from depthray.errors import DepthrayError, ResourceError, UsageError, count_of
 from depthray.runs import console, download, layout, trackers
+from depthray.storage.environment import retry_seconds
 from depthray.storage.folders import open_folder
 from depthray.storage.remote import is_remote, normalize_address
 from depthray.training import preflight
-from depthray.waiting import Heartbeat
+from depthray.waiting import TIMEOUT_MINUTES, Heartbeat
 
+MOST_MINUTES = 10_080  # a week
+SPARE_MINUTES = 5.0
 # Trains a recipe into a run on the workers that the arguments describe. Returns whether training ran to its end.
 Launcher = Callable[[Recipe, Path | str, argparse.Namespace], bool]
 
@@ -98,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--address", help="a running Ray cluster (default: a local one, started and stopped)")
     wait = "wait so long for nodes of a cluster that starts them on demand (default: 15)"
     parser.add_argument("--wait", type=float, default=15.0, metavar="MINUTES", help=wait)
+    minutes = f"a worker that waits so long for the others fails (default: {TIMEOUT_MINUTES:g})"
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_MINUTES, metavar="MINUTES", help=minutes)
     parser.add_argument("--max-failures", type=int, default=8, metavar="N", help="lost workers replaced (default: 8)")
     logs = f"of {','.join((*trackers.DEFAULT, *trackers.TRACKERS))} (default: {','.join(trackers.DEFAULT)})"
     parser.add_argument("--log", metavar="NAMES", help=f"what the run's numbers are written to: {logs}")
@@ -129,6 +134,8 @@ def _check_flags(args: argparse.Namespace) -> None:
     for flag in ("workers", "min_workers", "cpus_per_worker"):
         if (value := getattr(args, flag)) is not None and value < 1:
             raise UsageError(f"--{flag.replace('_', '-')} {value}: at least 1 is needed")
+    if not 0 < args.timeout <= MOST_MINUTES:
+        raise UsageError(f"--timeout {args.timeout:g}: give minutes above 0 and up to {MOST_MINUTES}")
     if args.local and args.workers > 1:
         raise UsageError(f"--local is one process; leave out --workers {args.workers}, or use torchrun")
     if args.resume and not args.out:
@@ -167,6 +174,11 @@ def _saved_recipe(run: Path) -> Path:
     return download.recipe_file(run)
 
 
+def timeout_minutes(args: argparse.Namespace) -> float:
+    """After which a worker that waits for the others fails; longer than rank 0 waits for a disk that fails."""
+    return max(float(args.timeout), retry_seconds() / 60 + SPARE_MINUTES)
+
+
 def run_folder(recipe: str | os.PathLike[str], out: str | os.PathLike[str] | None) -> Path | str:
     """The folder or address of a run, by default runs/RECIPE-DATE."""
     if not out:
@@ -182,7 +194,7 @@ def train_local(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bo
     from depthray.runs.control import is_stop_requested, stop_on_signals
     from depthray.runs.run import record
 
-    device = distributed.start(gpu=args.gpu or None)
+    device = distributed.start(gpu=args.gpu or None, timeout_minutes=timeout_minutes(args))
     run = distributed.broadcast(run)  # its name may have the time, which processes read apart
     recipe = _prepare_once(run, recipe, args)
     display = console.Display() if distributed.is_main() else None

@@ -12,6 +12,8 @@ from depthray.errors import ResourceError
 # No usage statistics leave the machine, and albumentations does not ask the network for a newer version of itself.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "NO_ALBUMENTATIONS_UPDATE": "1"}
 TRIES = 3  # of a local Ray to start: it gives its own processes 30 s, which a busy machine may exceed
+# Of processes that reserve no GPU: Ray leaves the variable as it is, and they would see all GPUs of their node.
+NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def prepare_environment(settings: Mapping[str, str], *, local: bool) -> None:
@@ -46,3 +48,10 @@ def start_local(ray: Any, **settings: Any) -> None:
             f"Ray did not start on this machine: {reason.rstrip('.')}; the machine may be too busy for Ray's time "
             "limits; start it again when there is less load"
         ) from None
+
+
+def gpu_slots(gpus: float, each: float) -> int:
+    """How many processes of `each` GPUs fit on so many GPUs. Ray places a fraction on one GPU, never across two."""
+    if each < 1:
+        return int(gpus) * int(1 / each + 1e-9)  # 3 of 0.3 on each GPU, and 2 of 0.4
+    return int(gpus // each)

@@ -222,7 +222,7 @@ def _start_processes(samples: _Samples, keys: _EpochKeys, workers: int) -> DataL
             collate_fn=_collate,
             worker_init_fn=_init_process,
             persistent_workers=True,  # processes that started anew each epoch would open all files again
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=_on_gpu(),
             multiprocessing_context="fork"
             if forks
             else None,  # a fork starts at once; a new process imports torch first
@@ -279,9 +279,14 @@ def _next_batch(batches: Iterator[Batch | DepthrayError]) -> Batch:
 
 def _pin(batch: Batch) -> Batch:
     """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
-    if not torch.cuda.is_available():
+    if not _on_gpu():
         return batch
     return {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in batch.items()}  # type: ignore[return-value]
+
+
+def _on_gpu() -> bool:
+    """Whether this process computes on a GPU. To pin memory beside a GPU that others reserved would open it, 0.5 GB."""
+    return torch.cuda.is_initialized()  # `distributed.start` and every network on a GPU have opened it by now
 
 
 def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[list[int], Batch]]:

@@ -36,7 +36,6 @@ def promote(
     name: str,
     path: Path,
     *,
-    device: str | None = None,
     force: bool = False,
     trust: bool = False,
     request: RuntimeRequest | None = None,
@@ -51,8 +50,8 @@ def promote(
     """
     version = store.add(name, locate.resolve(path))
     try:
-        found = _check_demand(store, name, version, demand, device=device, trust=trust) if demand and not force else ""
-        typical = _check_on_golden_images(store, name, version, device=device, force=force, trust=trust)
+        found = _check_demand(store, name, version, demand, trust=trust) if demand and not force else ""
+        typical = _check_on_golden_images(store, name, version, force=force, trust=trust)
         speeds = _export(store, name, version, request, log) if request else {}
     except Exception:
         store.remove(name, version)  # unless it is served already: promoting it again may fail as well
@@ -60,7 +59,7 @@ def promote(
     return Promotion(name, store.point(name, version), typical, speeds, found)
 
 
-def _check_demand(store: Store, name: str, version: str, demand: Demand, *, device: str | None, trust: bool) -> str:
+def _check_demand(store: Store, name: str, version: str, demand: Demand, *, trust: bool) -> str:
     """Hold a version against the one that is served, if there is one."""
     if name not in store.names():
         return ""
@@ -68,7 +67,7 @@ def _check_demand(store: Store, name: str, version: str, demand: Demand, *, devi
     if served == version:
         return ""
     paths = store.path(name, served), store.path(name, version)
-    return quality.check_not_worse(*paths, demand, device=device, trust=trust)
+    return quality.check_not_worse(*paths, demand, trust=trust)
 
 
 def _export(
@@ -82,13 +81,12 @@ def _export(
     return before if before.keys() >= set(request.targets) else exports.make(path, folder, request, log)
 
 
-def _check_on_golden_images(
-    store: Store, name: str, version: str, *, device: str | None, force: bool, trust: bool
-) -> float | None:
+def _check_on_golden_images(store: Store, name: str, version: str, *, force: bool, trust: bool) -> float | None:
     """Load a version and store its predictions. Returns the factor between its depths and those of the one served."""
     from depthray.predict import load
 
-    predictor = load(store.path(name, version), device=device, trust=trust)
+    # On the CPU: the process that promotes has reserved no GPU, and what it computes is compared on every device.
+    predictor = load(store.path(name, version), device="cpu", trust=trust)
     predictor.check_metres("serving")  # clients, PNGs and point clouds take answers for metres
     answers = golden.answers(predictor)
     before = _served_answers(store, name, version)

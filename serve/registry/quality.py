@@ -18,7 +18,7 @@ class Demand:
     split: str = "val"
 
 
-def check_not_worse(served: Path, candidate: Path, demand: Demand, *, device: str | None, trust: bool) -> str:
+def check_not_worse(served: Path, candidate: Path, demand: Demand, *, trust: bool) -> str:
     """Compare a candidate with what is served, frame by frame. Returns what was found, for people.
 
     Raises CheckpointError where its monitored metric is worse beyond the luck of which scenes were scored, or where
@@ -34,7 +34,7 @@ def check_not_worse(served: Path, candidate: Path, demand: Demand, *, device: st
     paths = {"what is served": served, "this network": candidate}
     candidates = [Candidate(name, path, read_recipe(path, trust=trust)) for name, path in paths.items()]
     frames = recipe_of(served, request)
-    place = torch.device(device or "cpu")
+    place = torch.device("cpu")  # the process that promotes has reserved no GPU
     (compared,) = compare_candidates(candidates, [frames], side=demand.split, device=place, trust=trust).sets
     if compared.scores[1].trained_on:
         raise UsageError(f"--not-worse-on {demand.data}: {compared.warnings[-1]}; give frames that it has not seen")

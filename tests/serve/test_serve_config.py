@@ -15,7 +15,7 @@ from serve_networks import write_checkpoint
 
 from depthray.__main__ import main
 from depthray.config.overrides import read_yaml
-from depthray.errors import UsageError
+from depthray.errors import ResourceError, UsageError
 from serve import settings
 from serve.registry.store import Store
 
@@ -111,7 +111,9 @@ def test_the_builder_accepts_trees_and_overrides(tmp_path: Path) -> None:
     [
         ({}, 0, 0.0),
         ({}, 1, 1.0),
-        ({"model_replicas": {"max": 3}}, 1, 0.333),
+        ({"model_replicas": {"max": 3}}, 1, 0.3333),
+        ({"model_replicas": {"max": 3}}, 2, 0.5),  # not 0.666, of which two GPUs hold two
+        ({"model_replicas": {"max": 4}}, 3, 0.5),
         ({"model_replicas": {"max": 2}}, 8, 1.0),
         ({"model": {"device": "cpu"}}, 1, 0.0),
         ({"model": {"gpus": 0.5}}, 0, 0.5),
@@ -128,6 +130,59 @@ def test_replicas_share_the_gpus_of_the_cluster(
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0} | ({"GPU": float(there)} if there else {}))
     assert app._gpus(settings.parse(arguments)) == each
+
+
+@pytest.mark.parametrize(
+    ("model", "there", "device", "hidden", "surge"),
+    [
+        ({}, 0, "cpu", True, 100),
+        ({}, 1, "", False, 0),  # a second replica would wait for a GPU for ever
+        ({"gpus": 0.5}, 1, "", False, 100),
+        ({"gpus": 1}, 2, "", False, 100),
+        ({"gpus": 0}, 8, "cpu", True, 100),
+        ({"device": "cuda"}, 1, "cuda", False, 0),
+    ],
+)
+def test_a_replica_that_reserves_no_gpu_takes_none(
+    model: dict[str, Any], there: int, device: str, hidden: bool, surge: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from serve import app
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": float(there)})
+    bound = app._depth(settings.parse({"model": model}))._bound_deployment
+    (tree,) = bound.init_args
+    environment = bound.ray_actor_options["runtime_env"]["env_vars"]
+    assert tree["model"]["device"] == device
+    assert (environment.get("CUDA_VISIBLE_DEVICES") == "") == hidden
+    assert bound._deployment_config.max_surge_percent == surge
+    ingress = app._ingress(settings.parse({"model": model}), app._depth(settings.parse({"model": model})))
+    assert ingress._bound_deployment.ray_actor_options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"gpus": 1.5}, "model.gpus=1.5: above 1 it is a whole number"),
+        ({"gpus": 0, "device": "cuda"}, "model.device=cuda needs a GPU and model.gpus=0 reserves none"),
+    ],
+)
+def test_shares_that_ray_cannot_place_are_refused(model: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        settings.parse({"model": model})
+
+
+def test_a_gpu_that_the_cluster_lacks_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from serve import app
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    with pytest.raises(ResourceError, match=r"model\.device=cuda: the cluster has no GPU"):
+        app._gpus(settings.parse({"model": {"device": "cuda"}}))
 
 
 def test_decoders_are_bounded_by_the_limits() -> None:

@@ -53,6 +53,7 @@ def proposals(**changes: Any) -> TPESearcher:
         (["--space", "LIMITS"], "latency_ms is limited to a number above 0"),
         (["--workers-per-trial", "3"], "train.batch_size=8 .* --workers-per-trial 3"),
         (["--workers-per-trial", "2", "--gpus-per-worker", "0.5"], "part of a GPU is for trials of one worker"),
+        (["--gpus-per-worker", "1.5"], "--gpus-per-worker 1.5: above 1 it is a whole number"),
         (["--search", "grid", "--space", "learning-rate"], "optim.lr: a grid needs single values"),
         (["--scheduler", "pbt"], "--search random"),
         (["--scheduler", "pbt", "--search", "random", "--space", "SIZES"], "which is impossible for data.size"),
@@ -130,6 +131,9 @@ def test_only_budgets_may_change_when_a_search_is_resumed(tmp_path: Path) -> Non
         ([{"CPU": 3}, {"CPU": 1}], Workers(1, 2), 1),
         ([{"CPU": 8, "GPU": 1}], Workers(1, 1, 0.5), 2),
         ([{"CPU": 8, "GPU": 1}], Workers(1, 1, 0.3), 3),
+        ([{"CPU": 8, "GPU": 2}], Workers(1, 1, 0.4), 4),  # Ray places 2 on each, not 5 on both
+        ([{"CPU": 8, "GPU": 3}], Workers(1, 1, 0.75), 3),
+        ([{"CPU": 8, "GPU": 3}], Workers(1, 1, 2), 1),
         ([{"CPU": 8}, {"CPU": 2, "GPU": 4}], Workers(1, 1, 1), 2),
         ([{"CPU": 1}], Workers(1, 2), 0),
         ([], Workers(1, 1), 0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from frames import folder_dataset
 from paths import ROOT
 
 import cluster.train
+from cluster import workers
+from cluster.resources import Workers, resources_per_worker, unused_gpus
 from cluster.train import main
 from depthray.checkpoints import select
 from depthray.cli import train
@@ -105,6 +108,28 @@ def test_more_workers_than_cpus_are_a_note() -> None:
     text = "note: 10 workers share 2 CPUs, and so are slower than 2 would be"
     assert cluster.train.crowding(10, cpus=2, address=None) == text
     assert not cluster.train.crowding(2, cpus=2, address=None) and not cluster.train.crowding(9, cpus=2, address="auto")
+
+
+def test_gpus_that_nobody_asked_for_are_a_note() -> None:
+    note = unused_gpus({"CPU": 64.0, "GPU": 8.0}, requested=0, flag="--gpu")
+    assert note == "note: the 8 GPUs of the cluster will be idle and training runs on CPUs; give --gpu"
+    assert not unused_gpus({"CPU": 64.0, "GPU": 8.0}, requested=1, flag="--gpu")
+    assert not unused_gpus({"CPU": 64.0}, requested=0, flag="--gpu")
+
+
+def test_workers_without_a_gpu_see_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STORAGE_VARIABLES", ())
+    gpus = {"CPU": 64.0, "GPU": 8.0}
+    assert workers._worker_environment(gpus, Workers(2)) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert not workers._worker_environment(gpus, Workers(2, gpus=1.0))
+    assert not workers._worker_environment({"CPU": 64.0}, Workers(2))
+
+
+@pytest.mark.parametrize(("gpus", "each", "count", "fits"), [(2, 0.4, 4, True), (2, 0.4, 5, False), (3, 2, 2, False)])
+def test_workers_are_refused_where_ray_would_place_them_never(gpus: int, each: float, count: int, fits: bool) -> None:
+    there = {"CPU": 64.0, "GPU": float(gpus)}
+    with nullcontext() if fits else pytest.raises(ResourceError, match="were requested"):
+        resources_per_worker(there, Workers(count, gpus=each))
 
 
 def test_from_is_short_for_the_weights_of_a_run(started: list[Recipe], tmp_path: Path) -> None:
