@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
     from depthray.batch import Sample
     from depthray.config.sections import Data, DepthKind, Recipe
     from depthray.imaging.depth_map import DepthMap
+    from depthray.runtimes.precision import Precision
 
     Maps = dict[str, NDArray[np.float32]]
 
@@ -35,10 +36,21 @@ BATCH = 8  # images in one forward pass, at most
 class Predictor:
     """A trained network with the recipe it was trained by. Made by `load`."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, *, device: torch.device, runtime: str = EAGER) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        runtime: str = EAGER,
+        precision: Precision | None = None,
+    ) -> None:
         import torch
 
+        from depthray.runtimes.precision import Precision
+
         self.recipe = recipe
+        self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
@@ -114,13 +126,16 @@ class Predictor:
 
     def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
         """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
+        from depthray.runtimes import out_of_memory
+
         samples = [prepare(rgb, each, self.recipe.data) for rgb, each in zip(images, others, strict=True)]
         found: list[Maps] = []
         # Those of one size after another share a forward pass.
         for _, group in groupby(samples, key=lambda sample: sample["image"].shape):
             same = list(group)
             for start in range(0, len(same), BATCH):
-                found += self.run(same[start : start + BATCH])
+                with out_of_memory.explained("give smaller images, or fewer at once, or another device", self.device):
+                    found += self.run(same[start : start + BATCH])
         return [restore(maps, (rgb.shape[0], rgb.shape[1])) for maps, rgb in zip(found, images, strict=True)]
 
     def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
@@ -135,7 +150,8 @@ class Predictor:
         models.check_ids(self.model, batch)  # before the batch goes to a GPU, where reading values would wait for it
         batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
-            outputs = models.run(self.model, batch)
+            with self.precision.active():
+                outputs = models.run(self.model, batch)
             # Targets alone: other maps, such as a pyramid, serve training.
             maps = {key: outputs[key].float() for key in data.targets if key in outputs}  # type: ignore[literal-required]
             if not maps:
@@ -197,9 +213,13 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
     return {key: value[0, 0].numpy() for key, value in full.items()}
 
 
-def load(path: str | os.PathLike[str], *, device: str | None = None, trust: bool = False) -> Predictor:
+def load(
+    path: str | os.PathLike[str], *, device: str | None = None, precision: str = "fp32", trust: bool = False
+) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
+    `precision` is fp32, tf32, bf16, fp16, or auto for the fastest of the device. Only in fp32 depth is right to the
+    millimetre: bf16 has steps of one or two centimetres at some metres.
     Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
     could do anything.
     """
@@ -207,7 +227,21 @@ def load(path: str | os.PathLike[str], *, device: str | None = None, trust: bool
     opened = open_model(locate.resolve(Path(path)), device=chosen, trust=trust, where=Path(path))
     if device and opened.device.type != chosen.type:
         raise UsageError(f"device {device}: {path} is an export that computes on the CPU; give its checkpoint instead")
-    return Predictor(opened.network, opened.recipe, device=opened.device, runtime=opened.runtime)
+    return Predictor(
+        opened.network,
+        opened.recipe,
+        device=opened.device,
+        runtime=opened.runtime,
+        precision=_precision(precision, opened.device),
+    )
+
+
+def _precision(name: str, device: torch.device) -> Precision:
+    from depthray.runtimes.precision import DTYPES, Precision
+
+    if name not in (names := ("auto", *DTYPES)):
+        raise UsageError(f"precision {name}: give one of {', '.join(names)}")
+    return Precision.of(name, device, key="precision")
 
 
 def _device(name: str | None) -> torch.device:

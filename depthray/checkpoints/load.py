@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ class CheckpointContents:
     origin: Origin | None = None  # of the weights that the run started from
     weights_sha256: str = ""  # of the file of weights that was read
     calibration: Calibration | None = None  # of the depth that the weights predict
+    arithmetic: dict[str, str] = field(default_factory=dict)  # device, precision, deterministic: for the manifest
 
 
 def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointContents:

@@ -38,7 +38,7 @@ class Manifest:
     epoch: int
     step: int
     fingerprint: str
-    versions: dict[str, str]
+    versions: dict[str, str]  # of what computed it, and in which arithmetic: device, precision, deterministic
     files: dict[str, FileRecord]
     origin: Origin | None = None  # of the weights that the run started from; None: random ones
     code: tuple[CodeRecord, ...] = ()  # of one's own, that the recipe names

@@ -141,7 +141,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
         if each.file and each.file not in files:  # an architecture and a loss may be in one file
             files[each.file] = write_file(folder / each.file, partial(_write_bytes, content))
     versions = {name: version(name) for name in ("torch", "numpy")}
-    versions |= {"depthray": __version__, "python": platform.python_version()}
+    versions |= {"depthray": __version__, "python": platform.python_version(), **contents.arithmetic}
     record = Manifest(
         epoch=contents.epoch,
         step=contents.step,

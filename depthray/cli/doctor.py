@@ -281,7 +281,7 @@ def _no_gpu() -> Finding:
 def _precision(device: torch.device) -> Finding:
     import torch
 
-    from depthray.training.precision import fastest
+    from depthray.runtimes.precision import fastest
 
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32 (no fast 16-bit arithmetic here)"}
     return Finding(f"{device} precision", "ok", f"train.precision=auto is {names[fastest(device)]}")

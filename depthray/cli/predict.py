@@ -99,7 +99,8 @@ _ASSUMED = (
 def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
     """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
-        predictor = load(arguments.checkpoint, device=arguments.device, trust=arguments.trust)
+        precision = arguments.precision or "fp32"
+        predictor = load(arguments.checkpoint, device=arguments.device, precision=precision, trust=arguments.trust)
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         yield _Network(inputs, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
         return
@@ -124,7 +125,7 @@ def _ask(
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
-    for flag in ("device", "trust") if arguments.url else ("model", "key"):
+    for flag in ("device", "precision", "trust") if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
@@ -180,6 +181,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", help=f"with --url: the server's API key (default: {KEY} of the environment)")
     parser.add_argument("--recursive", action="store_true", help="folders with all below them")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: the GPU if there is one)")
+    formats = (
+        "fp32 (default), tf32, bf16, fp16, or auto: the fastest of the device; only fp32 is right to the millimetre"
+    )
+    parser.add_argument("--precision", metavar="FORMAT", help=formats)
     trust.add_flag(parser)
     parser.add_argument(
         "--max-megapixels",

@@ -30,6 +30,7 @@ RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to dept
 # What the numbers of a predicted depth map mean: metres; a share of the image's largest depth; or depth whose values,
 # or whose inverses, are right up to an unknown scale and shift of each image.
 DepthKind = Literal["metric", "relative", "affine-depth", "affine-disparity"]
+NumberFormat = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
 
 
@@ -376,8 +377,11 @@ class Train(Section):
     epochs: NotNegative = Field(20, description="passes over the training frames in the first phase; 0 = none")
     batch_size: Positive = Field(16, description="global batch: frames per optimiser step over all workers")
     accumulate: Positive = Field(1, description="parts in which a worker's share of the batch is run, to save memory")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where it is faster on the device"
+    precision: NumberFormat = Field(
+        "auto", description="auto: bf16, or fp16, where it is faster on the device; tf32: float32 multiplied as such"
+    )
+    deterministic: bool = Field(
+        False, description="the same bits from the same start on a GPU too, which is slower; CPUs always are"
     )
     channels_last: bool = Field(
         True, description="memory layout of images and weights; the faster one for convolutions"
@@ -435,6 +439,9 @@ class Eval(Section):
         "plain", description="named protocol of depthray/evaluation/protocols.py, or one's own (mypkg.protocols.MINE)"
     )
     batch_size: Positive = Field(16, description="frames per forward pass")
+    precision: NumberFormat = Field(
+        "auto", description="of validation and evaluation; auto: that of training on a GPU, fp32 on a CPU"
+    )
     monitor: Monitor = Field("abs_rel", description="validation metric that ranks checkpoints")
     zero_shot: bool = Field(
         True, description="weights that can predict are scored as they are, before a new run trains them"

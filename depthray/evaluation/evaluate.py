@@ -28,7 +28,9 @@ from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.imaging import sheets
+from depthray.runtimes import out_of_memory
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
+from depthray.runtimes.precision import Precision
 
 Batches = Iterable[tuple[list[int], Batch]]
 
@@ -51,32 +53,41 @@ class ScoredBatch(NamedTuple):
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None = None
 ) -> Iterator[ScoredBatch]:
-    """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol compares it."""
+    """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol compares it.
+
+    Networks compute in `precision`, by default in float32; what follows is float32 in any case.
+    """
+    precision = precision or Precision(device, torch.float32)
     for indices, cpu_batch in batches:
         models.check_ids(model, cpu_batch)  # on the CPU: reading values of a batch on a GPU would wait for it
         batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
-        prediction = models.run(model, batch)
+        with precision.active():
+            prediction = models.run(model, batch)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
         depth = compare(prediction["depth"], batch["depth"], protocol) if "depth" in both else None
         yield ScoredBatch(indices, batch, prediction, depth, has_mask="mask" in both)
 
 
-def evaluate(model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device) -> Evaluation:
+def evaluate(
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None = None
+) -> Evaluation:
     """Score this process's batches and gather the frames of all processes.
 
     Each frame is scored by itself in float64 and frames are sorted by index, so that the result is bit for bit the same
-    however the batches are distributed. Raises DataError where nothing can be scored.
+    however the batches are distributed. Networks compute in `precision`, by default in float32. Raises DataError where
+    nothing can be scored, ResourceError where memory is too small for a batch.
     """
     training = model.training
     model.eval()  # a frame's score must not depend, by batch norm, on the frames it is scored with
     try:
-        mine = [
-            row
-            for scored in predictions(model, batches, protocol=protocol, device=device)
-            for row in _score_frames(scored, protocol)
-        ]
+        with out_of_memory.explained("lower eval.batch_size", device):
+            mine = [
+                row
+                for scored in predictions(model, batches, protocol=protocol, device=device, precision=precision)
+                for row in _score_frames(scored, protocol)
+            ]
     finally:
         model.train(training)
     # By index: neither sums nor the draws of the bootstrap may depend on which process had a frame.
@@ -127,17 +138,18 @@ def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[flo
 
 
 def sheet_rows(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None = None
 ) -> list[sheets.SheetRow]:
     """Frames as rows of a contact sheet, one for depth and one for the mask; truth that is not scored is left out."""
-    return [row for rows in _draw_frames(model, batches, protocol=protocol, device=device) for row in rows]
+    drawn = _draw_frames(model, batches, protocol=protocol, device=device, precision=precision)
+    return [row for rows in drawn for row in rows]
 
 
 def _draw_frames(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device
+    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None
 ) -> Iterator[list[sheets.SheetRow]]:
     """The rows of each frame."""
-    for scored in predictions(model.eval(), batches, protocol=protocol, device=device):
+    for scored in predictions(model.eval(), batches, protocol=protocol, device=device, precision=precision):
         for position, name in enumerate(scored.batch["id"]):
             photo = _to_rgb(scored.batch, position)
             yield [
@@ -206,7 +218,10 @@ def evaluate_checkpoint(
     opened = open_model(path, device=device, trust=trust)
     source = open_source(recipe.data)
     evaluation = evaluate_frames(opened, path, recipe, source, side=side, device=device)
-    images = _draw_examples(opened.network, evaluation, source=source, recipe=recipe, device=device)
+    precision = Precision.of_evaluation(recipe, opened.device)
+    images = _draw_examples(
+        opened.network, evaluation, source=source, recipe=recipe, device=device, precision=precision
+    )
     return EvaluationReport(evaluation, images)
 
 
@@ -215,9 +230,12 @@ def evaluate_frames(
 ) -> Evaluation:
     """Score one side of a source's frames with an opened checkpoint or export."""
     chosen = split.side(source.frames, recipe.data, side)
-    batches = _batches(source, chosen, recipe)
-    evaluation = evaluate(opened.network, batches, protocol=of(recipe), device=device)
-    return replace(evaluation, about=_about(opened, path, recipe=recipe, side=side, fingerprint=source.fingerprint))
+    batches, precision = _batches(source, chosen, recipe), Precision.of_evaluation(recipe, opened.device)
+    evaluation = evaluate(opened.network, batches, protocol=of(recipe), device=device, precision=precision)
+    about = _about(opened, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
+    if precision.dtype != torch.float32 or precision.tf32:
+        about["precision"] = precision.describe()["precision"]
+    return replace(evaluation, about=about)
 
 
 def best_median_worst(evaluation: Evaluation, each: int = 2) -> list[tuple[str, ScoredFrame]]:
@@ -244,7 +262,13 @@ def _batches(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
 
 
 def _draw_examples(
-    model: nn.Module, evaluation: Evaluation, *, source: Source, recipe: Recipe, device: torch.device
+    model: nn.Module,
+    evaluation: Evaluation,
+    *,
+    source: Source,
+    recipe: Recipe,
+    device: torch.device,
+    precision: Precision,
 ) -> list[sheets.SheetRow]:
     if not distributed.is_main():  # one process draws; no collective call follows, so the others need not wait
         return []
@@ -252,7 +276,7 @@ def _draw_examples(
     chosen = best_median_worst(evaluation)
     # One frame a batch: frames of different size in one batch would come back in another order.
     batches = eval_batches(source, [row.index for _, row in chosen], recipe.data, batch_size=1)
-    drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device)
+    drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device, precision=precision)
     scored = zip(chosen, drawn, strict=True)
     return [_add_label(row, frame, label) for (label, frame), rows in scored for row in rows]
 

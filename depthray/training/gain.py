@@ -12,6 +12,7 @@ from depthray.config.sections import Recipe
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores
 from depthray.evaluation.evaluate import evaluate
+from depthray.runtimes.precision import Precision
 from depthray.training.frames import Frames
 
 VALIDATION = "validation"  # the name of the run's own validation frames among data sets
@@ -21,10 +22,11 @@ Scores = dict[str, FrameScores]  # by data set: VALIDATION, and the paths of eva
 
 def score_further(recipe: Recipe, network: nn.Module, frames: Frames, device: torch.device) -> Scores:
     """The data sets of `eval.also` as a network scores on them; equal on every process."""
-    protocol = protocols.of(recipe)
+    protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
     return {
         each.path: FrameScores.of(
-            evaluate(network, each.batches(), protocol=protocol, device=device), recipe.eval.monitor
+            evaluate(network, each.batches(), protocol=protocol, device=device, precision=precision),
+            recipe.eval.monitor,
         )
         for each in frames.further
     }
@@ -44,6 +46,7 @@ def score_weights(
         shared = live.detach().contiguous()
         distributed.copy_from_main(shared)
         live.copy_(shared)
-    evaluation = evaluate(network, frames.val_batches(), protocol=protocols.of(recipe), device=device)
+    protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
+    evaluation = evaluate(network, frames.val_batches(), protocol=protocol, device=device, precision=precision)
     own = {VALIDATION: FrameScores.of(evaluation, recipe.eval.monitor)}
     return own | score_further(recipe, network, frames, device)

@@ -25,6 +25,7 @@ from depthray.evaluation.comparing.paired import FrameScores
 from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
+from depthray.runtimes.precision import Precision
 from depthray.training import schedule
 from depthray.training.averaging import recompute_batchnorm
 from depthray.training.frames import Frames
@@ -96,7 +97,10 @@ def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
     for buffer in dict.fromkeys([*state.model.buffers(), *state.predictor.buffers()]):
         distributed.copy_from_main(buffer)
     protocol = protocols.of(recipe)
-    evaluation = evaluate(state.predictor, frames.val_batches(), protocol=protocol, device=state.device)
+    precision = Precision.of_evaluation(recipe, state.device)
+    evaluation = evaluate(
+        state.predictor, frames.val_batches(), protocol=protocol, device=state.device, precision=precision
+    )
     if recipe.eval.monitor not in (scores := evaluation.scores()):
         possible = [name for name in scores if name in get_args(Monitor)]
         raise UsageError(
@@ -111,7 +115,8 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
     if not distributed.is_main():
         return []
     fixed = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
-    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
+    precision = Precision(state.device, torch.float32)  # `of` asks all processes, and this one draws alone
+    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device, precision=precision)
 
 
 def _wrap(recipe: Recipe, state: State) -> nn.Module:

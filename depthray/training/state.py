@@ -1,7 +1,8 @@
 """Everything that changes while a recipe is trained, and its way into a checkpoint and back.
 
 Random numbers are no part of it: weights, order, augmentation and dropout are drawn from (seed, epoch, step, rank), so
-a position is enough to continue exactly, at any world size.
+a position is enough to continue, at any world size. What follows is equal to the last bit on CPUs in float32, and on
+GPUs with train.deterministic; without it GPUs add some gradients in an order that changes from run to run.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.evaluation.comparing.paired import FrameScores
+from depthray.runtimes.precision import Precision
 from depthray.training import averaging, optim, schedule
 from depthray.training.freezing import Freezing
 from depthray.training.gain import Scores
-from depthray.training.precision import Precision
 from depthray.weights import start as weights
 
 
@@ -37,7 +38,8 @@ class Position:
     seconds: float = 0.0  # wall clock in training, over all resumes
     loss_sum: float = 0.0  # of the current epoch, over its good steps
     good_steps: int = 0  # of the current epoch
-    bad_steps: int = 0  # steps skipped for a non-finite loss, in all
+    bad_steps: int = 0  # steps skipped for a non-finite loss or gradient, in all
+    overflow_steps: int = 0  # steps skipped while fp16 found the scale of its loss, in all
     bad_in_row: int = 0
     best: float = math.inf  # lowest rank key of a validation score
     best_epoch: int = 0
@@ -126,18 +128,20 @@ class State:
             step=self.position.step,
             fingerprint=fingerprint,
             origin=self.origin,
+            arithmetic=self.precision.describe(deterministic=self.recipe.train.deterministic),
         )
 
 
 def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
     """The state before the first step; the same on every process. `start=False` when weights follow anyway."""
+    precision = Precision.of(recipe.train.precision, device)
+    precision.apply(deterministic=recipe.train.deterministic)
     torch.manual_seed(recipe.seed)
     model = models.build_model(recipe.model, recipe.data.inputs)
     report = weights.start(model, recipe.model) if start else weights.StartReport()
     model = model.to(device)
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    precision = Precision.of(recipe.train.precision, device)
     freezing = Freezing(model, recipe.optim, batchnorm=recipe.train.freeze_batchnorm)
     return State(
         recipe=recipe,
@@ -149,7 +153,7 @@ def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
         plateau=schedule.Plateau(recipe.optim.plateau_patience),
         precision=precision,
         origin=report.origin,
-        notes=report.notes,
+        notes=(*report.notes, *([precision.warning] if precision.warning else [])),
         can_predict=report.can_predict(recipe.loss.depth_kind),
         freezing=freezing,
     )
@@ -166,7 +170,9 @@ def restore(contents: CheckpointContents, recipe: Recipe, device: torch.device) 
             state.average.load_state_dict(saved["average"])
         state.position = Position(**saved["position"])
         state.optimiser.load_state_dict(saved["optimiser"])
-        state.scaler.load_state_dict(saved["scaler"])
+        # The device may have changed to another kind, with another format: only fp16 has a scale, and begins without.
+        if state.scaler.is_enabled() and saved["scaler"]:
+            state.scaler.load_state_dict(saved["scaler"])
         state.plateau.load_state_dict(saved["plateau"])
         before = saved.get("before", {})
         state.before = {name: FrameScores.from_state_dict(scores) for name, scores in before.items()}

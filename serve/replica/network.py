@@ -19,10 +19,7 @@ class Network:
     """A loaded version, warmed up for the sizes of batches that it will get."""
 
     def __init__(self, predictor: Predictor, settings: ModelSettings) -> None:
-        from depthray.training.precision import Precision
-
         self.predictor = predictor
-        self._precision = Precision.of(settings.precision, predictor.device)
         self._is_compiled = settings.compile and predictor.runtime == EAGER
         if self._is_compiled:
             import torch
@@ -36,8 +33,7 @@ class Network:
         """Prepared samples of one size -> the maps (h,w) of each, in one pass."""
         # A compiled network is compiled again for each new batch size: powers of two keep their number small.
         padding = [samples[-1]] * (_next_power(len(samples)) - len(samples)) if self._is_compiled else []
-        with self._precision.autocast():
-            return self.predictor.run([*samples, *padding])[: len(samples)]
+        return self.predictor.run([*samples, *padding])[: len(samples)]
 
     def compare(self, expected: Sequence[Mapping[str, Any]], most: float) -> None:
         """CheckpointError if the depth of golden images differs from what this version predicted when promoted."""

@@ -285,7 +285,8 @@ class Replica:
         from depthray.predict import load
 
         settings = self._settings.model
-        network = Network(load(folder, device=settings.device or None, trust=settings.trust), settings)
+        predictor = load(folder, device=settings.device or None, precision=settings.precision, trust=settings.trust)
+        network = Network(predictor, settings)
         network.compare(self._store.golden(name, version), settings.deviation)
         return network
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from depthray.config.sections import Optim
+from depthray.runtimes.precision import Precision
 from depthray.training.adan import Adan
 from depthray.training.optim import build_optimiser, set_learning_rate
-from depthray.training.precision import Precision
 
 B1, B2, B3, EPS = 0.98, 0.92, 0.99, 1e-8
 Numbers = NDArray[np.float64]

@@ -10,11 +10,11 @@ from torch.optim.swa_utils import update_bn
 
 from depthray.batch import to_device
 from depthray.config.sections import Optim
+from depthray.runtimes.precision import Precision
 from depthray.training import preflight
 from depthray.training.averaging import Average, recompute_batchnorm
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
-from depthray.training.precision import Precision
 from depthray.training.schedule import Plateau
 from depthray.training.state import begin
 

@@ -12,10 +12,10 @@ from depthray.checkpoints import load, select
 from depthray.config.sections import Loss, Recipe
 from depthray.runs.layout import STOP
 from depthray.runs.run import prepare, record
+from depthray.runtimes.precision import Precision
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import Epoch, fit
-from depthray.training.precision import Precision
 from depthray.training.state import begin
 
 CPU = torch.device("cpu")
