@@ -27,6 +27,8 @@ def line(record: Record) -> str:
     kind = record["kind"]
     if kind == "interval":
         skipped = f" skipped {record['bad_steps']}" if record["bad_steps"] else ""
+        if record.get("overflow_steps"):  # missing in records of versions before
+            skipped += f" overflows {record['overflow_steps']}"
         return (
             f"epoch {record['epoch']}/{record['epochs']} step {record['step']}/{record['steps']} "
             f"loss {_format_number(record['loss'])} lr {record['lr']:.2e} {record['images_per_second']:.1f} img/s "

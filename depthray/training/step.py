@@ -53,17 +53,15 @@ class Stepper:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.optim.clip_norm, norm)
         mean_loss, bad, stop, save = self._agree(per_image, norm)
         if bad:
-            self._skip(micro_batches, per_image, before)
+            self._skip(micro_batches, per_image, before, is_overflow=self._lower_scale() and math.isfinite(mean_loss))
         else:
             optim.set_learning_rate(state.optimiser, lr)
             optim.set_momentum(state.optimiser, momentum)
             state.scaler.step(state.optimiser)
+            state.scaler.update()
             at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + mean_loss, at.good_steps + 1, 0
-        scale = state.scaler.get_scale()
-        state.scaler.update()
-        # Where the scaler found an overflow it has taken no step, and lowers its scale.
-        if state.average is not None and not bad and state.scaler.get_scale() >= scale:
-            state.average.update(state.model, progress=at.step / self.steps)
+            if state.average is not None:
+                state.average.update(state.model, progress=at.step / self.steps)
         state.optimiser.zero_grad(set_to_none=True)
         return StepResult(math.nan if bad else mean_loss, stop, save)
 
@@ -92,16 +90,28 @@ class Stepper:
         distributed.sum_(control)
         total, stop, save = control.tolist()
         mean_loss = total / self.recipe.train.batch_size
-        # After the average over processes the norm is the same everywhere, so all skip together. With a scaled loss an
-        # overflow of the gradient alone is part of finding the scale, which the scaler handles.
-        bad = not math.isfinite(mean_loss) or not (self.state.precision.scaled or bool(torch.isfinite(norm)))
+        # After the average over processes the norm is the same everywhere, so all skip together.
+        bad = not math.isfinite(mean_loss) or not bool(torch.isfinite(norm))
         return mean_loss, bad, stop > 0, save > 0
 
-    def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor]) -> None:
-        """Undo the step and count it; DivergedError, naming samples, when too many in a row were bad."""
+    def _lower_scale(self) -> bool:
+        """Lower the scale of the loss where the gradient overflowed; whether that may have been the scale's fault."""
+        before = self.state.scaler.get_scale()  # 1 where losses are not scaled
+        self.state.scaler.update()
+        # Below 1 a scale shrinks the gradient: what overflows all the same has diverged, and no scale ends that.
+        return 1 <= before > self.state.scaler.get_scale()
+
+    def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor], *, is_overflow: bool) -> None:
+        """Undo the step and count it; DivergedError, naming samples, when too many in a row were bad.
+
+        An overflow is a part of finding the scale of the loss: it is counted apart, and ends nothing.
+        """
         at = self.state.position
         for buffer, old in zip(self.buffers, before, strict=True):
             buffer.copy_(old)
+        if is_overflow:
+            at.overflow_steps += 1
+            return
         at.bad_steps += 1
         at.bad_in_row += 1
         if at.bad_in_row >= self.recipe.train.max_bad_steps:
@@ -109,8 +119,8 @@ class Stepper:
             culprits = [name for name, loss in zip(ids, per_image.tolist(), strict=True) if not math.isfinite(loss)]
             named = distributed.gather(culprits) or distributed.gather(ids)
             raise DivergedError(
-                f"the loss was not finite for {at.bad_in_row} steps in a row, last at step {at.step}, on the samples "
-                f"{', '.join(named)}; try a lower optim.lr, optim.clip_norm=1 or train.precision=fp32"
+                f"the loss or its gradient was not finite for {at.bad_in_row} steps in a row, last at step {at.step}, "
+                f"on the samples {', '.join(named)}; try a lower optim.lr, optim.clip_norm=1 or train.precision=fp32"
             )
 
 

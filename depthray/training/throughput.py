@@ -29,6 +29,7 @@ class Interval:
     memory_gib: float
     eta_seconds: float
     bad_steps: int
+    overflow_steps: int = 0  # of fp16, while it finds the scale of its loss
 
 
 class ThroughputMeter:
@@ -73,6 +74,7 @@ class ThroughputMeter:
             memory_gib=memory_gib(state.device),
             eta_seconds=(steps - at.step) * self.took * self.batch_size / self.images,  # at the speed of this interval
             bad_steps=at.bad_steps,
+            overflow_steps=at.overflow_steps,
         )
         self._restart()
         return interval
