@@ -21,7 +21,7 @@ from depthray.errors import DivergedError, ResourceError
 from depthray.evaluation import protocols
 from depthray.evaluation.evaluate import evaluate
 from depthray.predict import Predictor
-from depthray.runtimes import out_of_memory
+from depthray.runtimes import device_errors
 from depthray.runtimes.precision import Precision, fastest
 from depthray.training.state import State, restore
 from serve.replica.batching import DynamicBatcher
@@ -245,7 +245,7 @@ def predicts(bench: Bench, name: str) -> Facts:
 def memory(bench: Bench) -> Facts:
     """Too much is one error with advice, and a batch that is too large is answered in halves."""
     try:
-        with out_of_memory.explained("lower it", bench.device):
+        with device_errors.explained("lower it", bench.device):
             torch.empty(2**50, device=bench.device)
         explained = ""
     except ResourceError as error:

@@ -126,7 +126,7 @@ class Predictor:
 
     def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
         """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
-        from depthray.runtimes import out_of_memory
+        from depthray.runtimes import device_errors
 
         samples = [prepare(rgb, each, self.recipe.data) for rgb, each in zip(images, others, strict=True)]
         found: list[Maps] = []
@@ -134,7 +134,7 @@ class Predictor:
         for _, group in groupby(samples, key=lambda sample: sample["image"].shape):
             same = list(group)
             for start in range(0, len(same), BATCH):
-                with out_of_memory.explained("give smaller images, or fewer at once, or another device", self.device):
+                with device_errors.explained("give smaller images, or fewer at once, or another device", self.device):
                     found += self.run(same[start : start + BATCH])
         return [restore(maps, (rgb.shape[0], rgb.shape[1])) for maps, rgb in zip(found, images, strict=True)]
 

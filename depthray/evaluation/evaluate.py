@@ -28,7 +28,7 @@ from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.imaging import sheets
-from depthray.runtimes import out_of_memory
+from depthray.runtimes import device_errors
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
 from depthray.runtimes.precision import Precision
 
@@ -82,7 +82,7 @@ def evaluate(
     training = model.training
     model.eval()  # a frame's score must not depend, by batch norm, on the frames it is scored with
     try:
-        with out_of_memory.explained("lower eval.batch_size", device):
+        with device_errors.explained("lower eval.batch_size", device):
             mine = [
                 row
                 for scored in predictions(model, batches, protocol=protocol, device=device, precision=precision)

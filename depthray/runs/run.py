@@ -24,7 +24,7 @@ from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
 from depthray.runs.loggers import Curves, ProgressLog, ResultFiles
 from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader, upload_checkpoint
-from depthray.runtimes import export_folder, out_of_memory
+from depthray.runtimes import device_errors, export_folder
 from depthray.storage.environment import retry_seconds
 from depthray.storage.folders import AnyFolder, open_folder
 from depthray.storage.local import replace, sync_folder
@@ -38,7 +38,6 @@ from depthray.training.loop import Epoch, SavePoint, fit
 from depthray.training.state import Hooks, State, begin, restore
 from depthray.training.throughput import Interval
 
-NOT_DETERMINISTIC = "does not have a deterministic implementation"  # in the text of PyTorch's error
 PREPARING = 30.0  # seconds to wait for a store before a run starts, while its user still waits for the command
 # A resumed run may be lengthened, moved or shown differently; any other change would make it another run.
 FREE_ON_RESUME = {
@@ -144,12 +143,12 @@ def record_events(
     remote = RemoteFolder(run, retry_seconds=retry_seconds()) if is_remote(run) else None
     folder = download.working_folder(run) if remote else Path(run)
     log = ProgressLog(folder, show)
-    with _device_errors_explained(recipe, device):
+    with device_errors.explained_in_training(recipe, device):
         state = _start(recipe, folder, device, frames, log, remote)
         check_targets(state.model, recipe)
     state.hooks = given = hooks or Hooks()
     if not distributed.is_main():  # the others train the same steps, and neither save nor log
-        with _device_errors_explained(recipe, device):
+        with device_errors.explained_in_training(recipe, device):
             yield from (event for event in fit(recipe, state, frames) if not isinstance(event, SavePoint))
             gain_report.join(recipe, state, frames)
         return
@@ -159,7 +158,7 @@ def record_events(
     with (
         _uploaded(remote, folder, log, state) as upload_error,
         _failures_logged(log, state),
-        _device_errors_explained(recipe, device),
+        device_errors.explained_in_training(recipe, device),
     ):
         state.hooks = dataclasses.replace(
             given,
@@ -289,27 +288,6 @@ def _log_end(log: ProgressLog, state: State, end: RecordedState | None) -> None:
     else:
         text = f"training ended: {end.reason}"
     log.state(end, text, epoch=at.epoch, step=at.step)
-
-
-@contextmanager
-def _device_errors_explained(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """What a device cannot do for this recipe as an error that ends the run: Ray would start it again to no avail."""
-    train, (height, width) = recipe.train, recipe.data.size
-    advice = (
-        f"raise train.accumulate={train.accumulate}, which runs the batch in smaller parts, or lower "
-        f"train.batch_size={train.batch_size} or data.size={height},{width}, or train on more workers"
-    )
-    try:
-        with out_of_memory.explained(advice, device):
-            yield
-    except RuntimeError as error:
-        if NOT_DETERMINISTIC not in str(error):
-            raise
-        operation = str(error).partition(NOT_DETERMINISTIC)[0].strip()
-        raise UsageError(
-            f"train.deterministic=true: PyTorch has no such form of {operation} on {device}, which this network or its "
-            "loss uses; leave train.deterministic out"
-        ) from None
 
 
 @contextmanager

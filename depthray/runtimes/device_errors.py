@@ -1,4 +1,4 @@
-"""Too little memory as one error that names what to lower; PyTorch's own names neither, and Ray would try again."""
+"""What a device cannot do as one error that says what to change: PyTorch's own do not, and Ray would try again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-from depthray.errors import ResourceError
+from depthray.config.sections import Recipe
+from depthray.errors import ResourceError, UsageError
 
 # The libraries below PyTorch raise a bare RuntimeError, which only its text tells from others.
 TEXTS = (
@@ -18,6 +19,7 @@ TEXTS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 @contextmanager
@@ -30,6 +32,27 @@ def explained(advice: str, device: torch.device) -> Iterator[None]:
             raise
         # Without the cause, whose traceback would keep all tensors of the step alive.
         raise ResourceError(f"out of memory on {device}{_peak(device)}: {advice}") from None
+
+
+@contextmanager
+def explained_in_training(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Raise a ResourceError where a step needs too much memory, a UsageError where it cannot be deterministic."""
+    train, (height, width) = recipe.train, recipe.data.size
+    advice = (
+        f"raise train.accumulate={train.accumulate}, which runs the batch in smaller parts, or lower "
+        f"train.batch_size={train.batch_size} or data.size={height},{width}, or train on more workers"
+    )
+    try:
+        with explained(advice, device):
+            yield
+    except RuntimeError as error:
+        if NOT_DETERMINISTIC not in str(error):
+            raise
+        operation = str(error).partition(NOT_DETERMINISTIC)[0].strip()
+        raise UsageError(
+            f"train.deterministic=true: PyTorch has no such form of {operation} on {device}, which this network or its "
+            "loss uses; leave train.deterministic out"
+        ) from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

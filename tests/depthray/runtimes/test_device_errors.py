@@ -13,7 +13,7 @@ from depthray.config import own_code
 from depthray.errors import DepthrayError, ResourceError, UsageError
 from depthray.runs import progress
 from depthray.runs.run import prepare, record
-from depthray.runtimes import out_of_memory
+from depthray.runtimes import device_errors
 from depthray.training import preflight
 from depthray.training.step import Stepper
 
@@ -31,15 +31,15 @@ SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "train.epoch
     ],
 )
 def test_each_kind_of_too_little_memory_is_recognised(error: Exception) -> None:
-    with pytest.raises(ResourceError) as caught, out_of_memory.explained("lower it", CPU):
+    with pytest.raises(ResourceError) as caught, device_errors.explained("lower it", CPU):
         raise error
     assert str(caught.value) == "out of memory on cpu: lower it"
 
 
 def test_the_allocator_of_the_cpu_is_recognised_and_other_errors_are_not() -> None:
-    with pytest.raises(ResourceError, match="out of memory on cpu"), out_of_memory.explained("", CPU):
+    with pytest.raises(ResourceError, match="out of memory on cpu"), device_errors.explained("", CPU):
         torch.empty(2**55)
-    with pytest.raises(RuntimeError, match="shape"), out_of_memory.explained("", CPU):
+    with pytest.raises(RuntimeError, match="shape"), device_errors.explained("", CPU):
         torch.zeros(2).view(3)
 
 
@@ -70,7 +70,7 @@ def test_a_worker_that_runs_out_of_memory_is_not_started_again(monkeypatch: pyte
 
     def train(config: dict[str, object], run: str) -> None:
         attempts.append(run)
-        with out_of_memory.explained("lower train.batch_size=64", CPU):
+        with device_errors.explained("lower train.batch_size=64", CPU):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(workers, "_work", train)
