@@ -74,8 +74,8 @@ def steps(bench: Bench, name: str, mode: str, roof: Facts) -> Facts:
         torch.cuda.reset_peak_memory_stats(bench.device)
     reports = train(state, frames, 3 if bench.small else 40)
     bench.synchronize()
-    times = [at for at, _ in reports[2 if bench.small else 15 :]] + [time.perf_counter()]
-    took = (times[-1] - times[0]) / (len(times) - 1)
+    first = 1 if bench.small else 15  # steps before it start kernels and fill caches
+    took = (time.perf_counter() - reports[first][0]) / (len(reports) - 1 - first)
     rate = images / took
     highest = _roof(name, recipe.data.size, images, roof)
     facts: Facts = {"images_per_second": rate, "milliseconds": 1000 * took, "roof_images_per_second": highest}

@@ -40,6 +40,7 @@ class Position:
     good_steps: int = 0  # of the current epoch
     bad_steps: int = 0  # steps skipped for a non-finite loss or gradient, in all
     overflow_steps: int = 0  # steps skipped while fp16 found the scale of its loss, in all
+    overflows_in_row: int = 0
     bad_in_row: int = 0
     best: float = math.inf  # lowest rank key of a validation score
     best_epoch: int = 0

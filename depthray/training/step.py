@@ -17,6 +17,9 @@ from depthray.errors import DivergedError
 from depthray.training import optim
 from depthray.training.state import State
 
+# In a row. Each halves the scale, which begins at 2**16: what overflows still has diverged, and no scale ends that.
+MOST_OVERFLOWS = 32
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -53,13 +56,15 @@ class Stepper:
             nn.utils.clip_grads_with_norm_(self.parameters, self.recipe.optim.clip_norm, norm)
         mean_loss, bad, stop, save = self._agree(per_image, norm)
         if bad:
-            self._skip(micro_batches, per_image, before, is_overflow=self._lower_scale() and math.isfinite(mean_loss))
+            state.scaler.update()  # to a lower scale, where the gradient overflowed
+            self._skip(micro_batches, per_image, before, mean_loss=mean_loss)
         else:
             optim.set_learning_rate(state.optimiser, lr)
             optim.set_momentum(state.optimiser, momentum)
             state.scaler.step(state.optimiser)
             state.scaler.update()
-            at.loss_sum, at.good_steps, at.bad_in_row = at.loss_sum + mean_loss, at.good_steps + 1, 0
+            at.loss_sum, at.good_steps = at.loss_sum + mean_loss, at.good_steps + 1
+            at.bad_in_row = at.overflows_in_row = 0
             if state.average is not None:
                 state.average.update(state.model, progress=at.step / self.steps)
         state.optimiser.zero_grad(set_to_none=True)
@@ -94,23 +99,14 @@ class Stepper:
         bad = not math.isfinite(mean_loss) or not bool(torch.isfinite(norm))
         return mean_loss, bad, stop > 0, save > 0
 
-    def _lower_scale(self) -> bool:
-        """Lower the scale of the loss where the gradient overflowed; whether that may have been the scale's fault."""
-        before = self.state.scaler.get_scale()  # 1 where losses are not scaled
-        self.state.scaler.update()
-        # Below 1 a scale shrinks the gradient: what overflows all the same has diverged, and no scale ends that.
-        return 1 <= before > self.state.scaler.get_scale()
-
-    def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor], *, is_overflow: bool) -> None:
-        """Undo the step and count it; DivergedError, naming samples, when too many in a row were bad.
-
-        An overflow is a part of finding the scale of the loss: it is counted apart, and ends nothing.
-        """
+    def _skip(self, micro_batches: list[Batch], per_image: Tensor, before: list[Tensor], *, mean_loss: float) -> None:
+        """Undo the step and count it; DivergedError, naming samples, when too many in a row were bad."""
         at = self.state.position
         for buffer, old in zip(self.buffers, before, strict=True):
             buffer.copy_(old)
-        if is_overflow:
-            at.overflow_steps += 1
+        # With a scaled loss an overflow of the gradient alone is a part of finding the scale: counted apart.
+        if self.state.precision.scaled and math.isfinite(mean_loss) and at.overflows_in_row < MOST_OVERFLOWS:
+            at.overflow_steps, at.overflows_in_row = at.overflow_steps + 1, at.overflows_in_row + 1
             return
         at.bad_steps += 1
         at.bad_in_row += 1
