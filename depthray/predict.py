@@ -219,7 +219,7 @@ def load(
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
     `precision` is fp32, tf32, bf16, fp16, or auto for the fastest of the device. Only in fp32 depth is right to the
-    millimetre: bf16 has steps of one or two centimetres at some metres.
+    millimetre: bf16 is off by centimetres at some metres.
     Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
     could do anything.
     """
