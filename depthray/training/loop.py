@@ -115,8 +115,7 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
     if not distributed.is_main():
         return []
     fixed = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
-    precision = Precision(state.device, torch.float32)  # `of` asks all processes, and this one draws alone
-    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device, precision=precision)
+    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
 
 
 def _wrap(recipe: Recipe, state: State) -> nn.Module:
