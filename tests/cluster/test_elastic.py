@@ -294,3 +294,27 @@ def test_signals_are_not_handled_outside_the_main_thread() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before and os.getpid()
+
+
+@pytest.mark.parametrize(("gpus", "hidden"), [(1.0, None), (0.0, {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}})])
+def test_workers_of_ray_wait_as_long_as_asked_and_see_the_gpus_they_reserved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: float, hidden: dict[str, Any] | None
+) -> None:
+    import ray
+
+    from cluster import scaling_policy, workers
+
+    given: dict[str, Any] = {}
+
+    class Recorded:
+        def __init__(self, work: Callable[..., None], **options: Any) -> None:
+            given.update(options)
+
+    monkeypatch.setattr(scaling_policy, "ElasticTrainer", Recorded)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    monkeypatch.setattr(workers, "STORAGE_VARIABLES", ())
+    monkeypatch.setattr(workers, "_fit", lambda *_: None)
+    workers.fit_on_workers(made(), tmp_path, Workers(2, 1, gpus=gpus, timeout_minutes=7.5))
+    assert given["torch_config"].timeout_s == 450
+    assert given["scaling_config"].use_gpu == bool(gpus)
+    assert given["run_config"].worker_runtime_env == hidden
