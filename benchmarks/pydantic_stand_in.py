@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 MISSING: Any = object()
+_KNOWN: dict[str, dict[str, Any]] = {}  # the fields of a section, by its dotted name
 
 
 def install() -> bool:
@@ -145,8 +145,10 @@ OFFERED = (
 )
 
 
-@cache
 def _fields_of(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    name_of_section = f"{section.__module__}.{section.__qualname__}"
+    if name_of_section in _KNOWN:
+        return _KNOWN[name_of_section]
     fields = {}
     for name, kind in get_type_hints(section).items():  # without the limits of Annotated
         if name in BaseModel.__annotations__ or get_origin(kind) is ClassVar or kind is ClassVar:
@@ -155,6 +157,7 @@ def _fields_of(section: type[BaseModel]) -> dict[str, FieldInfo]:
         field = given if isinstance(given, FieldInfo) else FieldInfo(given)
         field.annotation = kind
         fields[name] = field
+    _KNOWN[name_of_section] = fields
     return fields
 
 
