@@ -137,7 +137,7 @@ def run(name: str, check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except Exception as error:
         facts = {"ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
     finally:
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.empty_cache()
     shown = {"check": name, "ok": facts.pop("ok"), **facts, "seconds": round(time.monotonic() - started, 2)}
     return {key: _plain(value) for key, value in shown.items()}

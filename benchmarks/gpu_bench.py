@@ -87,7 +87,7 @@ def batch_of(recipe: Recipe, images: int, *, pinned: bool = False, seed: int = 0
     if pinned:
         batch = {key: value.pin_memory() for key, value in batch.items()}
     names = [str(number) for number in range(images)]
-    return {**batch, "intrinsics": torch.eye(3).repeat(images, 1, 1), **dict.fromkeys(("id", "scene", "source"), names)}  # type: ignore[typeddict-item,return-value]
+    return {**batch, "intrinsics": torch.eye(3).repeat(images, 1, 1), **dict.fromkeys(("id", "scene", "source"), names)}  # type: ignore[typeddict-item]
 
 
 def loss_of(state: State, batch: Batch) -> Tensor:

@@ -128,7 +128,7 @@ def half(bench: Bench) -> Facts:
     broken = _in_format(bench.begin(recipe), torch.float16)
     before = next(broken.model.parameters()).detach().clone()
     for parameter in broken.model.parameters():
-        parameter.register_hook(lambda gradient: gradient * math.nan)
+        parameter.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
     try:
         train(broken, OneBatch(batch), 100)
         ended = False
@@ -204,7 +204,7 @@ def scores(bench: Bench) -> Facts:
 
     def scored(chosen: Sequence[Any], where: torch.device, dtype: torch.dtype = torch.float32) -> list[Any]:
         usual, precision = protocols.of(recipe), Precision(where, dtype)
-        return evaluate(network.to(where), chosen, protocol=usual, device=where, precision=precision).rows
+        return [*evaluate(network.to(where), chosen, protocol=usual, device=where, precision=precision).rows]
 
     whole, again = scored(batches, bench.device), scored(batches, bench.device)
     parts = sorted(scored(batches[::2], bench.device) + scored(batches[1::2], bench.device), key=lambda row: row.index)
@@ -230,8 +230,8 @@ def predicts(bench: Bench, name: str) -> Facts:
     if "depth" not in recipe.data.targets:
         return {"ok": None, "why": "predicts no depth"}
     network = bench.begin(recipe, CPU).model.eval()
-    batch = batch_of(recipe, 1)
-    sample: Any = {key: value[0].numpy() for key, value in batch.items() if key in recipe.data.inputs}  # type: ignore[attr-defined]
+    batch: dict[str, Any] = {**batch_of(recipe, 1)}
+    sample: Any = {key: batch[key][0].numpy() for key in recipe.data.inputs}
     sample = {key: value.transpose(1, 2, 0) if len(value) == 3 else value[0] for key, value in sample.items()}
     expected = Predictor(network, recipe, device=CPU).run([sample])[0]["depth"]
     facts: Facts = {}

@@ -104,9 +104,7 @@ def _idle(bench: Bench, state: Any, frames: OneBatch) -> float:
         bench.synchronize()
         took = time.perf_counter() - started
     spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in profile.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        (event.time_range.start, event.time_range.end) for event in profile.events() if event.device_type.name == "CUDA"
     )
     busy, end = 0.0, float("-inf")
     for start, stop in spans:  # microseconds; copies overlap kernels, and count once

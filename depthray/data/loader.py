@@ -286,7 +286,8 @@ def _pin(batch: Batch) -> Batch:
 
 def _on_gpu() -> bool:
     """Whether this process computes on a GPU. To pin memory beside a GPU that others reserved would open it, 0.5 GB."""
-    return torch.cuda.is_initialized()  # `distributed.start` and every network on a GPU have opened it by now
+    # `distributed.start` and every network on a GPU have opened it by now.
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _eval_group(source: Source, indices: list[int], data: Data) -> list[tuple[list[int], Batch]]:

@@ -79,7 +79,8 @@ class Precision:
         if deterministic:
             os.environ.setdefault(WORKSPACE, ":4096:8")  # read when cuBLAS is first used
         torch.use_deterministic_algorithms(deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # for finding bugs, at a loss of speed
+        # It finds bugs, at a loss of speed.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.deterministic = deterministic
         torch.backends.cudnn.benchmark = self.device.type == "cuda" and not deterministic
         _set_tf32(self.tf32)

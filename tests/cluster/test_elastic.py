@@ -296,9 +296,9 @@ def test_signals_are_not_handled_outside_the_main_thread() -> None:
     assert signal.getsignal(signal.SIGTERM) is before and os.getpid()
 
 
-@pytest.mark.parametrize(("gpus", "hidden"), [(1.0, None), (0.0, {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}})])
+@pytest.mark.parametrize(("gpus", "hidden"), [(1.0, {}), (0.0, {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}})])
 def test_workers_of_ray_wait_as_long_as_asked_and_see_the_gpus_they_reserved(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: float, hidden: dict[str, Any] | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: float, hidden: dict[str, Any]
 ) -> None:
     import ray
 

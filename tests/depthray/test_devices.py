@@ -75,7 +75,12 @@ def test_memory_is_pinned_only_where_the_process_computes_on_a_gpu(
 ) -> None:
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: computes_there)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     batch: Any = {"image": torch.zeros(1, 3, 2, 2, dtype=torch.uint8), "id": ["a"]}
     assert loader._pin(batch)["id"] == ["a"]
     assert len(pinned) == computes_there

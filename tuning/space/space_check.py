@@ -46,7 +46,7 @@ UNSEARCHABLE = (
         BUDGET,
     ),
     (("about", "data.workers", "train.max_bad_steps", "train.save_every_steps"), NOTHING),
-    (("train.keep_best", "train.log_seconds"), NOTHING),
+    (("train.keep_best", "train.log_seconds", "train.deterministic"), NOTHING),
     (("seed",), SEED),
 )
 # Configuration -> what is wrong with its recipe, "" for nothing.
