@@ -41,7 +41,7 @@ class Bench:
     @property
     def steps(self) -> int:
         """Steps of a training."""
-        return 3 if self.small else 20
+        return 2 if self.small else 20
 
     @property
     def images(self) -> int:

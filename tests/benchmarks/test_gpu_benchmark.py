@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 
+import pytest
 from paths import ROOT
+from scripts import load_script
 
 from depthray.config import recipe as recipes
 
@@ -46,9 +48,21 @@ def test_its_checks_pass_on_a_cpu_without_the_heavy_packages() -> None:
     assert read == {name: recipes.read(name).model_dump(mode="json") for name in read}
 
 
-def test_no_check_begins_after_the_time_is_over() -> None:
-    code = CODE.replace("sys.exit(code)", "")
-    words = ["--device", "cpu", "--small", "--recipes", "demo", "--minutes", "0"]
-    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
-    *lines, _ = map(json.loads, done.stdout.splitlines())
-    assert lines and {line["why"] for line in lines} == {"no time left of 0 minutes"}
+def test_no_check_begins_after_the_time_is_over_and_none_stops_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # to which the script adds its folders
+    gpu = load_script("gpu", ROOT / "benchmarks")
+    words = ["--device", "cpu", "--small", "--recipes", "demo"]
+    assert gpu.main([*words, "--minutes", "0"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["why"] for line in lines} == {"no time left of 0 minutes"}
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("as if a kernel were missing")
+
+    monkeypatch.setattr(gpu.right, "device", broken)
+    assert gpu.main([*words, "--only", "device", "memory"]) == 1
+    failed, passed = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (failed["ok"], failed["error"]) == (False, "ZeroDivisionError: as if a kernel were missing")
+    assert passed["ok"]

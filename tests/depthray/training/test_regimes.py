@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,8 @@ def test_half_precision_with_adan_and_clipping_learns_past_overflows() -> None:
     state.precision = Precision(CPU, torch.float16)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**22)
     found = [event.metrics for event in fit(made, state, Frames.open(made)) if isinstance(event, Epoch)]
-    assert found[-1]["train_loss"] < 0.8 * found[0]["train_loss"]
+    learned = [each["train_loss"] for each in found if math.isfinite(each["train_loss"])]  # else all steps overflowed
+    assert learned[-1] < 0.8 * learned[0]
     assert found[-1]["bad_steps"] == 0  # an overflow is the scaler's to handle
     steps = {int(each["step"]) for each in state.optimiser.state.values()}
     assert 0 < min(steps) == max(steps) < state.position.step  # some were skipped, as the first scale is too large
