@@ -24,8 +24,6 @@ def main(argv: list[str]) -> int:
 
 def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> bool:
     """Train on Ray workers, replacing lost workers. Returns whether training ran to its end."""
-    import ray
-
     from depthray.runs.control import is_stop_requested, stop_on_signals
 
     stop_on_signals(run, lambda text: print(text, file=sys.stderr))
@@ -38,8 +36,7 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     display = console.Display(awaited=f"{place} to {'answer' if args.address else 'start'}")
     try:
         with ray_cluster(args.address, workers=args.workers), console.Follower(run, display.show):
-            if note := unused_gpus(ray.cluster_resources(), requested=workers.gpus, flag="--gpu"):
-                print(note, flush=True)
+            _note_unused_gpus(workers)
             display.await_next(f"{number} to start: each loads PyTorch, the network and the list of frames")
             if args.address:  # a local cluster is made with enough CPUs and never grows
                 wait_for_resources(workers, lambda text: print(text, flush=True), minutes=args.wait)
@@ -47,6 +44,13 @@ def train_on_ray(recipe: Recipe, run: Path | str, args: argparse.Namespace) -> b
     finally:
         display.close()
     return not is_stop_requested(run)
+
+
+def _note_unused_gpus(workers: Workers) -> None:
+    import ray  # only now: it reads its settings from the environment when it is imported, and `ray_cluster` sets them
+
+    if note := unused_gpus(ray.cluster_resources(), requested=workers.gpus, flag="--gpu"):
+        print(note, flush=True)
 
 
 def crowding(workers: int, *, cpus: int, address: str | None) -> str:

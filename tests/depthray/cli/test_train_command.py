@@ -117,6 +117,20 @@ def test_gpus_that_nobody_asked_for_are_a_note() -> None:
     assert not unused_gpus({"CPU": 64.0}, requested=0, flag="--gpu")
 
 
+def test_the_note_is_printed_once_the_cluster_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    cluster.train._note_unused_gpus(Workers(1))
+    assert capsys.readouterr().out == (
+        "note: the 1 GPU of the cluster will be idle and training runs on CPUs; give --gpu\n"
+    )
+    cluster.train._note_unused_gpus(Workers(1, gpus=1.0))
+    assert not capsys.readouterr().out
+
+
 def test_workers_without_a_gpu_see_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "STORAGE_VARIABLES", ())
     gpus = {"CPU": 64.0, "GPU": 8.0}
