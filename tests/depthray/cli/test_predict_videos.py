@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -120,12 +121,12 @@ def test_what_cannot_be_written_is_named(clip, tmp_path):
 
 def test_the_colours_of_a_photo_are_scaled_once(tmp_path, monkeypatch, capsys):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((40, 160, 3), 60, np.uint8))
-    scaled, scale = [], sheets.depth_scale
-    monkeypatch.setattr(sheets, "depth_scale", lambda depths: scaled.append(1) or scale(depths))
+    scale = Mock(wraps=sheets.depth_scale)
+    monkeypatch.setattr(sheets, "depth_scale", scale)
     network = predict._Network(("image",), "metres", lambda image, rgb, others: brightness(rgb))
     monkeypatch.setattr(predict, "_network", lambda arguments: nullcontext(network))
     for formats, count in (("png,colour", 1), ("png", 1)):  # none for what has no colours
         arguments = [str(tmp_path / "run"), str(tmp_path / "grey.png"), "--out", str(tmp_path), "--format", formats]
         assert predict.main(arguments) == 0
-        assert len(scaled) == count
+        assert scale.call_count == count
     assert capsys.readouterr().out.count("red 3.") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from cluster.resources import Workers, resources_per_worker, unused_gpus
 from cluster.train import main
 from depthray.checkpoints import select
 from depthray.cli import train
+from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import ResourceError, UsageError
@@ -268,12 +270,13 @@ def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) ->
 
 def test_the_recipe_of_a_run_to_resume_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(tmp_path / "run", small(), resume=False)
-    reads, saved, read = [], [], train.recipes.read
-    monkeypatch.setattr(train.recipes, "read", lambda *words, **options: reads.append(words) or read(*words, **options))
+    saved: list[object] = []
+    read = Mock(wraps=recipes.read)
+    monkeypatch.setattr(recipes, "read", read)
     monkeypatch.setattr(new_run, "prepare_checked", lambda run, recipe, **options: saved.append(options["saved"]))
     arguments = train.build_parser().parse_intermixed_args(
         ["demo", *SMALL, "--out", str(tmp_path / "run"), "--resume", "--local"]
     )
     train.prepare_run(tmp_path / "run", train.load_recipe(arguments), arguments)
-    assert [name for name, *_ in reads].count(str(tmp_path / "run" / "recipe.yaml")) == 1
+    assert [call.args[0] for call in read.call_args_list].count(str(tmp_path / "run" / "recipe.yaml")) == 1
     assert saved == [small()]
