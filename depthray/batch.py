@@ -6,7 +6,7 @@ Letters: B batch, H W pixels, C channels. Depth is metres along the optical axis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ class Sample(TypedDict, total=False):
     """One frame in NumPy, as a source reads it. Keys are present only where the source has them."""
 
     image: NDArray[np.uint8]  # (H,W,3) RGB, upright
-    depth: Metres
+    depth: Metres  # or as stored, with `depth_scale`, where a loader asked for that
+    depth_scale: NDArray[np.float32]  # (3) of `to_metres`: only of depth that is still as stored
     sparse: Metres  # at sampled pixels, 0 elsewhere
     semantics: NDArray[np.int32]  # (H,W) class ids
     instances: NDArray[np.int32]  # (H,W) instance ids
@@ -32,11 +33,26 @@ class Sample(TypedDict, total=False):
     source: str
 
 
-class Batch(TypedDict, total=False):
-    """Samples stacked. Colour is 0 to 255 until `to_device` makes it float32 in [0,1]."""
+class Changes(Protocol):
+    """Random changes of a batch's samples that are drawn, and still to be made where the batch is used."""
 
-    image: Tensor  # (B,3,H,W)
+    def make(self, batch: Batch) -> Batch:
+        """Batch (B,C,H,W) of frames, on any device -> (B,C,h,w) changed, colour float32 of 0 to 255."""
+
+    def pin_memory(self) -> Changes:
+        """The same in page-locked memory."""
+
+
+class Batch(TypedDict, total=False):
+    """Samples stacked. Until `to_device` they have the narrow dtypes of storage, colour 0 to 255, and may be unchanged.
+
+    The dtypes below are those after it.
+    """
+
+    image: Tensor  # (B,3,H,W) float32 in [0,1]
     depth: Tensor  # (B,1,H,W) float32 metres
+    depth_scale: Tensor  # (B,3) of `to_metres`; gone after it
+    changes: Changes  # made, and gone after it
     valid: Tensor  # (B,1,H,W) bool, where depth may be scored
     sparse: Tensor  # (B,1,H,W) float32 metres
     semantics: Tensor  # (B,1,H,W) int64
@@ -62,10 +78,13 @@ VOID = 255  # in the mask of a sample: neither foreground nor background is know
 COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
 MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # never interpolated; (H,W)
 STRINGS = ("id", "scene", "source")
+WIDE = {"depth": torch.float32, "sparse": torch.float32, "mask": torch.float32}  # what networks compute with
+WIDE |= {"semantics": torch.int64, "instances": torch.int64}
+VECTORS = ("intrinsics", "depth_scale")  # of each sample, not of each pixel
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """B samples (H,W[,3]) in NumPy -> one batch (B,C,H,W) on the CPU, colour still uint8."""
+    """B samples (H,W[,3]) in NumPy -> one batch (B,C,H,W) on the CPU, in the dtypes of the samples."""
     batch: Batch = {}
     for key in samples[0]:
         values = [sample[key] for sample in samples]  # type: ignore[literal-required]
@@ -88,23 +107,41 @@ def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
     stacked = torch.from_numpy(np.stack(arrays))
     if key in COLOURS:
         return stacked.permute(0, 3, 1, 2)  # (B,H,W,3) in memory: already channels_last
-    if key == "intrinsics":
+    if key in VECTORS:
         return stacked
-    stacked = stacked.unsqueeze(1)  # (B,H,W) -> (B,1,H,W)
-    if key in ("semantics", "instances"):
-        return stacked.long()
-    return stacked.float()
+    return stacked.unsqueeze(1)  # (B,H,W) -> (B,1,H,W)
 
 
 def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth: float) -> Batch:
-    """Batch (B,C,H,W) -> on the device, colour in [0,1], `valid` where min_depth < depth < max_depth metres."""
+    """Batch (B,C,H,W) -> on the device, colour in [0,1], `valid` where min_depth < depth < max_depth metres.
+
+    It is copied in the dtypes of storage, which are a third of the bytes, and made float32 metres and int64 ids there.
+    """
     moved = batch.copy()
     for key, value in batch.items():
         if isinstance(value, Tensor):
             moved[key] = value.to(device, non_blocking=True)  # type: ignore[literal-required]
+    if "changes" in moved:
+        moved = moved.pop("changes").make(moved)
     for key in COLOURS:
         if key in moved:
             moved[key] = moved[key].float() / 255.0  # type: ignore[literal-required]
+    for key, dtype in WIDE.items():
+        if key in moved:
+            moved[key] = moved[key].to(dtype)  # type: ignore[literal-required]
     if "depth" in moved:
+        if "depth_scale" in moved:
+            moved["depth"] = to_metres(moved["depth"], moved.pop("depth_scale"), (min_depth, max_depth))
         moved["valid"] = (moved["depth"] > min_depth) & (moved["depth"] < max_depth)
     return moved
+
+
+def to_metres(stored: Tensor, scale: Tensor, measured: tuple[float, float]) -> Tensor:
+    """(B,1,H,W) float32 as stored -> metres. `scale` (B,3): steps a metre; the zoom, a factor; 1 where limits hold.
+
+    The limits in metres, within which depth counts, are of the depth before a zoom: see `zoom_depth`.
+    """
+    steps, factor, limited = scale[:, :, None, None, None].unbind(1)
+    metres = stored / steps
+    outside = (limited > 0) & ~((metres > measured[0]) & (metres < measured[1]))
+    return (metres * factor).masked_fill(outside, 0)

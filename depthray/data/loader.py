@@ -29,13 +29,13 @@ from depthray.batch import Batch, Sample, collate
 from depthray.config.batch_size import check_batch_size
 from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
-from depthray.data.augment import augment
+from depthray.data.augmentation.augment import augment
+from depthray.data.augmentation.geometry import zoom_depth
 from depthray.data.curriculum import depth_scale_at, size_at
-from depthray.data.geometry import zoom_depth
 from depthray.data.resize import resize_for_inference, size_for_inference
 from depthray.data.shard_order import ShardOrder
 from depthray.data.shards.prefetch import prefetch
-from depthray.data.source import Source
+from depthray.data.source import Source, StoredSource
 from depthray.errors import DataError, DepthrayError, ResourceError
 
 STEPS_AHEAD = 2  # batches that wait in memory besides the one in use
@@ -174,7 +174,7 @@ class _Samples(Dataset[Loaded]):
     def load(self, key: Key) -> Sample:
         """(epoch, index) -> sample (h,w) of the epoch's size."""
         epoch, index = key
-        native = self.source.read(index)
+        native = self._read(index)
         height, width = native["image"].shape[:2]
         sample = augment(
             native,
@@ -189,6 +189,12 @@ class _Samples(Dataset[Loaded]):
         if scale != 1:
             sample = zoom_depth(sample, scale, measured=(0, math.inf))  # beyond max_depth it is void as ever
         return _add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
+
+    def _read(self, index: int) -> Sample:
+        # Sparse depth is sampled here from depth, which has to be metres then.
+        if "sparse" not in self.data.inputs and isinstance(self.source, StoredSource):
+            return self.source.read_stored(index)
+        return self.source.read(index)
 
     def __getitem__(self, key: Key) -> Loaded:
         try:

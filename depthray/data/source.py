@@ -71,6 +71,14 @@ class EncodedSource(Protocol):
 
 
 @runtime_checkable
+class StoredSource(Protocol):
+    """A source whose samples can be had before their depth is made metres, which is half of the bytes."""
+
+    def read_stored(self, index: int) -> Sample:
+        """The sample of a frame, its depth in stored steps, with `depth_scale`."""
+
+
+@runtime_checkable
 class ShardedSource(Protocol):
     """A source whose frames are in shards, which may have to be downloaded before they are read."""
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depthray.batch import Metres, Sample
 from depthray.config.sections import Sparse
-from depthray.data.augment import generator_of
+from depthray.data.augmentation.augment import generator_of
 from depthray.errors import DataError
 from depthray.imaging.camera import Camera, assumed_camera
 

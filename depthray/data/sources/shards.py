@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -125,6 +125,19 @@ class Shards:
 
     def read(self, index: int) -> Sample:
         """Read one frame."""
+        return self._read(index, decode=_from_stored)
+
+    def read_stored(self, index: int) -> Sample:
+        """Read one frame, its depth in stored steps, with `depth_scale`."""
+        steps = format.STEPS_PER_METRE.get(self.encoding(index))
+        if steps is None:
+            return self.read(index)  # which says what it can read
+        sample = self._read(index, decode=_keep_depth)
+        if "depth" in sample:
+            sample["depth_scale"] = np.array([steps, 1, 0], np.float32)
+        return sample
+
+    def _read(self, index: int, *, decode: Callable[[str, Any, Shard], Any]) -> Sample:
         number, row = self._locate(index)
         shard, handle = self._shards[number], self._open(number)
         frame = shard.frames[row]
@@ -132,7 +145,7 @@ class Shards:
         for key in shard.offsets:
             if key in self.keys:
                 stored = format.read_stored(shard, handle.number, row, key=key)
-                sample[key] = _from_stored(key, stored, shard)  # type: ignore[literal-required]
+                sample[key] = decode(key, stored, shard)  # type: ignore[literal-required]
         if shard.intrinsics is not None and "intrinsics" in self.keys:
             # A copy: a sample belongs to its reader, who may change it in place.
             sample["intrinsics"] = shard.intrinsics[row].copy()
@@ -184,3 +197,7 @@ def _from_stored(key: str, stored: Any, shard: Shard) -> Any:
     if key in format.METRES:
         return encodings.decode(stored, shard.encoding, where=str(shard.path))
     return stored.astype(np.int32) if key in IDS else stored
+
+
+def _keep_depth(key: str, stored: Any, shard: Shard) -> Any:
+    return stored if key == "depth" else _from_stored(key, stored, shard)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from depthray.batch import Sample
 from depthray.config.sections import Augment
-from depthray.data.augment import augment
-from depthray.data.geometry import crop, mirror, rotate
+from depthray.data.augmentation.augment import augment
+from depthray.data.augmentation.geometry import View
+from depthray.data.augmentation.warp import show
 
 ALL = Augment(
     hflip=0.5, crop=0.7, rotate=10, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.5, noise=0.5
@@ -32,6 +35,14 @@ def sample(name: str = "a", height: int = 24, width: int = 40) -> Sample:
         "id": name,
         "scene": "s",
     }
+
+
+def mirror(given: Sample) -> Sample:
+    return show(given, View.of(given).mirror())
+
+
+def rotate(given: Sample, degrees: float) -> Sample:
+    return show(given, View.of(given).rotate(degrees))
 
 
 def same(one: Sample, two: Sample) -> bool:
@@ -98,7 +109,7 @@ def test_mirrored_points_are_the_mirror_image() -> None:
 
 
 def test_cropped_points_stay_where_they_are() -> None:
-    cropped = crop(sample(), 0.6, left=0.5, top=0.9)
+    cropped = show(sample(), View.of(sample()).crop(0.6, left=0.5, top=0.9))
     new, old = pairs(cropped)
     assert cropped["depth"].shape == (14, 24)
     np.testing.assert_allclose(new, old, atol=1e-4)
@@ -220,3 +231,18 @@ def test_switching_colour_on_keeps_the_geometry() -> None:
         plain = augment(sample(), Augment(crop=0.6, rotate=8), seed=0, epoch=epoch)
         coloured = augment(sample(), Augment(crop=0.6, rotate=8, brightness=0.3, noise=1), seed=0, epoch=epoch)
         np.testing.assert_array_equal(plain["depth"], coloured["depth"])
+
+
+def test_colours_are_those_of_before_bit_for_bit() -> None:
+    section = Augment(
+        **{"hflip": 0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.2, "hue": 0.05},
+        **{"brightness_contrast": 0.5, "hue_saturation_value": 0.5, "blur": 0.5, "noise": 0.5},
+    )
+    digest = sha256()
+    for epoch in range(6):
+        image = np.random.default_rng(epoch).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+        given: Sample = {"image": image, "background": image[::-1].copy(), "id": str(epoch)}
+        new = augment(given, section, seed=1, epoch=epoch)
+        for key in ("image", "background"):
+            digest.update(np.ascontiguousarray(new[key]).tobytes())  # type: ignore[literal-required]
+    assert digest.hexdigest() == "c19b61af097b4974a7bae7d9df0835744ba7dc6f567e702f2a9f31158b896dd3"  # of version 0.2.0
