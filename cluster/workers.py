@@ -62,6 +62,7 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
     }
     there = ray.cluster_resources()
     resources, environment = resources_per_worker(there, workers), _worker_environment(there, workers)
+    config["cpus"] = resources["CPU"]
     if workers.sizes:
         for key, value in ELASTIC_SETTINGS.items():
             os.environ.setdefault(key, value)
@@ -140,9 +141,11 @@ def _work(config: dict[str, Any], run: str) -> None:
     import ray.train
 
     from depthray import distributed
+    from depthray.data.loader_processes import WORKER_CPUS
     from depthray.runs.run import record
 
     own_code.receive(config["code"])
+    os.environ[WORKER_CPUS] = str(config["cpus"])
     recipe = Recipe.model_validate(config["recipe"])
     device = distributed.start(gpu=config["gpu"])
     watch = elastic.WorkerWatch(config["attempt"], run, main=distributed.is_main())

@@ -5,7 +5,7 @@ Letters: B batch, H W pixels, C channels. Depth is metres along the optical axis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -117,23 +117,26 @@ def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth
 
     It is copied in the dtypes of storage, which are a third of the bytes, and made float32 metres and int64 ids there.
     """
-    moved = batch.copy()
-    for key, value in batch.items():
-        if isinstance(value, Tensor):
-            moved[key] = value.to(device, non_blocking=True)  # type: ignore[literal-required]
+    moved = map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
     if "changes" in moved:
         moved = moved.pop("changes").make(moved)
     for key in COLOURS:
         if key in moved:
             moved[key] = moved[key].float() / 255.0  # type: ignore[literal-required]
-    for key, dtype in WIDE.items():
-        if key in moved:
-            moved[key] = moved[key].to(dtype)  # type: ignore[literal-required]
+    for key in WIDE.keys() & moved.keys():
+        moved[key] = moved[key].to(WIDE[key])  # type: ignore[literal-required]
+    if "depth_scale" in moved:
+        moved["depth"] = to_metres(moved["depth"], moved.pop("depth_scale"), (min_depth, max_depth))
     if "depth" in moved:
-        if "depth_scale" in moved:
-            moved["depth"] = to_metres(moved["depth"], moved.pop("depth_scale"), (min_depth, max_depth))
         moved["valid"] = (moved["depth"] > min_depth) & (moved["depth"] < max_depth)
     return moved
+
+
+def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with another tensor in the place of each."""
+    changed = batch.copy()
+    changed.update({key: change(value) for key, value in batch.items() if isinstance(value, Tensor)})  # type: ignore[typeddict-item]
+    return changed
 
 
 def to_metres(stored: Tensor, scale: Tensor, measured: tuple[float, float]) -> Tensor:

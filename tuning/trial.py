@@ -7,6 +7,7 @@ killed driver, a search that was resumed. Tune is given no checkpoints, except f
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -32,6 +33,7 @@ from depthray.config.metric_names import rank_key
 from depthray.config.own_code import SharedCode
 from depthray.config.sections import Recipe
 from depthray.data.loader import eval_batches
+from depthray.data.loader_processes import WORKER_CPUS
 from depthray.errors import DepthrayError
 from depthray.exporting import fastest
 from depthray.predict import Predictor
@@ -135,6 +137,7 @@ def _train_here(recipe: Recipe, run: Path, workers: Workers) -> Iterator[dict[st
     """Train in this process: a group of Ray Train for one worker would cost the start of another process."""
     from depthray import distributed
 
+    os.environ[WORKER_CPUS] = str(workers.cpus or 1)
     for epoch in record(recipe, run, distributed.start(gpu=workers.gpus > 0)):
         yield {**epoch.metrics, "epoch": epoch.number, "ended": bool(epoch.ended)}
 

@@ -126,7 +126,11 @@ class Data(Section):
         "frames",
         description="frames: a shuffle of all, the same for any number of workers; shards: dealt to workers by shard",
     )
-    workers: NotNegative = Field(0, description="loader processes per training worker; 0 = a background thread")
+    workers: Literal["auto"] | NotNegative = Field(
+        "auto",
+        description="loader processes per training worker; 0 = a background thread; auto = that on a CPU, else as many "
+        "as its CPUs allow",
+    )
 
     @model_validator(mode="after")
     def _check_depth_order(self) -> Data:
@@ -173,6 +177,11 @@ class Augment(Section):
     )
     blur: Fraction = Field(0.0, description="probability of a Gaussian blur")
     noise: Fraction = Field(0.0, description="probability of sensor noise")
+    device: Literal["auto", "cpu", "device"] = Field(
+        "auto",
+        description="where changes are made, which are drawn on the CPU: device = where the network is; auto = there "
+        "on a GPU",
+    )
 
 
 class Model(BaseModel):

@@ -44,6 +44,7 @@ FREE_ON_RESUME = {
     "about",
     "data.root",
     "data.workers",
+    "augment.device",
     "train.epochs",
     "train.max_minutes",
     "train.patience",
@@ -139,7 +140,7 @@ def record_events(
     Every process calls it; rank 0 writes, and passes each progress record to `show`. `hooks` are the launcher's.
     A remote run is written into the working folder of rank 0's machine and uploaded from there while it trains.
     """
-    frames = Frames.open(recipe)
+    frames = Frames.open(recipe, device=device)
     remote = RemoteFolder(run, retry_seconds=retry_seconds()) if is_remote(run) else None
     folder = download.working_folder(run) if remote else Path(run)
     log = ProgressLog(folder, show)

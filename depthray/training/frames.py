@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+import torch
+
 from depthray import distributed
 from depthray.batch import Batch
 from depthray.config.sections import Data, Recipe
 from depthray.data.curriculum import cut_into_chunks
 from depthray.data.encodings import depth_faults
-from depthray.data.loader import TrainLoader, eval_batches
+from depthray.data.loader import CPU, TrainLoader, eval_batches, eval_groups
 from depthray.data.shard_order import shard_order_of
 from depthray.data.source import Frame, ShardedSource, Source
 from depthray.data.sources import open_source, recognise
@@ -80,8 +82,8 @@ class Frames:
     Raises DataError where there are too few frames for one step, or none to validate on.
     """
 
-    def __init__(self, recipe: Recipe, source: Source) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, source: Source, *, device: torch.device = CPU) -> None:
+        self.recipe, self.device = recipe, device
         self.source = source
         self.split: Split = split(source.frames, recipe.data)
         self.further = open_further(recipe)
@@ -99,6 +101,7 @@ class Frames:
             accumulate=recipe.train.accumulate,
             curriculum=recipe.curriculum,
             shard_order=self.shard_order,
+            device=device,
         )
         # All epochs have equally many steps, so that the schedule is a pure function of the step.
         self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
@@ -109,9 +112,9 @@ class Frames:
             )
 
     @staticmethod
-    def open(recipe: Recipe) -> Frames:
-        """The frames of a recipe's data section."""
-        return Frames(recipe, open_source(recipe.data))
+    def open(recipe: Recipe, *, device: torch.device = CPU) -> Frames:
+        """The frames of a recipe's data section, to be used on a device."""
+        return Frames(recipe, open_source(recipe.data), device=device)
 
     def describe_split(self) -> str:
         """The numbers of frames and scenes to train and to validate on, and why so many where that is not obvious."""
@@ -132,7 +135,7 @@ class Frames:
         return self.source.fingerprint
 
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
-        """The steps of an epoch for this rank: each a list of micro-batches, uint8 colour, on the CPU."""
+        """The steps of an epoch for this rank: each a list of micro-batches, on the CPU."""
         self._refuse_misfit()
         # After the last chunk comes the first again, so any number of epochs has frames.
         chunk = self.chunks[epoch // self.recipe.curriculum.epochs_per_chunk % len(self.chunks)]
@@ -163,20 +166,20 @@ class Frames:
             seed=recipe.seed,
             batch_size=size,
             curriculum=recipe.curriculum,
+            device=self.device,
         )
         return (batch for step in loader.epoch(epoch) for batch in step)
 
     def val_batches(self) -> Iterator[tuple[list[int], Batch]]:
         """This rank's batches of the validation frames, truth at native size."""
-        return eval_batches(
-            self.source,
+        groups = eval_groups(
             self.split.val,
-            self.recipe.data,
             batch_size=self.recipe.eval.batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             shard_order=self.shard_order,
         )
+        return self.loader.eval_batches(groups)
 
     def further_name(self, path: str) -> str:
         """The short name of a data set of `eval.also`."""

@@ -45,7 +45,7 @@ UNSEARCHABLE = (
         ),
         BUDGET,
     ),
-    (("about", "data.workers", "train.max_bad_steps", "train.save_every_steps"), NOTHING),
+    (("about", "data.workers", "augment.device", "train.max_bad_steps", "train.save_every_steps"), NOTHING),
     (("train.keep_best", "train.log_seconds", "train.deterministic"), NOTHING),
     (("seed",), SEED),
 )

@@ -14,7 +14,7 @@ from depthray.data.augmentation.geometry import Affine, View
 from depthray.data.resize import resize_nearest
 
 INVERSE = cv2.WARP_INVERSE_MAP  # a view maps pixels of the picture to those of the frame
-TIE = 1e-6  # pixels: what is in the middle between two pixels belongs to the later one, whatever the rounding
+TIE = 2.0**-12  # pixels: what is in the middle between two pixels belongs to the later one, whatever the rounding
 
 
 def show(sample: Sample, view: View) -> Sample:
@@ -23,15 +23,21 @@ def show(sample: Sample, view: View) -> Sample:
     Beyond the border of a turned frame depth and ids are 0 (unmeasured), a mask is VOID: colour is mirrored there, of
     which nothing is known.
     """
-    shown: dict[str, Any] = dict(sample)
+    shown: dict[str, Any] = show_maps(sample, view)  # type: ignore[assignment]
     for key in COLOURS:
         if key in shown:
             shown[key] = show_colour(shown[key], view)
+    if "intrinsics" in shown:
+        shown["intrinsics"] = view.intrinsics
+    return shown  # type: ignore[return-value]
+
+
+def show_maps(sample: Sample, view: View) -> Sample:
+    """Sample (H,W) -> with its maps alone (h,w) as the view shows them."""
+    shown: dict[str, Any] = dict(sample)
     for key in MAPS:
         if key in shown:
             shown[key] = show_map(key, shown[key], view)
-    if "intrinsics" in shown:
-        shown["intrinsics"] = view.intrinsics
     return shown  # type: ignore[return-value]
 
 
@@ -59,8 +65,15 @@ def show_map(key: str, values: NDArray[Any], view: View) -> NDArray[Any]:
     same_bits = values.view(np.float32) if values.dtype == np.int32 else values
     beyond = VOID if key == "mask" else 0
     flags = INVERSE | cv2.INTER_NEAREST
-    sampled = cv2.warpAffine(same_bits, view.place.matrix(), view.size[::-1], flags=flags, borderValue=beyond)
+    place = nearest_place(view).matrix()
+    sampled = cv2.warpAffine(same_bits, place, view.size[::-1], flags=flags, borderValue=beyond)
     return sampled.view(values.dtype)
+
+
+def nearest_place(view: View) -> Affine:
+    """The places whose nearest pixels a view shows of maps that are not just resized."""
+    # Turned, next to none is in the middle.
+    return view.place if view.turned else Affine(x0=TIE, y0=TIE).after(view.place)
 
 
 def _warp(image: NDArray[np.uint8], place: Affine, view: View) -> NDArray[np.uint8]:

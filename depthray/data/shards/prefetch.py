@@ -17,7 +17,7 @@ from depthray.errors import DepthrayError
 T = TypeVar("T")
 
 
-def prefetch(source: Source, items: list[T], *, hold: bool) -> Iterable[T]:
+def prefetch(source: Source, items: Sequence[T], *, hold: bool) -> Iterable[T]:
     """Steps or micro-batches of keys in order; where the shards are remote, those they need are downloaded ahead."""
     if not (isinstance(source, ShardedSource) and source.remote):
         return items

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 import torch
 from made_sources import Drawn
 
-from depthray.batch import Batch
+from depthray.batch import Batch, Sample, to_device
+from depthray.config import own_code
 from depthray.config.sections import Augment, Curriculum, Data, Sparse
-from depthray.data.loader import TrainLoader, eval_batches, load_ahead
+from depthray.data.loader import TrainLoader, eval_batches, eval_groups, load_ahead
+from depthray.data.loader_processes import MOST_AUTO, MOST_READING, worker_count
+from depthray.data.sources import open_source
 from depthray.errors import DataError, UsageError
 
 COLOURED = Augment(hflip=0.5, crop=0.8, brightness=0.3, contrast=0.3, noise=0.5)
@@ -127,7 +132,7 @@ def test_loading_draws_nothing_from_the_global_generators(workers: int) -> None:
 def test_processes_end_by_themselves_when_the_loader_is_garbage() -> None:
     made: Any = loader(Drawn(8), 2)
     list(made.epoch(0))
-    processes = list(made._processes._iterator._workers)
+    processes = list(made._processes._loader._iterator._workers)
     made.itself = made
     del made
     gc.collect()
@@ -228,3 +233,115 @@ def test_ahead_keeps_order_and_stays_two_ahead() -> None:
     results.close()  # type: ignore[attr-defined]
     assert len(made) <= 3
     assert list(load_ahead(str, range(10))) == [str(i) for i in range(10)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_between_epochs_is_read_by_the_processes_of_training(workers: int) -> None:
+    made = loader(Drawn(18, odd=(2, 4)), workers)
+    options: dict[str, Any] = {"batch_size": 4, "rank": 0, "world_size": 1}
+    groups = eval_groups(range(11), shard_order=None, **options)
+    expected = list(eval_batches(Drawn(18, odd=(2, 4)), range(11), Data(size=(12, 16)), **options))
+    for epoch in range(2):
+        found = list(made.eval_batches(groups))
+        assert [indices for indices, _ in found] == [indices for indices, _ in expected]
+        for (_, one), (_, two) in zip(found, expected, strict=True):
+            assert torch.equal(one["image"], two["image"]) and torch.equal(one["depth"], two["depth"])
+        check_equal(steps_of(loader(Drawn(18, odd=(2, 4))).epoch(epoch)), steps_of(made.epoch(epoch)))
+
+
+def test_an_unreadable_frame_of_validation_is_one_clear_line() -> None:
+    made = loader(Drawn(8, broken=(5,)), 1)
+    with pytest.raises(DataError, match=r"^drawn: frame 5 is broken$"):
+        list(made.eval_batches([[4, 5]]))
+
+
+def test_loader_processes_are_no_forks_of_the_training_process() -> None:
+    made: Any = loader(Drawn(8), 1)
+    list(made.epoch(0))
+    (process,) = made._processes._loader._iterator._workers
+    parent = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1]
+    assert int(parent) != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "on_device", "cpus", "count"),
+    [
+        (3, "cuda", False, 8, 3),
+        (0, "cuda", False, 8, 0),
+        ("auto", "cpu", False, 8, 0),
+        ("auto", "cuda", False, 8, 7),
+        ("auto", "cuda", False, 1, 1),
+        ("auto", "cuda", False, 64, MOST_AUTO),
+        ("auto", "cuda", True, 64, MOST_READING),
+        ("auto", "cuda", True, 3, 2),
+    ],
+)
+def test_the_number_of_processes_follows_the_cpus_that_a_worker_was_given(
+    workers: int | str, device: str, on_device: bool, cpus: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEPTHRAY_WORKER_CPUS", str(cpus))
+    assert worker_count(workers, device=torch.device(device), on_device=on_device) == count
+    monkeypatch.delenv("DEPTHRAY_WORKER_CPUS")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(2 * cpus))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(2 * cpus * cpus)))
+    assert worker_count(workers, device=torch.device(device), on_device=on_device) == count
+
+
+OWN_FORM = """
+import numpy as np
+from depthray.data.source import Frame
+
+class Grey:
+    keys, fingerprint = frozenset({"image", "depth"}), "0" * 64
+    frames = [Frame(f"f{i}", f"s{i}", "", "grey") for i in range(4)]
+
+    def read(self, index):
+        image = np.full((12, 16, 3), index, np.uint8)
+        return {"image": image, "depth": np.ones((12, 16), np.float32), "id": f"f{index}"}
+
+def open_source(section):
+    return Grey()
+"""
+
+
+def test_frames_of_an_own_form_are_read_by_loader_processes(tmp_path: Path) -> None:
+    (tmp_path / "grey_frames.py").write_text(OWN_FORM)
+    data = Data(source=str(tmp_path / "grey_frames.py"), size=(12, 16), workers=1)
+    own_code.allow([data.source])
+    made = TrainLoader(open_source(data), range(4), data, Augment(hflip=0), seed=0, batch_size=4)
+    [[batch]] = made.epoch(0)
+    assert sorted(batch["image"][:, 0, 0, 0].tolist()) == [0, 1, 2, 3]
+
+
+class Stored(Drawn):
+    """The same frames with depth in millimetres, which can be had as stored."""
+
+    def read(self, index: int) -> Sample:
+        sample = self.read_stored(index)
+        sample["depth"] = np.divide(sample["depth"], np.float32(sample.pop("depth_scale")[0]), dtype=np.float32)
+        return sample
+
+    def read_stored(self, index: int) -> Sample:
+        sample = super().read(index)
+        millimetres = (sample["depth"] * 1500).astype(np.uint16)  # some beyond 10 m
+        return {**sample, "depth": millimetres, "depth_scale": np.array([1000, 1, 0], np.float32)}  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.6])
+def test_stored_depth_becomes_metres_on_the_device_as_it_does_when_read(crop: float) -> None:
+    section = Augment(hflip=0.5, crop=crop)
+    curriculum = Curriculum(sizes=((8, 10),), epochs_per_size=1, scale_depth=True)
+
+    def depths(data: Data) -> list[torch.Tensor]:
+        made = TrainLoader(Stored(8), range(8), data, section, seed=7, batch_size=4, curriculum=curriculum)
+        parts = [part for epoch in range(2) for step in made.epoch(epoch) for part in step]
+        as_stored = data.inputs == ("image",)
+        assert all((part["depth"].dtype == torch.uint16) == ("depth_scale" in part) == as_stored for part in parts)
+        moved = [to_device(part, torch.device("cpu"), min_depth=1e-3, max_depth=10.0) for part in parts]
+        assert all("depth_scale" not in part for part in moved)
+        # What is not valid counts for nothing, and zooms may leave it or not.
+        return [torch.where(part["valid"], part["depth"], 0) for part in moved]
+
+    sampled = Data(size=(12, 16), inputs=("image", "sparse"), sparse=Sparse(samples=2))  # made metres at once
+    for one, two in zip(depths(Data(size=(12, 16))), depths(sampled), strict=True):
+        assert (one > 0).any() and torch.allclose(one, two, rtol=1e-6, atol=0)

@@ -147,11 +147,11 @@ from depthray.data.sources.shards import Shards
 from depthray.training.state import begin
 from depthray.training.loop import Epoch, fit, validate
 
-read, read_frame = set(), Shards.read
-def recording(source, index):
+read, read_frame = set(), Shards._read
+def recording(source, index, **options):
     read.add(int(source.shard_numbers[index]))
-    return read_frame(source, index)
-Shards.read = recording
+    return read_frame(source, index, **options)
+Shards._read = recording
 
 def train(path):
     read.clear()
