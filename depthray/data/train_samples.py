@@ -51,11 +51,14 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
     ) -> None:
         self.source, self.data, self.section, self.seed, self.curriculum = source, data, section, seed, curriculum
         self.on_device = on_device
+        # Sparse depth is sampled here from depth, which has to be metres then.
+        stored = "sparse" not in data.inputs and isinstance(source, StoredSource)
+        self._read = source.read_stored if stored else source.read
 
     def load(self, key: Key) -> Loaded:
         """(epoch, index) -> sample (h,w) of the epoch's size, or of its frame's where a device changes it."""
         epoch, index = key
-        native = self._read(index)
+        native: Sample = self._read(index)
         height, width = native["image"].shape[:2]
         options: dict[str, Any] = {
             "seed": self.seed,
@@ -77,12 +80,6 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         except DepthrayError as error:
             # Raised in the training process: a loader process would wrap it into its own traceback.
             return error
-
-    def _read(self, index: int) -> Sample:
-        # Sparse depth is sampled here from depth, which has to be metres then.
-        if "sparse" not in self.data.inputs and isinstance(self.source, StoredSource):
-            return self.source.read_stored(index)
-        return self.source.read(index)
 
     def _finish(self, sample: Sample, epoch: int) -> Sample:
         """Sample with the depth of the epoch's size, and with sparse depth."""

@@ -111,7 +111,9 @@ def _kernels(drawn: Sequence[Drawn]) -> dict[int, np.ndarray]:
 def _mix(images: Tensor, shares: Tensor) -> Tensor:
     """(B,3,h,w) and the shares (B,3) of colour, grey and mean grey -> (B,3,h,w)"""
     own, grey, mean = shares[:, :, None, None, None].unbind(1)
-    greys = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    # Python's numbers, here and below: a tensor made of them would be copied to the device, which waits for it.
+    red, green, blue = (images[:, channel : channel + 1] * weight for channel, weight in enumerate(LUMA))
+    greys = red + green + blue
     mixed = images * own + greys * grey + greys.mean(dim=(2, 3), keepdim=True) * mean
     # Whole values, as on the CPU: albumentations rounds those of saturation, and down those of its tables.
     return torch.where(grey == 0, mixed.floor(), mixed.round()).clamp_(0, FULL)
@@ -134,8 +136,9 @@ def _shift(images: Tensor, numbers: Tensor) -> Tensor:
     hue = torch.where(high == red, (green - blue) / by, blue_or_green) + degrees / 60
     share = (spread / high.clamp(min=1e-6) + saturation / FULL).clamp(0, 1) * (spread > 0)
     bright = (high + value).clamp(0, FULL)
-    k = torch.remainder(hue + hue.new_tensor((5.0, 3.0, 1.0))[:, None, None], 6)
-    return (bright - bright * share * torch.minimum(k, 4 - k).clamp(0, 1)).round_()
+    sixths = (torch.remainder(hue + start, 6) for start in (5, 3, 1))  # of the circle, of red, green and blue
+    less = torch.cat([torch.minimum(each, 4 - each).clamp_(0, 1) for each in sixths], dim=1)
+    return (bright - bright * share * less).round_()
 
 
 def _blur(images: Tensor, kernels: Tensor) -> Tensor:

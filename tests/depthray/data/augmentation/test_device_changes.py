@@ -9,6 +9,7 @@ import pytest
 import torch
 from made_sources import Drawn
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from depthray.batch import Batch, Sample, to_device
 from depthray.config.sections import Augment, Data, Sparse
@@ -133,6 +134,31 @@ def test_noise_has_the_deviation_of_the_cpu_and_is_a_function_of_the_sample() ->
         for part in device
         for name, image in zip(part["id"], part["image"], strict=True)
     )
+
+
+class Operations(TorchDispatchMode):
+    """Records the names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_making_the_changes_reads_nothing_back_and_copies_no_constants() -> None:
+    section = {**GEOMETRY["all"], **COLOUR, "blur": 0.5, "brightness_contrast": 0.5, "hue_saturation_value": 0.5}
+    made = Augment(**section, device="device")
+    loader = TrainLoader(Figures(8), range(8), Data(size=(24, 32)), made, seed=5, batch_size=8)
+    [[batch]] = loader.epoch(3)
+    changes = batch.pop("changes")
+    with Operations() as operations:
+        changes.make(batch)
+    waits = ("local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "unique", "index.Tensor")
+    assert "aten.grid_sampler_2d.default" in operations.names
+    assert not [name for name in operations.names if any(each in name for each in waits)]
 
 
 def test_sparse_depth_is_that_of_the_cpu() -> None:
