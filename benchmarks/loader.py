@@ -46,8 +46,9 @@ def main() -> int:
         files = [(folder / row["rgb"], folder / row["depth"]) for row in csv.DictReader(file)]
     source = open_source(Data(source="shards", root=str(shards)))
     order = np.random.default_rng(0).permutation(len(files)).tolist()  # as training reads
-    sides = (lambda i: decode(*files[i]), source.read)
-    slow, fast = rates([lambda side=side: [side(i) for i in order] for side in sides], len(order), args.rounds)
+    slow, fast = rates(
+        [lambda: [decode(*files[i]) for i in order], lambda: [source.read(i) for i in order]], len(order), args.rounds
+    )
     print(f"cv2 decoding  {slow:8.0f} samples/s")
     print(f"shards        {fast:8.0f} samples/s")
     print(f"ratio         {fast / slow:8.1f}  (wanted >= 8)")

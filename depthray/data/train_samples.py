@@ -52,13 +52,14 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         self.source, self.data, self.section, self.seed, self.curriculum = source, data, section, seed, curriculum
         self.on_device = on_device
         # Sparse depth is sampled here from depth, which has to be metres then.
-        stored = "sparse" not in data.inputs and isinstance(source, StoredSource)
-        self._read = source.read_stored if stored else source.read
+        self._stored: StoredSource | None = None
+        if "sparse" not in data.inputs and isinstance(source, StoredSource):
+            self._stored = source
 
     def load(self, key: Key) -> Loaded:
         """(epoch, index) -> sample (h,w) of the epoch's size, or of its frame's where a device changes it."""
         epoch, index = key
-        native: Sample = self._read(index)
+        native = self.source.read(index) if self._stored is None else self._stored.read_stored(index)
         height, width = native["image"].shape[:2]
         options: dict[str, Any] = {
             "seed": self.seed,

@@ -113,9 +113,9 @@ class DeviceChanges(Movable):
                 # Few operations take uint16, of which float32 holds every value.
                 frames = (values.to(WIDE[key]) if key in METRES else values).flatten(2)
                 looked_up = frames.gather(2, where).masked_fill(~inside, 0)
-                changed[key] = looked_up.unflatten(2, self.size)  # type: ignore[literal-required]
+                changed[key] = looked_up.view(len(looked_up), 1, *self.size)  # type: ignore[literal-required]
         if "mask" in batch and "mask_valid" not in batch and self.turns:
-            changed["mask_valid"] = inside.unflatten(2, self.size)
+            changed["mask_valid"] = inside.view(len(inside), 1, *self.size)
 
     def nearest(self, frame: Sequence[int]) -> tuple[Tensor, Tensor]:
         """-> (B,1,h*w) the nearest pixel of a flattened frame of that size, and whether it is within the frame"""
@@ -169,7 +169,10 @@ def _window_rows(view: View) -> NDArray[np.int64]:
 @lru_cache(maxsize=4096)
 def _resized(number: int, size: int) -> NDArray[np.int64]:
     """-> (size) which of so many pixels in a row are looked up; asked of OpenCV, whose rounding is its own"""
-    return resize_nearest(np.arange(number, dtype=np.float32)[None], (1, size))[0].astype(np.int64)
+    looked_up: NDArray[np.int64] = resize_nearest(np.arange(number, dtype=np.float32)[None], (1, size))[0].astype(
+        np.int64
+    )
+    return looked_up
 
 
 def _positions(places: Tensor, size: Size) -> tuple[Tensor, Tensor]:

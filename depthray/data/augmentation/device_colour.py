@@ -128,7 +128,7 @@ def _gain(images: Tensor, numbers: Tensor) -> Tensor:
 def _shift(images: Tensor, numbers: Tensor) -> Tensor:
     """(n,3,h,w) and (n,3) degrees of hue, steps of 255 of saturation and value -> (n,3,h,w); grey stays grey"""
     degrees, saturation, value = numbers[:, :, None, None, None].unbind(1)
-    red, green, blue = images.split(1, dim=1)
+    red, green, blue = (images[:, channel : channel + 1] for channel in range(3))
     high, low = images.amax(dim=1, keepdim=True), images.amin(dim=1, keepdim=True)
     spread = high - low
     by = spread.clamp(min=1e-6)

@@ -19,7 +19,7 @@ from depthray.errors import UsageError
 
 CPU = torch.device("cpu")
 KEYS = ("image", "background", "depth", "semantics", "mask")
-GEOMETRY = {
+GEOMETRY: dict[str, dict[str, Any]] = {
     "flip": {"hflip": 0.5},
     "crop": {"hflip": 0.5, "crop": 0.6},
     "turn": {"hflip": 0.5, "rotate": 20},
@@ -27,7 +27,7 @@ GEOMETRY = {
     "plain": {"hflip": 0.5, "crop_mode": "plain"},
     "turned plain": {"hflip": 0.5, "rotate": 9, "crop_mode": "plain"},
 }
-COLOUR = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1, "hflip": 0}
+COLOUR: dict[str, Any] = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1, "hflip": 0}
 
 
 class Figures(Drawn):
@@ -78,11 +78,11 @@ def test_geometry_is_that_of_the_cpu_pixel_for_pixel(change: str, size: tuple[in
     for one, two in zip(*batches(Data(size=size, fit=mode), GEOMETRY[change], odd=odd), strict=True):
         assert one["id"] == two["id"] and set(two) - {"mask_valid"} == set(one) - {"mask_valid"}
         for key in ("image", "background"):
-            assert (one[key] - two[key]).abs().max() * 255 < 2  # type: ignore[literal-required]
+            assert (one[key] - two[key]).abs().max() * 255 < 2
         for key in ("depth", "valid", "semantics", "mask"):
-            assert one[key].dtype == two[key].dtype and one[key].shape == two[key].shape  # type: ignore[literal-required]
+            assert one[key].dtype == two[key].dtype and one[key].shape == two[key].shape
             turned = "rotate" in GEOMETRY[change]
-            assert unlike(one[key], two[key]) <= (1e-3 if turned else 0)  # type: ignore[literal-required]
+            assert unlike(one[key], two[key]) <= (1e-3 if turned else 0)
         assert torch.equal(one["intrinsics"], two["intrinsics"])
         if "mask_valid" in one:
             assert unlike(one["mask_valid"], two["mask_valid"]) <= 1e-3
@@ -107,9 +107,9 @@ def test_colours_are_drawn_and_made_as_on_the_cpu(section: dict[str, Any]) -> No
     (original, _) = batches(Data(size=(48, 64)), plain)
     for one, two, given in zip(*batches(Data(size=(48, 64)), {"hflip": 0, **section}), original, strict=True):
         for key in ("image", "background"):
-            difference = (one[key] - two[key]) * 255  # type: ignore[literal-required]
+            difference = (one[key] - two[key]) * 255
             assert difference.mean().abs() < 0.6 and difference.abs().mean() < 2
-            changed = (one[key] != given[key]).flatten(1).any(dim=1)  # type: ignore[literal-required]
+            changed = (one[key] != given[key]).flatten(1).any(dim=1)
             assert changed.any() or section.get("blur")
             assert (difference.abs().flatten(1).mean(dim=1)[~changed] < 0.6).all()
 
@@ -172,7 +172,7 @@ def test_loader_processes_draw_the_same() -> None:
     section = {**GEOMETRY["all"], **COLOUR, "noise": 0.5, "blur": 0.5}
     here, there = (batches(Data(size=(24, 32)), section, odd=(1, 5), workers=count)[1] for count in (0, 2))
     for one, two in zip(here, there, strict=True):
-        assert all(torch.equal(one[key], two[key]) for key in KEYS)  # type: ignore[literal-required]
+        assert all(torch.equal(one[key], two[key]) for key in KEYS)
 
 
 @pytest.mark.parametrize(
