@@ -106,6 +106,14 @@ def test_a_batch_that_cannot_be_shared_is_an_error(options: dict[str, int]) -> N
         loader(Drawn(18), **options)
 
 
+def test_a_plan_keeps_the_frames_of_an_epoch_and_makes_keys_when_asked() -> None:
+    plan = loader(Drawn(18), accumulate=2).plan(1)
+    assert len(plan) == 4 and plan.frames.nbytes == 8 * 16
+    assert plan[2:][0] == plan[2] and plan[-1] == list(plan)[3]
+    assert [part for step in plan for part in step] == list(plan.micro_batches())
+    assert {epoch for step in plan for part in step for epoch, _ in part} == {1}
+
+
 def test_too_few_frames_are_an_error() -> None:
     with pytest.raises(DataError, match=r"3 training frames do not fill one batch of 4; use train\.batch_size=3"):
         loader(Drawn(3))
@@ -298,6 +306,9 @@ class Grey:
     def read(self, index):
         image = np.full((12, 16, 3), index, np.uint8)
         return {"image": image, "depth": np.ones((12, 16), np.float32), "id": f"f{index}"}
+
+    def faults(self, index):
+        return []
 
 def open_source(section):
     return Grey()
