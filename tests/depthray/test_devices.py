@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from made_sources import Drawn
 
 from depthray import distributed
 from depthray.cli import train
+from depthray.config.sections import Augment, Data
 from depthray.data import loader
 from depthray.errors import ResourceError, UsageError
 
@@ -74,13 +76,14 @@ def test_memory_is_pinned_only_where_the_process_computes_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, computes_there: bool
 ) -> None:
     pinned: list[torch.Tensor] = []
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: computes_there)
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
         pinned.append(tensor)
         return tensor
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    batch: Any = {"image": torch.zeros(1, 3, 2, 2, dtype=torch.uint8), "id": ["a"]}
-    assert loader._pin(batch)["id"] == ["a"]
-    assert len(pinned) == computes_there
+    device = torch.device("cuda" if computes_there else "cpu")
+    data = Data(size=(12, 16), workers=0)
+    options: dict[str, Any] = {"seed": 0, "batch_size": 4, "device": device}
+    [[_]] = loader.TrainLoader(Drawn(4), range(4), data, Augment(), **options).epoch(0)
+    assert bool(pinned) == computes_there
