@@ -6,7 +6,8 @@ Letters: B batch, H W pixels, C channels. Depth is metres along the optical axis
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypedDict
+from functools import lru_cache
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -148,3 +149,19 @@ def to_metres(stored: Tensor, scale: Tensor, measured: tuple[float, float]) -> T
     metres = stored / steps
     outside = (limited > 0) & ~((metres > measured[0]) & (metres < measured[1]))
     return (metres * factor).masked_fill(outside, 0)
+
+
+def constant(numbers: tuple[Any, ...], *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Floats, or tuples of them -> their tensor on the device, which callers share and do not change.
+
+    It is copied there once: at each copy from Python's numbers the host would wait for a GPU.
+    """
+    if torch.compiler.is_compiling():  # the compiler keeps constants itself
+        return torch.tensor(numbers, device=device, dtype=dtype)
+    return _kept_constant(numbers, device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _kept_constant(numbers: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # one made while predicting is used in training as well
+        return torch.tensor(numbers, device=device, dtype=dtype)

@@ -137,8 +137,9 @@ def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unused_outputs: Coll
 def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:
     """While held, backward adds gradients up locally; the last backward of a step averages them over processes."""
     # Without it every micro-batch would send all gradients, train.accumulate times as much.
-    if hold and isinstance(model, DistributedDataParallel):
-        return model.no_sync()
+    wrapped = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    if hold and isinstance(wrapped, DistributedDataParallel):
+        return wrapped.no_sync()
     return nullcontext()
 
 

@@ -395,7 +395,10 @@ class Train(Section):
     channels_last: bool = Field(
         True, description="memory layout of images and weights; the faster one for convolutions"
     )
-    compile: bool = Field(False, description="torch.compile the network")
+    compile: bool = Field(False, description="torch.compile the network and its loss")
+    cuda_graph: bool = Field(
+        False, description="forward and backward as one CUDA graph (one GPU; a size that is the same within an epoch)"
+    )
     sync_batchnorm: bool = Field(False, description="batch-norm statistics over all workers (GPU only)")
     freeze_batchnorm: bool = Field(False, description="batch-norm statistics stay as they start")
     max_bad_steps: Positive = Field(10, description="non-finite losses in a row after which training stops")

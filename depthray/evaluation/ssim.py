@@ -6,12 +6,14 @@ largest difference they can have: with 255 for values in [0,1], any two maps wou
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from depthray.batch import constant
 from depthray.errors import UsageError
 
 SIDE, SIGMA = 11, 1.5
@@ -63,7 +65,8 @@ def _product(scales: list[WindowSimilarity]) -> Tensor:
         for by_scale in ([scale.structure for scale in scales], [scale.similarity for scale in scales])
     )
     value = torch.where(last, similarity, structure)
-    weights = torch.where(there, value.new_tensor(SCALE_WEIGHTS[: len(scales)]).view(-1, 1), 0.0)
+    shares = constant(SCALE_WEIGHTS[: len(scales)], device=value.device, dtype=value.dtype)
+    weights = torch.where(there, shares.view(-1, 1), 0.0)
     # A negative structure has no such power; where no scale is there, the clamp avoids 0 / 0.
     powers = _power(value.relu(), weights / weights.sum(dim=0).clamp(min=min(SCALE_WEIGHTS)))
     return torch.where(there[0], torch.where(there, powers, 1.0).prod(dim=0), torch.nan)
@@ -96,13 +99,18 @@ def _windows(a: Tensor, b: Tensor, valid: Tensor | None) -> WindowSimilarity:
 
 def _blur(values: Tensor) -> Tensor:
     """(...,H,W) -> (...,H-10,W-10) Gaussian means, at the precision of the values even under autocast."""
-    taps = torch.exp(-(torch.arange(SIDE, dtype=torch.float64) - SIDE // 2).square() / (2 * SIGMA**2))
-    kernel = (taps / taps.sum()).to(values).view(1, 1, 1, SIDE)
+    kernel = constant(_gaussian(), device=values.device, dtype=values.dtype).view(1, 1, 1, SIDE)
     flat = values.reshape(-1, 1, *values.shape[-2:])  # (N,1,H,W)
     # Rows, then columns: the Gaussian is separable, so that 22 products a pixel replace 121.
     with torch.autocast(values.device.type, enabled=False):
         blurred = functional.conv2d(functional.conv2d(flat, kernel), kernel.mT)
     return blurred.view(*values.shape[:-2], *blurred.shape[-2:])
+
+
+def _gaussian() -> tuple[float, ...]:
+    """The SIDE weights of a row of a window."""
+    taps = [math.exp(-((place - SIDE // 2) ** 2) / (2 * SIGMA**2)) for place in range(SIDE)]
+    return tuple(tap / sum(taps) for tap in taps)
 
 
 def _valid_windows(valid: Tensor) -> Tensor:

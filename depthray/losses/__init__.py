@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -44,9 +45,24 @@ MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # parameter o
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum, and (B,) unweighted by term."""
     frames = with_shares(batch) if section.target == "relative" else batch
-    terms = {name: _term(name, prediction, frames, section) for name in section.weights}
-    weighted = torch.stack([weight * terms[name] for name, weight in section.weights.items()])
-    return weighted.sum(dim=0), terms
+    chosen = _weighted_terms(section)
+    values = {term.name: term.value(prediction, frames) for term in chosen}
+    return _sum(chosen, values), values
+
+
+def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
+    """`total` of one section, without values by term: all that is no arithmetic is done here, once.
+
+    What it returns works on tensors alone, so that torch.compile traces it as one graph.
+    """
+    chosen = _weighted_terms(section)
+
+    def weighted_sum(prediction: Prediction, batch: Batch) -> Tensor:
+        """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum"""
+        frames = with_shares(batch) if section.target == "relative" else batch
+        return _sum(chosen, {term.name: term.value(prediction, frames) for term in chosen})
+
+    return weighted_sum
 
 
 def unused_outputs(maps: Collection[str], section: Loss) -> tuple[str, ...]:
@@ -78,16 +94,40 @@ def function(name: str, *, where: str = "recipe") -> Term:
     return term
 
 
-def _term(name: str, prediction: Prediction, batch: Batch, section: Loss) -> Tensor:
-    """Prediction and truth, each (B,1,H,W) of its own size -> (B,) value of a term."""
-    inputs = LossInputs(prediction, batch, name if name in TERMS else f"terms.{name}")
-    # Only what the term asks for is resized to the prediction: the properties of LossInputs compute when read.
-    term = function(name)
-    arguments = {key: getattr(section if key in LOSS_OPTIONS else inputs, key) for key in _parameters(term)}
-    value = term(**arguments)
-    if name not in TERMS:
-        _check_value(name, value, len(batch["valid"]))
-    return value
+@dataclass(frozen=True)
+class _WeightedTerm:
+    """A term of a section: its function, the tensors it is given, and the section's options for it."""
+
+    name: str
+    weight: float
+    function: Term
+    tensors: tuple[str, ...]
+    options: dict[str, Any]
+
+    def value(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """Prediction and truth, each (B,1,H,W) of its own size -> (B,) value of the term, unweighted."""
+        inputs = LossInputs(prediction, batch, self.name if self.name in TERMS else f"terms.{self.name}")
+        # Only what the term asks for is resized to the prediction: the properties of LossInputs compute when read.
+        value = self.function(**{key: getattr(inputs, key) for key in self.tensors}, **self.options)
+        if self.name not in TERMS:
+            _check_value(self.name, value, len(batch["valid"]))
+        return value
+
+
+def _weighted_terms(section: Loss) -> list[_WeightedTerm]:
+    chosen = []
+    for name, weight in section.weights.items():
+        term = function(name)
+        parameters = _parameters(term)
+        tensors = tuple(key for key in parameters if key not in LOSS_OPTIONS)
+        options = {key: getattr(section, key) for key in parameters if key in LOSS_OPTIONS}
+        chosen.append(_WeightedTerm(name, weight, term, tensors, options))
+    return chosen
+
+
+def _sum(terms: list[_WeightedTerm], values: dict[str, Tensor]) -> Tensor:
+    """(B,) values of terms -> (B,) their weighted sum."""
+    return torch.stack([term.weight * values[term.name] for term in terms]).sum(dim=0)
 
 
 def _check_value(name: str, value: Any, count: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from depthray.batch import Batch, Prediction
+from depthray.batch import Batch, Prediction, constant
 from depthray.errors import DataError, UsageError
 
 
@@ -125,6 +125,7 @@ def scale_camera(intrinsics: Tensor, *, old: Sequence[int], new: Sequence[int]) 
     """(B,3,3) in pixels of the old (H,W) -> (B,3,3) in pixels of the new; pixel centres are at whole numbers."""
     # With centres at whole numbers the image begins at -1/2, which is where the shift of the centre comes from.
     y, x = (after / before for after, before in zip(new, old, strict=True))
-    scale = intrinsics.new_tensor([x, y, 1.0]).view(3, 1)
-    move = intrinsics.new_tensor([[0, 0, (x - 1) / 2], [0, 0, (y - 1) / 2], [0, 0, 0]])
+    like = {"device": intrinsics.device, "dtype": intrinsics.dtype}
+    scale = constant(((x,), (y,), (1.0,)), **like)
+    move = constant(((0.0, 0.0, (x - 1) / 2), (0.0, 0.0, (y - 1) / 2), (0.0, 0.0, 0.0)), **like)
     return intrinsics * scale + move

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from depthray.batch import constant
 from depthray.errors import UsageError
 from depthray.losses._masked import NEAREST, error, keep_valid, mean
 from depthray.losses.loss_inputs import resize_area
@@ -37,7 +38,7 @@ def multiscale(
             # The original divided by every true depth, and so by 0 where nothing was measured.
             off = off / torch.where(counted, target.clamp(min=NEAREST), 1.0)
         errors.append(mean(off.abs() if multiscale_norm == "l1" else off.square(), counted))
-    weights = depth.new_tensor(multiscale_weights, dtype=torch.float32)
+    weights = constant(tuple(multiscale_weights), device=depth.device, dtype=torch.float32)
     return (torch.stack(errors, dim=1) * (weights / weights.sum())).sum(dim=1)
 
 

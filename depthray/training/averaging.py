@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+import copy
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel
 
 from depthray import models
 from depthray.batch import Batch
 from depthray.config.sections import Optim
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Average:
@@ -25,33 +23,77 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, section: Optim) -> None:
+        self.section = section
         self.swa_start = section.swa_start if section.average == "swa" else 0.0
-        self.averaged = AveragedModel(model, multi_avg_fn=_averaging(section), use_buffers=True)
+        self.averaged = copy.deepcopy(model)
+        # On the device: whether a step counts is known there first, and the host does not wait to learn it.
+        device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+        self._count = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
     def count(self) -> int:
         """How many steps are in the average."""
-        return int(self.averaged.n_averaged)
+        return int(self._count)
 
-    def update(self, model: nn.Module, *, progress: float) -> None:
-        """Average in the weights after a step; `progress` is the share of all steps before it. SWA starts later."""
+    def update(self, model: nn.Module, *, progress: float, skip: bool | Tensor = False) -> None:
+        """Average in the weights after a step; `progress` is the share of all steps before it. SWA starts later.
+
+        A step that was skipped does not count: `skip` is a bool, or () bool on the device, which nobody waits for.
+        """
         # SWA's first weights are far from the mean of its last; EMA forgets them by itself.
-        if progress >= self.swa_start:
-            self.averaged.update_parameters(model)
+        if progress < self.swa_start or skip is True:
+            return
+        averaged, current = _tensors(self.averaged), _tensors(model)
+        floating = [pair for pair in zip(averaged, current, strict=True) if pair[0].is_floating_point()]
+        counters = [pair for pair in zip(averaged, current, strict=True) if not pair[0].is_floating_point()]
+        with torch.no_grad():
+            if counters:  # such as batch norm's: their mean would be no count
+                torch._foreach_copy_(*map(list, zip(*counters, strict=True)))
+            if isinstance(skip, Tensor):
+                self._blend_on_device(*map(list, zip(*floating, strict=True)), skip)
+            else:
+                self._blend(*map(list, zip(*floating, strict=True)))
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network to validate and save: the average, or the raw one while nothing is averaged."""
-        averaged: nn.Module = self.averaged.module
-        return averaged if self.count else model
+        return self.averaged if self.count else model
 
     def state_dict(self) -> dict[str, Any]:
         """Averaged weights and how many steps they hold."""
-        return {"weights": self.averaged.module.state_dict(), "count": self.count}
+        return {"weights": self.averaged.state_dict(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
-        self.averaged.module.load_state_dict(state["weights"])
-        self.averaged.n_averaged.fill_(state["count"])
+        self.averaged.load_state_dict(state["weights"])
+        self._count.fill_(state["count"])
+
+    def _blend(self, averaged: list[Tensor], current: list[Tensor]) -> None:
+        count = self.count
+        if count:
+            share = 1 / (count + 1) if self.section.average == "swa" else 1 - _decay(self.section.ema_decay, count)
+            torch._foreach_lerp_(averaged, current, share)
+        else:
+            torch._foreach_copy_(averaged, current)
+        self._count += 1
+
+    def _blend_on_device(self, averaged: list[Tensor], current: list[Tensor], skip: Tensor) -> None:
+        """As `_blend`, by arithmetic on the count instead of decisions; weights are equal to rounding."""
+        count = self._count
+        if self.section.average == "swa":
+            share = 1 / (count + 1)
+        else:
+            share = 1 - ((1 + count) / (10 + count)).clamp(max=self.section.ema_decay).where(count > 0, 0.0)
+        share = share.where(~skip, 0.0)
+        # A skipped step has left weights and statistics as they were, so that the difference is finite.
+        change = torch._foreach_sub(current, averaged)
+        torch._foreach_mul_(change, share.to(averaged[0].dtype))  # one kind for all: the fast path of foreach
+        torch._foreach_add_(averaged, change)
+        count += ~skip
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, in an order that copies of the network share."""
+    return [*model.parameters(), *model.buffers()]
 
 
 @torch.no_grad()
@@ -77,19 +119,6 @@ def recompute_batchnorm(model: nn.Module, batches: Iterable[Batch], *, frozen: C
     for layer, momentum in zip(changing, momenta, strict=True):
         layer.momentum = momentum
     model.train(training)
-
-
-def _averaging(section: Optim) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """The update of an average that already holds `count` steps, as AveragedModel calls it."""
-
-    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
-        share = 1 / (int(count) + 1) if section.average == "swa" else 1 - _decay(section.ema_decay, int(count))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, share)
-        else:  # a counter, such as batch norm's: its mean would be no count
-            torch._foreach_copy_(averaged, current)
-
-    return update
 
 
 def _decay(decay: float, count: int) -> float:

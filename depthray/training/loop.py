@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import get_args
 
-import torch
-from torch import nn
-
-from depthray import distributed, losses
+from depthray import distributed
 from depthray.batch import to_device
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Monitor, Recipe
@@ -32,6 +29,7 @@ from depthray.training.frames import Frames
 from depthray.training.gain import VALIDATION, score_further
 from depthray.training.state import State
 from depthray.training.step import Stepper, seed_step
+from depthray.training.steps.objective import Objective
 from depthray.training.throughput import Interval, ThroughputMeter
 
 
@@ -70,12 +68,12 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
         return
     if state.can_predict and recipe.eval.zero_shot:
         yield _score_start(recipe, state, frames)
-    network: nn.Module | None = None
+    objective: Objective | None = None
     while state.position.epoch < state.phases.epochs:
-        if _enter_epoch(recipe, state) or network is None:
-            network = None  # one wrapped for other parameters must be gone before the next
-            network = _wrap(recipe, state)
-        yield from _train_epoch(recipe, state, frames, network)
+        if _enter_epoch(recipe, state) or objective is None:
+            objective = None  # one wrapped for other parameters must be gone before the next
+            objective = Objective(recipe, state)
+        yield from _train_epoch(recipe, state, frames, objective)
         if state.position.step_in_epoch < frames.steps_per_epoch:
             return  # stopped inside the epoch, after a save point
         yield (epoch := _finish_epoch(recipe, state, frames))
@@ -118,14 +116,6 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
     return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
 
 
-def _wrap(recipe: Recipe, state: State) -> nn.Module:
-    """The network as it is trained: over several processes, and compiled where the recipe wants that."""
-    outputs: tuple[str, ...] = getattr(state.model, "outputs", ("depth",))
-    unused = losses.unused_outputs(outputs, recipe.loss)
-    network = distributed.wrap(state.model, sync_batchnorm=recipe.train.sync_batchnorm, unused_outputs=unused)
-    return torch.compile(network) if recipe.train.compile else network  # type: ignore[return-value]
-
-
 def _enter_epoch(recipe: Recipe, state: State) -> bool:
     """Freeze what is frozen in the epoch, and start a phase; True where other parameters train than before."""
     at = state.position
@@ -150,11 +140,11 @@ def _recompute_batchnorm(recipe: Recipe, state: State, frames: Frames) -> None:
     recompute_batchnorm(state.predictor, batches, frozen=state.freezing.norms())
 
 
-def _train_epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Module) -> Iterator[Event]:
+def _train_epoch(recipe: Recipe, state: State, frames: Frames, objective: Objective) -> Iterator[Event]:
     """The steps of one epoch from the state's position."""
     at = state.position
     meter = ThroughputMeter(recipe)
-    stepper = Stepper(recipe, state, network, steps_per_epoch=frames.steps_per_epoch)
+    stepper = Stepper(recipe, state, objective, steps_per_epoch=frames.steps_per_epoch)
     batches = frames.train_epoch(at.epoch, first_step=at.step_in_epoch)
     for _ in range(at.step_in_epoch, frames.steps_per_epoch):
         started = time.perf_counter()
@@ -163,21 +153,24 @@ def _train_epoch(recipe: Recipe, state: State, frames: Frames, network: nn.Modul
         waited = time.perf_counter() - started
         lr = _learning_rate(recipe, state, frames, step=at.step)
         momentum = schedule.momentum(recipe, at.step, steps_per_epoch=frames.steps_per_epoch, ended=at.first_phase)
-        result = stepper.step(micro_batches, lr, momentum)
+        results = stepper.step(micro_batches, lr, momentum)
         at.step += 1
         at.step_in_epoch += 1
+        last, save_due = at.step_in_epoch == frames.steps_per_epoch, _save_due(recipe, at.step_in_epoch)
+        # What is saved counts all its steps. The first is reported at once: whoever watches knows that training runs.
+        if last or save_due or at.step == 1 or any(result.stop or result.save for result in results):
+            results += stepper.settle()
+        stop, save = any(result.stop for result in results), any(result.save for result in results)
         at.seconds += time.perf_counter() - started
-        meter.add(result, lr=lr, waited=waited, took=time.perf_counter() - started)
-        last = at.step_in_epoch == frames.steps_per_epoch
-        # The first step is reported at once: whoever watches then knows that training runs.
+        meter.add(results, lr=lr, waited=waited, took=time.perf_counter() - started)
         if meter.due or last or at.step == 1:
             yield meter.interval(state, frames.steps_per_epoch)
-        if result.stop and not last:
+        if stop and not last:
             yield SavePoint(_stop_reason(state))
             return
         # A requested save may not wait for validation: the node that asks for it can be gone by then.
-        if result.save or (_save_due(recipe, at.step_in_epoch) and not last):
-            yield SavePoint(requested=result.save)
+        if save or (save_due and not last):
+            yield SavePoint(requested=save)
 
 
 def _save_due(recipe: Recipe, step_in_epoch: int) -> bool:

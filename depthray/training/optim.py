@@ -14,6 +14,7 @@ from depthray.training.adan import Adan
 
 ENCODER = re.compile(r"(module\.|_orig_mod\.)*encoder\.")  # with the prefixes of DDP and of torch.compile
 LISTS = (nn.ModuleList, nn.Sequential)
+IMPLEMENTATION = ("fused", "foreach", "capturable")  # keys of torch's groups that change no result
 
 
 def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None) -> torch.optim.Optimizer:
@@ -21,16 +22,31 @@ def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None
     groups = _groups(model, section)
     rate = section.lr if lr is None else lr
     optimiser: torch.optim.Optimizer
+    # fused: the same formulas in one pass over memory, on CPUs and GPUs alike.
     if section.name == "sgd":
-        optimiser = torch.optim.SGD(groups, lr=rate, momentum=section.momentum)
+        optimiser = torch.optim.SGD(groups, lr=rate, momentum=section.momentum, fused=True)
+        optimiser.register_step_pre_hook(_add_momentum)
     elif section.name == "adan":
         optimiser = Adan(groups, lr=rate)
     else:
         kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
-        optimiser = kind(groups, lr=rate, fused=True)  # the same formula in one pass over memory
-        optimiser.register_step_pre_hook(_match_layouts)  # the other optimisers compare strides themselves
+        optimiser = kind(groups, lr=rate, fused=True)
+    if section.name != "adan":  # which compares strides itself
+        optimiser.register_step_pre_hook(_match_gradients)
+        optimiser.register_load_state_dict_post_hook(_match_state)
+    optimiser.register_load_state_dict_pre_hook(_keep_implementation)
     set_learning_rate(optimiser, rate)
     return optimiser
+
+
+def take_step(optimiser: torch.optim.Optimizer, skip: bool | Tensor) -> None:
+    """Update the parameters unless `skip`: a bool, or () bool on their device, which nobody waits for."""
+    if isinstance(skip, Tensor):
+        optimiser.found_inf = skip.float()  # type: ignore[attr-defined]  # what a GradScaler sets
+        optimiser.step()
+        del optimiser.found_inf  # type: ignore[attr-defined]
+    elif not skip:
+        optimiser.step()
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
@@ -50,19 +66,48 @@ def set_momentum(optimiser: torch.optim.Optimizer, momentum: float | None) -> No
             group["momentum"] = momentum
 
 
-def _match_layouts(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
-    """Give gradients and optimiser state the memory layout of their parameters.
+def _match_gradients(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+    """Give gradients the memory layout of their parameters.
 
-    The fused step on a CPU walks all of them in memory order without comparing strides: state that was saved in another
-    layout (train.channels_last was changed) would silently be applied to the wrong weights.
+    The fused step on a CPU walks all tensors in memory order without comparing strides: another layout would silently
+    be applied to the wrong weights.
     """
     for group in optimiser.param_groups:
         for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad = _as_layout_of(parameter.grad, parameter)
+            gradient = parameter.grad
+            if gradient is not None and gradient.stride() != parameter.stride():
+                parameter.grad = _as_layout_of(gradient, parameter)
+
+
+def _match_state(optimiser: torch.optim.Optimizer) -> None:
+    """Give loaded state the memory layout of its parameters: it may be another than when it was saved."""
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
             state = optimiser.state.get(parameter, {})
             for key, value in state.items():
                 state[key] = _as_layout_of(value, parameter)
+
+
+def _add_momentum(optimiser: torch.optim.Optimizer, _args: object, _kwargs: object) -> None:
+    """Let momentum start at 0, from which the first step makes the gradient, as torch's first step does.
+
+    Torch's fused step would reserve it, fill it only where the step is not skipped, and read it at the next.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if group["momentum"] and parameter.grad is not None:
+                state = optimiser.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _keep_implementation(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """State as it was saved, for this optimiser's way to compute: an earlier version, or another device, had others."""
+    groups = saved["param_groups"]
+    if len(groups) != len(optimiser.param_groups):
+        return saved  # torch says so
+    own = [{key: group[key] for key in IMPLEMENTATION if key in group} for group in optimiser.param_groups]
+    return {**saved, "param_groups": [group | keys for group, keys in zip(groups, own, strict=True)]}
 
 
 def _as_layout_of(value: Any, parameter: Tensor) -> Any:

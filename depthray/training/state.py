@@ -25,6 +25,7 @@ from depthray.runtimes.precision import Precision
 from depthray.training import averaging, optim, schedule
 from depthray.training.freezing import Freezing
 from depthray.training.gain import Scores
+from depthray.training.steps.step_graph import check_graph
 from depthray.weights import start as weights
 
 
@@ -143,6 +144,8 @@ def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
     model = model.to(device)
     if recipe.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if recipe.train.cuda_graph:
+        check_graph(device)
     freezing = Freezing(model, recipe.optim, batchnorm=recipe.train.freeze_batchnorm)
     return State(
         recipe=recipe,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +45,10 @@ class ThroughputMeter:
         self.losses: list[float] = []
         self.images, self.waited, self.took, self.lr = 0, 0.0, 0.0, 0.0
 
-    def add(self, result: StepResult, *, lr: float, waited: float, took: float) -> None:
-        """Count one step."""
-        if math.isfinite(result.loss):  # a skipped step took time but has no loss
-            self.losses.append(result.loss)
+    def add(self, results: Iterable[StepResult], *, lr: float, waited: float, took: float) -> None:
+        """Count one step, and the results that are known since the last one: its own, or that of the step before."""
+        # A skipped step took time but has no loss.
+        self.losses += [result.loss for result in results if math.isfinite(result.loss)]
         self.images += self.batch_size  # of all workers: the batch is the global one
         self.waited += waited
         self.took += took
