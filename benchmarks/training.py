@@ -1,22 +1,29 @@
-"""Training unet-resnet34 with depthray against a plain PyTorch loop as people write it, images/s end to end.
+"""Training each recipe with depthray against a plain PyTorch loop as people write it, images/s and memory, end to end.
 
-    python benchmarks/training.py [--data FOLDER]
+    python benchmarks/training.py [RECIPE ...] [--data FOLDER] [--rounds 3] [--steps 12] [--set data.size=252,336]
 
-Both train the same network on the same frames at 160x128, batch 16, with L1 + 0.5 gradient loss and Adam, flips and
-colour jitter, on all cores, without Ray. The plain loop decodes JPEG and PNG in two DataLoader workers, in float32, as
-the PyTorch tutorials do; depthray reads shards and chooses precision and memory layout itself. The last row,
-depthray with train.precision=fp32, shows how much of the ratio the number format is.
+Both train the same network with the same loss on the same frames, at the size and batch of the recipe, with flips and
+colour jitter, on all cores, without Ray. The plain loop decodes JPEG and PNG in two DataLoader workers, in float32 with
+torch's optimiser at its defaults, as the PyTorch tutorials do, and averages no weights. depthray reads shards, clips,
+averages and checks as the recipe says, in float32 and in bf16. Every measurement is a process of its own, in turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
+import resource
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 import rendered_frames
 import torch
 from rendered_frames import read_image
@@ -24,101 +31,152 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import ColorJitter
 
-from depthray import models
+from depthray import losses, models
+from depthray.config import recipe as recipes
+from depthray.config.sections import Recipe
+from depthray.data.source import keys_to_read
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
 from depthray.training.state import Hooks, begin
 from depthray.training.throughput import Interval
 
-STEPS = 12
-# One phase over all frames, and the plain loop's jitter.
+# One phase over all frames at one size from random weights, and the plain loop's augmentation.
 WORDS = [
-    "curriculum.chunks=1",
-    "finetune.epochs=0",
+    *("curriculum.chunks=1", "curriculum.sizes=[]", "finetune.epochs=0", "model.weights=", "eval.zero_shot=false"),
     "train.log_seconds=0.001",  # an interval for every step: their times are the clock
-    "augment.brightness=0.2",
-    "augment.contrast=0.2",
-    "augment.saturation=0.2",
-    "augment.hue=0.05",
+    *("augment.crop=1", "augment.rotate=0", "augment.hflip=0.5"),
+    *("augment.brightness=0.2", "augment.contrast=0.2", "augment.saturation=0.2", "augment.hue=0.05"),
 ]
+LEFT_OUT = 3  # steps in which loaders start and memory is reserved
+FILES = {"image": "rgb", "depth": "depth", "semantics": "labels", "background": "background", "mask": "mask"}
+SIDES = ("plain", "fp32", "bf16")
 
 
 def main() -> int:
-    """Print images/s of all and the ratios."""
-    args = rendered_frames.build_parser(__doc__).parse_args()
+    """Print images/s, peak memory and ratios of every recipe."""
+    parser = rendered_frames.build_parser(__doc__)
+    parser.add_argument("recipes", nargs="*", default=recipes.names(), help="all that are shipped by default")
+    parser.add_argument("--steps", type=int, default=12, help=f"of a measurement, of which {LEFT_OUT} are not counted")
+    parser.add_argument("--set", nargs="*", default=[], help="overrides for both sides")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # what a process of its own is asked for
+    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps(measure(args.recipes[0], args.side, args.root, steps=args.steps, overrides=args.set)))
+        return 0
     folder, shards = rendered_frames.folder_and_shards(args.data)
-    rates: dict[str, list[float]] = {"plain": [], "depthray": [], "depthray fp32": []}
-    for _ in range(args.rounds):
-        rates["plain"].append(plain(folder))
-        rates["depthray"].append(ours(shards))
-        rates["depthray fp32"].append(ours(shards, "train.precision=fp32"))
-    usual = statistics.median(rates["plain"])
-    for name, values in rates.items():
-        median = statistics.median(values)
-        wanted = "  (wanted >= 1.5)" if name == "depthray" else ""
-        print(f"{name:14} {median:7.1f} images/s  ratio {median / usual:5.2f}{wanted}")
+    print("recipe                    side     images/s   ratio     GiB   ratio")
+    for name in args.recipes:
+        results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        for _ in range(args.rounds):
+            for side in SIDES:
+                results[side].append(in_a_process(name, side, folder if side == "plain" else shards, args))
+        usual = medians(results["plain"])
+        for side in SIDES:
+            rate, memory = medians(results[side])
+            wanted = {"plain": "", "fp32": "  (wanted >= 1.5, <= 1)", "bf16": "  (wanted >= 2.2, <= 1)"}[side]
+            ratios = f"{rate:8.2f}  {rate / usual[0]:6.2f}  {memory:6.2f}  {memory / usual[1]:6.2f}{wanted}"
+            print(f"{name:24}  {side:6} {ratios}", flush=True)
     return 0
 
 
-def ours(shards: Path, *words: str) -> float:
-    """Images per second of `fit`, the first steps left out."""
-    recipe = preflight.load("unet-resnet34", [f"data.root={shards}", "data.source=shards", *WORDS, *words])
+def in_a_process(name: str, side: str, root: Path, args: argparse.Namespace) -> dict[str, float]:
+    """What `measure` returns there: memory of one side is not hidden by what another has reserved."""
+    command = [sys.executable, __file__, name, "--side", side, "--root", str(root), "--steps", str(args.steps)]
+    done = subprocess.run([*command, "--set", *args.set], stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def measure(name: str, side: str, root: Path, *, steps: int, overrides: list[str]) -> dict[str, float]:
+    """Images a second after the first steps, and GiB that the process has had resident at most."""
+    source = ["data.source=folder"] if side == "plain" else ["data.source=shards", f"train.precision={side}"]
+    recipe = preflight.load(name, [*WORDS, f"data.root={root}", *source, *overrides])
+    times = plain(recipe, steps=steps) if side == "plain" else ours(recipe, steps=steps)
+    seconds = times[-1] - times[LEFT_OUT - 1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+    return {"rate": (len(times) - LEFT_OUT) * recipe.train.batch_size / seconds, "peak": peak}
+
+
+def medians(results: list[dict[str, float]]) -> tuple[float, float]:
+    """Images a second and GiB."""
+    rate, peak = (statistics.median(result[key] for result in results) for key in ("rate", "peak"))
+    return rate, peak
+
+
+def ours(recipe: Recipe, *, steps: int) -> list[float]:
+    """When each step of `fit` was done."""
     state = begin(recipe, torch.device("cpu"))
-    loader = Frames.open(recipe)
+    frames = Frames.open(recipe)
     # Asked within a step, before it is counted.
-    state.hooks = Hooks(stop_requested=lambda: state.position.step >= STEPS - 1)
-    times = [time.perf_counter() for event in fit(recipe, state, loader) if isinstance(event, Interval)]
-    # Without the first three steps, in which loaders start and memory is reserved.
-    return (len(times) - 3) * recipe.train.batch_size / (times[-1] - times[2])
+    state.hooks = Hooks(stop_requested=lambda: state.position.step >= steps - 1)
+    return [time.perf_counter() for event in fit(recipe, state, frames) if isinstance(event, Interval)]
 
 
-def plain(folder: Path) -> float:
-    """Images per second of the usual loop, the first steps left out."""
-    loader = DataLoader(Files(folder), batch_size=16, shuffle=True, num_workers=2, drop_last=True)
-    model = models.build_model(preflight.load("unet-resnet34").model, ("image",))
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
+def plain(recipe: Recipe, *, steps: int) -> list[float]:
+    """When each step of the usual loop was done."""
+    batches = DataLoader(Files(recipe), recipe.train.batch_size, shuffle=True, num_workers=2, drop_last=True)
+    model = models.build_model(recipe.model, recipe.data.inputs)
+    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    optimiser = kinds.get(recipe.optim.name, torch.optim.AdamW)(model.parameters(), lr=1e-4)
+    criterion = losses.prepare(recipe.loss)
     model.train()
     times: list[float] = []
-    while len(times) < STEPS:
-        for image, depth in loader:
-            prediction = model({"image": image})["depth"]
-            loss = (prediction - depth).abs().mean() + 0.5 * gradient(prediction, depth)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            loss.item()  # as loops that print the loss do
-            times.append(time.perf_counter())
-            if len(times) == STEPS:
-                break
-    return (len(times) - 3) * 16 / (times[-1] - times[2])
+    for batch in endless(batches):
+        loss = criterion(models.run(model, batch), batch).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        loss.item()  # as loops that print the loss do
+        times.append(time.perf_counter())
+        if len(times) == steps:
+            break
+    return times
 
 
-def gradient(prediction: Tensor, depth: Tensor) -> Tensor:
-    """Mean |error of forward differences|."""
-    error = prediction - depth
-    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+def endless(batches: DataLoader[dict[str, Tensor]]) -> Iterator[Any]:
+    """The batches of one epoch after the other."""
+    while True:
+        yield from batches
 
 
-class Files(Dataset[tuple[Tensor, Tensor]]):
+class Files(Dataset[dict[str, Tensor]]):
     """JPEG and PNG files, decoded when they are read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, recipe: Recipe) -> None:
+        folder, self.size = Path(recipe.data.root), recipe.data.size
+        self.keys = [key for key in keys_to_read(recipe.data) if key in FILES]
+        self.samples = recipe.data.sparse.samples if "sparse" in recipe.data.inputs else 0
         with (folder / "index.csv").open(encoding="utf-8") as file:
-            self.rows = [(folder / row["rgb"], folder / row["depth"]) for row in csv.DictReader(file)]
+            self.rows = [{key: folder / row[FILES[key]] for key in self.keys} for row in csv.DictReader(file)]
         self.jitter = ColorJitter(0.2, 0.2, 0.2, 0.05)  # as strong as WORDS have it
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        rgb, depth = self.rows[index]
-        image = cv2.resize(cv2.cvtColor(read_image(rgb), cv2.COLOR_BGR2RGB), (160, 128))
-        # Both are decoded and resized for each sample, as files have to be.
-        metres = cv2.resize(read_image(depth, cv2.IMREAD_UNCHANGED), (160, 128), interpolation=cv2.INTER_NEAREST)
-        x = self.jitter(torch.from_numpy(image).permute(2, 0, 1).float() / 255)
-        y = torch.from_numpy(metres.astype("float32") / 1000).unsqueeze(0)
-        return (x.flip(-1), y.flip(-1)) if torch.rand(()) < 0.5 else (x, y)
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        sample = {key: self.read(key, path) for key, path in self.rows[index].items()}
+        if torch.rand(()) < 0.5:
+            sample = {key: value.flip(-1) for key, value in sample.items()}
+        if "depth" in sample:
+            sample["valid"] = sample["depth"] > 0
+        if self.samples:
+            share = self.samples / sample["depth"].numel()
+            sample["sparse"] = sample["depth"] * (torch.rand(sample["depth"].shape) < share)
+        return sample
+
+    def read(self, key: str, path: Path) -> Tensor:
+        """(C,h,w) of a file, decoded and resized for each sample, as files have to be."""
+        size = self.size[::-1]
+        if key in ("image", "background"):
+            image = cv2.resize(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB), size)
+            colours = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+            return self.jitter(colours) if key == "image" else colours
+        stored = cv2.resize(read_image(path, cv2.IMREAD_UNCHANGED), size, interpolation=cv2.INTER_NEAREST)
+        if key == "semantics":
+            return torch.from_numpy(stored.astype(np.int64)).unsqueeze(0)
+        return torch.from_numpy(stored.astype(np.float32) / (1000 if key == "depth" else 1)).unsqueeze(0)
 
 
 if __name__ == "__main__":

@@ -264,23 +264,3 @@ def test_swa_averages_only_what_follows_its_start(frames: Frames, start: float, 
     list(fit(made, state, few))
     assert state.average is not None
     assert state.average.count == round(expected * epochs * few.steps_per_epoch)
-
-
-def test_a_compiled_network_trains_to_the_same_weights(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-
-    def eager(network: torch.nn.Module) -> object:
-        compiled.append(network)
-        return real(network, backend="eager")
-
-    real = torch.compile
-    monkeypatch.setattr(torch, "compile", eager)
-    ends = []
-    for override in ("train.compile=true", "train.compile=false"):
-        made = small("train.epochs=1", override)
-        state = begin(made, CPU)
-        list(fit(made, state, frames))
-        ends.append(state.model.state_dict())
-    torch._dynamo.reset()
-    assert len(compiled) == 1
-    assert_equal(ends[0], ends[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,13 +47,13 @@ class Recorder(TorchDispatchMode):
 
 
 @pytest.fixture(autouse=True)
-def meta_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
+def meta_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Let torch use its fused and foreach kernels on the meta device too, and count how often numbers are read."""
     monkeypatch.setattr(torch.optim.optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
     monkeypatch.setattr(torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["meta"])
     reads = []
     monkeypatch.setattr(HostCopy, "read", lambda self: reads.append(self) or [1.0, 0.0, 0.0, 1.0])
-    yield lambda: len(reads)
+    return lambda: len(reads)
 
 
 def a_sample(number: int) -> Sample:
