@@ -126,7 +126,7 @@ def plain(recipe: Recipe, *, steps: int) -> list[float]:
     for batch in endless(batches):
         loss = criterion(models.run(model, batch), batch).mean()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         loss.item()  # as loops that print the loss do
         times.append(time.perf_counter())

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from depthray.batch import Batch, Prediction
@@ -131,7 +132,26 @@ def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unused_outputs: Coll
     network = DropOutputs(model, unused_outputs) if unused_outputs else model
     find_unused = bool(unused_outputs)
     # Views: gradients are part of the buckets that are summed, which saves a copy of all of them.
-    return DistributedDataParallel(network, gradient_as_bucket_view=True, find_unused_parameters=find_unused)
+    return DistributedDataParallel(
+        network,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=find_unused,
+        broadcast_buffers=reads_changing_buffers(model),
+    )
+
+
+def reads_changing_buffers(model: nn.Module) -> bool:
+    """Whether training may read what a forward pass has changed in a buffer, so that processes must agree on it.
+
+    Statistics of batch norm are read outside of training alone; until then each process has its own, which saves two
+    broadcasts in each pass. Buffers that are not saved are constants.
+    """
+    return any(
+        name not in module._non_persistent_buffers_set
+        for module in model.modules()
+        if not isinstance(module, _BatchNorm)
+        for name, _ in module.named_buffers(recurse=False)
+    )
 
 
 def hold_gradients(model: nn.Module, *, hold: bool) -> AbstractContextManager[None]:

@@ -125,7 +125,8 @@ def scale_camera(intrinsics: Tensor, *, old: Sequence[int], new: Sequence[int]) 
     """(B,3,3) in pixels of the old (H,W) -> (B,3,3) in pixels of the new; pixel centres are at whole numbers."""
     # With centres at whole numbers the image begins at -1/2, which is where the shift of the centre comes from.
     y, x = (after / before for after, before in zip(new, old, strict=True))
-    like = {"device": intrinsics.device, "dtype": intrinsics.dtype}
-    scale = constant(((x,), (y,), (1.0,)), **like)
-    move = constant(((0.0, 0.0, (x - 1) / 2), (0.0, 0.0, (y - 1) / 2), (0.0, 0.0, 0.0)), **like)
+    device, dtype = intrinsics.device, intrinsics.dtype
+    scale = constant(((x,), (y,), (1.0,)), device=device, dtype=dtype)
+    shift = ((0.0, 0.0, (x - 1) / 2), (0.0, 0.0, (y - 1) / 2), (0.0, 0.0, 0.0))
+    move = constant(shift, device=device, dtype=dtype)
     return intrinsics * scale + move

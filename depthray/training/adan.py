@@ -133,9 +133,10 @@ def _update_on_device(
     step, kind = states[0]["step"], parameters[0].dtype
     goes = (~skip).to(kind)
     # Bits times 0 are those of 0, where NaN times 0 is NaN.
-    bits, old_bits = ([each.view(BITS[kind]) for each in tensors] for tensors in (gradients, previous))
+    bits = [gradient.view(BITS[kind]) for gradient in gradients]
+    old_bits = [gradient.view(BITS[kind]) for gradient in previous]
     torch._foreach_mul_(bits, (~skip).to(BITS[kind]))
-    change = torch._foreach_sub(gradients, previous)
+    change = list(torch._foreach_sub(gradients, previous))
     torch._foreach_mul_(change, (step > 0).to(kind))  # the first change is 0
     step += ~skip
     t = step.double().clamp(min=1)  # before the first step that is taken, corrections would be 0 / 0

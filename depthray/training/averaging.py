@@ -43,16 +43,15 @@ class Average:
         # SWA's first weights are far from the mean of its last; EMA forgets them by itself.
         if progress < self.swa_start or skip is True:
             return
-        averaged, current = _tensors(self.averaged), _tensors(model)
-        floating = [pair for pair in zip(averaged, current, strict=True) if pair[0].is_floating_point()]
-        counters = [pair for pair in zip(averaged, current, strict=True) if not pair[0].is_floating_point()]
+        averaged, counters = _tensors(self.averaged)
+        current, current_counters = _tensors(model)
         with torch.no_grad():
-            if counters:  # such as batch norm's: their mean would be no count
-                torch._foreach_copy_(*map(list, zip(*counters, strict=True)))
+            if counters:
+                torch._foreach_copy_(counters, current_counters)
             if isinstance(skip, Tensor):
-                self._blend_on_device(*map(list, zip(*floating, strict=True)), skip)
+                self._blend_on_device(averaged, current, skip)
             else:
-                self._blend(*map(list, zip(*floating, strict=True)))
+                self._blend(averaged, current)
 
     def network(self, model: nn.Module) -> nn.Module:
         """The network to validate and save: the average, or the raw one while nothing is averaged."""
@@ -85,15 +84,17 @@ class Average:
             share = 1 - ((1 + count) / (10 + count)).clamp(max=self.section.ema_decay).where(count > 0, 0.0)
         share = share.where(~skip, 0.0)
         # A skipped step has left weights and statistics as they were, so that the difference is finite.
-        change = torch._foreach_sub(current, averaged)
+        change = list(torch._foreach_sub(current, averaged))
         torch._foreach_mul_(change, share.to(averaged[0].dtype))  # one kind for all: the fast path of foreach
         torch._foreach_add_(averaged, change)
         count += ~skip
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, in an order that copies of the network share."""
-    return [*model.parameters(), *model.buffers()]
+def _tensors(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and buffers, and counters such as batch norm's apart, whose mean would be no count."""
+    tensors = [*model.parameters(), *model.buffers()]
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floating, [tensor for tensor in tensors if not tensor.is_floating_point()]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ class BatchTransfer:
 
     def __init__(self, device: torch.device, *, min_depth: float, max_depth: float) -> None:
         self.device, self.min_depth, self.max_depth = device, min_depth, max_depth
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __call__(self, batch: Batch) -> Batch:
         """A batch on the CPU -> on the device, for work on the current stream."""

@@ -58,5 +58,5 @@ def _reserve(buffers: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """One tensor (N,) with room for all buffers, and its parts in their shapes."""
     sizes = [buffer.numel() for buffer in buffers]
     memory = torch.empty(sum(sizes), dtype=buffers[0].dtype, device=buffers[0].device)
-    parts = zip(memory.split(sizes), buffers, strict=True)
+    parts = zip(torch.split(memory, sizes), buffers, strict=True)
     return memory, [part.view(buffer.shape) for part, buffer in parts]

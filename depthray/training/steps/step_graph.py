@@ -72,7 +72,8 @@ def capture(compute: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -
         for parameter in parameters:
             parameter.grad = None
 
-    stream, current = torch.cuda.Stream(), torch.cuda.current_stream()  # a capture needs a stream of its own
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # a capture needs a stream of its own
+    current = torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP):

@@ -132,3 +132,37 @@ def test_scaled_half_precision_with_clipping_learns_and_an_overflow_changes_noth
         losses.append(loss.item())
     assert 0 < skipped < 30
     assert losses[-1] < 0.2 * losses[0]
+
+
+def walk(net: nn.Module, optimiser: torch.optim.Optimizer, *, steps: int, held: int = -1) -> None:
+    """Steps on gradients that do not change; in step `held` the bias has none."""
+    for step in range(steps):
+        for name, parameter in net.named_parameters():
+            generator = torch.Generator().manual_seed(step)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            if step == held and name == "bias":
+                parameter.grad = None
+        optimiser.step()
+
+
+def test_decisions_on_the_device_change_no_result() -> None:
+    nets = [nn.Conv2d(3, 4, 3)]
+    nets.append(copy.deepcopy(nets[0]))
+    here, there = (Adan(net.parameters(), lr=0.05, weight_decay=0.1) for net in nets)
+    there.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    for net, optimiser in zip(nets, (here, there), strict=True):
+        walk(net, optimiser, steps=5, held=2)
+    for ours, theirs in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    for optimiser in (here, there):  # the bias has missed a step, and no longer shares its number with the weight
+        assert [int(state["step"]) for state in optimiser.state.values()] == [5, 4]
+
+
+def test_parameters_that_step_together_share_their_number_of_steps_also_when_loaded() -> None:
+    net = nn.Conv2d(3, 4, 3)
+    optimiser, resumed = (Adan(net.parameters(), lr=0.05) for _ in range(2))
+    walk(net, optimiser, steps=2)
+    resumed.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    for each in (optimiser, resumed):
+        steps = [state["step"] for state in each.state.values()]
+        assert steps[0] is steps[1] and steps[0].item() == 2

@@ -9,7 +9,7 @@ from torch import nn
 from depthray.config.sections import Optim
 from depthray.errors import UsageError
 from depthray.models.unet import build
-from depthray.training.optim import build_optimiser, set_learning_rate
+from depthray.training.optim import build_optimiser, set_learning_rate, take_step
 
 
 class Net(nn.Module):
@@ -98,3 +98,58 @@ def test_state_loaded_in_another_memory_layout_reaches_the_right_weights(name):
     train(other, resumed, 1)
     for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def build_unfused(net, name):
+    """As an earlier version, or another device, may have saved it."""
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    options = {"momentum": 0.9} if name == "sgd" else {}
+    groups = build_optimiser(net, Optim(name=name, lr=0.1)).param_groups
+    own = [{key: group[key] for key in ("params", "scale", "weight_decay")} for group in groups]
+    return kinds[name](own, lr=0.1, foreach=True, **options)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("saved_fused", [True, False])
+def test_state_of_another_implementation_is_continued_by_this_one(name, saved_fused):
+    net = Net()
+    builders = [lambda each: build_optimiser(each, Optim(name=name, lr=0.1)), lambda each: build_unfused(each, name)]
+    first = builders[0 if saved_fused else 1](net)
+    train(net, first, 2)
+    other = copy.deepcopy(net)
+    resumed = build_optimiser(other, Optim(name=name, lr=0.1))
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert all(group["fused"] and not group["foreach"] for group in resumed.param_groups)
+    train(net, first, 2)
+    train(other, resumed, 2)
+    for ours, theirs in zip(other.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adan", "sgd"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_a_step_that_the_device_skips_is_as_if_it_had_not_been(name, first):
+    nets = [Net()]
+    nets.append(copy.deepcopy(nets[0]))
+    optimisers = [build_optimiser(net, Optim(name=name, lr=0.1, weight_decay=0.1)) for net in nets]
+    goes, skips = torch.tensor(False), torch.tensor(True)
+    for net, optimiser in zip(nets, optimisers, strict=True):
+        train_late(net, optimiser, goes, steps=0 if first else 2)
+    before = copy.deepcopy([parameter.detach() for parameter in nets[0].parameters()])
+    for parameter in nets[0].parameters():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    take_step(optimisers[0], skips)
+    assert all(torch.equal(*pair) for pair in zip(before, nets[0].parameters(), strict=True))
+    for net, optimiser in zip(nets, optimisers, strict=True):
+        train_late(net, optimiser, goes, steps=2)
+    for ours, theirs in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not any(hasattr(optimiser, "found_inf") for optimiser in optimisers)
+
+
+def train_late(net, optimiser, skip, *, steps):
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(steps):
+        for parameter in net.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        take_step(optimiser, skip)

@@ -17,6 +17,7 @@ from depthray.training.loop import Epoch, SavePoint, fit
 from depthray.training.state import Hooks, State, begin
 from depthray.training.step import Stepper
 from depthray.training.steps.kept_buffers import KeptBuffers
+from depthray.training.steps.objective import Objective
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -44,7 +45,7 @@ def poison(state: State, bad: Callable[[int], bool]) -> None:
         prediction: dict[str, torch.Tensor] = forward(batch)
         return prediction
 
-    state.model.forward = broken  # type: ignore[method-assign]
+    state.model.forward = broken
 
 
 def trained(recipe: Recipe, frames: Frames, *, late: bool, bad: Callable[[int], bool]) -> tuple[State, list[Epoch]]:
@@ -85,11 +86,11 @@ def test_a_skipped_late_step_leaves_no_trace(frames: Frames, name: str) -> None:
     state = begin(recipe, CPU)
     before = {key: value.clone() for key, value in state.predictor.state_dict().items() if value.is_floating_point()}
     poison(state, lambda call: True)
-    stepper = Stepper(recipe, state, loop.Objective(recipe, state), steps_per_epoch=9, late=True)
+    stepper = Stepper(recipe, state, Objective(recipe, state), steps_per_epoch=9, late=True)
     batches = frames.train_epoch(0)
     assert stepper.step(next(batches), 1e-3) == []
     assert [math.isnan(result.loss) for result in stepper.step(next(batches), 1e-3)] == [True]
-    for model in (state.model, state.average.averaged):  # type: ignore[union-attr]
+    for model in (state.model, state.average.averaged):
         assert [key for key in before if not torch.equal(model.state_dict()[key], before[key])] == []
     assert state.position.bad_steps == 1
     stepper.settle()

@@ -78,7 +78,7 @@ def test_a_compiled_network_of_several_processes_holds_gradients_back() -> None:
         held.append(True)
         yield
 
-    wrapped.no_sync = no_sync  # type: ignore[method-assign]
+    wrapped.no_sync = no_sync
     for network in (wrapped, torch.compile(wrapped)):
         for hold in (True, False):
             with distributed.hold_gradients(network, hold=hold):  # type: ignore[arg-type]
@@ -109,7 +109,12 @@ def test_captured_steps_train_to_the_same_weights(
     frames: Frames, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     captures: list[int] = []
-    monkeypatch.setattr(step_graph, "capture", lambda *args: captures.append(1) or captured(*args))
+
+    def capture(compute: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> Any:
+        captures.append(1)
+        return captured(compute, parameters)
+
+    monkeypatch.setattr(step_graph, "capture", capture)
     monkeypatch.setattr("depthray.training.state.check_graph", lambda device: None)
     words = [*words, "train.epochs=2", "curriculum.epochs_per_size=1", "model.encoder=timm/test_efficientnet"]
     ends = [weights_of(small(f"train.cuda_graph={wanted}", *words), frames) for wanted in ("true", "false")]

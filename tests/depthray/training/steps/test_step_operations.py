@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,17 @@ class Recorder(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def meta_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Let torch use its fused and foreach kernels on the meta device too, and count how often numbers are read."""
-    monkeypatch.setattr(torch.optim.optimizer, "_get_fused_kernels_supported_devices", lambda: ["meta"])
+    monkeypatch.setattr(
+        import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices", lambda: ["meta"]
+    )
     monkeypatch.setattr(torch.utils._foreach_utils, "_get_foreach_kernels_supported_devices", lambda: ["meta"])
     reads = []
-    monkeypatch.setattr(HostCopy, "read", lambda self: reads.append(self) or [1.0, 0.0, 0.0, 1.0])
+
+    def read(copy: HostCopy) -> list[float]:
+        reads.append(copy)
+        return [1.0, 0.0, 0.0, 1.0]
+
+    monkeypatch.setattr(HostCopy, "read", read)
     return lambda: len(reads)
 
 
@@ -66,7 +74,7 @@ def a_sample(number: int) -> Sample:
         "sparse": maps[1].astype(np.float32),
         "semantics": maps[2].astype(np.int32),
         "mask": (maps[3] > 4).astype(np.uint8),
-        "intrinsics": np.float32([[60, 0, 34.5], [0, 60, 27.5], [0, 0, 1]]),
+        "intrinsics": np.array([[60, 0, 34.5], [0, 60, 27.5], [0, 0, 1]], np.float32),
         "id": str(number),
         "scene": "room",
         "source": "made",
@@ -117,7 +125,6 @@ def test_waiting_for_the_device_is_an_error_here(meta_as_a_gpu: Callable[[], int
     recipe = preflight.load("demo", ["train.precision=fp32"])
     batch = collate([a_sample(number) for number in range(COUNT)])
     stepper, state = a_stepper(recipe)
-    take = state.optimiser.step
-    state.optimiser.step = lambda: float(state.optimiser.found_inf) or take()  # type: ignore[method-assign,attr-defined]
+    state.optimiser.register_step_pre_hook(lambda optimiser, *_: print(float(optimiser.found_inf)))
     with pytest.raises(RuntimeError, match="meta"):
         stepper.step([batch], 1e-3)
