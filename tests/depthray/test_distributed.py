@@ -9,6 +9,8 @@ import pytest
 import torch
 from process_groups import launch
 
+from depthray import distributed
+
 OVERRIDES = [
     "data.size=32,64",
     "data.frames=40",
@@ -117,3 +119,15 @@ def test_the_command_trains_under_torchrun(tmp_path: Path) -> None:
     epochs = [record for record in records if record["kind"] == "epoch"]
     assert [epoch["epoch"] for epoch in epochs] == [1]
     assert len(list((run / "checkpoints").glob("epoch-*"))) == 1
+
+
+def test_statistics_of_batch_norm_are_not_sent_in_each_pass_but_other_state_is() -> None:
+    class Normed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(2)
+            self.register_buffer("mean", torch.zeros(3), persistent=False)  # a constant
+
+    assert not distributed.reads_changing_buffers(Normed())
+    spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(2, 2))  # estimates a vector in each pass
+    assert distributed.reads_changing_buffers(torch.nn.Sequential(Normed(), spectral))
