@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 
 class KeptBuffers:
-    """Copies of a network's floating-point buffers in memory that is allocated once."""
+    """Copies of a network's buffers in memory that is allocated once."""
 
     def __init__(self, model: nn.Module) -> None:
         groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
         for buffer in model.buffers():
-            if buffer.is_floating_point():
-                groups[buffer.device, buffer.dtype].append(buffer)
+            groups[buffer.device, buffer.dtype].append(buffer)
         self._groups = [_BufferGroup(buffers) for buffers in groups.values()]
 
     def keep(self) -> None:

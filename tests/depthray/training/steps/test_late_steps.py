@@ -61,7 +61,6 @@ def trained(recipe: Recipe, frames: Frames, *, late: bool, bad: Callable[[int], 
     "words",
     [
         ["optim.name=adamw", "optim.average=ema", "optim.clip_norm=1"],
-        ["optim.name=adan", "optim.lr=1e-3", "optim.weight_decay=0.1"],
         ["optim.name=sgd", "optim.lr=1e-2", "optim.average=swa", "optim.swa_start=0", "optim.swa_batchnorm=averaged"],
     ],
 )
@@ -84,7 +83,7 @@ def test_late_steps_train_to_the_same_weights(frames: Frames, words: list[str]) 
 def test_a_skipped_late_step_leaves_no_trace(frames: Frames, name: str) -> None:
     recipe = small(f"optim.name={name}", "optim.average=ema", "train.epochs=1", "optim.weight_decay=0.1")
     state = begin(recipe, CPU)
-    before = {key: value.clone() for key, value in state.predictor.state_dict().items() if value.is_floating_point()}
+    before = {key: value.clone() for key, value in state.predictor.state_dict().items()}
     poison(state, lambda call: True)
     stepper = Stepper(recipe, state, Objective(recipe, state), steps_per_epoch=9, late=True)
     batches = frames.train_epoch(0)
@@ -121,13 +120,11 @@ def test_a_stop_is_noticed_a_step_late_and_counts_all_steps(frames: Frames) -> N
 def test_buffers_are_restored_where_a_step_is_skipped(skip: bool | torch.Tensor) -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.BatchNorm2d(4))
     model.register_buffer("wide", torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last))
-    model.register_buffer("double", torch.rand(7, dtype=torch.float64))
-    kept, floating = KeptBuffers(model), [each for each in model.buffers() if each.is_floating_point()]
-    before = [each.clone() for each in floating]
+    model.register_buffer("precise", torch.rand(7, dtype=torch.float64))
+    kept, buffers = KeptBuffers(model), list(model.buffers())
+    before = [each.clone() for each in buffers]
     kept.keep()
-    for each in floating:
-        each.fill_(math.nan)
+    for each in buffers:
+        each.fill_(math.nan if each.is_floating_point() else 9)
     kept.restore(skip)
-    assert all(
-        torch.equal(each, old) if skip else each.isnan().all() for each, old in zip(floating, before, strict=True)
-    )
+    assert [torch.equal(each, old) for each, old in zip(buffers, before, strict=True)] == [bool(skip)] * len(buffers)

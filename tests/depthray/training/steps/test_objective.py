@@ -25,6 +25,9 @@ from depthray.training.steps.batch_transfer import BatchTransfer
 from depthray.training.steps.objective import Objective
 from depthray.training.steps.step_graph import StepGraph, check_graph
 
+# The compiler looks at the gradient of a prediction, and hides the warning of that; here warnings are errors.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+
 CPU = torch.device("cpu")
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=4", "train.precision=fp32", "train.log_seconds=60"]
 
@@ -78,10 +81,10 @@ def test_a_compiled_network_of_several_processes_holds_gradients_back() -> None:
         held.append(True)
         yield
 
-    wrapped.no_sync = no_sync
+    wrapped.no_sync = no_sync  # type: ignore[method-assign]
     for network in (wrapped, torch.compile(wrapped)):
         for hold in (True, False):
-            with distributed.hold_gradients(network, hold=hold):  # type: ignore[arg-type]
+            with distributed.hold_gradients(network, hold=hold):
                 pass
     assert held == [True, True]
 
