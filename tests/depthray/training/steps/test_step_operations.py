@@ -25,7 +25,8 @@ from depthray.training.steps.objective import Objective
 META = torch.device("meta")
 HEIGHT, WIDTH, COUNT = 56, 70, 2
 CLONES = ("aten.clone", "aten._foreach_clone", "aten.copy_", "aten._foreach_copy_")
-NAMES = [name for name in recipes.names() if "lite" not in name]  # networks of the same decoders, in fewer layers
+# The others have the same decoders on smaller encoders, or the same network with less of it trained.
+NAMES = [name for name in recipes.names() if not name.endswith(("lite", "lora"))]
 
 
 class Recorder(TorchDispatchMode):
