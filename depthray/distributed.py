@@ -7,6 +7,7 @@ Without them, every function here does the obvious thing for one process.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 from depthray.batch import Batch, Prediction
 from depthray.errors import ResourceError, count_of
 from depthray.waiting import TIMEOUT_MINUTES
+
+# DDP's argument for what `reads_changing_buffers` says: its name before torch 2.15, and since.
+FORWARD_SYNC = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel.__init__).parameters
+)
 
 T = TypeVar("T")
 
@@ -131,12 +139,10 @@ def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unused_outputs: Coll
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     network = DropOutputs(model, unused_outputs) if unused_outputs else model
     find_unused = bool(unused_outputs)
+    own_buffers = {} if reads_changing_buffers(model) else {FORWARD_SYNC: False}
     # Views: gradients are part of the buckets that are summed, which saves a copy of all of them.
     return DistributedDataParallel(
-        network,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=find_unused,
-        broadcast_buffers=reads_changing_buffers(model),
+        network, gradient_as_bucket_view=True, find_unused_parameters=find_unused, **own_buffers
     )
 
 
