@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -139,7 +139,7 @@ def wrap(model: nn.Module, *, sync_batchnorm: bool = False, unused_outputs: Coll
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     network = DropOutputs(model, unused_outputs) if unused_outputs else model
     find_unused = bool(unused_outputs)
-    own_buffers = {} if reads_changing_buffers(model) else {FORWARD_SYNC: False}
+    own_buffers: Any = {} if reads_changing_buffers(model) else {FORWARD_SYNC: False}
     # Views: gradients are part of the buckets that are summed, which saves a copy of all of them.
     return DistributedDataParallel(
         network, gradient_as_bucket_view=True, find_unused_parameters=find_unused, **own_buffers

@@ -195,3 +195,34 @@ def test_a_batch_is_copied_by_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatc
     order.clear()
     BatchTransfer(CPU, min_depth=0, max_depth=10)({"id": ["a"]})
     assert order == ["copy"]
+
+
+def test_a_capture_follows_runs_that_warm_up_and_adds_to_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    runs: list[bool] = []
+    fails: list[str] = []
+
+    def compute() -> Tensor:
+        runs.append(weight.grad is None)
+        if fails and len(runs) > step_graph.WARM_UP:
+            raise RuntimeError(fails[0])
+        (weight * 2).sum().backward()  # type: ignore[no-untyped-call]
+        return torch.ones(2)
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    graph = SimpleNamespace(replay=lambda: "replayed")
+    for name, value in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": contextlib.nullcontext,
+        "CUDAGraph": lambda: graph,
+        "graph": lambda graph, capture_error_mode: contextlib.nullcontext(graph),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    result, replay = step_graph.capture(compute, [weight])
+    assert runs == [True] * (step_graph.WARM_UP + 1) and weight.grad is not None
+    assert torch.equal(result, torch.ones(2)) and replay() == "replayed"
+    runs.clear()
+    fails.append("operation not permitted\nwhen stream is capturing")
+    with pytest.raises(UsageError, match=r"cannot be captured \(operation not permitted when stream is capturing\)"):
+        step_graph.capture(compute, [weight])
