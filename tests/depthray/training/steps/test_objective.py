@@ -206,7 +206,7 @@ def test_a_capture_follows_runs_that_warm_up_and_adds_to_no_gradient(monkeypatch
         runs.append(weight.grad is None)
         if fails and len(runs) > step_graph.WARM_UP:
             raise RuntimeError(fails[0])
-        (weight * 2).sum().backward()  # type: ignore[no-untyped-call]
+        (weight * 2).sum().backward()
         return torch.ones(2)
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
