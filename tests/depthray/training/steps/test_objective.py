@@ -19,7 +19,7 @@ from depthray.errors import UsageError
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
-from depthray.training.state import State, begin
+from depthray.training.state import begin
 from depthray.training.steps import batch_transfer, step_graph
 from depthray.training.steps.batch_transfer import BatchTransfer
 from depthray.training.steps.objective import Objective
@@ -153,15 +153,17 @@ def test_a_graph_on_a_cpu_or_of_several_processes_is_refused(monkeypatch: pytest
         check_graph(torch.device("cuda"))
 
 
-def test_void_pixels_are_given_in_every_batch_where_steps_are_compiled(graphs: list[str]) -> None:
-    recipe = preflight.load("masknet", ["train.compile=true", "train.precision=fp32"])
-    state: State = begin(recipe, CPU)
-    objective = Objective(recipe, state)
+def test_void_pixels_are_given_in_every_batch_of_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_graph, "capture", captured)
+    monkeypatch.setattr("depthray.training.state.check_graph", lambda device: None)
+    recipe = preflight.load("masknet", ["train.cuda_graph=true", "train.precision=fp32", "curriculum.sizes=[]"])
+    objective = Objective(recipe, begin(recipe, CPU))
     image = torch.rand(2, 3, 32, 32)
     batch: Batch = {"image": image, "background": image, "mask": torch.ones(2, 1, 32, 32)}
     void: Batch = {**batch, "mask_valid": torch.ones(2, 1, 32, 32, dtype=torch.bool)}
+    # Of other keys the second would have to be captured, for which nothing is left.
     values = [objective.backward([each], recipe.loss, parts=1, images=2) for each in (batch, void)]
-    assert torch.equal(*values) and len(graphs) == 2
+    assert torch.equal(*values)
 
 
 def test_a_batch_is_copied_by_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
