@@ -104,7 +104,9 @@ def find_scenes(pairs: Sequence[Pair], choice: SceneChoice = "auto", *, gap: flo
             return Scenes(names, f"a new one where no frame comes for {gap:g} s")
     if choice == "times":
         raise DataError(f"'{pairs[0].rgb.name}' has no time in its name; choose --scenes folders, names or parts")
-    return Scenes(_parts(len(pairs)), "consecutive parts of one recording, as its names show no others")
+    asked = "consecutive parts of the frames in their order, as --scenes parts says"
+    way = asked if choice == "parts" else "consecutive parts of one recording, as its names show no others"
+    return Scenes(_parts(len(pairs)), way)
 
 
 def index_text(pairs: Sequence[Pair], scenes: Sequence[str], *, below: Path, more: Mapping[str, str]) -> str:

@@ -110,6 +110,15 @@ def test_scenes_are_parts_where_names_show_no_others(tmp_path: Path) -> None:
         scene_names(tmp_path, [], choice="times")
 
 
+def test_parts_that_were_asked_for_are_not_put_down_to_the_names(tmp_path: Path) -> None:
+    files = [f"{room}_{number}.png" for room in ("hall", "kitchen") for number in range(20)]
+    scene_names(tmp_path, files)
+    pairs = pairing.find_pairs(tmp_path / "rgb", tmp_path / "depth").pairs
+    assert pairing.find_scenes(pairs).way == "one for each name without its number"
+    asked = pairing.find_scenes(pairs, "parts")
+    assert len(set(asked.names)) == 10 and "--scenes parts" in asked.way and "show no others" not in asked.way
+
+
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [
