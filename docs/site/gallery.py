@@ -1,4 +1,4 @@
-"""The pictures of docs/pictures, from rendered rooms and the example of a search report.
+"""The pictures of docs/pictures that need no network: rendered rooms, and the example of a search report.
 
 python docs/site/gallery.py docs/pictures
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from depthray.batch import Sample
 from depthray.config.sections import Sparse
@@ -21,11 +24,16 @@ from depthray.data.sparse import attach
 from depthray.imaging import export, sheets
 from depthray.imaging.camera import as_camera
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 ROOT = Path(__file__).resolve().parents[2]
 FRAMES = (4, 12, 20, 28)  # of four rooms
 HEIGHT, WIDTH = 240, 320
 NEAR, FAR = 0.5, 6.0  # metres: one scale of colours for all pictures
 GAP = 4  # pixels between tiles
+PATIENCE = 600_000.0  # milliseconds that a page may need on a busy machine
+OPENING = "opening"  # the picture at the top of the README
 PATTERNS = ("exact", "grid", "lidar16", "features")
 
 Rgb = NDArray[np.uint8]
@@ -103,19 +111,49 @@ def cloud() -> Rgb:
 
 def report() -> Rgb:
     """The top of the page of docs/examples/nyu-report.html, in Chromium."""
+    with browser(1100, 760) as page:
+        page.goto((ROOT / "docs" / "examples" / "nyu-report.html").as_uri())
+        return decoded(page.screenshot())
+
+
+@contextmanager
+def browser(width: int, height: int) -> Iterator[Page]:
+    """A page in a headless Chromium, of a size in pixels."""
     from playwright.sync_api import sync_playwright
 
-    browser = next((path for name in ("chromium-headless-shell", "chromium") if (path := shutil.which(name))), None)
+    path = next((path for name in ("chromium-headless-shell", "chromium") if (path := shutil.which(name))), None)
     with sync_playwright() as driver:
-        window = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = window.new_page(viewport={"width": 1100, "height": 760})
-        page.goto((ROOT / "docs" / "examples" / "nyu-report.html").as_uri())
-        shot = page.screenshot()
-        window.close()
-    decoded = cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise RuntimeError("Chromium gave no picture")
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
+        window = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--enable-unsafe-swiftshader"])
+        try:
+            page = window.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(PATIENCE)
+            yield page
+        finally:
+            window.close()
+
+
+def decoded(data: bytes) -> Rgb:
+    """The bytes of a picture -> (H,W,3) uint8 RGB."""
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise RuntimeError("these bytes are no picture")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def scaled(picture: Rgb, *, width: int) -> Rgb:
+    """The picture at a width in pixels, its aspect kept."""
+    height = round(picture.shape[0] * width / picture.shape[1])
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def save(picture: Rgb, folder: Path, name: str) -> None:
+    """Write NAME.jpg; the one of the README is NAME.png, in 256 colours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == OPENING:
+        colours = Image.fromarray(picture).quantize(256)
+        colours.save(folder / f"{name}.png", optimize=True)
+    else:
+        Image.fromarray(picture).save(folder / f"{name}.jpg", quality=84, optimize=True)
 
 
 PICTURES: dict[str, Callable[[], Rgb]] = {"rooms": rooms, "sparse": sparse, "cloud": cloud, "report": report}
@@ -125,12 +163,8 @@ def main(argv: list[str]) -> int:
     """Write all pictures into a folder, or those named after it."""
     if not argv or not set(argv[1:]) <= set(PICTURES):
         sys.exit(f"usage: gallery.py FOLDER [{' | '.join(PICTURES)} ...]")
-    out = Path(argv[0])
-    out.mkdir(parents=True, exist_ok=True)
     for name in argv[1:] or PICTURES:
-        picture = cv2.cvtColor(PICTURES[name](), cv2.COLOR_RGB2BGR)
-        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 84])
-        (out / f"{name}.jpg").write_bytes(data.tobytes())
+        save(PICTURES[name](), Path(argv[0]), name)
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from doc_pages import blocks, commands
 from paths import ROOT
 from scripts import load_script
 
@@ -20,11 +21,14 @@ LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*>")  # tags by wh
 ELSEWHERE = re.compile(r"\b(?:src|href)=[\"']?(?:https?:)?//")
 
 
-site_hooks, recipe_zoo, gallery = (
+site_hooks, recipe_zoo, gallery, run_gallery = (
     load_script("site_hooks", FOLDER),
     load_script("recipe_zoo", FOLDER),
     load_script("gallery", FOLDER),
+    load_script("run_gallery", FOLDER),
 )
+TASKS = ("training", "fine-tuning", "completing", "tuning", "evaluation", "export", "serving", "cluster")
+PICTURE = re.compile(r"!\[[^\]]+\]\(([^)]+)\)")
 
 
 @pytest.fixture(scope="module")
@@ -185,12 +189,34 @@ def test_no_font_and_no_card_of_a_repository_is_loaded_from_its_server() -> None
     assert settings["theme"]["font"] is False and "repo_url" not in settings
 
 
-def test_pictures_are_those_that_the_gallery_makes_and_small() -> None:
-    committed = {path.stem: path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()}
-    assert set(committed) == set(gallery.PICTURES)
-    assert sum(committed.values()) < 400_000
+def test_pictures_are_those_that_the_galleries_make_and_small() -> None:
+    committed = {path.name: path.stat().st_size for path in (ROOT / "docs" / "pictures").iterdir()}
+    made = [*gallery.PICTURES, *run_gallery.PICTURES]
+    assert set(committed) == {f"{name}.png" if name == gallery.OPENING else f"{name}.jpg" for name in made}
+    assert max(committed.values()) < 150_000 and sum(committed.values()) < 1_000_000
     page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\]\(pictures/(\w+)\.jpg\)", page)) == set(committed)
+    assert {Path(picture).name for picture in PICTURE.findall(page)} == set(committed)
+
+
+def test_the_readme_opens_with_a_picture() -> None:
+    opening = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    assert PICTURE.findall(opening) == [f"docs/pictures/{gallery.OPENING}.png"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_page_of_a_task_has_what_one_looks_for(task: str) -> None:
+    text = (ROOT / "docs" / f"{task}.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"`python (docs/\S+\.py)([^`]*)`", text)
+    pictures = PICTURE.findall(text)
+    assert pictures
+    for picture in pictures:
+        assert picture.startswith("scaling/") or any(Path(picture).stem in words.split() for _, words in drawn), picture
+    assert drawn and all((ROOT / script).is_file() for script, _ in drawn)
+    shown = [
+        line for block in blocks("bash", "sh", "console") if block.page.stem == task for line in commands(block.text)
+    ]
+    assert len(shown) >= 5 and any(block.page.stem == task for block in blocks("python"))
+    assert {"## What it costs", "## What goes wrong"} <= set(text.splitlines())
 
 
 def test_every_picture_says_what_it_shows() -> None:
