@@ -114,8 +114,8 @@ class Walk:
         """The process of a step; what it prints is read from its stdout, or its stderr where stdout goes to a file."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if not step.output:
-            pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-            return subprocess.Popen(step.argv, cwd=self.folder, text=True, env=environment, **pipes)
+            pipe, same = subprocess.PIPE, subprocess.STDOUT
+            return subprocess.Popen(step.argv, cwd=self.folder, stdout=pipe, stderr=same, text=True, env=environment)
         with (self.folder / step.output).open("wb") as answer:
             return subprocess.Popen(
                 step.argv, cwd=self.folder, stdout=answer, stderr=subprocess.PIPE, text=True, env=environment
