@@ -231,7 +231,7 @@ def test_commands_and_flags_in_running_text_are_real() -> None:
                 parsed(*argv[1:3], "--help")
         if argv[0] == "make":
             assert set(argv[1:]) <= targets(), f"{page.name}: {argv}"
-        if argv[0] == "python" and argv[1].endswith(".py"):  # scripts of this repository have flags of their own
+        if argv[0] == "python" and len(argv) > 1 and argv[1].endswith(".py"):  # a script has flags of its own
             assert (ROOT / argv[1]).is_file(), f"{page.name}: {argv}"
             continue
         wrong = [argument for argument in argv if argument.startswith("--") and argument not in known]
