@@ -121,7 +121,7 @@ def test_a_walk_measures_silence_and_keeps_the_output(tmp_path: Path) -> None:
 def test_a_walk_ends_its_server_in_order(tmp_path: Path) -> None:
     code = (
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.default_int_handler)\n"
-        "print('next: ask me', flush=True)\ntry:\n    time.sleep(60)\n"
+        "try:\n    print('next: ask me', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    open('ended', 'w').close()"
     )
     walk = first_hour.Walk(tmp_path)
