@@ -204,6 +204,23 @@ class Model(BaseModel):
         description="depth of a Depth Anything V2 file: auto = by its name; relative = its last layer starts anew",
     )
 
+    start: Literal["samples", "legacy"] = Field(
+        "samples",
+        description="with sparse depth among data.inputs: samples = ln depth is corrected from the spread samples, at "
+        "which the untrained network starts; legacy = as depthray 0.2 had it",
+    )
+    refine: Literal["none", "cspn", "nlspn"] = Field(
+        "none",
+        description="depth is propagated between pixels: cspn = from neighbours, nlspn = from learned places",
+    )
+    refine_steps: Positive = Field(6, description="steps of propagation")
+    refine_kernel: Literal[3, 5, 7] = Field(3, description="pixels of a side of the neighbourhood in a step")
+    refine_samples: Literal["learned", "exact", "free"] = Field(
+        "learned", description="samples while depth is propagated: kept by a learned confidence, exactly, or not at all"
+    )
+
+    values_before: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "legacy"})  # until 0.2.0
+
     @model_validator(mode="before")
     @classmethod
     def _rename_keys(cls, section: Any) -> Any:
@@ -477,3 +494,17 @@ class Recipe(Section):
     finetune: Finetune = Finetune()
     curriculum: Curriculum = Curriculum()
     eval: Eval = Eval()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_model_as_saved(cls, tree: Any) -> Any:
+        """The model section of a saved recipe, as the other sections read theirs.
+
+        Earlier versions wrote no more into it than an architecture's name and options, as anybody would. That all keys
+        of training are listed shows that the recipe was saved.
+        """
+        train, model = (tree.get(key) if isinstance(tree, dict) else None for key in ("train", "model"))
+        is_saved = isinstance(train, dict) and train.keys() >= Train.keys_before
+        if not (is_saved and isinstance(model, dict)):
+            return tree
+        return {**tree, "model": {**Model.values_before, **model}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do n
 
     from depthray.batch import Batch, Prediction
     from depthray.config.sections import Model
+    from depthray.models.layers.depth_head import Completion
 
 
 def names() -> list[str]:
@@ -43,19 +44,41 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options:
+    if section.options or section.refine != "none":
         _check_options(section, where=where)
 
 
 def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
     """The network of a recipe's model section with random weights; `depthray.weights.start` loads `model.weights`."""
     build = builder(section.name)
+    options = dict(section.options)
+    if "completion" in inspect.signature(build).parameters:
+        options["completion"] = _completion(section)
     if section.name in names():
-        return build(**section.options, inputs=tuple(inputs))
-    with own_code.one_line(f"model.name={section.name}: build fails", own=True):
-        network = build(**section.options, inputs=tuple(inputs))
-    _check_own(network, section.name)
-    return network
+        network: Any = build(**options, inputs=tuple(inputs))
+    else:
+        with own_code.one_line(f"model.name={section.name}: build fails", own=True):
+            network = build(**options, inputs=tuple(inputs))
+        _check_own(network, section.name)
+    network.zero_padded = zero_padded(section, inputs)
+    return network  # type: ignore[no-any-return]
+
+
+def zero_padded(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
+    """The inputs that `run` pads by zeros: beyond the edge are no samples, of which depth would be spread back."""
+    return ("sparse",) if "sparse" in inputs and section.start == "samples" else ()
+
+
+def _completion(section: Model) -> Completion:
+    from depthray.models.layers.depth_head import Completion
+    from depthray.models.layers.propagation import PropagationOptions
+
+    if section.refine == "none":
+        return Completion(section.start)
+    return Completion(
+        section.start,
+        PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples),
+    )
 
 
 def builder(name: str, *, where: str = "recipe") -> Callable[..., nn.Module]:
@@ -74,15 +97,18 @@ def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parame
     build = builder(section.name, where=where)
     try:
         # eval_str, since annotations are text otherwise (from __future__ import annotations).
-        parameters = dict(inspect.signature(build, eval_str=True).parameters)
+        parameters = inspect.signature(build, eval_str=True).parameters
     except NameError as error:  # of one's own, imported for type checkers only
         raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
-    parameters.pop("inputs", None)  # these are data.inputs
-    return parameters
+    # Those are data.inputs, and model.start and model.refine.
+    return {key: parameter for key, parameter in parameters.items() if key not in ("inputs", "completion")}
 
 
 def run(model: nn.Module, batch: Batch) -> Prediction:
-    """A batch of any size -> the prediction at that size; inputs are padded at the right and bottom by repetition."""
+    """A batch of any size -> the prediction at that size; inputs are padded at the right and bottom.
+
+    By repetition of the last row and column, those of `zero_padded` by zeros.
+    """
     network: Any = model
     while not hasattr(network, "stride"):  # DistributedDataParallel and AveragedModel hold the network as `module`
         network = network.module
@@ -96,7 +122,8 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
         prediction: Prediction = model(batch)
         return prediction
     # The inputs alone: the truth stays as it is, and the prediction is cut back to it.
-    values.update({key: _pad(values[key], padded) for key in network.inputs})
+    zeros = getattr(network, "zero_padded", ())
+    values.update({key: (_pad_zeros if key in zeros else _pad)(values[key], padded) for key in network.inputs})
     return _crop(model(values), share=(height / padded[0], width / padded[1]))
 
 
@@ -128,6 +155,13 @@ def _pad(values: Tensor, size: tuple[int, ...]) -> Tensor:
         index = torch.arange(side, device=values.device).clamp_(max=values.shape[axis] - 1)
         values = values.index_select(axis, index)
     return values
+
+
+def _pad_zeros(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(B,C,h,w) -> (B,C,H,W) with zeros beyond the last row and column"""
+    from torch.nn import functional
+
+    return functional.pad(values, (0, size[1] - values.shape[-1], 0, size[0] - values.shape[-2]))
 
 
 def _crop(prediction: Prediction, *, share: tuple[float, float]) -> Prediction:
@@ -162,6 +196,9 @@ def _check_own(network: Any, name: str) -> None:
 
 def _check_options(section: Model, *, where: str) -> None:
     parameters = option_parameters(section, where=where)
+    refines = "completion" in inspect.signature(builder(section.name, where=where)).parameters
+    if section.refine != "none" and not refines:
+        raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")

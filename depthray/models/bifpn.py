@@ -21,13 +21,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import DepthHead
+from depthray.models.layers.depth_head import Completion, DepthHead
 from depthray.models.layers.encoder import Encoder, widen
 from depthray.models.layers.encoders import Normalise, build_encoder, build_stack
-from depthray.models.layers.inputs import InputStack, guide
+from depthray.models.layers.inputs import InputStack
 
 WIDTH = 64  # channels of every node
 BLOCKS = 3
+HEAD_WIDTH = 40  # channels before the logits
 EncoderName = Literal["efficientnet_b0", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 LEVELS = (3, 5, 6, 7, 8)  # maps of an EfficientNet: one at 1/8, one at 1/16, three at 1/32
 EPSILON = 1e-4  # keeps divisors above 0; the value of EfficientDet (Tan et al. 2020)
@@ -159,7 +160,6 @@ class EfficientBiFPN(nn.Module):
     """Encoder, three blocks side by side, inception, separable convolutions to logits."""
 
     stride = 32  # five halvings; each node takes maps of exactly half or twice its size
-    reduction = 4  # the depth has a quarter of the input's height and width
     idle: tuple[str, ...] = ()  # patterns of names of parameters without influence on the output
 
     def __init__(self, stack: InputStack, encoder: Encoder, *, fusion: Fusion, metres: DepthHead) -> None:
@@ -174,24 +174,26 @@ class EfficientBiFPN(nn.Module):
         width = BLOCKS * BiFPNBlock.out_channels
         self.shortcut = widen(nn.Conv2d(3, width, 1, bias=False), stack.inputs)
         self.inception = Inception(width)
-        last = nn.Conv2d(40, 1, 1)
+        last = nn.Conv2d(HEAD_WIDTH, 1, 1)
         self.head = nn.Sequential(
-            *_separable(Inception.out_channels, nn.Conv2d(Inception.out_channels, 40, 1)),
-            nn.BatchNorm2d(40),
+            *_separable(Inception.out_channels, nn.Conv2d(Inception.out_channels, HEAD_WIDTH, 1)),
+            nn.BatchNorm2d(HEAD_WIDTH),
             nn.GELU(),
-            *_separable(40, last),
+            *_separable(HEAD_WIDTH, last),
         )
         self.metres = metres
+        self.reduction = 1 if metres.is_full else 4  # the depth has such a part of the input's height and width
         metres.init_bias(last)
 
     def forward(self, batch: Batch) -> Prediction:
-        """(B,C,H,W) inputs -> (B,1,H/4,W/4) depth in metres, float32"""
+        """(B,C,H,W) inputs -> (B,1,H/4,W/4) depth in metres, float32; (B,1,H,W) with samples"""
         stacked = self.stack(batch)
         maps = self.encoder(stacked)  # (B,c,H/2,W/2) to (B,1280,H/32,W/32)
         levels = [maps[level] for level in LEVELS]
         features = torch.cat([block(levels) for block in self.blocks], dim=1)  # (B,60,H/4,W/4)
         features = features + F.max_pool2d(self.shortcut(stacked), 4)  # (B,60,H,W) pooled to (B,60,H/4,W/4)
-        return {"depth": self.metres(self.head(self.inception(features)), guide(batch, self.inputs))}
+        features = self.head[:-1](self.inception(features))  # (B,40,H/4,W/4)
+        return {"depth": self.metres(self.head[-1](features), batch, features)}
 
 
 def _fuse(name: str, *, fusion: Fusion) -> nn.Module:
@@ -228,6 +230,7 @@ def build(
     normalise: Normalise = "imagenet",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
+    completion: Completion | None = None,
 ) -> EfficientBiFPN:
     """The network of a recipe's `model` section."""
     network = build_encoder(encoder, inputs, every_stage=True)
@@ -235,5 +238,5 @@ def build(
         build_stack(inputs, network, max_depth=max_depth, normalise=normalise),
         network,
         fusion=fusion,
-        metres=DepthHead(head, max_depth=max_depth),
+        metres=DepthHead(head, max_depth=max_depth, inputs=inputs, channels=HEAD_WIDTH, completion=completion),
     )

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.depth_head import Completion, DepthHead
 from depthray.models.layers.encoder import widen
-from depthray.models.layers.inputs import guide
 from depthray.models.masknet import branch_stacks, layers, mask_head
 
 STEM = 16  # channels at full size and, of each branch, at half size
@@ -71,7 +71,9 @@ class DepthMaskNet8(nn.Module):
     stride = 32  # five halvings: of an odd side, pooling and the shortcut's convolution make two sizes
     outputs = ("depth", "mask")
 
-    def __init__(self, inputs: tuple[str, ...], *, wiring: Wiring, max_depth: float) -> None:
+    def __init__(
+        self, inputs: tuple[str, ...], *, wiring: Wiring, max_depth: float, completion: Completion | None = None
+    ) -> None:
         super().__init__()
         self.inputs = inputs
         self.wiring = wiring
@@ -84,7 +86,7 @@ class DepthMaskNet8(nn.Module):
         self.mask_head = mask_head(STEM)
         self.depth_decoders = _decoders(JOINED[::-1])  # they take 512 to 32 channels, from 1/32
         self.depth_head = nn.Conv2d(STEM, 1, 1)
-        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres = DepthHead("sigmoid", max_depth=max_depth, inputs=inputs, channels=STEM, completion=completion)
         self.metres.init_bias(self.depth_head)
 
     def forward(self, batch: Batch) -> Prediction:
@@ -94,7 +96,7 @@ class DepthMaskNet8(nn.Module):
         mask = self.mask_head(mask_maps[-1]).float()  # (B,1,H,W)
         deep = self.encoders[-1](coarse)  # (B,512,H/32,W/32)
         features = _up(self.depth_decoders, deep, [*laterals, coarse], extras=self._extras(mask_maps, laterals))[-1]
-        return {"depth": self.metres(self.depth_head(features), guide(batch, self.inputs)), "mask": mask}
+        return {"depth": self.metres(self.depth_head(features), batch, features), "mask": mask}
 
     def _down(self, batch: Batch) -> list[Tensor]:
         """(B,C,H,W) inputs -> five maps (B,c,h,w), of the image at full size, then joined at 1/2 to 1/16."""
@@ -141,9 +143,10 @@ def build(
     wiring: Wiring = "all",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("background", "image"),
+    completion: Completion | None = None,
 ) -> DepthMaskNet8:
     """The network of a recipe's `model` section.
 
     Inputs beyond background and image join the image's branch, whose first convolution grows with them.
     """
-    return DepthMaskNet8(inputs, wiring=wiring, max_depth=max_depth)
+    return DepthMaskNet8(inputs, wiring=wiring, max_depth=max_depth, completion=completion)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
-from depthray.models.layers.blocks import DepthHead
+from depthray.models.layers.depth_head import START, Completion, DepthHead
 from depthray.models.layers.inputs import InputStack, guide, input_channels
 
 Norm = Literal["group", "none"]
@@ -29,7 +29,6 @@ EMBEDDED = 8  # channels of an embedded class
 CLASSES = {"embedding": 1024, "onehot": 41}  # every id of NYU Depth v2; its usual 40 classes and 0 for none
 DOWN = ((32, 1), (64, 1), (128, 2), (256, 2), (256, 2), (512, 2))  # channels and convolutions of each halving
 UP = (256, 128, 64, 32, 32)  # channels of each doubling
-START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "depthnet-no-norm": {"norm": "none"},
@@ -127,14 +126,19 @@ class DepthNet(nn.Module):
     outputs = ("depth", "pyramid")
 
     def __init__(
-        self, stack: ClassStack | OriginalStack, *, norm: Norm, head: Head, dropout: float, max_depth: float
+        self,
+        stack: ClassStack | OriginalStack,
+        *,
+        norm: Norm,
+        head: Head,
+        dropout: float,
+        max_depth: float,
+        completion: Completion | None = None,
     ) -> None:
         super().__init__()
         self.inputs = stack.inputs
         self.kind = head
         self.max_depth = max_depth
-        self.head = DepthHead("sigmoid", max_depth=max_depth)
-        self.guided = head == "sigmoid" and isinstance(stack, ClassStack)  # the original was not guided by sparse depth
         self.stack = stack
         self.drop = nn.Dropout2d(dropout)
         widths = [width for width, _ in DOWN]
@@ -149,16 +153,21 @@ class DepthNet(nn.Module):
             for width_in, width_out in zip((widths[-1], *joined), UP, strict=False)
         )
         self.heads = nn.ModuleList(nn.Conv2d(channels, 1, 3, padding=1) for channels in joined)
-        self._init_weights()
+        # The original was not guided by sparse depth.
+        self.guided = head == "sigmoid" and isinstance(stack, ClassStack)
+        self._init_convolutions()
+        self.metres = self._depth_head(completion, channels=joined[-1])
+        self._init_heads()
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth and a pyramid at 1/4, 1/8, 1/16, 1/32, metres, float32"""
         stacked = self.stack(batch)
-        logits = self._logits(self._features(stacked))
+        maps = self._decode(self._features(stacked))
+        logits = self._logits(maps)
         full = F.interpolate(logits[-1], size=stacked.shape[-2:], mode="bilinear", align_corners=False)  # (B,1,H,W)
-        start = guide(batch, self.inputs) if self.guided else None
-        depth, *pyramid = (self._metres(level, start) for level in (full, *logits[-2::-1]))
-        return {"depth": depth, "pyramid": pyramid}
+        spread = guide(batch, self.inputs) if self.guided else None
+        depth = self.metres(full, batch, maps[-1]) if self.kind == "sigmoid" else self._metres(full, None)
+        return {"depth": depth, "pyramid": [self._metres(level, spread) for level in logits[-2::-1]]}
 
     def _features(self, stacked: Tensor) -> list[Tensor]:
         """(B,C,H,W) inputs -> six maps, 1/2 to 1/64 of the size"""
@@ -168,37 +177,51 @@ class DepthNet(nn.Module):
             features.append(down(self.drop(features[-1])))
         return features
 
-    def _logits(self, features: list[Tensor]) -> list[Tensor]:
-        """six maps, finest first -> five maps (B,1,h,w) of logits, coarsest first"""
+    def _decode(self, features: list[Tensor]) -> list[Tensor]:
+        """six maps, finest first -> five maps (B,C,h,w), coarsest first"""
         *skips, current = features
-        logits = []
+        maps = []
         # The finest map is no skip: the original's last doubling has none.
-        for up, head, skip in zip(self.up, self.heads, [*skips[:0:-1], None], strict=True):
+        for up, skip in zip(self.up, [*skips[:0:-1], None], strict=True):
             current = up(F.interpolate(self.drop(current), scale_factor=2, mode="bilinear", align_corners=False))
             current = current if skip is None else torch.cat([current, skip], dim=1)  # (B,C+S,2h,2w)
-            logits.append(head(current).float())
-        return logits
+            maps.append(current)
+        return maps
 
-    def _metres(self, logits: Tensor, start: Tensor | None) -> Tensor:
+    def _logits(self, maps: list[Tensor]) -> list[Tensor]:
+        """five maps (B,C,h,w) -> five (B,1,h,w) of logits"""
+        return [head(level).float() for head, level in zip(self.heads, maps, strict=True)]
+
+    def _metres(self, logits: Tensor, spread: Tensor | None) -> Tensor:
         """(B,1,h,w) logits, (B,1,H,W) metres to start from -> (B,1,h,w) metres"""
         if self.kind == "sigmoid":
-            metres: Tensor = self.head(logits, start)
-            return metres
+            return self.metres.metres(logits, spread)
         return F.elu(logits) + 1 if self.kind == "elu" else logits
 
-    def _init_weights(self) -> None:
-        """Xavier-normal convolutions, and heads that begin at a usual depth."""
+    def _depth_head(self, completion: Completion | None, *, channels: int) -> DepthHead:
+        if completion and completion.refine and not self.guided:
+            raise UsageError(
+                "model.refine: the original network has no refinement; leave model.stacking and model.head as they are"
+            )
+        inputs = tuple(key for key in self.inputs if self.guided or key != "sparse")
+        return DepthHead("sigmoid", max_depth=self.max_depth, inputs=inputs, channels=channels, completion=completion)
+
+    def _init_convolutions(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)  # as in the original
+
+    def _init_heads(self) -> None:
+        """Heads that begin at a usual depth, or at the samples."""
         for head in self.heads:
-            nn.init.constant_(head.bias, self._first_logit())  # type: ignore[arg-type]
+            assert isinstance(head, nn.Conv2d)
+            self.metres.init_bias(head)
+            if self.kind != "sigmoid":
+                nn.init.constant_(head.bias, self._first_logit())  # type: ignore[arg-type]
 
     def _first_logit(self) -> float:
-        """The logit of START * max_depth metres."""
+        """What ELU + 1, or the bare output, needs for START * max_depth metres."""
         metres = START * self.max_depth
-        if self.kind == "sigmoid":
-            return math.log(START / (1 - START))
         # ELU + 1 is x + 1 above 0 and e^x below.
         inverse = metres - 1 if metres >= 1 else math.log(metres)
         return inverse if self.kind == "elu" else metres
@@ -214,6 +237,7 @@ def build(
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image", "sparse", "semantics"),
+    completion: Completion | None = None,
 ) -> DepthNet:
     """The network of a recipe's `model` section; any inputs go, e.g. ("image",) or ("image", "sparse").
 
@@ -226,4 +250,4 @@ def build(
         if stacking == "original"
         else ClassStack(inputs, ClassChannels(semantics, count), max_depth=max_depth)
     )
-    return DepthNet(stack, norm=norm, head=head, dropout=dropout, max_depth=max_depth)
+    return DepthNet(stack, norm=norm, head=head, dropout=dropout, max_depth=max_depth, completion=completion)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers import lora
-from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.depth_head import Completion, DepthHead
 from depthray.models.layers.encoder import widen
-from depthray.models.layers.inputs import InputStack, guide
+from depthray.models.layers.inputs import InputStack
 from depthray.models.layers.vit import PATCH, ViT, ViTShape
 
 Size = Literal["tiny", "vits", "vitb", "vitl"]
@@ -90,8 +91,8 @@ class Scratch(nn.Module):
             nn.Conv2d(channels // 2, LAST, 3, padding=1), nn.ReLU(), nn.Conv2d(LAST, 1, 1)
         )
 
-    def forward(self, levels: list[Tensor], *, size: tuple[int, int]) -> Tensor:
-        """four levels (B,c,h,w), finest first -> (B,1,H,W) logits of `size`"""
+    def forward(self, levels: list[Tensor], *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """four levels (B,c,h,w), finest first -> (B,1,H,W) logits of `size`, (B,32,H,W) features before them"""
         even = [getattr(self, f"layer{number}_rn")(level) for number, level in enumerate(levels, start=1)]
         # Each level is upsampled to the size of the next finer one, the finest to twice its own.
         sizes = [
@@ -102,8 +103,8 @@ class Scratch(nn.Module):
         for number in range(len(even), 0, -1):
             finer = even[number - 1] if number < len(even) else None
             features = getattr(self, f"refinenet{number}")(features, finer, size=sizes[number - 1])
-        logits: Tensor = self.output_conv2(upsample(self.output_conv1(features), size))  # (B,C,8h,8w) -> (B,1,H,W)
-        return logits
+        features = self.output_conv2[:-1](upsample(self.output_conv1(features), size))  # (B,C,8h,8w) -> (B,32,H,W)
+        return self.output_conv2[-1](features), features
 
 
 class DPTDecoder(nn.Module):
@@ -122,12 +123,12 @@ class DPTDecoder(nn.Module):
         )
         self.scratch = Scratch(levels, channels)
 
-    def forward(self, maps: list[Tensor], *, size: tuple[int, int]) -> Tensor:
-        """four maps (B,C,h,w), shallowest first -> (B,1,H,W) logits"""
+    def forward(self, maps: list[Tensor], *, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """four maps (B,C,h,w), shallowest first -> (B,1,H,W) logits, (B,32,H,W) features before them"""
         steps = zip(self.projects, self.resize_layers, maps, strict=True)
         levels = [resize(project(level)) for project, resize, level in steps]  # (B,c,4h,4w) to (B,c,h/2,w/2)
-        logits: Tensor = self.scratch(levels, size=size)
-        return logits
+        result: tuple[Tensor, Tensor] = self.scratch(levels, size=size)
+        return result
 
 
 class DPT(nn.Module):
@@ -135,7 +136,15 @@ class DPT(nn.Module):
 
     stride = PATCH
 
-    def __init__(self, stack: InputStack, size: Size, *, max_depth: float, registers: int = 0) -> None:
+    def __init__(
+        self,
+        stack: InputStack,
+        size: Size,
+        *,
+        max_depth: float,
+        registers: int = 0,
+        completion: Completion | None = None,
+    ) -> None:
         super().__init__()
         self.inputs = stack.inputs
         self.max_depth = max_depth
@@ -143,14 +152,16 @@ class DPT(nn.Module):
         self.encoder = ViT(SHAPES[size], registers=registers)
         self.depth_head = DPTDecoder(SHAPES[size].width, LEVELS[size], FUSED[size])
         last: Any = self.depth_head.scratch.output_conv2[-1]
-        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres = DepthHead(
+            "sigmoid", max_depth=max_depth, inputs=stack.inputs, channels=LAST, completion=completion
+        )
         self.metres.init_bias(last)
 
     def forward(self, batch: Batch) -> Prediction:
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
         stacked = self.stack(batch)
-        logits = self.depth_head(self.encoder(stacked), size=(stacked.shape[-2], stacked.shape[-1]))
-        return {"depth": self.metres(logits, guide(batch, self.inputs))}
+        logits, features = self.depth_head(self.encoder(stacked), size=(stacked.shape[-2], stacked.shape[-1]))
+        return {"depth": self.metres(logits, batch, features)}
 
 
 def build(
@@ -163,6 +174,7 @@ def build(
     lora_mlp: bool = False,
     lora_decoder: Literal["none", "output", "all"] = "output",
     inputs: tuple[str, ...] = ("image",),
+    completion: Completion | None = None,
 ) -> DPT:
     """The network of a recipe's `model` section. `registers`: tokens without a patch, as some DINOv2s have.
 
@@ -170,7 +182,8 @@ def build(
     keys, values and projections of the encoder, with `lora_mlp` on its MLPs too; and of the decoder what `lora_decoder`
     says: nothing, its last convolutions (`output_conv1`, `output_conv2`), or all, which is a tenth of the network.
     """
-    network = DPT(InputStack(inputs, max_depth=max_depth), size, max_depth=max_depth, registers=registers)
+    stack = InputStack(inputs, max_depth=max_depth)
+    network = DPT(stack, size, max_depth=max_depth, registers=registers, completion=completion)
     network.encoder.patch_embed.proj = widen(network.encoder.patch_embed.proj, inputs)
     if lora_rank:
         lora.add(network.encoder.blocks, rank=lora_rank, alpha=lora_alpha, mlp=lora_mlp)

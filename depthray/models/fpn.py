@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.depth_head import Completion, DepthHead
 from depthray.models.layers.encoder import Encoder
 from depthray.models.layers.encoders import EncoderName, Normalise, build_encoder, build_stack
-from depthray.models.layers.inputs import InputStack, guide
+from depthray.models.layers.inputs import InputStack
 
 WIDTH = 256  # of every level, as in Lin et al. 2017
 HEAD_WIDTH = 64  # channels before the logits
@@ -31,8 +32,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 class FPN(nn.Module):
     """Encoder, three levels up from its coarsest map, two convolutions to logits."""
 
-    reduction = 4  # the depth has a quarter of the input's height and width
-
     def __init__(self, stack: InputStack, encoder: Encoder, *, metres: DepthHead) -> None:
         super().__init__()
         self.inputs = stack.inputs
@@ -46,16 +45,18 @@ class FPN(nn.Module):
         last = nn.Conv2d(HEAD_WIDTH, 1, 3, padding=1)
         self.head = nn.Sequential(nn.Conv2d(WIDTH, HEAD_WIDTH, 3, padding=1), nn.ReLU(inplace=True), last)
         self.metres = metres
+        self.reduction = 1 if metres.is_full else 4  # the depth has such a part of the input's height and width
         metres.init_bias(last)
 
     def forward(self, batch: Batch) -> Prediction:
-        """(B,C,H,W) inputs -> (B,1,ceil(H/4),ceil(W/4)) depth in metres, float32"""
+        """(B,C,H,W) inputs -> (B,1,ceil(H/4),ceil(W/4)) depth in metres, float32; (B,1,H,W) with samples"""
         levels = self.encoder(self.stack(batch))[-LEVELS:]
         *finer, features = (lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
         for smooth, level in zip(reversed(self.smooth), reversed(finer), strict=True):
             # Smoothed after the sum, against the aliasing of upsampling (Lin et al.).
             features = smooth(_onto(features, level))  # (B,256,H/32,W/32), then 1/16, 1/8, 1/4
-        return {"depth": self.metres(self.head(features), guide(batch, self.inputs))}
+        features = self.head[:-1](features)  # (B,64,H/4,W/4)
+        return {"depth": self.metres(self.head[-1](features), batch, features)}
 
 
 def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
@@ -70,11 +71,12 @@ def build(
     normalise: Normalise = "imagenet",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
+    completion: Completion | None = None,
 ) -> FPN:
     """The network of a recipe's `model` section. `max_depth` is the scale of its depths, not their bound."""
     network = build_encoder(encoder, inputs)
     return FPN(
         build_stack(inputs, network, max_depth=max_depth, normalise=normalise),
         network,
-        metres=DepthHead(head, max_depth=max_depth),
+        metres=DepthHead(head, max_depth=max_depth, inputs=inputs, channels=HEAD_WIDTH, completion=completion),
     )

@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import DepthHead, upsample
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.depth_head import Completion, DepthHead
 from depthray.models.layers.encoder import Encoder
 from depthray.models.layers.encoders import STAGED, EncoderName, build_encoder, build_stack
-from depthray.models.layers.inputs import InputStack, guide
+from depthray.models.layers.inputs import InputStack
 
 # Of the steps up, coarsest first. A decoder as wide as the original's would take more time than a small encoder.
 WIDTHS = {"tiny": (64, 40, 24, 16), **dict.fromkeys(STAGED, (128, 64, 32, 16))}
@@ -49,7 +50,14 @@ class UNet(nn.Module):
     """Encoder, four steps up, one convolution to logits."""
 
     def __init__(
-        self, stack: InputStack, encoder: Encoder, *, widths: tuple[int, ...], linear: bool, max_depth: float
+        self,
+        stack: InputStack,
+        encoder: Encoder,
+        *,
+        widths: tuple[int, ...],
+        linear: bool,
+        max_depth: float,
+        completion: Completion | None = None,
     ) -> None:
         super().__init__()
         self.inputs = stack.inputs
@@ -63,7 +71,9 @@ class UNet(nn.Module):
             for channels, skip, width in zip(below, skips, widths, strict=True)
         )
         self.head = nn.Conv2d(widths[-1], 1, 3, padding=1)
-        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres = DepthHead(
+            "sigmoid", max_depth=max_depth, inputs=stack.inputs, channels=widths[-1], completion=completion
+        )
         self.metres.init_bias(self.head)
 
     def forward(self, batch: Batch) -> Prediction:
@@ -74,7 +84,7 @@ class UNet(nn.Module):
             features = up(features, skip)  # (B,c,H/16,W/16) to (B,c,H/2,W/2)
         # Logits, not metres, are upsampled, as in the original: the sigmoid comes last.
         logits = upsample(self.head(features).float(), (stacked.shape[-2], stacked.shape[-1]))
-        return {"depth": self.metres(logits, guide(batch, self.inputs))}
+        return {"depth": self.metres(logits, batch, features)}
 
 
 def _norm_and_activation(encoder: Encoder, width: int) -> nn.Module:
@@ -88,6 +98,7 @@ def build(
     decoder: Literal["fixed", "linear"] = "fixed",
     max_depth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0,
     inputs: tuple[str, ...] = ("image",),
+    completion: Completion | None = None,
 ) -> UNet:
     """The network of a recipe's `model` section."""
     network = build_encoder(encoder, inputs)
@@ -97,4 +108,5 @@ def build(
         widths=WIDTHS.get(encoder, RESNET_WIDTHS)[: len(network.channels) - 1],
         linear=decoder == "linear",
         max_depth=max_depth,
+        completion=completion,
     )

@@ -40,7 +40,13 @@ def apart(one: Any, other: Any) -> float:
 
 
 def settled(network: nn.Module) -> nn.Module:
-    """The network with batch-norm statistics of what it sees: with those of birth, a deep one overflows its head."""
+    """The network with batch-norm statistics of what it sees: with those of birth, a deep one overflows its head.
+
+    Convolutions that begin at 0, as those do that correct samples, are as after a first step.
+    """
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d) and not part.weight.any():
+            nn.init.normal_(part.weight, std=0.01)
     norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():

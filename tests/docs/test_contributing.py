@@ -29,33 +29,41 @@ from pydantic import Field
 from torch import nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import DepthHead, upsample
-from depthray.models.layers.inputs import InputStack, guide, input_channels
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.depth_head import Completion, DepthHead
+from depthray.models.layers.inputs import InputStack, input_channels
 
 
 class Plain(nn.Module):
     stride = 2
 
-    def __init__(self, inputs: tuple[str, ...], *, width: int, max_depth: float) -> None:
+    def __init__(
+        self, inputs: tuple[str, ...], *, width: int, max_depth: float, completion: Completion | None = None
+    ) -> None:
         super().__init__()
         self.inputs = inputs
         self.stack = InputStack(inputs, max_depth=max_depth)
         self.first = nn.Conv2d(input_channels(inputs), width, 3, stride=2, padding=1)
         self.second = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
         self.last = nn.Conv2d(width, 1, 3, padding=1)
-        self.metres = DepthHead("sigmoid", max_depth=max_depth)
+        self.metres = DepthHead("sigmoid", max_depth=max_depth, inputs=inputs, channels=width, completion=completion)
         self.metres.init_bias(self.last)
 
     def forward(self, batch: Batch) -> Prediction:
         stacked = self.stack(batch)
-        logits = upsample(self.last(self.second(self.first(stacked))).float(), stacked.shape[-2:])
-        return {"depth": self.metres(logits, guide(batch, self.inputs))}
+        features = self.second(self.first(stacked))
+        logits = upsample(self.last(features).float(), stacked.shape[-2:])
+        return {"depth": self.metres(logits, batch, features)}
 
 
 def build(
-    *, width: Annotated[int, Field(gt=0)] = 32, max_depth: float = 10.0, inputs: tuple[str, ...] = ("image",)
+    *,
+    width: Annotated[int, Field(gt=0)] = 32,
+    max_depth: float = 10.0,
+    inputs: tuple[str, ...] = ("image",),
+    completion: Completion | None = None,
 ) -> Plain:
-    return Plain(inputs, width=width, max_depth=max_depth)
+    return Plain(inputs, width=width, max_depth=max_depth, completion=completion)
 '''
 RECIPE = """
 # yaml-language-server: $schema=schema.json

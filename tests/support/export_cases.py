@@ -32,6 +32,8 @@ EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
     ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
+    ("unet", {"encoder": "tiny", "refine": "cspn", "refine_kernel": 5}, ("image", "sparse")),
+    ("fpn", {"encoder": "resnet18", "refine": "nlspn", "refine_samples": "exact"}, ("image", "sparse")),
 )
 
 

@@ -34,8 +34,9 @@ def test_the_loss_reaches_every_trained_parameter(name):
     torch.manual_seed(0)
     network = models.build_model(made.model, made.data.inputs).train()
     for key, value in network.named_parameters():
-        if key.endswith("lora_b"):  # begins at 0, and then no gradient reaches the other matrix in the first step
-            torch.nn.init.normal_(value)
+        # What begins at 0 lets no gradient reach the layers before it in the first step.
+        if key.endswith("lora_b") or (value.dim() == 4 and not value.any()):
+            torch.nn.init.normal_(value, std=0.01 if value.dim() == 4 else 1.0)
     batch = a_batch()
     per_image, _ = losses.total(models.run(network, batch), batch, made.loss)
     per_image.sum().backward()

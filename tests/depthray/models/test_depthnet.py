@@ -63,7 +63,7 @@ def test_finest_prediction_is_made_at_half_the_size():
     model = build(head="none").eval()
     with torch.no_grad():
         batch = some()
-        half = model._logits(model._features(model.stack(batch)))[-1]
+        half = model._logits(model._decode(model._features(model.stack(batch))))[-1]
         depth = model(batch)["depth"]
     assert half.shape == (1, 1, 32, 32)
     assert torch.allclose(depth[..., 0, 1:-1:2], 0.75 * half[..., 0, :-1] + 0.25 * half[..., 0, 1:], atol=1e-5)

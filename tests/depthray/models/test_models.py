@@ -23,13 +23,19 @@ ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
 TRUTH = 1 + 4 * torch.linspace(0, 1, 64).expand(2, 1, 64, 64)  # metres
 
 
+KINDS = ("cspn", "nlspn")  # of refinement
+
+
 def signature(name):
     return inspect.signature(import_module(f"depthray.models.{name}").build).parameters
 
 
 def make(name, options, inputs=None):
     torch.manual_seed(0)
-    return models.build_model(Model(name=name, **options), inputs or signature(name)["inputs"].default)
+    natural = signature(name)["inputs"].default
+    if "refine" in options and inputs is None:  # what refinement is mostly for
+        inputs = tuple(dict.fromkeys((*natural, "sparse")))
+    return models.build_model(Model(name=name, **options), inputs or natural)
 
 
 def weight(name, options):
@@ -52,7 +58,10 @@ COMPACT = [
     )[2]
     for name in models.names()
 ]
-CASES = [case for parameters, case in WEIGHTS if parameters < LIGHT or case in COMPACT]
+REFINED = [
+    (name, options | {"refine": kind}) for name, options in COMPACT for kind in KINDS if "completion" in signature(name)
+]
+CASES = [*(case for parameters, case in WEIGHTS if parameters < LIGHT or case in COMPACT), *REFINED]
 
 
 def error(prediction):
@@ -76,7 +85,7 @@ def model(built):
     return copy.deepcopy(built).eval()
 
 
-@pytest.fixture(scope="module", params=COMPACT, ids=str)
+@pytest.fixture(scope="module", params=[*COMPACT, *REFINED], ids=str)
 def compact(request):
     yield settled(make(*request.param)).eval()
     torch._dynamo.reset()

@@ -1,0 +1,149 @@
+"""The last step of every network of depth: logits to metres, what sparse depth adds to them, and refinement.
+
+With sparse depth among its inputs a network predicts a correction c of ln depth from the samples spread over the map:
+depth = spread * e^c, and START * max_depth * e^c for an image without samples. The layer before begins at zero, so that
+an untrained network answers with the spread samples themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from depthray.batch import Batch
+from depthray.models.layers import symbolic_size
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.inputs import guide
+from depthray.models.layers.propagation import Propagation, PropagationOptions
+
+NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
+START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
+LARGEST = math.log(1000)  # of a correction of ln depth: from a millimetre to a metre, or back
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "relu": F.relu,
+    "relu6": F.relu6,
+}
+LINEAR = ("relu", "relu6")  # activations that add in shares of max_depth, where others multiply
+
+
+def _softplus_inverse(share: Tensor) -> Tensor:
+    """Shares above 0 -> the logits that softplus takes to them."""
+    return share.expm1().log()
+
+
+INVERSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.logit,
+    "softplus": _softplus_inverse,
+    "relu": torch.positive,  # itself
+    "relu6": torch.positive,
+}
+BIASES = {  # the logit at which each activation is START
+    "sigmoid": math.log(START / (1 - START)),
+    "softplus": math.log(math.expm1(START)),
+    "relu": START,
+    "relu6": START,
+}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The keys of a recipe's model section that any architecture with a DepthHead takes."""
+
+    start: Literal["samples", "legacy"] = "samples"
+    refine: PropagationOptions | None = None
+
+
+class DepthHead(nn.Module):
+    """Logits to metres: max_depth times a share, by one of ACTIVATIONS. Holds no weights but those of refinement.
+
+    `channels` are those of the features that refinement gets.
+    """
+
+    def __init__(
+        self,
+        activation: str,
+        *,
+        max_depth: float,
+        inputs: tuple[str, ...] = ("image",),
+        channels: int = 0,
+        completion: Completion | None = None,
+    ) -> None:
+        super().__init__()
+        options = completion or Completion()
+        self.activation, self.inverse = ACTIVATIONS[activation], INVERSES[activation]
+        self.is_linear = activation in LINEAR
+        self.bias = BIASES[activation]
+        self.max_depth = max_depth
+        self.limit = max_depth if activation == "sigmoid" else math.inf
+        self.inputs = inputs
+        self.corrects = "sparse" in inputs and options.start == "samples"
+        self.refine = (
+            Propagation(options.refine, channels=channels, inputs=inputs, max_depth=max_depth)
+            if options.refine
+            else None
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether depth has the size of the inputs, whatever that of the logits is: samples are of single pixels."""
+        return self.corrects or self.refine is not None
+
+    def forward(self, logits: Tensor, batch: Batch, features: Tensor) -> Tensor:
+        """(B,1,h,w) logits, inputs of a batch, (B,C,h',w') features -> (B,1,h,w) metres, float32.
+
+        Of full size (B,1,H,W) where `is_full`.
+        """
+        if self.is_full:
+            whole = batch[self.inputs[0]]  # type: ignore[literal-required]
+            logits = _onto(logits.float(), (whole.shape[-2], whole.shape[-1]))
+        depth = self.metres(logits, guide(batch, self.inputs))
+        return depth if self.refine is None else self.refine(depth, features, batch)
+
+    def metres(self, logits: Tensor, spread: Tensor | None) -> Tensor:
+        """(B,1,h,w) logits, (B,1,H,W) metres to start from or 0 -> (B,1,h,w) metres, float32"""
+        # float32 from here on: bf16 has steps of 6 cm between 8 and 16 m.
+        logits = logits.float()
+        if spread is None:
+            return self.max_depth * self.activation(logits)
+        near = _mean(spread.float(), (logits.shape[-2], logits.shape[-1]))  # (B,1,h,w)
+        return self._corrected(logits, near) if self.corrects else self._legacy(logits, near)
+
+    def init_bias(self, convolution: nn.Conv2d) -> None:
+        """Set the last convolution so that depth before training is the spread samples, or about START * max_depth."""
+        nn.init.constant_(convolution.bias, 0.0 if self.corrects else self.bias)  # type: ignore[arg-type]
+        if self.corrects:
+            nn.init.zeros_(convolution.weight)
+        convolution.is_last = True  # its meaning is another with samples: weights of one kind do not fit the other
+
+    def _corrected(self, logits: Tensor, near: Tensor) -> Tensor:
+        """(B,1,h,w) corrections and metres to start from or 0 -> (B,1,h,w) metres"""
+        base = torch.where(near > 0, near, START * self.max_depth)
+        if self.is_linear:
+            return self.max_depth * self.activation(base / self.max_depth + logits)
+        depth = base * logits.clamp(-LARGEST, LARGEST).exp()
+        # The gradient passes by the limit: a pixel beyond it would never return.
+        return depth if math.isinf(self.limit) else depth + (depth.clamp(max=self.limit) - depth).detach()
+
+    def _legacy(self, logits: Tensor, near: Tensor) -> Tensor:
+        """The same as depthray 0.2 had it: logits of START plus those of the spread samples."""
+        share = (near / self.max_depth).clamp(NEAREST, FARTHEST)
+        return self.max_depth * self.activation(logits + torch.where(near > 0, self.inverse(share) - self.bias, 0.0))
+
+
+def _mean(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,1,H,W) -> (B,1,h,w) means"""
+    mean = symbolic_size.adaptive_mean if torch.compiler.is_exporting() else F.adaptive_avg_pool2d
+    return mean(values, size)
+
+
+def _onto(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,1,h,w) -> (B,1,H,W), bilinear where that is another size"""
+    return logits if (logits.shape[-2], logits.shape[-1]) == size else upsample(logits, size, corners=False)
