@@ -18,7 +18,7 @@ from depthray.weights.fit import Fit
 from depthray.weights.obtain import WeightsFile, obtain
 from depthray.weights.read import read
 from depthray.weights.reference import Missing, Reference, parse
-from depthray.weights.translation import Misfit, Translation
+from depthray.weights.translation import Misfit, Translation, corrects_samples, last_layers
 
 LISTED = 6  # names of weights in a line
 
@@ -58,6 +58,7 @@ def start(network: nn.Module, section: Model) -> StartReport:
         translation, origin = _read_checkpoint(checkpoint, reference)
     else:
         translation, origin = _read_file(file, network, section)
+    translation = _without_last_layers(network, translation)
     result = fit.compare(network, translation)
     _check(result, translation, section, reference)
     fit.load(network, result)
@@ -81,6 +82,17 @@ def _read_checkpoint(path: Path, reference: Reference) -> tuple[Translation, Ori
     family = f"depthray, from {parent.family}" if parent.family else "depthray"
     origin = replace(parent, source=f"{reference.text} ({path.name})", family=family, sha256=contents.weights_sha256)
     return own.of_checkpoint(contents, where=str(path)), origin
+
+
+def _without_last_layers(network: nn.Module, translation: Translation) -> Translation:
+    """The same without the layers whose output corrects samples there and is depth itself here, or the reverse."""
+    if translation.corrects is None or translation.corrects == corrects_samples(network):
+        return translation
+    meanings = ("is depth itself", "corrects sparse depth")
+    there, here = (meanings[each] for each in (translation.corrects, not translation.corrects))
+    note = f"the last layer starts anew: its output {there} in the file and {here} in this network"
+    fresh = (*translation.fresh, *last_layers(network))
+    return replace(translation, fresh=fresh, notes=(*translation.notes, note))
 
 
 def _read_file(file: WeightsFile, network: nn.Module, section: Model) -> tuple[Translation, Origin]:
@@ -127,7 +139,9 @@ def _report(
 ) -> StartReport:
     names = [name for name in network.state_dict() if not fit.may_lack(name)]
     loaded = [name for name in names if name in result.loaded]
-    random = [name for name in names if name not in result.loaded]
+    # A last layer that corrects samples begins at 0, with which a network predicts the samples.
+    zero = last_layers(network) if corrects_samples(network) else ()
+    random = [name for name in names if name not in result.loaded and not name.startswith(zero or ("\0",))]
     unused = [*result.unknown, *translation.lost, *result.misshapen]
     share = f"{len(loaded)} of {len(names)} weights of the network"
     notes = [f"weights: {share} are those of {translation.what}, {reference.text}{_terms(origin)}"]

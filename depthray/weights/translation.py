@@ -46,6 +46,7 @@ class Translation:
     stacks: tuple[Widths, ...] = ({"image": 3},)  # what its first convolutions take
     max_depth: float | None = None  # metres that the last layer was trained for
     depth_kind: DepthKind = "metric"  # what the numbers of its depth are
+    corrects: bool | None = None  # whether the last layer corrects spread samples; None where that is not known
     notes: tuple[str, ...] = field(default=())
 
 
@@ -59,6 +60,16 @@ def stacks_of(network: nn.Module) -> tuple[Widths, ...]:
     """What the first convolutions of a network take: all of its inputs, or those of a branch."""
     modules: list[Any] = list(network.modules())
     return tuple(module.widths for module in modules if isinstance(getattr(module, "widths", None), dict))
+
+
+def last_layers(network: nn.Module) -> tuple[str, ...]:
+    """The beginnings of the names of the layers whose output becomes depth."""
+    return tuple(f"{name}." for name, module in network.named_modules() if getattr(module, "is_last", False))
+
+
+def corrects_samples(network: nn.Module) -> bool:
+    """Whether the last layer of a network corrects spread samples."""
+    return any(getattr(module, "corrects", False) for module in network.modules())
 
 
 def split(weights: Weights, idle: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

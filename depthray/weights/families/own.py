@@ -42,6 +42,7 @@ def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:
         stacks=_stacks(contents),
         max_depth=option(section, "max_depth"),
         depth_kind=contents.recipe.loss.depth_kind,
+        corrects="sparse" in contents.recipe.data.inputs and section.start == "samples",
     )
 
 

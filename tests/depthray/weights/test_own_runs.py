@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from inputs import some
 from safetensors.torch import load_file, save_file
 
 from depthray import models
@@ -16,6 +17,7 @@ from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, UsageError
+from depthray.models.layers.inputs import fill_sparse
 from depthray.storage import environment
 from depthray.training import preflight
 from depthray.training.state import begin
@@ -93,6 +95,14 @@ def test_further_inputs_are_added_to_a_checkpoint(tmp_path, name):
     weights = load_file(checkpoint / "model.safetensors")
     widened = [key for key, value in network.state_dict().items() if value.shape != weights[key].shape]
     assert report.can_predict("metric") and widened
+    if "sparse" not in inputs:
+        # Its last layer gave depth and now corrects samples: it starts at 0.
+        assert any(
+            "the last layer starts anew: its output is depth itself in the file" in note for note in report.notes
+        )
+        batch = some(network.inputs, 1, 2 * network.stride, 2 * network.stride)
+        with torch.no_grad():
+            assert torch.equal(models.run(network.eval(), batch)["depth"], fill_sparse(batch["sparse"]))
     for key in widened:
         # What was there is found again, in any order, and all that is new is 0.
         assert network.state_dict()[key].abs().sum() == pytest.approx(weights[key].abs().sum().item(), rel=1e-5)
