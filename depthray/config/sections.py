@@ -86,14 +86,52 @@ class Section(BaseModel):
 class Sparse(Section):
     """How sparse depth is sampled from measured depth, where `sparse` is an input. See depthray/data/sparse.py."""
 
-    pattern: Literal["exact", "bernoulli", "grid", "lidar64", "lidar16", "lidar8", "features", "stored"] = Field(
-        "exact", description="where samples are; stored: the data set has its own"
+    pattern: Literal[
+        *("exact", "bernoulli", "grid", "features", "stored", "lidar64", "lidar16", "lidar8"),
+        *("structured-light", "tof", "zones", "holes"),
+    ] = Field(
+        "exact",
+        description="where samples are; stored: the data set has its own; holes: all but holes like its own",
     )
-    samples: NotNegative = Field(500, description="samples an image: exact, bernoulli (expected), grid, features")
+    samples: NotNegative | tuple[NotNegative, NotNegative] = Field(
+        500,
+        description="samples an image: exact, bernoulli (expected), grid, features; from, to = another number for each "
+        "image, all magnitudes alike",
+    )
+    dropout: Fraction = Field(0.0, description="probability that a training image has no samples")
     noise: Amount = Field(0.0, description="standard deviation of a sample's relative error")
+    errors: Amount = Field(
+        0.0,
+        description="factor of the errors of the pattern's sensor (lidar, features, structured-light, tof, zones); 1 = "
+        "as published",
+    )
+    outliers: Fraction = Field(0.0, description="share of samples that have the depth of another sample")
+    lost: Fraction = Field(0.0, description="lidar: share of beams, and of shots of the others, without a return")
+    tilt: Amount = Field(0.0, description="lidar: standard deviation of the calibration of its rotation, in degrees")
+    baseline: Amount = Field(
+        0.0,
+        description="metres from the camera to the sensor at its right; 0 = none for a lidar, for others their own",
+    )
+    range: tuple[Amount, PositiveFloat] | None = Field(
+        None, description="structured-light, tof, zones: metres between which there is depth; null = the sensor's"
+    )
     margin: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.0, description="share of each side at the border without samples; 0.025 = the pixels that nyu-s2d scores"
     )
+
+    @property
+    def may_be_none(self) -> bool:
+        """Whether training has images without samples, so that a network can do without."""
+        least = self.samples if isinstance(self.samples, int) else self.samples[0]
+        return self.dropout > 0 or (least == 0 and self.pattern != "stored")
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Sparse:
+        for key in ("samples", "range"):
+            value = getattr(self, key)
+            if isinstance(value, tuple) and value[0] >= value[1]:
+                raise ValueError(f"data.sparse.{key}: the first number must be below the second")
+        return self
 
 
 class Data(Section):

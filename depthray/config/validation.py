@@ -15,7 +15,7 @@ from depthray.errors import did_you_mean
 def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     """The first fault of a tree that was checked against `root`, with the nearest known key or choice as a hint."""
     fault = error.errors()[0]
-    first, *rest = fault["loc"] or ("",)
+    first, *rest = _keys(fault["loc"], root) or [""]
     key = f"{first}{''.join(f'[{part}]' if isinstance(part, int) else f'.{part}' for part in rest)}"
     if fault["type"] == "extra_forbidden":
         *parents, last = map(str, fault["loc"])
@@ -43,6 +43,18 @@ def _size_hint(fault: Any) -> str:
     """How to write a size, for one written as `64x96`."""
     match = re.fullmatch(r"(\d+) ?[xX*] ?(\d+)", str(fault["input"])) if fault["type"] == "tuple_type" else None
     return f"; write height,width: {match[1]},{match[2]}" if match else ""
+
+
+def _keys(path: tuple[int | str, ...], root: type[BaseModel]) -> list[str | int]:
+    """A fault's path without the names of types that pydantic adds where several are allowed."""
+    keys: list[str | int] = []
+    section: Any = root
+    for part in path:
+        fields = getattr(section, "model_fields", {})
+        if fields or isinstance(part, int):
+            keys.append(part)
+        section = fields[part].annotation if part in fields else None
+    return keys
 
 
 def _nearest_choice(fault: Any) -> str:

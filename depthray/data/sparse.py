@@ -1,7 +1,8 @@
 """Sparse depth made from measured depth, as a sensor or a tracker would have it: a pure function of its seed.
 
 In training the sampled pixels change with (seed, epoch, sample id); in evaluation they depend on (sample id, pattern)
-alone, so that every epoch and every model gets the same input. They are drawn at the size the network gets.
+alone, so that every epoch and every model gets the same input. They are drawn at the size the network gets. Points,
+their number and their errors are here; cameras of depth, which measure maps, are in `sensors`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from depthray.batch import Metres, Sample
 from depthray.config.sections import Sparse
+from depthray.data import viewpoints
 from depthray.data.augmentation.augment import generator_of
+from depthray.data.sensors import FEATURE_NOISE, LIDAR_NOISE, SENSORS, Scene
 from depthray.errors import DataError
 from depthray.imaging.camera import Camera, assumed_camera
 
@@ -58,8 +61,11 @@ LIDARS = {
 }
 
 
-def attach(sample: Sample, section: Sparse, *, key: str) -> Sample:
-    """Sample (H,W) with depth -> the same with `sparse` (H,W) in metres; the draw is a pure function of the key."""
+def attach(sample: Sample, section: Sparse, *, key: str, training: bool = False) -> Sample:
+    """Sample (H,W) with depth -> the same with `sparse` (H,W) in metres; the draw is a pure function of the key.
+
+    In training some images get none, by data.sparse.dropout.
+    """
     if section.pattern == "stored":
         if "sparse" not in sample:
             raise DataError(
@@ -72,6 +78,9 @@ def attach(sample: Sample, section: Sparse, *, key: str) -> Sample:
     else:
         raise DataError(f"frame '{sample['id']}' has no depth to sample the input 'sparse' from")
     result: Sample = sample.copy()
+    if training and section.dropout and generator_of(f"dropout:{key}").random() < section.dropout:
+        result["sparse"] = np.zeros_like(depth, dtype=np.float32)
+        return result
     result["sparse"] = sample_depth(
         depth,
         section,
@@ -95,17 +104,35 @@ def sample_depth(
     Only measured pixels are sampled, `stored` samples apart only those inside of the margin. `samples=0` gives an empty
     map, whatever the pattern.
     """
-    sparse = np.zeros_like(depth, dtype=np.float32)
-    if section.samples == 0 and section.pattern != "stored":
-        return sparse
+    count = section.samples if isinstance(section.samples, int) else _draw_count(section.samples, generator)
+    if count == 0 and section.pattern != "stored":
+        return np.zeros_like(depth, dtype=np.float32)
     inside = depth if section.pattern == "stored" else _clear_margin(depth, section.margin)
-    scene = PatternInput(inside, section.samples, generator, image, intrinsics)
-    if section.pattern in LIDARS:
-        pixels = _scan_lines(scene, LIDARS[section.pattern])
-    else:
-        pixels = PATTERNS[section.pattern](scene)
-    sparse.flat[pixels] = _add_noise(depth.flat[pixels], section.noise, generator)
+    scene = PatternInput(inside, count, generator, image, intrinsics)
+    pixels, metres = _measure(scene, section)
+    sparse = np.zeros_like(depth, dtype=np.float32)
+    sparse.flat[pixels] = _add_errors(metres, section, generator)
     return sparse
+
+
+def _draw_count(limits: tuple[int, int], generator: np.random.Generator) -> int:
+    """A number between two, every magnitude as likely as any other; of 0 to 5000, one in twenty is 0."""
+    low, high = np.log1p(limits)
+    return int(np.clip(round(np.expm1(low + (high - low) * generator.random())), *limits))
+
+
+def _measure(scene: PatternInput, section: Sparse) -> tuple[Pixels, Metres]:
+    """-> (N) pixels with a sample, (N) metres"""
+    pattern = section.pattern
+    if pattern in SENSORS:
+        measured = SENSORS[pattern](Scene(scene.depth, scene.image, _camera(scene), scene.generator), section)
+    elif pattern in LIDARS and (section.lost or section.tilt or section.baseline):
+        measured = _scan_amiss(scene, LIDARS[pattern], section)
+    else:
+        pixels = _scan_lines(scene, LIDARS[pattern]) if pattern in LIDARS else PATTERNS[pattern](scene)
+        return pixels, scene.depth.flat[pixels]
+    pixels = np.flatnonzero(measured)
+    return pixels, measured.flat[pixels]
 
 
 def _exact(scene: PatternInput) -> Pixels:
@@ -162,6 +189,38 @@ PATTERNS: dict[str, Callable[[PatternInput], Pixels]] = {
 def _scan_lines(scene: PatternInput, beams: Beams) -> Pixels:
     """The pixels that a LiDAR at the camera's position hits: beams of constant elevation, swept from left to right."""
     height, width = scene.depth.shape
+    rows, columns = _beam_pixels(scene, beams)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return _only_measured(scene, np.unique((rows * width + columns)[inside]))
+
+
+def _scan_amiss(scene: PatternInput, beams: Beams, section: Sparse) -> Metres:
+    """-> (H,W) metres of a LiDAR next to the camera, whose place and rotation are not quite known
+
+    It does not see all that the camera sees, and sees, behind edges, what the camera does not: projected into the image
+    such a point is on the surface in front, with the depth of that behind.
+    """
+    height, width = scene.depth.shape
+    camera, generator = _camera(scene), scene.generator
+    rows, columns = _beam_pixels(scene, beams)  # (lines,shots), (shots)
+    rows, columns = np.broadcast_arrays(rows, columns)
+    hit = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    hit = hit & (generator.random((beams.lines, 1)) >= section.lost) & (generator.random(rows.shape) >= section.lost)
+    seen = viewpoints.view(scene.depth, camera, baseline=section.baseline)
+    places = viewpoints.back(rows[hit], columns[hit], seen, camera, baseline=section.baseline)
+    yaw, pitch, roll = np.radians(section.tilt) * generator.standard_normal(3)
+    x, y = places.columns - camera.cx, places.rows - camera.cy
+    across = np.rint(camera.cx + x - roll * y + camera.fx * np.tan(yaw)).astype(np.intp)
+    down = np.rint(camera.cy + y + roll * x + camera.fy * np.tan(pitch)).astype(np.intp)
+    inside = (places.metres > 0) & (down >= 0) & (down < height) & (across >= 0) & (across < width)
+    sparse = np.full(scene.depth.shape, np.inf, np.float32)
+    np.minimum.at(sparse, (down[inside], across[inside]), places.metres[inside].astype(np.float32))
+    return np.where(np.isfinite(sparse), sparse, np.float32(0))
+
+
+def _beam_pixels(scene: PatternInput, beams: Beams) -> tuple[Pixels, Pixels]:
+    """-> (lines,shots) rows and (shots) columns, beyond the image too"""
+    width = scene.depth.shape[1]
     fx, fy, cx, cy = _camera(scene)
     left, right = np.degrees(np.arctan((np.array([-0.5, width - 0.5]) - cx) / fx))
     start = left + AZIMUTH_STEP * scene.generator.random()  # where a turn begins is arbitrary
@@ -170,8 +229,7 @@ def _scan_lines(scene: PatternInput, beams: Beams) -> Pixels:
     columns = np.rint(cx + fx * np.tan(azimuth)).astype(np.intp)
     # A cone of constant elevation meets the image in a hyperbola: farther from the middle, farther from the horizon.
     rows = np.rint(cy - fy * np.tan(elevation) / np.cos(azimuth)).astype(np.intp)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    return _only_measured(scene, np.unique((rows * width + columns)[inside]))
+    return rows, columns
 
 
 def _clear_margin(depth: Metres, margin: float) -> Metres:
@@ -192,6 +250,19 @@ def _camera(scene: PatternInput) -> Camera:
 
 def _only_measured(scene: PatternInput, pixels: Pixels) -> Pixels:
     return pixels[scene.depth.flat[pixels] > 0]
+
+
+def _add_errors(metres: Metres, section: Sparse, generator: np.random.Generator) -> Metres:
+    """(N) metres -> (N) metres with the errors of points: relative, those of the sensor, and outliers."""
+    metres = _add_noise(metres, section.noise, generator)
+    if section.errors and section.pattern in (*LIDARS, "features"):
+        deviation = LIDAR_NOISE if section.pattern in LIDARS else FEATURE_NOISE * metres**2
+        noisy = metres + section.errors * deviation * generator.standard_normal(len(metres))
+        metres = np.maximum(noisy, LEAST_SHARE * metres).astype(np.float32)
+    if section.outliers:
+        wrong = generator.random(len(metres)) < section.outliers
+        metres = np.where(wrong, generator.permutation(metres), metres)  # as of a tracker that mixes up points
+    return metres
 
 
 def _add_noise(metres: Metres, noise: float, generator: np.random.Generator) -> Metres:

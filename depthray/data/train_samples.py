@@ -87,7 +87,7 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         scale = depth_scale_at(epoch, self.curriculum, last=self.data.size)
         if scale != 1:
             sample = zoom_depth(sample, scale, measured=(0, math.inf))  # beyond max_depth it is void as ever
-        return add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}")
+        return add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}", training=True)
 
 
 def collate_loaded(loaded: Sequence[Loaded]) -> Batch:
@@ -100,9 +100,9 @@ def collate_loaded(loaded: Sequence[Loaded]) -> Batch:
     return batch
 
 
-def add_sparse(sample: Sample, data: Data, *, key: str) -> Sample:
+def add_sparse(sample: Sample, data: Data, *, key: str, training: bool = False) -> Sample:
     """Sample (h,w) -> the same with sparse depth where that is an input: it is derived from depth, not read."""
-    return sparse.attach(sample, data.sparse, key=key) if "sparse" in data.inputs else sample
+    return sparse.attach(sample, data.sparse, key=key, training=training) if "sparse" in data.inputs else sample
 
 
 def _pad(samples: Sequence[Sample]) -> list[Sample]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.data import encodings
 from depthray.data.readers.files import HINT, Pixels, check_camera, data_root, pinhole, read_text
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.source import Frame, keys_to_read
@@ -29,7 +30,13 @@ Line = dict[str, str]
 
 INDEX = "index.csv"
 REQUIRED = ("rgb", "depth", "scene")
-MAPS = {"labels": "semantics", "instances": "instances", "background": "background", "mask": "mask"}
+MAPS = {
+    "labels": "semantics",
+    "instances": "instances",
+    "background": "background",
+    "mask": "mask",
+    "sparse": "sparse",  # one's own sensor, where the depth is better than it
+}
 PINHOLE = ("fx", "fy", "cx", "cy")
 OPTIONAL = (*MAPS, *PINHOLE, "split", "source", "id")
 LOSSY = (".jpg", ".jpeg", ".webp")
@@ -38,7 +45,10 @@ LOSSY = (".jpg", ".jpeg", ".webp")
 def open_source(section: Data) -> CsvFolder:
     """The folder, or the index itself, at `section.root`."""
     root = data_root(section)
-    return CsvFolder(root if root.is_file() else root / INDEX, section.encoding, keys_to_read(section))
+    keys = keys_to_read(section)
+    # Without this it would be read for nothing: all other samples are made of the depth.
+    keys -= set() if section.sparse.pattern == "stored" else {"sparse"}
+    return CsvFolder(root if root.is_file() else root / INDEX, section.encoding, keys)
 
 
 def fits(root: Path) -> bool:
@@ -94,9 +104,11 @@ class CsvFolder(FrameFiles):
         return arrays
 
     def _read_map(self, key: str, name: str) -> Pixels:
-        """Name of a file -> (H,W) int32 ids, (H,W) uint8 mask of 0 and 1, or (H,W,3) uint8 RGB."""
+        """Name of a file -> (H,W) int32 ids, float32 metres or uint8 mask of 0 and 1, or (H,W,3) uint8 RGB."""
         if key == "background":
             return self.files.colour(name)
+        if key == "sparse":  # in the unit of the depth
+            return encodings.decode(self.files.load(name), self._encoding, where=str(self.files.path(name)))
         pixels = self.files.ids(name, key=key)
         if key == "mask":
             # JPEG smears a mask of 0 and 255, so its threshold is the middle; lossless files may also hold 0 and 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -268,3 +269,17 @@ def test_unknown_values_of_the_section(values, message):
 
 def test_vocabulary_is_that_of_batches():
     assert set(INPUTS) == {*COLOURS, *MAPS} - {"depth"}
+
+
+def test_ones_own_sensor_is_read_next_to_a_better_depth(root):
+    (root / "raw").mkdir()
+    for row in read_index(root):
+        depth = cv2.imread(str(root / row["depth"]), cv2.IMREAD_UNCHANGED)
+        depth[:, ::2] = 0
+        cv2.imwrite(str(root / "raw" / Path(row["depth"]).name), depth)
+    write_index(root, [row | {"sparse": f"raw/{Path(row['depth']).name}"} for row in read_index(root)])
+    stored = section(root, inputs=("image", "sparse"), sparse={"pattern": "stored"})
+    sample = open_source(stored).read(2)
+    assert sample["sparse"].dtype == np.float32 and not sample["sparse"][:, ::2].any()
+    np.testing.assert_array_equal(sample["sparse"][:, 1::2], sample["depth"][:, 1::2])
+    assert "sparse" not in open_source(section(root, inputs=("image", "sparse"))).read(2)  # made of the depth
