@@ -6,6 +6,7 @@ depth = load("runs/x").predict("photo.jpg")     # (H,W) float32 metres
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -32,6 +33,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
 T = TypeVar("T")
 BATCH = 8  # images in one forward pass, at most
 
+MONOCULAR = "no sparse depth was given: the network answers as a monocular one, from the image alone"
+_log = logging.getLogger(__name__)
+
 
 class Predictor:
     """A trained network with the recipe it was trained by. Made by `load`."""
@@ -53,6 +57,7 @@ class Predictor:
         self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
+        self._has_said_so = False  # that it has no sparse depth
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
 
@@ -60,6 +65,12 @@ class Predictor:
     def depth_kind(self) -> DepthKind:
         """What the numbers of its depth are: "metric" for metres, else a kind that the recipe's loss left open."""
         return self.recipe.loss.depth_kind
+
+    @property
+    def optional_inputs(self) -> tuple[str, ...]:
+        """The inputs that it can do without, as it was trained without them too."""
+        data = self.recipe.data
+        return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and data.sparse.may_be_none else ()
 
     def check_metres(self, purpose: str) -> None:
         """Raise a `UsageError` where the network's depth is not in metres, which the purpose needs."""
@@ -119,7 +130,8 @@ class Predictor:
         Images are as for `predict`. `others` are the further inputs the network was trained with, of the image's size:
         `background` (H,W,3) uint8 RGB, `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and
         `instances` (H,W) whole numbers; of several images a list of each.
-        A target that the network has no map for is left out.
+        A target that the network has no map for is left out. Where `optional_inputs` has `sparse`, it may be left out
+        too, which is logged once.
         The network gets all of them at the size it was evaluated at; its output is resized back bilinearly.
         """
         return _for_each(self._maps, image, others)
@@ -128,7 +140,10 @@ class Predictor:
         """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
         from depthray.runtimes import device_errors
 
-        samples = [prepare(rgb, each, self.recipe.data) for rgb, each in zip(images, others, strict=True)]
+        samples = [
+            prepare(rgb, self._with_optional(rgb, each), self.recipe.data)
+            for rgb, each in zip(images, others, strict=True)
+        ]
         found: list[Maps] = []
         # Those of one size after another share a forward pass.
         for _, group in groupby(samples, key=lambda sample: sample["image"].shape):
@@ -137,6 +152,17 @@ class Predictor:
                 with device_errors.explained("give smaller images, or fewer at once, or another device", self.device):
                     found += self.run(same[start : start + BATCH])
         return [restore(maps, (rgb.shape[0], rgb.shape[1])) for maps, rgb in zip(found, images, strict=True)]
+
+    def _with_optional(self, rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The further inputs with maps of no samples for those that are left out and may be."""
+        import numpy as np
+
+        missing = [key for key in self.optional_inputs if key not in others]
+        if missing and not self._has_said_so:
+            _log.warning(MONOCULAR)
+            self._has_said_so = True
+        size = _colours("image", rgb).shape[:2]
+        return {**others, **{key: np.zeros(size, np.float32) for key in missing}}
 
     def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
         """Prepared samples of one size -> of each the maps (h,w) of the network, from one forward pass."""

@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     _refuse_outside(pixels, rgb)  # before the network is loaded, which takes seconds
     predictor = load(arguments.checkpoint, device=arguments.device, trust=arguments.trust)
     predictor.check_metres("measuring")
-    further_inputs.check(given, predictor.recipe.data.inputs)
+    further_inputs.check(given, predictor.recipe.data.inputs, optional=predictor.optional_inputs)
     files = {key: further_inputs.find(path, Path(arguments.image.stem)) for key, path in given.items()}
     others = {key: further_inputs.read(key, path, limits=photos.LIMITS) for key, path in files.items()}
     depth = predictor.predict(rgb, **others)

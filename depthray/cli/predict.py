@@ -50,6 +50,7 @@ class _Network(NamedTuple):
     """What turns an image into maps, here or on a server."""
 
     inputs: tuple[str, ...]
+    optional: tuple[str, ...]  # those of the inputs that it can do without
     depth: str  # what its numbers are: "metres", or what they are instead
     # The file of the image, None for a frame of a video; its pixels; further inputs.
     maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
     with ExitStack() as stack:
         with Heartbeat(f"{arguments.url or arguments.checkpoint} to be loaded"):
             network = stack.enter_context(_network(arguments))
-        further_inputs.check(others, network.inputs)  # a missing flag would fail every image
+        further_inputs.check(others, network.inputs, optional=network.optional)  # a missing flag would fail every image
         shown = _fitting(formats, network)
         request = _Request(
             *(arguments.out, shown, shown if formats else ["colour"], camera, limits, others),
@@ -102,14 +103,15 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
         precision = arguments.precision or "fp32"
         predictor = load(arguments.checkpoint, device=arguments.device, precision=precision, trust=arguments.trust)
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
-        yield _Network(inputs, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
+        optional = predictor.optional_inputs
+        yield _Network(inputs, optional, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
         return
     from depthray.client.remote_predictor import connect
 
     key = arguments.key or os.environ.get(KEY, "")
     with connect(arguments.url, model=arguments.model or "", key=key) as remote:
         # Only networks that answer in metres are served.
-        yield _Network(remote.inputs, MEANING["metric"], lambda *given: _ask(remote, *given))
+        yield _Network(remote.inputs, (), MEANING["metric"], lambda *given: _ask(remote, *given))
 
 
 def _ask(

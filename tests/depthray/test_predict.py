@@ -17,6 +17,7 @@ from depthray.checkpoints import load as checkpoints_load
 from depthray.checkpoints import save
 from depthray.cli import predict as predict_command
 from depthray.errors import CheckpointError, DataError, ResourceError, UsageError
+from depthray.predict import MONOCULAR
 from depthray.training import preflight
 
 
@@ -165,6 +166,34 @@ def test_further_inputs_on_the_command_line(completing, image, tmp_path, capsys)
     (tmp_path / "out" / f"{image.stem}.png").touch()
     assert predict_command.main([str(completing), str(image), "--sparse", str(tmp_path / "out"), *out]) == 3
     assert "several files for this image" in capsys.readouterr().err
+
+
+def test_a_network_trained_without_samples_too_answers_as_a_monocular_one(tmp_path, image, caplog):
+    either = write_checkpoint(tmp_path, "data.inputs=image,sparse", "data.sparse.samples=0,5000")
+    predictor, rgb = load(either), photograph()
+    assert predictor.optional_inputs == ("sparse",)
+    alone = [predictor.predict(rgb) for _ in range(2)]
+    assert [record.getMessage() for record in caplog.records] == [MONOCULAR]  # once
+    empty = predictor.predict(rgb, sparse=np.zeros(rgb.shape[:2], np.float32))
+    assert np.array_equal(alone[0], empty) and np.array_equal(alone[0], alone[1])
+    caplog.clear()
+    assert predict_command.main([str(either), str(image), "--out", str(tmp_path / "out"), "--format", "npy"]) == 0
+    assert [record.getMessage() for record in caplog.records] == [MONOCULAR]
+
+
+@pytest.mark.parametrize(
+    ("words", "optional"),
+    [
+        ([], ()),
+        (["data.sparse.dropout=0.1"], ("sparse",)),
+        (["data.sparse.samples=5,500"], ()),
+        (["data.sparse.samples=0,500"], ("sparse",)),
+        (["data.sparse.samples=0,500", "data.inputs=sparse"], ()),
+    ],
+)
+def test_sparse_depth_is_optional_where_training_had_frames_without(words, optional, tmp_path):
+    made = write_checkpoint(tmp_path, "data.inputs=image,sparse", *words)
+    assert load(made).optional_inputs == optional
 
 
 def test_a_network_of_masks_writes_a_mask(tmp_path, image, capsys):

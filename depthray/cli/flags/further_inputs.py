@@ -34,10 +34,10 @@ def given(arguments: argparse.Namespace) -> dict[str, Path]:
     return {key: path for key in KINDS if (path := getattr(arguments, key))}
 
 
-def check(kinds: Collection[str], inputs: tuple[str, ...]) -> None:
-    """Raise a UsageError unless these kinds are what a network of these inputs takes besides the image."""
+def check(kinds: Collection[str], inputs: tuple[str, ...], *, optional: tuple[str, ...] = ()) -> None:
+    """Raise a UsageError unless these kinds are what a network takes besides the image, `optional` ones or not."""
     for key in inputs:
-        if key != "image" and key not in kinds:
+        if key not in ("image", *optional, *kinds):
             raise UsageError(f"this network needs --{key} as well; its inputs are {', '.join(inputs)}")
     for key in kinds:
         if key not in inputs:
