@@ -19,21 +19,21 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_intermixed_args(argv)
     # Only now: --help need not wait for torch.
     from depthray import distributed
-    from depthray.evaluation import completion, completion_report
+    from depthray.evaluation.completion import curve, curve_report
 
     path = locate.resolve(arguments.checkpoint)
     recipe = recipe_of(path, arguments)
-    completion.check(recipe, where=str(arguments.checkpoint))
+    curve.check(recipe, where=str(arguments.checkpoint))
     device = distributed.start()
     try:
-        curve = completion.completion_curve(
+        scored = curve.completion_curve(
             path, recipe, arguments.samples, side=arguments.split, device=device, trust=arguments.trust
         )
         if distributed.is_main():
             out = arguments.out or layout.evaluation(path, f"{arguments.split}-completion")
-            completion_report.write(curve, out)
-            print_markdown(completion_report.markdown(curve))
-            print(f"written: {out}/completion.md, .csv, .json and .png")
+            curve_report.write(scored, out)
+            print_markdown(curve_report.markdown(scored))
+            print(f"written: {out}/completion.md, .csv, .json and .png, and regions.png")
     finally:
         distributed.stop()
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from depthray import distributed
-from depthray.batch import Batch, Prediction
+from depthray.batch import Batch
 from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.data import split
@@ -21,8 +21,9 @@ from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
+from depthray.evaluation.completion.fills import JointBilateralFill, SpreadSamples
+from depthray.evaluation.completion.regions import NAMES, with_regions
 from depthray.evaluation.evaluate import Batches, evaluate, network_size
-from depthray.models.layers.inputs import fill_sparse
 from depthray.runtimes.open import open_model
 
 COUNTED = ("exact", "bernoulli", "grid", "features")  # patterns in which data.sparse.samples is the number of samples
@@ -37,11 +38,12 @@ class CompletionPoint:
     frames: int
     scores: dict[str, dict[str, float]]  # metric -> mean, low, high
     spread: dict[str, float]  # metric -> mean of `SpreadSamples`
+    bilateral: dict[str, float]  # metric -> mean of `JointBilateralFill`; none of a network without an image
 
 
 @dataclass(frozen=True)
 class CompletionCurve:
-    """Scores against the number of samples, and what was scored."""
+    """Scores against the number of samples, and what was scored. A pattern without a number of them has one point."""
 
     about: dict[str, Any]
     points: Sequence[CompletionPoint]
@@ -49,18 +51,12 @@ class CompletionCurve:
     @property
     def names(self) -> list[str]:
         """The metrics."""
-        return list(self.points[0].scores)
+        return [name for name in self.points[0].scores if name not in NAMES]
 
-
-class SpreadSamples(nn.Module):
-    """Predicts the samples, interpolated between them: the baseline that a completion network has to beat."""
-
-    inputs = ("sparse",)
-    stride = 1  # blocks that reach beyond the map are averaged over their part inside
-
-    def forward(self, batch: Batch) -> Prediction:
-        """(B,1,H,W) sparse depth -> (B,1,H,W) depth, metres"""
-        return {"depth": fill_sparse(batch["sparse"])}
+    @property
+    def counted(self) -> bool:
+        """Whether the number of samples means anything."""
+        return str(self.about["pattern"]) in COUNTED
 
 
 def check(recipe: Recipe, *, where: str) -> None:
@@ -72,11 +68,6 @@ def check(recipe: Recipe, *, where: str) -> None:
         )
     if "depth" not in recipe.data.targets:
         raise UsageError(f"{where}: it was trained to predict {', '.join(recipe.data.targets)}, not depth")
-    if recipe.data.sparse.pattern not in COUNTED:
-        raise UsageError(
-            f"{where}: data.sparse.pattern={recipe.data.sparse.pattern} has no number of samples; "
-            f"add the override data.sparse.pattern=exact (or {', '.join(COUNTED[1:])})"
-        )
 
 
 def completion_curve(
@@ -86,10 +77,9 @@ def completion_curve(
     model = open_model(path, device=device, trust=trust).network.eval().to(memory_format=torch.channels_last)
     source = open_source(recipe.data)
     chosen = split.side(source.frames, recipe.data, side)  # the same frames for every number of samples
-    points = [
-        _score_point(model, with_samples(recipe, number), source, chosen, device=device)
-        for number in sorted(set(samples))
-    ]
+    # Of a sensor's pattern all that matters is whether there is any.
+    numbers = sorted(set(samples)) if recipe.data.sparse.pattern in COUNTED else [1]
+    points = [_score_point(model, with_samples(recipe, number), source, chosen, device=device) for number in numbers]
     return CompletionCurve(_about(path, recipe, side=side, fingerprint=source.fingerprint), points)
 
 
@@ -107,18 +97,25 @@ def _score_point(
         return eval_batches(source, chosen, recipe.data, batch_size=size, rank=rank, world_size=world_size)
 
     counts: dict[int, float] = {}
-    protocol = protocols.of(recipe)
+    usual = protocols.of(recipe)
+    protocol = replace(usual, extra=with_regions(usual.extra), own=(*usual.own, *NAMES))
     evaluation = evaluate(model, _count_samples(batches(), counts), protocol=protocol, device=device)
     # The batches anew, for a generator gives them once; evaluation draws the same samples each time.
     spread = evaluate(SpreadSamples(), batches(), protocol=protocol, device=device)
+    bilateral = (
+        evaluate(JointBilateralFill(), batches(), protocol=protocol, device=device).scores()
+        if "image" in recipe.data.inputs
+        else {}
+    )
     # Processes may share a frame, and floats are not associative: one count a frame, in the order of the frames.
     given = dict(sorted(distributed.gather(list(counts.items()))))
     return CompletionPoint(
-        samples=recipe.data.sparse.samples,
+        samples=int(recipe.data.sparse.samples),  # type: ignore[arg-type]
         given=math.fsum(given.values()) / len(given),
         frames=len(evaluation.rows),
         scores=evaluation.summary()["overall"],
         spread=spread.scores(),
+        bilateral=bilateral,
     )
 
 
@@ -140,4 +137,5 @@ def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[s
         "network_size": network_size(data),
         "pattern": data.sparse.pattern,
         "noise": data.sparse.noise,
+        "errors": data.sparse.errors,
     }

@@ -14,7 +14,7 @@ from depthray import load, predict
 from depthray.__main__ import main
 from depthray.checkpoints import manifest
 from depthray.errors import CheckpointError, UsageError
-from depthray.evaluation.completion import completion_curve
+from depthray.evaluation.completion.curve import completion_curve
 from depthray.runs import listing, locate
 from depthray.runtimes import export_folder
 from depthray.runtimes.open import open_model

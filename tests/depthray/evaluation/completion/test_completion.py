@@ -16,7 +16,8 @@ from depthray.checkpoints import save, select
 from depthray.cli import completion as command
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.evaluation import completion
+from depthray.evaluation.completion import curve as completion
+from depthray.evaluation.completion import curve_report
 from depthray.imaging import plots
 from depthray.training import preflight
 from depthray.training.state import begin
@@ -104,6 +105,34 @@ def test_without_out_it_is_written_into_the_runs_folder(path: Path) -> None:
     assert (path.parents[1] / "evaluations" / f"{path.name}-val-completion" / "completion.png").is_file()
 
 
+@pytest.mark.parametrize("pattern", ["lidar64", "structured-light"])
+def test_a_sensor_without_a_number_of_samples_has_one_point(
+    path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    curve = filled(path, monkeypatch, [0, 5, 50], f"data.sparse.pattern={pattern}", "data.sparse.errors=1")
+    assert len(curve.points) == 1 and not curve.counted and curve.points[0].given > 100
+    shown = curve_report.markdown(curve)
+    assert f"| {pattern}" in shown and "Error with samples of a sensor" in shown
+
+
+def test_regions_and_fills_are_in_every_form(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = filled(path, monkeypatch, [0, 50])
+    none, some = curve.points
+    for scores in (some.spread, some.bilateral):
+        assert scores["rmse sampled"] < 0.8 * scores["rmse unsampled"]  # a sample is one of several pixels
+        assert scores["rmse 1-2 px"] < scores["rmse 6-10 px"] and scores["rmse edges"] > scores["rmse"]
+    assert np.isnan(none.scores["rmse sampled"]["mean"]) and "rmse" in curve.names and "rmse edges" not in curve.names
+    # The mean of all samples is as wrong at them as elsewhere.
+    assert some.scores["rmse sampled"]["mean"] == pytest.approx(some.scores["rmse unsampled"]["mean"], rel=0.3)
+    curve_report.write(curve, tmp_path)
+    lines = list(csv.DictReader((tmp_path / "completion.csv").read_text().splitlines()))
+    assert float(lines[1]["spread_rmse edges"]) == some.spread["rmse edges"]
+    tree = json.loads((tmp_path / "completion.json").read_text())
+    assert tree["points"][1]["bilateral"]["rmse"] == some.bilateral["rmse"]
+    image = cv2.imread(str(tmp_path / "regions.png"))
+    assert image is not None and image.shape == (plots.HEIGHT, 3 * plots.WIDTH, 3)
+
+
 def made(*overrides: str) -> Recipe:
     return preflight.load("demo", [*SMALL, *overrides])
 
@@ -113,11 +142,9 @@ def made(*overrides: str) -> Recipe:
     [
         ([], "its inputs are image; .*'sparse' among data.inputs"),
         ([*SPARSE, "data.targets=[mask]", "eval.monitor=iou"], "trained to predict mask, not depth"),
-        ([*SPARSE, "data.sparse.pattern=lidar64"], "data.sparse.pattern=lidar64 has no number of samples; .*=exact"),
-        ([*SPARSE, "data.sparse.pattern=stored"], "stored has no number of samples"),
     ],
 )
-def test_a_recipe_without_a_number_of_samples_is_one_clear_line(overrides: list[str], message: str) -> None:
+def test_a_recipe_that_completes_nothing_is_one_clear_line(overrides: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         completion.check(made(*overrides), where="x")
     assert "\n" not in str(caught.value)
