@@ -96,7 +96,7 @@ class Sparse(Section):
     samples: NotNegative | tuple[NotNegative, NotNegative] = Field(
         500,
         description="samples an image: exact, bernoulli (expected), grid, features; from, to = another number for each "
-        "image, all magnitudes alike",
+        "image, by the cube of a uniform one",
     )
     dropout: Fraction = Field(0.0, description="probability that a training image has no samples")
     noise: Amount = Field(0.0, description="standard deviation of a sample's relative error")

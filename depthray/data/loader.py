@@ -62,7 +62,7 @@ class Plan(Sequence[Any]):
 
 
 class TrainLoader:
-    """This rank's share of the training batches.
+    """This rank's share of the training batches, and batches to evaluate with `eval_data`, by default `data`.
 
     Raises UsageError where the global batch cannot be divided, DataError where the frames do not fill one.
     """
@@ -81,6 +81,7 @@ class TrainLoader:
         accumulate: int = 1,
         curriculum: Curriculum | None = None,
         shard_order: ShardOrder | None = None,
+        eval_data: Data | None = None,
         device: torch.device = CPU,
     ) -> None:
         _check_batch(batch_size, len(indices), world_size=world_size, accumulate=accumulate)
@@ -89,6 +90,7 @@ class TrainLoader:
         self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
         self._shard_order = shard_order
         self._prefetch = partial(prefetch, source)
+        self._eval_data = eval_data or data
         self._pins = device.type == "cuda"
         on_device = changes_on_device(section, data, device)
         options: dict[str, Any] = {"seed": seed, "curriculum": curriculum or Curriculum(), "on_device": on_device}
@@ -97,7 +99,7 @@ class TrainLoader:
         self._processes = self._start(workers) if workers else None
 
     def _start(self, workers: int) -> LoaderProcesses:
-        evaluate = partial(eval_group, self._samples.source, data=self._samples.data)
+        evaluate = partial(eval_group, self._samples.source, data=self._eval_data)
         return LoaderProcesses(self._samples, evaluate, self._prefetch, workers=workers, pin=self._pins)
 
     def steps_per_epoch(self, count: int | None = None) -> int:
@@ -147,7 +149,7 @@ class TrainLoader:
         return load_ahead(self._eval_group, groups)
 
     def _eval_group(self, group: list[int]) -> list[EvalBatch]:
-        batches = eval_group(self._samples.source, group, data=self._samples.data)
+        batches = eval_group(self._samples.source, group, data=self._eval_data)
         return [(indices, pin_memory(batch)) for indices, batch in batches] if self._pins else batches
 
     def load_step(self, parts: list[list[Key]]) -> list[Batch]:

@@ -25,7 +25,7 @@ from depthray.errors import DataError
 from depthray.evaluation import metrics
 from depthray.evaluation.alignment import ComparedDepth
 from depthray.evaluation.mask_metrics import mask_scores, probability
-from depthray.evaluation.protocols import MEANING, Protocol, compare, of
+from depthray.evaluation.protocols import MEANING, Protocol, compare, of, scored_data
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.imaging import sheets
 from depthray.runtimes import device_errors
@@ -254,7 +254,7 @@ def _batches(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
     return eval_batches(
         source,
         indices,
-        recipe.data,
+        scored_data(recipe),
         batch_size=recipe.eval.batch_size,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
@@ -275,7 +275,7 @@ def _draw_examples(
     # Read again: most frames that were scored are gone, or were on other processes.
     chosen = best_median_worst(evaluation)
     # One frame a batch: frames of different size in one batch would come back in another order.
-    batches = eval_batches(source, [row.index for _, row in chosen], recipe.data, batch_size=1)
+    batches = eval_batches(source, [row.index for _, row in chosen], scored_data(recipe), batch_size=1)
     drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device, precision=precision)
     scored = zip(chosen, drawn, strict=True)
     return [_add_label(row, frame, label) for (label, frame), rows in scored for row in rows]

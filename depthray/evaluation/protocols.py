@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from depthray.config import own_code
-from depthray.config.sections import MASK_MONITORS, DepthKind, Recipe
+from depthray.config.sections import MASK_MONITORS, Data, DepthKind, Recipe
 from depthray.errors import UsageError, did_you_mean
 from depthray.evaluation import legacy_metrics
 from depthray.evaluation.crops import Crop, RelativeCrop
@@ -45,6 +45,7 @@ class Protocol:
     needs: tuple[str, ...] = ("depth",)  # what the network must predict for them
     usual: bool = True  # whether METRICS and MASK_MONITORS are scored
     shares: Extra | None = None  # `extra` of a network whose depth is a share of each image's largest
+    margin: float = 0.0  # share of each side at which no sparse depth is given: samples are of scored pixels
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -98,12 +99,13 @@ NYU_EIGEN_FILLED = Protocol(
 # 228x304 is what sparse-to-dense cuts from frames of 240x320.
 NYU_S2D = Protocol(
     "nyu-s2d",
-    "0 < truth, the middle 228x304 of the truth at 240x320, prediction not clamped",
+    "0 < truth, the middle 228x304 of the truth at 240x320, prediction not clamped; sparse depth of these pixels alone",
     min_depth=0.0,
     max_depth=NO_LIMIT,
     crop=Crop(rows=(6, 234), columns=(8, 312), size=(240, 320)),
     clamp=(1e-6, NO_LIMIT),  # what has a logarithm
     size=(240, 320),
+    margin=0.025,
 )
 KITTI_GARG = Protocol(
     "kitti-garg",
@@ -259,6 +261,14 @@ def of(recipe: Recipe) -> Protocol:
     protocol = named(recipe.eval.protocol)
     is_share = recipe.loss.depth_kind == "relative"
     return replace(protocol, extra=protocol.shares) if is_share and protocol.shares else protocol
+
+
+def scored_data(recipe: Recipe) -> Data:
+    """The data section of a recipe as its protocol gives it: sparse depth of the pixels that are scored."""
+    data, margin = recipe.data, PROTOCOLS[recipe.eval.protocol].margin
+    if data.sparse.margin >= margin:
+        return data
+    return data.model_copy(update={"sparse": data.sparse.model_copy(update={"margin": margin})})
 
 
 def compare(prediction: Tensor, truth: Tensor, protocol: Protocol) -> ComparedDepth:

@@ -19,6 +19,7 @@ from depthray.data.source import Frame, ShardedSource, Source
 from depthray.data.sources import open_source, recognise
 from depthray.data.split import Split, split
 from depthray.errors import DataError, UsageError, count_of
+from depthray.evaluation.protocols import scored_data
 
 STATISTICS_BATCHES, STATISTICS_BATCH = 32, 32  # batches, and frames in one at most, for statistics of batch norm
 
@@ -57,7 +58,7 @@ def open_further(recipe: Recipe) -> list[FurtherSet]:
 
 
 def _open_further(recipe: Recipe, path: str, name: str) -> FurtherSet:
-    section = recipe.data
+    section = scored_data(recipe)
     try:
         form = recognise(path)
         # The recipe's unit is that of its own form; other forms state theirs, or have the usual one.
@@ -101,6 +102,7 @@ class Frames:
             accumulate=recipe.train.accumulate,
             curriculum=recipe.curriculum,
             shard_order=self.shard_order,
+            eval_data=scored_data(recipe),
             device=device,
         )
         # All epochs have equally many steps, so that the schedule is a pure function of the step.

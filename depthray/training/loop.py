@@ -112,7 +112,7 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
     """On rank 0 the fixed validation frames as sheet rows."""
     if not distributed.is_main():
         return []
-    fixed = eval_batches(frames.source, frames.fixed_frames(), recipe.data, batch_size=1)
+    fixed = eval_batches(frames.source, frames.fixed_frames(), protocols.scored_data(recipe), batch_size=1)
     return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
 
 

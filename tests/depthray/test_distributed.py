@@ -29,6 +29,10 @@ STEPS = {
     "plain": ("demo", []),
     "accumulated": ("demo", ["train.accumulate=2"]),
     "clipped": ("demo", ["optim.clip_norm=0.01"]),
+    "refined": (
+        "demo",
+        ["data.inputs=[image,sparse]", "data.sparse.samples=0,500", "data.sparse.dropout=0.2", "model.refine=nlspn"],
+    ),
 }
 UNUSED_OUTPUTS = {
     "depthmasknet": ("depthmasknet", [*SMALL, *NO_MASK, "model.wiring=code"]),

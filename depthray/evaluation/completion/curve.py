@@ -94,7 +94,8 @@ def _score_point(
 ) -> CompletionPoint:
     def batches() -> Batches:
         rank, world_size, size = distributed.rank(), distributed.world_size(), recipe.eval.batch_size
-        return eval_batches(source, chosen, recipe.data, batch_size=size, rank=rank, world_size=world_size)
+        data = protocols.scored_data(recipe)
+        return eval_batches(source, chosen, data, batch_size=size, rank=rank, world_size=world_size)
 
     counts: dict[int, float] = {}
     usual = protocols.of(recipe)

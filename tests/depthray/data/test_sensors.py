@@ -176,9 +176,8 @@ def test_features_are_off_with_the_square_of_the_distance_and_some_are_another_p
 def test_any_number_of_samples_in_training() -> None:
     counts = [int((draw(wall(), samples=(0, 5000), seed=seed) > 0).sum()) for seed in range(400)]
     assert min(counts) == 0 and 3000 < max(counts) <= 5000
-    assert np.mean(np.array(counts) == 0) == pytest.approx(np.log(1.5) / np.log(5001), abs=0.03)
-    # All magnitudes alike: the median is the root of the largest.
-    assert np.log(np.median(counts)) == pytest.approx(np.log(5000) / 2, abs=0.8)
+    assert np.mean(np.array(counts) == 0) == pytest.approx((0.5 / 5000) ** (1 / 3), abs=0.03)
+    assert np.cbrt(np.median(counts) / 5000) == pytest.approx(0.5, abs=0.08)
     assert {int((draw(wall(), samples=(7, 9), seed=seed) > 0).sum()) for seed in range(50)} == {7, 8, 9}
 
 

@@ -133,6 +133,22 @@ def test_regions_and_fills_are_in_every_form(path: Path, tmp_path: Path, monkeyp
     assert image is not None and image.shape == (plots.HEIGHT, 3 * plots.WIDTH, 3)
 
 
+def test_s2d_gives_samples_of_the_pixels_that_it_scores(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    forward = Filling.forward
+
+    def watch(self: Filling, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        seen.append(batch["sparse"])
+        return forward(self, batch)
+
+    monkeypatch.setattr(Filling, "forward", watch)
+    for protocol, border in (("plain", True), ("nyu-s2d", False)):
+        seen.clear()
+        filled(path, monkeypatch, [2000], f"eval.protocol={protocol}")
+        edges = torch.cat(seen)[..., [0, -1]]  # of 64 columns the outer 1.6 have no samples
+        assert bool(edges.any()) == border and all(each.any() for each in seen)
+
+
 def made(*overrides: str) -> Recipe:
     return preflight.load("demo", [*SMALL, *overrides])
 
