@@ -44,9 +44,8 @@ def settled(network: nn.Module) -> nn.Module:
 
     Convolutions that begin at 0, as those do that correct samples, are as after a first step.
     """
-    for part in network.modules():
-        if isinstance(part, nn.Conv2d) and not part.weight.any():
-            nn.init.normal_(part.weight, std=0.01)
+    zeros = [part for part in network.modules() if isinstance(part, nn.Conv2d) and not part.weight.any()]
+    hooks = [part.register_forward_pre_hook(_nudge) for part in zeros]
     norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
@@ -55,7 +54,15 @@ def settled(network: nn.Module) -> nn.Module:
         models.run(network.train(), some(inputs_of(network)))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+    for hook in hooks:
+        hook.remove()
     return network
+
+
+def _nudge(convolution: Any, given: Any) -> None:
+    """Weights by which a convolution of zeros gives about 0.1 for what it gets."""
+    size = float(given[0].square().mean().sqrt()) * math.sqrt(convolution.weight[0].numel())
+    nn.init.normal_(convolution.weight, std=0.1 / size)
 
 
 def inputs_of(network: Any) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from depthray.models.layers.blocks import upsample
 
 WIDTH = 24  # channels of the guidance
 CENTRE = 2.0  # logit of a_0: before training 0.48 of a 3x3 neighbourhood is the pixel itself
+LEAST = 1e-2  # of the mean square of features: those of less are not scaled up to unit size
 CONFIDENT = 2.0  # logit of a confidence before training: 0.88
 GREY, CONTRAST = 0.45, 4.0  # colour in [0,1] minus GREY, times CONTRAST, has about unit size
 
@@ -109,7 +110,10 @@ class Propagation(nn.Module):
     def _guidance(self, depth: Tensor, features: Tensor, batch: Batch) -> Tensor:
         """(B,1,H,W) metres, (B,C,h,w) features, inputs -> (B,WIDTH,H,W)"""
         size = (depth.shape[-2], depth.shape[-1])
-        parts = [upsample(features.float(), size, corners=False), depth / self.max_depth]
+        # Of unit size in each pixel: features of networks without a norm before their last layer may be thousands.
+        features = features.float()
+        features = features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + LEAST)
+        parts = [upsample(features, size, corners=False), depth / self.max_depth]
         if self.has_image:
             parts.append((batch["image"] - GREY) * CONTRAST)  # edges of full size, which features lack
         if self.has_samples:
