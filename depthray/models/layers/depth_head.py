@@ -8,6 +8,7 @@ an untrained network answers with the spread samples themselves.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -146,4 +147,5 @@ def _mean(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _onto(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,h,w) -> (B,1,H,W), bilinear where that is another size"""
-    return logits if (logits.shape[-2], logits.shape[-1]) == size else upsample(logits, size, corners=False)
+    same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
+    return logits if same((logits.shape[-2], logits.shape[-1]), size) else upsample(logits, size, corners=False)

@@ -82,6 +82,13 @@ def _fill(sparse: Tensor, largest_side: int) -> Tensor:
     return full[:, None]
 
 
+def same_size(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes are equal whatever the size of the inputs; a comparison would set some sizes apart."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
+
+    return all(statically_known_true(side == length) for side, length in zip(one, other, strict=True))
+
+
 def adaptive_mean(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,H,W) -> (B,1,h,w) means, as `F.adaptive_avg_pool2d`."""
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
