@@ -87,8 +87,18 @@ class Sparse(Section):
     """How sparse depth is sampled from measured depth, where `sparse` is an input. See depthray/data/sparse.py."""
 
     pattern: Literal[
-        *("exact", "bernoulli", "grid", "features", "stored", "lidar64", "lidar16", "lidar8"),
-        *("structured-light", "tof", "zones", "holes"),
+        "exact",
+        "bernoulli",
+        "grid",
+        "features",
+        "stored",
+        "lidar64",
+        "lidar16",
+        "lidar8",
+        "structured-light",
+        "tof",
+        "zones",
+        "holes",
     ] = Field(
         "exact",
         description="where samples are; stored: the data set has its own; holes: all but holes like its own",

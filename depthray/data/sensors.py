@@ -123,14 +123,15 @@ def _returns(scene: Scene, *, grazing: float = GRAZING) -> NDArray[np.bool_]:
     reflectance = _reflectance(scene)
     luck = np.exp(_patches(scene.depth.shape, scene.generator) - 0.5)  # 0.6 to 1.6
     strong = reflectance / np.maximum(scene.depth, 0.1) ** 2 * luck > WEAKEST
-    return (scene.depth > 0) & strong & (reflectance < SHINY) & (_slope(scene) < grazing)
+    returned = (scene.depth > 0) & strong & (reflectance < SHINY) & (_slope(scene) < grazing)
+    return np.asarray(returned, bool)
 
 
 def _reflectance(scene: Scene) -> Map:
     """-> (H,W) in [0,1], for which the green of the image stands; grey without an image"""
     if scene.image is None:
         return np.full(scene.depth.shape, 0.5, np.float32)
-    return cv2.GaussianBlur(scene.image[..., 1], (3, 3), 0).astype(np.float32) / 255  # type: ignore[no-any-return]
+    return np.asarray(cv2.GaussianBlur(scene.image[..., 1], (3, 3), 0) / 255, np.float32)
 
 
 def _slope(scene: Scene) -> Map:
@@ -161,7 +162,7 @@ def _shaken(scene: Scene, deviation: float) -> Metres:
     down, across = np.rint(deviation * scene.generator.standard_normal((2, height, width))).astype(np.intp)
     rows = (np.arange(height)[:, None] + down).clip(0, height - 1)
     columns = (np.arange(width) + across).clip(0, width - 1)
-    return scene.depth[rows, columns]
+    return np.asarray(scene.depth[rows, columns], np.float32)
 
 
 def _strongest_echo(depth: Metres, signal: Map) -> float:
@@ -199,7 +200,7 @@ def _moved_randomly(mask: NDArray[np.bool_], generator: np.random.Generator) -> 
     """(H,W) -> the same mirrored or not, and rolled by any number of pixels"""
     flips = generator.random(2) < 0.5
     shift = [int(generator.integers(side)) for side in mask.shape]
-    mirrored = np.flip(mask, [axis for axis in (0, 1) if flips[axis]])
+    mirrored = np.flip(mask, tuple(axis for axis in (0, 1) if flips[axis]))
     return np.roll(mirrored, shift, (0, 1))
 
 

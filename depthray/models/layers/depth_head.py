@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +122,8 @@ class DepthHead(nn.Module):
         nn.init.constant_(convolution.bias, 0.0 if self.corrects else self.bias)  # type: ignore[arg-type]
         if self.corrects:
             nn.init.zeros_(convolution.weight)
-        convolution.is_last = True  # its meaning is another with samples: weights of one kind do not fit the other
+        marked: Any = convolution
+        marked.is_last = True  # its meaning is another with samples: weights of one kind do not fit the other
 
     def _corrected(self, logits: Tensor, near: Tensor) -> Tensor:
         """(B,1,h,w) corrections and metres to start from or 0 -> (B,1,h,w) metres"""

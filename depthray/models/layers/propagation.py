@@ -152,4 +152,4 @@ def _grid(offset: Tensor, places: list[tuple[int, int]]) -> Tensor:
 def _read(values: Tensor, grid: Tensor) -> Tensor:
     """(B,1,H,W) values, (B,N*H,W,2) grid -> (B,N,H,W) values there, between pixels bilinearly"""
     read = F.grid_sample(values, grid, mode="bilinear", padding_mode="border", align_corners=False)  # (B,1,N*H,W)
-    return read.unflatten(2, (-1, values.shape[-2]))[:, 0]
+    return read.reshape(values.shape[0], -1, values.shape[-2], values.shape[-1])

@@ -9,6 +9,7 @@ from depthray import models
 from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.depthmasknet import build
+from depthray.models.layers.depth_head import Completion
 
 WITHOUT_ROW = ("Sequential", "ModuleList", "InputStack", "DepthHead")  # they hold layers, or only rescale
 BOTH = ["all", "code"]
@@ -186,7 +187,8 @@ def test_max_depth_scales_the_depth_alone():
 def test_further_inputs_widen_the_image_branch_only():
     inputs = ("sparse", "background", "image", "semantics")
     torch.manual_seed(0)
-    model, wide = build().eval(), build(inputs=inputs).eval()
+    legacy = Completion("legacy")  # whose last layer means the same with samples and without
+    model, wide = build().eval(), build(inputs=inputs, completion=legacy).eval()
     assert wide.inputs == inputs
     assert wide.image[0].weight.shape == (16, 15, 3, 3)
     assert wide.background[0].weight.shape == (16, 3, 3, 3)
