@@ -137,7 +137,7 @@ def test_samples_are_kept_as_much_as_is_asked(kind: Kind) -> None:
     errors = []
     for bias in (8.0, 0.0, -30.0):
         made.confidence.weight.zero_()
-        made.confidence.bias.fill_(bias)  # type: ignore[union-attr]
+        made.confidence.bias.fill_(bias)
         errors.append((made(depth, features, batch) - batch["sparse"])[sampled].abs().mean().item())
     assert errors[0] < 0.01 < errors[1] < errors[2]
     free = layer(kind, samples="free")
