@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Prediction
 from depthray.errors import UsageError
 from depthray.models.layers.depth_head import START, Completion, DepthHead
-from depthray.models.layers.inputs import InputStack, guide, input_channels
+from depthray.models.layers.inputs import InputStack, input_channels
 
 Norm = Literal["group", "none"]
 Head = Literal["sigmoid", "elu", "none"]
@@ -165,9 +165,8 @@ class DepthNet(nn.Module):
         maps = self._decode(self._features(stacked))
         logits = self._logits(maps)
         full = F.interpolate(logits[-1], size=stacked.shape[-2:], mode="bilinear", align_corners=False)  # (B,1,H,W)
-        spread = guide(batch, self.inputs) if self.guided else None
-        depth = self.metres(full, batch, maps[-1]) if self.kind == "sigmoid" else self._metres(full, None)
-        return {"depth": depth, "pyramid": [self._metres(level, spread) for level in logits[-2::-1]]}
+        depth = self.metres(full, batch, maps[-1]) if self.kind == "sigmoid" else self._metres(full, batch)
+        return {"depth": depth, "pyramid": [self._metres(level, batch) for level in logits[-2::-1]]}
 
     def _features(self, stacked: Tensor) -> list[Tensor]:
         """(B,C,H,W) inputs -> six maps, 1/2 to 1/64 of the size"""
@@ -192,10 +191,10 @@ class DepthNet(nn.Module):
         """five maps (B,C,h,w) -> five (B,1,h,w) of logits"""
         return [head(level).float() for head, level in zip(self.heads, maps, strict=True)]
 
-    def _metres(self, logits: Tensor, spread: Tensor | None) -> Tensor:
-        """(B,1,h,w) logits, (B,1,H,W) metres to start from -> (B,1,h,w) metres"""
+    def _metres(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,1,h,w) logits, inputs of a batch -> (B,1,h,w) metres"""
         if self.kind == "sigmoid":
-            return self.metres.metres(logits, spread)
+            return self.metres.coarse(logits, batch)
         return F.elu(logits) + 1 if self.kind == "elu" else logits
 
     def _depth_head(self, completion: Completion | None, *, channels: int) -> DepthHead:

@@ -1,8 +1,9 @@
 """The last step of every network of depth: logits to metres, what sparse depth adds to them, and refinement.
 
-With sparse depth among its inputs a network predicts a correction c of ln depth from the samples spread over the map:
-depth = spread * e^c, and START * max_depth * e^c for an image without samples. The layer before begins at zero, so that
-an untrained network answers with the spread samples themselves.
+With sparse depth among its inputs a network predicts the shape c of ln depth, and the samples S say how far away it is:
+depth = e^c * spread(S e^-c), and START * max_depth * e^c for an image without samples. Where samples are it is S, between
+them it has the edges and slopes of e^c, of which a constant factor does not matter; so a network learns one thing for any
+number of samples. The layer before begins at zero, and an untrained network answers with the spread samples themselves.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from torch import Tensor, nn
 from depthray.batch import Batch
 from depthray.models.layers import symbolic_size
 from depthray.models.layers.blocks import upsample
-from depthray.models.layers.inputs import guide
+from depthray.models.layers.inputs import fill_sparse, guide
 from depthray.models.layers.propagation import Propagation, PropagationOptions
 
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
 START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors
-LARGEST = math.log(1000)  # of a correction of ln depth: from a millimetre to a metre, or back
+LARGEST = math.log(1000)  # of a shape of ln depth: from a millimetre to a metre, or back
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "softplus": F.softplus,
     "relu": F.relu,
     "relu6": F.relu6,
 }
-LINEAR = ("relu", "relu6")  # activations that add in shares of max_depth, where others multiply
+LINEAR = ("relu", "relu6")  # activations whose logits are added to the spread samples, in shares of max_depth
 
 
 def _softplus_inverse(share: Tensor) -> Tensor:
@@ -86,6 +87,7 @@ class DepthHead(nn.Module):
         self.limit = max_depth if activation == "sigmoid" else math.inf
         self.inputs = inputs
         self.corrects = "sparse" in inputs and options.start == "samples"
+        self.is_shape = self.corrects and not self.is_linear  # whether logits are the shape of ln depth
         self.refine = (
             Propagation(options.refine, channels=channels, inputs=inputs, max_depth=max_depth)
             if options.refine
@@ -103,19 +105,16 @@ class DepthHead(nn.Module):
         Of full size (B,1,H,W) where `is_full`.
         """
         if self.is_full:
-            whole = batch[self.inputs[0]]  # type: ignore[literal-required]
-            logits = _onto(logits.float(), (whole.shape[-2], whole.shape[-1]))
-        depth = self.metres(logits, guide(batch, self.inputs))
+            logits = _onto(logits.float(), self._full_size(batch))
+        depth = self._on_samples(logits, batch) if self.is_shape else self._metres(logits, batch)
         return depth if self.refine is None else self.refine(depth, features, batch)
 
-    def metres(self, logits: Tensor, spread: Tensor | None) -> Tensor:
-        """(B,1,h,w) logits, (B,1,H,W) metres to start from or 0 -> (B,1,h,w) metres, float32"""
-        # float32 from here on: bf16 has steps of 6 cm between 8 and 16 m.
-        logits = logits.float()
-        if spread is None:
-            return self.max_depth * self.activation(logits)
-        near = _mean(spread.float(), (logits.shape[-2], logits.shape[-1]))  # (B,1,h,w)
-        return self._corrected(logits, near) if self.corrects else self._legacy(logits, near)
+    def coarse(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,1,h,w) logits of a coarser level, inputs of a batch -> (B,1,h,w) metres, float32, not refined"""
+        if not self.is_shape:
+            return self._metres(logits, batch)
+        full = self._on_samples(_onto(logits.float(), self._full_size(batch)), batch)  # (B,1,H,W)
+        return _mean(full, (logits.shape[-2], logits.shape[-1]))
 
     def init_bias(self, convolution: nn.Conv2d) -> None:
         """Set the last convolution so that depth before training is the spread samples, or about START * max_depth."""
@@ -125,14 +124,31 @@ class DepthHead(nn.Module):
         marked: Any = convolution
         marked.is_last = True  # its meaning is another with samples: weights of one kind do not fit the other
 
-    def _corrected(self, logits: Tensor, near: Tensor) -> Tensor:
-        """(B,1,h,w) corrections and metres to start from or 0 -> (B,1,h,w) metres"""
-        base = torch.where(near > 0, near, START * self.max_depth)
-        if self.is_linear:
-            return self.max_depth * self.activation(base / self.max_depth + logits)
-        depth = base * logits.clamp(-LARGEST, LARGEST).exp()
+    def _metres(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,1,h,w) logits, inputs of a batch -> (B,1,h,w) metres, float32"""
+        # float32 from here on: bf16 has steps of 6 cm between 8 and 16 m.
+        logits, spread = logits.float(), guide(batch, self.inputs)
+        if spread is None:
+            return self.max_depth * self.activation(logits)
+        near = _mean(spread.float(), (logits.shape[-2], logits.shape[-1]))  # (B,1,h,w)
+        return self._added(logits, near) if self.corrects else self._legacy(logits, near)
+
+    def _full_size(self, batch: Batch) -> tuple[int, int]:
+        whole = batch[self.inputs[0]]  # type: ignore[literal-required]
+        return whole.shape[-2], whole.shape[-1]
+
+    def _on_samples(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(B,1,H,W) shapes of ln depth, inputs of a batch -> (B,1,H,W) metres"""
+        shape = logits.clamp(-LARGEST, LARGEST).exp()
+        scale = fill_sparse(batch["sparse"].float() / shape)
+        depth = shape * torch.where(scale > 0, scale, START * self.max_depth)
         # The gradient passes by the limit: a pixel beyond it would never return.
         return depth if math.isinf(self.limit) else depth + (depth.clamp(max=self.limit) - depth).detach()
+
+    def _added(self, logits: Tensor, near: Tensor) -> Tensor:
+        """(B,1,h,w) corrections and metres to start from or 0 -> (B,1,h,w) metres"""
+        base = torch.where(near > 0, near, START * self.max_depth)
+        return self.max_depth * self.activation(base / self.max_depth + logits)
 
     def _legacy(self, logits: Tensor, near: Tensor) -> Tensor:
         """The same as depthray 0.2 had it: logits of START plus those of the spread samples."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from torch import nn
 
 from depthray.batch import Batch, Prediction
-from depthray.models.layers.blocks import DepthHead, upsample
-from depthray.models.layers.inputs import InputStack, guide, input_channels
+from depthray.models.layers.blocks import upsample
+from depthray.models.layers.depth_head import DepthHead
+from depthray.models.layers.inputs import InputStack, input_channels
 
 
 class OwnNet(nn.Module):
@@ -31,14 +32,15 @@ class OwnNet(nn.Module):
             nn.ReLU(),
         )
         self.last = nn.Conv2d(width, 1, 3, padding=1)
-        self.metres = DepthHead("sigmoid", max_depth=max_depth)
-        self.metres.init_bias(self.last)  # an untrained network predicts depths of a room
+        self.metres = DepthHead("sigmoid", max_depth=max_depth, inputs=inputs)
+        self.metres.init_bias(self.last)  # untrained, it predicts depths of a room
 
     def forward(self, batch: Batch) -> Prediction:
         """Predict depth; metres are computed in float32, under autocast too."""
         stacked = self.stack(batch)
-        logits = upsample(self.last(self.layers(stacked)).float(), stacked.shape[-2:])
-        return {"depth": self.metres(logits, guide(batch, self.inputs))}
+        features = self.layers(stacked)
+        logits = upsample(self.last(features).float(), stacked.shape[-2:])
+        return {"depth": self.metres(logits, batch, features)}
 
 
 def build(*, width: int = 32, max_depth: float = 10.0, inputs: tuple[str, ...] = ("image",)) -> OwnNet:
