@@ -23,7 +23,7 @@ LOSS_OPTIONS = (
     *("silog_lambda", "silog_unbiased", "depth_range"),
     *("multiscale_weights", "multiscale_norm", "multiscale_relative"),
     *("target", "ssi_space", "ssi_form"),
-    "terms",
+    *("over_spread", "terms"),
 )
 ALIGNED_TERMS = ("ssi", "ssi_gradient")  # blind to scale and shift
 RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to depth_range
@@ -322,6 +322,11 @@ class Loss(Section):
         description="what depth terms compare with: metres, or shares of the image's largest valid depth (then "
         "model.max_depth=1); see docs/models.md",
     )
+    over_spread: bool = Field(
+        False,
+        description="with sparse depth: the loss of an image is divided by that of its spread samples, so that images "
+        "of few samples do not outweigh the others",
+    )
     ssi_space: Literal["disparity", "depth"] = Field(
         "disparity", description="ssi, ssi_gradient: what is aligned, 1 / depth (MiDaS) or depth"
     )
@@ -542,6 +547,16 @@ class Recipe(Section):
     finetune: Finetune = Finetune()
     curriculum: Curriculum = Curriculum()
     eval: Eval = Eval()
+
+    @model_validator(mode="after")
+    def _check_spread(self) -> Recipe:
+        data, loss = self.data, self.loss
+        if loss.over_spread and not ("sparse" in data.inputs and "depth" in data.targets and loss.target == "metric"):
+            raise ValueError(
+                "loss.over_spread=true divides by the loss of the spread samples in metres: it needs 'sparse' among "
+                "data.inputs, 'depth' among data.targets and loss.target=metric"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

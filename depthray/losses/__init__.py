@@ -26,7 +26,8 @@ from depthray.config import own_code
 from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.errors import UsageError
 from depthray.losses import affine, depth, gradients, masks, pyramid
-from depthray.losses.loss_inputs import LossInputs, with_shares
+from depthray.losses.loss_inputs import LossInputs, resize_area, with_shares
+from depthray.models.layers.inputs import fill_sparse
 
 Term = Callable[..., Tensor]
 MODULES: tuple[ModuleType, ...] = (depth, gradients, affine, pyramid, masks)
@@ -39,15 +40,19 @@ TERMS: dict[str, Term] = {
 }
 # What terms of one's own are given by these names: tensors of LossInputs and keys of the recipe's section.
 KNOWN = {name for name, value in vars(LossInputs).items() if isinstance(value, property)} | {*LOSS_OPTIONS}
+LEAST_SPREAD = 0.02  # added to the loss of spread samples: where they are nearly right, the rest is noise of the truth
 MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # parameter of a term: map of a prediction
 
 
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:
-    """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum, and (B,) unweighted by term."""
+    """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum, and (B,) unweighted by term.
+
+    With `over_spread` the sum is a share of that of the spread samples.
+    """
     frames = with_shares(batch) if section.target == "relative" else batch
     chosen = _weighted_terms(section)
     values = {term.name: term.value(prediction, frames) for term in chosen}
-    return _sum(chosen, values), values
+    return _over_spread(_sum(chosen, values), chosen, prediction, frames, section), values
 
 
 def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
@@ -60,9 +65,36 @@ def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
     def weighted_sum(prediction: Prediction, batch: Batch) -> Tensor:
         """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum"""
         frames = with_shares(batch) if section.target == "relative" else batch
-        return _sum(chosen, {term.name: term.value(prediction, frames) for term in chosen})
+        summed = _sum(chosen, {term.name: term.value(prediction, frames) for term in chosen})
+        return _over_spread(summed, chosen, prediction, frames, section)
 
     return weighted_sum
+
+
+def _over_spread(
+    summed: Tensor, terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
+) -> Tensor:
+    """(B,) weighted sum of terms -> (B,) the same, as a share of that of the spread samples where the section says so"""
+    of_depth = [term for term in terms if {"depth", "pyramid"} & {*term.tensors}]
+    if not (section.over_spread and of_depth):
+        return summed
+    with torch.no_grad():
+        maps = _spread_samples(prediction, batch)
+        spread = _sum(of_depth, {term.name: term.value(maps, batch) for term in of_depth})
+    return summed / (spread + LEAST_SPREAD)
+
+
+def _spread_samples(prediction: Prediction, batch: Batch) -> Prediction:
+    """The prediction with spread samples for its depth (B,1,h,w), the image's mean depth where it has no sample."""
+    spread, truth, valid = fill_sparse(batch["sparse"].float()), batch["depth"], batch["valid"]
+    count = valid.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+    mean = torch.where(valid, truth, 0.0).sum(dim=(1, 2, 3), keepdim=True) / count
+    spread = torch.where(spread > 0, spread, mean)
+    maps: Prediction = prediction.copy()
+    maps["depth"] = resize_area(spread, prediction["depth"].shape[-2:])
+    if "pyramid" in prediction:
+        maps["pyramid"] = [resize_area(spread, level.shape[-2:]) for level in prediction["pyramid"]]
+    return maps
 
 
 def unused_outputs(maps: Collection[str], section: Loss) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The last step of every network of depth: logits to metres, what sparse depth adds to them, and refinement.
 
 With sparse depth among its inputs a network predicts the shape c of ln depth, and the samples S say how far away it is:
-depth = e^c * spread(S e^-c), and START * max_depth * e^c for an image without samples. Where samples are it is S, between
-them it has the edges and slopes of e^c, of which a constant factor does not matter; so a network learns one thing for any
+depth = e^c * spread(S e^-c), and START * max_depth * e^c for an image without samples. At samples it is S, between them
+it has the edges and slopes of e^c, of which a constant factor does not matter: so a network learns one thing for any
 number of samples. The layer before begins at zero, and an untrained network answers with the spread samples themselves.
 """
 

@@ -9,10 +9,12 @@ from torch.nn import functional
 
 from depthray import losses
 from depthray.batch import MAPS
+from depthray.config import recipe as recipes
 from depthray.config.sections import Loss
 from depthray.data import resize
 from depthray.errors import DataError, UsageError
 from depthray.losses import TERMS, loss_inputs
+from depthray.models.layers.inputs import fill_sparse
 
 
 def case(height=12, width=16, seed=0):
@@ -63,6 +65,30 @@ def test_options_of_the_recipe_reach_their_term(name, options):
         value, TERMS[name](prediction["depth"], truth, valid=valid, **extra, **options), rtol=0, atol=0
     )
     assert not torch.equal(value, losses.total(prediction, batch, usual)[0])
+
+
+def test_over_spread_is_the_share_of_the_loss_of_the_spread_samples():
+    prediction, batch = case()
+    batch["sparse"] = torch.where(torch.rand(2, 1, 12, 16) < 0.2, batch["depth"] + 1, 0.0)
+    batch["sparse"][1] = 0
+    section = Loss(l1=1.0, multiscale=1.0, multiscale_weights=(1.0, 1.0), mask_bce=0.1)
+    share, terms = losses.total(prediction, batch, section.model_copy(update={"over_spread": True}))
+    usual, same = losses.total(prediction, batch, section)
+    assert all(torch.equal(terms[name], same[name]) for name in terms)  # what is reported of each term
+    mean = batch["depth"][1][batch["valid"][1]].mean().expand(1, 1, 12, 16)
+    spread = torch.cat([fill_sparse(batch["sparse"][:1]), mean])
+    maps = {"depth": functional.avg_pool2d(spread, 2), "pyramid": [functional.avg_pool2d(spread, 4)]}
+    of_spread, _ = losses.total(maps, batch, Loss(l1=1.0, multiscale=1.0, multiscale_weights=(1.0, 1.0)))
+    torch.testing.assert_close(share, usual / (of_spread + losses.LEAST_SPREAD))
+
+
+def test_over_spread_needs_samples_and_metres():
+    given = {"loss": {"l1": 1, "over_spread": True}, "data": {"inputs": ["image", "sparse"]}}
+    assert recipes.build(given, where="x").loss.over_spread
+    for section, change in [("data", {"inputs": ["image"]}), ("loss", {"target": "relative"})]:
+        changed = given | {section: given[section] | change}
+        with pytest.raises(UsageError, match="over_spread=true divides by the loss of the spread samples"):
+            recipes.build(changed, where="x")
 
 
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (12, 16), (24, 20), (1, 1)])

@@ -141,16 +141,44 @@ def test_recipes_of_today_start_at_the_samples() -> None:
     assert resumed.model.start == "legacy"
 
 
-def test_a_correction_is_of_ln_depth_and_never_beyond_max_depth() -> None:
+def test_samples_scale_the_shape_of_ln_depth() -> None:
+    """Truth of the right shape is met by one sample or many, and by none where its level is right too."""
     head = DepthHead("sigmoid", max_depth=10.0, inputs=("sparse",))
-    sparse = torch.full((1, 1, 2, 2), 4.0)
-    for correction, wanted in [(0.5, 4 * math.exp(0.5)), (-0.5, 4 * math.exp(-0.5)), (3.0, 10.0), (1e4, 10.0)]:
-        logits = torch.full((1, 1, 2, 2), correction, requires_grad=True)
-        depth = head(logits, {"sparse": sparse}, logits)
-        assert torch.allclose(depth, torch.tensor(wanted))
+    truth = 1 + 2 * torch.rand(1, 1, 24, 32, generator=RANDOM)
+    for share, level in [(0.002, -3.0), (0.1, 2.0), (1.0, 0.0), (0.0, 0.0)]:
+        chosen = torch.rand(truth.shape, generator=RANDOM) < share
+        chosen[..., 5, 7] = share > 0
+        depth = head((truth / 2.5).log() + level, {"sparse": torch.where(chosen, truth, 0.0)}, truth)
+        assert torch.allclose(depth, truth, rtol=1e-5)
+
+
+def test_samples_are_met_whatever_the_shape() -> None:
+    head = DepthHead("sigmoid", max_depth=10.0, inputs=("sparse",))
+    given = batch(("sparse",), 24, 32)
+    depth = head(torch.randn(2, 1, 24, 32, generator=RANDOM), given, given["sparse"])
+    sampled = given["sparse"] > 0
+    assert torch.allclose(depth[sampled], given["sparse"][sampled], rtol=1e-5)
+    assert depth.max() <= 10
+
+
+def test_a_pixel_beyond_max_depth_can_come_back() -> None:
+    head = DepthHead("sigmoid", max_depth=10.0, inputs=("sparse",))
+    for shape in (3.0, 1e4):
+        logits = torch.full((1, 1, 2, 2), shape, requires_grad=True)
+        depth = head(logits, {"sparse": torch.zeros(1, 1, 2, 2)}, logits)
+        assert torch.allclose(depth, torch.tensor(10.0))
         depth.sum().backward()
         assert logits.grad is not None and logits.grad.isfinite().all()
-        assert bool(logits.grad.any()) == (correction < LARGEST)  # beyond the limit too: it can come back
+        assert bool(logits.grad.any()) == (shape < LARGEST)
+
+
+def test_coarse_levels_are_on_the_samples_too() -> None:
+    head = DepthHead("sigmoid", max_depth=10.0, inputs=("sparse",))
+    given = batch(("sparse",), 24, 32)
+    spread = fill_sparse(given["sparse"])
+    level = head.coarse(torch.full((2, 1, 6, 8), 0.7), given)  # a constant factor does not matter
+    assert torch.allclose(level[0], torch.nn.functional.avg_pool2d(spread, 4)[0], rtol=1e-4)
+    assert torch.allclose(level[1], torch.tensor(START * 10 * math.exp(0.7)))
 
 
 def test_what_has_no_depth_cannot_be_refined() -> None:
