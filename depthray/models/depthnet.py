@@ -165,8 +165,10 @@ class DepthNet(nn.Module):
         maps = self._decode(self._features(stacked))
         logits = self._logits(maps)
         full = F.interpolate(logits[-1], size=stacked.shape[-2:], mode="bilinear", align_corners=False)  # (B,1,H,W)
-        depth = self.metres(full, batch, maps[-1]) if self.kind == "sigmoid" else self._metres(full, batch)
-        return {"depth": depth, "pyramid": [self._metres(level, batch) for level in logits[-2::-1]]}
+        coarse = logits[-2::-1]  # finest first
+        if self.kind == "sigmoid":
+            return {"depth": self.metres(full, batch, maps[-1]), "pyramid": self.metres.coarse(coarse, batch)}
+        return {"depth": self._metres(full), "pyramid": [self._metres(level) for level in coarse]}
 
     def _features(self, stacked: Tensor) -> list[Tensor]:
         """(B,C,H,W) inputs -> six maps, 1/2 to 1/64 of the size"""
@@ -191,10 +193,8 @@ class DepthNet(nn.Module):
         """five maps (B,C,h,w) -> five (B,1,h,w) of logits"""
         return [head(level).float() for head, level in zip(self.heads, maps, strict=True)]
 
-    def _metres(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,1,h,w) logits, inputs of a batch -> (B,1,h,w) metres"""
-        if self.kind == "sigmoid":
-            return self.metres.coarse(logits, batch)
+    def _metres(self, logits: Tensor) -> Tensor:
+        """(B,1,h,w) logits of the original's heads -> (B,1,h,w) metres"""
         return F.elu(logits) + 1 if self.kind == "elu" else logits
 
     def _depth_head(self, completion: Completion | None, *, channels: int) -> DepthHead:

@@ -32,7 +32,6 @@ EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
     ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
-    ("unet", {"encoder": "tiny", "refine": "cspn", "refine_kernel": 5}, ("image", "sparse")),
     ("fpn", {"encoder": "resnet18", "refine": "nlspn", "refine_samples": "exact"}, ("image", "sparse")),
 )
 
@@ -78,7 +77,8 @@ def _variants() -> Iterator[ExportCase]:
 def _recipes() -> Iterator[ExportCase]:
     for name in recipes.names():
         recipe = preflight.load(name, training=False)
-        yield ExportCase(recipe.model.name, recipe.model.options, recipe.data.inputs)
+        refine = {} if recipe.model.refine == "none" else {"refine": recipe.model.refine}
+        yield ExportCase(recipe.model.name, recipe.model.options | refine, recipe.data.inputs)
 
 
 def build(case: ExportCase) -> nn.Module:

@@ -106,15 +106,17 @@ class DepthHead(nn.Module):
         """
         if self.is_full:
             logits = _onto(logits.float(), self._full_size(batch))
-        depth = self._on_samples(logits, batch) if self.is_shape else self._metres(logits, batch)
+        depth = self._on_samples(logits, batch["sparse"]) if self.is_shape else self._metres(logits, batch)
         return depth if self.refine is None else self.refine(depth, features, batch)
 
-    def coarse(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,1,h,w) logits of a coarser level, inputs of a batch -> (B,1,h,w) metres, float32, not refined"""
+    def coarse(self, levels: list[Tensor], batch: Batch) -> list[Tensor]:
+        """Logits (B,1,h,w) of coarser levels, inputs of a batch -> (B,1,h,w) metres of each, float32, not refined"""
         if not self.is_shape:
-            return self._metres(logits, batch)
-        full = self._on_samples(_onto(logits.float(), self._full_size(batch)), batch)  # (B,1,H,W)
-        return _mean(full, (logits.shape[-2], logits.shape[-1]))
+            return [self._metres(level, batch) for level in levels]
+        size, count = self._full_size(batch), len(levels)
+        full = torch.cat([_onto(level.float(), size) for level in levels])  # all at once: samples are spread once
+        metres = self._on_samples(full, torch.cat([batch["sparse"]] * count)).chunk(count)
+        return [_mean(each, (level.shape[-2], level.shape[-1])) for each, level in zip(metres, levels, strict=True)]
 
     def init_bias(self, convolution: nn.Conv2d) -> None:
         """Set the last convolution so that depth before training is the spread samples, or about START * max_depth."""
@@ -137,10 +139,10 @@ class DepthHead(nn.Module):
         whole = batch[self.inputs[0]]  # type: ignore[literal-required]
         return whole.shape[-2], whole.shape[-1]
 
-    def _on_samples(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(B,1,H,W) shapes of ln depth, inputs of a batch -> (B,1,H,W) metres"""
+    def _on_samples(self, logits: Tensor, samples: Tensor) -> Tensor:
+        """(B,1,H,W) shapes of ln depth, (B,1,H,W) metres at samples and 0 elsewhere -> (B,1,H,W) metres"""
         shape = logits.clamp(-LARGEST, LARGEST).exp()
-        scale = fill_sparse(batch["sparse"].float() / shape)
+        scale = fill_sparse(samples.float() / shape)
         depth = shape * torch.where(scale > 0, scale, START * self.max_depth)
         # The gradient passes by the limit: a pixel beyond it would never return.
         return depth if math.isinf(self.limit) else depth + (depth.clamp(max=self.limit) - depth).detach()

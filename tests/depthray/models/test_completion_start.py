@@ -176,7 +176,7 @@ def test_coarse_levels_are_on_the_samples_too() -> None:
     head = DepthHead("sigmoid", max_depth=10.0, inputs=("sparse",))
     given = batch(("sparse",), 24, 32)
     spread = fill_sparse(given["sparse"])
-    level = head.coarse(torch.full((2, 1, 6, 8), 0.7), given)  # a constant factor does not matter
+    [level] = head.coarse([torch.full((2, 1, 6, 8), 0.7)], given)  # a constant factor does not matter
     assert torch.allclose(level[0], torch.nn.functional.avg_pool2d(spread, 4)[0], rtol=1e-4)
     assert torch.allclose(level[1], torch.tensor(START * 10 * math.exp(0.7)))
 
