@@ -190,7 +190,8 @@ def test_inception_is_linear_with_five_parts_and_a_shortcut():
 )
 def test_heads(head, logit, depth):
     metres = build_metres(head)
-    assert metres.metres(torch.full((1, 1, 1, 1), logit), None).item() == pytest.approx(depth, rel=1e-5)
+    logits = torch.full((1, 1, 1, 1), logit)
+    assert metres(logits, {}, logits).item() == pytest.approx(depth, rel=1e-5)
 
 
 def build_metres(head):

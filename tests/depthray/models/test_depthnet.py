@@ -69,13 +69,18 @@ def test_finest_prediction_is_made_at_half_the_size():
     assert torch.allclose(depth[..., 0, 1:-1:2], 0.75 * half[..., 0, :-1] + 0.25 * half[..., 0, 1:], atol=1e-5)
 
 
+def to_metres(model, logits):
+    """What the network makes of logits without samples."""
+    return model.metres(logits, {}, logits) if model.kind == "sigmoid" else model._metres(logits)
+
+
 @pytest.mark.parametrize(
     ("head", "low", "high"), [("sigmoid", 0.0, 10.0), ("elu", 0.0, float("inf")), ("none", -float("inf"), float("inf"))]
 )
 def test_heads_bound_the_depth(head, low, high):
-    model = build(head=head).eval()
+    model = build(head=head, inputs=("image",)).eval()
     logits = torch.tensor([-1e4, 0.0, 1e4])
-    metres = model._metres(logits, None)
+    metres = to_metres(model, logits)
     assert metres[0] == (low if low > -1 else -1e4)
     assert metres[1] == {"sigmoid": 5.0, "elu": 1.0, "none": 0.0}[head]
     assert metres[2] == (high if high < 1e4 else 1e4 + (head == "elu"))
@@ -85,7 +90,7 @@ def test_heads_bound_the_depth(head, low, high):
 @pytest.mark.parametrize("max_depth", [1.0, 10.0, 80.0])
 def test_every_head_starts_at_a_quarter_of_the_depth(head, max_depth):
     model = build(head=head, max_depth=max_depth, inputs=("image",))
-    starts = [model._metres(part.bias, None).item() for part in model.heads]
+    starts = [to_metres(model, part.bias).item() for part in model.heads]
     assert starts == pytest.approx([max_depth / 4] * 5, rel=1e-5)
 
 
