@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 
+SAMPLED = 0.1  # share of the pixels with sparse depth: where all have it there is nothing to predict
+
 
 def some(inputs: Collection[str], count: int = 2, height: int = 64, width: int = 64) -> Any:
     """A batch (B,C,H,W) of these inputs as `to_device` leaves them: colours in [0,1], sparse depth in metres, ids."""
     generator = torch.Generator().manual_seed(1)
     values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
-    values |= {"sparse": torch.rand(count, 1, height, width, generator=generator) * 5}
+    sparse = torch.rand(count, 1, height, width, generator=generator) * 5
+    chosen = torch.rand(sparse.shape, generator=torch.Generator().manual_seed(2)) < SAMPLED
+    values |= {"sparse": torch.where(chosen, sparse, 0.0)}
     values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
     ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
     ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
