@@ -74,7 +74,7 @@ def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
 def _over_spread(
     summed: Tensor, terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
 ) -> Tensor:
-    """(B,) weighted sum of terms -> (B,) the same, as a share of that of the spread samples where the section says so"""
+    """(B,) weighted sum of terms -> (B,) its share of that of the spread samples, where the section says so."""
     of_depth = [term for term in terms if {"depth", "pyramid"} & {*term.tensors}]
     if not (section.over_spread and of_depth):
         return summed
