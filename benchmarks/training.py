@@ -147,7 +147,9 @@ class Files(Dataset[dict[str, Tensor]]):
     def __init__(self, recipe: Recipe) -> None:
         folder, self.size = Path(recipe.data.root), recipe.data.size
         self.keys = [key for key in keys_to_read(recipe.data) if key in FILES]
-        self.samples = recipe.data.sparse.samples if "sparse" in recipe.data.inputs else 0
+        samples = recipe.data.sparse.samples
+        most = samples if isinstance(samples, int) else samples[1]
+        self.samples = most if "sparse" in recipe.data.inputs else 0
         with (folder / "index.csv").open(encoding="utf-8") as file:
             self.rows = [{key: folder / row[FILES[key]] for key in self.keys} for row in csv.DictReader(file)]
         self.jitter = ColorJitter(0.2, 0.2, 0.2, 0.05)  # as strong as WORDS have it
