@@ -6,8 +6,9 @@ with depthray, which tests have checked, and never replaces a pydantic that is t
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -18,13 +19,16 @@ _KNOWN: dict[str, dict[str, Any]] = {}  # the fields of a section, by its dotted
 
 
 def install() -> bool:
-    """Stand in for pydantic where it cannot be imported; whether that was so."""
+    """Stand in for pydantic where it cannot be imported, in processes to come as well; whether that was so."""
     try:
-        import pydantic  # noqa: F401
+        importlib.import_module("pydantic")
     except ImportError:
-        module: Any = types.ModuleType("pydantic")
-        module.__dict__.update({name: globals()[name] for name in OFFERED})
-        sys.modules["pydantic"] = module
+        here = Path(__file__).parent
+        folders = [str(here / "stand_in"), str(here)]
+        sys.path[:0] = folders
+        os.environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [os.environ.get("PYTHONPATH")])])
+        sys.modules.pop("pydantic", None)
+        importlib.import_module("pydantic")
         return True
     return False
 

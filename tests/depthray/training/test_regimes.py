@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from depthray import losses
+from depthray.batch import Batch, Prediction
 from depthray.checkpoints import load, select
 from depthray.config.sections import Loss, Recipe
 from depthray.runs.layout import STOP
@@ -61,14 +64,18 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, overrides: li
 
 def test_the_loss_of_each_epoch_has_its_scale_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, ...]] = []
-    total = losses.total
+    prepare = losses.prepare
 
-    def watched(prediction: object, batch: object, section: Loss) -> object:
-        seen.append(section.multiscale_weights)
-        single = section.model_copy(update={"multiscale": 0.0})  # this network has one scale
-        return total(prediction, batch, single)
+    def watched(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
+        single = prepare(section.model_copy(update={"multiscale": 0.0}))  # this network has one scale
 
-    monkeypatch.setattr(losses, "total", watched)
+        def loss(prediction: Prediction, batch: Batch) -> Tensor:
+            seen.append(section.multiscale_weights)
+            return single(prediction, batch)
+
+        return loss
+
+    monkeypatch.setattr(losses, "prepare", watched)
     stages = ["loss.multiscale=1", "loss.multiscale_weights=3", "curriculum.scale_weights=[[1],[2]]"]
     overrides = [*stages, "curriculum.epochs_per_scale_weights=1", "train.epochs=2", "finetune.epochs=1"]
     made = small(*overrides)
