@@ -265,7 +265,7 @@ def of(recipe: Recipe) -> Protocol:
 
 def scored_data(recipe: Recipe) -> Data:
     """The data section of a recipe as its protocol gives it: sparse depth of the pixels that are scored."""
-    data, margin = recipe.data, PROTOCOLS[recipe.eval.protocol].margin
+    data, margin = recipe.data, named(recipe.eval.protocol).margin
     if data.sparse.margin >= margin:
         return data
     return data.model_copy(update={"sparse": data.sparse.model_copy(update={"margin": margin})})

@@ -61,7 +61,7 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
 
 def config(made: Recipe, folder: Path) -> dict[str, Any]:
     """What `cluster.workers._work` is given."""
-    given = {"recipe": made.model_dump(mode="json"), "run": str(folder), "gpu": False, "attempt": folder.name}
+    given = {"recipe": made.model_dump(mode="json"), "run": str(folder), "gpu": False, "cpus": 1, "attempt": folder.name}
     return given | {"code": own_code.share()}
 
 

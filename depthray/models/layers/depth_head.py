@@ -115,8 +115,10 @@ class DepthHead(nn.Module):
             return [self._metres(level, batch) for level in levels]
         size, count = self._full_size(batch), len(levels)
         full = torch.cat([_onto(level.float(), size) for level in levels])  # all at once: samples are spread once
-        metres = self._on_samples(full, torch.cat([batch["sparse"]] * count)).chunk(count)
-        return [_mean(each, (level.shape[-2], level.shape[-1])) for each, level in zip(metres, levels, strict=True)]
+        metres = self._on_samples(full, torch.cat([batch["sparse"]] * count))
+        # Not by chunk, with which a traced batch size is fixed.
+        each_level = metres.reshape(count, -1, *metres.shape[1:]).unbind()
+        return [_mean(each, (level.shape[-2], level.shape[-1])) for each, level in zip(each_level, levels, strict=True)]
 
     def init_bias(self, convolution: nn.Conv2d) -> None:
         """Set the last convolution so that depth before training is the spread samples, or about START * max_depth."""
