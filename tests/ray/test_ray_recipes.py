@@ -61,8 +61,8 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
 
 def config(made: Recipe, folder: Path) -> dict[str, Any]:
     """What `cluster.workers._work` is given."""
-    given = {"recipe": made.model_dump(mode="json"), "run": str(folder), "gpu": False, "cpus": 1, "attempt": folder.name}
-    return given | {"code": own_code.share()}
+    given = {"recipe": made.model_dump(mode="json"), "run": str(folder), "attempt": folder.name}
+    return given | {"gpu": False, "cpus": 1, "code": own_code.share()}
 
 
 def check(made: Recipe, folder: Path) -> None:
