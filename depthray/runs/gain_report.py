@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from depthray.checkpoints import load, manifest, select
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.evaluation import bootstrap, protocols
-from depthray.evaluation.comparing.paired import MetricDifference, compare
+from depthray.evaluation.comparing.paired import compare
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.report import metric_title
 from depthray.runs import layout
@@ -97,18 +96,11 @@ def _summary(
                 "path": "" if path == VALIDATION else path,
                 "frames": len(scores.ids),
                 "scene_count": len(set(scores.scenes)),
-                "metrics": [_plain(gain) for gain in compare(state.before.get(path), scores)],
+                "metrics": [gain.as_tree() for gain in compare(state.before.get(path), scores)],
             }
             for path, scores in after.items()
         ],
     }
-
-
-def _plain(gain: MetricDifference) -> dict[str, Any]:
-    """A gain as JSON, its intervals as objects."""
-    intervals = {"before": gain.before, "after": gain.after, "difference": gain.difference}
-    objects = {key: value._asdict() if value else None for key, value in intervals.items()}
-    return {**asdict(gain), **objects}
 
 
 def _epoch(checkpoint: Path) -> int:

@@ -28,6 +28,7 @@ def check_not_worse(served: Path, candidate: Path, demand: Demand, *, trust: boo
 
     from depthray.cli.evaluate import recipe_of
     from depthray.evaluation.comparing.comparison import Candidate, compare_candidates
+    from depthray.evaluation.comparing.paired import of_metric
     from depthray.runtimes.open import read_recipe
 
     request = argparse.Namespace(overrides=[], data=demand.data, source=demand.form, trust=trust)
@@ -38,10 +39,9 @@ def check_not_worse(served: Path, candidate: Path, demand: Demand, *, trust: boo
     (compared,) = compare_candidates(candidates, [frames], side=demand.split, device=place, trust=trust).sets
     if compared.scores[1].trained_on:
         raise UsageError(f"--not-worse-on {demand.data}: {compared.warnings[-1]}; give frames that it has not seen")
-    monitor = frames.eval.monitor
-    metric = next(each for each in compared.scores[1].overall if each.metric == monitor)
+    metric = of_metric(compared.scores[1].overall, frames.eval.monitor)
     change = "not scored" if metric.difference is None else "{:+.4f} ({:+.4f} to {:+.4f})".format(*metric.difference)
-    found = f"{monitor} {change} on {len(compared.scores[1].frames.ids)} frames of {demand.data}"
+    found = f"{metric.metric} {change} on {len(compared.scores[1].frames.ids)} frames of {demand.data}"
     if metric.verdict in ("better", "within luck"):
         return found
     reason = {"worse": "worse than what is served", "too few scenes": "too few scenes to tell"}.get(metric.verdict, "")

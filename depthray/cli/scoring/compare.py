@@ -20,7 +20,8 @@ from depthray.training.preflight import check
 if TYPE_CHECKING:  # torch takes seconds to import
     import torch
 
-    from depthray.evaluation.comparing.comparison import Comparison
+    from depthray.config.sections import Recipe
+    from depthray.evaluation.comparing.comparison import Candidate, Comparison
 
 
 def main(argv: list[str]) -> int:
@@ -49,24 +50,35 @@ def compare(
     places: Sequence[str], overrides: Sequence[str], arguments: argparse.Namespace, device: torch.device
 ) -> tuple[Comparison, Path]:
     """The comparison with the first of the places, and the checkpoint that it is."""
-    from depthray.evaluation.comparing import comparison
+    from depthray.evaluation.comparing.comparison import compare_candidates
 
-    names, paths = short_names(places), [locate.resolve(Path(place)) for place in places]
     requests = [
         argparse.Namespace(**{**vars(arguments), "overrides": overrides, "data": data}) for data in _sets(arguments)
     ]
+    candidates, frames = open_candidates(places, requests)
+    result = compare_candidates(candidates, frames, side=arguments.split, device=device, trust=arguments.trust)
+    return result, candidates[0].path
+
+
+def open_candidates(
+    places: Sequence[str], requests: Sequence[argparse.Namespace]
+) -> tuple[list[Candidate], list[Recipe]]:
+    """The candidates at these places, and of each request the recipe of the first of them that says what is scored.
+
+    Raises UsageError where another of them cannot be scored so.
+    """
+    from depthray.evaluation.comparing.comparison import Candidate, recipe_on
+
+    trusted = requests[0].trust
+    names, paths = short_names(places), [locate.resolve(Path(place)) for place in places]
     frames = [recipe_of(paths[0], request) for request in requests]
     candidates = [
-        comparison.Candidate(name, path, read_recipe(path, trust=arguments.trust))
-        for name, path in zip(names, paths, strict=True)
+        Candidate(name, path, read_recipe(path, trust=trusted)) for name, path in zip(names, paths, strict=True)
     ]
     for candidate in candidates[1:]:
         for recipe in frames:
-            check(comparison.recipe_on(candidate.recipe, recipe), where=candidate.name, training=False)
-    result = comparison.compare_candidates(
-        candidates, frames, side=arguments.split, device=device, trust=arguments.trust
-    )
-    return result, paths[0]
+            check(recipe_on(candidate.recipe, recipe), where=candidate.name, training=False)
+    return candidates, frames
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,14 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from depthray.cli.evaluate import recipe_of
 from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
-from depthray.cli.scoring.compare import short_names, split_words
+from depthray.cli.scoring.compare import open_candidates, split_words
 from depthray.errors import UsageError, did_you_mean
-from depthray.runs import layout, locate
-from depthray.runtimes.open import read_recipe
+from depthray.runs import layout
 from depthray.storage.remote import is_remote
 from depthray.waiting import Heartbeat
 
@@ -26,7 +24,6 @@ def main(argv: list[str]) -> int:
     places, overrides = split_words(arguments.words)
     # Only now: --help need not wait for torch.
     from depthray import distributed
-    from depthray.evaluation.comparing.comparison import Candidate
     from depthray.evaluation.robustness import robustness, robustness_report
     from depthray.evaluation.robustness.corruptions import meanings
 
@@ -35,12 +32,8 @@ def main(argv: list[str]) -> int:
     chosen = _corruptions(arguments.only, list(meanings()))
     device = distributed.start()
     try:
-        paths = [locate.resolve(Path(place)) for place in places]
-        frames = recipe_of(paths[0], argparse.Namespace(**{**vars(arguments), "overrides": overrides}))
-        candidates = [
-            Candidate(name, path, read_recipe(path, trust=arguments.trust))
-            for name, path in zip(short_names(places), paths, strict=True)
-        ]
+        request = argparse.Namespace(**{**vars(arguments), "overrides": overrides})
+        candidates, (frames,) = open_candidates(places, [request])
         with Heartbeat("corrupted frames to be scored") as waiting:
             report = robustness.measure(
                 candidates,
@@ -54,7 +47,7 @@ def main(argv: list[str]) -> int:
             )
         if distributed.is_main():
             out = arguments.out or layout.evaluation(
-                paths[0], f"{arguments.split}-robustness", remote=is_remote(places[0])
+                candidates[0].path, f"{arguments.split}-robustness", remote=is_remote(places[0])
             )
             robustness_report.write(report, out)
             print_markdown(robustness_report.markdown(report))

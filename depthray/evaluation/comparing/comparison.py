@@ -98,18 +98,18 @@ def recipe_on(own: Recipe, frames: Recipe) -> Recipe:
 def _compare_on(
     candidates: Sequence[Candidate], frames: Recipe, *, side: str, device: torch.device, trust: bool
 ) -> ComparedSet:
-    evaluations: list[Evaluation] = []
+    first: Evaluation | None = None
     scores: list[CandidateScores] = []
     for candidate in candidates:
         recipe = recipe_on(candidate.recipe, frames)
         source = open_source(recipe.data)
         opened = open_model(candidate.path, device=device, trust=trust)
         evaluation = evaluate_frames(opened, candidate.path, recipe, source, side=side, device=device)
-        first = (evaluations or [evaluation])[0]
+        first = first or evaluation
         _check_same(first, evaluation, candidate)
         scores.append(_score(candidate, evaluation, first, source, frames))
-        evaluations.append(evaluation)
-    return ComparedSet(evaluations[0].about, frames.eval.protocol, tuple(scores))
+    assert first is not None  # there are candidates
+    return ComparedSet(first.about, frames.eval.protocol, tuple(scores))
 
 
 def _check_same(first: Evaluation, evaluation: Evaluation, candidate: Candidate) -> None:

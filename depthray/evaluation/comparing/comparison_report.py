@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from depthray.errors import UsageError, count_of
 from depthray.evaluation import bootstrap
 from depthray.evaluation.comparing.comparison import CandidateScores, ComparedSet, Comparison
-from depthray.evaluation.comparing.paired import SHOWN, MetricDifference, ScoreInterval
+from depthray.evaluation.comparing.paired import SHOWN, MetricDifference, ScoreInterval, of_metric
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.report import metric_title
 from depthray.imaging import plots, sheets
@@ -65,9 +63,9 @@ def as_json(comparison: Comparison) -> str:
                     {
                         "name": score.name,
                         "trained_on": score.trained_on,
-                        "overall": [_plain(metric) for metric in score.overall],
+                        "overall": [metric.as_tree() for metric in score.overall],
                         "ranges": {
-                            name: [_plain(metric) for metric in range_] for name, range_ in score.ranges.items()
+                            name: [metric.as_tree() for metric in range_] for name, range_ in score.ranges.items()
                         },
                     }
                     for score in each.scores
@@ -127,7 +125,7 @@ def _conclusions(comparison: Comparison) -> Iterator[str]:
     for each in comparison.sets:
         where = f" on {each.about['data']}" if len(comparison.sets) > 1 else ""
         for score in each.scores[1:]:
-            metric = next((one for one in score.overall if one.metric == comparison.monitor), score.overall[0])
+            metric = of_metric(score.overall, comparison.monitor)
             yield f"{score.name}{where}: {_sentence(metric)}"
 
 
@@ -195,9 +193,3 @@ def _interval(value: ScoreInterval | None, *, sign: str = "") -> str:
     if value is None or value.mean != value.mean:
         return "-"
     return f"{value.mean:{sign}.4f} ({value.low:{sign}.4f} to {value.high:{sign}.4f})"
-
-
-def _plain(metric: MetricDifference) -> dict[str, Any]:
-    """A metric as JSON, its intervals as objects."""
-    intervals = {"before": metric.before, "after": metric.after, "difference": metric.difference}
-    return {**asdict(metric), **{key: value._asdict() if value else None for key, value in intervals.items()}}

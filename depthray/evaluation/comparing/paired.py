@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -110,6 +110,16 @@ class MetricDifference:
     before: ScoreInterval | None = None  # None where there is nothing to compare with
     difference: ScoreInterval | None = None
     verdict: Verdict = ""
+
+    def as_tree(self) -> dict[str, Any]:
+        """For JSON: intervals as objects, null where there is none."""
+        intervals = {"before": self.before, "after": self.after, "difference": self.difference}
+        return {**asdict(self), **{key: value._asdict() if value else None for key, value in intervals.items()}}
+
+
+def of_metric(differences: Sequence[MetricDifference], metric: str) -> MetricDifference:
+    """That of a metric; of the first, where this one was not scored."""
+    return next((each for each in differences if each.metric == metric), differences[0])
 
 
 def compare(before: FrameScores | None, after: FrameScores) -> list[MetricDifference]:

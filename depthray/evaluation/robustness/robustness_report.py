@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from depthray.errors import UsageError
-from depthray.evaluation.comparing.paired import MetricDifference
+from depthray.evaluation.comparing.paired import of_metric
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.report import metric_title
 from depthray.evaluation.robustness import corruptions
@@ -37,7 +35,7 @@ def markdown(report: RobustnessReport) -> str:
         "beyond the luck of which scenes were scored. Slope: its change a strength, in per cent of its value there.",
     ]
     for network in report.networks:
-        clean = _monitored(network.clean, report.monitor)
+        clean = of_metric(network.clean, report.monitor)
         ranked = sorted(network.corruptions, key=lambda each: -abs(each.slope))
         head = ["corruption", *(str(strength) for strength in STRENGTHS), "slope"]
         lines = [[each.corruption, *_cells(each, report.monitor), f"{100 * each.slope:+.1f} %"] for each in ranked]
@@ -75,10 +73,10 @@ def plot(report: RobustnessReport) -> sheets.RgbImage:
 
 
 def _lines(network: NetworkRobustness, name: str, monitor: str) -> list[plots.PlotLine]:
-    clean = _monitored(network.clean, monitor).after
+    clean = of_metric(network.clean, monitor).after
     for each in network.corruptions:
         if each.corruption == name:
-            values = [clean, *(_monitored(metrics, monitor).after for metrics in each.by_strength)]
+            values = [clean, *(of_metric(metrics, monitor).after for metrics in each.by_strength)]
             mean, low, high = ([value[end] for value in values] for end in range(3))
             return [plots.PlotLine(network.name, [0, *STRENGTHS], mean, low, high)]
     return []
@@ -87,11 +85,11 @@ def _lines(network: NetworkRobustness, name: str, monitor: str) -> list[plots.Pl
 def _tree(network: NetworkRobustness) -> dict[str, object]:
     return {
         "name": network.name,
-        "clean": [_plain(metric) for metric in network.clean],
+        "clean": [metric.as_tree() for metric in network.clean],
         "corruptions": {
             each.corruption: {
                 "slope": each.slope,
-                "by_strength": [[_plain(metric) for metric in metrics] for metrics in each.by_strength],
+                "by_strength": [[metric.as_tree() for metric in metrics] for metrics in each.by_strength],
                 "worst": [frame._asdict() for frame in each.worst],
             }
             for each in network.corruptions
@@ -99,17 +97,8 @@ def _tree(network: NetworkRobustness) -> dict[str, object]:
     }
 
 
-def _plain(metric: MetricDifference) -> dict[str, object]:
-    intervals = {"before": metric.before, "after": metric.after, "difference": metric.difference}
-    return {**asdict(metric), **{key: value._asdict() if value else None for key, value in intervals.items()}}
-
-
-def _monitored(metrics: Sequence[MetricDifference], monitor: str) -> MetricDifference:
-    return next((metric for metric in metrics if metric.metric == monitor), metrics[0])
-
-
 def _cells(each: CorruptionScores, monitor: str) -> list[str]:
-    scored = [_monitored(metrics, monitor) for metrics in each.by_strength]
+    scored = [of_metric(metrics, monitor) for metrics in each.by_strength]
     return [f"**{one.after.mean:.3f}**" if one.verdict == "worse" else f"{one.after.mean:.3f}" for one in scored]
 
 
