@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.checkpoints import load, select
+from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.calibration import Calibration
 from depthray.cli.evaluate import add_frames, recipe_of
 from depthray.cli.flags.command_parser import CommandParser
@@ -34,23 +34,21 @@ def main(argv: list[str]) -> int:
     out = arguments.out or _default_folder(path)
     if out.exists():
         raise UsageError(f"--out {out}: exists; choose another folder or remove it")
-    contents = load.load(path, state=True, trust=arguments.trust)
+    before = manifest.read(path).calibration
     if arguments.remove:
-        if contents.calibration is None:
+        if before is None:
             raise UsageError(f"{path}: is not calibrated")
-        print(f"written: {_write(out, replace(contents, calibration=None))}, without calibration")
+        print(f"written: {_write(out, path, None, trust=arguments.trust)}, without calibration")
         return 0
-    if contents.calibration is not None:
-        raise UsageError(
-            f"{path}: is calibrated already ({contents.calibration}); calibrate the checkpoint it was made of"
-        )
+    if before is not None:
+        raise UsageError(f"{path}: is calibrated already ({before}); calibrate the checkpoint it was made of")
     pairs, about = _measure(path, arguments)
     from depthray.evaluation.calibrating.cross_validation import decide
 
     decision = decide(pairs)
     print_markdown(markdown(decision))
     fitted = _calibration(decision, about, frames=len(pairs))
-    print(f"written: {_write(out, replace(contents, calibration=fitted))}, its depth {fitted}")
+    print(f"written: {_write(out, path, fitted, trust=arguments.trust)}, its depth {fitted}")
     return 0
 
 
@@ -122,10 +120,11 @@ def _calibration(decision: Decision, about: tuple[str, str], *, frames: int) -> 
     return Calibration(shift, slope, data, fingerprint, frames, before=plain.mean, after=chosen.mean)
 
 
-def _write(out: Path, contents: load.CheckpointContents) -> Path:
+def _write(out: Path, path: Path, calibration: Calibration | None, *, trust: bool) -> Path:
+    """A copy of a checkpoint with another calibration, or with none."""
     from depthray.checkpoints import save
 
-    return save.write(out, contents)
+    return save.write(out, replace(load.load(path, state=True, trust=trust), calibration=calibration))
 
 
 def _default_folder(path: Path) -> Path:
