@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from inputs import some
+from shallow_networks import build_shallow
 from torch import nn
 
 from depthray import models
@@ -20,12 +20,10 @@ from depthray.config.sections import Model
 from depthray.exporting import targets
 from depthray.exporting.graph import Inputs, TracedGraph
 from depthray.exporting.targets import GateScores, TargetRequest
-from depthray.models import bifpn, dpt
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.training import preflight
 
-REPEATED = 1  # blocks of equal shape that are kept in a row: the others are the same code once more
 FURTHER = ("image", "background", "sparse", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("unet", {"encoder": "tiny"}, FURTHER),
@@ -84,13 +82,7 @@ def _recipes() -> Iterator[ExportCase]:
 def build(case: ExportCase) -> nn.Module:
     """The network of a case with random weights and statistics that fit them, shallow where it repeats itself."""
     torch.manual_seed(0)
-    with _shallow():
-        network = models.build_model(Model(name=case.architecture, **case.options), case.inputs)
-    for parent in list(network.modules()):
-        for key, child in list(parent.named_children()):
-            if type(child) is nn.Sequential and len(child) > REPEATED:
-                setattr(parent, key, nn.Sequential(*_without_repeats(child)))
-    return settle(network)
+    return settle(build_shallow(Model(name=case.architecture, **case.options), case.inputs))
 
 
 def write_traced(
@@ -144,26 +136,3 @@ def settle(network: nn.Module) -> nn.Module:
         if norms:
             models.run(network.train(), some(network.inputs, 4, 96, 128))  # type: ignore[arg-type]
     return network.eval()
-
-
-def _without_repeats(blocks: nn.Sequential) -> Iterator[nn.Module]:
-    """The blocks without those that have the shapes of the REPEATED before them."""
-    shapes = [(type(block), [tuple(each.shape) for each in block.parameters()]) for block in blocks]
-    for index, block in enumerate(blocks):
-        before = shapes[max(0, index - REPEATED) : index]
-        if len(before) < REPEATED or not shapes[index][1] or any(shape != shapes[index] for shape in before):
-            yield block
-
-
-@contextmanager
-def _shallow() -> Iterator[None]:
-    """While a network is built, transformers have a block a tap and BiFPN has one of its blocks in parallel."""
-    shapes: dict[Any, Any] = dict(dpt.SHAPES)
-    taps, blocks = (0, 1, 2, 3), bifpn.BLOCKS
-    dpt.SHAPES.update({key: shape._replace(blocks=len(taps), taps=taps) for key, shape in shapes.items()})
-    bifpn.BLOCKS = 1
-    try:
-        yield
-    finally:
-        dpt.SHAPES.update(shapes)
-        bifpn.BLOCKS = blocks
