@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Tests start some hundred processes, and each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test fast exports ray coverage chaos lint types format schema docs clean
+.PHONY: setup demo test fast exports ray thorough coverage chaos lint types format schema docs clean
 
 setup: $(READY)
 
@@ -36,6 +36,10 @@ exports: $(READY)
 # All of them share one cluster.
 ray: $(READY)
 	$(BIN)/python -m pytest tests/ray
+
+# Tests that repeat others at more widths and options: all variants of networks in all runtimes.
+thorough: $(READY)
+	$(BIN)/python -m pytest -m thorough
 
 # Of the tests without Ray; what runs on a cluster only is not counted, so the floor in pyproject.toml leaves room for it.
 coverage: $(READY)

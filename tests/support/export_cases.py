@@ -24,7 +24,7 @@ from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.training import preflight
 
-FURTHER = ("image", "background", "sparse", "semantics", "instances", "mask")
+FURTHER = ("image", "background", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("unet", {"encoder": "tiny"}, FURTHER),
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),

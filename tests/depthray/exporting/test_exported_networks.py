@@ -14,6 +14,20 @@ from depthray.exporting import targets
 from depthray.exporting.graph import ExportGraph, build_graph, difference, trace
 from depthray.runtimes.open import backend
 
+# One of each architecture, the smallest, with each layer that exports differ for; the others are their code at other
+# widths or with other options, and wait for `make thorough`.
+ALWAYS = (
+    "bifpn encoder=efficientnet_lite0",
+    "depthmasknet",
+    "depthnet",
+    "dpt size=tiny lora_rank=2 lora_mlp=True",
+    "fpn encoder=resnet18",
+    "fpn encoder=resnet18 refine=nlspn refine_samples=exact image+sparse",
+    "masknet",
+    "unet encoder=tiny image+background+semantics+instances+mask",
+    "unet encoder=efficientnet_lite0 refine=cspn image+sparse",
+)
+THOROUGH = [pytest.param(case, marks=() if str(case) in ALWAYS else pytest.mark.thorough) for case in cases()]
 BOUND = 1e-4  # relative to the largest value of a map
 LARGEST = 256  # pixels: larger ones take more nodes where sparse depth is filled
 RUNTIMES = {"onnx": "onnx", "openvino": "openvino", "torch-export": "torch_export"}
@@ -42,7 +56,7 @@ def norms(module: nn.Module) -> int:
     return sum(type(part) is nn.BatchNorm2d for part in module.modules())
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", THOROUGH, ids=str)
 def test_runtimes_compute_what_the_network_does(case, tmp_path):
     network = build(case)
     reference = ExportGraph(copy.deepcopy(network), OUTPUTS)  # with its norms
@@ -84,3 +98,4 @@ def test_cases_are_all_there_are():
     named = {(case.architecture, tuple(case.options.items())) for case in cases()}
     assert {"bifpn", "depthmasknet", "depthnet", "dpt", "fpn", "masknet", "unet"} <= {name for name, _ in named}
     assert ("unet", (("encoder", "tiny"),)) in named
+    assert {*ALWAYS} <= {str(case) for case in cases()}
