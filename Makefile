@@ -19,16 +19,17 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)
 	$(BIN)/depthray demo
 
-# Those on a cluster wait more than they compute, so the exports run beside them.
-test: fast
-	$(MAKE) --jobs 2 --output-sync exports ray
+# All three at once: those on a cluster wait more than they compute. Each is printed when it has ended.
+test: $(READY)
+	$(MAKE) --jobs 3 --output-sync fast exports ray
 
 # These load OpenVINO and ONNX Runtime, after which a process of xdist dies when it starts another one.
 EXPORTS := tests/depthray/runtimes tests/depthray/exporting tests/depthray/cli/test_doctor.py \
 	tests/serve/registry/test_serve_exports.py tests/docs/test_docs.py
 
+# A file of tests to a process, so that what a file prepares is prepared once.
 fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray $(EXPORTS:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/ray $(EXPORTS:%=--ignore %)
 
 exports: $(READY)
 	$(BIN)/python -m pytest $(EXPORTS)

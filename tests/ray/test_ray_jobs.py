@@ -23,9 +23,7 @@ from pathlib import Path
 import hangs
 import httpx
 import pytest
-from bad_input import FILES
-from frames import folder_dataset
-from own_package import NAMES, OWN, write_all, write_pairs
+from own_package import NAMES, OWN, forget, write_all, write_pairs
 from paths import ROOT
 
 from depthray.__main__ import main
@@ -154,16 +152,18 @@ def epochs(run: Path) -> list[int]:
 
 
 def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
-    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, here = tmp_path / "run", tmp_path / "here"
     write_all(here)
     data = write_pairs(tmp_path / "data", scenes=10, frames=8, size=(32, 64))
-    flags = ("--cpus-per-worker", "1", "--data", str(data), "--out", str(run), "--submit", head)
-    job = Command(tmp_path / "first", "train", "demo", *OWN, *OVERRIDES, "train.epochs=8", *flags, cwd=here)
+    shutil.copy(ROOT / "depthray" / "recipes" / "demo.yaml", here / "mine.yaml")
+    flags = ("--workers", "2", "--cpus-per-worker", "1", "--data", str(data), "--out", str(run), "--submit", head)
+    job = Command(tmp_path / "first", "train", "mine.yaml", *OWN, *OVERRIDES, "train.epochs=8", *flags, cwd=here)
     job.wait_until(lambda: bool(epochs(run)))
     subprocess.run(printed_command(job.output, "stop"), env=environment(), check=True, capture_output=True)
     output = job.wait(130)
+    assert "recipe/mine.yaml" in output
     written = records(run)
     assert "asked to stop" in str(written[-1].get("text")), written[-1]
     assert main(["runs", "list", str(tmp_path), "--json"]) == 0
@@ -181,14 +181,8 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
     assert {each.name for each in manifest.verify(select.resolve(run)).code} == NAMES
 
-
-def test_a_mistake_found_by_a_worker_of_a_job_is_its_one_line_and_exit_code(head: str, tmp_path: Path) -> None:
-    data = folder_dataset(tmp_path / "data")
-    for image in (data / "rgb").iterdir():
-        image.write_text("text")  # which is not read before a worker does
-    shutil.copy(ROOT / "depthray" / "recipes" / "demo.yaml", tmp_path / "mine.yaml")
-    overrides = [*FILES, "data.workers=0", "train.precision=fp32"]
-    flags = ["--data", str(data), "--storage", str(tmp_path), "--cpus-per-worker", "1", "--submit", head]
-    output = Command(tmp_path / "log", "train", str(tmp_path / "mine.yaml"), *overrides, *flags).wait(3)
-    assert "recipe/mine.yaml" in output and "Traceback" not in output
-    assert output.splitlines()[-1].startswith("depthray: ") and "not a readable image" in output.splitlines()[-1]
+    forget(monkeypatch, here)  # another process, which has named nothing
+    assert main(["evaluate", str(run)]) == 2
+    assert "add --trust" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--trust", "--out", str(tmp_path / "scores")]) == 0
+    assert json.loads((tmp_path / "scores" / "evaluation.json").read_text())["protocol"]["name"] == "near"

@@ -12,6 +12,7 @@ from paths import ROOT
 SMALL = ["data.size=32,64", "data.frames=24", "train.batch_size=8", "eval.batch_size=4", "train.epochs=2"]
 
 
+@pytest.mark.thorough
 def test_the_notebook_searches_trains_and_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cluster_address: str
 ) -> None:

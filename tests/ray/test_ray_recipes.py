@@ -35,8 +35,12 @@ def short(recipe: Recipe) -> list[str]:
     return [*overrides, "curriculum.epochs_per_scale_weights=1"]
 
 
+NAMES = [name for name in recipe.names() if name not in ("demo", *recipe.originals())]  # demo is trained elsewhere
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
-def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [NAMES, pytest.param(recipe.originals(), marks=pytest.mark.thorough)])
+def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path, names: list[str]) -> None:
     """In one group of workers, one recipe after the other: most of the time of each would be the start of its group."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -47,7 +51,6 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
         for config in given["configs"]:
             workers._work(config, config["run"])
 
-    names = [name for name in recipe.names() if name != "demo"]  # which is trained elsewhere
     made = {name: preflight.load(name, [*SMALL, *short(preflight.load(name)), *OWN.get(name, [])]) for name in names}
     for name in names:
         run.prepare(tmp_path / name, made[name], resume=False)

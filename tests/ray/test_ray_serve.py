@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -18,15 +19,18 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import observe
 import pytest
 from own_package import forget, write_package
+from paths import ROOT
 from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.errors import CheckpointError
 from depthray.predict import load
 from serve.registry.promotion import promote
 from serve.registry.store import Store
-from serve.settings import parse
+
+BEFORE = ROOT / "tests" / "made_before" / "v0.1.0"
 
 
 class Service(NamedTuple):
@@ -73,23 +77,18 @@ def service(cluster_address: str, tmp_path_factory: pytest.TempPathFactory) -> I
     ]
     store = Store(tmp_path_factory.mktemp("served"))
     promote(store, "depth", runs[0])
-    settings = {
-        "store": str(store.root),
-        "timeout_seconds": 20,
-        "queued": 8,
-        "model": {"poll_seconds": 0.1, "max_batch": 4, "trust": True},
-        "ingress_replicas": {"cpus": 0.5},
-    }
+    settings = {"store": str(store.root), "timeout_seconds": "20", "queued": "8", "ingress_replicas.cpus": "0.5"}
+    settings |= {"model.poll_seconds": "0.1", "model.max_batch": "4", "model.trust": "true"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from ray import serve
 
-        from serve.app import bind
+        from serve.app import build
 
         port = free_port()
         quiet = {"enable_access_log": False, "log_level": "WARNING"}
         serve.start(http_options={"host": "127.0.0.1", "port": port, "request_timeout_s": 60}, logging_config=quiet)
-        serve.run(bind(parse(settings)), name="depth", route_prefix="/", logging_config=quiet)
+        serve.run(build(settings), name="depth", route_prefix="/", logging_config=quiet)
         try:
             yield Service(port, store, runs)
         finally:
@@ -227,6 +226,18 @@ def test_a_network_of_ones_own_is_promoted_and_served(
     eventually(lambda: service.ask("/v1/models/own/depth", body).status == 200)
     depth = np.load(io.BytesIO(service.ask("/v1/models/own/depth?format=npy", body).body))
     np.testing.assert_allclose(depth, load(own, trust=True).predict(photograph(120, 90)).metres, atol=1e-3)
+
+
+def test_models_that_version_0_1_0_promoted_and_trained_predict_the_depth_of_then(service: Service) -> None:
+    shutil.copytree(BEFORE / "served" / "depth", service.store.root / "before")
+    promote(service.store, "trained-before", BEFORE / "runs" / "finished")
+    image = png(observe.photograph())
+    expected = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))["predicted"]
+    for model in ("before", "trained-before"):
+        path = f"/v1/models/{model}/depth?format=npy"
+        eventually(lambda path=path: service.ask(path, image).status == 200)
+        depth = np.load(io.BytesIO(service.ask(path, image).body))
+        assert np.allclose(observe.cells(depth), expected, rtol=1e-3), model
 
 
 def _pid_of(deployment: str) -> int:

@@ -39,7 +39,8 @@ def test_a_remote_run_survives_its_worker_its_store_and_its_driver(
     wait_until(process, here, lambda: has_trained_again(here))
     kills.kill("driver", process, random.Random(0))
 
-    output = kills.finish(kills.start(url, "--cpus-per-worker", "1", "--resume"))  # on a cluster of its own
+    resumed = kills.start(url, "--address", cluster_address, "--workers", "2", "--cpus-per-worker", "1", "--resume")
+    output = kills.finish(resumed)
     assert "resumed from" in output and f"checkpoint   {url}/checkpoints/epoch-000" in output
     newest = cached_checkpoint(f"{url}/checkpoints/{complete_checkpoints(folder)[-1]}")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
