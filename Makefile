@@ -27,9 +27,8 @@ test: $(READY)
 EXPORTS := tests/depthray/runtimes tests/depthray/exporting tests/depthray/cli/test_doctor.py \
 	tests/serve/registry/test_serve_exports.py tests/docs/test_docs.py
 
-# A file of tests to a process, so that what a file prepares is prepared once.
 fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/ray $(EXPORTS:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray $(EXPORTS:%=--ignore %)
 
 exports: $(READY)
 	$(BIN)/python -m pytest $(EXPORTS)

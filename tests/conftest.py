@@ -15,6 +15,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # the session's own loopback cluster; 
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
 os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+os.setpriority = lambda *_: None  # `serve promote` lowers its own, which would slow all tests after it in this process
 waiting.EVERY = 3600.0  # tests count lines, and a loaded machine may be slower than people are patient
 
 

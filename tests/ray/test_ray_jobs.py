@@ -158,7 +158,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     write_all(here)
     data = write_pairs(tmp_path / "data", scenes=10, frames=8, size=(32, 64))
     shutil.copy(ROOT / "depthray" / "recipes" / "demo.yaml", here / "mine.yaml")
-    flags = ("--workers", "2", "--cpus-per-worker", "1", "--data", str(data), "--out", str(run), "--submit", head)
+    flags = ("--cpus-per-worker", "1", "--data", str(data), "--out", str(run), "--submit", head)
     job = Command(tmp_path / "first", "train", "mine.yaml", *OWN, *OVERRIDES, "train.epochs=8", *flags, cwd=here)
     job.wait_until(lambda: bool(epochs(run)))
     subprocess.run(printed_command(job.output, "stop"), env=environment(), check=True, capture_output=True)

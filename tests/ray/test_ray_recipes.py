@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_package import OWN as OWN_CODE
+from own_package import forget, write_all, write_pairs
 
 from depthray.checkpoints import select
 from depthray.config import own_code, recipe
@@ -18,6 +20,7 @@ from depthray.training import preflight
 SMALL = ["data.source=synthetic", "data.frames=12", "data.size=64,64", "data.val_fraction=0.25", "train.batch_size=4"]
 # The larger networks are the same code at greater width or depth.
 OWN = {
+    "bifpn-efficientnet-b0": ["model.encoder=efficientnet_lite0"],
     "dpt-vits": ["model.size=tiny"],
     "dpt-vits-lora": ["model.size=tiny"],
     "fpn-resnet101": ["model.encoder=resnet18"],
@@ -40,7 +43,9 @@ NAMES = [name for name in recipe.names() if name not in ("demo", *recipe.origina
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 @pytest.mark.parametrize("names", [NAMES, pytest.param(recipe.originals(), marks=pytest.mark.thorough)])
-def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path, names: list[str]) -> None:
+def test_every_recipe_trains_on_two_workers(
+    cluster_address: str, tmp_path: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one group of workers, one recipe after the other: most of the time of each would be the start of its group."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -52,14 +57,18 @@ def test_every_recipe_trains_on_two_workers(cluster_address: str, tmp_path: Path
             workers._work(config, config["run"])
 
     made = {name: preflight.load(name, [*SMALL, *short(preflight.load(name)), *OWN.get(name, [])]) for name in names}
-    for name in names:
-        run.prepare(tmp_path / name, made[name], resume=False)
-    configs = [config(made[name], tmp_path / name) for name in names]
+    forget(monkeypatch, tmp_path)
+    write_all(tmp_path)
+    data = write_pairs(tmp_path / "data", scenes=6)
+    made["own code"] = preflight.load("demo", [*OWN_CODE, *SMALL[1:], f"data.root={data}", "train.epochs=1"])
+    for name, each in made.items():
+        run.prepare(tmp_path / name, each, resume=False)
+    configs = [config(each, tmp_path / name) for name, each in made.items()]
     place = RunConfig(storage_path=str(tmp_path / "ray"))
     scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
     TorchTrainer(work, train_loop_config={"configs": configs}, scaling_config=scaling, run_config=place).fit()
-    for name in names:
-        check(made[name], tmp_path / name)
+    for name, each in made.items():
+        check(each, tmp_path / name)
 
 
 def config(made: Recipe, folder: Path) -> dict[str, Any]:

@@ -193,6 +193,7 @@ def test_from_training_to_depth_in_two_commands(run: Path, tmp_path: Path) -> No
     assert next(line for line in said if not line.startswith("waiting for ")).startswith("stopping")
 
 
+@pytest.mark.thorough  # another start of a server
 def test_a_second_ctrl_c_ends_at_once(run: Path, tmp_path: Path) -> None:
     with serving(run, tmp_path, "model.runtime=eager") as served:  # without the exports, for which it would wait
         slow = Slow(served.port, (run / "room.jpg").read_bytes(), seconds=50.0)

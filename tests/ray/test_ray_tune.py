@@ -156,6 +156,7 @@ def test_a_population_continues_from_the_checkpoints_of_its_best(tmp_path: Path,
     space = "optim.lr: {loguniform: [1e-6, 1e-2]}\n"
     # So many epochs that two trials run beside each other even where one of them starts seconds later.
     argv = arguments(tmp_path, space, cluster_address, "train.epochs=12", "--search", "random", "--trials", "3")
+    argv.append("data.frames=24")
     assert command.main([*argv, "--scheduler", "pbt", "--grace", "1", "--seed", "3"]) == 0
     trials = read_trials(tmp_path / "search")
     assert all(trial.state == "done" for trial in trials)
