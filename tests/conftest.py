@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+
+import pytest
 
 from depthray import waiting
+from depthray.config import own_code
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small arrays: threads only get in each other's way
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["DEPTHRAY_SERVE_MODEL__RUNTIME"] = "eager"  # exports take seconds; tests/serve/registry has those of them
+os.environ["DEPTHRAY_LOG"] = (
+    ""  # curves and pictures of a run take longer than its few steps; tests of them ask for them
+)
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AUTH_MODE"] = "disabled"  # the session's own loopback cluster; no token file is left in the home folder
 os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
@@ -17,6 +25,14 @@ os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 os.setpriority = lambda *_: None  # `serve promote` lowers its own, which would slow all tests after it in this process
 waiting.EVERY = 3600.0  # tests count lines, and a loaded machine may be slower than people are patient
+
+
+@pytest.fixture(scope="module")
+def curves() -> Iterator[None]:
+    """Runs write TensorBoard, results.csv and results.png, as outside of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DEPTHRAY_LOG")
+        yield
 
 
 def pytest_collection_finish() -> None:
@@ -28,3 +44,12 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_logstart() -> None:
     """The same where a test before this one was the first to import torch."""
     pytest_collection_finish()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Undo what a file of tests leaves for its process: threads of a replica, and code of one's own that may run."""
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    own_code._allowed = own_code._Allowed()
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

@@ -37,7 +37,7 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(curves, tmp_path_factory):
     """A run by events, as far as its first epoch, and its records."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

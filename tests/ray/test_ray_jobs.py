@@ -28,7 +28,7 @@ from paths import ROOT
 
 from depthray.__main__ import main
 from depthray.checkpoints import manifest, select
-from depthray.runs import console, progress
+from depthray.runs import console, progress, trackers
 
 TOKEN = secrets.token_hex(32)
 PORTS = (
@@ -52,6 +52,7 @@ def environment() -> dict[str, str]:
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1"}
     path = f"{Path(sys.executable).parent}:{plain['PATH']}"  # the head's `python` is that of its jobs
     settings |= {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_worker_niceness": "0"}  # as tests run beside others
+    settings |= {trackers.VARIABLE: ",".join(trackers.DEFAULT)}  # and curves, which other tests do without
     return {**plain, **settings, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
@@ -179,6 +180,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     assert command == printed_command(output, "resume")
     output = Command(tmp_path / "second", *command[1:], cwd=here).wait(0)
     assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
+    assert list((run / "tensorboard").glob("events*"))
     assert {each.name for each in manifest.verify(select.resolve(run)).code} == NAMES
 
     forget(monkeypatch, here)  # another process, which has named nothing

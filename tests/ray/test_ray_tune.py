@@ -62,7 +62,6 @@ def test_a_search_over_code_of_ones_own_ends_with_a_recipe_that_reaches_the_winn
         assert (folder / name).stat().st_size, name
     printed = capsys.readouterr().out
     assert "failed" in printed and str(folder / "report.html") in printed
-    assert list((folder / "trials").glob("*/tensorboard/events*")), "one tree of curves and HParams"
 
     run = tmp_path / "again"
     assert train.main([str(folder / "best.yaml"), "--data", str(data), "--local", "--out", str(run)]) == 0

@@ -253,7 +253,7 @@ def test_a_target_the_network_lacks_is_reported_before_the_first_step(tmp_path: 
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
-def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(tmp_path: Path) -> None:
+def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(curves: None, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     made = small("train.epochs=1", "eval.protocol=legacy-003", "eval.monitor=mse")

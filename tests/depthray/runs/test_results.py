@@ -12,6 +12,8 @@ import pytest
 
 from depthray.runs import loggers, progress
 
+pytestmark = pytest.mark.usefixtures("curves")
+
 
 def epoch(number, **scores):
     return {"kind": "epoch", "epoch": number, "step": 4 * number, "train_loss": 1 / number, "time": 5.0, **scores}

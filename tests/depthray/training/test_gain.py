@@ -250,7 +250,7 @@ def further(folder: Path, name: str = "other") -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Epoch]:
+def scored(curves: None, parent: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Epoch]:
     """A run with a further set, that set, and the scores before training."""
     folder = tmp_path_factory.mktemp("scored")
     run, other = folder / "run", further(folder)
