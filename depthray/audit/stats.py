@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from depthray.config.sections import Data
+from depthray.data.columns.selection import Selection
 from depthray.data.shards.format import to_millimetres
 from depthray.data.source import Source
 from depthray.data.split import Split, split
@@ -108,7 +109,8 @@ def _try_split(source: Source, section: Data) -> tuple[Split, str]:
     try:
         return split(source.frames, section), ""
     except DataError as error:
-        return Split(list(range(len(source.frames))), [], []), f"no scores of trivial predictors: {error}"
+        none = Selection.all(0)
+        return Split(Selection.all(len(source.frames)), none, none), f"no scores of trivial predictors: {error}"
 
 
 def _format(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ def _need_rerun() -> None:
         raise UsageError("a recording needs Rerun: pip install 'depthray[viz]', or give --no-recording")
 
 
-def _spread(indices: list[int], count: int) -> list[int]:
+def _spread(indices: Sequence[int], count: int) -> list[int]:
     if count < 1:
         raise UsageError(f"--frames {count}: must be at least 1")
     count = min(count, len(indices))

@@ -147,6 +147,14 @@ class Sparse(Section):
 class Data(Section):
     """Which frames, how they are encoded and split, and the size of the network's inputs."""
 
+    keys_before = frozenset(
+        [
+            *("source", "root", "encoding", "size", "fit", "inputs", "targets", "sparse", "min_depth", "max_depth"),
+            *("val_fraction", "split_seed", "frames", "order", "workers"),
+        ]
+    )
+    values_before: ClassVar[Mapping[str, Any]] = MappingProxyType({"shuffle": "table"})  # until 0.2.0
+
     source: str = Field(
         "shards", description="kind of data set: a module of depthray/data/sources, or one's own (mypkg.frames, ./x.py)"
     )
@@ -173,6 +181,11 @@ class Data(Section):
     order: Literal["frames", "shards"] = Field(
         "frames",
         description="frames: a shuffle of all, the same for any number of workers; shards: dealt to workers by shard",
+    )
+    shuffle: Literal["auto", "table", "cipher"] = Field(
+        "auto",
+        description="with order=frames: table = a table of all frames is shuffled, 8 bytes each in every process; "
+        "cipher = each position's frame is computed; auto = a table of up to 4,194,304 frames",
     )
     workers: Literal["auto"] | NotNegative = Field(
         "auto",

@@ -19,12 +19,12 @@ from depthray.errors import DataError
 T = TypeVar("T")
 
 
-def cut_into_chunks(indices: list[int], source: Source, section: Curriculum, *, seed: int) -> list[list[int]]:
+def cut_into_chunks(indices: Sequence[int], source: Source, section: Curriculum, *, seed: int) -> list[Sequence[int]]:
     """Training indices -> chunks that differ by one frame at most; `difficulty` puts easy frames into the first."""
     if section.chunks == 1:
-        return [list(indices)]
+        return [indices]
     if section.order == "random":
-        ordered = np.random.default_rng([seed, section.chunks]).permutation(indices)
+        ordered = np.random.default_rng([seed, section.chunks]).permutation(np.asarray(indices))
     else:
         # Reads every frame once, on each worker: the order must be the same everywhere, and is not stored.
         scores = [difficulty(_read_depth(source, index)) for index in indices]

@@ -21,6 +21,8 @@ from torch import Tensor
 from depthray.batch import Batch, Sample, collate, map_tensors
 from depthray.config.batch_size import check_batch_size
 from depthray.config.sections import Augment, Curriculum, Data
+from depthray.data.columns.frame_groups import FrameGroups
+from depthray.data.columns.step_frames import StepFrames, StepLayout, shuffled, uses_table
 from depthray.data.loader_processes import LoaderProcesses, worker_count
 from depthray.data.resize import resize_for_inference
 from depthray.data.shard_order import ShardOrder
@@ -39,9 +41,9 @@ R = TypeVar("R")
 
 
 class Plan(Sequence[Any]):
-    """The keys of an epoch's steps, of which only the frames are kept, 8 bytes each: keys are made when asked for."""
+    """The keys of an epoch's steps, of which at most the frames are kept: keys are made when asked for."""
 
-    def __init__(self, epoch: int, frames: NDArray[np.int64]) -> None:
+    def __init__(self, epoch: int, frames: NDArray[np.int64] | StepFrames) -> None:
         self.epoch, self.frames = epoch, frames  # (steps, micro-batches, frames), or (micro-batches, frames)
 
     def __len__(self) -> int:
@@ -88,7 +90,7 @@ class TrainLoader:
         self.indices = indices
         self.seed = seed
         self.batch_size, self.rank, self.world_size, self.accumulate = batch_size, rank, world_size, accumulate
-        self._shard_order = shard_order
+        self._shard_order, self._shuffle = shard_order, data.shuffle
         self._prefetch = partial(prefetch, source)
         self._eval_data = eval_data or data
         self._pins = device.type == "cuda"
@@ -121,20 +123,22 @@ class TrainLoader:
 
     def plan(self, epoch: int, order: Sequence[int] | None = None) -> Plan:
         """The keys of this rank by step, micro-batch and position in it."""
-        frames = np.asarray(self.indices if order is None else order)
-        _check_batch(self.batch_size, len(frames), world_size=self.world_size, accumulate=self.accumulate)
+        chosen = self.indices if order is None else order
+        _check_batch(self.batch_size, len(chosen), world_size=self.world_size, accumulate=self.accumulate)
         share = self.batch_size // self.world_size
-        steps = self.steps_per_epoch(len(frames))
+        steps = self.steps_per_epoch(len(chosen))
         parts = (self.accumulate, share // self.accumulate)  # micro-batches, and frames in each
-        if self._shard_order is None:
-            # Global batches first, then this rank's part of each, so that their union is the same for any world size.
-            shuffled = np.random.default_rng([self.seed, epoch]).permutation(frames)
-            # (steps, ranks, micro-batches, frames) -> (steps, micro-batches, frames)
-            mine = shuffled[: steps * self.batch_size].reshape(steps, self.world_size, *parts)[:, self.rank]
-        else:
-            part = self._shard_order.part(frames, rank=self.rank, world_size=self.world_size)
-            mine = self._shard_order.shuffle(part, epoch=epoch, rank=self.rank)[: steps * share].reshape(steps, *parts)
-        return Plan(epoch, mine)
+        if self._shard_order is not None:
+            part = self._shard_order.part(chosen, rank=self.rank, world_size=self.world_size)
+            mine = self._shard_order.shuffle(part, epoch=epoch, rank=self.rank)[: steps * share]
+            return Plan(epoch, mine.reshape(steps, *parts))
+        if not uses_table(self._shuffle, len(chosen)):
+            layout = StepLayout(self.batch_size, self.rank, self.world_size, self.accumulate)
+            return Plan(epoch, StepFrames(shuffled(chosen, seed=self.seed, epoch=epoch), layout, range(steps)))
+        # Global batches first, then this rank's part of each, so that their union is the same for any world size.
+        table = np.random.default_rng([self.seed, epoch]).permutation(np.asarray(chosen))
+        # (steps, ranks, micro-batches, frames) -> (steps, micro-batches, frames)
+        return Plan(epoch, table[: steps * self.batch_size].reshape(steps, self.world_size, *parts)[:, self.rank])
 
     def eval_batches(self, groups: Sequence[list[int]]) -> Iterator[EvalBatch]:
         """The batches of groups of frames, by this loader's processes where it has some: not within an epoch."""
@@ -185,13 +189,12 @@ def eval_batches(
 
 def eval_groups(
     indices: Sequence[int], *, batch_size: int, rank: int, world_size: int, shard_order: ShardOrder | None
-) -> list[list[int]]:
+) -> FrameGroups:
     """The frames of each of this rank's batches in order, of equal or different size. See `eval_batches`."""
     if shard_order is not None:
         return shard_order.groups(indices, size=batch_size, rank=rank, world_size=world_size)
     # No padding and no repetition to make ranks equal, as DistributedSampler has it: either would change scores.
-    starts = range(rank * batch_size, len(indices), world_size * batch_size)
-    return [list(indices[start : start + batch_size]) for start in starts]
+    return FrameGroups.of_size(indices, batch_size, first=rank, every=world_size)
 
 
 def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_AHEAD) -> Iterator[R]:

@@ -99,7 +99,7 @@ class LoaderProcesses:
 
     def evaluate(self, groups: Sequence[list[int]]) -> Iterator[Batches]:
         """The batches of these groups of frames."""
-        self._keys.tasks = [[EvalGroup(group)] for group in groups]
+        self._keys.tasks = _EvalTasks(groups)
         return self._results()
 
     def _results(self) -> Iterator[Any]:
@@ -107,6 +107,19 @@ class LoaderProcesses:
             results = iter(self._loader)
         for _ in range(len(self._keys)):
             yield _next(results)
+
+
+class _EvalTasks(Sequence[list[EvalGroup]]):
+    """Groups as tasks, made when it is their turn."""
+
+    def __init__(self, groups: Sequence[list[int]]) -> None:
+        self._groups = groups
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, number: Any) -> Any:
+        return [EvalGroup(self._groups[number])]
 
 
 class _Tasks(Dataset[Any]):
@@ -144,7 +157,7 @@ class _Keys(Sampler[list[Any]]):
         self._prefetch = prefetch
 
     def __iter__(self) -> Iterator[list[Any]]:
-        if len(self.tasks) and isinstance(self.tasks[0][0], EvalGroup):
+        if isinstance(self.tasks, _EvalTasks):
             return iter(self.tasks)
         return iter(self._prefetch(self.tasks, hold=True))
 

@@ -13,6 +13,7 @@ from depthray.errors import UsageError
 if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.config.sections import Data
+    from depthray.data.columns.shard_numbers import ShardNumbers
 
 # batch.py has these too, but imports torch, which takes seconds and which checking a recipe does not need.
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
@@ -85,8 +86,8 @@ class ShardedSource(Protocol):
     remote: bool  # whether they have to be downloaded
 
     @property
-    def shard_numbers(self) -> NDArray[np.int64]:
-        """The number of the shard of each frame."""
+    def shard_numbers(self) -> ShardNumbers | NDArray[np.int64]:
+        """The number of the shard of each frame; frames are in the order of their shards."""
 
     def download(self, number: int) -> None:
         """Download a shard to this node where it is remote, for reading it soon."""

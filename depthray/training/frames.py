@@ -11,13 +11,16 @@ import torch
 from depthray import distributed
 from depthray.batch import Batch
 from depthray.config.sections import Data, Recipe
+from depthray.data.columns.frame_columns import FrameColumns
+from depthray.data.columns.selection import Selection
+from depthray.data.columns.shard_numbers import ShardNumbers
 from depthray.data.curriculum import cut_into_chunks
 from depthray.data.encodings import depth_faults
 from depthray.data.loader import CPU, TrainLoader, eval_batches, eval_groups
 from depthray.data.shard_order import shard_order_of
 from depthray.data.source import Frame, ShardedSource, Source
 from depthray.data.sources import open_source, recognise
-from depthray.data.split import Split, split
+from depthray.data.split import Split, count_scenes, declared, split
 from depthray.errors import DataError, UsageError, count_of
 from depthray.evaluation.protocols import scored_data
 
@@ -31,7 +34,7 @@ class FurtherSet:
     path: str
     name: str  # short, and no other set's
     source: Source
-    indices: list[int]
+    indices: Selection
     data: Data  # how its frames are read
     batch_size: int
 
@@ -71,10 +74,10 @@ def _open_further(recipe: Recipe, path: str, name: str) -> FurtherSet:
     return FurtherSet(path, name, source, _scored_frames(source.frames), data, recipe.eval.batch_size)
 
 
-def _scored_frames(frames: Sequence[Frame]) -> list[int]:
+def _scored_frames(frames: Sequence[Frame]) -> Selection:
     """The frames declared val, else those declared test, else all: none of them is trained on."""
-    sides = ([index for index, frame in enumerate(frames) if frame.split == side] for side in ("val", "test"))
-    return next((chosen for chosen in sides if chosen), list(range(len(frames))))
+    sides = (declared(frames, side) for side in ("val", "test"))
+    return next((chosen for chosen in sides if chosen), Selection.all(len(frames)))
 
 
 class Frames:
@@ -86,7 +89,8 @@ class Frames:
     def __init__(self, recipe: Recipe, source: Source, *, device: torch.device = CPU) -> None:
         self.recipe, self.device = recipe, device
         self.source = source
-        self.split: Split = split(source.frames, recipe.data)
+        self.columns = FrameColumns.of(source.frames)
+        self.split: Split = split(self.columns, recipe.data)
         self.further = open_further(recipe)
         self.shard_order = shard_order_of(source, recipe.data, seed=recipe.seed)
         self.chunks = cut_into_chunks(self.split.train, source, recipe.curriculum, seed=recipe.seed)
@@ -121,11 +125,10 @@ class Frames:
     def describe_split(self) -> str:
         """The numbers of frames and scenes to train and to validate on, and why so many where that is not obvious."""
         train, val = (
-            f"{count_of(len(side), 'frame')} of {count_of(len(scenes), 'scene')}"
+            f"{count_of(len(side), 'frame')} of {count_of(count_scenes(self.columns, side), 'scene')}"
             for side in (self.split.train, self.split.val)
-            if (scenes := {self.source.frames[index].scene for index in side})
         )
-        if any(frame.split == "val" for frame in self.source.frames):
+        if declared(self.columns, "val"):
             return f"trains on {train}, validates on {val}, as the data set declares"
         return (
             f"trains on {train}, validates on {val}: whole scenes, data.val_fraction={self.recipe.data.val_fraction:g}"
@@ -146,8 +149,8 @@ class Frames:
     def _refuse_misfit(self) -> None:
         """Refuse a cache too small for a shuffle of all frames: every shard would be downloaded again and again."""
         if self.shard_order is None and isinstance(self.source, ShardedSource) and self.source.remote:
-            used = self.source.shard_numbers[[*self.split.train, *self.split.val]]  # test frames are not read
-            self.source.refuse_misfit(sorted(set(used.tolist())))
+            numbers = ShardNumbers.of(self.source.shard_numbers)
+            self.source.refuse_misfit(numbers.used_by(self.split.train, self.split.val))  # test frames are not read
 
     def statistics_batches(self, epoch: int) -> Iterator[Batch]:
         """Batches of training frames as in an epoch, the same for any number of workers, for statistics of batch norm.
@@ -155,7 +158,8 @@ class Frames:
         They are spread over all training frames; with data.order=shards they are of a few shards, which one worker can
         read.
         """
-        recipe, train = self.recipe, self.split.train
+        recipe = self.recipe
+        train: Sequence[int] = self.split.train
         if self.shard_order is not None:
             train = self.shard_order.first(train)
         size = min(recipe.train.batch_size // recipe.train.accumulate, STATISTICS_BATCH, len(train))
@@ -202,5 +206,5 @@ class Frames:
     def fixed_frames(self, count: int = 4) -> list[int]:
         """Indices of validation frames spread over the set, the same at every epoch, for contact sheets."""
         # With data.order=shards take those of rank 0's shards: it draws the sheets.
-        val = self.split.val if self.shard_order is None else self.shard_order.first(self.split.val)
+        val: Sequence[int] = self.split.val if self.shard_order is None else self.shard_order.first(self.split.val)
         return [val[i * len(val) // min(count, len(val))] for i in range(min(count, len(val)))]

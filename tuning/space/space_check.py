@@ -32,7 +32,10 @@ UNSEARCHABLE = (
     (("data.source", "data.root", "data.encoding", "data.targets", "data.frames"), FRAMES),
     (("data.min_depth", "data.max_depth"), FRAMES),
     (("data.val_fraction", "data.split_seed", "data.sparse", "data.sparse.*"), FRAMES),
-    (("data.order",), "is chosen by where the data are stored and how many nodes read them, not by what trains well"),
+    (
+        ("data.order", "data.shuffle"),
+        "is chosen by where the data are stored and how many nodes read them, not by what trains well",
+    ),
     (("eval", "eval.*"), SCORE),
     (
         (

@@ -21,7 +21,17 @@ def prefetch(source: Source, items: Sequence[T], *, hold: bool) -> Iterable[T]:
     """Steps or micro-batches of keys in order; where the shards are remote, those they need are downloaded ahead."""
     if not (isinstance(source, ShardedSource) and source.remote):
         return items
-    return prefetch_shards(source, items, [_indices(item) for item in items], hold=hold)
+    return prefetch_shards(source, items, _FramesOf(items), hold=hold)
+
+
+class _FramesOf(Iterable[list[int]]):
+    """The frames of each item, made anew whenever they are gone through."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(_indices, iter(self._items))
 
 
 def _indices(keys: Any) -> list[int]:
@@ -30,22 +40,20 @@ def _indices(keys: Any) -> list[int]:
 
 
 def prefetch_shards(
-    source: ShardedSource, items: Sequence[T], frames: Sequence[list[int]], *, hold: bool
+    source: ShardedSource, items: Sequence[T], frames: Iterable[list[int]], *, hold: bool
 ) -> Iterator[T]:
     """The items in order; when one is yielded, the download of the first shard beyond those of its frames has begun.
 
     With `hold` an item is only yielded once the shards of its own frames are open in this process.
     """
-    numbers = source.shard_numbers
-    # The shards of each item, once each, in the order of its frames.
-    needs = [list(dict.fromkeys(numbers[each].tolist())) for each in frames]
-    # In order of first use. One worker thread: a second download would slow the one that is needed next.
-    later = iter(dict.fromkeys(number for need in needs for number in need))
+    # In order of first use, found as far ahead as the first shard that is not needed yet: never for the whole epoch.
+    later = _unique(number for need in _needs(source, frames) for number in need)
+    # One worker thread: a second download would slow the one that is needed next.
     seen: set[int] = set()
     submitted = 0
     pool = ThreadPoolExecutor(1, thread_name_prefix="depthray-fetch")
     try:
-        for item, need in zip(items, needs, strict=True):
+        for item, need in zip(items, _needs(source, frames), strict=True):
             seen.update(need)
             for number in islice(later, len(seen) + 1 - submitted):
                 pool.submit(_download, source, number)
@@ -55,6 +63,20 @@ def prefetch_shards(
             yield item
     finally:
         pool.shutdown(wait=False, cancel_futures=True)  # an epoch that is abandoned must not wait for a download
+
+
+def _needs(source: ShardedSource, frames: Iterable[list[int]]) -> Iterator[list[int]]:
+    """The shards of each item, once each, in the order of its frames."""
+    numbers = source.shard_numbers
+    return (list(dict.fromkeys(numbers[each].tolist())) for each in frames)
+
+
+def _unique(numbers: Iterable[int]) -> Iterator[int]:
+    seen: set[int] = set()
+    for number in numbers:
+        if number not in seen:
+            seen.add(number)
+            yield number
 
 
 def _download(source: ShardedSource, number: int) -> None:

@@ -7,7 +7,7 @@ is a module or a file elsewhere with the first of these, see `depthray.config.ow
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import getattr_static
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from depthray.config import own_code
 from depthray.data import encodings, pairing
-from depthray.data.source import DERIVED, INPUTS, TARGETS, Source
+from depthray.data.columns.frame_columns import FrameColumns
+from depthray.data.source import DERIVED, INPUTS, TARGETS, Frame, Source
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage.remote import is_remote
 
@@ -132,8 +133,16 @@ def _module(name: str) -> ModuleType:
     return import_module(f"depthray.data.sources.{name}")
 
 
+def _duplicates(frames: Sequence[Frame]) -> list[str]:
+    """Ids that more than one frame has."""
+    if isinstance(frames, FrameColumns) and frames.ids_differ:
+        return []  # it was found out when they were indexed: of millions of frames counting takes minutes
+    ids = frames.ids if isinstance(frames, FrameColumns) else (frame.id for frame in frames)
+    return [name for name, count in Counter(ids).items() if count > 1]
+
+
 def _verify(source: Source, section: Data) -> None:
-    duplicates = [name for name, count in Counter(frame.id for frame in source.frames).items() if count > 1]
+    duplicates = _duplicates(source.frames)
     if duplicates:
         raise DataError(
             f"{section.root}: {len(duplicates)} frame ids are used twice, first '{duplicates[0]}'; ids must differ"

@@ -154,5 +154,5 @@ def _count_trained_on(own: Data, frames: Data, source: Source, evaluation: Evalu
     """How many of the scored frames a network was trained on, where its recipe names the same data set."""
     if any(getattr(own, key) != getattr(frames, key) for key in OF_FRAMES):
         return 0
-    seen = set(split.side(source.frames, own, "train"))
+    seen = split.side(source.frames, own, "train")
     return sum(row.index in seen for row in evaluation.rows)

@@ -48,3 +48,11 @@ def test_recipes_of_today_are_not_mistaken_for_older_ones(tmp_path: Path) -> Non
     for text in (recipes.dump(loaded), "\n".join(commented(loaded))):
         (tmp_path / "mine.yaml").write_text(text)
         assert preflight.load(str(tmp_path / "mine.yaml")).augment.zoom_depth
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.parent.name)
+def test_saved_runs_keep_the_order_of_their_frames(path: Path) -> None:
+    saved = preflight.load(str(path), training=False)
+    assert saved.data.shuffle == "table"
+    resumed = recipes.with_values_before(recipes.build({}, where="today"), saved)
+    assert (resumed.data.shuffle, recipes.build({}, where="today").data.shuffle) == ("table", "auto")

@@ -17,6 +17,7 @@ from made_sources import Drawn
 from depthray.batch import Batch, Sample, to_device
 from depthray.config import own_code
 from depthray.config.sections import Augment, Curriculum, Data, Sparse
+from depthray.data.columns.selection import Selection
 from depthray.data.loader import TrainLoader, eval_batches, eval_groups, load_ahead
 from depthray.data.loader_processes import MOST_AUTO, MOST_READING, worker_count
 from depthray.data.sources import open_source
@@ -112,6 +113,34 @@ def test_a_plan_keeps_the_frames_of_an_epoch_and_makes_keys_when_asked() -> None
     assert plan[2:][0] == plan[2] and plan[-1] == list(plan)[3]
     assert [part for step in plan for part in step] == list(plan.micro_batches())
     assert {epoch for step in plan for part in step for epoch, _ in part} == {1}
+
+
+def cipher(workers: int = 0, **options: int) -> TrainLoader:
+    """A loader whose order has no table."""
+    data = Data(size=(12, 16), workers=workers, shuffle="cipher")
+    return TrainLoader(Drawn(18), Selection.all(18), data, COLOURED, **{"seed": 7, "batch_size": 4, **options})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_order_without_a_table_is_the_same_for_processes_and_continues(workers: int) -> None:
+    made, plain = cipher(workers), cipher()
+    complete = steps_of(plain.epoch(1))
+    check_equal(complete, steps_of(made.epoch(1)))
+    check_equal(complete[2:], steps_of(made.epoch(1, first_step=2)))
+    names = [name for step in complete for name in step["id"]]
+    assert len(set(names)) == len(names) == 16 and set(names) <= {f"f{i}" for i in range(18)}
+    assert names != [name for step in steps_of(plain.epoch(2)) for name in step["id"]]
+    assert names != [name for step in steps_of(loader(Drawn(18)).epoch(1)) for name in step["id"]]
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 2), (2, 2), (4, 1)])
+def test_ranks_share_out_an_order_without_a_table(world: int, accumulate: int) -> None:
+    complete = cipher().plan(3)
+    ranks = [cipher(rank=rank, world_size=world, accumulate=accumulate).plan(3) for rank in range(world)]
+    for number, step in enumerate(complete):
+        assert [key for plan in ranks for part in plan[number] for key in part] == step[0]
+    assert [part for step in ranks[0] for part in step] == list(ranks[0].micro_batches())
+    assert [key for step in complete[2:] for key in step] == [key for step in list(complete)[2:] for key in step]
 
 
 def test_too_few_frames_are_an_error() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from depthray.config.sections import Data
 from depthray.data.source import Frame
-from depthray.data.split import overlaps, side, split
+from depthray.data.split import count_scenes, declared, overlaps, side, split
 from depthray.errors import DataError, UsageError
 
 
@@ -25,8 +25,8 @@ def scenes_of(indices):
 
 def test_every_frame_is_on_exactly_one_side():
     sides = split(MANY, Data())
-    assert sorted(sides.train + sides.val + sides.test) == list(range(len(MANY)))
-    assert sides.train == sorted(sides.train)
+    assert sorted([*sides.train, *sides.val, *sides.test]) == list(range(len(MANY)))
+    assert list(sides.train) == sorted(sides.train)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -104,3 +104,11 @@ def test_side_that_is_empty_or_unknown():
         side(MANY, Data(), "test")
     with pytest.raises(UsageError, match=r"no split 'vall'.*'val'"):
         side(MANY, Data(), "vall")
+
+
+def test_scenes_of_a_side_and_what_the_set_declares():
+    sides = split(MANY, Data())
+    assert count_scenes(MANY, sides.val) == len(scenes_of(sides.val)) > 1
+    assert count_scenes(MANY, sides.train) + count_scenes(MANY, sides.val) == 60
+    made = frames(("a", 2, "train"), ("b", 1, "val"), ("c", 2, "test"))
+    assert declared(made, "val") == [2] and declared(made, "test") == [3, 4] and not declared(MANY, "val")
