@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         conversion.progress_bar("packing", source) as advance,
     ):
         skipped = convert_on_ray(section, plan, workers=arguments.workers, advance=advance)
+    conversion.write_index(plan)
     for line in conversion.summarise_shards(plan, skipped):
         print(line)
     return 0

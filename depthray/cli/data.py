@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray data` and its verbs."""
     parser = CommandParser(prog="depthray data", description="Index, render, check, describe and pack data.")
     commands = parser.add_subparsers(required=True, metavar="index|pack|convert|check|stats|render")
-    index = commands.add_parser("index", help="write the index.csv of a folder of colour and one of depth files")
+    index = commands.add_parser("index", help="write the index of two folders of files, or of a folder of shards")
     indexing.add_arguments(index)
     index.set_defaults(run=_index, takes_overrides=False)
     _add_pack_arguments(commands.add_parser("pack", help="pack frames into HDF5 shards, 20 times faster to read"))
@@ -131,6 +131,7 @@ def _write_shards(section: Data, arguments: argparse.Namespace) -> CommandOutput
     source, plan = conversion.plan_shards(section, arguments)
     with conversion.progress_bar("packing", source) as advance:
         skipped = packing.convert(source, plan, advance=lambda: advance(1))
+    conversion.write_index(plan)
     return CommandOutput(conversion.summarise_shards(plan, skipped))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.data import encodings, sources
-from depthray.data.shards import format
+from depthray.data.shards import format, index_files
 from depthray.data.source import EncodedSource, Frame, Source, notes
 from depthray.errors import DataError, count_of
 from depthray.version import __version__
@@ -147,6 +147,7 @@ def convert_range(
             advance()
         return skipped
     skipped = {}
+    index_files.discard(conversion.out)
     with RangeWriter(
         conversion.out, number, conversion.provenance, len(indices), encoding=conversion.encoding
     ) as writers:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from depthray.cli.flags import job_flags
 from depthray.config import own_code
 from depthray.data import packing, sources
+from depthray.data.shards import index_files
 from depthray.errors import UsageError, count_of
 from depthray.training import preflight
 
@@ -87,6 +88,12 @@ def plan_shards(section: Data, arguments: argparse.Namespace) -> tuple[Source, C
         frames_per_shard=arguments.frames_per_shard,
         skip_bad=arguments.skip_bad,
     )
+
+
+def write_index(plan: ConversionPlan) -> None:
+    """Write the index of the shards, by which a set of any size is opened at once."""
+    packing.list_shards(plan)  # which says so where there are none
+    index_files.write(plan.out)
 
 
 def summarise_shards(plan: ConversionPlan, skipped: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`depthray data index`: two folders of colour and depth files into an index.csv, after which they are a data set."""
+"""`depthray data index`: an index.csv of two folders of colour and depth files, or the index of a folder of shards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from depthray.data import pairing
+from depthray.data.shards import index_files
 from depthray.data.sources.folder import INDEX, PINHOLE
 from depthray.errors import DataError, ResourceError, UsageError, count_of
 from depthray.imaging.camera import read_camera
@@ -17,8 +18,11 @@ NAMED = 3  # files without a partner that are named
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `data index`."""
-    parser.add_argument("rgb", type=Path, metavar="RGB_DIR", help="folder of the colour images, with all below it")
-    parser.add_argument("depth", type=Path, metavar="DEPTH_DIR", help="folder of the depth files; may be the same")
+    parser.add_argument(
+        "rgb", type=Path, metavar="RGB_DIR|SHARDS", help="folder of the colour images, with all below it; or of shards"
+    )
+    depth = "folder of the depth files; may be the same; none after a folder of shards"
+    parser.add_argument("depth", type=Path, nargs="?", metavar="DEPTH_DIR", help=depth)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help=f"the index (default: {INDEX} in the folder that has both)"
     )
@@ -37,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def write_index(arguments: argparse.Namespace) -> list[str]:
     """Write the index. Returns the lines to print; raises DataError where the folders have no frames."""
+    if arguments.depth is None:
+        return _index_shards(arguments.rgb)
     if not arguments.gap > 0:
         raise UsageError(f"--gap {arguments.gap:g}: give seconds above 0")
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else ()
@@ -54,6 +60,14 @@ def write_index(arguments: argparse.Namespace) -> list[str]:
     except OSError as error:
         raise ResourceError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
     return _lines(found, scenes, out)
+
+
+def _index_shards(root: Path) -> list[str]:
+    """Write the index of shards that were packed without one, or copied there."""
+    if not any(root.glob("*.h5")):
+        raise UsageError(f"{root}: no shards, which alone are indexed by themselves; give DEPTH_DIR too")
+    frames = index_files.write(root)
+    return [f"{count_of(frames, 'frame')} indexed", f"written: {root / index_files.FOLDER}"]
 
 
 def _common_folder(rgb: Path, depth: Path) -> Path:

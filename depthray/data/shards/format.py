@@ -56,6 +56,7 @@ class Shard(NamedTuple):
     digests: list[str]
     provenance: dict[str, Any]
     stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where each use changes it
+    checksum: bytes  # SHA-256 of the index
 
 
 def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:
@@ -113,10 +114,12 @@ def open_shard(path: Path) -> Shard:
 
 def parse_shard(file: BinaryIO, path: Path, *, stamp: tuple[int, int | None]) -> Shard:
     """The index in a shard, or in only the end of one -> the shard at `path`."""
-    index = _read_index(file, file.seek(0, os.SEEK_END))
+    size = file.seek(0, os.SEEK_END)
+    index = _read_index(file, size)
     if index["version"] != VERSION:
         raise DataError(f"{path}: shard version {index['version']}, this depthray reads {VERSION}; {REPACK}")
-    return _shard(path, index, stamp)
+    file.seek(size - TAIL.size)
+    return _shard(path, index, stamp, read_tail(file.read())[1])
 
 
 @contextmanager
@@ -147,12 +150,17 @@ def is_unaltered(shard: Shard, handle: int, row: int) -> bool:
 
 def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[Any]:
     """One array of one sample as stored, (H,W) or (H,W,3), read from the open file `handle`."""
-    array = np.empty((*shard.size, *CHANNELS[key]), DTYPES[key])
-    # pread moves no file position, which forked processes share.
-    read = os.preadv(handle, [array.data], int(shard.offsets[key][index]))
-    if read != array.nbytes:
+    array = read_at(handle, int(shard.offsets[key][index]), key=key, size=shard.size)
+    if array is None:
         raise DataError(f"{shard.path}: ends in the middle of frame {index} '{shard.frames[index].id}'; {REPACK}")
     return array
+
+
+def read_at(handle: int, offset: int, *, key: str, size: tuple[int, int]) -> NDArray[Any] | None:
+    """The array (H,W) or (H,W,3) at a position of an open file; None where the file ends before it does."""
+    array = np.empty((*size, *CHANNELS[key]), DTYPES[key])
+    # pread moves no file position, which forked processes share.
+    return array if os.preadv(handle, [array.data], offset) == array.nbytes else None
 
 
 def _read_index(file: BinaryIO, size: int) -> dict[str, Any]:
@@ -168,7 +176,7 @@ def _read_index(file: BinaryIO, size: int) -> dict[str, Any]:
     return index
 
 
-def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> Shard:
+def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None], checksum: bytes) -> Shard:
     height, width = index["size"]
     shard = Shard(
         path=path,
@@ -180,6 +188,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None]) -> 
         digests=index["digests"],
         provenance=index["provenance"],
         stamp=stamp,
+        checksum=checksum,
     )
     for key, offsets in shard.offsets.items():
         # Checked once, for all frames: an index is not trusted to stay within its file.

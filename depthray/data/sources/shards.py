@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data import encodings
+from depthray.data.columns.frame_columns import FrameColumns
+from depthray.data.columns.shard_numbers import ShardNumbers
 from depthray.data.readers.files import data_root
-from depthray.data.shards import format
+from depthray.data.shards import format, index_files
 from depthray.data.shards.format import Shard
 from depthray.data.shards.remote_shards import RemoteShards
+from depthray.data.shards.shard_table import Kind, ShardTable, build_table
 from depthray.data.source import RESTART, keys_to_read
 from depthray.errors import DataError
 from depthray.storage.remote import is_remote
@@ -42,15 +42,25 @@ def fits(root: Path) -> bool:
     return root.suffix == ".h5" or any(root.glob("*.h5"))
 
 
+class Stored(NamedTuple):
+    """How a map is stored, and where."""
+
+    encoding: str
+    path: Path
+
+
 class ShardStore(Protocol):
     """Where shards are stored: a local folder or an object store."""
 
-    shards: list[Shard]
+    table: ShardTable
 
-    def open(self, shard: Shard) -> int:
+    def path(self, number: int) -> Path:
+        """The path of a shard on this machine, where it is once it is open."""
+
+    def open(self, number: int) -> int:
         """A file descriptor of a shard, open for reading; a DataError where it is gone."""
 
-    def refuse_misfit(self, shards: Iterable[Shard]) -> None:
+    def refuse_misfit(self, numbers: Iterable[int]) -> None:
         """Raise ResourceError where there is no space for these shards at once."""
 
 
@@ -58,20 +68,36 @@ class LocalShards:
     """The shards in a folder, or the one file that it is."""
 
     def __init__(self, root: Path) -> None:
+        self._folder = root.parent if root.is_file() else root
+        self.table = (None if root.is_file() else index_files.find(root)) or self._read_all(root)
+
+    @staticmethod
+    def _read_all(root: Path) -> ShardTable:
         paths = [root] if root.is_file() else sorted(root.glob("*.h5"))
         if not paths:
             raise DataError(f"{root}: no *.h5 shards there; make them with `depthray data pack`")
-        self.shards = [format.open_shard(path) for path in paths]
+        shards = ((path.name, format.open_shard(path)) for path in paths)
+        return build_table(shards, largest=max(map(_bytes, paths)))
 
-    def open(self, shard: Shard) -> int:
+    def path(self, number: int) -> Path:
+        """The path of a shard."""
+        return self._folder / self.table.names[number]
+
+    def open(self, number: int) -> int:
         """A file descriptor of a shard, open for reading."""
+        path = self.path(number)
         try:
-            return os.open(shard.path, os.O_RDONLY)
+            return os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise DataError(f"{shard.path}: {error.strerror}; it was there when the data set was opened") from None
+            raise DataError(f"{path}: {error.strerror}; it was there when the data set was opened") from None
 
-    def refuse_misfit(self, shards: Iterable[Shard]) -> None:
+    def refuse_misfit(self, numbers: Iterable[int]) -> None:
         """Do nothing: local shards need no further space."""
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file; 0 where there is none, which whoever opens it says."""
+    return path.stat().st_size if path.exists() else 0
 
 
 class _Handle:
@@ -89,30 +115,35 @@ class Shards:
 
     def __init__(self, store: ShardStore, keys: frozenset[str], *, remote: bool = False) -> None:
         self.remote = remote
-        self._store, self._shards = store, store.shards
-        # For each shard the index of the first frame after it.
-        self._ends = list(accumulate(len(shard.frames) for shard in self._shards))
+        self._store, self._table = store, store.table
         self._handles: dict[int, _Handle] = {}  # in the order of their last use
-        self.frames = [frame for shard in self._shards for frame in shard.frames]
+        self._checked: set[int] = set()  # shards that are those of the table
+        self._last: tuple[int, Shard] | None = None  # the shard whose own index was read last
         # What every shard has: the samples of a batch must have equal keys.
-        self.keys = keys.intersection(*(_keys(shard) for shard in self._shards))
+        self.keys = keys.intersection(*(kind.keys for kind in self._table.facts.kinds))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}  # a process that gets a copy opens the files itself
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the frames and their order, independent of how they are cut into shards."""
-        return format.content_digest(self.frames, [digest for shard in self._shards for digest in shard.digests])
+        # A process that gets a copy opens the files itself.
+        return {**self.__dict__, "_handles": {}, "_checked": set(), "_last": None}
 
     @property
-    def shard_numbers(self) -> NDArray[np.int64]:
+    def frames(self) -> FrameColumns:
+        """The frames in the order of the shards, made when they are asked for."""
+        return self._table.frames
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the frames and their order, independent of how they are cut into shards."""
+        return self._table.facts.fingerprint
+
+    @property
+    def shard_numbers(self) -> ShardNumbers:
         """The number of the shard of each frame."""
-        return np.repeat(np.arange(len(self._shards)), [len(shard.frames) for shard in self._shards])
+        return self._table.numbers
 
     def download(self, number: int) -> None:
         """Download a shard to this node where it is remote, for reading it soon."""
-        os.close(self._store.open(self._shards[number]))  # opening it downloads it
+        os.close(self._store.open(number))  # opening it downloads it
 
     def hold(self, numbers: Iterable[int]) -> None:
         """Open shards in this process, so that processes forked from it can read them as well."""
@@ -121,7 +152,7 @@ class Shards:
 
     def refuse_misfit(self, numbers: Iterable[int]) -> None:
         """Raise ResourceError where this node has no space for these shards at once."""
-        self._store.refuse_misfit(self._shards[number] for number in numbers)
+        self._store.refuse_misfit(numbers)
 
     def read(self, index: int) -> Sample:
         """Read one frame."""
@@ -137,67 +168,90 @@ class Shards:
             sample["depth_scale"] = np.array([steps, 1, 0], np.float32)
         return sample
 
-    def _read(self, index: int, *, decode: Callable[[str, Any, Shard], Any]) -> Sample:
-        number, row = self._locate(index)
-        shard, handle = self._shards[number], self._open(number)
-        frame = shard.frames[row]
+    def _read(self, index: int, *, decode: Callable[[str, Any, Stored], Any]) -> Sample:
+        number, _ = self._table.locate(index)
+        frame, kind, handle = self.frames[index], self._table.kind(number), self._open(number)
+        stored = Stored(kind.encoding, self._store.path(number))
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
-        for key in shard.offsets:
-            if key in self.keys:
-                stored = format.read_stored(shard, handle.number, row, key=key)
-                sample[key] = decode(key, stored, shard)  # type: ignore[literal-required]
-        if shard.intrinsics is not None and "intrinsics" in self.keys:
-            # A copy: a sample belongs to its reader, who may change it in place.
-            sample["intrinsics"] = shard.intrinsics[row].copy()
+        for key in kind.keys:
+            if key in self.keys and key in self._table.offsets:
+                array = self._read_map(index, key, kind=kind, handle=handle, where=stored.path)
+                sample[key] = decode(key, array, stored)  # type: ignore[literal-required]
+        camera = self._table.intrinsics(index) if "intrinsics" in self.keys else None
+        if camera is not None:
+            sample["intrinsics"] = camera
         return sample
+
+    def _read_map(self, index: int, key: str, *, kind: Kind, handle: _Handle, where: Path) -> NDArray[Any]:
+        offset = int(self._table.offsets[key][index])
+        array = format.read_at(handle.number, offset, key=key, size=kind.size)
+        if array is None:
+            raise DataError(f"{where}: ends in the middle of frame '{self.frames[index].id}'; {format.REPACK}")
+        return array
 
     def encoding(self, index: int) -> str:
         """How the depth of a frame is stored."""
-        return self._shards[self._locate(index)[0]].encoding
+        return self._table.kind(self._table.locate(index)[0]).encoding
 
     def stored_depth(self, index: int) -> NDArray[Any]:
         """Frame -> (H,W) depth as stored in its shard, not yet metres"""
-        number, row = self._locate(index)
-        return format.read_stored(self._shards[number], self._open(number).number, row, key="depth")
+        number, _ = self._table.locate(index)
+        kind, where = self._table.kind(number), self._store.path(number)
+        return self._read_map(index, "depth", kind=kind, handle=self._open(number), where=where)
 
     def faults(self, index: int) -> list[str]:
-        """The fault of a frame whose bytes are no longer those that were packed."""
-        number, row = self._locate(index)
-        shard, handle = self._shards[number], self._open(number)
-        if format.is_unaltered(shard, handle.number, row):
-            return []
-        return [f"{shard.path}: altered after it was written (sha256 of the frame does not match); {format.REPACK}"]
+        """The faults of a frame whose bytes are no longer those that were packed, or not as the index has them."""
+        number, row = self._table.locate(index)
+        handle, path = self._open(number), self._store.path(number)
+        shard = self._own_index(number, path)
+        found = []
+        if not format.is_unaltered(shard, handle.number, row):
+            found = [f"{path}: altered after it was written (sha256 of the frame does not match); {format.REPACK}"]
+        offsets = {key: int(each[index]) for key, each in self._table.offsets.items() if key in shard.offsets}
+        if self.frames[index] != shard.frames[row] or any(shard.offsets[key][row] != offsets[key] for key in offsets):
+            found.append(f"{path}: not as the index of the set has it; write that anew: {index_files.COMMAND} ROOT")
+        return found
 
-    def _locate(self, index: int) -> tuple[int, int]:
-        """Index of a frame -> number of its shard, and its row in that shard."""
-        number = bisect_right(self._ends, index)
-        return number, index - self._ends[number] + len(self._shards[number].frames)
+    def _own_index(self, number: int, path: Path) -> Shard:
+        """The index in a shard, which has the checksums of its frames."""
+        if self._last is None or self._last[0] != number:
+            self._last = (number, format.open_shard(path))
+        return self._last[1]
 
     def _open(self, number: int) -> _Handle:
-        shard = self._shards[number]
         # Popped and put back, which moves it to the end of the order of use.
-        handle = self._handles.pop(number, None) or _Handle(self._store.open(shard))
+        handle = self._handles.pop(number, None) or _Handle(self._store.open(number))
         self._handles[number] = handle
         for least_recent in list(self._handles)[:-MOST_OPEN]:
             self._handles.pop(least_recent, None)
         # On the open file, so that one that was replaced since is noticed before its bytes are read.
-        size, changed = shard.stamp
+        size, changed = int(self._table.sizes[number]), int(self._table.times[number])
         status = os.fstat(handle.number)
-        if status.st_size != size or changed not in (None, status.st_mtime_ns):
-            raise DataError(f"{shard.path}: changed since the data set was opened; {RESTART}")
+        if status.st_size != size or changed not in (-1, status.st_mtime_ns):
+            raise DataError(f"{self._store.path(number)}: changed since the data set was opened; {RESTART}")
+        if number not in self._checked:
+            self._check(number, handle, size)
         return handle
 
+    def _check(self, number: int, handle: _Handle, size: int) -> None:
+        """Refuse a shard that is not the one whose index the table has, which has the same size by chance."""
+        tail = os.pread(handle.number, format.TAIL.size, size - format.TAIL.size)
+        with format.translate_index_errors(self._store.path(number)):
+            checksum = format.read_tail(tail)[1]
+        if checksum != self._table.checks[number].tobytes():
+            raise DataError(
+                f"{self._store.path(number)}: not the shard of which the index of the set was made; write that anew: "
+                f"{index_files.COMMAND} ROOT"
+            )
+        self._checked.add(number)
 
-def _keys(shard: Shard) -> frozenset[str]:
-    return frozenset((*shard.offsets, *(("intrinsics",) if shard.intrinsics is not None else ())))
 
-
-def _from_stored(key: str, stored: Any, shard: Shard) -> Any:
+def _from_stored(key: str, stored: Any, of: Stored) -> Any:
     """(H,W) or (H,W,3) as stored -> as in a sample: float32 metres, int32 ids, uint8 otherwise."""
     if key in format.METRES:
-        return encodings.decode(stored, shard.encoding, where=str(shard.path))
+        return encodings.decode(stored, of.encoding, where=str(of.path))
     return stored.astype(np.int32) if key in IDS else stored
 
 
-def _keep_depth(key: str, stored: Any, shard: Shard) -> Any:
-    return stored if key == "depth" else _from_stored(key, stored, shard)
+def _keep_depth(key: str, stored: Any, of: Stored) -> Any:
+    return stored if key == "depth" else _from_stored(key, stored, of)

@@ -185,7 +185,7 @@ def test_provenance_states_the_unit_of_the_files(form, unit, tmp_path):
     assert convert([form, str(tmp_path / "files"), str(tmp_path / "out")]) == 0
     assert format.open_shard(tmp_path / "out/shard-00000.h5").provenance["encoding"] == unit
     assert convert(["shards", str(tmp_path / "out"), str(tmp_path / "again")]) == 0
-    (again,) = [format.open_shard(path) for path in (tmp_path / "again").iterdir()]
+    (again,) = [format.open_shard(path) for path in (tmp_path / "again").glob("*.h5")]
     assert again.provenance["encoding"] == format.open_shard(tmp_path / "out/shard-00000.h5").encoding
 
 
@@ -233,7 +233,7 @@ def test_skipped_files_are_listed_at_the_end(tmp_path, capsys):
     assert lines[0] == "skipped 2 bad frames:"
     assert "s1-002.jpg" in lines[1] and "s2-000.png" in lines[2]
     assert lines[3].startswith("10 frames in 3 shards")
-    for path in sorted((tmp_path / "out").iterdir()):
+    for path in sorted((tmp_path / "out").glob("*.h5")):
         assert str(tmp_path) not in json.dumps(format.open_shard(path).provenance)
 
 

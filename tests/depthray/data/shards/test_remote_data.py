@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ def test_a_full_disk_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_a_killed_process_left_makes_no_harm(url: str, packed: Path, tmp_path: Path) -> None:
     source: Any = opened(url)
-    path = source._shards[0].path
+    path = source._store.path(0)
     left = path.with_name(f".{path.name}{cache.DOWNLOADING}")
     left.mkdir(parents=True)
     (left / path.name).write_bytes(b"half")
@@ -303,6 +304,21 @@ def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
         states.append((item, list(shelf.downloads)))
     assert states == [("a", [0, 2]), ("b", [0, 2, 3]), ("c", [0, 2, 3]), ("d", [0, 2, 3])]
     assert shelf.held == [0, 0, 2, 2, 3]
+
+
+def test_downloads_look_no_farther_ahead_than_the_next_shard() -> None:
+    looked: list[int] = []
+
+    class Frames(list[list[int]]):
+        def __iter__(self) -> Iterator[list[int]]:
+            for number, each in enumerate(super().__iter__()):
+                looked.append(number)
+                yield each
+
+    shelf: Any = SimpleNamespace(remote=True, shard_numbers=np.repeat(np.arange(50), 4), download=lambda number: None)
+    frames = Frames([[number, number + 1] for number in range(0, 200, 2)])
+    next(iter(prefetch_shards(shelf, range(100), frames, hold=False)))
+    assert max(looked) == 2  # the first step of the second shard
 
 
 CROWD = """
