@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
-from collections.abc import Collection, Iterable
+import pickle
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from depthray.batch import Batch, Prediction
-from depthray.errors import ResourceError, count_of
+from depthray.errors import DepthrayError, ResourceError, count_of
 from depthray.waiting import TIMEOUT_MINUTES
 
 # DDP's argument for what `reads_changing_buffers` says: its name before torch 2.15, and since.
@@ -111,6 +113,108 @@ def broadcast(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box)
     return box[0]
+
+
+def gather_to_main(items: Iterable[T]) -> list[T]:
+    """The items of all processes, in order of rank, on rank 0; none elsewhere."""
+    mine = list(items)
+    if world_size() == 1:
+        return mine
+    parts: list[list[T]] | None = [[] for _ in range(world_size())] if is_main() else None
+    dist.gather_object(mine, parts)
+    return [item for part in parts or () for item in part]
+
+
+def made_by_main(make: Callable[[], T]) -> T:
+    """What `make` returns on rank 0, on every process: read once, and sent between them, however many there are.
+
+    It may hold tensors anywhere, which are sent as such. A DepthrayError of rank 0 is raised by all.
+    """
+    if world_size() == 1:
+        return make()
+    tensors: list[Tensor] = []
+    skeleton: tuple[bytes, list[_Layout]] | DepthrayError | None = None
+    if is_main():
+        try:
+            pickled = _WithoutTensors.dumps(make(), tensors)
+            skeleton = (pickled, [_Layout.of(tensor) for tensor in tensors])
+        except DepthrayError as error:
+            skeleton = error
+    skeleton = broadcast(skeleton)
+    if isinstance(skeleton, DepthrayError):
+        raise skeleton
+    assert skeleton is not None  # rank 0 made one or raised
+    pickled, layouts = skeleton
+    for position, layout in enumerate(layouts):
+        sent = layout.send(tensors[position] if is_main() else None)
+        if not is_main():
+            tensors.append(sent)
+    return cast(T, _WithTensors(io.BytesIO(pickled), tensors).load())
+
+
+class _Layout(NamedTuple):
+    """What is known of a tensor before its values come."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    channels_last: bool
+
+    @staticmethod
+    def of(tensor: Tensor) -> _Layout:
+        # Optimisers' state has the memory format of the weights, which has to be kept.
+        last = not tensor.is_contiguous() and tensor.dim() == 4
+        return _Layout(tensor.shape, tensor.dtype, last and tensor.is_contiguous(memory_format=torch.channels_last))
+
+    def send(self, tensor: Tensor | None) -> Tensor:
+        """Rank 0's tensor, on the CPU of every process; the others have None."""
+        order = (0, 2, 3, 1) if self.channels_last else range(len(self.shape))
+        shape = [self.shape[axis] for axis in order]
+        # NCCL sends memory of GPUs alone.
+        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
+        if tensor is None:
+            values = torch.empty(shape, dtype=self.dtype, device=device)
+        else:
+            values = tensor.detach().permute(tuple(order)).contiguous().to(device)
+        if values.numel():
+            dist.broadcast(values, src=0)
+        values = values.cpu()
+        return values.permute(0, 3, 1, 2) if self.channels_last else values
+
+
+class _WithoutTensors(pickle.Pickler):
+    """Pickles a value, and puts its tensors aside, each once."""
+
+    def __init__(self, file: IO[bytes], tensors: list[Tensor]) -> None:
+        super().__init__(file)
+        self._tensors, self._numbers = tensors, dict[int, int]()
+
+    @classmethod
+    def dumps(cls, value: Any, tensors: list[Tensor]) -> bytes:
+        """The bytes of a value without its tensors, which are appended to the list."""
+        file = io.BytesIO()
+        cls(file, tensors).dump(value)
+        return file.getvalue()
+
+    def persistent_id(self, value: Any) -> int | None:
+        """The number of a tensor; None of what is pickled as usual."""
+        if not isinstance(value, Tensor):
+            return None
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self._tensors)
+            self._tensors.append(value)
+        return self._numbers[id(value)]
+
+
+class _WithTensors(pickle.Unpickler):
+    """The value that another process of the run pickled, with its tensors."""
+
+    def __init__(self, file: IO[bytes], tensors: Sequence[Tensor]) -> None:
+        super().__init__(file)
+        self._tensors = tensors
+
+    def persistent_load(self, number: Any) -> Tensor:
+        """A tensor by its number."""
+        return self._tensors[number]
 
 
 class DropOutputs(nn.Module):

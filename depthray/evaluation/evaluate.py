@@ -71,13 +71,20 @@ def predictions(
 
 
 def evaluate(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None = None
+    model: nn.Module,
+    batches: Batches,
+    *,
+    protocol: Protocol,
+    device: torch.device,
+    precision: Precision | None = None,
+    everywhere: bool = True,
 ) -> Evaluation:
     """Score this process's batches and gather the frames of all processes.
 
     Each frame is scored by itself in float64 and frames are sorted by index, so that the result is bit for bit the same
-    however the batches are distributed. Networks compute in `precision`, by default in float32. Raises DataError where
-    nothing can be scored, ResourceError where memory is too small for a batch.
+    however the batches are distributed. Networks compute in `precision`, by default in float32. Without `everywhere`
+    rank 0 alone has all frames; on the others the evaluation has their own, with the scores of all. Raises DataError
+    where nothing can be scored, ResourceError where memory is too small for a batch.
     """
     training = model.training
     model.eval()  # a frame's score must not depend, by batch norm, on the frames it is scored with
@@ -90,10 +97,29 @@ def evaluate(
             ]
     finally:
         model.train(training)
-    # By index: neither sums nor the draws of the bootstrap may depend on which process had a frame.
-    rows = sorted(distributed.gather(mine), key=lambda row: row.index)
-    _check_scored(rows, protocol)
-    return Evaluation(protocol, rows)
+    if everywhere:
+        return _evaluation_of(distributed.gather(mine), protocol)
+    rows = distributed.gather_to_main(mine)
+    scored: list[Evaluation] = []  # of all frames, on rank 0
+
+    def scores() -> dict[str, float]:
+        scored.append(_evaluation_of(rows, protocol))
+        return scored[0].scores()
+
+    whole = distributed.made_by_main(scores)
+    return scored[0] if scored else Evaluation(protocol, _by_index(mine), whole=whole)
+
+
+def _evaluation_of(rows: Iterable[ScoredFrame], protocol: Protocol) -> Evaluation:
+    """The evaluation of these frames. Raises DataError where nothing is scored."""
+    ordered = _by_index(rows)
+    _check_scored(ordered, protocol)
+    return Evaluation(protocol, ordered)
+
+
+def _by_index(rows: Iterable[ScoredFrame]) -> list[ScoredFrame]:
+    # Neither sums nor the draws of the bootstrap may depend on which process had a frame.
+    return sorted(rows, key=lambda row: row.index)
 
 
 def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:

@@ -51,11 +51,15 @@ class ScoredFrame:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The frames that were scored, by index. The same whatever number of processes scored them."""
+    """The frames that were scored, by index. The same whatever number of processes scored them.
+
+    With `whole` they are those of one of several processes, and `whole` the scores of all frames.
+    """
 
     protocol: Protocol
     rows: Sequence[ScoredFrame]
     about: Mapping[str, str] = field(default_factory=dict)  # what was scored: checkpoint, data, split, fingerprint
+    whole: Mapping[str, float] | None = None
 
     @cached_property
     def sums(self) -> NDArray[np.float64]:
@@ -83,7 +87,7 @@ class Evaluation:
 
     def scores(self) -> dict[str, float]:
         """The mean over frames by metric; of a pooled protocol, depth over the pixels of all frames."""
-        return self._mean(range(len(self.rows)))
+        return self._mean(range(len(self.rows))) if self.whole is None else dict(self.whole)
 
     @property
     def ranked_by(self) -> str:

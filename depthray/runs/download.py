@@ -95,10 +95,3 @@ def _download_longer_progress(run: RemoteFolder, working: Path) -> None:
     mine, size = working / PROGRESS, run.size(PROGRESS)
     if size and size > (mine.stat().st_size if mine.exists() else 0):
         run.download(PROGRESS, mine)
-
-
-def ensure_checkpoint(run: RemoteFolder, working: Path, name: str) -> Path:
-    """A checkpoint that another process of the run chose, in this machine's working folder."""
-    with locked(working):
-        path = working / CHECKPOINTS / name
-        return path if is_good(path) else download_checkpoint(run, working, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,7 @@ from uuid import uuid4
 import torch
 
 from depthray import distributed
-from depthray.checkpoints import load, remote_checkpoints, save, select
+from depthray.checkpoints import load, save, select
 from depthray.config import advice
 from depthray.config import recipe as recipes
 from depthray.config.overrides import read_yaml
@@ -23,7 +24,7 @@ from depthray.runs.control import is_stop_requested
 from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
 from depthray.runs.loggers import Curves, ProgressLog, ResultFiles
 from depthray.runs.progress import RecordedState
-from depthray.runs.upload import Uploader, upload_checkpoint
+from depthray.runs.upload import Uploader
 from depthray.runtimes import device_errors, export_folder
 from depthray.storage.environment import retry_seconds
 from depthray.storage.folders import AnyFolder, open_folder
@@ -348,7 +349,10 @@ def _start(
     log: ProgressLog,
     remote: RemoteFolder | None = None,
 ) -> State:
-    """The state to begin with; rank 0 chooses the checkpoint for all."""
+    """The state to begin with; rank 0 chooses the checkpoint, reads it, and sends it to all.
+
+    A thousand processes that read it would ask a file server for its bytes a thousand times, at every restart.
+    """
     checkpoint = distributed.broadcast(_choose(run, log, remote) if distributed.is_main() else None)
     running, workers = RecordedState("running", ""), distributed.world_size()
     if checkpoint is None:
@@ -357,10 +361,7 @@ def _start(
             text = "begins again at step 0: no checkpoint had been saved yet" if has_trained else "training starts"
             log.state(running, text, epoch=0, step=0, workers=workers)
         return begin(recipe, device)  # every rank: seeds make the same network on each
-    if remote and not distributed.is_main():
-        with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
-            checkpoint = download.ensure_checkpoint(remote, run, checkpoint.name)
-    contents = load.load(checkpoint, state=True)
+    contents = distributed.made_by_main(partial(load.load, checkpoint, state=True))
     # Position and order of frames are functions of the data: with others the run could not be continued exactly.
     if contents.fingerprint != frames.fingerprint:
         raise DataError(
@@ -376,17 +377,8 @@ def _start(
 
 
 def _choose(run: Path, log: ProgressLog, remote: RemoteFolder | None) -> Path | None:
-    """The newest good checkpoint of a run; where other machines need it too, it is on the store as well."""
+    """The newest good checkpoint of a run, on this machine."""
     if remote:
         with translate_os_errors(run, to=CheckpointError, doing="write checkpoints"):
             download.prepare_to_resume(remote, run, log.note)
-    checkpoint = select.latest(run / CHECKPOINTS, log.note)
-    # The newest may be in this machine's working folder only, and the other workers' machines download it.
-    if (
-        checkpoint
-        and remote
-        and distributed.world_size() > 1
-        and checkpoint.name not in remote_checkpoints.complete_checkpoints(remote)
-    ):
-        upload_checkpoint(remote, checkpoint)
-    return checkpoint
+    return select.latest(run / CHECKPOINTS, log.note)

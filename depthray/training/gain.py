@@ -21,11 +21,11 @@ Scores = dict[str, FrameScores]  # by data set: VALIDATION, and the paths of eva
 
 
 def score_further(recipe: Recipe, network: nn.Module, frames: Frames, device: torch.device) -> Scores:
-    """The data sets of `eval.also` as a network scores on them; equal on every process."""
+    """The data sets of `eval.also` as a network scores on them: of all frames on rank 0, elsewhere of its own."""
     protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
     return {
         each.path: FrameScores.of(
-            evaluate(network, each.batches(), protocol=protocol, device=device, precision=precision),
+            evaluate(network, each.batches(), protocol=protocol, device=device, precision=precision, everywhere=False),
             recipe.eval.monitor,
         )
         for each in frames.further
@@ -37,7 +37,7 @@ def score_weights(
 ) -> Scores:
     """Validation frames and further data sets as weights score on them, which are loaded into the network.
 
-    Every process calls it; the weights are those of rank 0.
+    Every process calls it; the weights are those of rank 0, which alone has the scores of all frames.
     """
     if weights is not None and distributed.is_main():
         network.load_state_dict(weights)
@@ -47,6 +47,8 @@ def score_weights(
         distributed.copy_from_main(shared)
         live.copy_(shared)
     protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
-    evaluation = evaluate(network, frames.val_batches(), protocol=protocol, device=device, precision=precision)
+    evaluation = evaluate(
+        network, frames.val_batches(), protocol=protocol, device=device, precision=precision, everywhere=False
+    )
     own = {VALIDATION: FrameScores.of(evaluation, recipe.eval.monitor)}
     return own | score_further(recipe, network, frames, device)

@@ -87,7 +87,7 @@ def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, fl
 
 
 def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
-    """The validation frames as the predictor scores on them, equal on every process."""
+    """The validation frames as the predictor scores on them: scores equal on every process, all frames on rank 0."""
     if distributed.is_main():
         _recompute_batchnorm(recipe, state, frames)
     # Batch-norm statistics are each rank's own until the next forward pass; rank 0's are the ones that are saved.
@@ -97,7 +97,12 @@ def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
     protocol = protocols.of(recipe)
     precision = Precision.of_evaluation(recipe, state.device)
     evaluation = evaluate(
-        state.predictor, frames.val_batches(), protocol=protocol, device=state.device, precision=precision
+        state.predictor,
+        frames.val_batches(),
+        protocol=protocol,
+        device=state.device,
+        precision=precision,
+        everywhere=False,
     )
     if recipe.eval.monitor not in (scores := evaluation.scores()):
         possible = [name for name in scores if name in get_args(Monitor)]

@@ -135,3 +135,83 @@ def test_statistics_of_batch_norm_are_not_sent_in_each_pass_but_other_state_is()
     assert not distributed.reads_changing_buffers(Normed())
     spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(2, 2))  # estimates a vector in each pass
     assert distributed.reads_changing_buffers(torch.nn.Sequential(Normed(), spectral))
+
+
+# Each process counts what it reads; rank 1 must get the values without reading.
+SHARE = """
+import sys, torch
+from pathlib import Path
+from depthray import distributed
+from depthray.errors import CheckpointError
+
+distributed.start(gpu=False)
+read = []
+def make():
+    read.append(1)
+    torch.manual_seed(3)
+    last = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    shared = torch.arange(5, dtype=torch.int64)
+    return {"last": last, "list": [shared, shared, torch.empty(0), torch.tensor(2.5).bfloat16()], "text": ("a", 1)}
+
+got, want = distributed.made_by_main(make), None
+reads = len(read)
+want = make()
+assert reads == (1 if distributed.is_main() else 0), reads
+assert torch.equal(got["last"], want["last"]) and got["last"].stride() == want["last"].stride()
+assert all(torch.equal(*pair) for pair in zip(got["list"], want["list"]))
+assert got["list"][0] is got["list"][1] and got["list"][3].dtype == torch.bfloat16 and got["text"] == ("a", 1)
+
+def fail():
+    raise CheckpointError("damaged")
+try:
+    distributed.made_by_main(fail)
+except CheckpointError as error:
+    assert str(error) == "damaged"
+else:
+    raise AssertionError("no error")
+rank = distributed.rank()
+assert distributed.gather_to_main([rank, rank + 10]) == ([0, 10, 1, 11] if rank == 0 else [])
+distributed.stop()
+"""
+
+
+def test_what_rank_0_reads_is_sent_to_all_and_so_is_its_error() -> None:
+    launch(SHARE, 2)
+    assert distributed.made_by_main(lambda: {"a": torch.ones(1)})["a"] == 1
+    assert distributed.gather_to_main(range(3)) == [0, 1, 2]
+
+
+# The first process evaluates alone before it joins the other.
+SCORE = """
+import json, os, sys, torch
+from pathlib import Path
+from depthray import distributed
+from depthray.evaluation.evaluate import evaluate
+from depthray.evaluation.protocols import of
+from depthray.training import preflight
+from depthray.training.frames import Frames
+from depthray.training.state import begin
+
+def scores(everywhere):
+    recipe = preflight.load("demo", sys.argv[2:])
+    frames, cpu = Frames.open(recipe), torch.device("cpu")
+    network = begin(recipe, cpu).model
+    return evaluate(network, frames.val_batches(), protocol=of(recipe), device=cpu, everywhere=everywhere)
+
+out = Path(sys.argv[1])
+if os.environ["RANK"] == "0":
+    alone = scores(True)
+distributed.start(gpu=False)
+part, all_of_them = scores(False), scores(True)
+assert part.scores() == all_of_them.scores()
+if distributed.is_main():
+    assert alone.scores() == part.scores() and len(part.rows) == len(alone.rows)
+    assert part.table.tolist() == alone.table.tolist()
+else:
+    assert 0 < len(part.rows) < len(all_of_them.rows)
+distributed.stop()
+"""
+
+
+def test_scores_are_equal_everywhere_though_rank_0_alone_has_all_frames(tmp_path: Path) -> None:
+    launch(SCORE, 2, str(tmp_path), *OVERRIDES, "data.val_fraction=0.5", "eval.batch_size=2")
