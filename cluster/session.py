@@ -14,21 +14,22 @@ from depthray.config import shadowed_packages
 from depthray.config.ray_environment import prepare_environment, start_local
 from depthray.errors import ResourceError
 
-# Driver and workers read these when Ray is imported. Start-up steps and reports wait for the controller's poll, every
-# 2 s by default; Ray's print patch prints lines twice.
+POLL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+POLLS_A_SECOND = 128  # of workers, all together, by the one process that controls them
+# Driver and workers read these when Ray is imported. Ray's print patch prints lines twice.
 RAY_SETTINGS = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
 }
 # A few workers on this machine can be polled often, and their node is not preempted.
-LOCAL_SETTINGS = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+LOCAL_SETTINGS = {POLL: "0.2", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 @contextmanager
 def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -> Iterator[None]:
     """A connection to the cluster at an address, or a local one that lives as long as the context."""
-    prepare_environment({**RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}, local=not address)
+    settings = {POLL: f"{poll_seconds(workers):g}", **RAY_SETTINGS, **({} if address else LOCAL_SETTINGS)}
+    prepare_environment(settings, local=not address)
     import ray
 
     if ray.is_initialized():  # by the calling program, which will also shut it down
@@ -47,6 +48,14 @@ def ray_cluster(address: str | None, *, workers: int, dashboard: bool = False) -
         yield
     finally:
         ray.shutdown()
+
+
+def poll_seconds(workers: int) -> float:
+    """Seconds between two polls of every worker by Ray Train's controller, whose default is 2.
+
+    Start-up steps and reports wait for them, so few workers are polled often; of many, polls would be all it does.
+    """
+    return max(0.5, workers / POLLS_A_SECOND)
 
 
 def _connect(address: str, settings: dict[str, Any]) -> None:

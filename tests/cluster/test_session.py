@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -77,3 +78,19 @@ def test_a_cluster_that_does_not_answer_is_one_line(
     with pytest.raises(ResourceError, match=wanted) as caught, session.ray_cluster("nowhere:1", workers=1):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 0.5), (64, 0.5), (128, 1), (1024, 8)])
+def test_one_process_polls_no_more_than_so_many_workers_a_second(workers: int, seconds: float) -> None:
+    assert session.poll_seconds(workers) == seconds
+
+
+@pytest.mark.parametrize(("address", "seconds"), [(None, "0.2"), ("10.0.0.1:6379", "4")])
+def test_the_interval_is_set_before_ray_is_imported(
+    address: str | None, seconds: str, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(session.POLL)
+    monkeypatch.setattr(session, "start_local", lambda *_, **__: None)
+    with session.ray_cluster(address, workers=512):
+        assert os.environ[session.POLL] == seconds
+    monkeypatch.delenv(session.POLL)
