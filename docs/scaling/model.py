@@ -109,7 +109,10 @@ COPY_RATE = 290e6 / 0.032  # bytes/s at which a save blocks training (benchmarks
 WRITE_RATE = 290e6 / 1.0  # bytes/s of the writing thread, with digests and fsync, on this disk
 RESTART = 90.0  # seconds from a lost node to the next step, a machine at hand: 78 measured, rounded up
 LOAD_FIXED, LOAD_PIXEL = 0.70e-3, 20e-9  # seconds of a core an image, and a pixel of it, from shards of 320x240
-INDEX_BYTES, INDEX_SECONDS = 512, 12e-6  # of a process for each frame of the data set, at its start
+# For each frame of the data set, at a worker's start (benchmarks/index.py): memory of a process, and seconds of a core,
+# where the shards have no index; else bytes of the index, which a node maps once, and of a process, and seconds.
+INDEX_BYTES, INDEX_SECONDS = 40, 6e-6
+MAPPED_BYTES, OWN_BYTES, MAPPED_SECONDS = 40, 0.7, 30e-9
 FORWARD = 30e-3  # seconds of a core: unet-resnet34 at 160x128 in float32, batch 8
 DECODE, ENCODE = 1.1e-3, 12.8e-3  # seconds of a core: a 640x480 JPEG in, its depth as 16-bit PNG out
 

@@ -20,6 +20,8 @@ import model
 from model import CLUSTERS, FIFTY, GB, IMAGES, MODEST, TOGETHER, Cluster, Corner, Efficiency, Gpu, Range, over
 from networks import SIZES, Network, counted, resnet50
 
+from depthray.data.columns.step_frames import MOST_IN_TABLE
+
 HERE = Path(__file__).resolve().parent
 GPUS = (1, 8, 16, 64, 256, 1024)
 COUNTS = ("1 GPU", *(f"{gpus} GPUs" for gpus in GPUS[1:]))
@@ -220,11 +222,14 @@ def index() -> Table:
     """What each process holds of a data set before it has read a frame."""
     rows = []
     for frames in (400_000, 5_000_000, 50_000_000):
-        index, order = frames * model.INDEX_BYTES, frames * 8  # an int64 a frame
-        seconds = f"{frames * model.INDEX_SECONDS:.0f}"
-        rows.append([f"{frames:,}", in_bytes(index), seconds, in_bytes(order), in_bytes(8 * (index + order))])
-    workers = "8 workers a node, no loader processes"
-    return ["frames", "index in memory", "seconds to open", "order of an epoch", workers], rows
+        order = frames * 8 if frames <= MOST_IN_TABLE else 0  # an int64 a frame
+        memory = frames * model.INDEX_BYTES + order
+        mapped, own = frames * model.MAPPED_BYTES, frames * model.OWN_BYTES + order
+        without = [in_bytes(memory), in_bytes(8 * memory), f"{frames * model.INDEX_SECONDS:.0f}"]
+        with_index = [in_bytes(own), in_bytes(mapped + 8 * own), f"{frames * model.MAPPED_SECONDS:.2g}"]
+        rows.append([f"{frames:,}", *without, *with_index])
+    columns = ["a worker without an index", "8 of a node", "s to open", "with it", "8 of a node", "s to open"]
+    return ["frames", *columns], rows
 
 
 def links() -> Table:
