@@ -167,14 +167,15 @@ class _Layout(NamedTuple):
 
     def send(self, tensor: Tensor | None) -> Tensor:
         """Rank 0's tensor, on the CPU of every process; the others have None."""
-        order = (0, 2, 3, 1) if self.channels_last else range(len(self.shape))
+        order = (0, 2, 3, 1) if self.channels_last else tuple(range(len(self.shape)))
         shape = [self.shape[axis] for axis in order]
         # NCCL sends memory of GPUs alone.
-        device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
+        on_gpu = dist.get_backend() == "nccl"
+        device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         if tensor is None:
             values = torch.empty(shape, dtype=self.dtype, device=device)
         else:
-            values = tensor.detach().permute(tuple(order)).contiguous().to(device)
+            values = tensor.detach().permute(order).contiguous().to(device)
         if values.numel():
             dist.broadcast(values, src=0)
         values = values.cpu()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +65,8 @@ class FrameColumns(Sequence[Frame]):
         ids: Sequence[str],
         *,
         scene: NDArray[np.int32],
-        split: NDArray[np.integer],
-        source: NDArray[np.integer],
+        split: NDArray[np.integer[Any]],
+        source: NDArray[np.integer[Any]],
         scenes: Sequence[str],
         splits: Sequence[str],
         sources: Sequence[str],

@@ -21,14 +21,12 @@ class Selection(Sequence[int]):
     Of 50 million frames it has 9 MB, however they are spread.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
-
     def __init__(self, words: NDArray[np.uint64]) -> None:
         self._words = words  # (W,) the bit of frame n is bit n % 64 of word n // 64
         counts = np.bitwise_count(words)
         total = int(counts.sum(dtype=np.int64))
         # (W+1,) members before each word.
-        self._before = np.zeros(len(words) + 1, np.uint32 if total < 2**32 else np.int64)
+        self._before: NDArray[Any] = np.zeros(len(words) + 1, np.uint32 if total < 2**32 else np.int64)
         np.cumsum(counts, out=self._before[1:])
 
     @staticmethod
@@ -37,7 +35,7 @@ class Selection(Sequence[int]):
         return _join([np.packbits(mask, bitorder="little") for mask in masks])
 
     @staticmethod
-    def by_value(parts: Iterable[NDArray[np.integer]], count: int) -> list[Selection]:
+    def by_value(parts: Iterable[NDArray[np.integer[Any]]], count: int) -> list[Selection]:
         """The frames of each value from 0 to `count` - 1, of values that come in parts as in `of_masks`."""
         packed: list[list[NDArray[np.uint8]]] = [[] for _ in range(count)]
         for part in parts:

@@ -47,7 +47,7 @@ class RemoteShards:
         names = [only] if only else sorted(name for name in files if name.endswith(".h5") and "/" not in name)
         if not names or (only and only not in files):
             raise DataError(f"{url}: no *.h5 shards there; make them with `depthray data pack` and copy them there")
-        self.table = (None if only else self._find_index(names, files)) or self._read_all(names, files)
+        self.table: ShardTable = (None if only else self._find_index(names, files)) or self._read_all(names, files)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A pickled copy starts its own clients and may download, unlike a fork, which has inherited dead ones.

@@ -69,7 +69,7 @@ class LocalShards:
 
     def __init__(self, root: Path) -> None:
         self._folder = root.parent if root.is_file() else root
-        self.table = (None if root.is_file() else index_files.find(root)) or self._read_all(root)
+        self.table: ShardTable = (None if root.is_file() else index_files.find(root)) or self._read_all(root)
 
     @staticmethod
     def _read_all(root: Path) -> ShardTable:
