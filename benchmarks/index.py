@@ -220,20 +220,30 @@ def save_texts(folder: Path, name: str, texts: Sequence[str]) -> None:
 
 
 def draw(rows: Sequence[Figures], path: Path) -> None:
-    """The figures against the number of frames, both on logarithmic axes: straight lines are in proportion."""
+    """The figures against the number of frames, and the straight lines through them: a fixed part and one a frame."""
     from matplotlib.figure import Figure
 
-    figure = Figure((12, 3.2), layout="constrained")
-    panels = (("pack", "s to pack"), ("open", "s to open"), ("split", "s to split"), ("private", "private MB"))
-    for axes, (name, label) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        for kind in dict.fromkeys(row.kind for row in rows):
-            points = [(row.frames, value) for row in rows if row.kind == kind and (value := getattr(row, name)) > 0]
-            if points:
-                axes.plot(*zip(*points, strict=True), "o-", label=kind)
+    figure = Figure((13, 3.4), layout="constrained")
+    panels = {"pack": "s to pack", "open": "s to open", "split": "s to split", "plan": "s to plan 200 steps"}
+    kinds = {"packed and made up": ("packed", "made up"), "without an index": ("no index",)}
+    for axes, (name, label) in zip(
+        figure.subplots(1, 5), {**panels, "private": "MB of a process"}.items(), strict=True
+    ):
+        for colour, (group, members) in zip(("C0", "C1"), kinds.items(), strict=True):
+            values = [(row.frames, getattr(row, name)) for row in rows if row.kind in members]
+            points = np.array([(x, y) for x, y in values if y > 0])  # not NaN, and not below the clock's resolution
+            if not len(points):
+                continue
+            axes.plot(*points.T, "o", color=colour, label=group)
+            if len(points) > 2 and name != "plan":  # which depends on the number of steps
+                # By relative errors, as on these axes they are what is seen.
+                slope, fixed = np.polyfit(*points.T, 1, w=1 / points[:, 1])
+                x = np.geomspace(points[:, 0].min(), points[:, 0].max(), 100)
+                axes.plot(x, fixed + slope * x, "--", color=colour, linewidth=1)
         axes.set(xscale="log", yscale="log", xlabel="frames", title=label)
         axes.grid(alpha=0.4)
-    figure.axes[1].legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    figure.legend(*figure.axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":

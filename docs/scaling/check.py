@@ -88,7 +88,7 @@ def compared(one: Seconds, two: Seconds, alone: Seconds) -> list[tuple[str, floa
         ("efficiency of 2 workers", one["step"] / (one["step"] + reduced), one["step"] / two["step"]),
         ("images/s of 2 loaders from 1", 2 / one["loader"], 2 / two["loader"]),
         *loads,
-        ("bytes of index a frame", INDEX_BYTES, alone["index_bytes"]),
+        ("bytes of a process a frame, without an index", INDEX_BYTES, alone["index_bytes"]),
     ]
 
 

@@ -111,8 +111,8 @@ RESTART = 90.0  # seconds from a lost node to the next step, a machine at hand: 
 LOAD_FIXED, LOAD_PIXEL = 0.70e-3, 20e-9  # seconds of a core an image, and a pixel of it, from shards of 320x240
 # For each frame of the data set, at a worker's start (benchmarks/index.py): memory of a process, and seconds of a core,
 # where the shards have no index; else bytes of the index, which a node maps once, and of a process, and seconds.
-INDEX_BYTES, INDEX_SECONDS = 40, 6e-6
-MAPPED_BYTES, OWN_BYTES, MAPPED_SECONDS = 40, 0.7, 30e-9
+INDEX_BYTES, INDEX_SECONDS = 100, 4.1e-6
+MAPPED_BYTES, OWN_BYTES, MAPPED_SECONDS = 34, 1.8, 34e-9
 FORWARD = 30e-3  # seconds of a core: unet-resnet34 at 160x128 in float32, batch 8
 DECODE, ENCODE = 1.1e-3, 12.8e-3  # seconds of a core: a 640x480 JPEG in, its depth as 16-bit PNG out
 
