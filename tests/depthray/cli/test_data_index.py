@@ -61,7 +61,7 @@ def test_files_left_out_are_counted_and_named(folders: Path, capsys: Printed) ->
         (3, ["rgb", "nowhere"], "nowhere: No such file or directory"),
         (3, ["rgb", "index.csv"], "index.csv: not a folder"),
         (3, ["depth", "rgb"], "swap them"),
-        (2, ["rgb"], "the following arguments are required: DEPTH_DIR; see depthray data index --help"),
+        (2, ["rgb"], "rgb: no shards, which alone are indexed by themselves; give DEPTH_DIR too"),
         (2, ["rgb", "depth", "--scenes", "folder"], "(did you mean 'folders'?)"),
         (2, ["rgb", "depth", "--output", "x.csv"], "(did you mean '--out'?)"),
         (3, ["rgb", "depth"], "index.csv exists; remove it, or give another --out FILE.csv"),
