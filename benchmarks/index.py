@@ -49,7 +49,7 @@ class Figures(NamedTuple):
     frames: int
     kind: str  # packed, without its index, made up
     pack: float  # s; NaN where nothing was packed
-    index: float  # s to write the index
+    write: float  # s to write the index
     disk: float  # bytes a frame of the index
     open: float  # s
     split: float  # s
@@ -98,7 +98,7 @@ def main() -> int:
             for row in of_made(int(count)) if made else of_packed(int(count)):
                 rows.append(row)
                 print(
-                    f"{row.frames:9d} {row.kind:10s} {row.pack:6.1f} {row.index:7.2f} {row.disk:7.1f} {row.open:7.3f} "
+                    f"{row.frames:9d} {row.kind:10s} {row.pack:6.1f} {row.write:7.2f} {row.disk:7.1f} {row.open:7.3f} "
                     f"{row.split:7.3f} {row.plan:7.3f} {row.private:10.1f} {row.shared:9.1f}",
                     flush=True,
                 )
@@ -237,7 +237,7 @@ def draw(rows: Sequence[Figures], path: Path) -> None:
             axes.plot(*points.T, "o", color=colour, label=group)
             if len(points) > 2 and name != "plan":  # which depends on the number of steps
                 # By relative errors, as on these axes they are what is seen.
-                slope, fixed = np.polyfit(*points.T, 1, w=1 / points[:, 1])
+                slope, fixed = np.polyfit(points[:, 0], points[:, 1], 1, w=1 / points[:, 1])
                 x = np.geomspace(points[:, 0].min(), points[:, 0].max(), 100)
                 axes.plot(x, fixed + slope * x, "--", color=colour, linewidth=1)
         axes.set(xscale="log", yscale="log", xlabel="frames", title=label)

@@ -215,7 +215,7 @@ class _WithTensors(pickle.Unpickler):
 
     def persistent_load(self, number: Any) -> Tensor:
         """A tensor by its number."""
-        return self._tensors[number]
+        return self._tensors[int(number)]
 
 
 class DropOutputs(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +35,9 @@ class StepLayout(NamedTuple):
         """Numbers (M,) of micro-batches, which are counted over the epoch -> positions (M,N) of their frames."""
         step, part = np.divmod(micro_batches, self.accumulate)
         # Global batches first, then this rank's part of each: their union is the same for any number of ranks.
-        starts = step * self.batch_size + self.rank * (self.frames * self.accumulate) + part * self.frames
-        return starts[:, None] + np.arange(self.frames)
+        starts: Indices = step * self.batch_size + self.rank * (self.frames * self.accumulate) + part * self.frames
+        positions: Indices = starts[:, None] + np.arange(self.frames)
+        return positions
 
 
 class StepFrames:
@@ -71,6 +72,9 @@ class StepFrames:
         if self._flat:
             return self._rows(self._steps[number // parts] * parts + number % parts, 1)[0]
         return self._rows(self._steps[number] * parts, parts)
+
+    def __iter__(self) -> Iterator[Indices]:
+        return (self[number] for number in range(len(self)))
 
     def reshape(self, *_: int) -> StepFrames:
         """The micro-batches of all steps, one after the other, as `array.reshape(-1, frames)` has them."""

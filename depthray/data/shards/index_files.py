@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
@@ -160,7 +160,7 @@ class _FileColumn:
 
     def __init__(self, path: Path, dtype: DTypeLike, tail: tuple[int, ...]) -> None:
         self.path, self._dtype, self._tail, self._count = path, np.dtype(dtype), tail, 0
-        self._file: BinaryIO = path.open("w+b")
+        self._file = path.open("w+b")
         self._start = self._write_header()
 
     def append(self, values: ArrayLike) -> None:

@@ -62,7 +62,7 @@ def test_something_is_left_to_train_on():
 
 def test_declared_sides_win():
     sides = split(frames(("a", 2, "train"), ("b", 1, "val"), ("c", 2, "test"), ("d", 1)), Data(val_fraction=0.9))
-    assert sides == ([0, 1, 5], [2], [3, 4])
+    assert [list(each) for each in sides] == [[0, 1, 5], [2], [3, 4]]
 
 
 def test_val_is_held_out_of_the_declared_train():

@@ -80,7 +80,7 @@ def check_same(one: Source, two: Source) -> None:
         left, right = one.read(index), two.read(index)
         assert left.keys() == right.keys() and one.encoding(index) == two.encoding(index)  # type: ignore[attr-defined]
         for key in left:
-            np.testing.assert_array_equal(left[key], right[key])  # type: ignore[literal-required]
+            np.testing.assert_array_equal(left[key], right[key])
 
 
 def test_a_set_is_the_same_with_and_without_its_index(folder: Path) -> None:
