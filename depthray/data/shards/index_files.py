@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from depthray.data.columns.frame_columns import SPLITS, Texts
 from depthray.data.shards import format
-from depthray.data.shards.shard_table import Kind, SetFacts, ShardTable, TableBuilder
+from depthray.data.shards.shard_table import SetFacts, ShardKind, ShardTable, TableBuilder
 from depthray.data.source import RESTART
 from depthray.errors import DataError, ResourceError
 from depthray.storage.local import sync_folder
@@ -234,7 +234,7 @@ def _read(folder: Path, tree: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]
         splits=list(map(str, tree["splits"])),
         sources=list(map(str, tree["sources"])),
         kinds=[
-            Kind((int(kind["size"][0]), int(kind["size"][1])), str(kind["encoding"]), tuple(kind["keys"]))
+            ShardKind((int(kind["size"][0]), int(kind["size"][1])), str(kind["encoding"]), tuple(kind["keys"]))
             for kind in tree["kinds"]
         ],
         ids_differ=bool(tree["ids_differ"]),

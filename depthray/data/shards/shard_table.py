@@ -26,7 +26,7 @@ OFFSET = "offset_"  # begins the columns with the positions of frames in their s
 ID_BYTES = 8 * 2**20  # digests kept in memory while a set is read
 
 
-class Kind(NamedTuple):
+class ShardKind(NamedTuple):
     """What shards have in common."""
 
     size: tuple[int, int]  # height, width
@@ -40,7 +40,7 @@ class SetFacts(NamedTuple):
     fingerprint: str
     splits: list[str]
     sources: list[str]
-    kinds: list[Kind]
+    kinds: list[ShardKind]
     ids_differ: bool
 
 
@@ -66,7 +66,7 @@ class ShardTable:
             ids_differ=facts.ids_differ,
         )
 
-    def kind(self, number: int) -> Kind:
+    def kind(self, number: int) -> ShardKind:
         """The kind of a shard."""
         return self.facts.kinds[int(self.arrays["shard_kind"][number])]
 
@@ -83,7 +83,7 @@ class ShardTable:
         return None if camera == NO_CAMERA else np.array(self.arrays["camera_table"][camera], np.float32)
 
 
-class Column(Protocol):
+class AppendedColumn(Protocol):
     """Values that are appended, in memory or in a file."""
 
     def append(self, values: ArrayLike) -> None:
@@ -111,13 +111,15 @@ class TableBuilder:
     `make_column(name, dtype, tail)` makes a column of values of shape `tail`; `largest` is the largest shard in bytes.
     """
 
-    def __init__(self, make_column: Callable[[str, DTypeLike, tuple[int, ...]], Column], *, largest: int) -> None:
-        self._make, self._columns = make_column, dict[str, Column]()
+    def __init__(
+        self, make_column: Callable[[str, DTypeLike, tuple[int, ...]], AppendedColumn], *, largest: int
+    ) -> None:
+        self._make, self._columns = make_column, dict[str, AppendedColumn]()
         self._offset_dtype = "<u4" if largest < 2**32 else "<u8"
         self._ends: dict[str, int] = {}
         self._frames = 0
         self._scenes, self._splits, self._sources = Numbers(), Numbers(SPLITS), Numbers()
-        self._kinds: dict[Kind, int] = {}
+        self._kinds: dict[ShardKind, int] = {}
         self._cameras: dict[bytes, int] = {}
         self._hashes: list[NDArray[np.int64]] = []  # of ids
         self._total = sha256(b"[[")
@@ -140,7 +142,7 @@ class TableBuilder:
         self._values("shard_time", [-1 if shard.stamp[1] is None else shard.stamp[1]], "<i8")
         self._values("shard_check", np.frombuffer(shard.checksum, np.uint8)[None], "u1", (32,))
         keys = (*shard.offsets, *(("intrinsics",) if shard.intrinsics is not None else ()))
-        kind = self._kinds.setdefault(Kind(shard.size, shard.encoding, keys), len(self._kinds))
+        kind = self._kinds.setdefault(ShardKind(shard.size, shard.encoding, keys), len(self._kinds))
         self._values("shard_kind", [kind], "<i4")
         self._text("id_text", [frame.id for frame in shard.frames])
         self._values("scene", [self._number_of_scene(frame.scene) for frame in shard.frames], "<i4")

@@ -17,7 +17,7 @@ from depthray.data.readers.files import data_root
 from depthray.data.shards import format, index_files
 from depthray.data.shards.format import Shard
 from depthray.data.shards.remote_shards import RemoteShards
-from depthray.data.shards.shard_table import Kind, ShardTable, build_table
+from depthray.data.shards.shard_table import ShardKind, ShardTable, build_table
 from depthray.data.source import RESTART, keys_to_read
 from depthray.errors import DataError
 from depthray.storage.remote import is_remote
@@ -182,7 +182,7 @@ class Shards:
             sample["intrinsics"] = camera
         return sample
 
-    def _read_map(self, index: int, key: str, *, kind: Kind, handle: _Handle, where: Path) -> NDArray[Any]:
+    def _read_map(self, index: int, key: str, *, kind: ShardKind, handle: _Handle, where: Path) -> NDArray[Any]:
         offset = int(self._table.offsets[key][index])
         array = format.read_at(handle.number, offset, key=key, size=kind.size)
         if array is None:
