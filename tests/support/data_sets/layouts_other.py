@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+from recorded import MAKERS as RECORDINGS
 from scipy.io import savemat
 
 from depthray.batch import Sample
@@ -197,4 +198,5 @@ MAKERS: dict[str, Callable[[Path], Data]] = {
     "diode": diode,
     "sunrgbd": sunrgbd,
     "hypersim": hypersim,
+    **RECORDINGS,
 }
