@@ -67,6 +67,7 @@ def index_recording(recording: Recording, options: RecordingOptions) -> Recorded
         f"colour images without depth {why}": pairing.colour_alone,
         f"depth images without colour {why}": pairing.depth_alone,
         "images with the time of another": repeated + depths_repeated,
+        "images without a time of their own": scanned.unstamped,
         **left_out,
     }
     apart = int(np.abs(pairing.distances).max())

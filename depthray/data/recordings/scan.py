@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from depthray.data.recordings import pixels
@@ -39,6 +40,7 @@ class ScannedRecording(NamedTuple):
     depth: ImageStream
     links: list[Link]
     moving: set[str]  # children of transforms that change
+    unstamped: int  # images without a time of their own
 
 
 class _Scanner:
@@ -49,7 +51,7 @@ class _Scanner:
         self._first: dict[str, Pictures] = {}
         self._cameras: dict[str, list[CameraMessage]] = {name: [] for name in chosen.cameras}
         self._now: dict[str, int] = {}  # number of the camera that was recorded last
-        self.unstamped: set[str] = set()
+        self.unstamped: Counter[str] = Counter()
         self.links: dict[str, Link] = {}
         self.moving: set[str] = set()
 
@@ -58,8 +60,9 @@ class _Scanner:
         message = entry.message
         if isinstance(message, ImageMessage | CompressedMessage):
             self._first.setdefault(entry.topic, message)
-            if not message.stamp:
-                self.unstamped.add(entry.topic)
+            if not message.stamp and not self._by_recorder:
+                self.unstamped[entry.topic] += 1
+                return
             time = entry.logged if self._by_recorder else message.stamp
             # The first camera where an image was recorded before any.
             camera = self._now.get(self._camera_of[entry.topic], 0)
@@ -96,13 +99,16 @@ def scan(recording: Recording, chosen: ChosenTopics, *, by_recorder: bool) -> Sc
     scanner = _Scanner(chosen, by_recorder=by_recorder)
     for entry in recording.entries(chosen.all):
         scanner.add(entry)
-    if missing := scanner.missing():
+    missing = scanner.missing()
+    if missing and scanner.unstamped[missing[0]]:
+        raise DataError(
+            f"{recording.path}: the images of {missing[0]} have no time of their own; data.recording.clock=recorder "
+            "takes when they were recorded"
+        )
+    if missing:
         damaged = f" before it is damaged ({recording.damage})" if recording.damage else ""
         raise DataError(f"{recording.path}: no images of {missing[0]}{damaged}")
-    if scanner.unstamped and not by_recorder:
-        raise DataError(
-            f"{recording.path}: {min(scanner.unstamped)} has images without a time of their own; "
-            "data.recording.clock=recorder takes when they were recorded"
-        )
     links = list(scanner.links.values())
-    return ScannedRecording(scanner.stream(chosen.colour), scanner.stream(chosen.depth), links, scanner.moving)
+    return ScannedRecording(
+        scanner.stream(chosen.colour), scanner.stream(chosen.depth), links, scanner.moving, scanner.unstamped.total()
+    )

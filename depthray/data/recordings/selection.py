@@ -12,6 +12,8 @@ THUMB = (60, 80)  # height, width of what images are compared by
 BLOCKS = (15, 20)  # height, width: means of blocks, in which the noise of a sensor vanishes
 SHARE = 99  # percentile of the blocks: what changes is often a small part of the image
 
+SAME_VIEW = 0.1  # agreement of phase correlation, below which two images have nothing in common
+
 Thumb = NDArray[np.uint8]
 
 
@@ -35,9 +37,19 @@ def change(one: Thumb, other: Thumb) -> float:
 
 
 def motion(one: Thumb, other: Thumb) -> float:
-    """Two thumbnails -> the mean shift of the image between them, as a share of its width."""
-    flow = cv2.calcOpticalFlowFarneback(one, other, np.zeros((*THUMB, 2), np.float32), 0.5, 3, 15, 3, 5, 1.2, 0)
-    return float(np.hypot(flow[..., 0], flow[..., 1]).mean() / THUMB[1])
+    """Two thumbnails -> how far the image has moved between them, as a share of its width; 1 for another view.
+
+    The larger of its shift as a whole, which phase correlation finds up to half of the image, and the mean of optical
+    flow where there is texture, which sees the camera go forward or roll, but only small steps.
+    """
+    floats = [each.astype(np.float32) for each in (one, other)]
+    (across, down), agreement = cv2.phaseCorrelate(*floats, cv2.createHanningWindow(THUMB[::-1], cv2.CV_32F))
+    if agreement < SAME_VIEW:
+        return 1.0
+    flow = cv2.DISOpticalFlow_create(cv2.DISOpticalFlow_PRESET_MEDIUM).calc(one, other, None)
+    texture = np.hypot(*(cv2.Sobel(floats[0], cv2.CV_32F, *order) for order in ((1, 0), (0, 1))))
+    pixels = np.average(np.hypot(flow[..., 0], flow[..., 1]), weights=texture + 1e-3)
+    return float(max(pixels, np.hypot(across, down)) / THUMB[1])
 
 
 class Chooser:

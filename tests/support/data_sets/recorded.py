@@ -234,3 +234,36 @@ def _namespace(fields: Any) -> Any:
     if isinstance(fields, np.ndarray):
         return fields.tobytes() if fields.dtype == np.uint8 else fields.tolist()
     return fields
+
+
+def rvl(depth: NDArray[np.uint16]) -> bytes:
+    """The reference encoder of the paper, pixel by pixel."""
+    nibbles: list[int] = []
+
+    def put(number: int) -> None:
+        while True:
+            number, low = number >> 3, number & 7
+            nibbles.append(low | 8 if number else low)
+            if not number:
+                return
+
+    stored, at, previous = depth.reshape(-1).astype(int).tolist(), 0, 0
+    while at < len(stored):
+        start = at
+        while at < len(stored) and not stored[at]:
+            at += 1
+        put(at - start)
+        end = at
+        while end < len(stored) and stored[end]:
+            end += 1
+        put(end - at)
+        for value in stored[at:end]:
+            delta, previous = value - previous, value
+            put(2 * delta if delta >= 0 else -2 * delta - 1)
+        at = end
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [
+        sum(nibble << (28 - 4 * place) for place, nibble in enumerate(nibbles[first : first + 8]))
+        for first in range(0, len(nibbles), 8)
+    ]
+    return np.array(words, "<u4").tobytes()
