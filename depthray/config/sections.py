@@ -144,7 +144,7 @@ class Sparse(Section):
         return self
 
 
-class Recording(Section):
+class RecordingOptions(Section):
     """Which frames of recordings (bags, MCAP, LeRobot sets ...) are read, and how. See depthray/data/recordings."""
 
     colour: str = Field("", description="topic of colour images; empty = found")
@@ -202,7 +202,7 @@ class Data(Section):
         ("depth",), description="batch keys that the network learns to predict", min_length=1
     )
     sparse: Sparse = Sparse()
-    recording: Recording = Recording()
+    recording: RecordingOptions = RecordingOptions()
     min_depth: Amount = Field(1e-3, description="metres; nearer truth is not valid")
     max_depth: PositiveFloat = Field(10.0, description="metres; farther truth is not valid")
     val_fraction: Fraction = Field(

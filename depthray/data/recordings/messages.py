@@ -76,7 +76,7 @@ class Topic(NamedTuple):
     count: int  # of its messages; 0 where that is not known
 
 
-class Entry(NamedTuple):
+class RecordedMessage(NamedTuple):
     """A message of a recording."""
 
     topic: str

@@ -71,7 +71,7 @@ def read_colour(message: Pictures, *, where: str) -> NDArray[np.uint8]:
     channels, conversion = COLOURS[message.encoding]
     pixels = _rows(message, np.dtype(np.uint8), channels, where=where)
     if conversion is None:
-        return np.ascontiguousarray(pixels)
+        return np.array(pixels)  # a copy, not a view of the message, which may be read-only
     if channels == 2 and message.width % 2:
         raise DataError(f"{where}: {message.encoding} of an odd width, {message.width}")
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), conversion), np.uint8)

@@ -18,7 +18,7 @@ from depthray.data.recordings.topics import ChosenTopics
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
-    from depthray.config.sections import Recording as RecordingOptions
+    from depthray.config.sections import RecordingOptions
 
 
 class RecordedPair(NamedTuple):

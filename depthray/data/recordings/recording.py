@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
-from depthray.data.recordings.messages import Entry, Message, Topic
+from depthray.data.recordings.messages import Message, RecordedMessage, Topic
 from depthray.errors import UsageError
 
 INSTALL = "pip install 'depthray[recordings]'"
@@ -28,7 +28,7 @@ class Recording(Protocol):
     def topics(self) -> list[Topic]:
         """All topics; a DataError where the file is not a recording that can be read."""
 
-    def entries(self, topics: Collection[str]) -> Iterator[Entry]:
+    def entries(self, topics: Collection[str]) -> Iterator[RecordedMessage]:
         """The messages of some topics. Ends where the file is damaged, after which `damage` says so."""
 
     def message(self, topic: str, position: Any) -> Message:

@@ -10,10 +10,10 @@ from depthray.data.recordings.clocks import Stamped
 from depthray.data.recordings.messages import (
     CameraMessage,
     CompressedMessage,
-    Entry,
     ImageMessage,
     Link,
     Pictures,
+    RecordedMessage,
     TransformsMessage,
 )
 from depthray.data.recordings.recording import Recording
@@ -55,7 +55,7 @@ class _Scanner:
         self.links: dict[str, Link] = {}
         self.moving: set[str] = set()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: RecordedMessage) -> None:
         """Note a message."""
         message = entry.message
         if isinstance(message, ImageMessage | CompressedMessage):

@@ -16,10 +16,10 @@ from depthray.data.recordings.messages import (
     TRANSFORMS,
     CameraMessage,
     CompressedMessage,
-    Entry,
     ImageMessage,
     Link,
     Message,
+    RecordedMessage,
     Topic,
     TransformsMessage,
 )
@@ -47,10 +47,10 @@ class ListedRecording:
             Topic(topic, KINDS[type(message)], type(message).__name__, 0) for topic, message in sorted(first.items())
         ]
 
-    def entries(self, topics: Collection[str]) -> Iterator[Entry]:
+    def entries(self, topics: Collection[str]) -> Iterator[RecordedMessage]:
         for position, (topic, logged, message) in enumerate(self._messages[: self._damaged]):
             if topic in topics:
-                yield Entry(topic, logged, position, message)
+                yield RecordedMessage(topic, logged, position, message)
         self.damage = "cut off" if self._damaged is not None else ""
 
     def message(self, topic: str, position: Any) -> Message:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from depthray.data.recordings import ros_messages
-from depthray.data.recordings.messages import Entry, Message, Topic
+from depthray.data.recordings.messages import Message, RecordedMessage, Topic
 from depthray.data.recordings.recording import RecordedFile, import_library
 from depthray.errors import DataError
 
@@ -61,7 +61,7 @@ class McapFile(RecordedFile[_OpenMcap]):
                 self._topics.append(_topic(channel, schema.name if schema else "", counts.get(number, 0)))
         return self._topics
 
-    def entries(self, topics: Collection[str]) -> Iterator[Entry]:
+    def entries(self, topics: Collection[str]) -> Iterator[RecordedMessage]:
         """The messages of some topics, in the order of the file; ends where it is damaged."""
         kinds = {topic.name: topic.kind for topic in self.topics()}
         self.damage = ""
@@ -72,7 +72,7 @@ class McapFile(RecordedFile[_OpenMcap]):
                 names[record.id] = record.topic
             elif isinstance(record, library.Message) and (name := names.get(record.channel_id)) in topics:
                 assert name is not None
-                yield Entry(name, record.log_time, (at, number), self._decode(record.data, name, kinds[name]))
+                yield RecordedMessage(name, record.log_time, (at, number), self._decode(record.data, name, kinds[name]))
 
     def message(self, topic: str, position: Any) -> Message:
         """The message of a topic at a position."""

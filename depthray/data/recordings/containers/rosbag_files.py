@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from depthray.data.recordings import ros_messages
-from depthray.data.recordings.messages import Entry, Message, Topic
+from depthray.data.recordings.messages import Message, RecordedMessage, Topic
 from depthray.data.recordings.recording import RecordedFile, import_library
 from depthray.errors import DataError
 
@@ -83,7 +83,7 @@ class RosbagFile(RecordedFile[_OpenBag]):
         finally:
             reader.close()
 
-    def entries(self, topics: Collection[str]) -> Iterator[Entry]:
+    def entries(self, topics: Collection[str]) -> Iterator[RecordedMessage]:
         """The messages of some topics; ends where the bag is damaged."""
         self.damage = ""
         reader = _open_reader(self.path, self.serialised)
@@ -94,7 +94,7 @@ class RosbagFile(RecordedFile[_OpenBag]):
                 topic = connection.topic
                 before = last.get(topic, (logged, -1))
                 last[topic] = position = (logged, before[1] + 1 if before[0] == logged else 0)
-                yield Entry(topic, logged, position, self._decode(raw, topic, connection.msgtype))
+                yield RecordedMessage(topic, logged, position, self._decode(raw, topic, connection.msgtype))
         except _errors() as error:
             self.damage = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         finally:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from listed import BASE, MILLISECOND, ListedRecording, colour, depth, image, two
 
-from depthray.config.sections import Data
-from depthray.config.sections import Recording as Options
+from depthray.config.sections import Data, RecordingOptions
 from depthray.data.recordings import clocks, selection
 from depthray.data.recordings.recorded_frames import RecordedFrames
 from depthray.data.recordings.recorded_index import index_recording
@@ -19,7 +18,7 @@ KEEP = {"change": 0}
 
 
 def index(messages, **options):
-    return index_recording(ListedRecording(messages), Options(**{**KEEP, **options}))
+    return index_recording(ListedRecording(messages), RecordingOptions(**{**KEEP, **options}))
 
 
 def frames(*recordings, **options):
