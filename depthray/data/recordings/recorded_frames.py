@@ -46,7 +46,8 @@ class RecordedFrames:
         # The default is as good as none: what images state is then their unit.
         declared = "" if section.encoding == default else section.encoding
         self._units = [_unit(*each, declared) for each in zip(recordings, self._indexes, strict=True)]
-        source, gap = root.resolve().stem, round(section.recording.gap * SECOND)
+        at, gap = root.resolve(), round(section.recording.gap * SECOND)
+        source = at.stem if at.is_file() else at.name
         self._rows: list[_Row] = []
         self.frames: list[Frame] = []
         for number, (recording, index) in enumerate(zip(recordings, self._indexes, strict=True)):
@@ -63,8 +64,8 @@ class RecordedFrames:
         options = self._options.model_dump_json()
         facts = (options, self._units, [each.rigs for each in self._indexes], [each.topics for each in self._indexes])
         digest = sha256(repr(facts).encode())
-        for recording in self._recordings:
-            digest.update(repr((recording.name, _size(recording.path))).encode())
+        for recording, index in zip(self._recordings, self._indexes, strict=True):
+            digest.update(repr((recording.name, recording.sizes(index.topics.all))).encode())
         for row, frame in zip(self._rows, self.frames, strict=True):
             digest.update(f"({frame_text(frame)}, {row.pair!r})".encode())
         return digest.hexdigest()
@@ -129,11 +130,6 @@ def _frames(name: str, pairs: Sequence[RecordedPair], *, source: str, gap: int) 
         Frame(f"{name}/{pair.time}", scenes[number], split="", source=source)
         for pair, number in zip(pairs, parts, strict=True)
     ]
-
-
-def _size(path: Path) -> list[tuple[str, int]]:
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    return [(file.name, file.stat().st_size) for file in files]
 
 
 def _notes(recordings: Sequence[Recording], indexes: Sequence[RecordedIndex]) -> list[str]:

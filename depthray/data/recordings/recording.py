@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Generic, Protocol, TypeVar
 
 from depthray.data.recordings.messages import Message, RecordedMessage, Topic
-from depthray.errors import UsageError
+from depthray.errors import DataError, UsageError
 
 INSTALL = "pip install 'depthray[recordings]'"
 Handle = TypeVar("Handle")
@@ -29,7 +29,10 @@ class Recording(Protocol):
         """All topics; a DataError where the file is not a recording that can be read."""
 
     def entries(self, topics: Collection[str]) -> Iterator[RecordedMessage]:
-        """The messages of some topics. Ends where the file is damaged, after which `damage` says so."""
+        """The messages of some topics, images perhaps without pixels.
+
+        Ends where the file is damaged, after which `damage` says so.
+        """
 
     def message(self, topic: str, position: Any) -> Message:
         """The message at a position that `entries` gave; a DataError where it can no longer be read."""
@@ -40,6 +43,9 @@ class Recording(Protocol):
     @property
     def damage(self) -> str:
         """Why `entries` ended early; "" where it did not."""
+
+    def sizes(self, topics: Collection[str]) -> list[tuple[str, int]]:
+        """The names of the files with some topics, and their sizes in bytes."""
 
 
 class RecordedFile(Generic[Handle]):
@@ -82,6 +88,19 @@ class RecordedFile(Generic[Handle]):
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+    def files(self, topics: Collection[str]) -> list[Path]:
+        """The files that have some topics."""
+        if self.path.is_file():
+            return [self.path]
+        return sorted(each for each in self.path.rglob("*") if each.is_file())
+
+    def sizes(self, topics: Collection[str]) -> list[tuple[str, int]]:
+        """The names of the files with some topics, and their sizes in bytes; a DataError where one is missing."""
+        try:
+            return [(file.name, file.stat().st_size) for file in self.files(topics)]
+        except OSError as error:
+            raise DataError(f"{error.filename}: {error.strerror}") from None
 
     def _after_fork(self) -> None:
         """In a forked process: let go of the file, as two processes would move one position in it, and of the lock."""

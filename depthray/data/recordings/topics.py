@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from itertools import takewhile
 from typing import NamedTuple
 
 from depthray.data.recordings import pixels
@@ -112,7 +113,7 @@ def _grade_colour(name: str, image: Pictures, depth: str) -> tuple[int, ...] | N
         return None
     return (
         pixels.encoding_of(image) in pixels.GREYS,
-        -_common_parts(name, depth),  # of the same camera, where there are several
+        -_common_words(name, depth),  # of the same camera, where there are several
         not COLOUR_WORDS & words,
         isinstance(image, CompressedMessage),
         not is_rectified(name),
@@ -141,12 +142,10 @@ def _base(topic: str) -> str:
     return TRANSPORT.sub("", topic)
 
 
-def _common_parts(one: str, other: str) -> int:
-    parts, others = one.strip("/").split("/"), other.strip("/").split("/")
-    count = 0
-    while count < min(len(parts), len(others)) and parts[count] == others[count]:
-        count += 1
-    return count
+def _common_words(one: str, other: str) -> int:
+    """The number of words with which both names begin: /left/camera of /left/camera/rgb and /left/camera/depth."""
+    pairs = zip(WORD_ENDS.split(one.strip("/")), WORD_ENDS.split(other.strip("/")), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _camera_of(topic: str, topics: Mapping[str, Topic]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+from lerobot_sets import lerobot
 from recorded import MAKERS as RECORDINGS
 from scipy.io import savemat
 
@@ -199,4 +200,5 @@ MAKERS: dict[str, Callable[[Path], Data]] = {
     "sunrgbd": sunrgbd,
     "hypersim": hypersim,
     **RECORDINGS,
+    "lerobot": lerobot,
 }

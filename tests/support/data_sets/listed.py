@@ -60,6 +60,9 @@ class ListedRecording:
     def close(self) -> None:
         pass
 
+    def sizes(self, topics: Collection[str]) -> list[tuple[str, int]]:
+        return [(self.path.name, len(self._messages))]
+
 
 def image(pixels: NDArray[Any], encoding: str, stamp: int, *, frame: str = "camera") -> ImageMessage:
     data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -109,11 +110,13 @@ def transform(topic: str, stamp: int, parent: str, child: str, numbers: Sequence
     return Recorded(topic, "tf2_msgs/msg/TFMessage", stamp, fields)
 
 
+@cache
 def picture(number: int) -> NDArray[np.uint8]:
     """(H,W,3) uint8: the colours of a rendered frame."""
     return render_frame(0, number, height=SIZE[0], width=SIZE[1])["image"]
 
 
+@cache
 def millimetres(number: int) -> NDArray[np.uint16]:
     """(H,W) uint16: its depth."""
     return np.rint(render_frame(0, number, height=SIZE[0], width=SIZE[1])["depth"] * 1000).astype(np.uint16)
