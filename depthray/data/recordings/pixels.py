@@ -33,6 +33,7 @@ COLOURS: dict[str, tuple[int, int | None]] = {  # channels, conversion
     "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
     "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "YUYV": (2, cv2.COLOR_YUV2RGB_YUY2),  # of librealsense
 }
 GREYS = ("mono8", "8UC1")
 # What a depth image's encoding says of its unit: REP 118 has millimetres in 16UC1 and metres in 32FC1, and no others.

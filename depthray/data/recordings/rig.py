@@ -20,7 +20,8 @@ Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
 Pose = tuple[float, ...]  # 12: three rows of rotation and translation, from the depth camera to the colour camera
 
 FISHEYE = ("equidistant", "fisheye", "kannala_brandt")
-BROWN = ("", "plumb_bob", "rational_polynomial", "inverse_brown_conrady", "brown_conrady", "modified_brown_conrady")
+BROWN = ("", "plumb_bob", "rational_polynomial", "brown_conrady", "modified_brown_conrady")
+INVERSE = "inverse_brown_conrady"  # of librealsense: the polynomial of BROWN removes the distortion, not adds it
 SAME = (1e-3, 0.5)  # share of a focal length, and pixels, by which cameras of one pixel grid may differ
 IDENTITY: Pose = (1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
 
@@ -102,7 +103,7 @@ def is_same_view(one: Lens | None, other: Lens | None) -> bool:
     matrices = np.array([one.matrix, other.matrix]).reshape(2, 3, 3)
     apart = np.abs(matrices[0] - matrices[1])
     near = apart[[0, 1], [0, 1]].max() <= focal * matrices[0, 0, 0] and apart[:2, 2].max() <= pixels
-    return len(set(sizes)) <= 1 and bool(near)
+    return len(set(sizes)) <= 1 and bool(near) and one.distortion == other.distortion
 
 
 def is_identity(pose: Pose) -> bool:
@@ -165,6 +166,8 @@ def register(
 def undistortion(lens: Lens) -> Maps:
     """Camera -> two (H,W): column and row of the recorded image to sample for each pixel without distortion."""
     matrix, size = lens.as_matrix(), (lens.width, lens.height)
+    if lens.model == INVERSE:
+        return _inverse_undistortion(lens)
     make = cv2.fisheye.initUndistortRectifyMap if lens.model in FISHEYE else cv2.initUndistortRectifyMap
     # The same matrix before and after: only the distortion is removed, and the camera stays right.
     across, down = make(matrix, _coefficients(lens), np.eye(3), matrix, size, cv2.CV_32FC1)
@@ -178,8 +181,10 @@ def _rays(lens: Lens, shape: tuple[int, ...], factor: int) -> NDArray[np.float32
     # Pixel centres are at whole numbers.
     columns, rows = ((np.arange(count * factor) - (factor - 1) / 2) / factor for count in (width, height))
     points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 1, 2).astype(np.float64)
-    if not lens.distortion:
+    if not lens.distortion or lens.model == INVERSE:
         flat = (points.reshape(-1, 2) - lens.as_matrix()[:2, 2]) / lens.as_matrix()[[0, 1], [0, 1]]
+        if lens.distortion:
+            flat = _add_polynomial(flat, lens)
     else:
         remove = cv2.fisheye.undistortPoints if lens.model in FISHEYE else cv2.undistortPoints
         flat = np.asarray(remove(points, lens.as_matrix(), _coefficients(lens))).reshape(-1, 2)
@@ -187,11 +192,29 @@ def _rays(lens: Lens, shape: tuple[int, ...], factor: int) -> NDArray[np.float32
     return rays.astype(np.float32).reshape(3, height * factor, width * factor)
 
 
+def _add_polynomial(flat: NDArray[np.float64], lens: Lens) -> NDArray[np.float64]:
+    """(N,2) directions -> (N,2) with the distortion of a lens's polynomial"""
+    ahead = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
+    moved, _ = cv2.projectPoints(ahead, np.zeros(3), np.zeros(3), np.eye(3), _coefficients(lens))
+    return np.asarray(moved, np.float64).reshape(-1, 2)
+
+
+def _inverse_undistortion(lens: Lens) -> Maps:
+    """Camera whose polynomial removes distortion -> two (H,W): column and row of the recorded image to sample."""
+    matrix = lens.as_matrix()
+    pixels = np.stack(np.meshgrid(np.arange(lens.width), np.arange(lens.height)), axis=-1).reshape(-1, 1, 2)
+    # What OpenCV calls to undistort is to invert the polynomial, which here distorts.
+    seen = cv2.undistortPoints(pixels.astype(np.float64), matrix, _coefficients(lens), P=matrix)
+    across, down = np.asarray(seen, np.float32).reshape(lens.height, lens.width, 2).transpose(2, 0, 1)
+    return np.ascontiguousarray(across), np.ascontiguousarray(down)
+
+
 def check_model(lens: Lens, *, where: str) -> None:
     """Refuse a distortion that is not known."""
-    if lens.distortion and lens.model not in (*BROWN, *FISHEYE):
+    known = (*BROWN, INVERSE, *FISHEYE)
+    if lens.distortion and lens.model not in known:
         raise DataError(
-            f"{where}: distortion is '{lens.model}'; known are {', '.join(name for name in (*BROWN, *FISHEYE) if name)}"
+            f"{where}: distortion is '{lens.model}'; known are {', '.join(name for name in known if name)}"
             ": data.recording.undistort=false keeps images as they are"
         )
 

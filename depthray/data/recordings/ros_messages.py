@@ -119,6 +119,14 @@ def read_transform(transform: Any, *, parent: str, child: str) -> Link:
     )
 
 
+def decode_transform(raw: bytes, *, where: str) -> Any:
+    """The bytes of a `geometry_msgs/Transform` of ROS 1 -> the message; a DataError where they are not one."""
+    try:
+        return _deserialiser(ROS1)(raw, "geometry_msgs/msg/Transform")
+    except Exception as error:
+        raise DataError(f"{where}: a damaged transform: {error or type(error).__name__}") from None
+
+
 def _read_transforms(message: Any) -> TransformsMessage:
     links = tuple(
         read_transform(each.transform, parent=each.header.frame_id, child=each.child_frame_id)

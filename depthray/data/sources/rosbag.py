@@ -1,4 +1,7 @@
-"""Bags of ROS 1: a file, or a folder of them. Read without ROS, by the library rosbags (`depthray[recordings]`)."""
+"""Bags of ROS 1: a file, or a folder of them; those of librealsense too, which have units and transforms of their own.
+
+Read without ROS, by the library rosbags (`depthray[recordings]`).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depthray.data.readers.files import data_root
-from depthray.data.recordings import ros_messages
-from depthray.data.recordings.containers.rosbag_files import RosbagFile
+from depthray.data.recordings.containers.realsense_bags import open_bag
 from depthray.data.recordings.recorded_frames import RecordedFrames
 from depthray.data.recordings.recording import find_files, has_files, name_in
 
@@ -20,8 +22,7 @@ SUFFIX = ".bag"
 def open_source(section: Data) -> RecordedFrames:
     """The bag, or the bags in the folder, at `section.root`."""
     root = data_root(section)
-    files = [RosbagFile(path, name_in(root, path), serialised=ros_messages.ROS1) for path in find_files(root, SUFFIX)]
-    return RecordedFrames(root, files, section)
+    return RecordedFrames(root, [open_bag(path, name_in(root, path)) for path in find_files(root, SUFFIX)], section)
 
 
 def fits(root: Path) -> bool:

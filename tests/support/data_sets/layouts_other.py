@@ -11,6 +11,7 @@ import cv2
 import h5py
 import numpy as np
 from lerobot_sets import lerobot
+from realsense_bags import realsense
 from recorded import MAKERS as RECORDINGS
 from scipy.io import savemat
 
@@ -201,4 +202,5 @@ MAKERS: dict[str, Callable[[Path], Data]] = {
     "hypersim": hypersim,
     **RECORDINGS,
     "lerobot": lerobot,
+    "realsense": realsense,
 }

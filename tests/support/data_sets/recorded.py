@@ -209,11 +209,11 @@ def _write(writer: Any, store: Any, messages: Sequence[Recorded], serialise: Cal
     for message in sorted(messages, key=lambda each: each.logged):
         if message.topic not in connections:
             connections[message.topic] = writer.add_connection(message.topic, message.type, typestore=store)
-        made = _build(store, message.type, message.fields, ros1=ros1)
+        made = message_of(store, message.type, message.fields, ros1=ros1)
         writer.write(connections[message.topic], message.logged, serialise(made, message.type))
 
 
-def _build(store: Any, name: str, fields: dict[str, Any], *, ros1: bool) -> Any:
+def message_of(store: Any, name: str, fields: dict[str, Any], *, ros1: bool) -> Any:
     """A message of a type of rosbags; ROS 1 has a number in each header, and capital letters in cameras."""
     values = {}
     for field, (node, detail) in store.fielddefs[name][1]:
@@ -221,9 +221,9 @@ def _build(store: Any, name: str, fields: dict[str, Any], *, ros1: bool) -> Any:
             0 if field == "seq" else fields[field.lower() if ros1 and len(field) == 1 and field in "DKRP" else field]
         )
         if node == Nodetype.NAME and isinstance(value, dict):
-            value = _build(store, detail, value, ros1=ros1)
+            value = message_of(store, detail, value, ros1=ros1)
         elif node in (Nodetype.SEQUENCE, Nodetype.ARRAY) and detail[0][0] == Nodetype.NAME:
-            value = [_build(store, detail[0][1], each, ros1=ros1) for each in value]
+            value = [message_of(store, detail[0][1], each, ros1=ros1) for each in value]
         values[field] = value
     return store.types[name](**values)
 

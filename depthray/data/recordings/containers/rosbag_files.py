@@ -94,7 +94,7 @@ class RosbagFile(RecordedFile[_OpenBag]):
                 topic = connection.topic
                 before = last.get(topic, (logged, -1))
                 last[topic] = position = (logged, before[1] + 1 if before[0] == logged else 0)
-                yield RecordedMessage(topic, logged, position, self._decode(raw, topic, connection.msgtype))
+                yield RecordedMessage(topic, logged, position, self.decode(raw, topic, connection.msgtype))
         except _errors() as error:
             self.damage = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         finally:
@@ -110,7 +110,7 @@ class RosbagFile(RecordedFile[_OpenBag]):
             raise DataError(f"{self.path}: {topic} cannot be read: {error}") from None
         if raw is None:
             raise DataError(f"{self.path}: a message of {topic} is no longer there; was the bag changed?")
-        return self._decode(raw, topic, self._types()[topic])
+        return self.decode(raw, topic, self._types()[topic])
 
     def open_handle(self) -> _OpenBag:
         """Open the bag."""
@@ -125,9 +125,22 @@ class RosbagFile(RecordedFile[_OpenBag]):
             self._msgtypes = {topic.name: topic.type for topic in self.topics()}
         return self._msgtypes
 
-    def _decode(self, raw: bytes, topic: str, msgtype: str) -> Message:
+    def decode(self, raw: bytes, topic: str, msgtype: str) -> Message:
+        """The bytes of a message -> the message."""
         kind = ros_messages.kind_of(msgtype)
         return ros_messages.decode(raw, kind, serialised=self.serialised, where=f"{self.path}: {topic}")
+
+
+def scan_bag(path: Path, topic: str, *, serialised: str) -> bytes:
+    """The bytes of the first message of a topic; none where there is none."""
+    reader = _open_reader(path, serialised)
+    try:
+        connections = [each for each in reader.connections if each.topic == topic]
+        return bytes(next((raw for _, _, raw in reader.messages(connections=connections)), b""))
+    except _errors() as error:
+        raise DataError(f"{path}: {topic} cannot be read: {error}") from None
+    finally:
+        reader.close()
 
 
 def _topic(name: str, info: Any) -> Topic:
