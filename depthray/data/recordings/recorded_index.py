@@ -122,7 +122,11 @@ def _rig(
     if options.register_depth is False:
         return Rig(colour)
     pose = _find_pose(scanned, options, where)
-    if pose is None or (rig.is_identity(pose) and rig.is_same_view(colour, depth) and not options.register_depth):
+    if pose is None or (
+        rig.is_identity(pose)
+        and rig.is_same_view(colour, depth, distortion=options.undistort)
+        and not options.register_depth
+    ):
         return Rig(colour)
     for lens, key, name in ((colour, "intrinsics", "colour"), (depth, "depth_intrinsics", "depth")):
         if lens is None:

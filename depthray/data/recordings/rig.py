@@ -94,8 +94,8 @@ def find_pose(links: Iterable[Link], *, depth: str, colour: str) -> Pose | None:
     return None if found is None else _pose(found)
 
 
-def is_same_view(one: Lens | None, other: Lens | None) -> bool:
-    """Whether two cameras have the same pixels, as far as they are known."""
+def is_same_view(one: Lens | None, other: Lens | None, *, distortion: bool = True) -> bool:
+    """Whether two cameras have the same pixels, as far as they are known, distortion being considered or not."""
     if one is None or other is None:
         return True
     sizes = [(lens.height, lens.width) for lens in (one, other) if lens.height]
@@ -103,7 +103,7 @@ def is_same_view(one: Lens | None, other: Lens | None) -> bool:
     matrices = np.array([one.matrix, other.matrix]).reshape(2, 3, 3)
     apart = np.abs(matrices[0] - matrices[1])
     near = apart[[0, 1], [0, 1]].max() <= focal * matrices[0, 0, 0] and apart[:2, 2].max() <= pixels
-    return len(set(sizes)) <= 1 and bool(near) and one.distortion == other.distortion
+    return len(set(sizes)) <= 1 and bool(near) and (not distortion or one.distortion == other.distortion)
 
 
 def is_identity(pose: Pose) -> bool:
