@@ -52,7 +52,7 @@ class RecordedFrames:
         self.frames: list[Frame] = []
         for number, (recording, index) in enumerate(zip(recordings, self._indexes, strict=True)):
             self._rows += [_Row(number, pair) for pair in index.pairs]
-            self.frames += _frames(recording.name, index.pairs, source=source, gap=gap)
+            self.frames += _frames(recording, index.pairs, source=source, gap=gap)
         cameras = all(each.colour is not None for index in self._indexes for each in index.rigs)
         self.keys = (KEYS if cameras else KEYS - {"intrinsics"}) & keys_to_read(section)
         self.notes = [*_notes(recordings, self._indexes), *_camera_notes(recordings, self._indexes)]
@@ -119,15 +119,17 @@ def _unit(recording: Recording, index: RecordedIndex, declared: str) -> str:
     return unit
 
 
-def _frames(name: str, pairs: Sequence[RecordedPair], *, source: str, gap: int) -> list[Frame]:
+def _frames(recording: Recording, pairs: Sequence[RecordedPair], *, source: str, gap: int) -> list[Frame]:
     """The frames of a recording: a scene, or one for each part that a gap separates."""
     part, parts, before = 0, [], pairs[0].time if pairs else 0
     for pair in pairs:
-        part, before = part + (pair.time - before > gap), pair.time
+        # Where a room is known, all that was recorded there is one scene.
+        part, before = part + (not recording.scene and pair.time - before > gap), pair.time
         parts.append(part)
-    scenes = [f"{name}-{number:02d}" if part else name for number in range(part + 1)]
+    scene = recording.scene or recording.name
+    scenes = [f"{scene}-{number:02d}" if part else scene for number in range(part + 1)]
     return [
-        Frame(f"{name}/{pair.time}", scenes[number], split="", source=source)
+        Frame(f"{recording.name}/{pair.time}", scenes[number], recording.split, source)
         for pair, number in zip(pairs, parts, strict=True)
     ]
 

@@ -114,10 +114,9 @@ def _rig(
 ) -> Rig:
     """The rig of the frames that have two cameras of the recording."""
     where = str(recording.path)
-    colour = _lens(scanned.colour, chosen.colour, cameras[0], options.intrinsics)
-    depth = _lens(scanned.depth, chosen.depth, cameras[1], options.depth_intrinsics)
-    for lens in (colour, depth):
-        if lens is not None and options.undistort:
+    colour, depth = _lenses(scanned, chosen, cameras, options)
+    if options.undistort:
+        for lens in filter(None, (colour, depth)):
             rig.check_model(lens, where=where)
     if options.register_depth is False:
         return Rig(colour)
@@ -140,6 +139,19 @@ def _rig(
             f"{where}: depth is registered to colour without distortion; leave out data.recording.undistort"
         )
     return Rig(colour, depth, pose)
+
+
+def _lenses(
+    scanned: ScannedRecording, chosen: ChosenTopics, cameras: tuple[int, int], options: RecordingOptions
+) -> tuple[Lens | None, Lens | None]:
+    """The cameras of colour and depth, as recorded or as given."""
+    colour = _lens(scanned.colour, chosen.colour, cameras[0], options.intrinsics)
+    depth = _lens(scanned.depth, chosen.depth, cameras[1], options.depth_intrinsics)
+    if options.intrinsics is not None and options.depth_intrinsics is None and depth is not None:
+        recorded = _lens(scanned.colour, chosen.colour, cameras[0], None)
+        # Of two cameras that were recorded as one, the numbers that are given are those of both.
+        depth = colour if recorded is not None and rig.is_same_view(recorded, depth) else depth
+    return colour, depth
 
 
 def _lens(stream: ImageStream, topic: str, camera: int, given: Sequence[float] | None) -> Lens | None:

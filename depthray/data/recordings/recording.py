@@ -24,6 +24,8 @@ class Recording(Protocol):
     path: Path
     name: str  # of it among the recordings of a data set
     depth_encoding: str  # that the recording states for depth; "" = by the encoding of its images
+    scene: str  # of its frames; "" = its name
+    split: str  # as in `Frame`
 
     def topics(self) -> list[Topic]:
         """All topics; a DataError where the file is not a recording that can be read."""
@@ -51,7 +53,7 @@ class Recording(Protocol):
 class RecordedFile(Generic[Handle]):
     """A recording in a file. A kind of file says how it is opened and closed."""
 
-    depth_encoding = ""
+    depth_encoding = scene = split = ""
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name, self.damage = path, name, ""

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
+from layouts_captures import MAKERS as CAPTURES
 from lerobot_sets import lerobot
 from realsense_bags import realsense
 from recorded import MAKERS as RECORDINGS
@@ -201,6 +202,7 @@ MAKERS: dict[str, Callable[[Path], Data]] = {
     "sunrgbd": sunrgbd,
     "hypersim": hypersim,
     **RECORDINGS,
+    **CAPTURES,
     "lerobot": lerobot,
     "realsense": realsense,
 }

@@ -32,7 +32,7 @@ BASE = 1_700_000_000 * 10**9
 class ListedRecording:
     """See `depthray.data.recordings.recording.Recording`; it is damaged before the message number `damaged`."""
 
-    depth_encoding = ""
+    depth_encoding = scene = split = ""
 
     def __init__(
         self, messages: Sequence[tuple[str, int, Message]], *, name: str = "run", damaged: int | None = None

@@ -224,6 +224,13 @@ def test_what_is_asked_for_can_be_given():
     assert (read["depth"][:, 4:] == 2).all()
 
 
+def test_a_camera_that_is_given_is_that_of_depth_with_the_same_pixels_too():
+    source, read = sample(messages(depth_frame="color"), intrinsics=(40, 40, 15.5, 11.5))
+    assert (read["depth"] == 2).all()
+    assert read["intrinsics"][0, 0] == 40
+    assert not any("registered" in note for note in source.notes)
+
+
 def test_a_camera_of_another_size_is_refused():
     made = messages(depth_frame="color")
     made[-1] = ("/rgb/camera_info", 1, camera(40, size=(48, 64)))
