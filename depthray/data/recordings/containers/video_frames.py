@@ -30,6 +30,7 @@ class VideoFrames:
         rate = self._stream.average_rate
         self._tolerance = 0.5 / float(rate) if rate else 0.02
         self._frames: Iterator[Any] = iter(())
+        self._frame: Any = None
         self._last = float("inf")  # seconds; the first frame is searched
 
     def at(self, seconds: float) -> NDArray[Any]:
@@ -48,12 +49,14 @@ class VideoFrames:
         self._file.close()
 
     def _find(self, seconds: float) -> Any:
+        if abs(seconds - self._last) <= self._tolerance:
+            return self._frame  # once more, perhaps with its time rounded otherwise
         if not 0 < seconds - self._last <= AHEAD:
             begin = max(0, int((seconds - self._tolerance) / self._stream.time_base))
             self._file.seek(begin, stream=self._stream)
             self._frames = self._file.decode(self._stream)
         for frame in self._frames:
-            self._last = float(frame.time or 0.0)
+            self._frame, self._last = frame, float(frame.time or 0.0)
             if self._last >= seconds - self._tolerance:
                 return frame if self._last <= seconds + self._tolerance else None
         self._last = float("inf")

@@ -26,7 +26,7 @@ def test_values_are_those_that_were_written(tmp_path, version, depth):
     source = opened(root)
     assert recognise(root) == "lerobot"
     assert [frame.scene for frame in source.frames] == ["episode_000000"] * 4 + ["episode_000001"] * 3
-    for index in (0, 6, 1, 2, 5, 3, 4, 4):
+    for index in (0, 6, 6, 0, 6, 1, 2, 5, 3, 4, 4):
         read, truth = source.read(index), metres(index)
         assert np.array_equal(read["image"], picture(index))
         assert np.array_equal(read["depth"] == 0, truth == 0)
