@@ -49,7 +49,7 @@ def save(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def tum(root: Path, *, name: str = "rgbd_dataset_freiburg3_room", count: int = 4) -> Data:
+def tum(root: Path, *, name: str = "rgbd_dataset_room", count: int = 4) -> Data:
     """A sequence at 30 Hz, depth 4 ms later."""
     folder = root / name
     lists = {"rgb": "# color images\n# file: 'x.bag'\n", "depth": "# depth maps\n"}
@@ -60,9 +60,7 @@ def tum(root: Path, *, name: str = "rgbd_dataset_freiburg3_room", count: int = 4
             lists[kind] += f"{time} {kind}/{time}.png\n"
     for kind, text in lists.items():
         (folder / f"{kind}.txt").write_text(text)
-    return Data(
-        source="tum", root=str(root), recording={"change": 0, "undistort": False, "intrinsics": (30, 30, 15.5, 11.5)}
-    )
+    return Data(source="tum", root=str(root))
 
 
 def record3d(root: Path, *, count: int = 3, per_frame: bool = False) -> Data:

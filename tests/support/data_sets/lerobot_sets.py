@@ -120,7 +120,7 @@ def write_set(
         "video_path": video_path,
         "features": features(depth, facts),
     }
-    (root / "meta").mkdir(parents=True)
+    (root / "meta").mkdir(parents=True, exist_ok=True)
     (root / "meta" / "info.json").write_text(json.dumps(info))
     starts = np.cumsum([0, *lengths]).tolist()
     episodes = [range(*pair) for pair in pairwise(starts)]
@@ -163,4 +163,4 @@ def _write_files(
 
 def lerobot(root: Path) -> Data:
     """2 episodes of version 3.0."""
-    return Data(source="lerobot", root=str(write_set(root / "set")))
+    return Data(source="lerobot", root=str(write_set(root)))

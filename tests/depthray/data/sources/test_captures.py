@@ -33,17 +33,24 @@ def test_forms_are_recognised(tmp_path, form):
     assert recognise(Path(layouts.MAKERS[form](tmp_path).root)) == form
 
 
-def test_tum_in_1_5000_m_with_the_camera_of_its_kinect(tmp_path):
-    section = layouts.tum(tmp_path)
-    source = open_source(section)
+def test_tum_in_1_5000_m(tmp_path):
+    source = open_source(layouts.tum(tmp_path))
     assert len(source.frames) == 4
     for number in range(4):
         check(source.read(number), number, tolerance=0.00011)
     assert source.encoding(0) == "uint16_5000"
-    assert source.frames[0].id == "rgbd_dataset_freiburg3_room/1305031103175304000"
-    calibrated = section.model_copy(update={"recording": section.recording.model_copy(update={"intrinsics": None})})
-    with pytest.raises(DataError, match="recorded for 640x480"):
-        open_source(calibrated).read(0)
+    assert source.frames[0].id == "rgbd_dataset_room/1305031103175304000"
+    assert source.keys == {"image", "depth"}  # of no Kinect that is known
+
+
+def test_tum_has_the_camera_of_its_kinect(tmp_path):
+    section = layouts.tum(tmp_path, name="rgbd_dataset_freiburg3_room")
+    with pytest.raises(DataError, match="colour is 32x24, but its camera is recorded for 640x480"):
+        open_source(section).read(0)
+    given = section.recording.model_copy(update={"intrinsics": (30, 30, 15.5, 11.5)})
+    source = open_source(section.model_copy(update={"recording": given}))
+    check(source.read(1), 1, tolerance=0.00011)
+    assert source.read(1)["intrinsics"][0, 0] == 30
 
 
 @pytest.mark.parametrize("line", ["abc rgb/1.png", "1305031102.1", "1305031102,5 rgb/1.png"])
