@@ -115,7 +115,7 @@ def agreement(image: NDArray[np.uint8], depth: NDArray[np.float32]) -> Maps | No
     height = max(2 * REACH + 2, round(WIDTH * image.shape[0] / image.shape[1]))
     size = (WIDTH, height)
     grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
-    edges = depth_edges(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST))
+    edges = depth_edges(np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), np.float32))
     if not SHARE[0] <= edges.mean() <= SHARE[1]:
         return None
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.0)

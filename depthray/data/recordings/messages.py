@@ -73,7 +73,7 @@ class Topic(NamedTuple):
     name: str
     kind: str  # IMAGE, COMPRESSED, CAMERA or TRANSFORMS; "" for what is not read
     type: str  # as the recording says, for messages to the user
-    count: int  # of its messages; 0 where that is not known
+    number: int  # of its messages; 0 where that is not known
 
 
 class RecordedMessage(NamedTuple):

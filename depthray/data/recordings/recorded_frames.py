@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from depthray.data import encodings
 from depthray.data.recordings import pixels, rig
 from depthray.data.recordings.clocks import SECOND
+from depthray.data.recordings.messages import Pictures
 from depthray.data.recordings.recorded_index import RecordedIndex, RecordedPair, index_recording, read_pictures
 from depthray.data.recordings.recording import Recording
 from depthray.data.source import Frame, frame_text, keys_to_read
@@ -100,7 +101,7 @@ class RecordedFrames:
         where = f"{self._recordings[row.recording].path}: frame '{self.frames[index].id}': {topic}"
         return pixels.read_depth(self._message(row, topic, row.pair.depth), where=where)
 
-    def _message(self, row: _Row, topic: str, position: Any) -> pixels.Pictures:
+    def _message(self, row: _Row, topic: str, position: Any) -> Pictures:
         recent = [number for number in self._open if number != row.recording] + [row.recording]
         for number in recent[:-MOST_OPEN]:
             self._recordings[number].close()

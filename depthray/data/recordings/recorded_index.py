@@ -116,8 +116,8 @@ def _rig(
     where = str(recording.path)
     colour, depth = _lenses(scanned, chosen, cameras, options)
     if options.undistort:
-        for lens in filter(None, (colour, depth)):
-            rig.check_model(lens, where=where)
+        for known in filter(None, (colour, depth)):
+            rig.check_model(known, where=where)
     if options.register_depth is False:
         return Rig(colour)
     pose = _find_pose(scanned, options, where)

@@ -23,9 +23,12 @@ class Recording(Protocol):
 
     path: Path
     name: str  # of it among the recordings of a data set
-    depth_encoding: str  # that the recording states for depth; "" = by the encoding of its images
     scene: str  # of its frames; "" = its name
     split: str  # as in `Frame`
+
+    @property
+    def depth_encoding(self) -> str:
+        """The encoding that the recording states for depth; "" = by the encoding of its images."""
 
     def topics(self) -> list[Topic]:
         """All topics; a DataError where the file is not a recording that can be read."""

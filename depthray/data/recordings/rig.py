@@ -82,7 +82,7 @@ def find_pose(links: Iterable[Link], *, depth: str, colour: str) -> Pose | None:
     for link in links:
         place = _place(link.translation, link.rotation)
         steps.setdefault(link.child, []).append((link.parent, place))
-        steps.setdefault(link.parent, []).append((link.child, np.linalg.inv(place)))
+        steps.setdefault(link.parent, []).append((link.child, np.asarray(np.linalg.inv(place), np.float64)))
     reached, waiting = {depth.lstrip("/"): np.eye(4)}, [depth.lstrip("/")]
     while waiting:
         name = waiting.pop(0)
@@ -187,7 +187,7 @@ def _rays(lens: Lens, shape: tuple[int, ...], factor: int) -> NDArray[np.float32
             flat = _add_polynomial(flat, lens)
     else:
         remove = cv2.fisheye.undistortPoints if lens.model in FISHEYE else cv2.undistortPoints
-        flat = np.asarray(remove(points, lens.as_matrix(), _coefficients(lens))).reshape(-1, 2)
+        flat = np.asarray(remove(points, lens.as_matrix(), _coefficients(lens)), np.float64).reshape(-1, 2)
     rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1).T
     return rays.astype(np.float32).reshape(3, height * factor, width * factor)
 

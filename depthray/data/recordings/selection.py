@@ -42,12 +42,14 @@ def motion(one: Thumb, other: Thumb) -> float:
     The larger of its shift as a whole, which phase correlation finds up to half of the image, and the mean of optical
     flow where there is texture, which sees the camera go forward or roll, but only small steps.
     """
-    floats = [each.astype(np.float32) for each in (one, other)]
-    (across, down), agreement = cv2.phaseCorrelate(*floats, cv2.createHanningWindow(THUMB[::-1], cv2.CV_32F))
+    first, second = (each.astype(np.float32) for each in (one, other))
+    (across, down), agreement = cv2.phaseCorrelate(first, second, cv2.createHanningWindow(THUMB[::-1], cv2.CV_32F))
     if agreement < SAME_VIEW:
         return 1.0
-    flow = cv2.DISOpticalFlow_create(cv2.DISOpticalFlow_PRESET_MEDIUM).calc(one, other, None)
-    texture = np.hypot(*(cv2.Sobel(floats[0], cv2.CV_32F, *order) for order in ((1, 0), (0, 1))))
+    flow = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM).calc(
+        one, other, np.zeros((*THUMB, 2), np.float32)
+    )
+    texture = np.hypot(*(cv2.Sobel(first, cv2.CV_32F, *order) for order in ((1, 0), (0, 1))))
     pixels = np.average(np.hypot(flow[..., 0], flow[..., 1]), weights=texture + 1e-3)
     return float(max(pixels, np.hypot(across, down)) / THUMB[1])
 

@@ -146,7 +146,7 @@ def read_info(root: Path) -> dict[str, Any]:
     """`meta/info.json`, with `features`."""
     path = root / "meta" / "info.json"
     try:
-        info = json.loads(path.read_bytes())
+        info: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not the description of a data set of LeRobot: {error}") from None
     version = str(info.get("codebase_version", "")) if isinstance(info, dict) else ""
@@ -274,20 +274,19 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _read_times(path: Path, number: int) -> NDArray[np.float64]:
     """The times in seconds of the rows of an episode, which are consecutive."""
     episodes, times = _read_columns(path)
-    own = episodes == number
-    if not own.any():
+    own: NDArray[np.float64] = times[episodes == number]
+    if not own.size:
         raise DataError(f"{path}: no rows of episode {number}")
-    return times[own]
+    return own
 
 
 @lru_cache(maxsize=2)
 def _read_columns(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Episode and time in seconds of each row: episodes of one file are opened one after the other."""
     table = _open_table(path).read(columns=["episode_index", "timestamp"])
-    return tuple(  # type: ignore[return-value]
-        np.asarray(table[name], dtype).reshape(-1)
-        for name, dtype in (("episode_index", np.int64), ("timestamp", float))
-    )
+    episodes: NDArray[np.int64] = np.asarray(table["episode_index"], np.int64).reshape(-1)
+    times: NDArray[np.float64] = np.asarray(table["timestamp"], np.float64).reshape(-1)
+    return episodes, times
 
 
 def _read_group(path: Path, column: str, row: int) -> tuple[int, Any]:

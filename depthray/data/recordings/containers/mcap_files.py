@@ -80,8 +80,10 @@ class McapFile(RecordedFile[_OpenMcap]):
         try:
             with self.opened() as handle:
                 raw = handle.find(position)
-        except (*_errors(), StopIteration, IndexError, AttributeError) as error:
+        except _errors() as error:
             raise DataError(f"{self.path}: {topic} cannot be read: {error}; was the file changed?") from None
+        except (StopIteration, IndexError, AttributeError):  # no record there, or another one
+            raise DataError(f"{self.path}: a message of {topic} is no longer there; was the file changed?") from None
         return self._decode(raw, topic, kinds[topic])
 
     def open_handle(self) -> _OpenMcap:
@@ -117,7 +119,9 @@ class McapFile(RecordedFile[_OpenMcap]):
 
     def _read_through(self) -> tuple[dict[int, Any], dict[int, Any], dict[int, int]]:
         """Schemas, channels, and the number of messages of each channel."""
-        schemas, channels, counts = {}, {}, {}
+        schemas: dict[int, Any] = {}
+        channels: dict[int, Any] = {}
+        counts: dict[int, int] = {}
         library = _records_library()
         for _, _, record in self._walk():
             if isinstance(record, library.Schema):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
-from typing import Any
 
 from depthray.data.recordings import ros_messages
 from depthray.data.recordings.containers.rosbag_files import RosbagFile, scan_bag
@@ -44,7 +43,7 @@ class RealsenseFile(RosbagFile):
         """All topics, and the unit of depth."""
         topics = super().topics()
         for topic in topics:
-            if UNITS.fullmatch(topic.name) and topic.count:
+            if UNITS.fullmatch(topic.name) and topic.number:
                 raw = scan_bag(self.path, topic.name, serialised=self.serialised)
                 self._unit = struct.unpack_from("<f", raw)[0] if len(raw) >= 4 else 0.0
         return [topic._replace(kind=_kind(topic)) for topic in topics]
@@ -76,8 +75,8 @@ def is_realsense(topics: list[Topic]) -> bool:
 
 def open_bag(path: Path, name: str) -> RosbagFile:
     """A bag of ROS 1, of librealsense or any other."""
-    bag: Any = RosbagFile(path, name, serialised=ros_messages.ROS1)
-    return RealsenseFile(path, name) if is_realsense(bag.topics()) else bag  # type: ignore[no-any-return]
+    bag = RosbagFile(path, name, serialised=ros_messages.ROS1)
+    return RealsenseFile(path, name) if is_realsense(bag.topics()) else bag
 
 
 def _kind(topic: Topic) -> str:

@@ -24,7 +24,7 @@ class VideoFrames:
         try:
             self._file = import_library("av", what="a video").open(str(path))
             self._stream = self._file.streams.video[0]
-        except (*_errors(), IndexError) as error:
+        except _errors() as error:
             raise DataError(f"{path}: not a video that can be read: {error}") from None
         self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate
@@ -74,4 +74,4 @@ class VideoFrames:
 @lru_cache
 def _errors() -> tuple[type[Exception], ...]:
     errors = import_library("av.error", what="a video")
-    return (errors.FFmpegError, OSError, ValueError, EOFError)
+    return (errors.FFmpegError, OSError, ValueError, EOFError, IndexError)  # the last of files without a video
