@@ -112,8 +112,8 @@ def arkitscenes(root: Path, *, laser: bool = False) -> Data:
         folder = root / fold / str(video)
         for number in (first, first + 1):
             time = f"{100 + number}.{number:03d}"
-            for kind, pixels in zip(folders, (picture(number), steps(metres(number), 1000)), strict=True):
-                save(folder / kind / f"{video}_{time}.png", encoded(pixels))
+            save(folder / folders[0] / f"{video}_{time}.png", encoded(picture(number)))
+            save(folder / folders[1] / f"{video}_{time}.png", encoded(steps(metres(number), 1000)))
             near = f"{100 + number}.{number + 1:03d}"
             lens = f"{SIZE[1]} {SIZE[0]} {30 + number} 31.5 15.5 11.5"
             save(folder / f"{folders[0]}_intrinsics" / f"{video}_{near}.pincam", lens.encode())

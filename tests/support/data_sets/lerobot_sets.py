@@ -52,13 +52,13 @@ def codes(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H,W) metres -> (H,W) uint16: 12 bits, as `quantize_depth` of LeRobot computes them."""
     low, high = math.log(0.01 + 3.5), math.log(10 + 3.5)
     shares = (np.log(depth + np.float32(3.5)) - low) / (high - low)
-    return np.rint(shares * 4095).clip(0, 4095).astype(np.uint16)
+    return np.asarray(np.rint(shares * 4095).clip(0, 4095), np.uint16)
 
 
 def write_video(path: Path, frames: list[NDArray[Any]], *, form: str, codec: str, **options: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as file:
-        stream = file.add_stream(codec, rate=FPS, options=options)
+        stream: Any = file.add_stream(codec, rate=FPS, options=options)
         stream.width, stream.height = frames[0].shape[1], frames[0].shape[0]
         stream.pix_fmt = form
         for number, pixels in enumerate(frames):

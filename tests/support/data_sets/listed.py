@@ -55,7 +55,8 @@ class ListedRecording:
 
     def message(self, topic: str, position: Any) -> Message:
         self.reads += 1
-        return self._messages[position][2]
+        message: Message = self._messages[position][2]
+        return message
 
     def close(self) -> None:
         pass
@@ -66,7 +67,8 @@ class ListedRecording:
 
 def image(pixels: NDArray[Any], encoding: str, stamp: int, *, frame: str = "camera") -> ImageMessage:
     data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
-    return ImageMessage(stamp, frame, encoding, *pixels.shape[:2], data.size // len(pixels), False, data)
+    height, width = pixels.shape[:2]
+    return ImageMessage(stamp, frame, encoding, height, width, data.size // height, False, data)
 
 
 def depth(stamp: int, *, metres: float = 2.0, size: tuple[int, int] = (4, 6), frame: str = "camera") -> ImageMessage:

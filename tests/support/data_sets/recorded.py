@@ -13,6 +13,7 @@ import mcap_ros2.writer
 import numpy as np
 import rosbags.rosbag1
 import rosbags.rosbag2
+from mcap.writer import CompressionType
 from numpy.typing import NDArray
 from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -158,7 +159,7 @@ def write_mcap(path: Path, messages: Sequence[Recorded], *, chunk: int = 20_000,
     store = get_typestore(Stores.ROS2_HUMBLE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        kind = mcap_ros2.writer.CompressionType[compression]
+        kind = CompressionType[compression]
         writer = mcap_ros2.writer.Writer(file, chunk_size=chunk, compression=kind)
         schemas: dict[str, Any] = {}
         for message in sorted(messages, key=lambda each: each.logged):
@@ -168,7 +169,7 @@ def write_mcap(path: Path, messages: Sequence[Recorded], *, chunk: int = 20_000,
             writer.write_message(
                 message.topic, schemas[message.type], _namespace(message.fields), message.logged, message.logged
             )
-        writer.finish()
+        writer.finish()  # type: ignore[no-untyped-call]
     return path
 
 
@@ -217,7 +218,7 @@ def message_of(store: Any, name: str, fields: dict[str, Any], *, ros1: bool) -> 
     """A message of a type of rosbags; ROS 1 has a number in each header, and capital letters in cameras."""
     values = {}
     for field, (node, detail) in store.fielddefs[name][1]:
-        value = (
+        value: Any = (
             0 if field == "seq" else fields[field.lower() if ros1 and len(field) == 1 and field in "DKRP" else field]
         )
         if node == Nodetype.NAME and isinstance(value, dict):

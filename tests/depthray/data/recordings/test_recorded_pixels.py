@@ -22,7 +22,8 @@ def plain(array, encoding, *, big=False, padding=0):
     ordered = array.astype(array.dtype.newbyteorder(">")) if big else array
     rows = np.ascontiguousarray(ordered).view(np.uint8).reshape(len(array), -1)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=9)
-    return ImageMessage(1, "camera", encoding, *array.shape[:2], rows.shape[1], big, rows.reshape(-1))
+    height, width = array.shape[:2]
+    return ImageMessage(1, "camera", encoding, height, width, rows.shape[1], big, rows.reshape(-1))
 
 
 def file(content, form):

@@ -122,7 +122,7 @@ def test_copies_and_threads_read_the_same(form, tmp_path):
     source = opened(form, written(form, tmp_path, aligned(6)))
     source.read(3)
     copied = pickle.loads(pickle.dumps(source))  # noqa: S301 - it was pickled in this line
-    wrong = []
+    wrong: list[int] = []
 
     def read(number):
         numbers = (number, 5 - number, number)

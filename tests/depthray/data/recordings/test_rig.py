@@ -20,7 +20,7 @@ TURN = (0.5, -0.5, 0.5, -0.5)  # from a camera's frame (x right, z ahead) to a b
 
 def lens(focal, size=SIZE, **changes):
     matrix = (focal, 0.0, (size[1] - 1) / 2, 0.0, focal, (size[0] - 1) / 2, 0.0, 0.0, 1.0)
-    return Lens(*size, matrix)._replace(**changes)
+    return Lens(size[0], size[1], matrix)._replace(**changes)
 
 
 def pose(x=0.0, y=0.0, z=0.0):

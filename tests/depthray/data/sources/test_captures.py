@@ -12,6 +12,7 @@ import pytest
 from layouts_captures import SIZE, metres, picture
 
 from depthray.data.packing import shard_encoding
+from depthray.data.source import EncodedSource, notes
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError
 
@@ -28,6 +29,11 @@ def check(sample, number, *, tolerance=0.00051, jpeg=False, unmeasured=()):
     assert np.abs(sample["depth"] - truth).max() <= tolerance
 
 
+def encoding(source):
+    assert isinstance(source, EncodedSource)
+    return source.encoding(0)
+
+
 @pytest.mark.parametrize("form", layouts.MAKERS)
 def test_forms_are_recognised(tmp_path, form):
     assert recognise(Path(layouts.MAKERS[form](tmp_path).root)) == form
@@ -38,7 +44,7 @@ def test_tum_in_1_5000_m(tmp_path):
     assert len(source.frames) == 4
     for number in range(4):
         check(source.read(number), number, tolerance=0.00011)
-    assert source.encoding(0) == "uint16_5000"
+    assert encoding(source) == "uint16_5000"
     assert source.frames[0].id == "rgbd_dataset_room/1305031103175304000"
     assert source.keys == {"image", "depth"}  # of no Kinect that is known
 
@@ -73,7 +79,7 @@ def test_record3d_depth_gets_the_size_of_colour(tmp_path, per_frame):
         assert np.array_equal(sample["depth"], np.repeat(np.repeat(small, 2, axis=0), 2, axis=1))
         focal = 30 + number if per_frame else 30
         assert sample["intrinsics"].tolist() == [[focal, 0, 15.5], [0, 31, 11.5], [0, 0, 1]]
-    assert source.encoding(0) == "float_m"
+    assert encoding(source) == "float_m"
 
 
 def test_record3d_archives_that_are_damaged(tmp_path):
@@ -90,7 +96,7 @@ def test_scannet_scans_of_a_room_are_one_scene(tmp_path):
     assert [frame.scene for frame in source.frames] == ["scene0000"] * 4
     for number in range(4):
         check(source.read(number), number, jpeg=True)
-    assert source.encoding(0) == "uint16/1000"
+    assert encoding(source) == "uint16/1000"
 
 
 def test_scannet_scans_that_are_cut_off(tmp_path):
@@ -100,7 +106,7 @@ def test_scannet_scans_that_are_cut_off(tmp_path):
     path.write_bytes(content[:-50])
     source = open_source(section)
     assert len(source.frames) == 2
-    assert "cut off at frame 2 of 3" in source.notes[0]
+    assert "cut off at frame 2 of 3" in notes(source)[0]
     path.write_bytes(content[:100])
     with pytest.raises(DataError, match="not a scan of ScanNet"):
         open_source(section)
