@@ -10,10 +10,6 @@ from typing import Any
 import cv2
 import h5py
 import numpy as np
-from layouts_captures import MAKERS as CAPTURES
-from lerobot_sets import lerobot
-from realsense_bags import realsense
-from recorded import MAKERS as RECORDINGS
 from scipy.io import savemat
 
 from depthray.batch import Sample
@@ -201,8 +197,4 @@ MAKERS: dict[str, Callable[[Path], Data]] = {
     "diode": diode,
     "sunrgbd": sunrgbd,
     "hypersim": hypersim,
-    **RECORDINGS,
-    **CAPTURES,
-    "lerobot": lerobot,
-    "realsense": realsense,
 }
