@@ -147,5 +147,6 @@ def has_files(root: Path, suffix: str) -> bool:
 
 
 def name_in(root: Path, path: Path) -> str:
-    """The name of a recording among those below the root: its path without suffix."""
-    return path.stem if path == root else path.relative_to(root).with_suffix("").as_posix()
+    """The name of a recording among those below the root: its path, of a file without suffix."""
+    name = path.resolve().name if path == root else path.relative_to(root).as_posix()
+    return name.removesuffix(path.suffix) if path.is_file() else name

@@ -14,6 +14,7 @@ from recorded import COLOUR, DEPTH, MATRIX, START, STEP, WRITERS, aligned, image
 from depthray.__main__ import main
 from depthray.config.sections import Data
 from depthray.data.recordings.containers import mcap_files, rosbag_files
+from depthray.data.recordings.recording import name_in
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError, UsageError
 
@@ -116,6 +117,17 @@ def test_a_folder_of_recordings_has_a_scene_each(form, tmp_path):
     )
     assert len({frame.scene for frame in source.frames}) == 2
     assert recognise(tmp_path) == form
+
+
+def test_names_of_recordings_are_their_own(tmp_path):
+    folders = [tmp_path / "drive.1", tmp_path / "drive.2", tmp_path / "a" / "drive.1"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    (tmp_path / "b.2.bag").touch()
+    assert [name_in(tmp_path, folder) for folder in folders] == ["drive.1", "drive.2", "a/drive.1"]
+    assert name_in(tmp_path, tmp_path / "b.2.bag") == "b.2"
+    assert name_in(tmp_path / "b.2.bag", tmp_path / "b.2.bag") == "b.2"
+    assert name_in(folders[0], folders[0]) == "drive.1"
 
 
 def test_copies_and_threads_read_the_same(form, tmp_path):
