@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from depthray.audit.lookalikes import find_lookalikes, picture_hash
 from depthray.data.encodings import depth_faults
 from depthray.data.source import Frame, Source
 from depthray.data.split import SIDES, overlaps
@@ -31,6 +32,7 @@ class FrameCheck(NamedTuple):
     """The findings in one frame."""
 
     digest: bytes  # of the image; b"" if unusable
+    look: int  # its perceptual hash; -1 if unusable
     findings: list[DataFinding]
 
 
@@ -39,15 +41,17 @@ def find_faults(source: Source, *, max_depth: float, advance: Callable[[], None]
     frames = source.frames
     findings = [*_duplicate_ids(frames), *_split_faults(frames)]
     first: dict[bytes, Frame] = {}
+    looks: list[int] = []
     with ThreadPoolExecutor() as threads:  # decoding and hashing release the interpreter lock
         # map keeps the order of the frames, so that the first of two equal images is always the same one.
         checks = threads.map(lambda index: check_frame(source, index, max_depth=max_depth), range(len(frames)))
-        for frame, (digest, own) in zip(frames, checks, strict=True):
+        for frame, (digest, look, own) in zip(frames, checks, strict=True):
             findings += own
+            looks.append(look)
             if digest and (other := first.setdefault(digest, frame)) is not frame:
                 findings.append(DataFinding("duplicate frame", frame.id, _same_as(frame, other)))
             advance()
-    return findings
+    return [*findings, *_lookalikes(frames, looks, first={frame.id for frame in first.values()})]
 
 
 def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
@@ -57,7 +61,7 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
         sample = source.read(index)
         odd = source.faults(index)  # only of a frame that can be read: what is missing is one finding, not two
     except DataError as error:
-        return FrameCheck(b"", [DataFinding("unusable", name, str(error))])
+        return FrameCheck(b"", -1, [DataFinding("unusable", name, str(error))])
     image = sample["image"]
     faults = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
     faults += depth_faults(sample["depth"], max_depth=max_depth)
@@ -69,7 +73,7 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
         faults.append(("constant image", f"every pixel is {image.min()}"))
     # The shape as well: the same bytes may be images of another height and width.
     digest = sha256(repr(image.shape).encode() + image.tobytes()).digest()
-    return FrameCheck(digest, [DataFinding(kind, name, detail) for kind, detail in faults])
+    return FrameCheck(digest, picture_hash(image), [DataFinding(kind, name, detail) for kind, detail in faults])
 
 
 def findings_table(findings: Sequence[DataFinding], *, below: str = "") -> Table:
@@ -110,6 +114,16 @@ def _split_faults(frames: Sequence[Frame]) -> Iterator[DataFinding]:
     for frame in frames:
         if frame.split not in ("", *SIDES):
             yield DataFinding("unknown split", frame.id, f"'{frame.split}' is none of {', '.join(SIDES)}")
+
+
+def _lookalikes(frames: Sequence[Frame], looks: Sequence[int], *, first: set[str]) -> Iterator[DataFinding]:
+    """Frames that look like one of another side; those with equal bytes, which are not in `first`, are known."""
+    for frame, other in find_lookalikes(frames, looks):
+        if frame.id in first:
+            detail = (
+                f"looks like '{other.id}' of the side {other.split or 'train'}: scores would be of what was trained on"
+            )
+            yield DataFinding("same on two sides", frame.id, detail)
 
 
 def _same_as(frame: Frame, other: Frame) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from depthray.errors import DataError, UsageError, count_of
 from depthray.storage import remote
 
 if TYPE_CHECKING:
+    from depthray.audit.edge_alignment import EdgeAlignment
     from depthray.config.sections import Data
     from depthray.data.source import Source
 
@@ -136,7 +137,8 @@ def _write_shards(section: Data, arguments: argparse.Namespace) -> CommandOutput
 
 
 def _check(arguments: argparse.Namespace) -> CommandOutput:
-    from depthray.audit.check import find_faults, findings_table
+    from depthray.audit.check import DataFinding, find_faults, findings_table
+    from depthray.audit.edge_alignment import inspect_alignment
     from depthray.audit.stored_values import inspect_stored_depth, stored_depth_lines
     from depthray.data import sources
 
@@ -147,7 +149,11 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
     with conversion.progress_bar("checking", source) as advance:
         findings = find_faults(source, max_depth=section.max_depth, advance=lambda: advance(1))
     stored, left_out = inspect_stored_depth(source), data_source.notes(source)
-    notes = [*left_out, *_training_notes(source, section)]
+    edges = inspect_alignment(source)
+    findings += [
+        DataFinding("misaligned", name, each.describe()) for name, each in edges.items() if each.verdict != "agree"
+    ]
+    notes = [*left_out, *_training_notes(source, section), *_edge_notes(edges)]
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         report = {
@@ -156,6 +162,7 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
             "findings": [finding._asdict() for finding in findings],
             "notes": notes,
             "stored": [each._asdict() for each in stored],
+            "edges": {name: each._asdict() for name, each in edges.items()},
         }
         lines: list[Any] = [json.dumps(report, indent=1)]
     else:
@@ -164,6 +171,15 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
         table = [findings_table(findings, below=str(arguments.root))] if findings else []
         lines = [*table, *stored_depth_lines(stored), summary, *conversion.format_notes(notes[::-1])]
     return CommandOutput(lines, DataError.exit_code if findings else 0)  # so that scripts stop
+
+
+def _edge_notes(edges: Mapping[str, EdgeAlignment]) -> list[str]:
+    """How edges of depth and colour agree, and frames in which they do not."""
+    return [
+        f"{name}: {each.describe()}" + (f"; look at {', '.join(each.doubtful[:3])}" if each.doubtful else "")
+        for name, each in edges.items()
+        if each.verdict == "agree"
+    ]
 
 
 def _training_notes(source: Source, section: Data) -> list[str]:

@@ -144,6 +144,45 @@ class Sparse(Section):
         return self
 
 
+class RecordingOptions(Section):
+    """Which frames of recordings (bags, MCAP, LeRobot sets ...) are read, and how. See depthray/data/recordings."""
+
+    colour: str = Field("", description="topic of colour images; empty = found")
+    depth: str = Field("", description="topic of depth images; empty = found")
+    clock: Literal["sensor", "recorder"] = Field(
+        "sensor", description="times by which colour and depth are paired: of the images, or of when they were recorded"
+    )
+    sync: PositiveFloat = Field(0.02, description="seconds that colour and depth of a frame may be apart")
+    offset: Annotated[float, Field(allow_inf_nan=False)] = Field(
+        0.0, description="seconds that are added to the times of depth"
+    )
+    every: Positive = Field(1, description="every n-th frame is kept")
+    motion: Fraction = Field(
+        0.0, description="least mean shift of the image since the last kept frame, as a share of its width"
+    )
+    change: Amount = Field(
+        2.0,
+        description="grey levels of 255 by which the most changed parts of the image must differ from the last kept "
+        "frame; 0 = near-duplicates are kept",
+    )
+    gap: PositiveFloat = Field(10.0, description="seconds without a frame after which another scene begins")
+    register_depth: bool | None = Field(
+        None,
+        description="depth is registered to colour; null = where the recording shows that it is not; false = never",
+    )
+    extrinsics: Annotated[tuple[float, ...], Field(min_length=7, max_length=7)] | None = Field(
+        None,
+        description="where the depth camera is in the colour camera's frame: x, y, z in metres, quaternion x, y, z, w",
+    )
+    intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="fx, fy, cx, cy of colour in pixels, in place of what is recorded"
+    )
+    depth_intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="those of depth"
+    )
+    undistort: bool = Field(True, description="remove the lens distortion that is recorded")
+
+
 class Data(Section):
     """Which frames, how they are encoded and split, and the size of the network's inputs."""
 
@@ -171,6 +210,7 @@ class Data(Section):
         ("depth",), description="batch keys that the network learns to predict", min_length=1
     )
     sparse: Sparse = Sparse()
+    recording: RecordingOptions = RecordingOptions()
     min_depth: Amount = Field(1e-3, description="metres; nearer truth is not valid")
     max_depth: PositiveFloat = Field(10.0, description="metres; farther truth is not valid")
     val_fraction: Fraction = Field(

@@ -30,7 +30,7 @@ SEED = "is luck, not a setting; the best configurations are repeated under other
 UNSEARCHABLE = (
     (("data.split", "data.split.*"), f"{FRAMES}; a split is fixed by data.val_fraction, data.split_seed and the index"),
     (("data.source", "data.root", "data.encoding", "data.targets", "data.frames"), FRAMES),
-    (("data.min_depth", "data.max_depth"), FRAMES),
+    (("data.min_depth", "data.max_depth", "data.recording", "data.recording.*"), FRAMES),
     (("data.val_fraction", "data.split_seed", "data.sparse", "data.sparse.*"), FRAMES),
     (
         ("data.order", "data.shuffle"),

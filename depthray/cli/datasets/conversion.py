@@ -44,7 +44,10 @@ def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", help="unit of stored depth, where the form does not state it")
     parser.add_argument("--workers", type=int, default=1, help="Ray workers; 1 (the default) does not need Ray")
     parser.add_argument("--address", help="a running Ray cluster that sees ROOT and OUT (default: a local one)")
-    parser.epilog = "Overrides like data.val_fraction=0.2 matter to the forms that split their frames themselves."
+    parser.epilog = (
+        "Overrides like data.val_fraction=0.2 matter to the forms that split their frames themselves, "
+        "data.recording.every=5 and others of that section to recordings."
+    )
     job_flags.add_flags(parser)
     parser.set_defaults(takes_overrides=True, recipe=RECIPE, index=None)
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.data.readers.files import pinhole
+from depthray.data.readers.zbuffer import nearest_depths
 from depthray.data.resize import scale_camera
-
-Floats = NDArray[np.floating[Any]]
 
 NATIVE = (480, 640)  # height, width the calibration is for
 RANGE = np.float32(10.0)  # metres at which the decoding of disparity stops: no measurement from there on
@@ -89,20 +88,7 @@ def register(depth: NDArray[np.float32]) -> NDArray[np.float32]:
     )
     ahead = distance > 0
     rows, columns = (np.rint(axis[ahead] / distance[ahead]).astype(np.int64) for axis in (down, across))
-    return _nearest(rows, columns, distance[ahead], shape=depth.shape)
-
-
-def _nearest(
-    rows: NDArray[np.int64], columns: NDArray[np.int64], distance: Floats, *, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """(N,) pixels and metres -> (H,W) the smallest distance in metres at each pixel, 0 where there is none"""
-    height, width = shape
-    within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    buffer = np.full(height * width, np.inf, np.float32)
-    # minimum.at, as several points may fall on one pixel: plain indexing keeps any of them, not the nearest.
-    np.minimum.at(buffer, rows[within] * width + columns[within], distance[within].astype(np.float32))
-    buffer[np.isinf(buffer)] = 0
-    return buffer.reshape(height, width)
+    return nearest_depths(rows, columns, distance[ahead], shape=depth.shape)
 
 
 @cache

@@ -173,7 +173,7 @@ def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Pa
     places = {
         tmp_path / "nowhere": "nowhere does not exist",
         loop: "loop is a broken link",
-        file: "no data set of a known form (bts, ",
+        file: "no data set of a known form (arkitscenes, ",
         tmp_path / "empty": "no index.csv there",
         tmp_path / "set.zip": "an archive; unpack it",
     }

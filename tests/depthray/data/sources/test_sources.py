@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 from frames import folder_dataset
+from layouts_captures import MAKERS as CAPTURES
 from layouts_nyu import MAKERS as NYU
 from layouts_other import MAKERS as OTHERS
+from lerobot_sets import lerobot
 from paths import ROOT
+from realsense_bags import realsense
+from recorded import MAKERS as RECORDINGS
 
 from depthray.config.sections import Data
 from depthray.data.packing import pack
@@ -32,12 +36,13 @@ def synthetic(path):
 
 
 PAGE = ROOT / "docs" / "data.md"
-MAKERS = {"folder": folder, "shards": shards, "synthetic": synthetic, **NYU, **OTHERS}
+MAKERS = {"folder": folder, "shards": shards, "synthetic": synthetic, **NYU, **OTHERS, **CAPTURES, **RECORDINGS}
+MAKERS |= {"lerobot": lerobot, "realsense": realsense}
 
 
-@pytest.fixture(params=names())
-def section(request, tmp_path):
-    return MAKERS[request.param](tmp_path)
+@pytest.fixture(scope="module", params=names())
+def section(request, tmp_path_factory):
+    return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("check", contract.CHECKS, ids=lambda check: check.__name__)
