@@ -9,11 +9,11 @@ import numpy as np
 
 from depthray.data.recordings import clocks, pixels, rig, topics
 from depthray.data.recordings.clocks import SECOND, Pairing, Stamped
+from depthray.data.recordings.kept_frames import Chooser
 from depthray.data.recordings.messages import CompressedMessage, ImageMessage, Pictures
 from depthray.data.recordings.recording import Recording
 from depthray.data.recordings.rig import Lens, Pose, Rig
 from depthray.data.recordings.scan import ImageStream, ScannedRecording, scan
-from depthray.data.recordings.kept_frames import Chooser
 from depthray.data.recordings.topics import ChosenTopics
 from depthray.errors import DataError
 
