@@ -1,4 +1,4 @@
-"""Pictures that are on two sides of a split, resized, compressed or brightened, and pictures that only resemble each other."""
+"""Pictures on two sides of a split, resized, compressed or brightened, and those that only resemble each other."""
 
 from __future__ import annotations
 

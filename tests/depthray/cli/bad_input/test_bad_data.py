@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,6 @@ def become_folder(path: Path) -> None:
 SHARD_HARMS: list[tuple[Harm, str]] = [
     (cut, "not a complete shard (cut off"),
     (lambda path: path.write_bytes(b""), "not a complete shard (cut off"),
-    (lambda path: flip(path, 0.999), "not a complete shard (its index is damaged)"),
     (become_folder, "not a complete shard (Is a directory)"),
     (link_to_itself, "not a complete shard (Too many levels"),
 ]
@@ -163,6 +163,17 @@ def test_bad_shard(fails: Fails, trained: Path, tmp_path: Path, data: Path, harm
     fails(3, "evaluate", trained, "--data", packed, message=message)
     for verb in ("check", "stats"):
         fails(3, "data", verb, packed, message=message)
+
+
+def test_bad_index_of_a_shard(fails: Fails, tmp_path: Path, data: Path) -> None:
+    """Where the folder has an index of its own, that of a shard is not read to train; a check reads all there is."""
+    packed = tmp_path / "packed"
+    assert main(["data", "pack", str(data), str(packed)]) == 0
+    flip(packed / "shard-00000.h5", 0.999)
+    message = "shard-00000.h5: not a complete shard (its index is damaged)"
+    assert main(["data", "check", str(packed)]) == 3
+    shutil.rmtree(packed / "index")
+    fails(3, "train", "demo", "--local", *SHARDS, "--data", packed, "--out", tmp_path / "out", message=message)
 
 
 def test_data_from_nowhere(fails: Fails, trained: Path, tmp_path: Path, data: Path, file: Path) -> None:
