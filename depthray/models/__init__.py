@@ -44,7 +44,7 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.refine != "none":
+    if section.options or section.refine != "none" or section.uncertainty != "none":
         _check_options(section, where=where)
 
 
@@ -61,6 +61,8 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
             network = build(**options, inputs=tuple(inputs))
         _check_own(network, section.name)
     network.zero_padded = zero_padded(section, inputs)
+    if section.uncertainty != "none":
+        network.outputs = (*getattr(network, "outputs", ("depth",)), "log_sigma")
     return network  # type: ignore[no-any-return]
 
 
@@ -74,10 +76,11 @@ def _completion(section: Model) -> Completion:
     from depthray.models.layers.propagation import PropagationOptions
 
     if section.refine == "none":
-        return Completion(section.start)
+        return Completion(section.start, uncertainty=section.uncertainty)
     return Completion(
         section.start,
         PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples),
+        section.uncertainty,
     )
 
 
@@ -100,7 +103,7 @@ def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parame
         parameters = inspect.signature(build, eval_str=True).parameters
     except NameError as error:  # of one's own, imported for type checkers only
         raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
-    # Those are data.inputs, and model.start and model.refine.
+    # Those are data.inputs, and model.start, model.refine and model.uncertainty.
     return {key: parameter for key, parameter in parameters.items() if key not in ("inputs", "completion")}
 
 
@@ -196,9 +199,12 @@ def _check_own(network: Any, name: str) -> None:
 
 def _check_options(section: Model, *, where: str) -> None:
     parameters = option_parameters(section, where=where)
-    refines = "completion" in inspect.signature(builder(section.name, where=where)).parameters
-    if section.refine != "none" and not refines:
+    has_head = "completion" in inspect.signature(builder(section.name, where=where)).parameters
+    if section.refine != "none" and not has_head:
         raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
+    # One's own may predict `log_sigma` in its own way.
+    if section.uncertainty != "none" and not has_head and section.name in names():
+        raise UsageError(f"{where}: model.uncertainty={section.uncertainty}: {section.name} predicts no depth")
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")
