@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,33 @@ def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     # float64: at 60 m a step of float32 is 4 micrometres, enough to round some half millimetres the other way.
     scaled = np.where(sheets.is_measured(depth), depth, 0).astype(np.float64) * 1000
     return np.clip(np.rint(scaled), 0, _FARTHEST).astype(np.uint16)
+
+
+def confident(depth: NDArray[np.float32], confidence: NDArray[np.float32] | None, least: float) -> NDArray[np.float32]:
+    """(H,W) metres and confidence in [0,1] -> (H,W) metres, 0 where it is below `least`; as it is without confidence"""
+    if confidence is None or least <= 0:
+        return depth
+    return np.where(confidence >= least, depth, np.float32(0))
+
+
+def encode_confidence_png(confidence: NDArray[np.float32]) -> bytes:
+    """(H,W) in [0,1] -> the bytes of an 8-bit grey PNG, 255 = 1."""
+    _, data = cv2.imencode(".png", np.rint(np.clip(confidence, 0, 1) * 255).astype(np.uint8))
+    return data.tobytes()
+
+
+def write_confidence_png(path: str | os.PathLike[str], confidence: NDArray[np.float32]) -> Path:
+    """(H,W) in [0,1] -> an 8-bit grey PNG, 255 = 1."""
+    return _write_bytes(path, encode_confidence_png(confidence))
+
+
+def write_npz(path: str | os.PathLike[str], maps: Mapping[str, NDArray[np.float32]]) -> Path:
+    """(H,W) maps by name -> a NumPy archive of float32, uncompressed: depth hardly shrinks."""
+    path = Path(path)
+    with path.open("wb") as file:
+        arrays: dict[str, Any] = {name: np.asarray(values, np.float32) for name, values in maps.items()}
+        np.savez(file, allow_pickle=False, **arrays)
+    return path
 
 
 def write_depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:

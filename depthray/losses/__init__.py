@@ -41,7 +41,12 @@ TERMS: dict[str, Term] = {
 # What terms of one's own are given by these names: tensors of LossInputs and keys of the recipe's section.
 KNOWN = {name for name, value in vars(LossInputs).items() if isinstance(value, property)} | {*LOSS_OPTIONS}
 LEAST_SPREAD = 0.02  # added to the loss of spread samples: where they are nearly right, the rest is noise of the truth
-MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask", "log_sigma": "log_sigma"}  # parameter of a term: map of a prediction
+MAPS = {
+    "depth": "depth",
+    "pyramid": "pyramid",
+    "logits": "mask",
+    "log_sigma": "log_sigma",
+}  # parameter of a term: map of a prediction
 
 
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:

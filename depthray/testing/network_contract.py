@@ -98,7 +98,10 @@ def _check_maps(network: Any, size: tuple[int, int]) -> None:
     expect(
         set(prediction) == outputs, f"predicts {sorted(prediction)}; outputs (by default depth) says {sorted(outputs)}"
     )
-    expect(outputs <= {"depth", "pyramid", "mask", "log_sigma"} and {"depth", "mask"} & outputs, "predicts neither depth nor a mask")
+    expect(
+        outputs <= {"depth", "pyramid", "mask", "log_sigma"} and {"depth", "mask"} & outputs,
+        "predicts neither depth nor a mask",
+    )
     wanted = (2, 1, *(math.ceil(side / getattr(network, "reduction", 1)) for side in size))
     for key in {"depth", "mask", "log_sigma"} & outputs:
         shape, dtype = tuple(prediction[key].shape), prediction[key].dtype

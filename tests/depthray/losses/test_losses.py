@@ -11,7 +11,13 @@ from depthray.testing import loss_contract as contract
 from depthray.testing.loss_contract import HEIGHT, WIDTH, frames, tensors
 
 NAMES = sorted(name for name in losses.TERMS if not name.startswith("mask_"))
-NOT_NIL = ("depth_bce", "depth_dice", "smoothness", "laplace_nll", "gaussian_nll")  # cost something even where the prediction is perfect
+NOT_NIL = (
+    "depth_bce",
+    "depth_dice",
+    "smoothness",
+    "laplace_nll",
+    "gaussian_nll",
+)  # cost something even where the prediction is perfect
 WEIGHTS = (1.0, 0.7, 0.5)
 IMAGE = np.random.default_rng(9).random((1, 3, HEIGHT, WIDTH))
 SIGMA = np.random.default_rng(8).uniform(0.05, 0.5, (1, 1, HEIGHT, WIDTH))

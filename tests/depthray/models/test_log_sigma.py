@@ -70,7 +70,9 @@ def test_the_gradient_of_the_deviation_is_the_slope(name):
     valid = torch.rand(2, 1, 6, 6, generator=generator) < 0.7
     (slope,) = torch.autograd.grad(losses.TERMS[name](depth, truth, valid=valid, log_sigma=log).sum(), log)
     with torch.no_grad():
-        ends = [losses.TERMS[name](depth, truth, valid=valid, log_sigma=log + step * slope.sign()) for step in (1e-2, -1e-2)]
+        ends = [
+            losses.TERMS[name](depth, truth, valid=valid, log_sigma=log + step * slope.sign()) for step in (1e-2, -1e-2)
+        ]
     assert (ends[0] - ends[1]).sum().item() == pytest.approx(2e-2 * slope.abs().sum().item(), rel=1e-2)
     assert not slope[~valid].any()
 
@@ -114,6 +116,8 @@ def test_weights_without_it_fit():
 
 
 def test_lora_trains_it():
-    network = models.build_model(Model(name="dpt", size="tiny", lora_rank=2, lora_decoder="none", uncertainty="laplace"), ("image",))
+    network = models.build_model(
+        Model(name="dpt", size="tiny", lora_rank=2, lora_decoder="none", uncertainty="laplace"), ("image",)
+    )
     head = [part for part in network.metres.log_sigma.modules() if isinstance(part, Conv2d)]
     assert len(head) == 2 and all(part.weight.requires_grad for part in head)
