@@ -56,6 +56,7 @@ Monitor = Literal[
     "iou",
     "dice",
     "boundary_f1",
+    "nll",
 ]
 
 
@@ -581,6 +582,8 @@ class Recipe(Section):
             raise ValueError(f"loss.{wrong[0]} needs model.uncertainty={family}, and it is {kind}")
         if kind != "none" and LIKELIHOODS[kind] not in weights and not self.loss.terms:
             raise ValueError(f"model.uncertainty={kind}: no term trains it; give loss.{LIKELIHOODS[kind]} a weight")
+        if kind == "none" and self.eval.monitor == "nll":
+            raise ValueError("eval.monitor=nll is the likelihood of what model.uncertainty predicts, and that is none")
         return self
 
     @model_validator(mode="before")

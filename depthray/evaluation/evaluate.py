@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
 from depthray.config import own_code
-from depthray.config.sections import Data, Recipe
+from depthray.config.sections import Data, Recipe, Uncertainty
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.source import Source
@@ -27,6 +27,8 @@ from depthray.evaluation.alignment import ComparedDepth
 from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of, scored_data
 from depthray.evaluation.report import Evaluation, ScoredFrame
+from depthray.evaluation.uncertainty import sparsification
+from depthray.evaluation.uncertainty.sparsification import FrameConfidence
 from depthray.imaging import sheets
 from depthray.runtimes import device_errors
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
@@ -86,14 +88,14 @@ def evaluate(
             mine = [
                 row
                 for scored in predictions(model, batches, protocol=protocol, device=device, precision=precision)
-                for row in _score_frames(scored, protocol)
+                for row in _score_frames(scored, protocol, models.uncertainty_of(model))
             ]
     finally:
         model.train(training)
     # By index: neither sums nor the draws of the bootstrap may depend on which process had a frame.
     rows = sorted(distributed.gather(mine), key=lambda row: row.index)
     _check_scored(rows, protocol)
-    return Evaluation(protocol, rows)
+    return Evaluation(protocol, rows, uncertainty=models.uncertainty_of(model))
 
 
 def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:
@@ -111,13 +113,14 @@ def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:
         )
 
 
-def _score_frames(scored: ScoredBatch, protocol: Protocol) -> Iterator[ScoredFrame]:
+def _score_frames(scored: ScoredBatch, protocol: Protocol, family: Uncertainty) -> Iterator[ScoredFrame]:
     batch, broken = scored.batch, scored.broken.tolist()
     sums, extra = _depth_sums(scored, protocol), _extra_scores(scored, protocol)
+    confidence = _confidence(scored, protocol, family)
     for position, index in enumerate(scored.indices):
         names = (batch["id"][position], batch["scene"][position], batch["source"][position])
         own = {name: values[position] for name, values in extra.items()}
-        yield ScoredFrame(index, *names, sums[position], broken[position], own)
+        yield ScoredFrame(index, *names, sums[position], broken[position], own, confidence[position])
 
 
 def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Rows | None]:
@@ -126,6 +129,13 @@ def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Row
         return [None] * len(scored.indices)
     prediction, truth, valid = scored.depth
     return list(metrics.image_sums(prediction, truth, valid=valid).cpu().numpy())
+
+
+def _confidence(scored: ScoredBatch, protocol: Protocol, family: Uncertainty) -> Sequence[FrameConfidence | None]:
+    """-> of each frame what it says of the predicted confidence; None where there is none, or depth is not compared."""
+    if scored.depth is None or family == "none" or not protocol.usual or "log_sigma" not in scored.prediction:
+        return [None] * len(scored.indices)
+    return sparsification.of_frames(scored.depth, scored.prediction["log_sigma"], family)
 
 
 def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[float]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do n
     from torch import Tensor, nn
 
     from depthray.batch import Batch, Prediction
-    from depthray.config.sections import Model
+    from depthray.config.sections import Model, Uncertainty
     from depthray.models.layers.depth_head import Completion
 
 
@@ -61,6 +61,7 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
             network = build(**options, inputs=tuple(inputs))
         _check_own(network, section.name)
     network.zero_padded = zero_padded(section, inputs)
+    network.uncertainty = section.uncertainty
     if section.uncertainty != "none":
         network.outputs = (*getattr(network, "outputs", ("depth",)), "log_sigma")
     return network  # type: ignore[no-any-return]
@@ -128,6 +129,15 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
     zeros = getattr(network, "zero_padded", ())
     values.update({key: (_pad_zeros if key in zeros else _pad)(values[key], padded) for key in network.inputs})
     return _crop(model(values), share=(height / padded[0], width / padded[1]))
+
+
+def uncertainty_of(model: nn.Module) -> Uncertainty:
+    """The distribution that a network predicts of ln depth; "none" where it predicts depth alone."""
+    network: Any = model
+    while not hasattr(network, "stride"):  # as `run` finds it
+        network = network.module
+    family: Uncertainty = getattr(network, "uncertainty", "none")
+    return family
 
 
 def check_ids(model: nn.Module, batch: Batch) -> None:

@@ -99,6 +99,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
     _check_recipe(folder, recipe)
     runtime, network = _build_network(folder, device=device, threads=threads, trust=trust)
     network.zero_padded = models.zero_padded(recipe.model, network.inputs)
+    network.uncertainty = recipe.model.uncertainty
     if "semantics" in network.inputs and not own_code.is_own(recipe.model.name):
         _limit_classes(network, recipe)
     return OpenedModel(

@@ -19,8 +19,9 @@ class Calibrated(nn.Module):
         super().__init__()
         self.network, self.factor, self.slope = network, math.exp(shift), slope
         self.inputs, self.stride = network.inputs, network.stride
-        if hasattr(network, "outputs"):
-            self.outputs = network.outputs
+        for name in ("outputs", "uncertainty"):
+            if hasattr(network, name):
+                setattr(self, name, getattr(network, name))
 
     def forward(self, batch: Batch) -> Prediction:
         """A batch -> the prediction with depth (B,1,H,W) in corrected metres."""

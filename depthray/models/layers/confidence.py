@@ -44,3 +44,11 @@ def interval(share: float, family: Uncertainty) -> float:
 def confidence_maps(depth: Tensor, log_sigma: Tensor, family: Uncertainty) -> dict[str, Tensor]:
     """(B,1,h,w) metres and ln of the deviation of ln depth -> `sigma` in metres and `confidence` in [0,1], (B,1,h,w)"""
     return {"sigma": depth * torch.exp(log_sigma.float()), "confidence": confidence(log_sigma, family)}
+
+
+def nll(error: Tensor, log_sigma: Tensor, family: Uncertainty) -> Tensor:
+    """(...) errors of ln depth and ln of their deviation -> (...) negative log likelihood"""
+    deviations = error.abs() * torch.exp(-log_sigma)
+    if family == "laplace":
+        return math.sqrt(2) * deviations + log_sigma + math.log(2) / 2
+    return deviations.square() / 2 + log_sigma + math.log(2 * math.pi) / 2

@@ -12,6 +12,7 @@ from depthray.config import recipe as recipes
 from depthray.config.sections import Loss, Model
 from depthray.errors import UsageError
 from depthray.models.layers.log_sigma import LEAST, MOST, START, LogSigma
+from depthray.training import preflight
 from depthray.weights import fit
 from depthray.weights.translation import Translation
 
@@ -100,6 +101,14 @@ def test_a_share_of_the_spread_samples_leaves_a_likelihood_as_it_is():
 def test_a_recipe_trains_what_it_predicts(model, loss, message):
     with pytest.raises(UsageError, match=message):
         recipes.build({"model": {**TINY, **model}, "loss": loss}, where="x")
+
+
+def test_a_run_may_be_ranked_by_its_likelihood():
+    options = ["model.encoder=tiny", "data.size=64,96", "eval.monitor=nll"]
+    unsure = ["model.uncertainty=laplace", "loss.laplace_nll=0.3"]
+    assert preflight.load("demo", [*options, *unsure]).eval.monitor == "nll"
+    with pytest.raises(UsageError, match=r"eval\.monitor=nll is the likelihood of what model\.uncertainty predicts"):
+        preflight.load("demo", options)
 
 
 def test_networks_without_depth_or_with_the_heads_of_the_original_have_none():
