@@ -304,6 +304,9 @@ def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, finger
         "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
         **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
         **({} if opened.calibration is None else {"calibrated": f"{opened.calibration}, by {opened.calibration.data}"}),
+        **(
+            {} if opened.temperature is None else {"temperature": f"{opened.temperature}, by {opened.temperature.data}"}
+        ),
         "data": f"{data.root} ({source}, {data.encoding})" if data.root else source,
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,

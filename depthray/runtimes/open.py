@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import load as checkpoints
-from depthray.checkpoints.calibration import Calibration
+from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
@@ -42,6 +42,7 @@ class OpenedModel:
     runtime: str  # eager, or the name of a file of `backends`
     device: torch.device  # where it computes
     calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
+    temperature: Temperature | None = None  # of its confidence, likewise
 
 
 def names() -> list[str]:
@@ -89,6 +90,7 @@ def open_model(
         runtime=EAGER,
         device=device,
         calibration=contents.calibration,
+        temperature=contents.temperature,
     )
 
 

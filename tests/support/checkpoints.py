@@ -38,7 +38,8 @@ def write_unsure(folder: Path, *overrides: str, family: str = "laplace") -> Path
     loaded = load(path)
     generator = torch.Generator().manual_seed(3)
     last = loaded.weights["metres.log_sigma.layers.2.weight"]
-    loaded.weights["metres.log_sigma.layers.2.weight"] = 3 * torch.randn(last.shape, generator=generator)
+    loaded.weights["metres.log_sigma.layers.2.weight"] = 2 * torch.randn(last.shape, generator=generator)
+    loaded.weights["metres.log_sigma.layers.2.bias"] -= 1.2  # about 5 % of depth
     return save.write(folder / "unsure", loaded)
 
 

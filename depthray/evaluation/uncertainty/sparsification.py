@@ -43,9 +43,7 @@ class FrameConfidence(NamedTuple):
 
 def of_frames(depth: ComparedDepth, log_sigma: Tensor, family: Uncertainty) -> list[FrameConfidence]:
     """Compared depth (B,1,H,W) and ln of the deviation of ln depth (B,1,h,w) -> what each frame says of it."""
-    logs = torch.nan_to_num(log_sigma.float(), nan=0.0)  # a network that has failed is not sure of it
-    if logs.shape[-2:] != depth.truth.shape[-2:]:
-        logs = functional.interpolate(logs, size=depth.truth.shape[-2:], mode="bilinear", align_corners=False)
+    logs = at_size_of(depth.truth, log_sigma)
     frames = []
     for maps in zip(*(each[:, 0].cpu() for each in (*depth, logs)), strict=True):
         prediction, truth, valid, log = maps
@@ -53,6 +51,14 @@ def of_frames(depth: ComparedDepth, log_sigma: Tensor, family: Uncertainty) -> l
         chosen = chosen[:: max(1, -(-len(chosen) // PIXELS))]
         frames.append(_of_pixels(*(each.flatten()[chosen].double() for each in (prediction, truth, log)), family))
     return frames
+
+
+def at_size_of(truth: Tensor, log_sigma: Tensor) -> Tensor:
+    """(B,1,H,W) and (B,1,h,w) -> (B,1,H,W) ln of the deviation of ln depth, bilinear; 0 where it is no number"""
+    logs = torch.nan_to_num(log_sigma.float(), nan=0.0)  # a network that has failed is not sure of it
+    if logs.shape[-2:] == truth.shape[-2:]:
+        return logs
+    return functional.interpolate(logs, size=truth.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _of_pixels(prediction: Tensor, truth: Tensor, log: Tensor, family: Uncertainty) -> FrameConfidence:
