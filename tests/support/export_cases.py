@@ -27,7 +27,7 @@ from depthray.training import preflight
 FURTHER = ("image", "background", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("unet", {"encoder": "tiny"}, FURTHER),
-    ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
+    ("fpn", {"encoder": "resnet18", "uncertainty": "laplace"}, ("image", "sparse")),
     ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
     ("fpn", {"encoder": "resnet18", "refine": "nlspn", "refine_samples": "exact"}, ("image", "sparse")),
