@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Overrides: data.* and eval.* as for depthray evaluate.",
     )
     add_frames(parser)
-    parser.set_defaults(split="")
+    parser.set_defaults(split=None)
     parser.add_argument(
         "--confidence", action="store_true", help="fit the confidence (frames: those held out, or all of --data)"
     )
