@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -194,7 +195,7 @@ def write(maps: Mapping[str, Map], rgb: Rgb, options: Options, *, points: int) -
         if plane != "depth":
             raise Problem(422, f"format={options.form}: a point cloud needs depth, but plane={plane} has none")
         depth = export.confident(maps["depth"], maps.get("confidence"), options.min_confidence)
-        return _cloud(depth, rgb, options, points=points)
+        return _cloud(depth, rgb, options, points=points, confidence=maps.get("confidence"))
     values = maps[plane]
     if options.form == "npy":
         unit = {"X-Depth-Unit": "m", "X-Depth-Scale": "1"} if plane in METRIC else {}
@@ -254,7 +255,7 @@ def _coloured(values: Map, plane: str, options: Options) -> Encoded:
     return Encoded(data, options.media, {"X-Plane": plane, "X-Depth-Range": f"{near:g},{far:g}"})
 
 
-def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
+def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int, confidence: Map | None) -> Encoded:
     view = options.view(*rgb.shape[:2])
     camera = _scale_camera(view, rgb, depth.shape)
     colours = resize_colour(rgb, (depth.shape[0], depth.shape[1]))
@@ -263,7 +264,8 @@ def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
         stride += 1
     thinned = np.zeros_like(depth)  # 0 is unmeasured: such pixels become no points
     thinned[::stride, ::stride] = depth[::stride, ::stride]
-    encode = export.encode_ply if options.form == "ply" else export.encode_glb
+    # Points of glTF are as opaque as they are sure.
+    encode = export.encode_ply if options.form == "ply" else partial(export.encode_glb, confidence=confidence)
     note = f"camera ASSUMED, {view.origin.removeprefix('assumed ')}" if view.is_assumed else ""
     headers = {"X-Depth-Unit": "m", "X-Depth-Scale": "1", "X-Intrinsics": view.origin}
     if stride > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import cv2
@@ -87,5 +88,11 @@ def test_files_have_a_second_plane_and_points_are_left_out(trained, image, tmp_p
     header = (out / "room.ply").read_bytes().split(b"end_header")[0].decode()
     count = int(header.split("element vertex ")[1].split()[0])
     assert count == (predicted["confidence"] >= np.float32(f"{least:.9f}")).sum() and 0 < count < all_points
+    glb = (out / "room.glb").read_bytes()
+    length = int.from_bytes(glb[12:16], "little")
+    tree, body = json.loads(glb[20 : 20 + length]), glb[28 + length :]
+    colours = np.frombuffer(body, np.uint8, 4 * count, 12 * count).reshape(count, 4)
+    kept = predicted["confidence"][predicted["confidence"] >= np.float32(f"{least:.9f}")]
+    assert np.abs(colours[:, 3] / 255 - kept).max() < 0.003 and tree["materials"] == [{"alphaMode": "BLEND"}]
     assert "confidence 0." in capsys.readouterr().out
     assert main(["predict", str(trained), str(out), "--out", str(out / "again")]) != 0  # outputs are no inputs

@@ -37,9 +37,9 @@ def write_unsure(folder: Path, *overrides: str, family: str = "laplace") -> Path
     path = write_checkpoint(folder, f"model.uncertainty={family}", f"loss.{family}_nll=0.3", *overrides)
     loaded = load(path)
     generator = torch.Generator().manual_seed(3)
-    last = loaded.weights["metres.log_sigma.layers.2.weight"]
-    loaded.weights["metres.log_sigma.layers.2.weight"] = 2 * torch.randn(last.shape, generator=generator)
-    loaded.weights["metres.log_sigma.layers.2.bias"] -= 1.2  # about 5 % of depth
+    last = loaded.weights["metres.log_sigma.layers.4.weight"]
+    loaded.weights["metres.log_sigma.layers.4.weight"] = 0.4 * torch.randn(last.shape, generator=generator)
+    loaded.weights["metres.log_sigma.layers.4.bias"] -= 1.2 / 8  # about 5 % of depth
     return save.write(folder / "unsure", loaded)
 
 

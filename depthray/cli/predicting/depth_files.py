@@ -85,9 +85,11 @@ def _write(
         return export.write_npz(path, maps)
     if name in ("ply", "glb"):
         note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
-        points = export.write_ply if name == "ply" else export.write_glb
-        depth = export.confident(depth, maps.get("confidence"), min_confidence)
-        return points(path, depth, rgb, camera=camera or assumed_camera(*depth.shape), note=note)
+        known, confidence = camera or assumed_camera(*depth.shape), maps.get("confidence")
+        depth = export.confident(depth, confidence, min_confidence)
+        if name == "ply":
+            return export.write_ply(path, depth, rgb, camera=known, note=note)
+        return export.write_glb(path, depth, rgb, camera=known, note=note, confidence=confidence)
     if name == "colour":
         return export.write_colour_png(path, depth, scale=scale, unit=unit)
     return (export.write_depth_png if name == "png" else export.write_depth_npy)(path, depth)

@@ -117,7 +117,8 @@ class DepthHead(nn.Module):
         depth = self(logits, batch, features)
         if self.log_sigma is None:
             return {"depth": depth}
-        return {"depth": depth, "log_sigma": self.log_sigma(features, (depth.shape[-2], depth.shape[-1]))}
+        shares = _onto(depth, (features.shape[-2], features.shape[-1])) / self.max_depth
+        return {"depth": depth, "log_sigma": self.log_sigma(features, shares, (depth.shape[-2], depth.shape[-1]))}
 
     def coarse(self, levels: list[Tensor], batch: Batch) -> list[Tensor]:
         """Logits (B,1,h,w) of coarser levels, inputs of a batch -> (B,1,h,w) metres of each, float32, not refined"""
@@ -176,7 +177,7 @@ def _mean(values: Tensor, size: tuple[int, int]) -> Tensor:
     return mean(values, size)
 
 
-def _onto(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _onto(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,h,w) -> (B,1,H,W), bilinear where that is another size"""
     same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
-    return logits if same((logits.shape[-2], logits.shape[-1]), size) else upsample(logits, size, corners=False)
+    return values if same((values.shape[-2], values.shape[-1]), size) else upsample(values, size, corners=False)

@@ -39,7 +39,7 @@ def test_depth_is_the_same_to_the_bit_with_and_without():
 def test_it_stays_within_its_bounds(factor):
     head = LogSigma(4)
     head.layers[-1].bias.data.fill_(factor)
-    values = head(torch.randn(1, 4, 5, 6), (10, 12)).exp()
+    values = head(torch.randn(1, 4, 5, 6), torch.rand(1, 1, 5, 6), (10, 12)).exp()
     assert values.shape == (1, 1, 10, 12) and values.min() > 0.999 * LEAST and values.max() < 1.001 * MOST
 
 
@@ -55,10 +55,10 @@ def test_a_loss_alone_teaches_it_where_errors_are_large():
     optimiser = torch.optim.Adam(head.parameters(), lr=0.03)
     for _ in range(150):
         optimiser.zero_grad()
-        value = losses.TERMS["gaussian_nll"](depth, truth, valid=valid, log_sigma=head(features, (8, 8)))
+        value = losses.TERMS["gaussian_nll"](depth, truth, valid=valid, log_sigma=head(features, depth / 10, (8, 8)))
         value.sum().backward()
         optimiser.step()
-    sigma = head(features, (8, 8)).exp()[0, 0]
+    sigma = head(features, depth / 10, (8, 8)).exp()[0, 0]
     assert sigma[:, :3].mean().item() == pytest.approx(0.02, rel=0.2)
     assert sigma[:, 5:].mean().item() == pytest.approx(0.4, rel=0.2)
 
@@ -129,4 +129,4 @@ def test_lora_trains_it():
         Model(name="dpt", size="tiny", lora_rank=2, lora_decoder="none", uncertainty="laplace"), ("image",)
     )
     head = [part for part in network.metres.log_sigma.modules() if isinstance(part, Conv2d)]
-    assert len(head) == 2 and all(part.weight.requires_grad for part in head)
+    assert len(head) == 3 and all(part.weight.requires_grad for part in head)

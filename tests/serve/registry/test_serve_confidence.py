@@ -34,7 +34,9 @@ def test_it_is_served_with_its_temperature(tmp_path: Path) -> None:
     (ours,), (before,) = network.run([sample]), load(plain).run([sample])
     assert {*ours} == {"depth", "sigma", "confidence"}
     np.testing.assert_allclose(ours["sigma"], 2 * before["sigma"], rtol=1e-4)
-    assert (ours["confidence"] <= before["confidence"]).all() and ours["confidence"].mean() < before["confidence"].mean()
+    assert (ours["confidence"] <= before["confidence"]).all() and ours["confidence"].mean() < before[
+        "confidence"
+    ].mean()
 
 
 def test_a_confidence_that_is_none_is_a_fault() -> None:
