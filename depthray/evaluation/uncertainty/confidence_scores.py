@@ -86,8 +86,8 @@ def pooled_drop(bins: Values) -> float:
 
 def _coverage(levels: Values) -> Values:
     """(LEVELS,) pixels by the least interval that holds the truth -> (LEVELS,) share that each interval holds"""
-    count = levels.sum()
-    return np.cumsum(levels) / count if count else np.full(LEVELS, np.nan)
+    count = float(levels.sum())
+    return np.asarray(np.cumsum(levels) / count if count else np.full(LEVELS, np.nan), np.float64)
 
 
 def _area(curves: Values) -> Values:
@@ -98,4 +98,4 @@ def _area(curves: Values) -> Values:
 def _mean(rows: Values) -> Values:
     """(N,M) -> (M,) means of what is a number; NaN where nothing is"""
     known = ~np.isnan(rows)
-    return np.where(known, rows, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return np.asarray(np.where(known, rows, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan))

@@ -49,7 +49,8 @@ def of_frames(depth: ComparedDepth, log_sigma: Tensor, family: Uncertainty) -> l
         prediction, truth, valid, log = maps
         chosen = torch.nonzero(valid.flatten())[:, 0]
         chosen = chosen[:: max(1, -(-len(chosen) // PIXELS))]
-        frames.append(_of_pixels(*(each.flatten()[chosen].double() for each in (prediction, truth, log)), family))
+        pixels = [each.flatten()[chosen].double() for each in (prediction, truth, log)]
+        frames.append(_of_pixels(pixels[0], pixels[1], pixels[2], family))
     return frames
 
 

@@ -86,12 +86,12 @@ def test_the_manifest_says_so_and_the_weights_are_the_same(unsure: Path, calibra
 
 
 def test_prediction_and_evaluation_apply_it(unsure: Path, calibrated: Path, rooms: Path) -> None:
-    factor = manifest.read(calibrated).temperature.factor  # type: ignore[union-attr]
+    factor = manifest.read(calibrated).temperature.factor
     image = next((rooms / "rgb").iterdir())
     plain, scaled = (depthray.load(each).predict(image) for each in (unsure, calibrated))
     assert np.array_equal(plain, scaled)
-    np.testing.assert_allclose(scaled.sigma, factor * plain.sigma, rtol=1e-4)  # type: ignore[operator]
-    assert (scaled.confidence < plain.confidence).all()  # type: ignore[operator]
+    np.testing.assert_allclose(scaled.sigma, factor * plain.sigma, rtol=1e-4)
+    assert (scaled.confidence < plain.confidence).all()
     before, after = (depthray.evaluate(each, data=rooms, split="all") for each in (unsure, calibrated))
     assert after.evaluation.about["temperature"] == f"x {factor:.3f}, by {rooms}"
     assert abs(after.scores["coverage68"] - 0.68) < abs(before.scores["coverage68"] - 0.68)

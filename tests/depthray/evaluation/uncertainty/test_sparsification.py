@@ -37,12 +37,13 @@ def made(family="laplace", *, factor=1.0, constant=False, size=(100, 120), count
     depth = truth * np.exp(sigma * DRAW[family](rng, shape))
     valid = rng.random(shape) < 0.8
     known = np.full(shape, 0.15) if constant else sigma / factor
-    maps = [torch.tensor(each, dtype=torch.float32) for each in (depth, truth)]
-    return ComparedDepth(*maps, torch.tensor(valid)), torch.tensor(np.log(known), dtype=torch.float32)
+    predicted, measured = (torch.tensor(each, dtype=torch.float32) for each in (depth, truth))
+    return ComparedDepth(predicted, measured, torch.tensor(valid)), torch.tensor(np.log(known), dtype=torch.float32)
 
 
 def frames(family="laplace", **options):
-    return of_frames(*made(family, **options), family)
+    depth, log = made(family, **options)
+    return of_frames(depth, log, family)
 
 
 @pytest.mark.parametrize("family", list(DRAW))
@@ -126,7 +127,7 @@ class Unsure(nn.Module):
 
 
 def scored(model: nn.Module, protocol=PLAIN):
-    batches = eval_batches(Rooms(), range(COUNT), DATA, batch_size=BATCH)  # type: ignore[arg-type]
+    batches = eval_batches(Rooms(), range(COUNT), DATA, batch_size=BATCH)
     return evaluate(model, batches, protocol=protocol, device=CPU)
 
 
