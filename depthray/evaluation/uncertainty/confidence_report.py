@@ -43,7 +43,11 @@ def sections(confidence: Mapping[str, Any]) -> list[str]:
     lines.append(["AUSE below that of a constant, RMSE", share["rmse"], ""])
     lines.append(["AUSE below that of a constant, AbsRel", share["abs_rel"], ""])
     lines.append(
-        ["RMSE lower without the least sure fifth of all pixels", _percent(confidence["pooled_rmse_drop"]), ""]
+        [
+            "RMSE lower without the fifth of all pixels of the largest sigma",
+            _percent(confidence["pooled_rmse_drop"]),
+            "",
+        ]
     )
     ranges = [
         [each["range"], *(_cell(name, each[name]) for name in SCORES)]

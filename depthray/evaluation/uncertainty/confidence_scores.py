@@ -60,7 +60,7 @@ def summary(frames: Sequence[FrameConfidence], scenes: Sequence[str], *, family:
         "overall": {name: {"mean": mean, "low": least, "high": most} for name, mean, least, most in ends},
         "ranges": [{"range": name, **means(frames, number)} for number, name in enumerate(RANGES) if number],
         "sparsification": {"removed": REMOVED.tolist(), **{name: curve.tolist() for name, curve in curves.items()}},
-        "pooled_rmse_drop": pooled_drop(bins),
+        "pooled_rmse_drop": pooled_drop(np.sum([frame.widths for frame in frames], axis=0)),
         "reliability": {
             "interval": [(level + 1) / LEVELS for level in range(LEVELS)],
             "coverage": _mean(np.stack([_coverage(frame.levels[0]) for frame in frames])).tolist(),
@@ -71,9 +71,9 @@ def summary(frames: Sequence[FrameConfidence], scenes: Sequence[str], *, family:
     }
 
 
-def pooled_drop(bins: Values) -> float:
-    """(LEVELS,BINS) of all frames -> by which share RMSE falls once the least confident fifth of all pixels is gone"""
-    count, square = bins[:, BINS.index("count")], bins[:, BINS.index("square")]
+def pooled_drop(widths: Values) -> float:
+    """(N,2) pixels and squared errors of all frames by sigma -> by which share RMSE falls without the widest fifth"""
+    count, square = widths[::-1].T
     total = count.sum()
     if not total or not square.sum():
         return float("nan")

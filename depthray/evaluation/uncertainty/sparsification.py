@@ -26,7 +26,8 @@ STEPS = 50
 LEVELS = 100  # steps of the share that an interval holds, and of confidence
 LEAST = 50  # pixels, below which a curve says nothing
 CURVES = ("rmse", "rmse_oracle", "rmse_by_depth", "abs_rel", "abs_rel_oracle")  # by depth: as a constant share of it
-BINS = ("count", "right", "square")  # of pixels by confidence: how many, right within 10 percent, squared errors
+BINS = ("count", "right")  # of pixels by confidence: how many, and how many of them right within 10 percent
+SIGMAS = np.geomspace(1e-3, 100, 301)  # metres: ends of the steps in which pixels of all frames are put in order
 REMOVED = np.arange(STEPS) / STEPS  # shares of pixels
 
 Values = NDArray[np.float64]
@@ -38,6 +39,7 @@ class FrameConfidence(NamedTuple):
     likelihood: Values  # (R,) mean negative log likelihood of ln depth; NaN without a pixel
     levels: Values  # (R,LEVELS) pixels by the least share whose interval holds the truth, in steps of a hundredth
     bins: Values  # (LEVELS,BINS) by confidence, in steps of a hundredth
+    widths: Values  # (SIGMAS - 1,2) by sigma: pixels and their squared errors
     curves: Values  # (CURVES,R,STEPS) in metres or, of AbsRel, shares; NaN for fewer than LEAST pixels
 
 
@@ -79,7 +81,8 @@ def _of_pixels(prediction: Tensor, truth: Tensor, log: Tensor, family: Uncertain
     return FrameConfidence(
         np.array([losses[each].mean() if each.any() else np.nan for each in inside]),
         np.stack([np.bincount(_step(shares[each]), minlength=LEVELS) for each in inside]).astype(np.float64),
-        np.stack([np.bincount(_step(sure), values, LEVELS) for values in (np.ones(len(off)), right, square)], axis=1),
+        np.stack([np.bincount(_step(sure), values, LEVELS) for values in (np.ones(len(off)), right)], axis=1),
+        _by_sigma((sigma * prediction).numpy(), square),
         curves,
     )
 
@@ -99,6 +102,12 @@ def _curves(errors: Values, order: NDArray[np.int64], inside: list[NDArray[np.bo
             counts = np.ceil((1 - REMOVED) * len(kept)).astype(int)
             row[:] = np.cumsum(kept)[counts - 1] / counts
     return rows
+
+
+def _by_sigma(sigma: Values, square: Values) -> Values:
+    """(n,) metres and squared errors -> (SIGMAS - 1,2) pixels and sums of squared errors by sigma"""
+    steps = np.clip(np.searchsorted(SIGMAS, sigma, side="right") - 1, 0, len(SIGMAS) - 2)
+    return np.stack([np.bincount(steps, values, len(SIGMAS) - 1) for values in (np.ones(len(sigma)), square)], axis=1)
 
 
 def _step(shares: Values) -> NDArray[np.int64]:

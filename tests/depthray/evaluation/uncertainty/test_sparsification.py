@@ -87,13 +87,13 @@ def test_areas_are_those_of_poggi_et_al():
         assert found[f"aurg_{name}"] == pytest.approx(finish(errors.mean()) - areas[0], rel=0.01, abs=1e-4)
 
 
-def test_without_the_least_sure_fifth():
+def test_without_the_least_sure_fifth_of_all_frames():
     (depth, truth, valid), log = made()
-    p, t, s = (each[valid].double().numpy() for each in (depth, truth, log))
-    kept = np.argsort(s)[: round(0.8 * len(s))]
+    p, t, s = (each[valid].double().numpy() for each in (depth, truth, log.exp()))
+    kept = np.argsort(s * p)[: round(0.8 * len(s))]
     wanted = 1 - np.sqrt(((p - t)[kept] ** 2).mean() / ((p - t) ** 2).mean())
-    bins = np.sum([frame.bins for frame in frames()], axis=0)
-    assert pooled_drop(bins) == pytest.approx(wanted, abs=0.01)
+    assert pooled_drop(np.sum([frame.widths for frame in frames()], axis=0)) == pytest.approx(wanted, abs=0.01)
+    assert np.isnan(pooled_drop(np.zeros((3, 2))))
 
 
 def test_ranges_are_of_the_true_depth_and_too_few_pixels_say_nothing():
