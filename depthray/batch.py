@@ -73,6 +73,7 @@ class Prediction(TypedDict, total=False):
     depth: Tensor  # (B,1,H,W) metres
     pyramid: list[Tensor]  # coarser depths (B,1,h,w) in metres, finest first
     mask: Tensor  # (B,1,H,W) logits of the foreground mask
+    log_sigma: Tensor  # (B,1,H,W) ln of the standard deviation of ln depth
 
 
 VOID = 255  # in the mask of a sample: neither foreground nor background is known

@@ -72,6 +72,11 @@ class Predictor:
         data = self.recipe.data
         return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and data.sparse.may_be_none else ()
 
+    @property
+    def has_confidence(self) -> bool:
+        """Whether it predicts how sure it is of its depth (model.uncertainty)."""
+        return self.recipe.model.uncertainty != "none" and "depth" in self.recipe.data.targets
+
     def check_metres(self, purpose: str) -> None:
         """Raise a `UsageError` where the network's depth is not in metres, which the purpose needs."""
         from depthray.evaluation.protocols import MEANING
@@ -99,7 +104,8 @@ class Predictor:
         (1,H,W); several are a list of them, an array (B,H,W,3) or a tensor (B,3,H,W). Pixels are uint8, uint16, or
         floating-point numbers in [0, 1]. `others` as for `maps`.
 
-        The result is a NumPy array with `metres`, `png16()`, `points(camera)` and `colour()`. Where `depth_kind` is not
+        The result is a NumPy array with `metres`, `png16()`, `points(camera)` and `colour()`, and where the network
+        `has_confidence` with `sigma` and `confidence`, (H,W) float32. Where `depth_kind` is not
         "metric" the numbers have no unit; nearer is smaller all the same.
         """
         if "depth" not in self.recipe.data.targets:
@@ -116,7 +122,12 @@ class Predictor:
             if "depth" not in maps:
                 raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
         meaning = MEANING[self.depth_kind]
-        return [DepthMap(maps["depth"], image=rgb, meaning=meaning) for maps, rgb in zip(found, images, strict=True)]
+        return [
+            DepthMap(
+                maps["depth"], image=rgb, meaning=meaning, sigma=maps.get("sigma"), confidence=maps.get("confidence")
+            )
+            for maps, rgb in zip(found, images, strict=True)
+        ]
 
     @overload
     def maps(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[Maps]: ...
@@ -126,6 +137,8 @@ class Predictor:
 
     def maps(self, image: Any, **others: Any) -> Maps | list[Maps]:
         """An image, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1]; of several images a list.
+
+        Where the network `has_confidence`, `sigma` in metres and `confidence` in [0,1] besides.
 
         Images are as for `predict`. `others` are the further inputs the network was trained with, of the image's size:
         `background` (H,W,3) uint8 RGB, `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and
@@ -170,6 +183,7 @@ class Predictor:
 
         from depthray import models
         from depthray.batch import collate, to_device
+        from depthray.models.layers.confidence import confidence_maps
 
         data = self.recipe.data
         batch = collate(samples)
@@ -184,6 +198,8 @@ class Predictor:
                 raise UsageError(f"this network predicts {', '.join(outputs)}, none of {', '.join(data.targets)}")
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
+            if self.has_confidence and {"depth", "log_sigma"} <= outputs.keys():
+                maps |= confidence_maps(maps["depth"], outputs["log_sigma"], self.recipe.model.uncertainty)
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
         return [{key: value[index] for key, value in arrays.items()} for index in range(len(samples))]
 

@@ -50,6 +50,7 @@ class ModelCard:
     architecture: str
     inputs: tuple[str, ...]  # "image" and the other inputs that each request must contain
     targets: tuple[str, ...]  # "depth", "mask" or both: the maps of an answer
+    confidence: bool = field(default=False, kw_only=True)  # whether an answer has `sigma` and `confidence` besides
     size: tuple[int, int]  # (H,W) pixels of the network's input
     min_depth: float  # metres
     max_depth: float  # metres

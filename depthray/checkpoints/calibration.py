@@ -1,4 +1,4 @@
-"""A correction of a network's depth that was fitted afterwards: part of a checkpoint's manifest, not of its weights."""
+"""Corrections of depth and its confidence that were fitted afterwards: in a checkpoint's manifest, not its weights."""
 
 from __future__ import annotations
 
@@ -21,6 +21,28 @@ class Calibration:
     def __str__(self) -> str:
         power = "" if self.slope == 1.0 else f" of depth to the power of {self.slope:.3f}"
         return f"x {2.718281828459045**self.shift:.3f}{power}"
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The factor of the deviation that a network predicts, and what it was fitted to."""
+
+    factor: float
+    data: str = ""  # its frames, as the user named them
+    fingerprint: str = ""  # of the frames
+    frames: int = 0
+    before: tuple[float, ...] = ()  # shares of the pixels of frames that were held out in the intervals of 68 and 95 %
+    after: tuple[float, ...] = ()  # the same with the factor
+
+    def __str__(self) -> str:
+        return f"x {self.factor:.3f}"
+
+
+def temperature_from_json(tree: dict[str, Any] | None) -> Temperature | None:
+    """The temperature that a manifest has; None where it has none. Raises TypeError for other fields."""
+    if tree is None:
+        return None
+    return Temperature(**{**tree, "before": tuple(tree["before"]), "after": tuple(tree["after"])})
 
 
 def from_json(tree: dict[str, Any] | None) -> Calibration | None:

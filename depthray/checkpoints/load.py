@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import manifest
-from depthray.checkpoints.calibration import Calibration
+from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
@@ -25,6 +25,9 @@ from depthray.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:  # recipes and metrics are read without torch, which takes seconds to import
     from torch import Tensor, nn
+
+
+AS_IT_IS = Calibration(shift=0.0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class CheckpointContents:
     origin: Origin | None = None  # of the weights that the run started from
     weights_sha256: str = ""  # of the file of weights that was read
     calibration: Calibration | None = None  # of the depth that the weights predict
+    temperature: Temperature | None = None  # of the confidence that the weights predict
     arithmetic: dict[str, str] = field(default_factory=dict)  # device, precision, deterministic: for the manifest
 
 
@@ -69,13 +73,14 @@ def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointC
         origin=record.origin,
         weights_sha256=record.files[WEIGHTS].sha256,
         calibration=record.calibration,
+        temperature=record.temperature,
     )
 
 
 def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -> nn.Module:
     """The network of a checkpoint's own recipe with its weights, on the CPU, matrices of LoRA merged into them.
 
-    Its depth is corrected where the checkpoint is calibrated.
+    Its depth and its confidence are corrected where the checkpoint is calibrated.
     """
     from depthray.models.layers import lora
     from depthray.models.layers.calibrated import Calibrated
@@ -87,8 +92,11 @@ def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{where}: the weights do not fit the recipe: {reason}") from None
-    network, fitted = lora.merge(network), contents.calibration
-    return Calibrated(network, shift=fitted.shift, slope=fitted.slope) if fitted else network
+    network, fitted, temperature = lora.merge(network), contents.calibration or AS_IT_IS, contents.temperature
+    if fitted is AS_IT_IS and temperature is None:
+        return network
+    factor = 1.0 if temperature is None else temperature.factor
+    return Calibrated(network, shift=fitted.shift, slope=fitted.slope, temperature=factor)
 
 
 def read_recipe(path: Path, *, trust: bool = False) -> Recipe:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from depthray.checkpoints import calibration, origin
-from depthray.checkpoints.calibration import Calibration
+from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
 from depthray.config.own_code import CodeRecord
@@ -24,8 +24,9 @@ FORMAT = 1
 FORMAT_WITH_ORIGIN = 2  # of the network's first weights; a checkpoint without one keeps the first format
 FORMAT_WITH_CODE = 3  # of one's own, which older versions cannot read
 FORMAT_WITH_CALIBRATION = 4  # without which the same weights predict other metres
-FORMATS = (FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE, FORMAT_WITH_CALIBRATION)
-OPTIONAL = ("origin", "code", "calibration")  # left out where there is nothing
+FORMAT_WITH_TEMPERATURE = 5  # without which they predict another confidence
+FORMATS = (FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE, FORMAT_WITH_CALIBRATION, FORMAT_WITH_TEMPERATURE)
+OPTIONAL = ("origin", "code", "calibration", "temperature")  # left out where there is nothing
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
 _FOLDER = RecordedFolder(noun="checkpoint", manifest=NAME, advice="use another checkpoint")
 check_size, read_file = _FOLDER.check_size, _FOLDER.read_file
@@ -43,11 +44,13 @@ class Manifest:
     origin: Origin | None = None  # of the weights that the run started from; None: random ones
     code: tuple[CodeRecord, ...] = ()  # of one's own, that the recipe names
     calibration: Calibration | None = None  # of its depth, fitted afterwards
+    temperature: Temperature | None = None  # of its confidence, fitted afterwards
 
 
 def render(manifest: Manifest) -> bytes:
     """The bytes of manifest.json, the last of which is a digest of the rest."""
     has = {
+        FORMAT_WITH_TEMPERATURE: manifest.temperature,
         FORMAT_WITH_CALIBRATION: manifest.calibration,
         FORMAT_WITH_CODE: manifest.code,
         FORMAT_WITH_ORIGIN: manifest.origin,
@@ -105,4 +108,5 @@ def _build(tree: dict[str, Any]) -> Manifest:
         origin=origin.from_json(tree.get("origin")),
         code=code,
         calibration=calibration.from_json(tree.get("calibration")),
+        temperature=calibration.temperature_from_json(tree.get("temperature")),
     )

@@ -151,6 +151,7 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
         origin=contents.origin,
         code=tuple(each for each, _ in code),
         calibration=contents.calibration,
+        temperature=contents.temperature,
     )
     write_file(folder / manifest.NAME, lambda file: file.write(manifest.render(record)))
 

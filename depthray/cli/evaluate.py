@@ -40,8 +40,10 @@ def main(argv: list[str]) -> int:
             # The copy of a remote checkpoint is in the cache, where nobody looks for results.
             out = arguments.out or layout.evaluation(path, name, remote=is_remote(arguments.checkpoint))
             result.write(out)
-            print_markdown(report.markdown(result.evaluation.summary(), scenes=5))
-            print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
+            summary = result.evaluation.summary()
+            print_markdown(report.markdown(summary, scenes=5))
+            pictures = "sheet.png and confidence.png" if "confidence" in summary else "sheet.png"
+            print(f"written: {out}/evaluation.json, .md, .csv{',' if 'confidence' in summary else ' and'} {pictures}")
     finally:
         distributed.stop()
     return 0

@@ -44,6 +44,7 @@ class _Request(NamedTuple):
     scale: ColourScale | None
     every: int
     frames: int
+    min_confidence: float
 
 
 class _Network(NamedTuple):
@@ -54,6 +55,7 @@ class _Network(NamedTuple):
     depth: str  # what its numbers are: "metres", or what they are instead
     # The file of the image, None for a frame of a video; its pixels; further inputs.
     maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+    has_confidence: bool | None = None  # None: what a server has shows with its first answer
 
 
 def main(argv: list[str]) -> int:
@@ -77,9 +79,11 @@ def main(argv: list[str]) -> int:
             network = stack.enter_context(_network(arguments))
         further_inputs.check(others, network.inputs, optional=network.optional)  # a missing flag would fail every image
         shown = _fitting(formats, network)
+        if arguments.min_confidence > 0 and network.has_confidence is False:
+            raise UsageError(f"--min-confidence: {_NO_CONFIDENCE}")
         request = _Request(
             *(arguments.out, shown, shown if formats else ["colour"], camera, limits, others),
-            *(scale, arguments.every, arguments.frames or 0),
+            *(scale, arguments.every, arguments.frames or 0, arguments.min_confidence),
         )
         for image, output in targets.found:
             try:
@@ -90,6 +94,7 @@ def main(argv: list[str]) -> int:
     return _print_summary(failed, len(targets.found), arguments.out)
 
 
+_NO_CONFIDENCE = "this network predicts no confidence; train one with model.uncertainty=laplace loss.laplace_nll=0.3"
 _ASSUMED = (
     "WARNING: the camera is ASSUMED to see 60 degrees from left to right, as no --intrinsics fx,fy,cx,cy was given.\n"
     "WARNING: depths of the points are the network's, but widths, heights and angles are a guess."
@@ -104,7 +109,8 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
         predictor = load(arguments.checkpoint, device=arguments.device, precision=precision, trust=arguments.trust)
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         optional = predictor.optional_inputs
-        yield _Network(inputs, optional, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
+        has_confidence = predictor.has_confidence
+        yield _Network(inputs, optional, meaning, lambda _, rgb, others: predictor.maps(rgb, **others), has_confidence)
         return
     from depthray.client.remote_predictor import connect
 
@@ -138,10 +144,16 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         )
     elif not arguments.checkpoint:
         raise UsageError("no checkpoint is given; name a checkpoint or a run, and images after it")
+    _check_numbers(arguments)
+    return arguments
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    if not 0 <= arguments.min_confidence <= 1:
+        raise UsageError(f"--min-confidence {arguments.min_confidence:g}: give a number from 0 to 1")
     for flag in ("every", "frames"):
         if (value := getattr(arguments, flag)) is not None and value < 1:
             raise UsageError(f"--{flag} {value}: give a number above 0")
-    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -163,9 +175,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder (default: predictions)")
     parser.add_argument(
         "--format",
-        help="of png (16 bit, millimetres, 0 = invalid), npy (float32 metres), colour, ply, glb (default: png,colour; "
-        "npy,colour of a network whose depth is not in metres). Of a video colour is an MP4 and the default, each "
-        "other format a file a frame",
+        help="of png (16 bit, millimetres, 0 = invalid), npy (float32 metres), npz (depth, and what else is predicted, "
+        "such as sigma and confidence), colour, ply, glb (default: png,colour; npy,colour of a network whose depth is "
+        "not in metres). Of a video colour is an MP4 and the default, each other format a file a frame",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="ply, glb: no points of pixels whose probability of being right within 10 percent is below P",
     )
     parser.add_argument(
         "--range", metavar="NEAR,FAR", help="metres at the ends of the colours (default: of each photograph and video)"
@@ -253,6 +272,7 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
             every=request.every,
             most=request.frames,
             unit=unit,
+            min_confidence=request.min_confidence,
         )
         return clips.predict_clip(image, request.out / output, wanted, lambda rgb: network.maps(None, rgb, {}))
     rgb = photos.read(image, limits=request.limits)
@@ -261,10 +281,19 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
     files = {key: further_inputs.find(path, name) for key, path in request.others.items()}
     others = {key: further_inputs.read(key, path, limits=request.limits) for key, path in files.items()}
     maps = network.maps(image, rgb, others)
+    if request.min_confidence > 0 and "confidence" not in maps:
+        raise DataError(f"{image}: --min-confidence: {_NO_CONFIDENCE}")
     stem, scale = request.out / output, request.scale
     if scale is None and "depth" in maps and "colour" in request.formats:
         scale = sheets.depth_scale([maps["depth"]])
-    written = write_maps(stem, maps, request.formats, rgb=rgb, camera=request.camera, scale=scale, unit=unit)
+    written = write_maps(
+        *(stem, maps, request.formats),
+        rgb=rgb,
+        camera=request.camera,
+        scale=scale,
+        unit=unit,
+        min_confidence=request.min_confidence,
+    )
     return describe(image, maps, written, unit=unit, scale=scale)
 
 

@@ -45,7 +45,8 @@ class UnavailableError(ServerError, ResourceError):
 class Estimate:
     """The prediction of a server for one image."""
 
-    maps: Maps = field(repr=False)  # (H,W) by target: `depth` metres, NaN where there is none; `mask` probability
+    # (H,W) by name: `depth` metres, NaN where there is none, `mask` probability, `sigma` metres, `confidence` in [0,1].
+    maps: Maps = field(repr=False)
     image: bytes = field(repr=False)
     model: str = ""  # name@version
     input_size: str = ""  # WIDTHxHEIGHT pixels of the network's input
@@ -59,13 +60,21 @@ class Estimate:
             raise UsageError(f"model {self.model} predicts {', '.join(self.maps) or 'nothing'}, no depth; use maps")
         return self.maps["depth"]
 
-    def points(self, camera: Camera | None = None, *, degrees: float = 60.0) -> NDArray[np.void]:
-        """-> (N,) records xyz (metres: x right, y down, z forward) and rgb. The default camera is `degrees` across."""
+    def points(
+        self, camera: Camera | None = None, *, degrees: float = 60.0, min_confidence: float = 0.0
+    ) -> NDArray[np.void]:
+        """-> (N,) records xyz (metres: x right, y down, z forward) and rgb. The default camera is `degrees` across.
+
+        Pixels of less than `min_confidence` have no point, where the model predicts confidence.
+        """
+        if min_confidence > 0 and "confidence" not in self.maps:
+            raise UsageError(f"min_confidence: model {self.model} predicts no confidence, or maps were not asked for")
         rgb = photos.decode(self.image)
         if rgb.shape[:2] != self.metres.shape:
             raise UsageError("points need the map at the image's size; leave size='model' out")
         camera = camera or assumed_camera(*self.metres.shape, degrees=degrees)
-        return export.points(self.metres, rgb, camera=camera)
+        depth = export.confident(self.metres, self.maps.get("confidence"), min_confidence)
+        return export.points(depth, rgb, camera=camera)
 
 
 # NumPy, zipfile and json raise all of these for files that are cut short or not what they seem.

@@ -25,6 +25,8 @@ LOSS_OPTIONS = (
     *("target", "ssi_space", "ssi_form"),
     *("over_spread", "terms"),
 )
+Uncertainty = Literal["none", "laplace", "gaussian"]  # the distribution of ln depth around what is predicted
+LIKELIHOODS: dict[Uncertainty, str] = {"laplace": "laplace_nll", "gaussian": "gaussian_nll"}  # term of each
 ALIGNED_TERMS = ("ssi", "ssi_gradient")  # blind to scale and shift
 RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to depth_range
 # What the numbers of a predicted depth map mean: metres; a share of the image's largest depth; or depth whose values,
@@ -54,6 +56,7 @@ Monitor = Literal[
     "iou",
     "dice",
     "boundary_f1",
+    "nll",
 ]
 
 
@@ -320,6 +323,12 @@ class Model(BaseModel):
         "learned", description="samples while depth is propagated: kept by a learned confidence, exactly, or not at all"
     )
 
+    uncertainty: Uncertainty = Field(
+        "none",
+        description="what is predicted beside depth: nothing, or the standard deviation of ln depth, trained by "
+        "loss.laplace_nll or loss.gaussian_nll",
+    )
+
     values_before: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "legacy"})  # until 0.2.0
 
     @model_validator(mode="before")
@@ -363,6 +372,12 @@ class Loss(Section):
     multiscale: Amount = Field(0.0, description="error at every scale of a model with a depth pyramid")
     depth_bce: Amount = Field(0.0, description="binary cross-entropy of depth as a share of depth_range")
     depth_dice: Amount = Field(0.0, description="Dice loss of depth as a share of depth_range")
+    laplace_nll: Amount = Field(
+        0.0, description="negative log likelihood of ln depth, Laplace, of model.uncertainty=laplace"
+    )
+    gaussian_nll: Amount = Field(
+        0.0, description="negative log likelihood of ln depth, Gaussian, of model.uncertainty=gaussian"
+    )
     mask_bce: Amount = Field(0.0, description="binary cross-entropy of the mask's logits")
     mask_dice: Amount = Field(0.0, description="Dice loss of the mask's probability")
     mask_rmse: Amount = Field(0.0, description="root of the mean squared error of the mask's probability")
@@ -609,6 +624,19 @@ class Recipe(Section):
                 "loss.over_spread=true divides by the loss of the spread samples in metres: it needs 'sparse' among "
                 "data.inputs, 'depth' among data.targets and loss.target=metric"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_uncertainty(self) -> Recipe:
+        kind, weights = self.model.uncertainty, self.loss.weights
+        wrong = [name for each, name in LIKELIHOODS.items() if name in weights and each != kind]
+        if wrong:
+            family = wrong[0].removesuffix("_nll")
+            raise ValueError(f"loss.{wrong[0]} needs model.uncertainty={family}, and it is {kind}")
+        if kind != "none" and LIKELIHOODS[kind] not in weights and not self.loss.terms:
+            raise ValueError(f"model.uncertainty={kind}: no term trains it; give loss.{LIKELIHOODS[kind]} a weight")
+        if kind == "none" and self.eval.monitor == "nll":
+            raise ValueError("eval.monitor=nll is the likelihood of what model.uncertainty predicts, and that is none")
         return self
 
     @model_validator(mode="before")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
 from depthray.config import own_code
-from depthray.config.sections import Data, Recipe
+from depthray.config.sections import Data, Recipe, Uncertainty
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.source import Source
@@ -27,6 +27,8 @@ from depthray.evaluation.alignment import ComparedDepth
 from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of, scored_data
 from depthray.evaluation.report import Evaluation, ScoredFrame
+from depthray.evaluation.uncertainty import sparsification
+from depthray.evaluation.uncertainty.sparsification import FrameConfidence
 from depthray.imaging import sheets
 from depthray.runtimes import device_errors
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
@@ -93,28 +95,29 @@ def evaluate(
             mine = [
                 row
                 for scored in predictions(model, batches, protocol=protocol, device=device, precision=precision)
-                for row in _score_frames(scored, protocol)
+                for row in _score_frames(scored, protocol, models.uncertainty_of(model))
             ]
     finally:
         model.train(training)
+    uncertainty = models.uncertainty_of(model)
     if everywhere:
-        return _evaluation_of(distributed.gather(mine), protocol)
+        return _evaluation_of(distributed.gather(mine), protocol, uncertainty)
     rows = distributed.gather_to_main(mine)
     scored: list[Evaluation] = []  # of all frames, on rank 0
 
     def scores() -> dict[str, float]:
-        scored.append(_evaluation_of(rows, protocol))
+        scored.append(_evaluation_of(rows, protocol, uncertainty))
         return scored[0].scores()
 
     whole = distributed.made_by_main(scores)
-    return scored[0] if scored else Evaluation(protocol, _by_index(mine), whole=whole)
+    return scored[0] if scored else Evaluation(protocol, _by_index(mine), whole=whole, uncertainty=uncertainty)
 
 
-def _evaluation_of(rows: Iterable[ScoredFrame], protocol: Protocol) -> Evaluation:
+def _evaluation_of(rows: Iterable[ScoredFrame], protocol: Protocol, uncertainty: Uncertainty) -> Evaluation:
     """The evaluation of these frames. Raises DataError where nothing is scored."""
     ordered = _by_index(rows)
     _check_scored(ordered, protocol)
-    return Evaluation(protocol, ordered)
+    return Evaluation(protocol, ordered, uncertainty=uncertainty)
 
 
 def _by_index(rows: Iterable[ScoredFrame]) -> list[ScoredFrame]:
@@ -137,13 +140,14 @@ def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:
         )
 
 
-def _score_frames(scored: ScoredBatch, protocol: Protocol) -> Iterator[ScoredFrame]:
+def _score_frames(scored: ScoredBatch, protocol: Protocol, family: Uncertainty) -> Iterator[ScoredFrame]:
     batch, broken = scored.batch, scored.broken.tolist()
     sums, extra = _depth_sums(scored, protocol), _extra_scores(scored, protocol)
+    confidence = _confidence(scored, protocol, family)
     for position, index in enumerate(scored.indices):
         names = (batch["id"][position], batch["scene"][position], batch["source"][position])
         own = {name: values[position] for name, values in extra.items()}
-        yield ScoredFrame(index, *names, sums[position], broken[position], own)
+        yield ScoredFrame(index, *names, sums[position], broken[position], own, confidence[position])
 
 
 def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Rows | None]:
@@ -152,6 +156,13 @@ def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Row
         return [None] * len(scored.indices)
     prediction, truth, valid = scored.depth
     return list(metrics.image_sums(prediction, truth, valid=valid).cpu().numpy())
+
+
+def _confidence(scored: ScoredBatch, protocol: Protocol, family: Uncertainty) -> Sequence[FrameConfidence | None]:
+    """-> of each frame what it says of the predicted confidence; None where there is none, or depth is not compared."""
+    if scored.depth is None or family == "none" or not protocol.usual or "log_sigma" not in scored.prediction:
+        return [None] * len(scored.indices)
+    return sparsification.of_frames(scored.depth, scored.prediction["log_sigma"], family)
 
 
 def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[float]]:
@@ -320,6 +331,9 @@ def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, finger
         "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
         **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
         **({} if opened.calibration is None else {"calibrated": f"{opened.calibration}, by {opened.calibration.data}"}),
+        **(
+            {} if opened.temperature is None else {"temperature": f"{opened.temperature}, by {opened.temperature.data}"}
+        ),
         "data": f"{data.root} ({source}, {data.encoding})" if data.root else source,
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,

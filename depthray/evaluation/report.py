@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.config.metric_names import rank_key
+from depthray.config.sections import Uncertainty
 from depthray.errors import UsageError, count_of
 from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS
 from depthray.evaluation.protocols import Protocol
+from depthray.evaluation.uncertainty import confidence_report, confidence_scores
+from depthray.evaluation.uncertainty.sparsification import FrameConfidence
+from depthray.imaging import sheets
 from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.strict_json import to_json
 
@@ -36,6 +40,7 @@ class ScoredFrame:
     sums: NDArray[np.float64] | None  # (R,K), see metrics.image_sums; None where depth is not compared
     broken: int  # predicted pixels that were NaN or infinite
     extra: Mapping[str, float] = field(default_factory=dict)  # other scores by metric, such as those of the mask
+    confidence: FrameConfidence | None = None  # what it says of the confidence that is predicted; None: of none
 
     @property
     def abs_rel(self) -> float:
@@ -60,6 +65,7 @@ class Evaluation:
     rows: Sequence[ScoredFrame]
     about: Mapping[str, str] = field(default_factory=dict)  # what was scored: checkpoint, data, split, fingerprint
     whole: Mapping[str, float] | None = None
+    uncertainty: Uncertainty = "none"  # the distribution that the network predicts of ln depth
 
     @cached_property
     def sums(self) -> NDArray[np.float64]:
@@ -86,8 +92,14 @@ class Evaluation:
         return np.concatenate([depth, np.array(extra, np.float64).reshape(len(extra), len(names))], axis=1)
 
     def scores(self) -> dict[str, float]:
-        """The mean over frames by metric; of a pooled protocol, depth over the pixels of all frames."""
-        return self._mean(range(len(self.rows))) if self.whole is None else dict(self.whole)
+        """The mean over frames by metric; of a pooled protocol, depth over the pixels of all frames.
+
+        Scores of the confidence that a network predicts are means over frames in any case.
+        """
+        if self.whole is not None:
+            return dict(self.whole)
+        frames = [row.confidence for row in self.rows if row.confidence is not None]
+        return self._mean(range(len(self.rows))) | (confidence_scores.means(frames) if frames else {})
 
     @property
     def ranked_by(self) -> str:
@@ -114,19 +126,22 @@ class Evaluation:
             "broken_pixels": sum(row.broken for row in self.rows),
             "interval": _describe_interval(scenes),
             "overall": self._overall(),
+            **self._confidence(),
             "ranges": [self._range(number) for number in range(1, len(RANGES))] if self.has_depth else [],
             "sources": self._groups([row.source for row in self.rows]),
             "scenes": self._groups(scenes),
         }
 
     def write(self, out: Path) -> None:
-        """Write evaluation.json, .md and .csv into a folder, which is made if need be."""
+        """Write evaluation.json, .md and .csv into a folder, which is made if need be; of confidence a picture too."""
         summary = self.summary()
         with translate_os_errors(out, to=UsageError, doing="write the report", advice="give another --out"):
             out.mkdir(parents=True, exist_ok=True)
             (out / "evaluation.json").write_text(as_json(summary), encoding="utf-8")
             (out / "evaluation.md").write_text(markdown(summary), encoding="utf-8")
             (out / "evaluation.csv").write_text(as_csv(self), encoding="utf-8")
+            if "confidence" in summary:
+                sheets.save_png(out / "confidence.png", confidence_report.plot(summary["confidence"]))
 
     def _mean(self, positions: Sequence[int]) -> dict[str, float]:
         """Scores over some of the frames, by their positions in `rows`."""
@@ -140,13 +155,20 @@ class Evaluation:
         return self.protocol.pooled and self.has_depth
 
     def _overall(self) -> dict[str, dict[str, float]]:
-        means, scenes = self.scores(), [row.scene for row in self.rows]
+        means, scenes = self._mean(range(len(self.rows))), [row.scene for row in self.rows]
         # Pooled metrics are not linear in the sums, so they are computed from the sums of each draw.
         ends = dict(zip(self.names, bootstrap.intervals(self.table, scenes).T.tolist(), strict=True))
         if self._is_pooled:
             pooled = bootstrap.intervals(self.sums[:, 0], scenes, finish=metrics.image_scores)
             ends |= zip(METRICS, pooled.T.tolist(), strict=True)
         return {name: {"mean": means[name], "low": ends[name][0], "high": ends[name][1]} for name in self.names}
+
+    def _confidence(self) -> dict[str, Any]:
+        rows = [(row.confidence, row.scene) for row in self.rows if row.confidence is not None]
+        if not rows:
+            return {}
+        frames, scenes = zip(*rows, strict=True)
+        return {"confidence": confidence_scores.summary(frames, scenes, family=self.uncertainty)}
 
     def _range(self, number: int) -> dict[str, Any]:
         pixels = self.sums[:, number, 0]
@@ -192,6 +214,7 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
         markdown_table(["", ""], _facts(summary)),
         "## Overall",
         markdown_table(["metric", "mean over frames", "95 % interval"], _overall_lines(summary["overall"])),
+        *(confidence_report.sections(summary["confidence"]) if "confidence" in summary else []),
         *(["## By true depth", _group_table(summary["ranges"], METRICS)] if summary["ranges"] else []),
         "## By source",
         _group_table(summary["sources"], names),
@@ -203,7 +226,7 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
 
 
 def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
-    skipped = ("protocol", "overall", "ranges", "sources", "scenes")
+    skipped = ("protocol", "overall", "confidence", "ranges", "sources", "scenes")
     return [[key.replace("_", " "), str(value)] for key, value in summary.items() if key not in skipped]
 
 

@@ -28,6 +28,7 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
         markdown_table(
             ["", "name", "shape", "type", "unit"], [*_ports("in", spec.inputs), *_ports("out", spec.outputs)]
         ),
+        *_confidence(spec, recipe),
         _size_rule(spec, recipe),
         "## Without depthray",
         _code(spec, recipe),
@@ -49,6 +50,20 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
 def _ports(kind: str, ports: tuple[Port, ...]) -> list[list[str]]:
     size = "H, W" if kind == "in" else "h, w"
     return [[kind, port.name, f"(B, {port.channels}, {size})", port.dtype, port.unit] for port in ports]
+
+
+def _confidence(spec: ExportSpec, recipe: Recipe) -> list[str]:
+    """What sigma is, where there is one, and how confidence follows from it."""
+    if not any(port.name == "sigma" for port in spec.outputs):
+        return []
+    formula = {
+        "laplace": "1 - exp(-sqrt(2) ln(1.1) depth / sigma)",
+        "gaussian": "erf(ln(1.1) depth / (sqrt(2) sigma))",
+    }[recipe.model.uncertainty]
+    return [
+        "`sigma` is the standard deviation of depth. The probability that depth is right within 10 %, which depthray "
+        f"calls its confidence, is {formula}."
+    ]
 
 
 def _size_rule(spec: ExportSpec, recipe: Recipe) -> str:

@@ -140,7 +140,7 @@ class CheckpointNetwork(nn.Module):
         """inputs (B,C,H,W) -> (B,1,h,w) of each output"""
         if any(name not in self._known for name in batch["id"]):
             prediction: Any = self.network(batch)
-            maps = {key: prediction[key] for key in ("depth", "mask") if key in prediction}
+            maps = {key: prediction[key] for key in ("depth", "mask", "log_sigma") if key in prediction}
             for index, name in enumerate(batch["id"]):
                 self._known[name] = {key: value[index] for key, value in maps.items()}
         known = [self._known[name] for name in batch["id"]]
@@ -290,6 +290,8 @@ def _at_worst(value: float) -> float:
 
 def _values(key: str, prediction: Prediction) -> Tensor:
     """(B,1,h,w) metres, or of a mask its probability"""
+    if key == "sigma":
+        return prediction["depth"] * torch.exp(prediction["log_sigma"])
     values: Tensor = prediction[key]  # type: ignore[literal-required]
     return values.sigmoid() if key == "mask" else values
 

@@ -1,7 +1,8 @@
 """A network as other runtimes take it: tensors in, tensors out, with all of its arithmetic inside.
 
 What a batch's loader does for a network of ours is in the graph: colour of 0 to 255 is divided and normalised, sparse
-depth is filled, logits of a mask become its probability. Batch normalisation and matrices of LoRA are in the weights.
+depth is filled, logits of a mask become its probability, and the deviation of ln depth one in metres. Batch
+normalisation and matrices of LoRA are in the weights.
 """
 
 from __future__ import annotations
@@ -40,16 +41,20 @@ class ExportGraph(nn.Module):
         self.inputs: tuple[str, ...] = tuple(model.inputs)
         known = getattr(model, "outputs", ("depth",))
         self.outputs = tuple(key for key in targets if key in known and key in ("depth", "mask"))
+        if "depth" in self.outputs and "log_sigma" in known:
+            self.outputs += ("sigma",)
         if not self.outputs:
             raise UsageError(f"this network predicts {', '.join(known)}, none of {', '.join(targets)}")
         # Height and width of the tensors are multiples of it.
         self.stride = math.lcm(model.stride, *(getattr(part, "graph_stride", 1) for part in model.modules()))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """(B,3,H,W) colour in 0 to 255, (B,1,H,W) other inputs -> (B,1,h,w) metres, probability; float32"""
+        """(B,3,H,W) colour in 0 to 255, (B,1,H,W) other inputs -> (B,1,h,w) metres, probability, metres; float32"""
         batch: Any = dict(zip(self.inputs, tensors, strict=True))
         batch |= {key: batch[key] / 255.0 for key in COLOURS if key in batch}
-        prediction = self.network(batch)
+        prediction: Any = dict(self.network(batch))
+        if "sigma" in self.outputs:
+            prediction["sigma"] = prediction["depth"] * torch.exp(prediction["log_sigma"])
         return tuple(prediction[key].sigmoid() if key == "mask" else prediction[key] for key in self.outputs)
 
     @property

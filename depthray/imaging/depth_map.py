@@ -28,23 +28,34 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
 
     image: NDArray[np.uint8] | None  # (H,W,3) RGB, upright
     meaning: str  # "metres", or what the numbers are instead
+    sigma: NDArray[np.float32] | None  # (H,W) the deviation of depth, in its unit; None where it was not predicted
+    confidence: NDArray[np.float32] | None  # (H,W) in [0,1], the probability that depth is right within 10 percent
 
-    def __new__(cls, depth: NDArray[Any], *, image: NDArray[np.uint8] | None = None, meaning: str = METRES) -> DepthMap:
-        """(H,W) depth and its image (H,W,3), if there is one."""
+    def __new__(
+        cls,
+        depth: NDArray[Any],
+        *,
+        image: NDArray[np.uint8] | None = None,
+        meaning: str = METRES,
+        sigma: NDArray[np.float32] | None = None,
+        confidence: NDArray[np.float32] | None = None,
+    ) -> DepthMap:
+        """(H,W) depth, and what is known besides: its image (H,W,3), its deviation and confidence (H,W)."""
         made: DepthMap = np.asarray(depth, np.float32).view(cls)
-        made.image, made.meaning = image, meaning
+        made.image, made.meaning, made.sigma, made.confidence = image, meaning, sigma, confidence
         return made
 
     def __array_finalize__(self, source: Any) -> None:
         # Of what is no map of depth nobody knows the unit.
         self.image, self.meaning = None, getattr(source, "meaning", "of unknown unit")
+        self.sigma = self.confidence = None
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         # Half a depth, or whether it is below 2, is no depth of the image.
         return np.asarray(array)[()] if return_scalar else np.asarray(array)
 
     def __reduce__(self) -> Any:
-        return _restore, (np.asarray(self), self.image, self.meaning)
+        return _restore, (np.asarray(self), self.image, self.meaning, self.sigma, self.confidence)
 
     @property
     def metres(self) -> NDArray[np.float32]:
@@ -60,17 +71,24 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
         return export.encode_depth_png(self.metres)
 
     def points(
-        self, camera: Camera | Sequence[float] | NDArray[Any] | None = None, *, degrees: float = 60.0
+        self,
+        camera: Camera | Sequence[float] | NDArray[Any] | None = None,
+        *,
+        degrees: float = 60.0,
+        min_confidence: float = 0.0,
     ) -> NDArray[np.void]:
         """-> (N,) records `xyz` (float32 metres: x right, y down, z forward) and `rgb` (uint8), one a pixel with depth.
 
         `camera` is a matrix (3,3) or fx, fy, cx, cy in pixels of the image. Without it the camera is assumed to see
-        `degrees` from left to right, and widths and heights of the points are a guess.
+        `degrees` from left to right, and widths and heights of the points are a guess. Pixels of less than
+        `min_confidence` have no point.
         """
         if self.image is None:
             raise UsageError("this part of a depth map has no image; take the points of the whole map")
         known = assumed_camera(*self.shape, degrees=degrees) if camera is None else as_camera(camera)
-        return export.points(self.metres, self.image, camera=known)
+        if min_confidence > 0 and self.confidence is None:
+            raise UsageError("this depth has no confidence; train a network with model.uncertainty=laplace")
+        return export.points(export.confident(self.metres, self.confidence, min_confidence), self.image, camera=known)
 
     def colour(self, near: float | None = None, far: float | None = None) -> RgbImage:
         """-> (H,W,3) uint8 RGB: near is red, far is blue, grey has no depth.
@@ -98,8 +116,14 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
         return f"<div>{shown}<br>depth{what}, {self.shape[1]}x{self.shape[0]}, {scale}</div>"
 
 
-def _restore(depth: NDArray[np.float32], image: NDArray[np.uint8] | None, meaning: str) -> DepthMap:
-    return DepthMap(depth, image=image, meaning=meaning)
+def _restore(
+    depth: NDArray[np.float32],
+    image: NDArray[np.uint8] | None,
+    meaning: str,
+    sigma: NDArray[np.float32] | None = None,
+    confidence: NDArray[np.float32] | None = None,
+) -> DepthMap:
+    return DepthMap(depth, image=image, meaning=meaning, sigma=sigma, confidence=confidence)
 
 
 def _small_png(picture: RgbImage) -> str:

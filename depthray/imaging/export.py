@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,33 @@ def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     # float64: at 60 m a step of float32 is 4 micrometres, enough to round some half millimetres the other way.
     scaled = np.where(sheets.is_measured(depth), depth, 0).astype(np.float64) * 1000
     return np.clip(np.rint(scaled), 0, _FARTHEST).astype(np.uint16)
+
+
+def confident(depth: NDArray[np.float32], confidence: NDArray[np.float32] | None, least: float) -> NDArray[np.float32]:
+    """(H,W) metres and confidence in [0,1] -> (H,W) metres, 0 where it is below `least`; as it is without confidence"""
+    if confidence is None or least <= 0:
+        return depth
+    return np.where(confidence >= least, depth, np.float32(0))
+
+
+def encode_confidence_png(confidence: NDArray[np.float32]) -> bytes:
+    """(H,W) in [0,1] -> the bytes of an 8-bit grey PNG, 255 = 1."""
+    _, data = cv2.imencode(".png", _bytes(confidence))
+    return data.tobytes()
+
+
+def write_confidence_png(path: str | os.PathLike[str], confidence: NDArray[np.float32]) -> Path:
+    """(H,W) in [0,1] -> an 8-bit grey PNG, 255 = 1."""
+    return _write_bytes(path, encode_confidence_png(confidence))
+
+
+def write_npz(path: str | os.PathLike[str], maps: Mapping[str, NDArray[np.float32]]) -> Path:
+    """(H,W) maps by name -> a NumPy archive of float32, uncompressed: depth hardly shrinks."""
+    path = Path(path)
+    with path.open("wb") as file:
+        arrays: dict[str, Any] = {name: np.asarray(values, np.float32) for name, values in maps.items()}
+        np.savez(file, allow_pickle=False, **arrays)
+    return path
 
 
 def write_depth_png(path: str | os.PathLike[str], depth: NDArray[np.float32]) -> Path:
@@ -101,18 +129,38 @@ def encode_ply(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
 
 
 def write_glb(
-    path: str | os.PathLike[str], depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = ""
+    path: str | os.PathLike[str],
+    depth: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    *,
+    camera: Camera,
+    note: str = "",
+    confidence: NDArray[np.float32] | None = None,
 ) -> Path:
-    """(H,W) metres and (H,W,3) colours -> a binary glTF 2.0 file of points in metres, x right, y up, z backward."""
-    return _write_bytes(path, encode_glb(depth, rgb, camera=camera, note=note))
+    """(H,W) metres and (H,W,3) colours -> a binary glTF 2.0 file of points in metres, x right, y up, z backward.
+
+    With confidence (H,W) in [0,1] it is the opacity of the points.
+    """
+    return _write_bytes(path, encode_glb(depth, rgb, camera=camera, note=note, confidence=confidence))
 
 
-def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera, note: str = "") -> bytes:
+def encode_glb(
+    depth: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    *,
+    camera: Camera,
+    note: str = "",
+    confidence: NDArray[np.float32] | None = None,
+) -> bytes:
     """(H,W) metres and (H,W,3) colours -> the bytes of the file `write_glb` writes."""
     cloud = points(depth, rgb, camera=camera)
     # glTF looks along -z with y up; cameras of the field look along +z with y down.
     positions = (cloud["xyz"] * np.array([1, -1, -1], np.float32)).astype("<f4")
-    colours = np.concatenate([cloud["rgb"], np.full((cloud.size, 1), 255, np.uint8)], axis=1)  # 4 bytes keep alignment
+    opacity = (
+        np.full(cloud.size, 255, np.uint8) if confidence is None else _bytes(confidence[sheets.is_measured(depth)])
+    )
+    colours = np.concatenate([cloud["rgb"], opacity[:, None]], axis=1)  # 4 bytes keep alignment
+    blended: dict[str, Any] = {} if confidence is None else {"materials": [{"alphaMode": "BLEND"}]}
     ends = (positions.min(axis=0).tolist(), positions.max(axis=0).tolist()) if cloud.size else ([0.0] * 3, [0.0] * 3)
     tree = {
         "asset": {"version": "2.0", "generator": "depthray", "extras": {"note": note, "camera": camera._asdict()}},
@@ -120,7 +168,14 @@ def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0}],
         # glTF's numbers: mode 0 is points, 5126 float32, 5121 uint8, 34962 a buffer of vertices.
-        "meshes": [{"primitives": [{"mode": 0, "attributes": {"POSITION": 0, "COLOR_0": 1}}]}],
+        "meshes": [
+            {
+                "primitives": [
+                    {"mode": 0, "attributes": {"POSITION": 0, "COLOR_0": 1}, **({"material": 0} if blended else {})}
+                ]
+            }
+        ],
+        **blended,
         "accessors": [
             {
                 **{"bufferView": 0, "componentType": 5126, "count": cloud.size, "type": "VEC3"},
@@ -135,6 +190,11 @@ def encode_glb(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Ca
         "buffers": [{"byteLength": positions.nbytes + colours.nbytes}],
     }
     return _pack_glb(tree, positions.tobytes() + colours.tobytes())
+
+
+def _bytes(shares: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(...) in [0,1], clamped -> (...) uint8, 255 = 1"""
+    return np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 
 def _pack_glb(tree: dict[str, Any], data: bytes) -> bytes:

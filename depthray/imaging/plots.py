@@ -43,6 +43,14 @@ class Panel(NamedTuple):
     lines: Sequence[PlotLine]
 
 
+class SharePanel(NamedTuple):
+    """Lines over a share in percent, and what that is a share of."""
+
+    title: str
+    lines: Sequence[PlotLine]
+    x_label: str
+
+
 class ForestMark(NamedTuple):
     """A difference in per cent with the ends of its interval, and what it means: better, worse, or neither."""
 
@@ -79,6 +87,17 @@ def draw_epochs(panels: Sequence[Panel]) -> RgbImage:
         _plot(axes, panel, marker="." if len(panel.lines[0].x) < DOTTED else "")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
+    return _pixels(figure)
+
+
+def draw_shares(panels: Sequence[SharePanel]) -> RgbImage:
+    """Panels -> (H,W,3) uint8 RGB, side by side; x is from 0 to 100 percent."""
+    figure = _figure(len(panels) * NARROW, HEIGHT)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _plot(axes, Panel(panel.title, panel.lines), marker="")
+        axes.set_xlim(0, 100)
+        axes.set_xlabel(panel.x_label)
+        axes.legend(frameon=False, fontsize=9)
     return _pixels(figure)
 
 

@@ -25,12 +25,12 @@ from depthray.batch import Batch, Prediction
 from depthray.config import own_code
 from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.errors import UsageError
-from depthray.losses import affine, depth, gradients, masks, pyramid
+from depthray.losses import affine, depth, gradients, likelihood, masks, pyramid
 from depthray.losses.loss_inputs import LossInputs, resize_area, with_shares
 from depthray.models.layers.inputs import fill_sparse
 
 Term = Callable[..., Tensor]
-MODULES: tuple[ModuleType, ...] = (depth, gradients, affine, pyramid, masks)
+MODULES: tuple[ModuleType, ...] = (depth, gradients, affine, pyramid, likelihood, masks)
 # A term is the function with the name of its weight in the recipe; what a module merely imports is none.
 TERMS: dict[str, Term] = {
     name: getattr(module, name)
@@ -41,7 +41,12 @@ TERMS: dict[str, Term] = {
 # What terms of one's own are given by these names: tensors of LossInputs and keys of the recipe's section.
 KNOWN = {name for name, value in vars(LossInputs).items() if isinstance(value, property)} | {*LOSS_OPTIONS}
 LEAST_SPREAD = 0.02  # added to the loss of spread samples: where they are nearly right, the rest is noise of the truth
-MAPS = {"depth": "depth", "pyramid": "pyramid", "logits": "mask"}  # parameter of a term: map of a prediction
+MAPS = {
+    "depth": "depth",
+    "pyramid": "pyramid",
+    "logits": "mask",
+    "log_sigma": "log_sigma",
+}  # parameter of a term: map of a prediction
 
 
 def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, dict[str, Tensor]]:
@@ -52,7 +57,7 @@ def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, 
     frames = with_shares(batch) if section.target == "relative" else batch
     chosen = _weighted_terms(section)
     values = {term.name: term.value(prediction, frames) for term in chosen}
-    return _over_spread(_sum(chosen, values), chosen, prediction, frames, section), values
+    return _weighted_sum(values, chosen, prediction, frames, section), values
 
 
 def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
@@ -65,23 +70,29 @@ def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
     def weighted_sum(prediction: Prediction, batch: Batch) -> Tensor:
         """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum"""
         frames = with_shares(batch) if section.target == "relative" else batch
-        summed = _sum(chosen, {term.name: term.value(prediction, frames) for term in chosen})
-        return _over_spread(summed, chosen, prediction, frames, section)
+        values = {term.name: term.value(prediction, frames) for term in chosen}
+        return _weighted_sum(values, chosen, prediction, frames, section)
 
     return weighted_sum
 
 
-def _over_spread(
-    summed: Tensor, terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
+def _weighted_sum(
+    values: dict[str, Tensor], terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
 ) -> Tensor:
-    """(B,) weighted sum of terms -> (B,) its share of that of the spread samples, where the section says so."""
-    of_depth = [term for term in terms if {"depth", "pyramid"} & {*term.tensors}]
+    """(B,) values of terms -> (B,) weighted sum, as a share of that of the spread samples where the section says so.
+
+    A likelihood, which may be negative and is of errors in units of their own size, is no part of the share.
+    """
+    likely = [term for term in terms if "log_sigma" in term.tensors]
+    shared = [term for term in terms if term not in likely]
+    of_depth = [term for term in shared if {"depth", "pyramid"} & {*term.tensors}]
     if not (section.over_spread and of_depth):
-        return summed
+        return _sum(terms, values)
     with torch.no_grad():
         maps = _spread_samples(prediction, batch)
         spread = _sum(of_depth, {term.name: term.value(maps, batch) for term in of_depth})
-    return summed / (spread + LEAST_SPREAD)
+    share = _sum(shared, values) / (spread + LEAST_SPREAD)
+    return share + _sum(likely, values) if likely else share
 
 
 def _spread_samples(prediction: Prediction, batch: Batch) -> Prediction:

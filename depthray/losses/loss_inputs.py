@@ -38,6 +38,11 @@ class LossInputs:
         return self._predicted("mask")  # type: ignore[no-any-return]
 
     @property
+    def log_sigma(self) -> Tensor:
+        """(B,1,h,w) ln of the standard deviation of ln depth, as predicted."""
+        return self._predicted("log_sigma")  # type: ignore[no-any-return]
+
+    @property
     def truth(self) -> Tensor:
         """(B,1,h,w) metres at the size of the predicted depth, never interpolated."""
         return resize_nearest(self._given("depth"), self.depth.shape[-2:])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do n
     from torch import Tensor, nn
 
     from depthray.batch import Batch, Prediction
-    from depthray.config.sections import Model
+    from depthray.config.sections import Model, Uncertainty
     from depthray.models.layers.depth_head import Completion
 
 
@@ -44,7 +44,7 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.refine != "none":
+    if section.options or section.refine != "none" or section.uncertainty != "none":
         _check_options(section, where=where)
 
 
@@ -61,6 +61,9 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
             network = build(**options, inputs=tuple(inputs))
         _check_own(network, section.name)
     network.zero_padded = zero_padded(section, inputs)
+    network.uncertainty = section.uncertainty
+    if section.uncertainty != "none":
+        network.outputs = (*getattr(network, "outputs", ("depth",)), "log_sigma")
     return network  # type: ignore[no-any-return]
 
 
@@ -74,10 +77,11 @@ def _completion(section: Model) -> Completion:
     from depthray.models.layers.propagation import PropagationOptions
 
     if section.refine == "none":
-        return Completion(section.start)
+        return Completion(section.start, uncertainty=section.uncertainty)
     return Completion(
         section.start,
         PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples),
+        section.uncertainty,
     )
 
 
@@ -100,7 +104,7 @@ def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parame
         parameters = inspect.signature(build, eval_str=True).parameters
     except NameError as error:  # of one's own, imported for type checkers only
         raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
-    # Those are data.inputs, and model.start and model.refine.
+    # Those are data.inputs, and model.start, model.refine and model.uncertainty.
     return {key: parameter for key, parameter in parameters.items() if key not in ("inputs", "completion")}
 
 
@@ -125,6 +129,15 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
     zeros = getattr(network, "zero_padded", ())
     values.update({key: (_pad_zeros if key in zeros else _pad)(values[key], padded) for key in network.inputs})
     return _crop(model(values), share=(height / padded[0], width / padded[1]))
+
+
+def uncertainty_of(model: nn.Module) -> Uncertainty:
+    """The distribution that a network predicts of ln depth; "none" where it predicts depth alone."""
+    network: Any = model
+    while not hasattr(network, "stride"):  # as `run` finds it
+        network = network.module
+    family: Uncertainty = getattr(network, "uncertainty", "none")
+    return family
 
 
 def check_ids(model: nn.Module, batch: Batch) -> None:
@@ -196,9 +209,12 @@ def _check_own(network: Any, name: str) -> None:
 
 def _check_options(section: Model, *, where: str) -> None:
     parameters = option_parameters(section, where=where)
-    refines = "completion" in inspect.signature(builder(section.name, where=where)).parameters
-    if section.refine != "none" and not refines:
+    has_head = "completion" in inspect.signature(builder(section.name, where=where)).parameters
+    if section.refine != "none" and not has_head:
         raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
+    # One's own may predict `log_sigma` in its own way.
+    if section.uncertainty != "none" and not has_head and section.name in names():
+        raise UsageError(f"{where}: model.uncertainty={section.uncertainty}: {section.name} predicts no depth")
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")

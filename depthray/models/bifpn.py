@@ -193,7 +193,7 @@ class EfficientBiFPN(nn.Module):
         features = torch.cat([block(levels) for block in self.blocks], dim=1)  # (B,60,H/4,W/4)
         features = features + F.max_pool2d(self.shortcut(stacked), 4)  # (B,60,H,W) pooled to (B,60,H/4,W/4)
         features = self.head[:-1](self.inception(features))  # (B,40,H/4,W/4)
-        return {"depth": self.metres(self.head[-1](features), batch, features)}
+        return self.metres.predict(self.head[-1](features), batch, features)
 
 
 def _fuse(name: str, *, fusion: Fusion) -> nn.Module:

@@ -96,7 +96,7 @@ class DepthMaskNet8(nn.Module):
         mask = self.mask_head(mask_maps[-1]).float()  # (B,1,H,W)
         deep = self.encoders[-1](coarse)  # (B,512,H/32,W/32)
         features = _up(self.depth_decoders, deep, [*laterals, coarse], extras=self._extras(mask_maps, laterals))[-1]
-        return {"depth": self.metres(self.depth_head(features), batch, features), "mask": mask}
+        return {**self.metres.predict(self.depth_head(features), batch, features), "mask": mask}
 
     def _down(self, batch: Batch) -> list[Tensor]:
         """(B,C,H,W) inputs -> five maps (B,c,h,w), of the image at full size, then joined at 1/2 to 1/16."""

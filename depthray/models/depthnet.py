@@ -167,7 +167,7 @@ class DepthNet(nn.Module):
         full = F.interpolate(logits[-1], size=stacked.shape[-2:], mode="bilinear", align_corners=False)  # (B,1,H,W)
         coarse = logits[-2::-1]  # finest first
         if self.kind == "sigmoid":
-            return {"depth": self.metres(full, batch, maps[-1]), "pyramid": self.metres.coarse(coarse, batch)}
+            return {**self.metres.predict(full, batch, maps[-1]), "pyramid": self.metres.coarse(coarse, batch)}
         return {"depth": self._metres(full), "pyramid": [self._metres(level) for level in coarse]}
 
     def _features(self, stacked: Tensor) -> list[Tensor]:
@@ -202,6 +202,8 @@ class DepthNet(nn.Module):
             raise UsageError(
                 "model.refine: the original network has no refinement; leave model.stacking and model.head as they are"
             )
+        if completion and completion.uncertainty != "none" and self.kind != "sigmoid":
+            raise UsageError("model.uncertainty: the original heads predict depth alone; leave model.head as it is")
         inputs = tuple(key for key in self.inputs if self.guided or key != "sparse")
         return DepthHead("sigmoid", max_depth=self.max_depth, inputs=inputs, channels=channels, completion=completion)
 

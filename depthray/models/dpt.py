@@ -161,7 +161,7 @@ class DPT(nn.Module):
         """(B,C,H,W) inputs -> (B,1,H,W) depth in metres, float32"""
         stacked = self.stack(batch)
         logits, features = self.depth_head(self.encoder(stacked), size=(stacked.shape[-2], stacked.shape[-1]))
-        return {"depth": self.metres(logits, batch, features)}
+        return self.metres.predict(logits, batch, features)
 
 
 def build(
@@ -201,4 +201,5 @@ def _trained_with_lora(network: DPT, decoder: str) -> list[nn.Module]:
     }
     # Weights of further inputs begin at 0: frozen, they would never be used.
     first = [] if network.inputs == ("image",) else [network.encoder.patch_embed.proj]
-    return [*parts[decoder], *first]
+    confidence = [] if network.metres.log_sigma is None else [network.metres.log_sigma]
+    return [*parts[decoder], *first, *confidence]

@@ -56,7 +56,7 @@ class FPN(nn.Module):
             # Smoothed after the sum, against the aliasing of upsampling (Lin et al.).
             features = smooth(_onto(features, level))  # (B,256,H/32,W/32), then 1/16, 1/8, 1/4
         features = self.head[:-1](features)  # (B,64,H/4,W/4)
-        return {"depth": self.metres(self.head[-1](features), batch, features)}
+        return self.metres.predict(self.head[-1](features), batch, features)
 
 
 def _onto(coarse: Tensor, fine: Tensor) -> Tensor:

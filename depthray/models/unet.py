@@ -84,7 +84,7 @@ class UNet(nn.Module):
             features = up(features, skip)  # (B,c,H/16,W/16) to (B,c,H/2,W/2)
         # Logits, not metres, are upsampled, as in the original: the sigmoid comes last.
         logits = upsample(self.head(features).float(), (stacked.shape[-2], stacked.shape[-1]))
-        return {"depth": self.metres(logits, batch, features)}
+        return self.metres.predict(logits, batch, features)
 
 
 def _norm_and_activation(encoder: Encoder, width: int) -> nn.Module:

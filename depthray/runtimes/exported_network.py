@@ -30,18 +30,23 @@ class ExportedNetwork(nn.Module):
         self._run = run
 
     def forward(self, batch: Batch) -> Prediction:
-        """inputs (B,C,H,W) of a batch -> (B,1,H,W) depth in metres, (B,1,H,W) logits of the mask"""
+        """inputs (B,C,H,W) of a batch -> (B,1,H,W) depth in metres, mask logits, ln of the deviation of ln depth"""
         first = batch[self.inputs[0]]  # type: ignore[literal-required]
         self._check_size(first.shape[-2], first.shape[-1])
         values = [self._to_graph(key, batch[key]) for key in self.inputs]  # type: ignore[literal-required]
         maps = self._compute(values)
         if len(maps) != len(self.outputs):
             raise self.folder.refusal(f"its runtime gives {len(maps)} maps instead of {', '.join(self.outputs)}")
-        prediction: Prediction = {}
+        prediction: dict[str, Tensor] = {}
         for key, value in zip(self.outputs, maps, strict=True):
             self._check_map(key, value, like=first)
-            prediction[key] = (_logits(value) if key == "mask" else value).to(first.device)  # type: ignore[literal-required]
-        return prediction
+            prediction[key] = (_logits(value) if key == "mask" else value).to(first.device)
+        if "sigma" in prediction:
+            # Of depth 0 the share is not known: that of a tiny one.
+            tiny = torch.finfo(torch.float32).tiny
+            sigma, depth = (each.clamp(min=tiny) for each in (prediction.pop("sigma"), prediction["depth"]))
+            prediction["log_sigma"] = sigma.log() - depth.log()
+        return prediction  # type: ignore[return-value]
 
     def _compute(self, values: list[Tensor]) -> Sequence[Tensor]:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import load as checkpoints
-from depthray.checkpoints.calibration import Calibration
+from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
@@ -42,6 +42,7 @@ class OpenedModel:
     runtime: str  # eager, or the name of a file of `backends`
     device: torch.device  # where it computes
     calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
+    temperature: Temperature | None = None  # of its confidence, likewise
 
 
 def names() -> list[str]:
@@ -89,6 +90,7 @@ def open_model(
         runtime=EAGER,
         device=device,
         calibration=contents.calibration,
+        temperature=contents.temperature,
     )
 
 
@@ -99,6 +101,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
     _check_recipe(folder, recipe)
     runtime, network = _build_network(folder, device=device, threads=threads, trust=trust)
     network.zero_padded = models.zero_padded(recipe.model, network.inputs)
+    network.uncertainty = recipe.model.uncertainty
     if "semantics" in network.inputs and not own_code.is_own(recipe.model.name):
         _limit_classes(network, recipe)
     return OpenedModel(
@@ -151,7 +154,8 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     """Inputs are prepared and maps are read by the recipe, so it must be that of the graph."""
     spec, data = folder.spec, recipe.data
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
-    if not inputs <= set(data.inputs) or not outputs <= set(data.targets) or spec.depth_kind != recipe.loss.depth_kind:
+    possible = {*data.targets, *(() if recipe.model.uncertainty == "none" else ("sigma",))}
+    if not inputs <= set(data.inputs) or not outputs <= possible or spec.depth_kind != recipe.loss.depth_kind:
         raise folder.refusal(f"{RECIPE} is not the recipe of this model")
 
 

@@ -23,7 +23,7 @@ SIZES = ((64, 64), (33, 47))  # the second is a multiple of no stride
 
 def maps(prediction: Any) -> list[Tensor]:
     """Every tensor of a prediction."""
-    single = [prediction[key] for key in ("depth", "mask") if key in prediction]
+    single = [prediction[key] for key in ("depth", "mask", "log_sigma") if key in prediction]
     return single + list(prediction.get("pyramid", []))
 
 
@@ -98,9 +98,12 @@ def _check_maps(network: Any, size: tuple[int, int]) -> None:
     expect(
         set(prediction) == outputs, f"predicts {sorted(prediction)}; outputs (by default depth) says {sorted(outputs)}"
     )
-    expect(outputs <= {"depth", "pyramid", "mask"} and {"depth", "mask"} & outputs, "predicts neither depth nor a mask")
+    expect(
+        outputs <= {"depth", "pyramid", "mask", "log_sigma"} and {"depth", "mask"} & outputs,
+        "predicts neither depth nor a mask",
+    )
     wanted = (2, 1, *(math.ceil(side / getattr(network, "reduction", 1)) for side in size))
-    for key in {"depth", "mask"} & outputs:
+    for key in {"depth", "mask", "log_sigma"} & outputs:
         shape, dtype = tuple(prediction[key].shape), prediction[key].dtype
         expect(shape == wanted, f"{key} of images {size} is {shape}, not {wanted}")
         expect(dtype == torch.float32, f"{key} is {dtype}, not float32")

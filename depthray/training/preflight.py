@@ -66,6 +66,8 @@ def _check_monitor(recipe: Recipe, *, where: str) -> None:
     section, targets = recipe.eval, ",".join(recipe.data.targets)
     protocol = protocols.named(section.protocol)
     scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
+    if "depth" in recipe.data.targets and protocol.usual and recipe.model.uncertainty != "none":
+        scored.append("nll")
     if not scored:
         raise UsageError(
             f"{where}: eval.protocol={section.protocol} scores {' and '.join(protocol.needs)}, but data.targets is "

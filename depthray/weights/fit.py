@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from depthray.weights.translation import Translation, Widths, stacks_of
 
-# Not needed to predict as before: a count of batches, and matrices that are added to weights, 0 at first.
+# Not needed to predict depth as before: a count of batches, matrices that are added to weights, 0 at first, and what
+# predicts how sure the network is.
 MAY_LACK = ("num_batches_tracked",)
-MAY_LACK_PARTS = (".lora_",)
+MAY_LACK_PARTS = (".lora_", ".log_sigma.")
 Stacks = tuple[tuple[Widths, ...], tuple[Widths, ...]]  # of the file, of the network
 
 
@@ -126,5 +127,5 @@ def _starts(widths: Widths) -> dict[str, int]:
 
 
 def may_lack(key: str) -> bool:
-    """Whether a network predicts the same without this weight from the file."""
+    """Whether a network predicts the same depth without this weight from the file."""
     return key.endswith(MAY_LACK) or any(part in key for part in MAY_LACK_PARTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,6 +27,7 @@ from serve.settings import RequestLimits
 Rgb = NDArray[np.uint8]
 Map = NDArray[np.float32]
 
+METRIC = ("depth", "sigma")  # planes in metres
 OTHERS = ("background", "sparse", "semantics", "instances")
 FIELDS = ("image", *OTHERS)
 _RAW = {"image/jpeg": "JPEG", "image/jpg": "JPEG", "image/png": "PNG", "image/webp": "WebP"}
@@ -188,33 +190,43 @@ def write(maps: Mapping[str, Map], rgb: Rgb, options: Options, *, points: int) -
     """Maps (h,w) of an image (H,W,3) -> bytes of the requested format; a point cloud has at most so many `points`."""
     if options.form == "npz":
         return _npz(maps, options)
-    plane = options.plane or ("depth" if "depth" in maps else "mask")
-    if plane not in maps:
-        raise Problem(422, f"plane={plane}: this model predicts {', '.join(maps)}")
+    plane = _plane(maps, options)
     if options.form in ("ply", "glb"):
         if plane != "depth":
-            raise Problem(422, f"format={options.form}: a point cloud needs depth, but a mask has none")
-        return _cloud(maps["depth"], rgb, options, points=points)
+            raise Problem(422, f"format={options.form}: a point cloud needs depth, but plane={plane} has none")
+        depth = export.confident(maps["depth"], maps.get("confidence"), options.min_confidence)
+        return _cloud(depth, rgb, options, points=points, confidence=maps.get("confidence"))
     values = maps[plane]
     if options.form == "npy":
-        unit = {"X-Depth-Unit": "m", "X-Depth-Scale": "1"} if plane == "depth" else {}
+        unit = {"X-Depth-Unit": "m", "X-Depth-Scale": "1"} if plane in METRIC else {}
         return Encoded(npy(values.astype(options.dtype)), options.media, {**unit, "X-Plane": plane})
     if options.form == "colour":
         return _coloured(values, plane, options)
-    return _depth_png(values, options) if plane == "depth" else _mask_png(values)
+    return _metres_png(values, plane, options) if plane in METRIC else _share_png(values, plane)
 
 
-def _depth_png(depth: Map, options: Options) -> Encoded:
+def _plane(maps: Mapping[str, Map], options: Options) -> str:
+    """The map that is asked for; a Problem where there is none."""
+    plane = options.plane or ("depth" if "depth" in maps else "mask")
+    if plane not in maps:
+        raise Problem(422, f"plane={plane}: this model predicts {', '.join(maps)}")
+    if options.min_confidence > 0 and "confidence" not in maps:
+        raise Problem(422, f"min_confidence={options.min_confidence:g}: this model predicts no confidence")
+    return plane
+
+
+def _metres_png(depth: Map, plane: str, options: Options) -> Encoded:
     """(h,w) metres -> 16-bit PNG; 0 is invalid, and depths too large for 16 bits are 65535."""
     # `millimetres` counts 1000 steps a metre, hence the factor for other scales.
     stored = export.millimetres(depth if options.scale == 1000 else depth * np.float32(options.scale / 1000))
     unit = {"X-Depth-Unit": SCALES[str(options.scale)], "X-Depth-Scale": f"{1 / options.scale:.9g}"}
-    return Encoded(rasters.encode_png(stored), "image/png", {**unit, "X-Plane": "depth"})
+    return Encoded(rasters.encode_png(stored), "image/png", {**unit, "X-Plane": plane})
 
 
-def _mask_png(mask: Map) -> Encoded:
-    """(h,w) probability -> 8-bit PNG, 255 where it is above one half."""
-    return Encoded(rasters.encode_png((mask > 0.5).astype(np.uint8) * 255), "image/png", {"X-Plane": "mask"})
+def _share_png(values: Map, plane: str) -> Encoded:
+    """(h,w) probability -> 8-bit PNG, 255 = 1; of a mask 255 where it is above one half."""
+    shown = rasters.levels(values) if plane == "confidence" else (values > 0.5).astype(np.uint8) * 255
+    return Encoded(rasters.encode_png(shown), "image/png", {"X-Plane": plane})
 
 
 def npy(values: NDArray[Any]) -> bytes:
@@ -233,7 +245,7 @@ def _npz(maps: Mapping[str, Map], options: Options) -> Encoded:
 
 
 def _coloured(values: Map, plane: str, options: Options) -> Encoded:
-    painted, (near, far) = rasters.paint_depth(values, options) if plane == "depth" else rasters.paint_mask(values)
+    painted, (near, far) = rasters.paint_depth(values, options) if plane in METRIC else rasters.paint_mask(values)
     if options.media == "image/webp" and max(values.shape) > _LARGEST_WEBP:
         raise Problem(406, f"a WebP image has at most {_LARGEST_WEBP} pixels a side; accept image/png or image/jpeg")
     if options.media == "image/png":
@@ -243,7 +255,7 @@ def _coloured(values: Map, plane: str, options: Options) -> Encoded:
     return Encoded(data, options.media, {"X-Plane": plane, "X-Depth-Range": f"{near:g},{far:g}"})
 
 
-def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
+def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int, confidence: Map | None) -> Encoded:
     view = options.view(*rgb.shape[:2])
     camera = _scale_camera(view, rgb, depth.shape)
     colours = resize_colour(rgb, (depth.shape[0], depth.shape[1]))
@@ -252,7 +264,8 @@ def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int) -> Encoded:
         stride += 1
     thinned = np.zeros_like(depth)  # 0 is unmeasured: such pixels become no points
     thinned[::stride, ::stride] = depth[::stride, ::stride]
-    encode = export.encode_ply if options.form == "ply" else export.encode_glb
+    # Points of glTF are as opaque as they are sure.
+    encode = export.encode_ply if options.form == "ply" else partial(export.encode_glb, confidence=confidence)
     note = f"camera ASSUMED, {view.origin.removeprefix('assumed ')}" if view.is_assumed else ""
     headers = {"X-Depth-Unit": "m", "X-Depth-Scale": "1", "X-Intrinsics": view.origin}
     if stride > 1:

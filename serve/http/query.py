@@ -33,7 +33,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "format": tuple(MEDIA_OF),
     "cmap": CMAPS,
     "size": ("image", "model"),
-    "plane": ("depth", "mask"),
+    "plane": ("depth", "mask", "confidence", "sigma"),
     "scale": tuple(SCALES),
     "dtype": ("float32", "float16"),
 }
@@ -45,6 +45,7 @@ RANGES = {  # of numeric parameters, both ends included
     "cx": (-1e6, 1e6),
     "cy": (-1e6, 1e6),
     "fov": (1.0, 170.0),
+    "min_confidence": (0.0, 1.0),
 }
 ASSUMED_FOV = 60.0
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
@@ -73,11 +74,12 @@ class Options:
     near: float | None = None  # metres at the ends of the colour map; None: by the range of the answer itself
     far: float | None = None
     native: bool = False  # the network's own pixels instead of the image's
-    plane: Literal["depth", "mask"] | None = None  # None: depth if the network predicts it
+    plane: Literal["depth", "mask", "confidence", "sigma"] | None = None  # None: depth if the network predicts it
     scale: int = 1000  # steps of a 16-bit PNG per metre
     dtype: Literal["float32", "float16"] = "float32"
     intrinsics: tuple[float, float, float | None, float | None] | None = None
     fov: float | None = None
+    min_confidence: float = 0.0  # of the pixels that become points
 
     def view(self, height: int, width: int) -> CameraView:
         """The camera of an image of (H,W) pixels."""
@@ -115,6 +117,7 @@ def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
         dtype=chosen.get("dtype", "float32"),  # type: ignore[arg-type]
         intrinsics=_intrinsics(numbers),
         fov=numbers.get("fov"),
+        min_confidence=numbers.get("min_confidence", 0.0),
     )
 
 

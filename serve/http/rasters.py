@@ -24,14 +24,14 @@ def paint_depth(depth: NDArray[np.float32], options: Options) -> tuple[NDArray[n
     """(H,W) metres -> (H,W,3) uint8 RGB, grey where unmeasured, and the metres at the ends of the colours."""
     near, far = _colour_range(depth, options)
     share = (np.nan_to_num(depth) - near) / (far - near)
-    painted = sheets.colour_map(options.cmap)[_levels(share)]
+    painted = sheets.colour_map(options.cmap)[levels(share)]
     painted[~sheets.is_measured(depth)] = sheets.UNMEASURED
     return painted, (near, far)
 
 
 def paint_mask(mask: NDArray[np.float32]) -> tuple[NDArray[np.uint8], ColourRange]:
-    """(H,W) probability -> (H,W,3) uint8 RGB, black to white."""
-    return np.repeat(_levels(np.nan_to_num(mask))[..., None], 3, axis=2), (0.0, 1.0)
+    """(H,W) probability of a mask, or confidence -> (H,W,3) uint8 RGB, black to white."""
+    return np.repeat(levels(np.nan_to_num(mask))[..., None], 3, axis=2), (0.0, 1.0)
 
 
 def encode_png(pixels: NDArray[Any]) -> bytes:
@@ -56,8 +56,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
-def _levels(share: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H,W) in [0,1], clamped -> (H,W) uint8 index of a colour table."""
+def levels(share: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(H,W) in [0,1], clamped -> (H,W) uint8, 255 = 1, as the index of a colour table."""
     return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 

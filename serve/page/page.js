@@ -107,10 +107,12 @@ const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const card = () => cards.find((one) => one.name === $("model").value) ?? {};
 const endpoint = () => (card().name ? `v1/models/${encodeURIComponent(card().name)}/depth` : "v1/depth");
 
-/** An image, with the model's further inputs if it has any -> its depth in a format. */
-function estimate({ blob, name }, format, { signal } = {}) {
+/** An image, with the model's further inputs if it has any -> its depth, or another plane, in a format. */
+function estimate({ blob, name }, format, { signal, plane } = {}) {
   const query = new URLSearchParams({ format });
+  if (plane) query.set("plane", plane);
   if (format === "ply" || format === "glb") query.set("fov", $("fov").value);
+  if ((format === "ply" || format === "glb") && now.sure && least() > 0) query.set("min_confidence", least());
   const files = [...$("others").querySelectorAll("input")];
   let [body, headers] = [blob, { "Content-Type": blob.type }];
   if (files.length) {
@@ -183,8 +185,14 @@ async function run() {
   try {
     const started = performance.now();
     const image = opened;
-    const answer = await estimate(image, "npy", mine);
+    const signal = mine.signal;
+    const [answer, sure] = await Promise.all([
+      estimate(image, "npy", { signal }),
+      card().confidence ? estimate(image, "npy", { signal, plane: "confidence" }) : null,
+    ]);
     Object.assign(now, image, await readDepth(answer), { marks: [], cross: null });
+    Object.assign(now, { metres: now.depth, sure: sure && readNpy(await sure.arrayBuffer()).depth });
+    hideUnsure();
     show(answer, performance.now() - started);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -207,7 +215,7 @@ function fail(text) {
 function clear() {
   pending?.abort();
   stream.close();
-  Object.assign(now, { blob: null, bitmap: null, depth: null, marks: [], cross: null });
+  Object.assign(now, { blob: null, bitmap: null, depth: null, metres: null, sure: null, marks: [], cross: null });
   colours = null;
   $("result").hidden = true;
   showStatus("");
@@ -236,6 +244,15 @@ async function keepFrame() {
   const { image, seconds } = stream.shown;
   const name = `${stream.name.replace(/\.\w+$/, "")}-${seconds.toFixed(2)}s.jpg`;
   await openImage(await image.convertToBlob({ type: "image/jpeg", quality: 0.95 }), name);
+}
+
+const least = () => Number($("least").value) / 100;
+
+/** Pixels of less confidence than is wanted become pixels without depth. */
+function hideUnsure() {
+  $("sureness").hidden = !now.sure;
+  $("least-value").textContent = `${$("least").value} %`;
+  if (now.sure) now.depth = now.metres.map((metres, index) => (now.sure[index] < least() ? 0 : metres));
 }
 
 function show(answer, took) {
@@ -303,7 +320,8 @@ function pixel(event) {
 
 function read(spot) {
   const metres = metresAt(spot);
-  $("reading").textContent = `${measured(metres) ? `${metres.toFixed(3)} m` : "not measured"} at ${spot.u}, ${spot.v}`;
+  const sure = now.sure && `, right within 10 % with ${percent(now.sure[spot.v * now.width + spot.u])}`;
+  $("reading").textContent = `${measured(metres) ? `${metres.toFixed(3)} m` : "not measured"} at ${spot.u}, ${spot.v}${sure || ""}`;
 }
 
 function mark(spot) {
@@ -675,6 +693,7 @@ watchFlat();
 turnFov();
 $("divider").addEventListener("input", slide);
 $("fov").addEventListener("input", turnFov);
+$("least").addEventListener("input", () => now.sure && (hideUnsure(), paint(), measure(), cloud.fill()));
 $("front").addEventListener("click", () => cloud.front());
 $("model").addEventListener("change", () => (showOthers(), showAbout(), stream.active ? stream.changeModel() : run()));
 for (const button of $("downloads").children) button.addEventListener("click", () => download(button));

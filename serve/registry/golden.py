@@ -25,6 +25,8 @@ GRID = 16  # pixels between two samples of sparse depth
 MAX_FACTOR = 2.0  # between the typical depths of two versions; beyond it one of them is probably wrong
 MIN_SPREAD = 1e-6  # relative standard deviation of a depth map; below it the map is a constant
 
+COMPARED = {"depth", "mask"}  # confidence is computed by the same layers
+
 Maps = dict[str, NDArray[np.float32]]
 
 
@@ -65,18 +67,18 @@ def fault_of(key: str, values: NDArray[np.float32]) -> str:
     """(H,W) prediction -> why it is no valid depth or mask; empty if it may be one."""
     if not np.isfinite(values).all():
         return "not a number everywhere"
-    if key == "mask":
+    if key in ("mask", "confidence"):
         return "" if values.min() >= 0 and values.max() <= 1 else "no probability"
     if values.min() < 0 or values.max() <= 0:
         return "not positive"
-    return "the same everywhere" if values.std() <= MIN_SPREAD * values.mean() else ""
+    return "the same everywhere" if key == "depth" and values.std() <= MIN_SPREAD * values.mean() else ""
 
 
 def difference(predicted: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> Difference:
     """Predictions of two networks for the golden images, resized if they differ in size -> how much they differ."""
     typical, relative = [1.0], [0.0]
     for ours, theirs in zip(predicted, expected, strict=True):
-        for key in ours.keys() & theirs.keys():
+        for key in ours.keys() & theirs.keys() & COMPARED:
             a, b = _match_sizes(ours[key], theirs[key])
             if key == "depth":
                 typical.append(float(np.exp(np.median(np.abs(np.log(a.clip(1e-3) / b.clip(1e-3)))))))

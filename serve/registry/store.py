@@ -120,6 +120,7 @@ class Store:
             architecture=own_code.short_name(recipe.model.name),
             inputs=tuple(data.inputs),
             targets=tuple(data.targets),
+            confidence=recipe.model.uncertainty != "none" and "depth" in data.targets,
             size=(data.size[0], data.size[1]),
             fit=data.fit,
             min_depth=data.min_depth,

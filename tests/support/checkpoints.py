@@ -13,7 +13,7 @@ from torch import Tensor
 
 from depthray import models
 from depthray.checkpoints import manifest, save
-from depthray.checkpoints.load import CheckpointContents
+from depthray.checkpoints.load import CheckpointContents, load
 from depthray.config.sections import Recipe
 from depthray.storage import local
 from depthray.training import preflight
@@ -30,6 +30,17 @@ def write_checkpoint(folder: Path, *overrides: str, name: str = "demo") -> Path:
         weights=weights, state={}, recipe=made, metrics={"abs_rel": 0.1}, epoch=1, step=1, fingerprint="f"
     )
     return save.write(folder / "checkpoints", contents)
+
+
+def write_unsure(folder: Path, *overrides: str, family: str = "laplace") -> Path:
+    """A checkpoint whose network predicts the deviation of ln depth, another in each pixel."""
+    path = write_checkpoint(folder, f"model.uncertainty={family}", f"loss.{family}_nll=0.3", *overrides)
+    loaded = load(path)
+    generator = torch.Generator().manual_seed(3)
+    last = loaded.weights["metres.log_sigma.layers.4.weight"]
+    loaded.weights["metres.log_sigma.layers.4.weight"] = 0.4 * torch.randn(last.shape, generator=generator)
+    loaded.weights["metres.log_sigma.layers.4.bias"] -= 1.2 / 8  # about 5 % of depth
+    return save.write(folder / "unsure", loaded)
 
 
 def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> CheckpointContents:

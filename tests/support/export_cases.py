@@ -26,7 +26,7 @@ from depthray.training import preflight
 
 FURTHER = ("image", "background", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
-    ("unet", {"encoder": "tiny"}, FURTHER),
+    ("unet", {"encoder": "tiny", "uncertainty": "laplace"}, FURTHER),
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
     ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
@@ -82,7 +82,11 @@ def _recipes() -> Iterator[ExportCase]:
 def build(case: ExportCase) -> nn.Module:
     """The network of a case with random weights and statistics that fit them, shallow where it repeats itself."""
     torch.manual_seed(0)
-    return settle(build_shallow(Model(name=case.architecture, **case.options), case.inputs))
+    network = build_shallow(Model(name=case.architecture, **case.options), case.inputs)
+    for name, parameter in network.named_parameters():  # what begins at 0 would be the same everywhere
+        if ".log_sigma." in name and not parameter.any():
+            nn.init.normal_(parameter, std=0.05)
+    return settle(network)
 
 
 def write_traced(

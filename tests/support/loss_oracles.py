@@ -65,6 +65,16 @@ def bce(p: Array, y: Array) -> Any:
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
+def laplace_nll(depth: Array, truth: Array, valid: Array, sigma: Array) -> Any:
+    scale = sigma[valid] / np.sqrt(2)
+    return -np.log(np.exp(-np.abs(np.log(depth / truth)[valid]) / scale) / (2 * scale)).mean()
+
+
+def gaussian_nll(depth: Array, truth: Array, valid: Array, sigma: Array) -> Any:
+    s = sigma[valid]
+    return -np.log(np.exp(-((np.log(depth / truth)[valid] / s) ** 2) / 2) / (s * np.sqrt(2 * np.pi))).mean()
+
+
 def gradient(depth: Array, truth: Array, valid: Array) -> Any:
     return slope(depth, truth, valid, (0, 1)) + slope(depth, truth, valid, (1, 0))
 

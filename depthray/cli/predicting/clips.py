@@ -42,6 +42,7 @@ class ClipRequest:
     every: int  # predict one frame in so many
     most: int  # frames to predict; 0 = all
     unit: str  # of depth, with a space before it; "" where it has none
+    min_confidence: float = 0.0  # of points
 
 
 def predict_clip(source: Path, stem: Path, request: ClipRequest, maps_of: Callable[[NDArray[np.uint8]], Maps]) -> str:
@@ -91,7 +92,8 @@ def _predict_frames(
             maps = maps_of(frame.rgb)
             each = stem / f"{frame.number:06d}"
             if frames or "mask" in maps:
-                write_maps(each, maps, frames, rgb=frame.rgb, camera=request.camera, scale=None, unit=request.unit)
+                how: Any = {"camera": request.camera, "unit": request.unit, "min_confidence": request.min_confidence}
+                write_maps(each, maps, frames, rgb=frame.rgb, scale=None, **how)
             if "depth" in maps and writer is not None:
                 writer.write(maps["depth"])
             table.writerow(_row(frame, maps))

@@ -16,11 +16,14 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from depthray.imaging.sheets import ColourScale
 
 # Two suffixes, by which outputs among images are recognised and not predicted again.
-FORMATS = {"png": ".depth.png", "npy": ".depth.npy", "colour": ".colour.png", "ply": ".ply", "glb": ".glb"}
+FORMATS = {
+    **{"png": ".depth.png", "npy": ".depth.npy", "npz": ".depth.npz", "colour": ".colour.png"},
+    **{"ply": ".ply", "glb": ".glb"},
+}
 METRIC_FORMATS = ("png", "ply", "glb")  # those that hold metres
-MASK = ".mask.png"
+MASK, CONFIDENCE = ".mask.png", ".confidence.png"
 VIDEO, TIMES = ".colour.mp4", ".frames.csv"  # of a video: its depth in colours, and the time of each frame
-OUTPUTS = (*FORMATS.values(), MASK, VIDEO, TIMES)
+OUTPUTS = (*FORMATS.values(), MASK, CONFIDENCE, VIDEO, TIMES)
 
 
 def write_maps(
@@ -32,16 +35,23 @@ def write_maps(
     camera: Camera | None,
     scale: ColourScale | None,
     unit: str,
+    min_confidence: float = 0.0,
 ) -> list[Path]:
     """Maps (H,W) of an image (H,W,3) -> its files at `stem`, which has no suffix.
 
-    `scale` is that of the colours; None: from the nearest to the farthest depth of the image.
+    `scale` is that of the colours; None: from the nearest to the farthest depth of the image. Pixels of less than
+    `min_confidence` become no points.
     """
+    from depthray.imaging import export
+
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
         if "depth" in maps:
-            written += [_write(name, stem, maps["depth"], rgb, camera, scale, unit) for name in formats]
+            written += [_write(name, stem, maps, rgb, camera, scale, unit, min_confidence) for name in formats]
+            if "png" in formats and "confidence" in maps:
+                path = stem.with_name(stem.name + CONFIDENCE)
+                written.append(export.write_confidence_png(path, maps["confidence"]))
     except OSError as error:
         raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
     return written
@@ -60,20 +70,26 @@ def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
 def _write(
     name: str,
     stem: Path,
-    depth: NDArray[np.float32],
+    maps: Mapping[str, NDArray[np.float32]],
     rgb: NDArray[np.uint8],
     camera: Camera | None,
     scale: ColourScale | None,
     unit: str,
+    min_confidence: float,
 ) -> Path:
     from depthray.imaging import export
     from depthray.imaging.camera import assumed_camera
 
-    path = stem.with_name(stem.name + FORMATS[name])
+    path, depth = stem.with_name(stem.name + FORMATS[name]), maps["depth"]
+    if name == "npz":
+        return export.write_npz(path, maps)
     if name in ("ply", "glb"):
         note = "" if camera else "camera ASSUMED, 60 degrees from left to right"
-        points = export.write_ply if name == "ply" else export.write_glb
-        return points(path, depth, rgb, camera=camera or assumed_camera(*depth.shape), note=note)
+        known, confidence = camera or assumed_camera(*depth.shape), maps.get("confidence")
+        depth = export.confident(depth, confidence, min_confidence)
+        if name == "ply":
+            return export.write_ply(path, depth, rgb, camera=known, note=note)
+        return export.write_glb(path, depth, rgb, camera=known, note=note, confidence=confidence)
     if name == "colour":
         return export.write_colour_png(path, depth, scale=scale, unit=unit)
     return (export.write_depth_png if name == "png" else export.write_depth_npy)(path, depth)
@@ -90,6 +106,8 @@ def describe(
         facts.append(f"{depth.min():.2f} to {depth.max():.2f}{unit}")
         tail = f"  (red {scale.near:g}{unit} to blue {scale.far:g}{unit})" if scale else ""
         colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}
+    if "confidence" in maps:
+        facts.append(f"confidence {maps['confidence'].mean():.2f}")
     if "mask" in maps:
         facts.append(f"foreground {(maps['mask'] > 0.5).mean():.1%}")
     lines = [f"{image}  {width}x{height}  {', '.join(facts)}"]

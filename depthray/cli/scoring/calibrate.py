@@ -1,4 +1,4 @@
-"""`depthray calibrate`: correct a network's metres by frames or points of one's own, where that holds on others too."""
+"""`depthray calibrate`: correct metres or confidence by one's own frames or points, where that holds on others too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from depthray.checkpoints import load, manifest, select
-from depthray.checkpoints.calibration import Calibration
+from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.cli.evaluate import add_frames, recipe_of
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
@@ -21,6 +21,7 @@ from depthray.runtimes import export_folder
 if TYPE_CHECKING:  # torch takes seconds to import
     from depthray.evaluation.calibrating.cross_validation import Decision
     from depthray.evaluation.calibrating.log_line import FramePairs
+    from depthray.evaluation.calibrating.temperature import TemperatureDecision
 
 FOLDER = "calibrated"  # beside `checkpoints` of a run, by default
 
@@ -34,21 +35,45 @@ def main(argv: list[str]) -> int:
     out = arguments.out or _default_folder(path)
     if out.exists():
         raise UsageError(f"--out {out}: exists; choose another folder or remove it")
-    before = manifest.read(path).calibration
+    record = manifest.read(path)
     if arguments.remove:
-        if before is None:
+        if record.calibration is None and record.temperature is None:
             raise UsageError(f"{path}: is not calibrated")
-        print(f"written: {_write(out, path, None, trust=arguments.trust)}, without calibration")
+        written = _write(out, path, arguments.trust, calibration=None, temperature=None)
+        print(f"written: {written}, without calibration")
         return 0
-    if before is not None:
+    # Last of all: of other metres the confidence would be another one.
+    if before := record.temperature or (None if arguments.confidence else record.calibration):
         raise UsageError(f"{path}: is calibrated already ({before}); calibrate the checkpoint it was made of")
+    return (_calibrate_confidence if arguments.confidence else _calibrate_metres)(path, out, arguments)
+
+
+def _calibrate_metres(path: Path, out: Path, arguments: argparse.Namespace) -> int:
     pairs, about = _measure(path, arguments)
     from depthray.evaluation.calibrating.cross_validation import decide
 
     decision = decide(pairs)
     print_markdown(markdown(decision))
     fitted = _calibration(decision, about, frames=len(pairs))
-    print(f"written: {_write(out, path, fitted, trust=arguments.trust)}, its depth {fitted}")
+    print(f"written: {_write(out, path, arguments.trust, calibration=fitted)}, its depth {fitted}")
+    return 0
+
+
+def _calibrate_confidence(path: Path, out: Path, arguments: argparse.Namespace) -> int:
+    if arguments.points is not None:
+        raise UsageError("--confidence needs frames with measured depth: give --data in place of --points")
+    decision, about, count = _measure_confidence(path, arguments)
+    rows = (("as it is", decision.before), ("with a temperature", decision.after))
+    shares = [[name, *(f"{100 * share:.1f} %" for share in row)] for name, row in rows]
+    table = markdown_table(["held-out pixels", "in the 68 % interval", "in the 95 % interval"], shares)
+    print_markdown(f"Held out: {decision.how}.\n\n{table}\n")
+    if not decision.gains:
+        raise DataError(
+            f"not calibrated: of held-out pixels {_percent(decision.before)} are in the intervals of 68 and 95 % as "
+            f"they are, {_percent(decision.after)} with a temperature of {decision.factor:.2f}, which is no clear gain"
+        )
+    fitted = Temperature(decision.factor, *about, count, decision.before, decision.after)
+    print(f"written: {_write(out, path, arguments.trust, temperature=fitted)}, its deviations {fitted}")
     return 0
 
 
@@ -58,11 +83,16 @@ def build_parser() -> argparse.ArgumentParser:
         prog="depthray calibrate",
         description="Fit a scale of depth, or a scale and a slope of ln depth, to frames or points of your own. It is "
         "kept only where it lowers AbsRel by 3 percent or more on frames that were held out of the fit: whole scenes, "
-        "or parts of one in time. The result is a checkpoint of its own, beside the first.",
+        "or parts of one in time. The result is a checkpoint of its own, beside the first. With --confidence it is a "
+        "factor of the deviations that the network predicts (model.uncertainty), fitted so that intervals of 68 and "
+        "95 percent hold so many pixels.",
         epilog="Overrides: data.* and eval.* as for depthray evaluate.",
     )
     add_frames(parser)
-    parser.set_defaults(split="all")
+    parser.set_defaults(split=None)
+    parser.add_argument(
+        "--confidence", action="store_true", help="fit the confidence (frames: those held out, or all of --data)"
+    )
     parser.add_argument("--points", type=Path, metavar="FILE.csv", help="measured points: columns image, x, y, metres")
     parser.add_argument("--remove", action="store_true", help="write the checkpoint without its calibration")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: RUN/calibrated")
@@ -100,8 +130,29 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
         if recipe.loss.depth_kind != "metric":
             raise UsageError(f"{path}: its depth is not in metres, so no scale would be right for the next frame")
         opened = open_model(path, device=device, trust=arguments.trust)
-        found, fingerprint = pairs.of_frames(opened, recipe, side=arguments.split)
+        found, fingerprint = pairs.of_frames(opened, recipe, side=arguments.split or "all")
         return found, (recipe.data.root or recipe.data.source, fingerprint)
+    finally:
+        distributed.stop()
+
+
+def _measure_confidence(path: Path, arguments: argparse.Namespace) -> tuple[TemperatureDecision, tuple[str, str], int]:
+    """What held-out frames say, the name and the fingerprint of what was measured, and the number of frames."""
+    from depthray import distributed
+    from depthray.evaluation.calibrating import temperature
+    from depthray.runtimes.open import open_model
+
+    device = distributed.start()
+    try:
+        recipe = recipe_of(path, arguments)
+        if recipe.model.uncertainty == "none":
+            raise UsageError(f"{path}: predicts no confidence; train it with model.uncertainty=laplace")
+        opened = open_model(path, device=device, trust=arguments.trust)
+        # A network is too sure of frames that it was trained on.
+        side = arguments.split or ("all" if arguments.data else "val")
+        found, fingerprint = temperature.of_frames(opened, recipe, side=side)
+        decision = temperature.decide(found, recipe.model.uncertainty)
+        return decision, (recipe.data.root or recipe.data.source, fingerprint), len(found)
     finally:
         distributed.stop()
 
@@ -120,11 +171,11 @@ def _calibration(decision: Decision, about: tuple[str, str], *, frames: int) -> 
     return Calibration(shift, slope, data, fingerprint, frames, before=plain.mean, after=chosen.mean)
 
 
-def _write(out: Path, path: Path, calibration: Calibration | None, *, trust: bool) -> Path:
-    """A copy of a checkpoint with another calibration, or with none."""
+def _write(out: Path, path: Path, trust: bool, **changes: Calibration | Temperature | None) -> Path:
+    """A copy of a checkpoint with another calibration or temperature, or with none."""
     from depthray.checkpoints import save
 
-    return save.write(out, replace(load.load(path, state=True, trust=trust), calibration=calibration))
+    return save.write(out, replace(load.load(path, state=True, trust=trust), **changes))  # type: ignore[arg-type]
 
 
 def _default_folder(path: Path) -> Path:
@@ -134,3 +185,7 @@ def _default_folder(path: Path) -> Path:
 
 def _folds(means: Sequence[float]) -> str:
     return " ".join(f"{mean:.3f}" for mean in means)
+
+
+def _percent(shares: Sequence[float]) -> str:
+    return " and ".join(f"{100 * share:.1f} %" for share in shares)

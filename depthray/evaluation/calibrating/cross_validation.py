@@ -53,9 +53,7 @@ def decide(frames: Sequence[FramePairs]) -> Decision:
     A slope needs several scenes: it bends to the depths of one, whose parts are too alike to show that.
     Raises DataError for fewer than 5 frames.
     """
-    if len(frames) < LEAST_FRAMES:
-        raise DataError(f"{len(frames)} frames with measured depth are too few to hold some out; give {LEAST_FRAMES}")
-    folds, how = _folds(frames)
+    folds, how = folds_of([frame.scene for frame in frames])
     plain, scale, line = (
         _held_out(name, fit, frames, folds)
         for name, fit in (("as it is", lambda _: AS_IT_IS), ("scale", fit_scale), ("scale and slope", fit_line))
@@ -76,15 +74,20 @@ def _held_out(name: str, fit: Fit, frames: Sequence[FramePairs], folds: Sequence
     return HeldOut(name, float(np.mean(scores)), tuple(means))
 
 
-def _folds(frames: Sequence[FramePairs]) -> tuple[list[list[int]], str]:
-    """-> positions of the frames that are held out together, and what they are."""
-    scenes = list(dict.fromkeys(frame.scene for frame in frames))
+def folds_of(frames: Sequence[str]) -> tuple[list[list[int]], str]:
+    """The scene of each frame -> positions of the frames that are held out together, and what they are.
+
+    Raises DataError for fewer than 5 frames.
+    """
+    if len(frames) < LEAST_FRAMES:
+        raise DataError(f"{len(frames)} frames with measured depth are too few to hold some out; give {LEAST_FRAMES}")
+    scenes = list(dict.fromkeys(frames))
     if len(scenes) < 2:
         blocks = [block.tolist() for block in np.array_split(np.arange(len(frames)), BLOCKS)]
         return blocks, f"{BLOCKS} parts of one scene, as its frames follow each other"
     count = min(FOLDS, len(scenes))
     of_scene = {scene: place % count for place, scene in enumerate(scenes)}
     folds: list[list[int]] = [[] for _ in range(count)]
-    for place, frame in enumerate(frames):
-        folds[of_scene[frame.scene]].append(place)
+    for place, scene in enumerate(frames):
+        folds[of_scene[scene]].append(place)
     return folds, f"{len(scenes)} scenes, in {count} parts"

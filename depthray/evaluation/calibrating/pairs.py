@@ -38,7 +38,7 @@ def of_frames(opened: OpenedModel, recipe: Recipe, *, side: str) -> tuple[list[F
             raise DataError("the frames have no depth that this network predicts; use data with measured depth")
         predicted, measured, valid = (each[:, 0].cpu().numpy() for each in scored.depth)
         for place, index in enumerate(scored.indices):
-            drawn = _draw(valid[place] & (predicted[place] > 0), index)
+            drawn = draw(valid[place] & (predicted[place] > 0), index)
             if len(drawn):
                 logs = (np.log(each[place].ravel()[drawn].astype(np.float64)) for each in (predicted, measured))
                 pairs.append((index, FramePairs(scored.batch["id"][place], scored.batch["scene"][place], *logs)))
@@ -95,7 +95,8 @@ def _point(row: dict[str, str], where: str) -> tuple[float, float, float]:
     return x, y, metres
 
 
-def _draw(valid: NDArray[np.bool_], index: int) -> NDArray[np.int64]:
+def draw(valid: NDArray[np.bool_], index: int) -> NDArray[np.int64]:
+    """(H,W) where depth is known -> (n,) places of at most PIXELS pixels there, drawn by the index of the frame."""
     places = np.flatnonzero(valid)
     if len(places) <= PIXELS:
         return places

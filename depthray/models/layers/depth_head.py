@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from depthray.batch import Batch
+from depthray.batch import Batch, Prediction
 from depthray.models.layers import symbolic_size
 from depthray.models.layers.blocks import upsample
 from depthray.models.layers.inputs import fill_sparse, guide
+from depthray.models.layers.log_sigma import LogSigma
 from depthray.models.layers.propagation import Propagation, PropagationOptions
 
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
@@ -61,12 +62,13 @@ class Completion:
 
     start: Literal["samples", "legacy"] = "samples"
     refine: PropagationOptions | None = None
+    uncertainty: Literal["none", "laplace", "gaussian"] = "none"
 
 
 class DepthHead(nn.Module):
     """Logits to metres: max_depth times a share, by one of ACTIVATIONS. Holds no weights but those of refinement.
 
-    `channels` are those of the features that refinement gets.
+    `channels` are those of the features that refinement and `log_sigma` get.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class DepthHead(nn.Module):
             if options.refine
             else None
         )
+        self.log_sigma = LogSigma(channels) if options.uncertainty != "none" else None
 
     @property
     def is_full(self) -> bool:
@@ -108,6 +111,14 @@ class DepthHead(nn.Module):
             logits = _onto(logits.float(), self._full_size(batch))
         depth = self._on_samples(logits, batch["sparse"]) if self.is_shape else self._metres(logits, batch)
         return depth if self.refine is None else self.refine(depth, features, batch)
+
+    def predict(self, logits: Tensor, batch: Batch, features: Tensor) -> Prediction:
+        """The same -> `depth`, and with model.uncertainty `log_sigma` of its size, float32"""
+        depth = self(logits, batch, features)
+        if self.log_sigma is None:
+            return {"depth": depth}
+        shares = _onto(depth, (features.shape[-2], features.shape[-1])) / self.max_depth
+        return {"depth": depth, "log_sigma": self.log_sigma(features, shares, (depth.shape[-2], depth.shape[-1]))}
 
     def coarse(self, levels: list[Tensor], batch: Batch) -> list[Tensor]:
         """Logits (B,1,h,w) of coarser levels, inputs of a batch -> (B,1,h,w) metres of each, float32, not refined"""
@@ -166,7 +177,7 @@ def _mean(values: Tensor, size: tuple[int, int]) -> Tensor:
     return mean(values, size)
 
 
-def _onto(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _onto(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,h,w) -> (B,1,H,W), bilinear where that is another size"""
     same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
-    return logits if same((logits.shape[-2], logits.shape[-1]), size) else upsample(logits, size, corners=False)
+    return values if same((values.shape[-2], values.shape[-1]), size) else upsample(values, size, corners=False)

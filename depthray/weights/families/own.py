@@ -34,7 +34,9 @@ def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:
     section = contents.recipe.model
     weights = contents.weights
     if any(".lora_" in key for key in weights):
-        weights = dict(load.build_network(replace(contents, calibration=None), where=where).state_dict())
+        weights = dict(
+            load.build_network(replace(contents, calibration=None, temperature=None), where=where).state_dict()
+        )
     return Translation(
         what=f"a depthray network, {describe_network(section)}",
         fits=fitting_keys(section),

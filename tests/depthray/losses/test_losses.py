@@ -11,9 +11,16 @@ from depthray.testing import loss_contract as contract
 from depthray.testing.loss_contract import HEIGHT, WIDTH, frames, tensors
 
 NAMES = sorted(name for name in losses.TERMS if not name.startswith("mask_"))
-NOT_NIL = ("depth_bce", "depth_dice", "smoothness")  # cost something even where the prediction is perfect
+NOT_NIL = (
+    "depth_bce",
+    "depth_dice",
+    "smoothness",
+    "laplace_nll",
+    "gaussian_nll",
+)  # cost something even where the prediction is perfect
 WEIGHTS = (1.0, 0.7, 0.5)
 IMAGE = np.random.default_rng(9).random((1, 3, HEIGHT, WIDTH))
+SIGMA = np.random.default_rng(8).uniform(0.05, 0.5, (1, 1, HEIGHT, WIDTH))
 
 
 def term(name, depth, truth, valid):
@@ -28,6 +35,8 @@ def term(name, depth, truth, valid):
         case "multiscale":
             whole = torch.where(valid, depth, 2.0)
             extra |= {"pyramid": [whole[..., ::2, ::2], whole[..., ::4, ::4]], "multiscale_weights": WEIGHTS}
+        case "laplace_nll" | "gaussian_nll":
+            extra["log_sigma"] = torch.tensor(np.log(SIGMA)).float().expand(len(depth), 1, HEIGHT, WIDTH)
     return losses.TERMS[name](depth, truth, **extra)
 
 
@@ -39,6 +48,8 @@ def expected(name, depth, truth, valid):
         case "multiscale":
             whole = np.where(valid, depth, 2.0)
             return oracles.multiscale([depth, whole[::2, ::2], whole[::4, ::4]], truth, valid, WEIGHTS)
+        case "laplace_nll" | "gaussian_nll":
+            return getattr(oracles, name)(depth, truth, valid, SIGMA[0, 0])
     return getattr(oracles, name)(depth, truth, valid)
 
 

@@ -62,6 +62,7 @@ REFINED = [
     *((name, options | {"refine": "cspn"}) for name, options in COMPLETE),
     *((name, options | {"refine": "nlspn"}) for name, options in COMPLETE if name == "unet"),
 ]
+UNSURE = [(name, options | {"uncertainty": "laplace"}) for name, options in COMPLETE]
 CASES = [*(case for parameters, case in WEIGHTS if parameters < LIGHT or case in COMPACT), *REFINED]
 
 
@@ -174,6 +175,16 @@ def test_every_input_is_used(name, options, more):
         before = models.run(model, batch)
         for key in model.inputs:
             assert not equal(models.run(model, batch | {key: other[key][1:]}), before), key
+
+
+@pytest.mark.parametrize("case", UNSURE, ids=str)
+def test_log_sigma_is_as_large_as_depth_and_trained(case):
+    model = make(*case).eval()
+    prediction = models.run(model, some(model.inputs, 1))
+    assert {*prediction} == {*model.outputs} and prediction["log_sigma"].shape == prediction["depth"].shape
+    last = model.metres.log_sigma.layers[-1]
+    (slope,) = torch.autograd.grad(prediction["log_sigma"].mean(), last.weight)
+    assert slope.any() and last.weight.requires_grad
 
 
 @pytest.mark.parametrize(("name", "options"), [*COMPACT, *REFINED[-2:]], ids=str)

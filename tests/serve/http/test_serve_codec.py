@@ -135,3 +135,27 @@ def test_png_is_lossless_and_sound(size: tuple[int, int], kind: str) -> None:
     assert (decoded[..., ::-1] if kind == "colours" else decoded).tolist() == pixels.tolist()
     with Image.open(io.BytesIO(data)) as image:
         image.verify()  # the checksum of every chunk
+
+
+def test_confidence_on_request() -> None:
+    sure = np.linspace(0, 1, DEPTH.size, dtype=np.float32).reshape(DEPTH.shape)
+    maps = {"depth": DEPTH, "sigma": DEPTH / 10, "confidence": sure}
+    assert write("format=npy", **maps).headers["X-Plane"] == "depth"
+    grey = cv2.imdecode(np.frombuffer(write("plane=confidence", **maps).data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert grey.dtype == np.uint8 and np.abs(grey / 255 - sure).max() < 0.003
+    sigma = write("plane=sigma", **maps)
+    png = cv2.imdecode(np.frombuffer(sigma.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.abs(png / 1000 - DEPTH / 10).max() <= 0.0005001 and sigma.headers["X-Depth-Unit"] == "mm"
+    with np.load(io.BytesIO(write("format=npz", **maps).data)) as planes:
+        assert all((planes[name] == values).all() for name, values in maps.items())
+    for form in ("ply", "glb"):
+        assert len(write(f"format={form}&min_confidence=0.5", **maps).data) < 0.6 * len(
+            write(f"format={form}", **maps).data
+        )
+    assert len(vertices(write("format=ply&min_confidence=0.5", **maps).data)) == (sure >= 0.5).sum()
+    for query in ("plane=confidence", "format=ply&min_confidence=0.5"):
+        with pytest.raises(Problem) as caught:
+            write(query)
+        assert caught.value.status == 422
+    with pytest.raises(Problem, match="give a number from 0 to 1"):
+        write("min_confidence=1.5", **maps)
