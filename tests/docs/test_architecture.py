@@ -26,6 +26,7 @@ from depthray.training.state import begin
 
 CPU = torch.device("cpu")
 LIBRARY = f"{ROOT / 'depthray'}{os.sep}"
+IMPORTS = str(ROOT / "depthray" / "config" / "shadowed_packages.py")  # sees what others import when it is first needed
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 SMALL = ["data.size=64,64", "train.batch_size=4", "model.encoder=tiny", "train.epochs=1", "curriculum.chunks=1"]
 
@@ -43,7 +44,8 @@ def files_run(seen: set[str]) -> Iterator[None]:
     """Collect the files of this project whose functions are called by the body, in this thread."""
 
     def look(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and (file := frame.f_code.co_filename).startswith(LIBRARY):  # text: it is called very often
+        file = frame.f_code.co_filename  # text: it is called very often
+        if event == "call" and file.startswith(LIBRARY) and file != IMPORTS:
             seen.add(str(Path(file).relative_to(ROOT)))
 
     sys.setprofile(look)

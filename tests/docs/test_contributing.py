@@ -53,7 +53,7 @@ class Plain(nn.Module):
         stacked = self.stack(batch)
         features = self.second(self.first(stacked))
         logits = upsample(self.last(features).float(), stacked.shape[-2:])
-        return {"depth": self.metres(logits, batch, features)}
+        return self.metres.predict(logits, batch, features)
 
 
 def build(
