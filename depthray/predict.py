@@ -24,7 +24,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
     from torch import nn
 
     from depthray.batch import Sample
+    from depthray.checkpoints.model_facts import ModelFacts
     from depthray.config.sections import Data, DepthKind, Recipe
+    from depthray.imaging.camera import Camera
     from depthray.imaging.depth_map import DepthMap
     from depthray.runtimes.precision import Precision
 
@@ -48,6 +50,7 @@ class Predictor:
         device: torch.device,
         runtime: str = EAGER,
         precision: Precision | None = None,
+        facts: ModelFacts | None = None,
     ) -> None:
         import torch
 
@@ -57,6 +60,7 @@ class Predictor:
         self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
+        self.facts = facts  # what it was trained on; None where that was not recorded
         self._has_said_so = False  # that it has no sparse depth
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
@@ -135,6 +139,20 @@ class Predictor:
         The network gets all of them at the size it was evaluated at; its output is resized back bilinearly.
         """
         return _for_each(self._maps, image, others)
+
+    def warnings(self, image: Any, *, camera: Camera | None = None, depth: Any = None) -> list[str]:
+        """What of an image, its camera and its predicted depth (H,W) is not as in training, in a sentence each.
+
+        The image is as for `predict`. Empty where all is, or where the checkpoint does not say what it was trained on.
+        """
+        if self.facts is None:
+            return []
+        from depthray.cards import outside
+
+        (rgb,) = _read_images([image], numbered=False)
+        metres = None if depth is None or self.depth_kind != "metric" else depth
+        focal = camera.fx if camera else None
+        return outside.warnings(self.facts.limits, self.recipe.data, rgb, focal=focal, depth=metres)
 
     def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
         """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
@@ -259,6 +277,7 @@ def load(
         device=opened.device,
         runtime=opened.runtime,
         precision=_precision(precision, opened.device),
+        facts=opened.facts,
     )
 
 

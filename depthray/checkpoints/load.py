@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray import models
-from depthray.checkpoints import manifest
+from depthray.checkpoints import manifest, model_facts
 from depthray.checkpoints.calibration import Calibration
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
 from depthray.config import recipe as recipes
@@ -42,6 +43,7 @@ class CheckpointContents:
     weights_sha256: str = ""  # of the file of weights that was read
     calibration: Calibration | None = None  # of the depth that the weights predict
     arithmetic: dict[str, str] = field(default_factory=dict)  # device, precision, deterministic: for the manifest
+    facts: ModelFacts | None = None  # what it was trained on; None of a checkpoint of before there were any
 
 
 def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointContents:
@@ -69,6 +71,7 @@ def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointC
         origin=record.origin,
         weights_sha256=record.files[WEIGHTS].sha256,
         calibration=record.calibration,
+        facts=_facts(data, path),
     )
 
 
@@ -96,6 +99,13 @@ def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
     record = manifest.read(path)
     data = manifest.read_file(path / RECIPE, record.files[RECIPE])
     return parse_recipe(data, where=path, code=record.code, trust=trust)
+
+
+def read_facts(path: Path) -> ModelFacts | None:
+    """What a checkpoint's network was trained on, its file verified; None where the checkpoint does not say."""
+    record = manifest.read(path)
+    kept = {name: file for name, file in record.files.items() if name == model_facts.NAME}
+    return _facts({name: manifest.read_file(path / name, file) for name, file in kept.items()}, path)
 
 
 def read_metrics(path: Path) -> dict[str, float]:
@@ -129,3 +139,8 @@ def parse_metrics(data: bytes) -> dict[str, float]:
         return {key: math.nan if value is None else float(value) for key, value in tree.items()}
     except (ValueError, AttributeError, TypeError):
         return {}  # scores are only for choosing among checkpoints: without them this one is the last choice
+
+
+def _facts(data: dict[str, bytes], path: Path) -> ModelFacts | None:
+    name = model_facts.NAME
+    return model_facts.parse(data[name], where=path / name) if name in data else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from depthray.cli.flags import job_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
+from depthray.cli.scoring import card
 from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.recipe import absolute_path
@@ -42,6 +43,8 @@ def main(argv: list[str]) -> int:
             result.write(out)
             print_markdown(report.markdown(result.evaluation.summary(), scenes=5))
             print(f"written: {out}/evaluation.json, .md, .csv and sheet.png")
+            if not arguments.out and not is_remote(arguments.checkpoint):
+                card.refresh(path)
     finally:
         distributed.stop()
     return 0

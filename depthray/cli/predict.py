@@ -54,6 +54,8 @@ class _Network(NamedTuple):
     depth: str  # what its numbers are: "metres", or what they are instead
     # The file of the image, None for a frame of a video; its pixels; further inputs.
     maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+    # Its pixels, camera and maps that were predicted -> what of it is not as in training.
+    warnings: Callable[[NDArray[np.uint8], Camera | None, Mapping[str, NDArray[np.float32]]], list[str]]
 
 
 def main(argv: list[str]) -> int:
@@ -104,14 +106,26 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
         predictor = load(arguments.checkpoint, device=arguments.device, precision=precision, trust=arguments.trust)
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         optional = predictor.optional_inputs
-        yield _Network(inputs, optional, meaning, lambda image, rgb, others: predictor.maps(rgb, **others))
+        yield _Network(
+            inputs,
+            optional,
+            meaning,
+            maps=lambda image, rgb, others: predictor.maps(rgb, **others),
+            warnings=lambda rgb, camera, maps: predictor.warnings(rgb, camera=camera, depth=maps.get("depth")),
+        )
         return
     from depthray.client.remote_predictor import connect
 
     key = arguments.key or os.environ.get(KEY, "")
     with connect(arguments.url, model=arguments.model or "", key=key) as remote:
         # Only networks that answer in metres are served.
-        yield _Network(remote.inputs, (), MEANING["metric"], lambda *given: _ask(remote, *given))
+        yield _Network(
+            remote.inputs,
+            (),
+            MEANING["metric"],
+            maps=lambda *given: _ask(remote, *given),
+            warnings=lambda rgb, camera, maps: list(remote.warnings),
+        )
 
 
 def _ask(
@@ -254,13 +268,14 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
             most=request.frames,
             unit=unit,
         )
-        return clips.predict_clip(image, request.out / output, wanted, lambda rgb: network.maps(None, rgb, {}))
+        return clips.predict_clip(image, request.out / output, wanted, _maps_of_clip(network, image, request.camera))
     rgb = photos.read(image, limits=request.limits)
     _warn_of_misfit(image, rgb, request.camera)
     name = output.parent / image.stem
     files = {key: further_inputs.find(path, name) for key, path in request.others.items()}
     others = {key: further_inputs.read(key, path, limits=request.limits) for key, path in files.items()}
     maps = network.maps(image, rgb, others)
+    _warn(image, network.warnings(rgb, request.camera, maps))
     stem, scale = request.out / output, request.scale
     if scale is None and "depth" in maps and "colour" in request.formats:
         scale = sheets.depth_scale([maps["depth"]])
@@ -273,6 +288,28 @@ def _warn_of_misfit(image: Path, rgb: NDArray[np.uint8], camera: Camera | None) 
 
     if camera and (misfit := describe_misfit(camera.cx, camera.cy, height=rgb.shape[0], width=rgb.shape[1])):
         print(f"WARNING: {image}: --intrinsics: {misfit}", file=sys.stderr)
+
+
+def _maps_of_clip(
+    network: _Network, clip: Path, camera: Camera | None
+) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+    """The maps of each frame of a video; the first is looked at for what is not as in training."""
+    is_first = True
+
+    def maps_of(rgb: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        nonlocal is_first
+        maps = network.maps(None, rgb, {})
+        if is_first:
+            _warn(clip, network.warnings(rgb, camera, maps))
+            is_first = False
+        return maps
+
+    return maps_of
+
+
+def _warn(image: Path, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"WARNING: {image}: {sentence}", file=sys.stderr)
 
 
 def _print_summary(failed: Sequence[str], total: int, out: Path) -> int:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import torch
 
 from depthray import distributed
+from depthray.cards import run_card
 from depthray.checkpoints import load, save, select
 from depthray.config import advice
 from depthray.config import recipe as recipes
@@ -21,7 +22,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, DataError, DepthrayError, UsageError
 from depthray.runs import download, gain_report, progress, untrained
 from depthray.runs.control import is_stop_requested
-from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
+from depthray.runs.layout import CHECKPOINTS, EVALUATIONS, IDENTITY, MODEL_CARD, RECIPE, RESULTS_PICTURE, STOP
 from depthray.runs.loggers import Curves, ProgressLog, ResultFiles
 from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader
@@ -222,7 +223,9 @@ def _train(
                 continue
             metrics = event.metrics if isinstance(event, Epoch) else {}
             state.hooks.before_save()  # a group of workers that was replaced must not write any more
-            writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
+            scored = (event.scored,) if isinstance(event, Epoch) and event.scored else ()
+            facts = dataclasses.replace(frames.facts, scores=scored)
+            writer.save(state.contents(metrics, fingerprint=frames.fingerprint, facts=facts))
             if isinstance(event, Epoch):
                 log.epoch(event)
                 results.epoch()
@@ -255,8 +258,17 @@ def _train(
         finally:
             curves.close()
             results.close()
+            _write_card(run, log)
         _log_end(log, state, end)  # only now: what is recorded as an end can be resumed from
         log.flush()
+
+
+def _write_card(run: Path, log: ProgressLog) -> None:
+    """The model card of the best checkpoint, where there is one."""
+    try:
+        run_card.write_best(run / CHECKPOINTS, run / MODEL_CARD, reports=run / EVALUATIONS, curves=RESULTS_PICTURE)
+    except DepthrayError as error:  # a disk may be full, which must not hide how the run ended
+        log.note(f"no model card: {error}")
 
 
 def _plan_of_scores(recipe: Recipe, state: State, frames: Frames) -> list[str]:

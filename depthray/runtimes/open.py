@@ -12,6 +12,7 @@ from depthray import models
 from depthray.checkpoints import load as checkpoints
 from depthray.checkpoints.calibration import Calibration
 from depthray.checkpoints.manifest import METRICS, RECIPE
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
 from depthray.config.sections import Recipe
@@ -42,6 +43,7 @@ class OpenedModel:
     runtime: str  # eager, or the name of a file of `backends`
     device: torch.device  # where it computes
     calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
+    facts: ModelFacts | None = None  # what it was trained on; None where that was not recorded
 
 
 def names() -> list[str]:
@@ -89,6 +91,7 @@ def open_model(
         runtime=EAGER,
         device=device,
         calibration=contents.calibration,
+        facts=contents.facts,
     )
 
 
@@ -112,6 +115,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
         sha256=export_folder.identity(path),
         runtime=runtime,
         device=network.device,
+        facts=spec.facts,
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 
 import torch
 
 from depthray import distributed
 from depthray.batch import Batch
+from depthray.cards import measured
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.config.sections import Data, Recipe
 from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.columns.selection import Selection
@@ -138,6 +141,15 @@ class Frames:
     def fingerprint(self) -> str:
         """A digest of what the frames are; two data sets with equal ones are the same."""
         return self.source.fingerprint
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What is trained on, for the checkpoints of the run; some frames are read when it is first asked for."""
+        # With data.order=shards those of rank 0's shards, as rank 0 asks.
+        train, section = self.split.train, self.recipe.data
+        sample = train if self.shard_order is None else self.shard_order.first(train)
+        limits = measured.limits(self.source, sample, section)
+        return ModelFacts(measured.training_data(self.source, train, section), limits)
 
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch for this rank: each a list of micro-batches, on the CPU."""

@@ -79,10 +79,12 @@ class Router:
         if reply.fault:
             _raise_fault(reply, card)
         replied = time.monotonic()
-        size = None if native else (rgb.shape[0], rgb.shape[1])
-        maps = await asyncio.to_thread(restore, reply.maps, size) if size else dict(reply.maps)
+        size = (rgb.shape[0], rgb.shape[1])
+        maps = dict(reply.maps) if native else await asyncio.to_thread(restore, reply.maps, size)
+        warnings = await asyncio.to_thread(_warnings, card, size, sample, reply.maps)
         timings = {"resize": prepared - started, **reply.timings, "restore": time.monotonic() - replied}
-        return BackendAnswer(maps, card.id, card.size, timings)
+        focal = _focal(card, sample["image"].shape[1] / size[1])
+        return BackendAnswer(maps, card.id, card.size, timings, warnings, focal)
 
     async def models(self) -> list[ModelCard]:
         """See `serve.backend.Backend.models`."""
@@ -169,6 +171,26 @@ class Router:
         default = self._settings.default or next(iter(models), "")
         marked = {name: _mark_default(served, default=name == default) for name, served in models.items()}
         return dict(sorted(marked.items(), key=lambda item: not item[1].card.default))
+
+
+def _warnings(
+    card: ModelCard, size: tuple[int, int], sample: Any, maps: Mapping[str, NDArray[np.float32]]
+) -> tuple[str, ...]:
+    """What of an image of (H,W) pixels, its input to the network and its maps (h,w) is not as in training."""
+    if card.facts is None:
+        return ()
+    from depthray.cards import outside
+    from depthray.cards.measured import light
+
+    section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
+    seen = light(np.clip(sample["image"], 0, 255).astype(np.uint8))
+    return tuple(outside.of_input(card.facts.limits, section, size, seen, depth=maps.get("depth")))
+
+
+def _focal(card: ModelCard, scale: float) -> tuple[float, float] | None:
+    """The focal lengths of training in pixels of an image; `scale` makes its columns those of the network's input."""
+    known = card.facts.limits.input_focal if card.facts else None
+    return (known[0] / scale, known[1] / scale) if known else None
 
 
 def _cancel(response: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from depthray.cards import run_card
 from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.calibration import Calibration
 from depthray.cli.evaluate import add_frames, recipe_of
@@ -15,7 +16,7 @@ from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import DataError, UsageError
 from depthray.evaluation.markdown_table import markdown_table
-from depthray.runs import locate
+from depthray.runs import layout, locate
 from depthray.runtimes import export_folder
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -124,7 +125,9 @@ def _write(out: Path, path: Path, calibration: Calibration | None, *, trust: boo
     """A copy of a checkpoint with another calibration, or with none."""
     from depthray.checkpoints import save
 
-    return save.write(out, replace(load.load(path, state=True, trust=trust), calibration=calibration))
+    written = save.write(out, replace(load.load(path, state=True, trust=trust), calibration=calibration))
+    run_card.write(written, out / layout.MODEL_CARD, reports=None)
+    return written
 
 
 def _default_folder(path: Path) -> Path:
