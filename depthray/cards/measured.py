@@ -25,19 +25,19 @@ ENDS = (0.5, 99.5)  # per cent of all depths
 LICENCES = ("LICENSE*", "LICENCE*", "license*", "licence*")
 
 
-class Light(NamedTuple):
+class PhotoLight(NamedTuple):
     """What can be said of a photograph without a network."""
 
     brightness: float  # mean of grey, 0 for black to 1 for white
     sharpness: float  # mean size of the Laplacian as a share of the standard deviation of grey
 
 
-def light(image: NDArray[np.uint8]) -> Light:
+def light(image: NDArray[np.uint8]) -> PhotoLight:
     """(h,w,3) uint8 RGB of the size that a network gets -> its brightness and sharpness"""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     edges = np.abs(cv2.Laplacian(grey, cv2.CV_16S)).mean()
     # A standard deviation of at least 1: a wall without any texture is neither sharp nor blurred.
-    return Light(float(grey.mean()) / 255, float(edges / max(float(grey.std()), 1.0)))
+    return PhotoLight(float(grey.mean()) / 255, float(edges / max(float(grey.std()), 1.0)))
 
 
 def limits(source: Source, indices: Sequence[int], section: Data) -> TrainedLimits:
@@ -81,7 +81,7 @@ class _Frame(NamedTuple):
 
     size: tuple[int, int]  # (H,W) pixels
     scale: float  # columns of the network's input to columns of the photograph
-    light: Light
+    light: PhotoLight
     focal: float  # pixels of the photograph; 0: unknown
     depths: NDArray[np.float32]  # metres, of some pixels
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.cards.measured import Light, light
+from depthray.cards.measured import PhotoLight, light
 from depthray.checkpoints.model_facts import Span, TrainedLimits
 from depthray.config.sections import Data
 from depthray.data.resize import resize_colour, size_for_inference
@@ -39,7 +39,7 @@ def of_input(
     limits: TrainedLimits,
     section: Data,
     size: tuple[int, int],
-    seen: Light,
+    seen: PhotoLight,
     *,
     focal: float | None = None,
     depth: NDArray[np.float32] | None = None,
@@ -83,7 +83,7 @@ def _size(limits: TrainedLimits, section: Data, size: tuple[int, int]) -> Iterat
         )
 
 
-def _light(limits: TrainedLimits, seen: Light) -> Iterator[str]:
+def _light(limits: TrainedLimits, seen: PhotoLight) -> Iterator[str]:
     dark, bright = limits.brightness
     if seen.brightness < LIGHT * dark:
         yield f"dark: its mean brightness is {seen.brightness:.2f}, in training it was {_span(limits.brightness)}"

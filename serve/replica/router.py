@@ -23,6 +23,7 @@ from depthray.errors import DataError, DepthrayError
 from depthray.predict import prepare, restore
 from serve.backend import BackendAnswer, Broken, ModelCard, NotReady, Overloaded, TimedOut, UnknownModel
 from serve.registry.store import Pointer, Store
+from serve.replica import limits_check
 from serve.replica.replica import Reply
 from serve.settings import Settings
 
@@ -81,9 +82,9 @@ class Router:
         replied = time.monotonic()
         size = (rgb.shape[0], rgb.shape[1])
         maps = dict(reply.maps) if native else await asyncio.to_thread(restore, reply.maps, size)
-        warnings = await asyncio.to_thread(_warnings, card, size, sample, reply.maps)
+        warnings = await asyncio.to_thread(limits_check.warnings, card, size, sample, reply.maps)
         timings = {"resize": prepared - started, **reply.timings, "restore": time.monotonic() - replied}
-        focal = _focal(card, sample["image"].shape[1] / size[1])
+        focal = limits_check.focal(card, size, sample)
         return BackendAnswer(maps, card.id, card.size, timings, warnings, focal)
 
     async def models(self) -> list[ModelCard]:
@@ -171,26 +172,6 @@ class Router:
         default = self._settings.default or next(iter(models), "")
         marked = {name: _mark_default(served, default=name == default) for name, served in models.items()}
         return dict(sorted(marked.items(), key=lambda item: not item[1].card.default))
-
-
-def _warnings(
-    card: ModelCard, size: tuple[int, int], sample: Any, maps: Mapping[str, NDArray[np.float32]]
-) -> tuple[str, ...]:
-    """What of an image of (H,W) pixels, its input to the network and its maps (h,w) is not as in training."""
-    if card.facts is None:
-        return ()
-    from depthray.cards import outside
-    from depthray.cards.measured import light
-
-    section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
-    seen = light(np.clip(sample["image"], 0, 255).astype(np.uint8))
-    return tuple(outside.of_input(card.facts.limits, section, size, seen, depth=maps.get("depth")))
-
-
-def _focal(card: ModelCard, scale: float) -> tuple[float, float] | None:
-    """The focal lengths of training in pixels of an image; `scale` makes its columns those of the network's input."""
-    known = card.facts.limits.input_focal if card.facts else None
-    return (known[0] / scale, known[1] / scale) if known else None
 
 
 def _cancel(response: Any) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from model_cards import FACTS
 
 from depthray.__main__ import main
 from depthray.cards import collected, measured, run_card
 from depthray.checkpoints import load, manifest, model_facts, save
 from depthray.checkpoints.calibration import Calibration
-from depthray.checkpoints.model_facts import ModelFacts, ProtocolScores, TrainedLimits, TrainingData
 from depthray.data import sources
 from depthray.data.source import Frame
 from depthray.errors import CheckpointError
@@ -25,20 +25,6 @@ from depthray.runs import run as runs
 from depthray.runs.run import prepare, record
 from depthray.runtimes import export_folder
 from depthray.training import preflight
-
-DATA = TrainingData(("nyu",), 716, 400, "f" * 64, ("none stated",), ("indoors",))
-LIMITS = TrainedLimits(
-    measured=32,
-    width=(640.0, 640.0),
-    height=(480.0, 480.0),
-    brightness=(0.2, 0.7),
-    sharpness=(0.1, 0.5),
-    focal=(519.0, 519.0),
-    input_focal=(259.5, 259.5),
-    depth=(0.7, 9.0),
-)
-SCORES = ProtocolScores("plain", "", "val", 79, 40, {"abs_rel": (0.176, 0.15, 0.2)})
-FACTS = ModelFacts(DATA, LIMITS, (SCORES,))
 
 
 class Walls:
