@@ -103,7 +103,15 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
     """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
         precision = arguments.precision or "fp32"
-        predictor = load(arguments.checkpoint, device=arguments.device, precision=precision, trust=arguments.trust)
+        predictor = load(
+            arguments.checkpoint,
+            device=arguments.device,
+            precision=precision,
+            trust=arguments.trust,
+            flip=arguments.flip,
+            scales=_scales(arguments.scales),
+            tiles=arguments.tiles or 1,
+        )
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         optional = predictor.optional_inputs
         yield _Network(
@@ -141,7 +149,7 @@ def _ask(
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
-    for flag in ("device", "precision", "trust") if arguments.url else ("model", "key"):
+    for flag in ("device", "precision", "trust", "flip", "scales", "tiles") if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
@@ -152,7 +160,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         )
     elif not arguments.checkpoint:
         raise UsageError("no checkpoint is given; name a checkpoint or a run, and images after it")
-    for flag in ("every", "frames"):
+    for flag in ("every", "frames", "tiles"):
         if (value := getattr(arguments, flag)) is not None and value < 1:
             raise UsageError(f"--{flag} {value}: give a number above 0")
     return arguments
@@ -201,6 +209,13 @@ def build_parser() -> argparse.ArgumentParser:
         "fp32 (default), tf32, bf16, fp16, or auto: the fastest of the device; only fp32 is right to the millimetre"
     )
     parser.add_argument("--precision", metavar="FORMAT", help=formats)
+    parser.add_argument("--flip", action="store_true", help="the mean with the mirrored image: twice the time")
+    parser.add_argument(
+        "--scales", metavar="S,S", help="the mean with these multiples of the network's size: 0.75,1.25"
+    )
+    parser.add_argument(
+        "--tiles", type=int, metavar="N", help="detail of images of N times the network's size, in 2N-1 tiles a side"
+    )
     trust.add_flag(parser)
     parser.add_argument(
         "--max-megapixels",
@@ -228,6 +243,14 @@ def _fitting(formats: list[str], network: _Network) -> list[str]:
             f"--format {refused[0]} holds metres, and this network's depth is {network.depth}; use npy,colour"
         )
     return formats or ["png" if metric else "npy", "colour"]
+
+
+def _scales(text: str | None) -> list[float]:
+    """The flag --scales, `0.75,1.25` -> multiples of the network's size."""
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise UsageError(f"--scales={text}: give numbers such as 0.75,1.25") from None
 
 
 def _scale(text: str) -> ColourScale:

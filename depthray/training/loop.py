@@ -23,6 +23,7 @@ from depthray.evaluation.comparing.paired import FrameScores, compare
 from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
+from depthray.runtimes.passes import Passes
 from depthray.runtimes.precision import Precision
 from depthray.training import schedule
 from depthray.training.averaging import recompute_batchnorm
@@ -105,6 +106,7 @@ def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
         device=state.device,
         precision=precision,
         everywhere=False,
+        passes=Passes.of(recipe.eval),
     )
     if recipe.eval.monitor not in (scores := evaluation.scores()):
         possible = [name for name in scores if name in get_args(Monitor)]
@@ -120,7 +122,8 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
     if not distributed.is_main():
         return []
     fixed = eval_batches(frames.source, frames.fixed_frames(), protocols.scored_data(recipe), batch_size=1)
-    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
+    passes = Passes.of(recipe.eval)
+    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device, passes=passes)
 
 
 def _enter_epoch(recipe: Recipe, state: State) -> bool:
