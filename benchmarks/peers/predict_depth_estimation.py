@@ -24,14 +24,14 @@ NO_WEIGHTS = 3
 
 def main(name: str, frames: Path, out: Path) -> int:
     """Predict each frame."""
-    import torch
-    from torch.nn import functional
-
     try:
         model, processor = _load(name)
     except Exception as error:  # of many kinds: each family loads in its own way
         print(f"no weights: {name}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         return NO_WEIGHTS
+    import torch
+    from torch.nn import functional
+
     paths = sorted(frames.glob("*.png"))
     seconds = 0.0
     for number, path in enumerate([paths[0], *paths]):  # the first once more, as its pass is slower
@@ -50,13 +50,14 @@ def main(name: str, frames: Path, out: Path) -> int:
 
 def _load(name: str) -> tuple[Any, Any]:
     """The network and what prepares its inputs."""
-    import huggingface_hub
     from depth_estimation import AutoDepthModel, AutoProcessor
 
     model, _, file = name.partition("=")
     if file:
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file}: no such file")
+        import huggingface_hub
+
         # The package asks for its published file by this function; all else of its loading stays as it is.
         huggingface_hub.hf_hub_download = lambda *_, **__: file
     return AutoDepthModel.from_pretrained(model, device="cpu"), AutoProcessor.from_pretrained(model)
