@@ -118,7 +118,8 @@ def write_frames(args: argparse.Namespace, protocol: Protocol, folder: Path) -> 
         prediction, truth, valid = scored.depth
         raw = _raw(scored.prediction["depth"], truth) if protocol.align == "depth" else {}
         maps = {"prediction": prediction, "truth": truth, "valid": valid, **raw}
-        np.savez(folder / f"{number:06d}.npz", **{key: value[0, 0].numpy() for key, value in maps.items()})
+        arrays: dict[str, Any] = {key: value[0, 0].numpy() for key, value in maps.items()}
+        np.savez(folder / f"{number:06d}.npz", **arrays)
         sums[f"{number:06d}"] = metrics.image_sums(prediction, truth, valid=valid).numpy()[0, 0]
     return sums
 

@@ -59,7 +59,8 @@ def _load(name: str) -> tuple[Any, Any]:
         import huggingface_hub
 
         # The package asks for its published file by this function; all else of its loading stays as it is.
-        huggingface_hub.hf_hub_download = lambda *_, **__: file
+        hub: Any = huggingface_hub
+        hub.hf_hub_download = lambda *_, **__: file
     return AutoDepthModel.from_pretrained(model, device="cpu"), AutoProcessor.from_pretrained(model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from depthray.cards import collected
 from depthray.cards.card_markdown import CardSubject, markdown
 from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.manifest import WEIGHTS
-from depthray.errors import CheckpointError
+from depthray.errors import CheckpointError, DepthrayError
 from depthray.storage import local
 from depthray.storage.os_errors import translate_os_errors
 
@@ -30,10 +31,13 @@ def subject_of(path: Path, *, reports: Path | None) -> CardSubject:
     )
 
 
-def write_best(root: Path, out: Path, *, reports: Path, curves: str) -> None:
-    """Write the card of the best checkpoint in a folder of them, where there is one."""
-    if select.committed(root):
-        write(select.resolve(root), out, reports=reports, curves=curves)
+def write_best(root: Path, out: Path, *, reports: Path, curves: str, log: Callable[[str], None]) -> None:
+    """Write the card of the best checkpoint in a folder of them, where there is one; why it cannot be is logged."""
+    try:
+        if select.committed(root):
+            write(select.resolve(root), out, reports=reports, curves=curves)
+    except DepthrayError as error:  # a disk may be full, which must not hide how the run ended
+        log(f"no model card: {error}")
 
 
 def read(path: Path, *, reports: Path | None) -> str:

@@ -198,8 +198,9 @@ def _draw_frames(
     passes: Passes,
 ) -> Iterator[list[sheets.SheetRow]]:
     """The rows of each frame."""
-    options = {"protocol": protocol, "device": device, "precision": precision, "passes": passes}
-    for scored in predictions(model.eval(), batches, **options):
+    model.eval()
+    found = predictions(model, batches, protocol=protocol, device=device, precision=precision, passes=passes)
+    for scored in found:
         for position, name in enumerate(scored.batch["id"]):
             photo = _to_rgb(scored.batch, position)
             yield [

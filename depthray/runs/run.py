@@ -221,11 +221,8 @@ def _train(
                 curves.interval(event)
                 yield event
                 continue
-            metrics = event.metrics if isinstance(event, Epoch) else {}
             state.hooks.before_save()  # a group of workers that was replaced must not write any more
-            scored = (event.scored,) if isinstance(event, Epoch) and event.scored else ()
-            facts = dataclasses.replace(frames.facts, scores=scored)
-            writer.save(state.contents(metrics, fingerprint=frames.fingerprint, facts=facts))
+            writer.save(_contents(event, state, frames))
             if isinstance(event, Epoch):
                 log.epoch(event)
                 results.epoch()
@@ -258,17 +255,17 @@ def _train(
         finally:
             curves.close()
             results.close()
-            _write_card(run, log)
+            card, reports = run / MODEL_CARD, run / EVALUATIONS
+            run_card.write_best(run / CHECKPOINTS, card, reports=reports, curves=RESULTS_PICTURE, log=log.note)
         _log_end(log, state, end)  # only now: what is recorded as an end can be resumed from
         log.flush()
 
 
-def _write_card(run: Path, log: ProgressLog) -> None:
-    """The model card of the best checkpoint, where there is one."""
-    try:
-        run_card.write_best(run / CHECKPOINTS, run / MODEL_CARD, reports=run / EVALUATIONS, curves=RESULTS_PICTURE)
-    except DepthrayError as error:  # a disk may be full, which must not hide how the run ended
-        log.note(f"no model card: {error}")
+def _contents(event: Epoch | SavePoint, state: State, frames: Frames) -> load.CheckpointContents:
+    """What a checkpoint after an event holds."""
+    metrics, scored = (event.metrics, event.scored) if isinstance(event, Epoch) else ({}, None)
+    facts = dataclasses.replace(frames.facts, scores=(scored,) if scored else ())
+    return state.contents(metrics, fingerprint=frames.fingerprint, facts=facts)
 
 
 def _plan_of_scores(recipe: Recipe, state: State, frames: Frames) -> list[str]:

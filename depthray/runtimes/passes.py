@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from depthray import models
 from depthray.config.sections import Data, Eval
 from depthray.errors import UsageError
@@ -124,7 +122,7 @@ def _variants(model: nn.Module, batch: Batch, passes: Passes) -> Iterator[Any]:
             yield models.run(model, scaled)
         if passes.flip:
             flipped = models.run(model, _flipped(model, scaled))
-            yield {key: flipped[key].flip(-1) for key in ("depth", "mask") if key in flipped}  # type: ignore[literal-required]
+            yield {key: flipped[key].flip(-1) for key in ("depth", "mask") if key in flipped}
 
 
 def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
@@ -152,7 +150,7 @@ def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
 
 def _starts(side: int, part: int, tiles: int) -> list[int]:
     """Where tiles of `part` pixels begin on a side, half of each shared with the next."""
-    return np.linspace(0, side - part, 2 * tiles - 1).round().astype(int).tolist()  # type: ignore[no-any-return]
+    return [round(place * (side - part) / (2 * tiles - 2)) for place in range(2 * tiles - 1)]
 
 
 def _window(rows: int, columns: int, *, like: Tensor) -> Tensor:

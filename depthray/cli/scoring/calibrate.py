@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.cards import run_card
 from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.calibration import Calibration
 from depthray.cli.evaluate import add_frames, recipe_of
@@ -123,6 +122,7 @@ def _calibration(decision: Decision, about: tuple[str, str], *, frames: int) -> 
 
 def _write(out: Path, path: Path, calibration: Calibration | None, *, trust: bool) -> Path:
     """A copy of a checkpoint with another calibration, or with none."""
+    from depthray.cards import run_card
     from depthray.checkpoints import save
 
     written = save.write(out, replace(load.load(path, state=True, trust=trust), calibration=calibration))

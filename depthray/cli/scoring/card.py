@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from depthray.cards import collected, run_card
+from depthray.cards import collected
 from depthray.checkpoints import model_facts, select
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.cli.flags.command_parser import CommandParser
@@ -13,6 +13,7 @@ from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import CheckpointError, UsageError
 from depthray.runs import layout, locate
 from depthray.runtimes import export_folder
+from depthray.storage import local
 from depthray.storage.remote import is_remote
 
 
@@ -20,6 +21,8 @@ def main(argv: list[str]) -> int:
     """Print the card that the command line asks for; that of a run is written into its folder too."""
     arguments = build_parser().parse_args(argv)
     path = locate.resolve(arguments.checkpoint)
+    from depthray.cards import run_card  # only now: --help need not wait for NumPy
+
     reports = None if is_remote(arguments.checkpoint) else layout.reports(path)
     if arguments.json:
         facts = collected.facts_of(path, reports=reports)
@@ -53,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def refresh(checkpoint: Path) -> Path | None:
     """Write the card of a run anew, where this is its best checkpoint; its file, None where there is none to write."""
+    from depthray.cards import run_card
+
     checkpoint = checkpoint.resolve()
     run = checkpoint.parents[1]
     if checkpoint.parent.name != layout.CHECKPOINTS or select.resolve(run) != checkpoint:
@@ -71,6 +76,6 @@ def _known(facts: ModelFacts | None, path: Path) -> ModelFacts:
 def _write(out: Path, text: str) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        local.replace(out, text.encode())
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written: {error.strerror}; give another file") from None

@@ -35,8 +35,8 @@ def of_frames(opened: OpenedModel, recipe: Recipe, *, side: str) -> tuple[list[F
     passes = Passes.of(recipe.eval)
     batches = eval_batches(source, chosen, passes.enlarged(recipe.data), batch_size=recipe.eval.batch_size)
     pairs = []
-    options = {"protocol": protocol, "device": opened.device, "passes": passes}
-    for scored in predictions(opened.network.eval(), batches, **options):
+    network = opened.network.eval()
+    for scored in predictions(network, batches, protocol=protocol, device=opened.device, passes=passes):
         if scored.depth is None:
             raise DataError("the frames have no depth that this network predicts; use data with measured depth")
         predicted, measured, valid = (each[:, 0].cpu().numpy() for each in scored.depth)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from depthray.checkpoints.calibration import Calibration
 from depthray.data import sources
 from depthray.data.source import Frame
 from depthray.errors import CheckpointError
-from depthray.runs import run as runs
 from depthray.runs.run import prepare, record
 from depthray.runtimes import export_folder
 from depthray.training import preflight
@@ -190,6 +188,8 @@ def test_a_card_that_cannot_be_written_does_not_hide_how_a_run_ended(tmp_path: P
     write_checkpoint(tmp_path)
     (tmp_path / "MODEL_CARD.md").mkdir()
     lines: list[str] = []
-    log: Any = SimpleNamespace(note=lines.append)
-    runs._write_card(tmp_path, log)
+    root, out = tmp_path / "checkpoints", tmp_path / "MODEL_CARD.md"
+    run_card.write_best(root, out, reports=tmp_path / "evaluations", curves="results.png", log=lines.append)
     assert len(lines) == 1 and lines[0].startswith("no model card: ")
+    run_card.write_best(tmp_path / "none", out, reports=tmp_path, curves="", log=lines.append)
+    assert len(lines) == 1 and not list(tmp_path.glob(".*"))
