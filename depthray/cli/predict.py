@@ -55,7 +55,9 @@ class _Network(NamedTuple):
     # The file of the image, None for a frame of a video; its pixels; further inputs.
     maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
     # Its pixels, camera and maps that were predicted -> what of it is not as in training.
-    warnings: Callable[[NDArray[np.uint8], Camera | None, Mapping[str, NDArray[np.float32]]], list[str]]
+    warnings: Callable[[NDArray[np.uint8], Camera | None, Mapping[str, NDArray[np.float32]]], list[str]] = (
+        lambda rgb, camera, maps: []
+    )
 
 
 def main(argv: list[str]) -> int:
