@@ -29,6 +29,7 @@ COMMANDS = {
         "depthray.cli.scoring.calibrate:main",
         "correct a checkpoint's metres by frames or points of your own",
     ),
+    "card": ("depthray.cli.scoring.card:main", "a checkpoint's model card: data, scores, limits, licences"),
     "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from depthray.errors import DataError, UsageError
 from depthray.runs import locate
 from depthray.runtimes.open import EAGER, open_model
+from depthray.runtimes.passes import ONE, Passes
+from depthray.runtimes.passes import run as run_passes
 
 if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do not need it
     import numpy as np
@@ -24,7 +27,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
     from torch import nn
 
     from depthray.batch import Sample
+    from depthray.checkpoints.model_facts import ModelFacts
     from depthray.config.sections import Data, DepthKind, Recipe
+    from depthray.imaging.camera import Camera
     from depthray.imaging.depth_map import DepthMap
     from depthray.runtimes.precision import Precision
 
@@ -48,6 +53,8 @@ class Predictor:
         device: torch.device,
         runtime: str = EAGER,
         precision: Precision | None = None,
+        facts: ModelFacts | None = None,
+        passes: Passes = ONE,
     ) -> None:
         import torch
 
@@ -57,6 +64,9 @@ class Predictor:
         self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
+        self.facts = facts  # what it was trained on; None where that was not recorded
+        passes.check(recipe.data, metric=self.depth_kind == "metric")
+        self.passes = passes  # of which a prediction is the mean
         self._has_said_so = False  # that it has no sparse depth
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
@@ -149,22 +159,50 @@ class Predictor:
         """
         return _for_each(self._maps, image, others)
 
+    def warnings(self, image: Any, *, camera: Camera | None = None, depth: Any = None) -> list[str]:
+        """What of an image, its camera and its predicted depth (H,W) is not as in training, in a sentence each.
+
+        The image is as for `predict`. Empty where all is, or where the checkpoint does not say what it was trained on.
+        """
+        if self.facts is None:
+            return []
+        from depthray.cards import outside
+
+        (rgb,) = _read_images([image], numbered=False)
+        metres = None if depth is None or self.depth_kind != "metric" else depth
+        focal = camera.fx if camera else None
+        return outside.warnings(self.facts.limits, self.recipe.data, rgb, focal=focal, depth=metres)
+
     def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
         """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
         from depthray.runtimes import device_errors
 
+        sections = [self._section(rgb) for rgb in images]
         samples = [
-            prepare(rgb, self._with_optional(rgb, each), self.recipe.data)
-            for rgb, each in zip(images, others, strict=True)
+            prepare(rgb, self._with_optional(rgb, each), section)
+            for rgb, each, section in zip(images, others, sections, strict=True)
         ]
+        tiled = [section is not self.recipe.data for section in sections]
         found: list[Maps] = []
         # Those of one size after another share a forward pass.
-        for _, group in groupby(samples, key=lambda sample: sample["image"].shape):
-            same = list(group)
+        for (_, is_tiled), group in groupby(
+            zip(samples, tiled, strict=True), key=lambda pair: (pair[0]["image"].shape, pair[1])
+        ):
+            same = [sample for sample, _ in group]
+            passes = self.passes if is_tiled else replace(self.passes, tiles=1)
             for start in range(0, len(same), BATCH):
                 with device_errors.explained("give smaller images, or fewer at once, or another device", self.device):
-                    found += self.run(same[start : start + BATCH])
+                    found += self.run(same[start : start + BATCH], passes=passes)
         return [restore(maps, (rgb.shape[0], rgb.shape[1])) for maps, rgb in zip(found, images, strict=True)]
+
+    def _section(self, rgb: NDArray[np.uint8]) -> Data:
+        """The section by which an image is prepared: with tiles of a larger size, if the image has the detail."""
+        from depthray.data.resize import size_for_inference
+
+        data = self.recipe.data
+        size = rgb.shape[0], rgb.shape[1]
+        larger = self.passes.enlarged(data)
+        return larger if self.passes.fits(size, size_for_inference(size, larger)) else data
 
     def _with_optional(self, rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """The further inputs with maps of no samples for those that are left out and may be."""
@@ -177,8 +215,8 @@ class Predictor:
         size = _colours("image", rgb).shape[:2]
         return {**others, **{key: np.zeros(size, np.float32) for key in missing}}
 
-    def run(self, samples: Sequence[Sample]) -> list[dict[str, NDArray[np.float32]]]:
-        """Prepared samples of one size -> of each the maps (h,w) of the network, from one forward pass."""
+    def run(self, samples: Sequence[Sample], *, passes: Passes = ONE) -> list[dict[str, NDArray[np.float32]]]:
+        """Prepared samples of one size -> of each the maps (h,w) of the network, from these forward passes."""
         import torch
 
         from depthray import models
@@ -191,7 +229,7 @@ class Predictor:
         batch = to_device(batch, self.device, min_depth=data.min_depth, max_depth=data.max_depth)
         with torch.inference_mode():
             with self.precision.active():
-                outputs = models.run(self.model, batch)
+                outputs = run_passes(self.model, batch, passes)
             # Targets alone: other maps, such as a pyramid, serve training.
             maps = {key: outputs[key].float() for key in data.targets if key in outputs}  # type: ignore[literal-required]
             if not maps:
@@ -256,12 +294,21 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
 
 
 def load(
-    path: str | os.PathLike[str], *, device: str | None = None, precision: str = "fp32", trust: bool = False
+    path: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    precision: str = "fp32",
+    trust: bool = False,
+    flip: bool = False,
+    scales: Sequence[float] = (),
+    tiles: int = 1,
 ) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
     `precision` is fp32, tf32, bf16, fp16, or auto for the fastest of the device. Only in fp32 depth is right to the
-    millimetre: bf16 is off by centimetres at some metres.
+    millimetre: bf16 is off by centimetres at some metres. A prediction is the mean with that of the mirrored image
+    (`flip`) and with those at multiples of the network's size (`scales`); images of `tiles` times that size are
+    predicted in overlapping tiles too, for their detail. Each takes as many times longer as there are passes.
     Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
     could do anything.
     """
@@ -275,6 +322,8 @@ def load(
         device=opened.device,
         runtime=opened.runtime,
         precision=_precision(precision, opened.device),
+        facts=opened.facts,
+        passes=Passes(flip, tuple(scales), tiles),
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from depthray.checkpoints.model_facts import ModelFacts
+
 
 class BackendError(Exception):
     """A request that cannot be answered. The text is for the client: it names no file and no address."""
@@ -62,6 +64,8 @@ class ModelCard:
     runtime: str = "eager"  # that the service prefers: an export's target, or eager for PyTorch
     # Of the weights that its training started from: family, licence, commercial, trained_on ...; {} for random ones.
     origin: Mapping[str, Any] = field(default_factory=dict)
+    facts: ModelFacts | None = None  # of its model card: data, scores with intervals, robustness; None: not recorded
+    limits: tuple[str, ...] = ()  # of what it was trained for, in words
 
     @property
     def id(self) -> str:
@@ -77,6 +81,8 @@ class BackendAnswer:
     model_id: str  # name@version that computed it
     input_size: tuple[int, int]  # (H,W) pixels of the network's input
     timings: dict[str, float] = field(default_factory=dict)  # seconds by stage: resize, queue, model, restore
+    warnings: tuple[str, ...] = ()  # what of the image and its depth is not as in training
+    focal: tuple[float, float] | None = None  # fx as in training, in pixels of this image; None: not known
 
 
 class Backend(Protocol):

@@ -76,6 +76,7 @@ class ModelSettings(Section):
         description="what computes networks on CPUs: an export that passed its gate at the promotion, or eager, "
         "PyTorch; auto: what was fastest then",
     )
+    flip: bool = Field(False, description="answer the mean with the mirrored image, which takes twice the time")
     compile: bool = Field(False, description="compile networks with torch.compile, which takes minutes at the start")
     threads: int = Field(
         0, ge=0, le=4096, description="of forward passes on CPUs; 0: an equal share of the machine's cores"

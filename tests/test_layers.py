@@ -36,6 +36,7 @@ ROOMS = (
         "training",
         "losses",
         "audit",
+        "cards",
         "evaluation",
     ),
     *("weights", "runtimes", "checkpoints", "models", "data", "imaging", "config", "storage", "distributed", "batch"),

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from depthray import models
-from depthray.checkpoints import manifest
+from depthray.checkpoints import manifest, model_facts
 from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
 from depthray.config import recipe as recipes
@@ -46,6 +47,7 @@ class CheckpointContents:
     calibration: Calibration | None = None  # of the depth that the weights predict
     temperature: Temperature | None = None  # of the confidence that the weights predict
     arithmetic: dict[str, str] = field(default_factory=dict)  # device, precision, deterministic: for the manifest
+    facts: ModelFacts | None = None  # what it was trained on; None of a checkpoint of before there were any
 
 
 def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointContents:
@@ -74,6 +76,7 @@ def load(path: Path, *, state: bool = False, trust: bool = False) -> CheckpointC
         weights_sha256=record.files[WEIGHTS].sha256,
         calibration=record.calibration,
         temperature=record.temperature,
+        facts=_facts(data, path),
     )
 
 
@@ -104,6 +107,13 @@ def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
     record = manifest.read(path)
     data = manifest.read_file(path / RECIPE, record.files[RECIPE])
     return parse_recipe(data, where=path, code=record.code, trust=trust)
+
+
+def read_facts(path: Path) -> ModelFacts | None:
+    """What a checkpoint's network was trained on, its file verified; None where the checkpoint does not say."""
+    record = manifest.read(path)
+    kept = {name: file for name, file in record.files.items() if name == model_facts.NAME}
+    return _facts({name: manifest.read_file(path / name, file) for name, file in kept.items()}, path)
 
 
 def read_metrics(path: Path) -> dict[str, float]:
@@ -137,3 +147,8 @@ def parse_metrics(data: bytes) -> dict[str, float]:
         return {key: math.nan if value is None else float(value) for key, value in tree.items()}
     except (ValueError, AttributeError, TypeError):
         return {}  # scores are only for choosing among checkpoints: without them this one is the last choice
+
+
+def _facts(data: dict[str, bytes], path: Path) -> ModelFacts | None:
+    name = model_facts.NAME
+    return model_facts.parse(data[name], where=path / name) if name in data else None

@@ -4,6 +4,7 @@
         model.safetensors   weights to predict with
         state.pt            what else training needs to resume; loads with weights_only=True
         recipe.yaml         metrics.json         manifest.json (sizes, SHA-256; written last)
+        model.json          what the network was trained on, and the intervals of its scores
         code-*.py           files of one's own code that the recipe names
 
 It is written under a temporary name, synced to disk, and renamed. `root` is the folder `checkpoints` throughout.
@@ -25,7 +26,7 @@ from uuid import uuid4
 
 import torch
 
-from depthray.checkpoints import manifest
+from depthray.checkpoints import manifest, model_facts
 from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS, Manifest
 from depthray.checkpoints.select import TEMPORARY, CheckpointName, checkpoints_in, rank, scores
@@ -136,6 +137,9 @@ def _write_files(folder: Path, contents: CheckpointContents) -> None:
         RECIPE: write_file(folder / RECIPE, lambda file: file.write(recipe.dump(contents.recipe).encode())),
         METRICS: write_file(folder / METRICS, lambda file: file.write(_serialize_metrics(contents.metrics))),
     }
+    if contents.facts is not None:
+        facts = model_facts.render(contents.facts)
+        files[model_facts.NAME] = write_file(folder / model_facts.NAME, partial(_write_bytes, facts))
     code = own_code.records(contents.recipe)
     for each, content in code:
         if each.file and each.file not in files:  # an architecture and a loss may be in one file

@@ -9,6 +9,7 @@ from pathlib import Path
 from depthray.cli.flags import job_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
+from depthray.cli.scoring import card
 from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.recipe import absolute_path
@@ -44,6 +45,8 @@ def main(argv: list[str]) -> int:
             print_markdown(report.markdown(summary, scenes=5))
             pictures = "sheet.png and confidence.png" if "confidence" in summary else "sheet.png"
             print(f"written: {out}/evaluation.json, .md, .csv{',' if 'confidence' in summary else ' and'} {pictures}")
+            if not arguments.out and not is_remote(arguments.checkpoint):
+                card.refresh(path)
     finally:
         distributed.stop()
     return 0

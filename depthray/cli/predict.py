@@ -56,6 +56,10 @@ class _Network(NamedTuple):
     # The file of the image, None for a frame of a video; its pixels; further inputs.
     maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
     has_confidence: bool | None = None  # None: what a server has shows with its first answer
+    # Its pixels, camera and maps that were predicted -> what of it is not as in training.
+    warnings: Callable[[NDArray[np.uint8], Camera | None, Mapping[str, NDArray[np.float32]]], list[str]] = (
+        lambda rgb, camera, maps: []
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -106,18 +110,38 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
     """The network of a checkpoint, or the model of a server, whose existence is checked at once."""
     if not arguments.url:
         precision = arguments.precision or "fp32"
-        predictor = load(arguments.checkpoint, device=arguments.device, precision=precision, trust=arguments.trust)
+        predictor = load(
+            arguments.checkpoint,
+            device=arguments.device,
+            precision=precision,
+            trust=arguments.trust,
+            flip=arguments.flip,
+            scales=_scales(arguments.scales),
+            tiles=arguments.tiles or 1,
+        )
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         optional = predictor.optional_inputs
-        has_confidence = predictor.has_confidence
-        yield _Network(inputs, optional, meaning, lambda _, rgb, others: predictor.maps(rgb, **others), has_confidence)
+        yield _Network(
+            inputs,
+            optional,
+            meaning,
+            maps=lambda image, rgb, others: predictor.maps(rgb, **others),
+            has_confidence=predictor.has_confidence,
+            warnings=lambda rgb, camera, maps: predictor.warnings(rgb, camera=camera, depth=maps.get("depth")),
+        )
         return
     from depthray.client.remote_predictor import connect
 
     key = arguments.key or os.environ.get(KEY, "")
     with connect(arguments.url, model=arguments.model or "", key=key) as remote:
         # Only networks that answer in metres are served.
-        yield _Network(remote.inputs, (), MEANING["metric"], lambda *given: _ask(remote, *given))
+        yield _Network(
+            remote.inputs,
+            (),
+            MEANING["metric"],
+            maps=lambda *given: _ask(remote, *given),
+            warnings=lambda rgb, camera, maps: list(remote.warnings),
+        )
 
 
 def _ask(
@@ -133,7 +157,7 @@ def _ask(
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
-    for flag in ("device", "precision", "trust") if arguments.url else ("model", "key"):
+    for flag in ("device", "precision", "trust", "flip", "scales", "tiles") if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
@@ -151,7 +175,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def _check_numbers(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.min_confidence <= 1:
         raise UsageError(f"--min-confidence {arguments.min_confidence:g}: give a number from 0 to 1")
-    for flag in ("every", "frames"):
+    for flag in ("every", "frames", "tiles"):
         if (value := getattr(arguments, flag)) is not None and value < 1:
             raise UsageError(f"--{flag} {value}: give a number above 0")
 
@@ -206,6 +230,13 @@ def build_parser() -> argparse.ArgumentParser:
         "fp32 (default), tf32, bf16, fp16, or auto: the fastest of the device; only fp32 is right to the millimetre"
     )
     parser.add_argument("--precision", metavar="FORMAT", help=formats)
+    parser.add_argument("--flip", action="store_true", help="the mean with the mirrored image: twice the time")
+    parser.add_argument(
+        "--scales", metavar="S,S", help="the mean with these multiples of the network's size: 0.75,1.25"
+    )
+    parser.add_argument(
+        "--tiles", type=int, metavar="N", help="detail of images of N times the network's size, in 2N-1 tiles a side"
+    )
     trust.add_flag(parser)
     parser.add_argument(
         "--max-megapixels",
@@ -233,6 +264,14 @@ def _fitting(formats: list[str], network: _Network) -> list[str]:
             f"--format {refused[0]} holds metres, and this network's depth is {network.depth}; use npy,colour"
         )
     return formats or ["png" if metric else "npy", "colour"]
+
+
+def _scales(text: str | None) -> list[float]:
+    """The flag --scales, `0.75,1.25` -> multiples of the network's size."""
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise UsageError(f"--scales={text}: give numbers such as 0.75,1.25") from None
 
 
 def _scale(text: str) -> ColourScale:
@@ -274,7 +313,7 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
             unit=unit,
             min_confidence=request.min_confidence,
         )
-        return clips.predict_clip(image, request.out / output, wanted, lambda rgb: network.maps(None, rgb, {}))
+        return clips.predict_clip(image, request.out / output, wanted, _maps_of_clip(network, image, request.camera))
     rgb = photos.read(image, limits=request.limits)
     _warn_of_misfit(image, rgb, request.camera)
     name = output.parent / image.stem
@@ -283,6 +322,7 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
     maps = network.maps(image, rgb, others)
     if request.min_confidence > 0 and "confidence" not in maps:
         raise DataError(f"{image}: --min-confidence: {_NO_CONFIDENCE}")
+    _warn(image, network.warnings(rgb, request.camera, maps))
     stem, scale = request.out / output, request.scale
     if scale is None and "depth" in maps and "colour" in request.formats:
         scale = sheets.depth_scale([maps["depth"]])
@@ -302,6 +342,28 @@ def _warn_of_misfit(image: Path, rgb: NDArray[np.uint8], camera: Camera | None) 
 
     if camera and (misfit := describe_misfit(camera.cx, camera.cy, height=rgb.shape[0], width=rgb.shape[1])):
         print(f"WARNING: {image}: --intrinsics: {misfit}", file=sys.stderr)
+
+
+def _maps_of_clip(
+    network: _Network, clip: Path, camera: Camera | None
+) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+    """The maps of each frame of a video; the first is looked at for what is not as in training."""
+    is_first = True
+
+    def maps_of(rgb: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        nonlocal is_first
+        maps = network.maps(None, rgb, {})
+        if is_first:
+            _warn(clip, network.warnings(rgb, camera, maps))
+            is_first = False
+        return maps
+
+    return maps_of
+
+
+def _warn(image: Path, sentences: Sequence[str]) -> None:
+    for sentence in sentences:
+        print(f"WARNING: {image}: {sentence}", file=sys.stderr)
 
 
 def _print_summary(failed: Sequence[str], total: int, out: Path) -> int:

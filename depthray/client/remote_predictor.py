@@ -21,6 +21,7 @@ class RemotePredictor:
         self._client = client
         self.name = name
         self.inputs = tuple(map(str, card.get("inputs", ("image",))))
+        self.warnings: tuple[str, ...] = ()  # of the last image: what of it is not as in training
 
     def maps(self, image: Image, **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """An image and inputs of its size -> (H,W) float32 `depth` in metres, `mask` in [0,1].
@@ -28,7 +29,9 @@ class RemotePredictor:
         A file is sent as it is, and the server rotates it by its EXIF orientation; (H,W,3) uint8 RGB is upright.
         """
         further: dict[str, Any] = others
-        return self._client.maps(image, model=self.name, **further).maps
+        estimate = self._client.maps(image, model=self.name, **further)
+        self.warnings = estimate.warnings
+        return estimate.maps
 
 
 @contextmanager

@@ -52,6 +52,7 @@ class Estimate:
     input_size: str = ""  # WIDTHxHEIGHT pixels of the network's input
     request_id: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds by stage of the server
+    warnings: tuple[str, ...] = ()  # what of the image, its camera or its depth is not as the model was trained on
 
     @property
     def metres(self) -> NDArray[np.float32]:
@@ -119,6 +120,7 @@ def _estimate(data: bytes, headers: httpx.Headers, *, form: Literal["npy", "npz"
         input_size=headers.get("X-Model-Input-Size", ""),
         request_id=headers.get("X-Request-ID", ""),
         timings=_timings(headers.get("Server-Timing", "")),
+        warnings=tuple(map(_printable, filter(None, headers.get("X-Depth-Warning", "").split("; ")))),
     )
 
 

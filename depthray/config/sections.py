@@ -592,6 +592,13 @@ class Eval(Section):
     precision: NumberFormat = Field(
         "auto", description="of validation and evaluation; auto: that of training on a GPU, fp32 on a CPU"
     )
+    flip: bool = Field(False, description="score the mean with the prediction of the mirrored picture: twice the time")
+    scales: tuple[PositiveFloat, ...] = Field(
+        (), description="score the mean with predictions at these multiples of data.size, such as [0.75, 1.25]"
+    )
+    tiles: Positive = Field(
+        1, description="predict frames of so many times data.size in 2n - 1 overlapping tiles across and down"
+    )
     monitor: Monitor = Field("abs_rel", description="validation metric that ranks checkpoints")
     zero_shot: bool = Field(
         True, description="weights that can predict are scored as they are, before a new run trains them"

@@ -32,6 +32,13 @@ class Frame(NamedTuple):
     source: str
 
 
+class DataTerms(NamedTuple):
+    """What a publisher says of a data set: what its frames show, and on which terms they may be used."""
+
+    places: str
+    licence: str  # "" where it is not known
+
+
 def frame_text(frame: Frame) -> str:
     """A frame as text for fingerprints; not its `repr`, which would change with the name of the class."""
     # Checkpoints record fingerprints with this text: changed, they would refuse their own data.

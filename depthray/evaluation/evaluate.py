@@ -31,7 +31,9 @@ from depthray.evaluation.uncertainty import sparsification
 from depthray.evaluation.uncertainty.sparsification import FrameConfidence
 from depthray.imaging import sheets
 from depthray.runtimes import device_errors
+from depthray.runtimes import passes as several_passes
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
+from depthray.runtimes.passes import ONE, Passes
 from depthray.runtimes.precision import Precision
 
 Batches = Iterable[tuple[list[int], Batch]]
@@ -55,7 +57,13 @@ class ScoredBatch(NamedTuple):
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None = None
+    model: nn.Module,
+    batches: Batches,
+    *,
+    protocol: Protocol,
+    device: torch.device,
+    precision: Precision | None = None,
+    passes: Passes = ONE,
 ) -> Iterator[ScoredBatch]:
     """Batches of frames -> predictions (B,1,H,W), depth in metres at the truth's size, as the protocol compares it.
 
@@ -66,7 +74,7 @@ def predictions(
         models.check_ids(model, cpu_batch)  # on the CPU: reading values of a batch on a GPU would wait for it
         batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
         with precision.active():
-            prediction = models.run(model, batch)
+            prediction = several_passes.run(model, batch, passes)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
         depth = compare(prediction["depth"], batch["depth"], protocol) if "depth" in both else None
         yield ScoredBatch(indices, batch, prediction, depth, has_mask="mask" in both)
@@ -80,6 +88,7 @@ def evaluate(
     device: torch.device,
     precision: Precision | None = None,
     everywhere: bool = True,
+    passes: Passes = ONE,
 ) -> Evaluation:
     """Score this process's batches and gather the frames of all processes.
 
@@ -94,7 +103,9 @@ def evaluate(
         with device_errors.explained("lower eval.batch_size", device):
             mine = [
                 row
-                for scored in predictions(model, batches, protocol=protocol, device=device, precision=precision)
+                for scored in predictions(
+                    model, batches, protocol=protocol, device=device, precision=precision, passes=passes
+                )
                 for row in _score_frames(scored, protocol, models.uncertainty_of(model))
             ]
     finally:
@@ -175,18 +186,32 @@ def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[flo
 
 
 def sheet_rows(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None = None
+    model: nn.Module,
+    batches: Batches,
+    *,
+    protocol: Protocol,
+    device: torch.device,
+    precision: Precision | None = None,
+    passes: Passes = ONE,
 ) -> list[sheets.SheetRow]:
     """Frames as rows of a contact sheet, one for depth and one for the mask; truth that is not scored is left out."""
-    drawn = _draw_frames(model, batches, protocol=protocol, device=device, precision=precision)
+    drawn = _draw_frames(model, batches, protocol=protocol, device=device, precision=precision, passes=passes)
     return [row for rows in drawn for row in rows]
 
 
 def _draw_frames(
-    model: nn.Module, batches: Batches, *, protocol: Protocol, device: torch.device, precision: Precision | None
+    model: nn.Module,
+    batches: Batches,
+    *,
+    protocol: Protocol,
+    device: torch.device,
+    precision: Precision | None,
+    passes: Passes,
 ) -> Iterator[list[sheets.SheetRow]]:
     """The rows of each frame."""
-    for scored in predictions(model.eval(), batches, protocol=protocol, device=device, precision=precision):
+    model.eval()
+    found = predictions(model, batches, protocol=protocol, device=device, precision=precision, passes=passes)
+    for scored in found:
         for position, name in enumerate(scored.batch["id"]):
             photo = _to_rgb(scored.batch, position)
             yield [
@@ -268,8 +293,14 @@ def evaluate_frames(
     """Score one side of a source's frames with an opened checkpoint or export."""
     chosen = split.side(source.frames, recipe.data, side)
     batches, precision = _batches(source, chosen, recipe), Precision.of_evaluation(recipe, opened.device)
-    evaluation = evaluate(opened.network, batches, protocol=of(recipe), device=device, precision=precision)
+    passes = Passes.of(recipe.eval)
+    passes.check(recipe.data, metric=recipe.loss.depth_kind == "metric")
+    evaluation = evaluate(
+        opened.network, batches, protocol=of(recipe), device=device, precision=precision, passes=passes
+    )
     about = _about(opened, path, recipe=recipe, side=side, fingerprint=source.fingerprint)
+    if not passes.is_one:
+        about["passes"] = str(passes)
     if precision.dtype != torch.float32 or precision.tf32:
         about["precision"] = precision.describe()["precision"]
     return replace(evaluation, about=about)
@@ -313,7 +344,10 @@ def _draw_examples(
     chosen = best_median_worst(evaluation)
     # One frame a batch: frames of different size in one batch would come back in another order.
     batches = eval_batches(source, [row.index for _, row in chosen], scored_data(recipe), batch_size=1)
-    drawn = _draw_frames(model, batches, protocol=evaluation.protocol, device=device, precision=precision)
+    passes = Passes.of(recipe.eval)
+    drawn = _draw_frames(
+        model, batches, protocol=evaluation.protocol, device=device, precision=precision, passes=passes
+    )
     scored = zip(chosen, drawn, strict=True)
     return [_add_label(row, frame, label) for (label, frame), rows in scored for row in rows]
 

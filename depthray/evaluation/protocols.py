@@ -264,8 +264,9 @@ def of(recipe: Recipe) -> Protocol:
 
 
 def scored_data(recipe: Recipe) -> Data:
-    """The data section of a recipe as its protocol gives it: sparse depth of the pixels that are scored."""
-    data, margin = recipe.data, named(recipe.eval.protocol).margin
+    """The data section of a recipe as it is scored: sparse depth of the pixels that are, and the size of all tiles."""
+    height, width = (side * recipe.eval.tiles for side in recipe.data.size)
+    data, margin = recipe.data.model_copy(update={"size": (height, width)}), named(recipe.eval.protocol).margin
     if data.sparse.margin >= margin:
         return data
     return data.model_copy(update={"sparse": data.sparse.model_copy(update={"margin": margin})})

@@ -16,17 +16,21 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
+from depthray.cards import card_markdown, collected
+from depthray.cards.card_markdown import CardSubject
 from depthray.checkpoints import load as checkpoints
 from depthray.checkpoints import manifest
 from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.errors import ParityError, UsageError
 from depthray.evaluation.protocols import MEANING
-from depthray.exporting import card, gate, parity_report
+from depthray.exporting import gate, parity_report, readme
 from depthray.exporting.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
 from depthray.exporting.gate import Parity
 from depthray.exporting.graph import Inputs, TracedGraph, build_graph, trace
 from depthray.exporting.targets import GateScores, TargetRequest, target
+from depthray.runs import layout
 from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork
@@ -132,10 +136,39 @@ def _export(module: Any, folder: Path, path: Path, context: _Context) -> Parity:
         )
     parity_report.write(parity, folder, title=title)
     spec = replace(spec, tested=parity_report.as_tree(parity))
-    (folder / card.NAME).write_text(card.markdown(spec, context.source.contents.recipe, parity), encoding="utf-8")
-    export_folder.write(folder, spec)
+    _write_texts(folder, path, replace(spec, facts=_facts(context, path)), context, parity)
     _publish(folder, request.out)
     return parity
+
+
+def _facts(context: _Context, path: Path) -> ModelFacts | None:
+    """What the checkpoint says of itself, with the reports beside its run."""
+    facts = context.source.contents.facts
+    return None if facts is None else collected.with_reports(facts, layout.reports(path), path.name)
+
+
+def _write_texts(folder: Path, path: Path, spec: ExportSpec, context: _Context, parity: Parity) -> None:
+    """Write what is for people, and model.json."""
+    contents = context.source.contents
+    curves = path.parents[1] / layout.RESULTS_PICTURE
+    if path.parent.name == layout.CHECKPOINTS and curves.is_file():
+        shutil.copyfile(curves, folder / curves.name)
+    subject = CardSubject(
+        recipe=contents.recipe,
+        facts=spec.facts,
+        origin=spec.origin,
+        calibration=contents.calibration,
+        epoch=spec.epoch,
+        step=spec.step,
+        sha256=spec.checkpoint_sha256,
+        versions=spec.versions,
+        metrics=spec.scores,
+        target=spec.target,
+        curves=curves.name if (folder / curves.name).is_file() else "",
+    )
+    (folder / readme.NAME).write_text(readme.markdown(spec, contents.recipe, parity), encoding="utf-8")
+    (folder / layout.MODEL_CARD).write_text(card_markdown.markdown(subject), encoding="utf-8")
+    export_folder.write(folder, spec)
 
 
 def refuse_existing(out: Path) -> None:

@@ -5,6 +5,7 @@ RUN/recipe.yaml       what is trained; a folder with it is a run
     checkpoints/      epoch-0003-step-00000120/ ... (`depthray.checkpoints`)
     tensorboard/      curves, images and hyperparameters
     results.csv       a line an epoch, and results.png, its curves (`depthray.runs.loggers`)
+    MODEL_CARD.md     of the best checkpoint (`depthray.cards`)
     gain.json         scores before and after training, with gain.md and gain.csv (`depthray.runs.gain_report`)
     evaluations/      one folder for each `depthray evaluate`
     ray/              Ray's own files, never read back
@@ -29,6 +30,7 @@ CHECKPOINTS = select.FOLDER
 TENSORBOARD = "tensorboard"
 RESULTS_TABLE = "results.csv"
 RESULTS_PICTURE = "results.png"
+MODEL_CARD = "MODEL_CARD.md"
 GAIN_JSON = "gain.json"
 GAIN_TABLE = "gain.md"
 GAIN_FRAMES = "gain.csv"
@@ -50,6 +52,12 @@ def evaluation(checkpoint: Path, name: str, *, remote: bool = False) -> Path:
     checkpoint = checkpoint.resolve()
     in_run = checkpoint.parent.name == CHECKPOINTS and not remote
     return (checkpoint.parents[1] if in_run else Path()) / EVALUATIONS / f"{checkpoint.name}-{name}"
+
+
+def reports(checkpoint: Path) -> Path | None:
+    """The folder of the evaluations of a checkpoint, which there may be none of; None outside of a run."""
+    checkpoint = checkpoint.resolve()
+    return checkpoint.parents[1] / EVALUATIONS if checkpoint.parent.name == CHECKPOINTS else None
 
 
 def trial(search: Path, name: str) -> Path:

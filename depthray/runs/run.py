@@ -13,6 +13,7 @@ from uuid import uuid4
 import torch
 
 from depthray import distributed
+from depthray.cards import run_card
 from depthray.checkpoints import load, save, select
 from depthray.config import advice
 from depthray.config import recipe as recipes
@@ -21,7 +22,7 @@ from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError, DataError, DepthrayError, UsageError
 from depthray.runs import download, gain_report, progress, untrained
 from depthray.runs.control import is_stop_requested
-from depthray.runs.layout import CHECKPOINTS, IDENTITY, RECIPE, STOP
+from depthray.runs.layout import CHECKPOINTS, EVALUATIONS, IDENTITY, MODEL_CARD, RECIPE, RESULTS_PICTURE, STOP
 from depthray.runs.loggers import Curves, ProgressLog, ResultFiles
 from depthray.runs.progress import RecordedState
 from depthray.runs.upload import Uploader
@@ -220,9 +221,8 @@ def _train(
                 curves.interval(event)
                 yield event
                 continue
-            metrics = event.metrics if isinstance(event, Epoch) else {}
             state.hooks.before_save()  # a group of workers that was replaced must not write any more
-            writer.save(state.contents(metrics, fingerprint=frames.fingerprint))
+            writer.save(_contents(event, state, frames))
             if isinstance(event, Epoch):
                 log.epoch(event)
                 results.epoch()
@@ -255,8 +255,17 @@ def _train(
         finally:
             curves.close()
             results.close()
+            card, reports = run / MODEL_CARD, run / EVALUATIONS
+            run_card.write_best(run / CHECKPOINTS, card, reports=reports, curves=RESULTS_PICTURE, log=log.note)
         _log_end(log, state, end)  # only now: what is recorded as an end can be resumed from
         log.flush()
+
+
+def _contents(event: Epoch | SavePoint, state: State, frames: Frames) -> load.CheckpointContents:
+    """What a checkpoint after an event holds."""
+    metrics, scored = (event.metrics, event.scored) if isinstance(event, Epoch) else ({}, None)
+    facts = dataclasses.replace(frames.facts, scores=(scored,) if scored else ())
+    return state.contents(metrics, fingerprint=frames.fingerprint, facts=facts)
 
 
 def _plan_of_scores(recipe: Recipe, state: State, frames: Frames) -> list[str]:

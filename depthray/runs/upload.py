@@ -22,6 +22,7 @@ from depthray.runs.layout import (
     GAIN_FRAMES,
     GAIN_JSON,
     GAIN_TABLE,
+    MODEL_CARD,
     PROGRESS,
     RESULTS_PICTURE,
     RESULTS_TABLE,
@@ -174,7 +175,7 @@ class Uploader:
                 (self.working / STOP).touch()
         records = [
             self.working / name
-            for name in (PROGRESS, RESULTS_TABLE, RESULTS_PICTURE, GAIN_JSON, GAIN_TABLE, GAIN_FRAMES)
+            for name in (PROGRESS, RESULTS_TABLE, RESULTS_PICTURE, MODEL_CARD, GAIN_JSON, GAIN_TABLE, GAIN_FRAMES)
         ]
         for path in [*records, *sorted((self.working / TENSORBOARD).glob("*"))]:
             name = str(path.relative_to(self.working))

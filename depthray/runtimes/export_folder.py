@@ -21,7 +21,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from depthray.checkpoints import manifest, model_facts
 from depthray.checkpoints.manifest import METRICS, RECIPE
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
 from depthray.errors import CheckpointError
@@ -30,7 +32,7 @@ from depthray.storage.local import replace as replace_file
 from depthray.storage.os_errors import translate_os_errors
 from depthray.storage.strict_json import finite_tree
 
-NAME = "model.json"
+NAME = model_facts.NAME  # a checkpoint has it too, with less in it
 FORMAT = 1
 ADVICE = "export the checkpoint again"
 COLOUR_UNIT, DEPTH_UNIT, ID_UNIT = "0 to 255", "metres", "class id"
@@ -75,6 +77,7 @@ class ExportSpec:
     scores: dict[str, float]  # of the checkpoint, by its own protocol
     tested: dict[str, Any]  # what the parity gate measured: sizes, batches, bound
     smallest_side: int = 1  # pixels; below it a graph of any size is not the network any more
+    facts: ModelFacts | None = None  # what it was trained on, and what was measured of it
 
     def __post_init__(self) -> None:
         """Refuse what no export of ours says, with a ValueError."""
@@ -141,6 +144,8 @@ def render(spec: ExportSpec, files: dict[str, FileRecord]) -> bytes:
     """The bytes of model.json."""
     scores = {key: float(value) for key, value in spec.scores.items() if math.isfinite(value)}
     body = asdict(replace(spec, scores=scores, tested=finite_tree(spec.tested)))
+    if spec.facts is None:
+        del body["facts"]
     return seal({"format": FORMAT, **body, "files": {name: asdict(record) for name, record in files.items()}})
 
 
@@ -168,7 +173,7 @@ def verify(path: Path) -> ExportSpec:
 
 def is_export(path: Path) -> bool:
     """Whether a path is the folder of an export, sound or not."""
-    return (path / NAME).is_file()
+    return (path / NAME).is_file() and not (path / manifest.NAME).is_file()
 
 
 def identity(path: Path) -> str:

@@ -12,6 +12,7 @@ from depthray import models
 from depthray.checkpoints import load as checkpoints
 from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
 from depthray.config.sections import Recipe
@@ -43,6 +44,7 @@ class OpenedModel:
     device: torch.device  # where it computes
     calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
     temperature: Temperature | None = None  # of its confidence, likewise
+    facts: ModelFacts | None = None  # what it was trained on; None where that was not recorded
 
 
 def names() -> list[str]:
@@ -91,6 +93,7 @@ def open_model(
         device=device,
         calibration=contents.calibration,
         temperature=contents.temperature,
+        facts=contents.facts,
     )
 
 
@@ -115,6 +118,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
         sha256=export_folder.identity(path),
         runtime=runtime,
         device=network.device,
+        facts=spec.facts,
     )
 
 

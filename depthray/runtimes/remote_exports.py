@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
+from depthray.checkpoints import manifest
 from depthray.checkpoints.remote_checkpoints import locked
 from depthray.checkpoints.select import TEMPORARY, CheckpointName
 from depthray.errors import CheckpointError
@@ -17,8 +18,11 @@ from depthray.storage.remote import RemoteFolder
 
 def is_export(url: str) -> bool:
     """Whether an address is the folder of an export."""
-    # A name that only checkpoints have saves a request.
-    return not CheckpointName.parse(url.rpartition("/")[2]) and RemoteFolder(url).size(export_folder.NAME) is not None
+    # A name that only checkpoints have saves requests.
+    if CheckpointName.parse(url.rpartition("/")[2]):
+        return False
+    folder = RemoteFolder(url)
+    return folder.size(export_folder.NAME) is not None and folder.size(manifest.NAME) is None
 
 
 def cached_export(url: str) -> Path:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 
 import torch
 
 from depthray import distributed
 from depthray.batch import Batch
+from depthray.cards import measured
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.config.sections import Data, Recipe
 from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.columns.selection import Selection
@@ -24,6 +27,7 @@ from depthray.data.split import Split, count_scenes, declared, split
 from depthray.errors import DataError, UsageError, count_of
 from depthray.evaluation.protocols import scored_data
 
+MEASURED_SHARDS = 4  # remote ones, of which frames are read for the model card
 STATISTICS_BATCHES, STATISTICS_BATCH = 32, 32  # batches, and frames in one at most, for statistics of batch norm
 
 
@@ -138,6 +142,24 @@ class Frames:
     def fingerprint(self) -> str:
         """A digest of what the frames are; two data sets with equal ones are the same."""
         return self.source.fingerprint
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What is trained on, for the checkpoints of the run; some frames are read when it is first asked for."""
+        train, section = self.split.train, self.recipe.data
+        limits = measured.limits(self.source, self._measured_frames(), section)
+        return ModelFacts(measured.training_data(self.source, train, section), limits)
+
+    def _measured_frames(self) -> list[int]:
+        """Training frames of which some are read for `facts`, on rank 0; of remote shards those of a few."""
+        train = self.split.train
+        if self.shard_order is not None:
+            return self.shard_order.first(train)
+        if not (isinstance(self.source, ShardedSource) and self.source.remote):
+            return train
+        numbers = self.source.shard_numbers[train].tolist()
+        few = set(list(dict.fromkeys(numbers))[:MEASURED_SHARDS])
+        return [index for index, number in zip(train, numbers, strict=True) if number in few]
 
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch for this rank: each a list of micro-batches, on the CPU."""

@@ -12,6 +12,7 @@ from depthray.config.sections import Recipe
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores
 from depthray.evaluation.evaluate import evaluate
+from depthray.runtimes.passes import Passes
 from depthray.runtimes.precision import Precision
 from depthray.training.frames import Frames
 
@@ -23,9 +24,18 @@ Scores = dict[str, FrameScores]  # by data set: VALIDATION, and the paths of eva
 def score_further(recipe: Recipe, network: nn.Module, frames: Frames, device: torch.device) -> Scores:
     """The data sets of `eval.also` as a network scores on them: of all frames on rank 0, elsewhere of its own."""
     protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
+    passes = Passes.of(recipe.eval)
     return {
         each.path: FrameScores.of(
-            evaluate(network, each.batches(), protocol=protocol, device=device, precision=precision, everywhere=False),
+            evaluate(
+                network,
+                each.batches(),
+                protocol=protocol,
+                device=device,
+                precision=precision,
+                everywhere=False,
+                passes=passes,
+            ),
             recipe.eval.monitor,
         )
         for each in frames.further
@@ -47,8 +57,9 @@ def score_weights(
         distributed.copy_from_main(shared)
         live.copy_(shared)
     protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
+    batches, passes = frames.val_batches(), Passes.of(recipe.eval)
     evaluation = evaluate(
-        network, frames.val_batches(), protocol=protocol, device=device, precision=precision, everywhere=False
+        network, batches, protocol=protocol, device=device, precision=precision, everywhere=False, passes=passes
     )
     own = {VALIDATION: FrameScores.of(evaluation, recipe.eval.monitor)}
     return own | score_further(recipe, network, frames, device)

@@ -13,15 +13,17 @@ from typing import get_args
 
 from depthray import distributed
 from depthray.batch import to_device
+from depthray.checkpoints.model_facts import MeanAndEnds, ProtocolScores, finite
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Monitor, Recipe
 from depthray.data.loader import eval_batches
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
-from depthray.evaluation.comparing.paired import FrameScores
+from depthray.evaluation.comparing.paired import FrameScores, compare
 from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
+from depthray.runtimes.passes import Passes
 from depthray.runtimes.precision import Precision
 from depthray.training import schedule
 from depthray.training.averaging import recompute_batchnorm
@@ -53,6 +55,7 @@ class Epoch:
     ended: str = ""  # why training ends with this epoch; "" = it continues
     stopped: bool = False  # it ends early, on request or by its time limit, and can be resumed
     note: str = ""  # what whoever watches should know of it
+    scored: ProtocolScores | None = None  # on rank 0 the scores with their intervals
 
 
 Event = Interval | SavePoint | Epoch
@@ -81,9 +84,9 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
             return
 
 
-def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[sheets.SheetRow]]:
-    """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as sheet rows."""
-    return _evaluate(recipe, state, frames).scores(), _draw_fixed(recipe, state, frames)
+def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[Evaluation, list[sheets.SheetRow]]:
+    """All validation frames scored, equal on every process, and on rank 0 the fixed frames as sheet rows."""
+    return _evaluate(recipe, state, frames), _draw_fixed(recipe, state, frames)
 
 
 def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
@@ -103,6 +106,7 @@ def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
         device=state.device,
         precision=precision,
         everywhere=False,
+        passes=Passes.of(recipe.eval),
     )
     if recipe.eval.monitor not in (scores := evaluation.scores()):
         possible = [name for name in scores if name in get_args(Monitor)]
@@ -118,7 +122,8 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
     if not distributed.is_main():
         return []
     fixed = eval_batches(frames.source, frames.fixed_frames(), protocols.scored_data(recipe), batch_size=1)
-    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device)
+    passes = Passes.of(recipe.eval)
+    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device, passes=passes)
 
 
 def _enter_epoch(recipe: Recipe, state: State) -> bool:
@@ -187,7 +192,8 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     """Score the epoch and move the position to the next one."""
     at = state.position
     started = time.perf_counter()
-    scores, rows = validate(recipe, state, frames)
+    evaluation, rows = validate(recipe, state, frames)
+    scores = evaluation.scores()
     train_loss = at.loss_sum / at.good_steps if at.good_steps else math.nan
     lr = _learning_rate(recipe, state, frames, step=at.step - 1)  # of the last step that was taken
     metrics = {**scores, "train_loss": train_loss, "lr": lr, "bad_steps": float(at.bad_steps)}
@@ -201,7 +207,8 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     # Clocks differ between ranks, so rank 0 decides for all.
     stopped = not finished and distributed.broadcast(state.should_stop())
     ended = _stop_reason(state) if stopped else finished
-    return Epoch(at.epoch, at.step, metrics, rows, ended=ended, stopped=stopped, note=note)
+    scored = _with_intervals(evaluation, recipe)
+    return Epoch(at.epoch, at.step, metrics, rows, ended=ended, stopped=stopped, note=note, scored=scored)
 
 
 def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "") -> Epoch:
@@ -219,7 +226,20 @@ def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "
     state.position.seconds += time.perf_counter() - started
     # The keys of a trained epoch, so that every reader of progress finds them.
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
-    return Epoch(0, 0, {**evaluation.scores(), **rest}, rows, further, ended=ended)
+    scored = _with_intervals(evaluation, recipe)
+    return Epoch(0, 0, {**evaluation.scores(), **rest}, rows, further, ended=ended, scored=scored)
+
+
+def _with_intervals(evaluation: Evaluation, recipe: Recipe) -> ProtocolScores | None:
+    """The usual scores of validation frames with their intervals, on rank 0."""
+    if not distributed.is_main():
+        return None
+    scores = FrameScores.of(evaluation, recipe.eval.monitor)
+    metrics: dict[str, MeanAndEnds] = {
+        each.metric: (each.after.mean, each.after.low, each.after.high) for each in compare(None, scores)
+    }
+    scenes = len(set(scores.scenes))
+    return ProtocolScores(evaluation.protocol.name, "", "val", len(scores.ids), scenes, finite(metrics))
 
 
 def _keep_best(recipe: Recipe, state: State, scores: dict[str, float]) -> float:

@@ -16,6 +16,7 @@ from depthray.config.sections import Data, Monitor, Recipe
 from depthray.data import sources
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
+from depthray.runtimes.passes import Passes
 
 UNBOUNDED = ("relu", "elu", "none")  # heads whose depth model.max_depth does not limit
 
@@ -51,6 +52,7 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     sources.check(recipe.data, where=where)
     # Last: these look at several sections at once and may assume that all they name exists.
     protocols.check_kind(recipe, where=where)
+    _check_passes(recipe, where=where)
     if recipe.loss.terms:
         from depthray import losses  # imports torch, as one's own terms do
 
@@ -59,6 +61,13 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
         for check_one in (_check_monitor, _check_range, _check_shares, _check_stages, _check_crops):
             check_one(recipe, where=where)
     return recipe
+
+
+def _check_passes(recipe: Recipe, *, where: str) -> None:
+    try:
+        Passes.of(recipe.eval).check(recipe.data, metric=recipe.loss.depth_kind == "metric")
+    except UsageError as error:
+        raise UsageError(f"{where}: eval.{error}") from None
 
 
 def _check_monitor(recipe: Recipe, *, where: str) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 
 from depthray import models
 from depthray.checkpoints.load import CheckpointContents
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
@@ -107,7 +108,9 @@ class State:
         self.freezing.apply(self.position.epoch)
         self.plateau = schedule.Plateau(self.recipe.optim.plateau_patience)
 
-    def contents(self, metrics: dict[str, float], *, fingerprint: str) -> CheckpointContents:
+    def contents(
+        self, metrics: dict[str, float], *, fingerprint: str, facts: ModelFacts | None = None
+    ) -> CheckpointContents:
         """What a checkpoint of this moment holds; the tensors are the live ones."""
         state: dict[str, Any] = {
             "optimiser": self.optimiser.state_dict(),
@@ -131,6 +134,7 @@ class State:
             fingerprint=fingerprint,
             origin=self.origin,
             arithmetic=self.precision.describe(deterministic=self.recipe.train.deterministic),
+            facts=facts,
         )
 
 

@@ -94,6 +94,7 @@ _HEADERS = {
     "X-Depth-Scale": "metres of one step",
     "X-Model": "name@version that answered",
     "X-Model-Input-Size": "WIDTHxHEIGHT pixels of the network's input",
+    "X-Depth-Warning": "what of the image, its camera or its depth is not as in training; metres may be off",
     "X-Intrinsics": "camera of the point cloud: given, or assumed",
     "Server-Timing": "milliseconds by stage",
 }

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, Request
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -263,7 +264,9 @@ class _Api:
         points = self._settings.limits.points
         encoded = await self._in_thread(lambda: codec.write(prediction.maps, image.rgb, options, points=points))
         timer.finish("encode")
-        return _EncodedAnswer(encoded, _headers(encoded, prediction) | {"Server-Timing": timer.header()})
+        warnings = [*prediction.warnings, *_camera_warnings(options, image.rgb, prediction)]
+        headers = _headers(encoded, prediction, warnings) | {"Server-Timing": timer.header()}
+        return _EncodedAnswer(encoded, headers)
 
     async def _await_backend(self, call: Awaitable[T], *, deadline: float | None = None) -> T:
         """The result of the backend, or the Problem of its exception."""
@@ -308,9 +311,20 @@ def _check_name(model: str) -> None:
         raise Problem(404, "no such model; GET /v1/models lists them")
 
 
-def _headers(encoded: Encoded, answer: BackendAnswer) -> dict[str, str]:
+def _camera_warnings(options: Options, rgb: NDArray[np.uint8], answer: BackendAnswer) -> list[str]:
+    """What of the camera of an image (H,W,3) is not as in training, where the client gave one."""
+    view = options.view(*rgb.shape[:2])
+    if answer.focal is None or view.is_assumed:
+        return []
+    from depthray.cards import outside
+
+    return outside.of_focal(answer.focal, view.camera.fx)
+
+
+def _headers(encoded: Encoded, answer: BackendAnswer, warnings: Sequence[str]) -> dict[str, str]:
     height, width = answer.input_size
-    return {"X-Model": answer.model_id, "X-Model-Input-Size": f"{width}x{height}", **encoded.headers}
+    headers = {"X-Model": answer.model_id, "X-Model-Input-Size": f"{width}x{height}", **encoded.headers}
+    return headers | ({"X-Depth-Warning": "; ".join(warnings)} if warnings else {})
 
 
 def _card(card: ModelCard) -> dict[str, Any]:

@@ -88,7 +88,7 @@ async function listModels() {
 
 /** The chosen model in words: what it is, what its recipe says of it, and how far it was off on frames it had not seen. */
 function showAbout() {
-  const { architecture, about, inputs, metrics = {} } = card();
+  const { architecture, about, inputs, metrics = {}, limits = [] } = card();
   const scores = [
     metrics.abs_rel >= 0 && `its depth was ${percent(metrics.abs_rel)} off on average`,
     metrics.delta1 >= 0 && `${percent(metrics.delta1)} of the pixels were within 25 %`,
@@ -96,7 +96,8 @@ function showAbout() {
   ].filter(Boolean);
   const taken = (inputs ?? []).map((name) => INPUTS[name] ?? name).join(" and ");
   const network = architecture && `A network of the architecture ${architecture}${taken && ` that reads ${taken}`}`;
-  $("about").textContent = [network, about, scores.length && `On its validation frames ${scores.join(", ")}`]
+  const trained = limits.filter((line) => line.startsWith("Trained")); // the rest is said by warnings where it matters
+  $("about").textContent = [network, about, scores.length && `On its validation frames ${scores.join(", ")}`, ...trained]
     .filter(Boolean)
     .map((text) => `${text.replace(/\.$/, "")}.`)
     .join(" ");
@@ -266,6 +267,8 @@ function show(answer, took) {
     seen && `input resized to ${seen}`,
     now.bitmap.width !== now.width && `image of ${now.bitmap.width} \u00d7 ${now.bitmap.height} downscaled before upload`,
   ].filter(Boolean).join(", ");
+  const warning = answer.headers.get("X-Depth-Warning");
+  $("warning").textContent = warning ? `Not as in training, so metres may be off: ${warning}.` : "";
   paint();
   measure();
   cloud.fill();

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from depthray.cards import collected
 from depthray.errors import CheckpointError
-from depthray.runs import locate
+from depthray.runs import layout, locate
 from depthray.runtimes import export_folder
+from depthray.storage.remote import is_remote
 from serve.registry import exports, golden, quality
 from serve.registry.exports import RuntimeRequest
 from serve.registry.quality import Demand
@@ -48,7 +50,8 @@ def promote(
     code that comes with the checkpoint. Raises CheckpointError if it is missing or damaged, its weights do not fit its
     recipe, its depth is invalid, or a demand is not met.
     """
-    version = store.add(name, locate.resolve(path))
+    checkpoint = locate.resolve(path)
+    version = store.add(name, checkpoint)
     try:
         found = _check_demand(store, name, version, demand, trust=trust) if demand and not force else ""
         typical = _check_on_golden_images(store, name, version, force=force, trust=trust)
@@ -56,6 +59,8 @@ def promote(
     except Exception:
         store.remove(name, version)  # unless it is served already: promoting it again may fail as well
         raise
+    if facts := collected.facts_of(checkpoint, reports=None if is_remote(path) else layout.reports(checkpoint)):
+        store.keep_facts(name, version, facts)
     return Promotion(name, store.point(name, version), typical, speeds, found)
 
 

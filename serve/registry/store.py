@@ -5,6 +5,7 @@
     STORE/NAME/versions/VERSION/       a copy of a checkpoint or export; VERSION: first digits of the SHA-256 of its
                                        manifest.json or model.json
     STORE/NAME/golden/VERSION.npz      its predictions for the golden images when it was promoted
+    STORE/NAME/facts/VERSION.json      what its run says of it: data, scores, limits (model.json of a checkpoint)
     STORE/NAME/exports/VERSION/        exports of it, see serve/registry/exports.py
 
 Replicas poll `current.json` and are not notified otherwise. With several hosts the folder is on shared storage.
@@ -28,7 +29,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from depthray.checkpoints import manifest
+from depthray.cards import collected, limits_text
+from depthray.checkpoints import manifest, model_facts
+from depthray.checkpoints.model_facts import ModelFacts
 from depthray.config import own_code
 from depthray.errors import CheckpointError, UsageError, did_you_mean
 from depthray.runtimes import export_folder
@@ -114,6 +117,7 @@ class Store:
         path = self.path(name, version)
         recipe = read_recipe(path)
         data = recipe.data
+        facts = self.facts(name, version)
         return ModelCard(
             name,
             version,
@@ -131,7 +135,23 @@ class Store:
             about=recipe.about,
             origin=_origin(path),
             runtime=next(iter(self.runtimes(name, version))),
+            facts=facts,
+            limits=tuple(limits_text.lines(facts, recipe)) if facts else (),
         )
+
+    def facts(self, name: str, version: str) -> ModelFacts | None:
+        """What is known of a version: what its run said when it was promoted, else what it says of itself."""
+        where = self._facts(name, version)
+        try:
+            return model_facts.parse(where.read_bytes(), where=where)
+        except (OSError, CheckpointError):
+            return collected.facts_of(self.path(name, version), reports=None)
+
+    def keep_facts(self, name: str, version: str, facts: ModelFacts) -> None:
+        """Store what the run of a version says of it."""
+        path = self._facts(name, version)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        local.replace(path, model_facts.render(facts))
 
     def runtimes(self, name: str, version: str) -> dict[str, Path]:
         """What can compute a version, the fastest first: an export's target, or "eager", with the folder of each."""
@@ -255,9 +275,13 @@ class Store:
     def _golden(self, name: str, version: str) -> Path:
         return self._folder(name) / "golden" / f"{version}.npz"
 
+    def _facts(self, name: str, version: str) -> Path:
+        return self._folder(name) / "facts" / f"{version}.json"
+
     def _forget(self, name: str, version: str) -> None:
         """Delete what is stored of a version besides itself."""
         self._golden(name, version).unlink(missing_ok=True)
+        self._facts(name, version).unlink(missing_ok=True)
         shutil.rmtree(self.exports(name, version), ignore_errors=True)
 
     def _age(self, name: str, version: str) -> float:

@@ -33,11 +33,11 @@ class Network:
         """Prepared samples of one size -> the maps (h,w) of each, in one pass."""
         # A compiled network is compiled again for each new batch size: powers of two keep their number small.
         padding = [samples[-1]] * (_next_power(len(samples)) - len(samples)) if self._is_compiled else []
-        return self.predictor.run([*samples, *padding])[: len(samples)]
+        return self.predictor.run([*samples, *padding], passes=self.predictor.passes)[: len(samples)]
 
     def compare(self, expected: Sequence[Mapping[str, Any]], most: float) -> None:
         """CheckpointError if the depth of golden images differs from what this version predicted when promoted."""
-        maps = [self.run([sample])[0] for sample in self._golden]
+        maps = [self.predictor.run([sample])[0] for sample in self._golden]  # one pass, as promotion computed
         relative = golden.difference(maps, expected).relative
         if not relative <= most:  # NaN is refused too
             raise CheckpointError(f"its depth of golden images is off by {relative:.1%} (model.deviation={most:.1%})")

@@ -285,7 +285,13 @@ class Replica:
         from depthray.predict import load
 
         settings = self._settings.model
-        predictor = load(folder, device=settings.device or None, precision=settings.precision, trust=settings.trust)
+        predictor = load(
+            folder,
+            device=settings.device or None,
+            precision=settings.precision,
+            trust=settings.trust,
+            flip=settings.flip,
+        )
         network = Network(predictor, settings)
         network.compare(self._store.golden(name, version), settings.deviation)
         return network

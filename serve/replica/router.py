@@ -23,6 +23,7 @@ from depthray.errors import DataError, DepthrayError
 from depthray.predict import prepare, restore
 from serve.backend import BackendAnswer, Broken, ModelCard, NotReady, Overloaded, TimedOut, UnknownModel
 from serve.registry.store import Pointer, Store
+from serve.replica import limits_check
 from serve.replica.replica import Reply
 from serve.settings import Settings
 
@@ -79,10 +80,12 @@ class Router:
         if reply.fault:
             _raise_fault(reply, card)
         replied = time.monotonic()
-        size = None if native else (rgb.shape[0], rgb.shape[1])
-        maps = await asyncio.to_thread(restore, reply.maps, size) if size else dict(reply.maps)
+        size = (rgb.shape[0], rgb.shape[1])
+        maps = dict(reply.maps) if native else await asyncio.to_thread(restore, reply.maps, size)
+        warnings = await asyncio.to_thread(limits_check.warnings, card, size, sample, reply.maps)
         timings = {"resize": prepared - started, **reply.timings, "restore": time.monotonic() - replied}
-        return BackendAnswer(maps, card.id, card.size, timings)
+        focal = limits_check.focal(card, size, sample)
+        return BackendAnswer(maps, card.id, card.size, timings, warnings, focal)
 
     async def models(self) -> list[ModelCard]:
         """See `serve.backend.Backend.models`."""

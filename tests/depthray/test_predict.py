@@ -95,9 +95,9 @@ def test_several_images_share_passes_and_keep_their_order(trained, monkeypatch):
     sizes, images = [], [photograph(50, 70), photograph(64, 96), *[photograph(40 + i, 70) for i in range(9)]]
     run = predictor.run
 
-    def counted(samples):
+    def counted(samples, **options):
         sizes.append(len(samples))
-        return run(samples)
+        return run(samples, **options)
 
     monkeypatch.setattr(predictor, "run", counted)
     found = predictor.predict(images)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_cards import with_facts
 from serve_networks import photograph, write_checkpoint
 
 from depthray.errors import DataError
@@ -46,7 +47,7 @@ class Handle:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("served")
-    promote(Store(root), "rooms", write_checkpoint(tmp_path_factory.mktemp("run")).parents[1])
+    promote(Store(root), "rooms", with_facts(write_checkpoint(tmp_path_factory.mktemp("run"))))
     return root
 
 
@@ -81,6 +82,12 @@ def good(version: str) -> Reply:
 def test_another_replica_answers_when_one_dies(ask: Callable[..., Any]) -> None:
     handle = Handle(died(), died(), good)
     assert ask(handle).maps["depth"].shape == (50, 70) and handle.asked == 3
+
+
+def test_an_answer_says_what_of_it_is_not_as_in_training(ask: Callable[..., Any]) -> None:
+    far = ask(Handle(lambda version: Reply(version, {"depth": np.full((64, 96), 20, np.float32)})))
+    assert far.warnings[-1] == "depth: 100 % of it is beyond the 0.70 to 9.00 m it was trained on"
+    assert far.focal == pytest.approx((259.5 * 70 / 96,) * 2)
 
 
 def test_a_request_at_which_replicas_die_is_not_sent_to_all_of_them(ask: Callable[..., Any], relay: Any) -> None:

@@ -15,7 +15,7 @@ from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import DataError, UsageError
 from depthray.evaluation.markdown_table import markdown_table
-from depthray.runs import locate
+from depthray.runs import layout, locate
 from depthray.runtimes import export_folder
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -172,10 +172,14 @@ def _calibration(decision: Decision, about: tuple[str, str], *, frames: int) -> 
 
 
 def _write(out: Path, path: Path, trust: bool, **changes: Calibration | Temperature | None) -> Path:
-    """A copy of a checkpoint with another calibration or temperature, or with none."""
+    """A copy of a checkpoint with another calibration or temperature, or with none, and its model card."""
+    from depthray.cards import run_card
     from depthray.checkpoints import save
 
-    return save.write(out, replace(load.load(path, state=True, trust=trust), **changes))  # type: ignore[arg-type]
+    contents = replace(load.load(path, state=True, trust=trust), **changes)  # type: ignore[arg-type]
+    written = save.write(out, contents)
+    run_card.write(written, out / layout.MODEL_CARD, reports=None)
+    return written
 
 
 def _default_folder(path: Path) -> Path:

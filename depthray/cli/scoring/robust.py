@@ -9,6 +9,7 @@ from pathlib import Path
 from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
+from depthray.cli.scoring import card
 from depthray.cli.scoring.compare import open_candidates, split_words
 from depthray.errors import UsageError, did_you_mean
 from depthray.runs import layout
@@ -52,6 +53,8 @@ def main(argv: list[str]) -> int:
             robustness_report.write(report, out)
             print_markdown(robustness_report.markdown(report))
             print(f"written: {out}/robustness.md, .json and .png")
+            if not arguments.out and not is_remote(places[0]):
+                card.refresh(candidates[0].path)
     finally:
         distributed.stop()
     return 0

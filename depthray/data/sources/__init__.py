@@ -1,6 +1,7 @@
 """The forms a data set may have, each a module of this folder that is found by its file name.
 
-A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether a path looks like this form). One's own
+A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether a path looks like this form); it may
+have `TERMS`, by `Frame.source`, which also hold for frames that were packed into shards. One's own
 is a module or a file elsewhere with the first of these, see `depthray.config.own_code`.
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from depthray.config import own_code
 from depthray.data import encodings, pairing
 from depthray.data.columns.frame_columns import FrameColumns
-from depthray.data.source import DERIVED, INPUTS, TARGETS, Frame, Source
+from depthray.data.source import DERIVED, INPUTS, TARGETS, DataTerms, Frame, Source
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage.remote import is_remote
 
@@ -103,6 +104,11 @@ def recognised_section(section: Data, *, chosen: bool) -> Data:
     if not is_remote(root) and _module(section.source).fits(Path(root)):
         return section
     return section.model_copy(update={"source": recognise(root)})
+
+
+def terms(name: str) -> DataTerms | None:
+    """The terms of a data set by the `Frame.source` of its frames; None where no form knows it."""
+    return next((found for form in names() if (found := getattr(_module(form), "TERMS", {}).get(name))), None)
 
 
 def _what_is_missing(root: Path) -> str:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from depthray.data.readers.files import data_root, pinhole
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
-from depthray.data.source import Frame, keys_to_read, refuse_encoding
+from depthray.data.source import DataTerms, Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+TERMS = {"diode-indoors": DataTerms("indoors", "MIT"), "diode-outdoor": DataTerms("outdoors", "MIT")}
 ENCODING = "float_m"
 STORED = "uint16_256"  # in shards: outdoors reaches far beyond the 65 m that 16 bits of millimetres hold
 LOCATIONS = ("indoors", "outdoor")

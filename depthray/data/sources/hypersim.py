@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from depthray.data.readers.files import Pixels, data_root, pinhole, read_text
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
 from depthray.data.readers.hdf5 import read_datasets
-from depthray.data.source import Frame, keys_to_read, refuse_encoding
+from depthray.data.source import DataTerms, Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+TERMS = {"hypersim": DataTerms("indoors, rendered", "CC BY-SA 3.0")}
 ENCODING = "float_m"
 FOCAL, WIDTH = 886.81, 1024  # pixels
 SPLIT = "metadata_images_split_scene_v1.csv"

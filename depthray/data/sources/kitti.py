@@ -23,12 +23,13 @@ from depthray.data import encodings
 from depthray.data.readers.bts_lists import ListedFrame, find_lists, read_list, side_of
 from depthray.data.readers.files import data_root, pinhole, read_text
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
-from depthray.data.source import Frame, keys_to_read, refuse_encoding
+from depthray.data.source import DataTerms, Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+TERMS = {"kitti": DataTerms("roads by day", "CC BY-NC-SA 3.0")}
 ENCODING = "uint16_256"
 STORED = ENCODING  # in shards: millimetres would lose depth beyond 65 m
 SIDES = ("train", "val", "test")

@@ -19,13 +19,14 @@ from depthray.data import encodings
 from depthray.data.readers import kinect, mat5
 from depthray.data.readers.files import data_root
 from depthray.data.readers.hdf5 import Hdf5, is_hdf5, open_file, translate_hdf5_errors
-from depthray.data.source import Frame, frame_text, keys_to_read, refuse_encoding
+from depthray.data.source import DataTerms, Frame, frame_text, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.config.sections import Data
 
+TERMS = {"nyu": DataTerms("indoors", "none stated by its publisher")}
 NAME = "nyu_depth_v2_labeled.mat"
 SPLITS = "splits.mat"
 SIDES = {"train": "trainNdxs", "test": "testNdxs"}

@@ -22,12 +22,13 @@ from depthray.data import encodings
 from depthray.data.readers import mat5
 from depthray.data.readers.files import Pixels, data_root, read_text
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
-from depthray.data.source import Frame, keys_to_read, refuse_encoding
+from depthray.data.source import DataTerms, Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+TERMS = {"sunrgbd": DataTerms("indoors", "")}
 ENCODING = "uint16_mm, bits rotated left by 3"  # of this form alone
 SENSORS = ("kv1", "kv2", "realsense", "xtion")
 DEPTHS = ("depth_bfx", "depth")  # refined first, where a download has both

@@ -16,7 +16,7 @@ import numpy as np
 from depthray.data import packing
 from depthray.data.rendering import render
 from depthray.data.rendering.render import render_frame
-from depthray.data.source import Frame, keys_to_read
+from depthray.data.source import DataTerms, Frame, keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.version import __version__
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from depthray.batch import Sample
     from depthray.config.sections import Data
 
+TERMS = {"synthetic": DataTerms("rendered rooms", "none needed: depthray rendered them")}
 RENDERER = "0.1.0"  # the version of depthray that last changed what is rendered; part of every fingerprint
 SEED = 0  # of the rooms; data.split_seed decides which of them are held out
 CACHE_BYTES = 64 * 2**20  # of drawn frames that a data set keeps: drawing one takes longer than training on it

@@ -19,6 +19,7 @@ from depthray.evaluation import protocols
 from depthray.evaluation.calibrating.log_line import FramePairs
 from depthray.evaluation.evaluate import predictions
 from depthray.runtimes.open import OpenedModel
+from depthray.runtimes.passes import Passes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +32,11 @@ def of_frames(opened: OpenedModel, recipe: Recipe, *, side: str) -> tuple[list[F
     """The frames of one side of a recipe's data with what the network predicts -> pairs, and the data's fingerprint."""
     source, protocol = open_source(recipe.data), protocols.of(recipe)
     chosen = split.side(source.frames, recipe.data, side)
-    batches = eval_batches(source, chosen, recipe.data, batch_size=recipe.eval.batch_size)
+    passes = Passes.of(recipe.eval)
+    batches = eval_batches(source, chosen, passes.enlarged(recipe.data), batch_size=recipe.eval.batch_size)
     pairs = []
-    for scored in predictions(opened.network.eval(), batches, protocol=protocol, device=opened.device):
+    network = opened.network.eval()
+    for scored in predictions(network, batches, protocol=protocol, device=opened.device, passes=passes):
         if scored.depth is None:
             raise DataError("the frames have no depth that this network predicts; use data with measured depth")
         predicted, measured, valid = (each[:, 0].cpu().numpy() for each in scored.depth)

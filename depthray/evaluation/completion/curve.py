@@ -25,6 +25,7 @@ from depthray.evaluation.completion.fills import JointBilateralFill, SpreadSampl
 from depthray.evaluation.completion.regions import NAMES, with_regions
 from depthray.evaluation.evaluate import Batches, evaluate, network_size
 from depthray.runtimes.open import open_model
+from depthray.runtimes.passes import Passes
 
 COUNTED = ("exact", "bernoulli", "grid", "features")  # patterns in which data.sparse.samples is the number of samples
 
@@ -100,7 +101,8 @@ def _score_point(
     counts: dict[int, float] = {}
     usual = protocols.of(recipe)
     protocol = replace(usual, extra=with_regions(usual.extra), own=(*usual.own, *NAMES))
-    evaluation = evaluate(model, _count_samples(batches(), counts), protocol=protocol, device=device)
+    counted, passes = _count_samples(batches(), counts), Passes.of(recipe.eval)
+    evaluation = evaluate(model, counted, protocol=protocol, device=device, passes=passes)
     # The batches anew, for a generator gives them once; evaluation draws the same samples each time.
     spread = evaluate(SpreadSamples(), batches(), protocol=protocol, device=device)
     bilateral = (

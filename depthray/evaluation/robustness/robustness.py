@@ -22,6 +22,7 @@ from depthray.evaluation.comparing.paired import FrameScores, MetricDifference, 
 from depthray.evaluation.evaluate import evaluate
 from depthray.evaluation.robustness.corruptions import DROPOUT, STRENGTHS, corrupted, drop_samples
 from depthray.runtimes.open import OpenedModel, open_model
+from depthray.runtimes.passes import Passes
 
 WORST = 3  # frames that are named
 WORST_AT = 3  # the strength at which they are looked for
@@ -130,17 +131,18 @@ def measure(
 def _scorer(
     opened: OpenedModel, recipe: Recipe, chosen: Sequence[int], device: torch.device
 ) -> Callable[..., FrameScores]:
-    protocol = protocols.of(recipe)
+    protocol, passes = protocols.of(recipe), Passes.of(recipe.eval)
+    passes.check(recipe.data, metric=recipe.loss.depth_kind == "metric")
 
     def score(source: Source, corruption: str = "", strength: int = 0) -> FrameScores:
         if corruption and corruption != DROPOUT:
             source = CorruptedSource(source, corruption, strength)
         batches: Iterable[tuple[list[int], Batch]] = eval_batches(
-            source, chosen, recipe.data, batch_size=recipe.eval.batch_size
+            source, chosen, passes.enlarged(recipe.data), batch_size=recipe.eval.batch_size
         )
         if corruption == DROPOUT:
             batches = ((indices, drop_samples(indices, batch, strength)) for indices, batch in batches)
-        evaluation = evaluate(opened.network, batches, protocol=protocol, device=device)
+        evaluation = evaluate(opened.network, batches, protocol=protocol, device=device, passes=passes)
         return FrameScores.of(evaluation, recipe.eval.monitor)
 
     return score

@@ -158,7 +158,7 @@ def train(path):
     recipe = preflight.load("demo", sys.argv[2:])
     frames = Frames.open(recipe)
     state = begin(recipe, torch.device("cpu"))
-    scores, _ = validate(recipe, state, frames)
+    scores = validate(recipe, state, frames)[0].scores()
     epochs = [event for event in fit(recipe, state, frames) if isinstance(event, Epoch)]
     per_rank = distributed.gather([sorted(read)])
     if distributed.is_main():

@@ -230,7 +230,8 @@ def place_of(overrides):
 
 
 def test_validation_by_iou():
-    scores, rows = validate(*place_of(["eval.monitor=iou", "data.targets=mask"]))
+    evaluation, rows = validate(*place_of(["eval.monitor=iou", "data.targets=mask"]))
+    scores = evaluation.scores()
     assert tuple(scores) == MASK_METRICS and [row.kind for row in rows] == ["mask", "mask"]
 
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from checkpoints import write_checkpoint
+from model_cards import FACTS, with_facts
 
 from depthray import load
 from depthray.__main__ import main
@@ -23,7 +24,7 @@ FEW = {"calibration": 4, "gate": 4}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return write_checkpoint(tmp_path_factory.mktemp("run"))
+    return with_facts(write_checkpoint(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,11 @@ def test_a_folder_says_what_it_holds(checkpoint, exported):
         *((64, 96), (48, 72), (80, 120))
     }
     names = {path.name for path in exported.iterdir()}
-    assert names == {"model.onnx", "model.json", "recipe.yaml", "metrics.json", "README.md", *parity_report.FILES}
+    texts = {"README.md", "MODEL_CARD.md"}
+    assert names == {"model.onnx", "model.json", "recipe.yaml", "metrics.json", *texts, *parity_report.FILES}
+    assert spec.facts == FACTS
+    card = (exported / "MODEL_CARD.md").read_text()
+    assert "unet for onnx" in card and FACTS.data.fingerprint in card and "0.1500 to 0.2000" in card
     assert not list(exported.parent.glob(".*"))
 
 

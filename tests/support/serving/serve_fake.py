@@ -31,6 +31,7 @@ CARDS = [
     {
         **{"name": "room", "default": True, "inputs": ["image"], "targets": ["depth"], "architecture": "unet"},
         **{"about": "Rooms for tests.", "metrics": {"abs_rel": 0.0834, "delta1": 0.912, "rmse": 0.456}},
+        "limits": ["Depth is metres, 10 at most.", "Trained on photographs of 640 x 480 pixels, 0.7 to 9.0 m away."],
     },
     {"name": "sparse-room", "inputs": ["image", "sparse"], "targets": ["depth"], "architecture": "dpt"},
 ]
@@ -147,6 +148,7 @@ def answer(depth: np.ndarray, rgb: np.ndarray, form: str) -> Response:
     headers = {
         "X-Model": "room@0123456789ab",
         "X-Model-Input-Size": "320x240",
+        "X-Depth-Warning": "dark: very",
         "X-Request-ID": "request-1",
         "X-Depth-Unit": "m" if form == "npy" else "mm",
         "Server-Timing": "decode;dur=1.5, model;dur=20",

@@ -2,7 +2,7 @@
 
     python -m venv peer
     peer/bin/pip install ultralytics
-    python benchmarks/peer.py --data NYU --peer peer/bin/yolo train.epochs=16
+    python benchmarks/peers/same_minutes.py --data NYU --peer peer/bin/yolo train.epochs=16
 
 The peer is under the AGPL: it is installed apart, run by its own command and never imported. Its network is built from
 its YAML with random weights, since its pretrained ones cannot be had without a download; ours starts from the ImageNet
@@ -23,9 +23,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from rendered_frames import call
 from torch import Tensor, nn
 
+from depthray.__main__ import main as depthray
 from depthray.batch import Batch, Prediction
 from depthray.checkpoints import load, select
 from depthray.config.sections import Data, Recipe
@@ -70,11 +70,11 @@ def main() -> None:
     args = _parse()
     work = Path(tempfile.mkdtemp(prefix="depthray-peer-"))
     packed = work / "packed"
-    call("data", "pack", str(args.data), str(packed), "--source", "folder", "--encoding", "uint16_mm")
+    _call("data", "pack", str(args.data), str(packed), "--source", "folder", "--encoding", "uint16_mm")
     run = work / "run"
     started = time.perf_counter()
     start = ["model.weights=''"] if args.from_scratch else []
-    call("train", args.recipe, *start, *args.overrides, "--data", str(packed), "--out", str(run), "--local")
+    _call("train", args.recipe, *start, *args.overrides, "--data", str(packed), "--out", str(run), "--local")
     minutes = (time.perf_counter() - started) / 60
     ours = load.load(select.resolve(run))
     rows = [("depthray", args.recipe, minutes, _scores(load.build_network(ours, where=run), ours.recipe))]
@@ -149,6 +149,12 @@ def _scores(network: nn.Module, recipe: Recipe) -> list[str]:
         scores = evaluate(network.eval(), batches(), protocol=protocol, device=torch.device("cpu")).scores()
         figures += [f"{scores[name]:.3f}" for name in SHOWN]
     return figures
+
+
+def _call(*words: str) -> None:
+    """A command of depthray; a SystemExit where it fails."""
+    if code := depthray(list(words)):
+        raise SystemExit(code)
 
 
 def _run(command: list[Any]) -> None:

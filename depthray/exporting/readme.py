@@ -1,4 +1,4 @@
-"""README.md of an export: what it takes and gives, how good it is, on which terms, and how to run it by itself."""
+"""README.md of an export: what it takes and gives, and how to run it by itself. How good it is says the model card."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from depthray.config.sections import Recipe
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.exporting import parity_report
 from depthray.exporting.gate import Parity
+from depthray.runs import layout
 from depthray.runtimes.export_folder import ExportSpec, Port
 
 NAME = "README.md"
@@ -19,11 +20,11 @@ RUN |= {"openvino-int8": RUN["openvino"], "tensorrt": RUN["onnx"]}
 
 
 def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
-    """The card as Markdown."""
+    """The file as Markdown."""
     parts = [
         f"# {recipe.model.name} for {spec.target}",
         f"{recipe.about or 'A depth network'}. Exported by depthray {spec.versions['depthray']} from the checkpoint of "
-        f"epoch {spec.epoch}, step {spec.step}.",
+        f"epoch {spec.epoch}, step {spec.step}. Scores, data, limits and licences: {layout.MODEL_CARD}.",
         "## Inputs and outputs",
         markdown_table(
             ["", "name", "shape", "type", "unit"], [*_ports("in", spec.inputs), *_ports("out", spec.outputs)]
@@ -33,14 +34,10 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
         "## Without depthray",
         _code(spec, recipe),
         "With it, this folder can be given wherever a checkpoint can: `depthray predict FOLDER photo.jpg`.",
-        "## Scores",
-        _scores(spec, recipe),
         "## Parity with the checkpoint",
         parity_report.verdict(parity),
         *parity.notes,
         f"On {parity.rows[0].frames} frames of {parity.scenes} scenes: {parity.about}. Tables: {parity_report.TEXT}.",
-        "## Weights",
-        _weights(spec),
         "## Versions",
         markdown_table(["", ""], sorted(spec.versions.items())),
     ]
@@ -128,20 +125,3 @@ def _saved(spec: ExportSpec) -> str:
 
 def _has_depth(spec: ExportSpec) -> bool:
     return any(port.name == "depth" for port in spec.outputs)
-
-
-def _scores(spec: ExportSpec, recipe: Recipe) -> str:
-    if not spec.scores:
-        return "The checkpoint has none."
-    lines = [[name, f"{value:.4f}"] for name, value in sorted(spec.scores.items())]
-    return f"Of the checkpoint, under protocol {recipe.eval.protocol}:\n\n" + markdown_table(["metric", ""], lines)
-
-
-def _weights(spec: ExportSpec) -> str:
-    origin = spec.origin.published() if spec.origin else {}
-    if not origin:
-        return "Trained from random weights; their licence is for whoever trained them to say."
-    lines = [[key.replace("_", " "), str(value)] for key, value in origin.items()]
-    return "Training started from published weights, whose terms hold for these too:\n\n" + markdown_table(
-        ["", ""], lines
-    )
