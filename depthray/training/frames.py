@@ -150,7 +150,7 @@ class Frames:
         limits = measured.limits(self.source, self._measured_frames(), section)
         return ModelFacts(measured.training_data(self.source, train, section), limits)
 
-    def _measured_frames(self) -> list[int]:
+    def _measured_frames(self) -> Sequence[int]:
         """Training frames of which some are read for `facts`, on rank 0; of remote shards those of a few."""
         train = self.split.train
         if self.shard_order is not None:

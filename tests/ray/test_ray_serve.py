@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -235,9 +236,13 @@ def test_models_that_version_0_1_0_promoted_and_trained_predict_the_depth_of_the
     expected = json.loads((BEFORE / "expected.json").read_text(encoding="utf-8"))["predicted"]
     for model in ("before", "trained-before"):
         path = f"/v1/models/{model}/depth?format=npy"
-        eventually(lambda path=path: service.ask(path, image).status == 200)
+        eventually(partial(_answers, service, path, image))
         depth = np.load(io.BytesIO(service.ask(path, image).body))
         assert np.allclose(observe.cells(depth), expected, rtol=1e-3), model
+
+
+def _answers(service: Service, path: str, image: bytes) -> bool:
+    return service.ask(path, image).status == 200
 
 
 def _pid_of(deployment: str) -> int:

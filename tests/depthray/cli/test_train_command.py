@@ -260,8 +260,8 @@ def test_scores_of_a_protocols_own_are_drawn_and_rank_the_run(curves: None, tmp_
     prepare(tmp_path / "run", made, resume=False)
     (epoch,) = record(made, tmp_path / "run", CPU)
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    curves = {tag for tag in events.Tags()["scalars"] if tag.startswith("val/")}
-    assert curves == {"val/ssim", "val/mse"}
+    drawn = {tag for tag in events.Tags()["scalars"] if tag.startswith("val/")}
+    assert drawn == {"val/ssim", "val/mse"}
     assert events.Scalars("val/mse")[0].value == pytest.approx(epoch.metrics["mse"])
     (best,) = select.committed(tmp_path / "run" / "checkpoints")
     path, metrics = summary(tmp_path / "run")
