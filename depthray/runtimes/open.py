@@ -151,7 +151,7 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     """Inputs are prepared and maps are read by the recipe, so it must be that of the graph."""
     spec, data = folder.spec, recipe.data
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
-    if not inputs <= set(data.inputs) or not outputs <= set(data.targets) or spec.depth_kind != recipe.loss.depth_kind:
+    if not inputs <= set(data.inputs) or not outputs <= set(data.targets) or spec.depth_kind != recipe.depth_kind:
         raise folder.refusal(f"{RECIPE} is not the recipe of this model")
 
 

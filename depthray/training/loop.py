@@ -16,6 +16,7 @@ from depthray.batch import to_device
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Monitor, Recipe
 from depthray.data.loader import eval_batches
+from depthray.data.mixing import data_sets
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores
@@ -63,6 +64,7 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
     Raises DivergedError after `train.max_bad_steps` non-finite losses in a row, naming the samples of the last batch.
     """
+    recipe = data_sets.resolve(recipe)
     if not state.phases.epochs:
         yield _score_start(recipe, state, frames, ended="no epochs requested")
         return
@@ -83,7 +85,8 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
 def validate(recipe: Recipe, state: State, frames: Frames) -> tuple[dict[str, float], list[sheets.SheetRow]]:
     """Metrics over all validation frames, equal on every process, and on rank 0 the fixed frames as sheet rows."""
-    return _evaluate(recipe, state, frames).scores(), _draw_fixed(recipe, state, frames)
+    evaluation = _evaluate(recipe, state, frames)
+    return evaluation.scores() | evaluation.scores_by_set(), _draw_fixed(recipe, state, frames)
 
 
 def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
@@ -219,7 +222,8 @@ def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "
     state.position.seconds += time.perf_counter() - started
     # The keys of a trained epoch, so that every reader of progress finds them.
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
-    return Epoch(0, 0, {**evaluation.scores(), **rest}, rows, further, ended=ended)
+    scores = evaluation.scores() | evaluation.scores_by_set()
+    return Epoch(0, 0, {**scores, **rest}, rows, further, ended=ended)
 
 
 def _keep_best(recipe: Recipe, state: State, scores: dict[str, float]) -> float:

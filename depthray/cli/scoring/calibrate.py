@@ -84,6 +84,7 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
     """Pairs, and the name and the fingerprint of what was measured."""
     # Only now: --help need not wait for torch.
     from depthray import distributed
+    from depthray.evaluation import protocols
     from depthray.evaluation.calibrating import pairs
     from depthray.predict import load as load_predictor
     from depthray.runtimes.open import open_model
@@ -97,11 +98,13 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
             depths = (predictor.predict(image).metres for image in points)
             return pairs.of_points(points, depths), (str(arguments.points), "")
         recipe = recipe_of(path, arguments)
-        if recipe.loss.depth_kind != "metric":
+        if recipe.depth_kind != "metric":
             raise UsageError(f"{path}: its depth is not in metres, so no scale would be right for the next frame")
+        if fitted := [each.name for each in protocols.of(recipe).sets if each.protocol.align != "none"]:
+            raise UsageError(f"{path}: its data set '{fitted[0]}' has no metric truth; give --data PATH")
         opened = open_model(path, device=device, trust=arguments.trust)
         found, fingerprint = pairs.of_frames(opened, recipe, side=arguments.split)
-        return found, (recipe.data.root or recipe.data.source, fingerprint)
+        return found, (recipe.data.place, fingerprint)
     finally:
         distributed.stop()
 

@@ -123,7 +123,7 @@ def measure(
             say(f"{candidate.name}: {name}")
             scored.append(_under(name, clean, (score(source, name, strength) for strength in STRENGTHS), frames))
         networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored)))
-    about = {"data": frames.data.root or frames.data.source, "split": side, "frames": str(count)}
+    about = {"data": frames.data.place, "split": side, "frames": str(count)}
     return RobustnessReport(about | {"protocol": frames.eval.protocol}, frames.eval.monitor, tuple(networks))
 
 
