@@ -29,6 +29,8 @@ class Sample(TypedDict, total=False):
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object
     mask: NDArray[np.uint8]  # (H,W) 1 on the foreground object, else 0; VOID where neither is known
     intrinsics: NDArray[np.float32]  # (3,3) pinhole matrix in pixels of this image
+    set: NDArray[np.int64]  # () number of its data set, where a run trains on several
+    limits: NDArray[np.float32]  # (2) metres within which the depth of that set counts
     id: str
     scene: str
     source: str
@@ -62,6 +64,8 @@ class Batch(TypedDict, total=False):
     mask: Tensor  # (B,1,H,W) float32 0 or 1
     mask_valid: Tensor  # (B,1,H,W) bool, where the mask is known; left out where it is known everywhere
     intrinsics: Tensor  # (B,3,3) float32
+    set: Tensor  # (B) int64 number of the data set, where a run trains on several
+    limits: Tensor  # (B,2) metres within which the depth of that set counts; gone after it
     id: list[str]
     scene: list[str]
     source: list[str]
@@ -82,7 +86,7 @@ MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # never interpolat
 STRINGS = ("id", "scene", "source")
 WIDE = {"depth": torch.float32, "sparse": torch.float32, "mask": torch.float32}  # what networks compute with
 WIDE |= {"semantics": torch.int64, "instances": torch.int64}
-VECTORS = ("intrinsics", "depth_scale")  # of each sample, not of each pixel
+VECTORS = ("intrinsics", "depth_scale", "set", "limits")  # of each sample, not of each pixel
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -105,7 +109,7 @@ def _separate_void(batch: Batch) -> None:
 
 
 def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
-    """B arrays (H,W,3) -> (B,3,H,W); (H,W) -> (B,1,H,W); (3,3) -> (B,3,3)."""
+    """B arrays (H,W,3) -> (B,3,H,W); (H,W) -> (B,1,H,W); (3,3) -> (B,3,3); () -> (B)."""
     stacked = torch.from_numpy(np.stack(arrays))
     if key in COLOURS:
         return stacked.permute(0, 3, 1, 2)  # (B,H,W,3) in memory: already channels_last
@@ -117,6 +121,7 @@ def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
 def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth: float) -> Batch:
     """Batch (B,C,H,W) -> on the device, colour in [0,1], `valid` where min_depth < depth < max_depth metres.
 
+    Where samples of several data sets have limits of their own, these are what counts.
     It is copied in the dtypes of storage, which are a third of the bytes, and made float32 metres and int64 ids there.
     """
     moved = map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
@@ -127,10 +132,14 @@ def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth
             moved[key] = moved[key].float() / 255.0  # type: ignore[literal-required]
     for key in WIDE.keys() & moved.keys():
         moved[key] = moved[key].to(WIDE[key])  # type: ignore[literal-required]
+    least: float | Tensor = min_depth
+    most: float | Tensor = max_depth
+    if "limits" in moved:
+        least, most = moved.pop("limits")[:, :, None, None, None].unbind(1)  # (B,1,1,1) each
     if "depth_scale" in moved:
-        moved["depth"] = to_metres(moved["depth"], moved.pop("depth_scale"), (min_depth, max_depth))
+        moved["depth"] = to_metres(moved["depth"], moved.pop("depth_scale"), (least, most))
     if "depth" in moved:
-        moved["valid"] = (moved["depth"] > min_depth) & (moved["depth"] < max_depth)
+        moved["valid"] = (moved["depth"] > least) & (moved["depth"] < most)
     return moved
 
 
@@ -141,10 +150,11 @@ def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     return changed
 
 
-def to_metres(stored: Tensor, scale: Tensor, measured: tuple[float, float]) -> Tensor:
+def to_metres(stored: Tensor, scale: Tensor, measured: tuple[float | Tensor, float | Tensor]) -> Tensor:
     """(B,1,H,W) float32 as stored -> metres. `scale` (B,3): steps a metre; the zoom, a factor; 1 where limits hold.
 
-    The limits in metres, within which depth counts, are of the depth before a zoom: see `zoom_depth`.
+    The limits in metres, one for all or (B,1,1,1), within which depth counts, are of the depth before a zoom: see
+    `zoom_depth`.
     """
     steps, factor, limited = scale[:, :, None, None, None].unbind(1)
     metres = stored / steps

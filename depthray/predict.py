@@ -74,7 +74,7 @@ class Predictor:
     @property
     def depth_kind(self) -> DepthKind:
         """What the numbers of its depth are: "metric" for metres, else a kind that the recipe's loss left open."""
-        return self.recipe.loss.depth_kind
+        return self.recipe.depth_kind
 
     @property
     def optional_inputs(self) -> tuple[str, ...]:

@@ -245,7 +245,7 @@ def _check_data(recipe: Recipe) -> str:
 
 
 def _provenance(recipe: Recipe, fingerprint: str) -> dict[str, str]:
-    about = {"data": recipe.data.root or recipe.data.source, "data fingerprint": fingerprint, "git": _git()}
+    about = {"data": recipe.data.place, "data fingerprint": fingerprint, "git": _git()}
     for name in ("depthray", "torch", "ray", "optuna", "numpy"):
         try:
             about[name] = version(name)

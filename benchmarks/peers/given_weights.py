@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         for number, (kind, words) in enumerate(_peers(args)):
             rows.append(_peer_row(kind, words, frames, photos, names, Path(temporary) / str(number)))
     head = ["", "network", "s / frame", *(f"{metric}, {name}" for name in PROTOCOLS for metric in SHOWN)]
-    print(f"{len(frames.indices)} frames, split {args.split}, of {recipe.data.root or recipe.data.source}\n")
+    print(f"{len(frames.indices)} frames, split {args.split}, of {recipe.data.place}\n")
     print(markdown_table(head, rows))
     return 0
 

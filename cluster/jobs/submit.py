@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -137,8 +138,10 @@ def _check_recipe(name: str, command: JobCommand, args: argparse.Namespace) -> N
     recipe = preflight.load(
         args.recipe, [override for override in args.overrides if not override.startswith("data.root=")]
     )
-    if recipe.data.root and not args.data and not _is_absolute(recipe.data.root):
-        raise UsageError(f"{args.recipe}: data.root={recipe.data.root} is relative; {_ADVICE}")
+    relative = [root for root in recipe.data.roots if not _is_absolute(root)]
+    if relative and not args.data:
+        key = "the root of one of data.sets, " if recipe.data.sets else "data.root="
+        raise UsageError(f"{args.recipe}: {key}{relative[0]} is relative; {_ADVICE}")
     weights = recipe.model.weights_path
     if weights and Path(weights).exists() and not _is_absolute(weights):
         raise UsageError(f"model.weights={weights} is on this machine alone; {_ADVICE}")
@@ -162,7 +165,7 @@ def _check_paths(
             continue
         raise UsageError(f"{'' if key in ('checkpoint', 'root') else '--'}{key} {value} is relative; {_ADVICE}")
     for argument in arguments:
-        if argument.startswith("data.root=") and not _is_absolute(argument.partition("=")[2]):
+        if re.match(r"data\.(root|sets\.\d+\.root)=", argument) and not _is_absolute(argument.partition("=")[2]):
             raise UsageError(f"{argument} is relative; {_ADVICE}")
 
 

@@ -14,7 +14,7 @@ FOCAL = "Metres follow the focal length: at twice that of training, in pixels of
 def lines(facts: ModelFacts | None, recipe: Recipe) -> list[str]:
     """Where the network ends, a line each: inputs beyond are answered with a warning."""
     height, width = recipe.data.size
-    kind = recipe.loss.depth_kind
+    kind = recipe.depth_kind
     metres = f"metres, {recipe.data.max_depth:g} at most"
     found = [f"Depth is {metres if kind == 'metric' else MEANING[kind]}."]
     fit = {

@@ -133,7 +133,7 @@ def parse_recipe(data: bytes, *, where: Path, code: Sequence[CodeRecord] = (), t
         parsed = recipes.build(parse_yaml(data, where=where / RECIPE), where=str(where / RECIPE))
         if not own_code.is_own(parsed.model.name):
             models.check(parsed.model, where=RECIPE)
-        if not own_code.is_own(parsed.data.source):
+        if not any(own_code.is_own(form) for form in parsed.data.forms):
             sources.check(parsed.data, where=RECIPE)
     except UsageError as error:
         raise CheckpointError(f"{where}: its recipe does not fit this version of depthray: {error}") from None

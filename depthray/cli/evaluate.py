@@ -14,6 +14,7 @@ from depthray.config import own_code
 from depthray.config import recipe as recipes
 from depthray.config.recipe import absolute_path
 from depthray.config.sections import Recipe
+from depthray.data.mixing import data_sets
 from depthray.errors import UsageError
 from depthray.evaluation.protocols import PROTOCOLS
 from depthray.runs import layout, locate
@@ -103,9 +104,12 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
         form = arguments.source or sources.recognise(arguments.data)
         changes = {"root": absolute_path(arguments.data), "source": form}
     elif arguments.source:
+        if recipe.data.sets:
+            raise UsageError(f"--source {arguments.source} is the form of --data PATH, which is not given")
         changes = {"source": arguments.source}
     own_code.allow([arguments.source or ""])
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=changes)})
+    if changes:
+        recipe = data_sets.without_sets(recipe, **changes)
     if arguments.source:
         sources.check_name(arguments.source, where="--source")
     return check(recipe, where=str(path), training=False)

@@ -62,6 +62,11 @@ def _section(section: BaseModel) -> Iterator[str]:
         if isinstance(value, BaseModel):
             yield f"{key}:  # {_first_sentence(type(value))}"
             yield from (f"  {line}" for line in _section(value))
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            yield f"{key}:  # {field.description}"
+            for each in value:
+                first, *rest = _section(each)
+                yield from (f"  - {first}", *(f"    {line}" for line in rest))
         else:
             yield _line(key, value, field.description or "")
     if isinstance(section, Model):

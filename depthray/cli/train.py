@@ -237,7 +237,7 @@ def prepare_run(
     workers = int(os.environ.get("WORLD_SIZE", args.workers))  # torchrun's
     given = given_keys(args.recipe, args.overrides) if args.recipe else KEYS  # a run that resumes keeps its values
     saved = _recipe_to_resume(args)
-    places = [str(path) for path in (recipe.data.root, run) if path and is_remote(path)]
+    places = [str(path) for path in (*recipe.data.roots, run) if path and is_remote(path)]
     with Heartbeat(" and ".join(["network and frames to be checked", *(f"{place} to answer" for place in places)])):
         return prepare_checked(
             run,

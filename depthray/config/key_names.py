@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -60,6 +60,12 @@ def suggest_key(name: str, section: type[BaseModel], root: type[BaseModel]) -> s
     if "did you mean" not in own and (near := nearest_key(name, root)):
         return f" (did you mean '{near}'?)"
     return own
+
+
+def section_in(kind: Any) -> type[BaseModel] | None:
+    """The section that a type is, may be, or has several of: of Sparse, Loss | None, tuple[DataSet, ...]."""
+    kinds = (kind, *get_args(kind))
+    return next((each for each in kinds if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def leaf_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -66,12 +66,9 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"'{override}' is neither a flag nor an override of the form section.key=value")
+    _replace_data_sets(tree, key, text)
     *parents, last = key.split(".")
-    for parent in parents:
-        child = tree.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise UsageError(f"{key}: '{parent}' is a value, not a section")
-        tree = child
+    tree = _section_of(tree, parents, key)
     if key == "model.pretrained":  # translated here, where its place among the other overrides is known
         try:
             tree["weights"] = weights_of(_parse_value(text))
@@ -85,6 +82,45 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     # a,b is a list: YAML's own [a,b] needs quotes in most shells.
     if isinstance(value, str) and "," in value:
         tree[last] = [_parse_value(part) for part in value.split(",")]
+
+
+def _section_of(tree: dict[str, Any], parents: list[str], key: str) -> dict[str, Any]:
+    """The section with the last part of a key, made where it is not there yet; of several, such as data.sets.0."""
+    here: Any = tree
+    for place, parent in enumerate(parents, start=1):
+        if isinstance(here, list):
+            here = _numbered(here, parent, key, of=".".join(parents[: place - 1]))
+            continue
+        following = key.split(".")[place]
+        here = here.setdefault(parent, [] if following.isdecimal() else {})
+        if not isinstance(here, dict) and not (isinstance(here, list) and all(isinstance(each, dict) for each in here)):
+            raise UsageError(f"{key}: '{parent}' is a value, not a section")
+    if isinstance(here, list):
+        several, last = ".".join(parents), key.rpartition(".")[2]
+        name = f"{several}.{last}.KEY" if last.isdecimal() else f"{several}.0.{last}"
+        raise UsageError(f"{key}: '{several}' are several sections, numbered from 0; name a key of one, {name}=VALUE")
+    return here  # type: ignore[no-any-return]
+
+
+def _numbered(sections: list[Any], number: str, key: str, *, of: str) -> Any:
+    """The section of a number; that after the last one is made."""
+    count = len(sections)
+    if not number.isdecimal() or int(number) > count:
+        raise UsageError(f"{key}: {of} has {count} sections, numbered from 0; there is no {of}.{number}")
+    if int(number) == count:
+        sections.append({})
+    return sections[int(number)]
+
+
+def _replace_data_sets(tree: dict[str, Any], key: str, text: str) -> None:
+    """Where an override names one data set, several of before are gone, and one where it names several."""
+    data = tree.get("data")
+    if not isinstance(data, dict):
+        return
+    if key == "data.root" and text:
+        data.pop("sets", None)
+    elif key == "data.sets" or key.startswith("data.sets."):
+        data.pop("root", None)
 
 
 def _parse_value(text: str) -> Any:

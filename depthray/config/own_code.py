@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from depthray.config import own_modules
 from depthray.config.own_modules import digest_of
-from depthray.config.sections import Recipe
+from depthray.config.sections import DataSet, Loss, Recipe
 from depthray.errors import DepthrayError, UsageError, did_you_mean
 
 
@@ -116,7 +116,10 @@ def names_in(recipe: Recipe) -> list[tuple[Kind, str]]:
     """The own code that a recipe names, but for entry points."""
     named = [(MODEL, recipe.model.name), (SOURCE, recipe.data.source), (PROTOCOL, recipe.eval.protocol)]
     named += [(LOSS, name) for name in recipe.loss.terms]
-    return [(kind, name) for kind, name in named if is_own(name)]
+    for each in recipe.data.sets:  # those of weight 0 too: an override may use them
+        named += [(SOURCE, each.source), (PROTOCOL, each.protocol)]
+        named += [(LOSS, name) for name in (each.loss.terms if each.loss else ())]
+    return [(kind, name) for kind, name in dict.fromkeys(named) if is_own(name)]
 
 
 def allow(names: Iterable[str]) -> None:
@@ -268,11 +271,18 @@ def _rename(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
     def new(name: str) -> str:
         return names.get(name, name)
 
-    terms = {new(name): weight for name, weight in recipe.loss.terms.items()}
+    def new_terms(loss: Loss) -> Loss:
+        return loss.model_copy(update={"terms": {new(name): weight for name, weight in loss.terms.items()}})
+
+    def new_set(each: DataSet) -> DataSet:
+        loss = new_terms(each.loss) if each.loss else None
+        return each.model_copy(update={"source": new(each.source), "protocol": new(each.protocol), "loss": loss})
+
+    sets = tuple(new_set(each) for each in recipe.data.sets)
     sections = {
         "model": recipe.model.model_copy(update={"name": new(recipe.model.name)}),
-        "data": recipe.data.model_copy(update={"source": new(recipe.data.source)}),
-        "loss": recipe.loss.model_copy(update={"terms": terms}),
+        "data": recipe.data.model_copy(update={"source": new(recipe.data.source), "sets": sets}),
+        "loss": new_terms(recipe.loss),
         "eval": recipe.eval.model_copy(update={"protocol": new(recipe.eval.protocol)}),
     }
     return recipe.model_copy(update=sections)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from depthray.config import own_code
 from depthray.config.deprecated import rename_keys
+from depthray.config.key_names import section_in
 from depthray.config.overrides import apply_override, find_yaml, read_yaml, yaml_names
 from depthray.config.sections import Recipe
 from depthray.config.validation import first_fault
@@ -82,16 +83,22 @@ def _as_lists(tree: Any, section: type[BaseModel]) -> Any:
     listed = dict(tree)
     for key, field in section.model_fields.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and key in tree:
-            listed[key] = _as_lists(tree[key], kind)
-        elif get_args(kind)[1:] == (...,) and isinstance(tree.get(key), str | int | float):
+        if key not in tree:
+            continue
+        if inner := section_in(kind):
+            several = isinstance(tree[key], list | tuple)
+            listed[key] = [_as_lists(each, inner) for each in tree[key]] if several else _as_lists(tree[key], inner)
+        elif get_args(kind)[1:] == (...,) and isinstance(tree[key], str | int | float):
             listed[key] = [tree[key]]
     return listed
 
 
 def absolute(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths: processes that train it may run in other folders."""
-    data = {"root": absolute_path(recipe.data.root)} if recipe.data.root else {}
+    data: dict[str, Any] = {"root": absolute_path(recipe.data.root)} if recipe.data.root else {}
+    data["sets"] = tuple(
+        each.model_copy(update={"root": absolute_path(each.root)}) if each.root else each for each in recipe.data.sets
+    )
     # One that does not exist stays as it is, for the message that says so.
     weights = recipe.model.weights_path
     model = {"weights": os.path.realpath(weights)} if weights and os.path.exists(weights) else {}
@@ -117,6 +124,23 @@ def dump(recipe: Recipe) -> str:
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Dotted key -> value, of every key of the recipe."""
     return dict(_leaves(recipe.model_dump(mode="json"), ""))
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value, as `flatten` has them, as a tree of plain values that `build` reads."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        section = tree
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return _numbered_as_lists(tree)  # type: ignore[no-any-return]
+
+
+def _numbered_as_lists(tree: dict[str, Any]) -> Any:
+    values = {key: _numbered_as_lists(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    return list(values.values()) if values and all(key.isdecimal() for key in values) else values
 
 
 def difference(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -146,6 +170,8 @@ def _leaves(tree: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             leaves += _leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):  # as overrides name them: data.sets.0
+            leaves += _leaves({str(number): each for number, each in enumerate(value)}, f"{prefix}{key}.")
         else:
             leaves.append((f"{prefix}{key}", value))
     return leaves

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +27,7 @@ LOSS_OPTIONS = (
 )
 Uncertainty = Literal["none", "laplace", "gaussian"]  # the distribution of ln depth around what is predicted
 LIKELIHOODS: dict[Uncertainty, str] = {"laplace": "laplace_nll", "gaussian": "gaussian_nll"}  # term of each
+_DEPTHS = ("min_depth", "max_depth")
 ALIGNED_TERMS = ("ssi", "ssi_gradient")  # blind to scale and shift
 RANGE_TERMS = ("ssim", "ms_ssim", "depth_bce", "depth_dice")  # relative to depth_range
 # What the numbers of a predicted depth map mean: metres; a share of the image's largest depth; or depth whose values,
@@ -186,6 +187,44 @@ class RecordingOptions(Section):
     undistort: bool = Field(True, description="remove the lens distortion that is recorded")
 
 
+class DataSet(Section):
+    """One of several data sets of a run. What it leaves out is as the sections `data`, `loss` and `eval` have it."""
+
+    name: str = Field(
+        "", description="its name in scores and messages, of letters, digits, . _ and -; empty = the end of root"
+    )
+    source: str = Field("", description="kind of data set, as data.source; empty = as root looks")
+    root: str = Field("", description="path or address of the data, as data.root")
+    weight: Amount = Field(
+        1.0, description="share of an epoch's frames, relative to the sum of all weights; 0 = the set is left out"
+    )
+    encoding: str = Field("", description="unit of the stored depth; empty = data.encoding")
+    min_depth: Amount | None = Field(None, description="metres; null = data.min_depth")
+    max_depth: PositiveFloat | None = Field(None, description="metres; null = data.max_depth")
+    loss: Loss | None = Field(
+        None, description="its loss in place of the section loss, such as {ssi: 1} of truth without a known scale"
+    )
+    protocol: str = Field("", description="named protocol that scores it; empty = eval.protocol")
+    overall: bool = Field(
+        True, description="whether its validation frames count in the overall scores, which rank checkpoints"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name(cls, tree: Any) -> Any:
+        """A name for a set without one. Kept in saved recipes: frames are called by it, wherever they are moved."""
+        if not isinstance(tree, dict) or tree.get("name"):
+            return tree
+        end = str(tree.get("root") or "").rstrip("/").rpartition("/")[2].removesuffix(".h5")
+        return {**tree, "name": re.sub(r"[^\w.-]+", "-", end).strip(".-") or tree.get("source", "")}
+
+    @model_validator(mode="after")
+    def _check_name(self) -> DataSet:
+        if not re.fullmatch(r"[\w.-]*", self.name):
+            raise ValueError(f"data.sets: the name '{self.name}' may have letters, digits, . _ and - only")
+        return self
+
+
 class Data(Section):
     """Which frames, how they are encoded and split, and the size of the network's inputs."""
 
@@ -201,6 +240,12 @@ class Data(Section):
         "shards", description="kind of data set: a module of depthray/data/sources, or one's own (mypkg.frames, ./x.py)"
     )
     root: str = Field("", description="path or address of the data; `--data PATH` sets it")
+    sets: tuple[DataSet, ...] = Field((), description="several data sets in one run, in place of data.root")
+    epoch_frames: NotNegative = Field(
+        0,
+        description="training frames of an epoch, of which the next one has others; 0 = all, of several sets until the "
+        "first is used up",
+    )
     encoding: str = Field("uint16_mm", description="unit of the stored depth, declared: see depthray/data/encodings.py")
     size: tuple[Side, Side] = Field((128, 160), description="height, width in pixels at which the network is trained")
     fit: Literal["exact", "aspect", "native"] = Field(
@@ -240,7 +285,48 @@ class Data(Section):
     def _check_depth_order(self) -> Data:
         if self.min_depth >= self.max_depth:
             raise ValueError("data.min_depth must be below data.max_depth")
+        for each in self.sets:
+            least, most = (getattr(self, key) if (own := getattr(each, key)) is None else own for key in _DEPTHS)
+            if least >= most:
+                raise ValueError(f"data.sets: min_depth of '{each.name}' must be below its max_depth")
         return self
+
+    @model_validator(mode="after")
+    def _check_sets(self) -> Data:
+        if not self.sets:
+            return self
+        if self.root:
+            raise ValueError("data.root is one data set and data.sets are several: give one of the two")
+        if not any(each.weight for each in self.sets):
+            raise ValueError("data.sets: every weight is 0; give at least one above it, e.g. data.sets.0.weight=1")
+        if not any(each.weight and each.overall for each in self.sets):
+            raise ValueError("data.sets: give at least one of them overall=true, whose scores rank checkpoints")
+        names = [each.name for each in self.sets]
+        for number, name in enumerate(names):
+            if not name:
+                key = f"data.sets.{number}"
+                raise ValueError(f"{key} has no name; give {key}.root=PATH, or {key}.name=NAME")
+            if name in names[:number]:
+                raise ValueError(
+                    f"data.sets.{names.index(name)} and data.sets.{number} are both called '{name}'; give one of "
+                    f"them another name: data.sets.{number}.name=NAME"
+                )
+        return self
+
+    @property
+    def roots(self) -> list[str]:
+        """The roots of all data sets, of those with weight 0 too."""
+        return [root for root in (self.root, *(each.root for each in self.sets)) if root]
+
+    @property
+    def forms(self) -> list[str]:
+        """The forms of all data sets, as far as they are named."""
+        return [each.source for each in self.sets if each.source] if self.sets else [self.source]
+
+    @property
+    def place(self) -> str:
+        """Where the frames are, for people: the root, the form of frames without one, or the names of several sets."""
+        return ", ".join(each.name for each in self.sets if each.weight) or self.root or self.source
 
 
 class Augment(Section):
@@ -459,6 +545,10 @@ class Loss(Section):
         return self
 
 
+DataSet.model_rebuild()  # it refers to Loss, which is defined after it
+Data.model_rebuild()
+
+
 class Optim(Section):
     """Optimiser, learning-rate schedule and weight averaging."""
 
@@ -623,14 +713,22 @@ class Recipe(Section):
     curriculum: Curriculum = Curriculum()
     eval: Eval = Eval()
 
+    @property
+    def depth_kind(self) -> DepthKind:
+        """What the numbers of a predicted depth map are: of several data sets as that makes them which fixes most."""
+        losses = [each.loss or self.loss for each in self.data.sets if each.weight] or [self.loss]
+        return min((loss.depth_kind for loss in losses), key=get_args(DepthKind).index)
+
     @model_validator(mode="after")
     def _check_spread(self) -> Recipe:
-        data, loss = self.data, self.loss
-        if loss.over_spread and not ("sparse" in data.inputs and "depth" in data.targets and loss.target == "metric"):
-            raise ValueError(
-                "loss.over_spread=true divides by the loss of the spread samples in metres: it needs 'sparse' among "
-                "data.inputs, 'depth' among data.targets and loss.target=metric"
-            )
+        data = self.data
+        for loss in (self.loss, *(each.loss for each in data.sets if each.loss)):
+            is_of_metres = "sparse" in data.inputs and "depth" in data.targets and loss.target == "metric"
+            if loss.over_spread and not is_of_metres:
+                raise ValueError(
+                    "loss.over_spread=true divides by the loss of the spread samples in metres: it needs 'sparse' "
+                    "among data.inputs, 'depth' among data.targets and loss.target=metric"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,21 +8,26 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from depthray.config.key_names import suggest_key
+from depthray.config.key_names import section_in, suggest_key
 from depthray.errors import did_you_mean
 
 
 def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     """The first fault of a tree that was checked against `root`, with the nearest known key or choice as a hint."""
     fault = error.errors()[0]
-    first, *rest = _keys(fault["loc"], root) or [""]
-    key = f"{first}{''.join(f'[{part}]' if isinstance(part, int) else f'.{part}' for part in rest)}"
+    keys = _keys(fault["loc"], root)
+    first, *rest = keys or [""]
+    # The number of a section is a part of its key, as overrides write it; that of a value in a list is not.
+    last_name = max((place for place, part in enumerate(rest) if isinstance(part, str)), default=-1)
+    parts = [f".{part}" if place <= last_name else f"[{part}]" for place, part in enumerate(rest)]
+    key = f"{first}{''.join(parts)}"
     if fault["type"] == "extra_forbidden":
-        *parents, last = map(str, fault["loc"])
-        return f"unknown key '{key}'{suggest_key(last, _section_at(root, parents), root)}"
+        *parents, last = keys
+        return f"unknown key '{key}'{suggest_key(str(last), _section_at(root, parents), root)}"
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
-        return message  # raised by a validator of ours, which names the keys it compared
+        # Raised by a validator of ours, which names the keys it compared; not of which of several sections they are.
+        return f"{key}: {message}" if any(isinstance(part, int) for part in keys) else message
     if plain := _plain_message(fault, key):
         return plain
     return f"{key}={fault['input']!r}: {message[0].lower()}{message[1:]}{_nearest_choice(fault)}{_size_hint(fault)}"
@@ -32,6 +37,8 @@ def _plain_message(fault: Any, key: str) -> str:
     """A message for faults that pydantic describes by its own classes; "" for all others."""
     if fault["type"] == "model_type":
         return f"{key}={fault['input']!r}: {key} is a section; give its keys, {key}.KEY=VALUE"
+    if fault["type"] == "tuple_type" and key == "data.sets":
+        return f"{key} is a list of data sets; name the keys of one by its number, data.sets.0.KEY=VALUE"
     if fault["type"] == "too_short":
         return f"{key} is empty; give at least {fault['ctx']['min_length']} value"
     if fault["type"] == "missing":
@@ -53,7 +60,10 @@ def _keys(path: tuple[int | str, ...], root: type[BaseModel]) -> list[str | int]
         fields = getattr(section, "model_fields", {})
         if fields or isinstance(part, int):
             keys.append(part)
-        section = fields[part].annotation if part in fields else None
+        if part in fields:
+            section = section_in(fields[part].annotation)
+        elif not (isinstance(part, int) and section):  # a number is of one of several sections
+            section = None
     return keys
 
 
@@ -66,11 +76,12 @@ def _nearest_choice(fault: Any) -> str:
     return near if "did you mean" in near else ""
 
 
-def _section_at(root: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:
+def _section_at(root: type[BaseModel], path: Iterable[str | int]) -> type[BaseModel]:
     """The class of the section at a path of keys below `root`."""
     section = root
     for part in path:
-        annotation = section.model_fields[part].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel), path
-        section = annotation
+        if isinstance(part, str):
+            inner = section_in(section.model_fields[part].annotation)
+            assert inner, path
+            section = inner
     return section

@@ -33,6 +33,14 @@ def cut_into_chunks(indices: Sequence[int], source: Source, section: Curriculum,
     return [chunk.tolist() for chunk in np.array_split(ordered, section.chunks)]
 
 
+def chunk_at(epoch: int, section: Curriculum) -> tuple[int, int]:
+    """The chunk that an epoch (from 0) passes over, and how many epochs have passed over it before."""
+    # After the last chunk comes the first again, so any number of epochs has frames.
+    rounds, place = divmod(epoch, section.epochs_per_chunk * section.chunks)
+    chunk, turn = divmod(place, section.epochs_per_chunk)
+    return chunk, rounds * section.epochs_per_chunk + turn
+
+
 def size_at(epoch: int, section: Curriculum, *, last: tuple[int, int]) -> tuple[int, int]:
     """The height and width in pixels that training samples have in an epoch (from 0); `last` is data.size."""
     return _stage(section.sizes, epoch // section.epochs_per_size, last=last)

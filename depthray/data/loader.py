@@ -222,13 +222,15 @@ def pin_memory(batch: Batch) -> Batch:
 
 
 def eval_group(source: Source, indices: list[int], *, data: Data) -> list[EvalBatch]:
-    """Frames -> a batch for each pair of native and network size among them, in order of first appearance."""
-    groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Sample]]] = {}
+    """Frames -> a batch for each pair of native and network size, and data set, in order of first appearance."""
+    groups: dict[tuple[object, ...], list[tuple[int, Sample]]] = {}
     for index in indices:
         native = source.read(index)
         sample = resize_for_inference(native, data)
         truth = {key: native[key] for key in ("depth", "mask") if key in native and key not in data.inputs}
-        sizes = (native["image"].shape[:2] if truth else (), sample["image"].shape[:2])
+        # Sets are scored by protocols of their own.
+        name = sample["source"] if data.sets else ""
+        sizes = (native["image"].shape[:2] if truth else (), sample["image"].shape[:2], name)
         # Neither seed nor epoch: every evaluation gets the same samples.
         sample = add_sparse(sample, data, key=f"{sample['id']}:{data.sparse.pattern}")
         # Truth stays at its native size, at which it is scored; only the inputs are resized.

@@ -138,14 +138,15 @@ class _Tasks(Dataset[Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled apart: the module of an own form of data has to be imported before its objects can be read.
-        code = (own_code.share(), self.samples.data.source)
+        code = (own_code.share(), self.samples.data.forms)
         return _receive, (*code, pickle.dumps((self.samples, self.evaluate)))
 
 
-def _receive(shared: Sequence[Any], source: str, pickled: bytes) -> _Tasks:
+def _receive(shared: Sequence[Any], forms: Sequence[str], pickled: bytes) -> _Tasks:
     own_code.receive(shared)
-    if own_code.is_of(own_code.SOURCE, source):
-        own_code.resolve(own_code.SOURCE, source, where="a loader process")
+    for form in forms:
+        if own_code.is_of(own_code.SOURCE, form):
+            own_code.resolve(own_code.SOURCE, form, where="a loader process")
     return _Tasks(*pickle.loads(pickled))  # noqa: S301 - of the process that started this one
 
 
@@ -205,7 +206,8 @@ def _silence_warnings() -> Iterator[None]:
 def _hidden_main(source: Source) -> Iterator[None]:
     """While processes start, the main module is an empty one: each would import a script once more, and run it."""
     main = sys.modules["__main__"]
-    if type(source).__module__ != "__main__":  # else they need it
+    sources = (source, *(each.source for each in getattr(source, "members", ())))
+    if all(type(each).__module__ != "__main__" for each in sources):  # else they need it
         sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield

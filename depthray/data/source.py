@@ -106,6 +106,14 @@ class ShardedSource(Protocol):
         """Raise ResourceError where this node has no space for these shards at once."""
 
 
+@runtime_checkable
+class JoinedSets(Protocol):
+    """A source of the frames of several data sets, one set after the other."""
+
+    def set_of(self, index: int) -> int:
+        """The number of the data set of a frame."""
+
+
 def notes(source: Source) -> tuple[str, ...]:
     """The frames that a source has left out, and why, one sentence each."""
     return tuple(getattr(source, "notes", ()))

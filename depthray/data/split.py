@@ -41,6 +41,11 @@ def split(frames: Sequence[Frame], section: Data) -> Split:
     return sides
 
 
+def divide(frames: Sequence[Frame], section: Data) -> Split:
+    """As `split`, but any side may be empty."""
+    return _sides(FrameColumns.of(frames), section)
+
+
 def side(frames: Sequence[Frame], section: Data, name: str) -> Selection:
     """The frames of one side, or of 'all', by number; only that side must not be empty."""
     if name not in (*SIDES, "all"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -19,7 +20,7 @@ from depthray.data.augmentation.geometry import zoom_depth
 from depthray.data.augmentation.warp import show_maps
 from depthray.data.curriculum import depth_scale_at, size_at
 from depthray.data.resize import size_for_inference
-from depthray.data.source import Source, StoredSource
+from depthray.data.source import JoinedSets, Source, StoredSource
 from depthray.errors import DepthrayError, UsageError
 
 Key = tuple[int, int]  # epoch, index of the frame in its source
@@ -51,6 +52,13 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
     ) -> None:
         self.source, self.data, self.section, self.seed, self.curriculum = source, data, section, seed, curriculum
         self.on_device = on_device
+        # Of several sets: those of frames, and the metres within which the depth of each set counts.
+        self._joined = source if isinstance(source, JoinedSets) else None
+        least, most = data.min_depth, data.max_depth
+        self._limits = [
+            (least if each.min_depth is None else each.min_depth, most if each.max_depth is None else each.max_depth)
+            for each in data.sets
+        ]
         # Sparse depth is sampled here from depth, which has to be metres then.
         self._stored: StoredSource | None = None
         if "sparse" not in data.inputs and isinstance(source, StoredSource):
@@ -60,13 +68,18 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         """(epoch, index) -> sample (h,w) of the epoch's size, or of its frame's where a device changes it."""
         epoch, index = key
         native = self.source.read(index) if self._stored is None else self._stored.read_stored(index)
+        measured = (self.data.min_depth, self.data.max_depth)
+        if self._joined is not None:
+            number = self._joined.set_of(index)
+            measured = self._limits[number]
+            native["set"], native["limits"] = np.array(number), np.array(measured, np.float32)
         height, width = native["image"].shape[:2]
         options: dict[str, Any] = {
             "seed": self.seed,
             "epoch": epoch,
             "size": size_at(epoch, self.curriculum, last=self.data.size),
             "frame_size": size_for_inference((height, width), self.data),
-            "measured": (self.data.min_depth, self.data.max_depth),
+            "measured": measured,
         }
         if not self.on_device:
             return Loaded(self._finish(augment(native, self.section, **options), epoch), None)

@@ -19,6 +19,7 @@ from depthray.config import own_code
 from depthray.config.sections import Data, Recipe, Uncertainty
 from depthray.data import split
 from depthray.data.loader import eval_batches
+from depthray.data.mixing import data_sets
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import DataError
@@ -72,11 +73,12 @@ def predictions(
     precision = precision or Precision(device, torch.float32)
     for indices, cpu_batch in batches:
         models.check_ids(model, cpu_batch)  # on the CPU: reading values of a batch on a GPU would wait for it
-        batch = to_device(cpu_batch, device, min_depth=protocol.min_depth, max_depth=protocol.max_depth)
+        own = _protocol_of(cpu_batch, protocol)
+        batch = to_device(cpu_batch, device, min_depth=own.min_depth, max_depth=own.max_depth)
         with precision.active():
             prediction = several_passes.run(model, batch, passes)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
-        depth = compare(prediction["depth"], batch["depth"], protocol) if "depth" in both else None
+        depth = compare(prediction["depth"], batch["depth"], own) if "depth" in both else None
         yield ScoredBatch(indices, batch, prediction, depth, has_mask="mask" in both)
 
 
@@ -106,7 +108,7 @@ def evaluate(
                 for scored in predictions(
                     model, batches, protocol=protocol, device=device, precision=precision, passes=passes
                 )
-                for row in _score_frames(scored, protocol, models.uncertainty_of(model))
+                for row in _score_frames(scored, _protocol_of(scored.batch, protocol), models.uncertainty_of(model))
             ]
     finally:
         model.train(training)
@@ -118,7 +120,7 @@ def evaluate(
 
     def scores() -> dict[str, float]:
         scored.append(_evaluation_of(rows, protocol, uncertainty))
-        return scored[0].scores()
+        return scored[0].scores() | scored[0].scores_by_set()
 
     whole = distributed.made_by_main(scores)
     return scored[0] if scored else Evaluation(protocol, _by_index(mine), whole=whole, uncertainty=uncertainty)
@@ -126,14 +128,20 @@ def evaluate(
 
 def _evaluation_of(rows: Iterable[ScoredFrame], protocol: Protocol, uncertainty: Uncertainty) -> Evaluation:
     """The evaluation of these frames. Raises DataError where nothing is scored."""
-    ordered = _by_index(rows)
-    _check_scored(ordered, protocol)
-    return Evaluation(protocol, ordered, uncertainty=uncertainty)
+    evaluation = Evaluation.of(protocol, _by_index(rows), uncertainty)
+    for each in evaluation.sets.values() or [evaluation]:
+        _check_scored(each.rows, each.protocol)
+    return evaluation
 
 
 def _by_index(rows: Iterable[ScoredFrame]) -> list[ScoredFrame]:
     # Neither sums nor the draws of the bootstrap may depend on which process had a frame.
     return sorted(rows, key=lambda row: row.index)
+
+
+def _protocol_of(batch: Batch, protocol: Protocol) -> Protocol:
+    """The protocol of the data set that a batch is of: no batch has frames of two."""
+    return protocol.of_set(batch["source"][0]) if protocol.sets else protocol
 
 
 def _check_scored(rows: Sequence[ScoredFrame], protocol: Protocol) -> None:
@@ -294,7 +302,7 @@ def evaluate_frames(
     chosen = split.side(source.frames, recipe.data, side)
     batches, precision = _batches(source, chosen, recipe), Precision.of_evaluation(recipe, opened.device)
     passes = Passes.of(recipe.eval)
-    passes.check(recipe.data, metric=recipe.loss.depth_kind == "metric")
+    passes.check(recipe.data, metric=recipe.depth_kind == "metric")
     evaluation = evaluate(
         opened.network, batches, protocol=of(recipe), device=device, precision=precision, passes=passes
     )
@@ -360,7 +368,7 @@ def _add_label(row: sheets.SheetRow, frame: ScoredFrame, label: str) -> sheets.S
 
 def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
     """The facts without which scores cannot be compared."""
-    data, kind, source = recipe.data, recipe.loss.depth_kind, own_code.short_name(recipe.data.source)
+    data, kind = data_sets.resolve(recipe).data, recipe.depth_kind
     return {
         "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
         **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
@@ -368,12 +376,22 @@ def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, finger
         **(
             {} if opened.temperature is None else {"temperature": f"{opened.temperature}, by {opened.temperature.data}"}
         ),
-        "data": f"{data.root} ({source}, {data.encoding})" if data.root else source,
+        "data": describe_data(data),
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,
         "network_size": network_size(data),
         **({} if kind == "metric" else {"predicted_depth": MEANING[kind]}),
     }
+
+
+def describe_data(data: Data) -> str:
+    """Where the frames of a resolved section are, their form and unit."""
+    if data.sets:
+        each = zip(data.sets, data_sets.sections_of(data), strict=True)
+        return "; ".join(f"{one.name}: {describe_data(section)}" for one, section in each)
+    form = own_code.short_name(data.source)
+    known = ", ".join(text for text in (form, data.encoding) if text)
+    return f"{data.root} ({known})" if data.root else form
 
 
 def network_size(data: Data) -> str:

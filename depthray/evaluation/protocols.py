@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from depthray.config import own_code
 from depthray.config.sections import MASK_MONITORS, Data, DepthKind, Recipe
+from depthray.data.mixing import data_sets
 from depthray.errors import UsageError, did_you_mean
 from depthray.evaluation import legacy_metrics
 from depthray.evaluation.crops import Crop, RelativeCrop
@@ -46,6 +47,11 @@ class Protocol:
     usual: bool = True  # whether METRICS and MASK_MONITORS are scored
     shares: Extra | None = None  # `extra` of a network whose depth is a share of each image's largest
     margin: float = 0.0  # share of each side at which no sparse depth is given: samples are of scored pixels
+    sets: tuple[SetProtocol, ...] = ()  # how each of several data sets is scored, whose frames have its name as source
+
+    def of_set(self, name: str) -> Protocol:
+        """How the frames of a data set of `sets` are scored; of one data set this protocol itself."""
+        return next((each.protocol for each in self.sets if each.name == name), self)
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -62,6 +68,14 @@ class Protocol:
         own = self.own if set(self.needs) <= set(targets) else ()
         usual = METRICS if self.usual and "depth" in targets else ()
         return (*usual, *own, *(MASK_MONITORS if self.usual and "mask" in targets else ()))
+
+
+class SetProtocol(NamedTuple):
+    """How one of several data sets is scored."""
+
+    name: str
+    protocol: Protocol
+    overall: bool  # whether its frames count in the overall scores
 
 
 ACCEPTS: dict[str, tuple[DepthKind, ...]] = {  # by what is fitted
@@ -247,7 +261,7 @@ def named(name: str, *, where: str = "recipe") -> Protocol:
 
 def check_kind(recipe: Recipe, *, where: str) -> None:
     """Raise a `UsageError` where the protocol compares what is not in metres with metres."""
-    kind, name = recipe.loss.depth_kind, recipe.eval.protocol
+    kind, name = recipe.depth_kind, recipe.eval.protocol
     if "depth" in recipe.data.targets and kind not in named(name, where=where).accepts:
         fitting = [other for other, protocol in PROTOCOLS.items() if kind in protocol.accepts]
         raise UsageError(
@@ -257,16 +271,41 @@ def check_kind(recipe: Recipe, *, where: str) -> None:
 
 
 def of(recipe: Recipe) -> Protocol:
-    """The protocol of a recipe, as it scores a network that was trained by it."""
+    """The protocol of a recipe, as it scores a network that was trained by it; of several data sets those of each."""
+    sets, recipes = data_sets.resolve(recipe).data.sets, data_sets.recipes_of(recipe)
+    protocols = [_of_one_set(each) for each in recipes]
+    if not sets:
+        return protocols[0]
+    each_set = tuple(
+        SetProtocol(each.name, protocol, each.overall) for each, protocol in zip(sets, protocols, strict=True)
+    )
+    return _of_sets(each_set)
+
+
+def _of_one_set(recipe: Recipe) -> Protocol:
     protocol = named(recipe.eval.protocol)
-    is_share = recipe.loss.depth_kind == "relative"
+    is_share = recipe.depth_kind == "relative"
     return replace(protocol, extra=protocol.shares) if is_share and protocol.shares else protocol
+
+
+def _of_sets(sets: tuple[SetProtocol, ...]) -> Protocol:
+    """The protocol of the overall scores: that of all sets that count in them, or their names and what they say."""
+    counted = list(dict.fromkeys(each.protocol for each in sets if each.overall))
+    if len(counted) == 1:
+        return replace(counted[0], sets=sets)
+    by_set = "; ".join(f"{each.name}: {each.protocol.about}" for each in sets if each.overall)
+    name = "+".join(dict.fromkeys(protocol.name for protocol in counted))
+    # Frames are scored by the protocols of their sets; what is left to this one is how scores are averaged.
+    pooled = all(protocol.pooled for protocol in counted)
+    return replace(counted[0], name=name, about=by_set, pooled=pooled, sets=sets)
 
 
 def scored_data(recipe: Recipe) -> Data:
     """The data section of a recipe as it is scored: sparse depth of the pixels that are, and the size of all tiles."""
-    height, width = (side * recipe.eval.tiles for side in recipe.data.size)
-    data, margin = recipe.data.model_copy(update={"size": (height, width)}), named(recipe.eval.protocol).margin
+    data = data_sets.resolve(recipe).data
+    height, width = (side * recipe.eval.tiles for side in data.size)
+    data = data.model_copy(update={"size": (height, width)})
+    margin = max(named(each.eval.protocol).margin for each in data_sets.recipes_of(recipe))
     if data.sparse.margin >= margin:
         return data
     return data.model_copy(update={"sparse": data.sparse.model_copy(update={"margin": margin})})

@@ -66,6 +66,26 @@ class Evaluation:
     about: Mapping[str, str] = field(default_factory=dict)  # what was scored: checkpoint, data, split, fingerprint
     whole: Mapping[str, float] | None = None
     uncertainty: Uncertainty = "none"  # the distribution that the network predicts of ln depth
+    sets: Mapping[str, Evaluation] = field(default_factory=dict)  # of several data sets each by itself, by name
+
+    @staticmethod
+    def of(protocol: Protocol, rows: Sequence[ScoredFrame], uncertainty: Uncertainty = "none") -> Evaluation:
+        """The evaluation of frames; where the protocol has several sets, of those that count, and of each set."""
+        if not protocol.sets:
+            return Evaluation(protocol, rows, uncertainty=uncertainty)
+        by_set = {each.name: [row for row in rows if row.source == each.name] for each in protocol.sets}
+        sets = {
+            name: Evaluation(protocol.of_set(name), own, uncertainty=uncertainty) for name, own in by_set.items() if own
+        }
+        counted = {each.name for each in protocol.sets if each.overall}
+        # Where none is left, as of a side of the split that only the others have, it is their scores that are wanted.
+        overall = [row for row in rows if row.source in counted] or rows
+        return Evaluation(protocol, overall, sets=sets, uncertainty=uncertainty)
+
+    @property
+    def all_rows(self) -> Sequence[ScoredFrame]:
+        """The frames of all sets, of those too that do not count in the overall scores."""
+        return [row for each in self.sets.values() for row in each.rows] or self.rows
 
     @cached_property
     def sums(self) -> NDArray[np.float64]:
@@ -101,6 +121,10 @@ class Evaluation:
         frames = [row.confidence for row in self.rows if row.confidence is not None]
         return self._mean(range(len(self.rows))) | (confidence_scores.means(frames) if frames else {})
 
+    def scores_by_set(self) -> dict[str, float]:
+        """Of several data sets the scores of each, as NAME/METRIC."""
+        return {f"{name}/{key}": value for name, each in self.sets.items() for key, value in each.scores().items()}
+
     @property
     def ranked_by(self) -> str:
         """The metric by which frames are ranked: the first."""
@@ -128,6 +152,7 @@ class Evaluation:
             "overall": self._overall(),
             **self._confidence(),
             "ranges": [self._range(number) for number in range(1, len(RANGES))] if self.has_depth else [],
+            **({"sets": [_describe_set(name, each) for name, each in self.sets.items()]} if self.sets else {}),
             "sources": self._groups([row.source for row in self.rows]),
             "scenes": self._groups(scenes),
         }
@@ -189,6 +214,15 @@ class Evaluation:
         return sorted(groups, key=lambda group: (math.isnan(group[first]), -rank_key(first, group[first])))
 
 
+def _describe_set(name: str, evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "name": name,
+        "protocol": evaluation.protocol.name,
+        "frames": len(evaluation.rows),
+        **evaluation.scores(),
+    }
+
+
 def as_json(summary: Mapping[str, Any]) -> str:
     """A summary as JSON, with null for what could not be scored."""
     return to_json(summary, indent=2, ensure_ascii=False) + "\n"
@@ -196,6 +230,8 @@ def as_json(summary: Mapping[str, Any]) -> str:
 
 def as_csv(evaluation: Evaluation) -> str:
     """A line a frame: index, id, scene, source, scored pixels of depth and every metric at full precision."""
+    if evaluation.sets:
+        evaluation = Evaluation(evaluation.protocol, evaluation.all_rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "id", "scene", "source", "pixels", *evaluation.names])
@@ -216,8 +252,11 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
         markdown_table(["metric", "mean over frames", "95 % interval"], _overall_lines(summary["overall"])),
         *(confidence_report.sections(summary["confidence"]) if "confidence" in summary else []),
         *(["## By true depth", _group_table(summary["ranges"], METRICS)] if summary["ranges"] else []),
-        "## By source",
-        _group_table(summary["sources"], names),
+        *(
+            ["## By data set", _set_table(summary["sets"], names)]
+            if "sets" in summary
+            else ["## By source", _group_table(summary["sources"], names)]
+        ),
         "## By scene, worst first",  # what a reader looks for first
         _group_table(summary["scenes"][:scenes], names),
     ]
@@ -226,7 +265,7 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
 
 
 def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
-    skipped = ("protocol", "overall", "confidence", "ranges", "sources", "scenes")
+    skipped = ("protocol", "overall", "confidence", "ranges", "sets", "sources", "scenes")
     return [[key.replace("_", " "), str(value)] for key, value in summary.items() if key not in skipped]
 
 
@@ -247,6 +286,20 @@ def _group_table(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> s
     return markdown_table(
         head, [[str(group[label]), *(_format_number(group[name]) for name in (*counts, *names))] for group in groups]
     )
+
+
+def _set_table(sets: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    head = ["", "protocol", "frames", *(metric_title(name) for name in names)]
+    rows = [
+        [
+            each["name"],
+            each["protocol"],
+            str(each["frames"]),
+            *(_format_number(each.get(name, math.nan)) for name in names),
+        ]
+        for each in sets
+    ]
+    return markdown_table(head, rows)
 
 
 def metric_title(metric: str) -> str:

@@ -13,6 +13,7 @@ from depthray.config.recipe import absolute_path
 from depthray.config.sections import Data
 from depthray.data import sources, split
 from depthray.data.loader import eval_batches
+from depthray.data.mixing import data_sets
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
@@ -71,7 +72,7 @@ def open_frames(section: Data, root: str | None, form: str | None, *, calibratio
         data, about = _rooms(section, form, calibration=calibration, gate=gate), ROOMS
     else:
         name = form or sources.recognise(root)
-        data, about = section.model_copy(update={"root": absolute_path(root), "source": name}), f"{root} ({name})"
+        data, about = data_sets.one_set(section, root=absolute_path(root), source=name), f"{root} ({name})"
     source = open_source(data)
     sides = split.split(source.frames, data)  # what a network was not trained on is for the gate
     return ExportFrames(source, data, _spread(sides.train, calibration), _spread(sides.val, gate), about)
@@ -89,7 +90,7 @@ def _rooms(section: Data, form: str | None, *, calibration: int, gate: int) -> D
         "val_fraction": gate / (calibration + gate),
         "sparse": section.sparse.model_copy(update={"pattern": pattern}),
     }
-    return section.model_copy(update=changes)
+    return data_sets.one_set(section, **changes)
 
 
 def _spread(indices: Sequence[int], count: int) -> list[int]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from depthray.batch import Batch, Metres, Prediction
 from depthray.config.metric_names import HIGHER_IS_BETTER
 from depthray.config.sections import Recipe
+from depthray.data.mixing import data_sets
 from depthray.errors import DataError
 from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.evaluate import Batches, evaluate
@@ -264,7 +265,7 @@ def _one_score(scores: Mapping[str, float]) -> float:
 
 def protocol_of(recipe: Recipe) -> Protocol:
     """The recipe's protocol, or the first that has the usual metrics for its kind of depth."""
-    protocol, kind = of(recipe), recipe.loss.depth_kind
+    protocol, kind = of(data_sets.without_sets(recipe)), recipe.depth_kind
     if protocol.usual:
         return protocol
     return next(each for each in PROTOCOLS.values() if each.usual and kind in each.accepts)

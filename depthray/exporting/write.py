@@ -216,7 +216,7 @@ def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> Ex
 def _spec(context: _Context, model_file: str) -> ExportSpec:
     contents, traced = context.source.contents, context.source.traced
     recipe, graph = contents.recipe, traced.graph
-    kind = recipe.loss.depth_kind
+    kind = recipe.depth_kind
     unit = export_folder.DEPTH_UNIT if kind == "metric" else MEANING[kind]
     return ExportSpec(
         target=context.request.target,

@@ -12,7 +12,7 @@ term can be called with tensors alone, and which outputs of a network a recipe l
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -76,6 +76,37 @@ def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
     return weighted_sum
 
 
+def prepare_sets(sections: Sequence[Loss]) -> Callable[[Prediction, Batch], Tensor]:
+    """As `prepare`, of a section for each data set: an image has the loss of its own set, by the batch's `set`."""
+    numbers: dict[Loss, list[int]] = {}
+    for number, section in enumerate(sections):
+        numbers.setdefault(section, []).append(number)
+    parts = [(prepare(section), tuple(each)) for section, each in numbers.items()]
+
+    def loss_by_set(prediction: Prediction, batch: Batch) -> Tensor:
+        """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum of the terms of each image's set"""
+        values = []
+        for loss, own in parts:
+            # All images, of which those of other sets have no valid pixel: one size, whatever sets a batch has.
+            chosen = torch.stack([batch["set"] == number for number in own]).any(dim=0)  # (B)
+            values.append(torch.where(chosen, loss(prediction, _void_but(batch, chosen)), 0.0))
+        return torch.stack(values).sum(dim=0)
+
+    return loss_by_set
+
+
+def _void_but(batch: Batch, chosen: Tensor) -> Batch:
+    """The batch with no valid pixel in those images (B) that are not chosen."""
+    inside = chosen.view(-1, 1, 1, 1)
+    kept: Batch = batch.copy()
+    if "valid" in batch:
+        kept["valid"] = batch["valid"] & inside
+    if "mask" in batch:
+        known = batch["mask_valid"] if "mask_valid" in batch else torch.ones_like(batch["mask"], dtype=torch.bool)
+        kept["mask_valid"] = known & inside
+    return kept
+
+
 def _weighted_sum(
     values: dict[str, Tensor], terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
 ) -> Tensor:
@@ -108,9 +139,10 @@ def _spread_samples(prediction: Prediction, batch: Batch) -> Prediction:
     return maps
 
 
-def unused_outputs(maps: Collection[str], section: Loss) -> tuple[str, ...]:
-    """Those maps of a prediction that no term of the section uses."""
-    used = {MAPS[key] for name in section.weights for key in _parameters(function(name)) if key in MAPS}
+def unused_outputs(maps: Collection[str], *sections: Loss) -> tuple[str, ...]:
+    """Those maps of a prediction that no term of the sections uses."""
+    names = {name for section in sections for name in section.weights}
+    used = {MAPS[key] for name in names for key in _parameters(function(name)) if key in MAPS}
     return tuple(key for key in maps if key not in used)
 
 

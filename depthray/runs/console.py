@@ -39,8 +39,19 @@ def line(record: Record) -> str:
         shown = [key for key in SHOWN_SCORES if key in record] or [key for key in OWN_SCORES if key in record]
         scores = " ".join(f"{key} {_format_number(record[key])}" for key in shown)
         loss = f" train_loss {_format_number(record['train_loss'])}" if record["epoch"] else ""  # 0: nothing trained
-        return f"epoch {record['epoch']} done: {scores}{loss}"
+        return f"epoch {record['epoch']} done: {scores}{loss}{_scores_by_set(record, shown[:1])}"
     return str(record["text"])
+
+
+def _scores_by_set(record: Record, metrics: list[str]) -> str:
+    """The first of the shown scores of each of several data sets."""
+    parts = [
+        f"{key.removesuffix(f'/{metric}')} {_format_number(record[key])}"
+        for metric in metrics
+        for key in record
+        if key.endswith(f"/{metric}")
+    ]
+    return f" ({metrics[0]} of {', '.join(parts)})" if parts else ""
 
 
 def awaited_after(record: Record) -> str:

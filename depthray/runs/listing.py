@@ -215,7 +215,8 @@ def nearest_recipe(recipe: Recipe) -> tuple[str, dict[str, tuple[Any, Any]]]:
     shipped = {name: Recipe.model_validate(read_yaml(recipes.RECIPES / f"{name}.yaml")) for name in names}
     differing = {name: recipes.difference(other, recipe) for name, other in shipped.items()}
     for changed in differing.values():
-        changed.pop("data.root", None)  # where the data is does not make another recipe
+        for key in [key for key in changed if key == "data.root" or key.startswith("data.sets")]:
+            del changed[key]  # where the data is does not make another recipe
     name = min(differing, key=lambda name: len(differing[name]))
     return name, differing[name]
 

@@ -208,7 +208,7 @@ def _curves(event: Interval) -> dict[str, float]:
 
 def _board(recipe: Recipe, run: Path, *, first_step: int) -> Board:
     board = Board(run / layout.TENSORBOARD, first_step=first_step)
-    scored = protocols.named(recipe.eval.protocol).scores(recipe.data.targets)
+    scored = protocols.of(recipe).scores(recipe.data.targets)
     # The HParams tab lists runs by the scores that are named here, before there is a first one.
     board.hparams(recipes.flatten(recipe), [f"val/{name}" for name in scored])
     return board

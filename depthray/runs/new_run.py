@@ -8,7 +8,9 @@ from pathlib import Path
 from depthray.config import recipe as recipes
 from depthray.config import small_data
 from depthray.config.overrides import read_yaml
-from depthray.config.sections import Recipe
+from depthray.config.sections import Curriculum, Recipe
+from depthray.data.mixing import data_sets
+from depthray.data.mixing.epoch_frames import chosen_frames_of
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.data.split import split
@@ -60,5 +62,8 @@ def prepare_checked(
 
 def fit_to_source(recipe: Recipe, source: Source, *, given: Collection[str], workers: int) -> tuple[Recipe, list[str]]:
     """The recipe with values that fit the number of training frames, and a line on those that changed."""
-    frames = len(split(source.frames, recipe.data).train)
+    resolved = data_sets.resolve(recipe)
+    train = split(source.frames, resolved.data).train
+    chosen = chosen_frames_of(source, train, resolved.data, Curriculum(), seed=recipe.seed)
+    frames = chosen.size if chosen else len(train)
     return small_data.fit_to_frames(recipe, frames, given=given, workers=workers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -104,12 +105,17 @@ def _check_resume(saved: Path, recipe: Recipe, run: AnyFolder, *, resume: bool, 
         raise UsageError(f"{run.url} already holds a run; give --resume to resume it, or another --out")
     # Not checked as a recipe to train: it was, and what matters here is only whether it differs.
     old = preflight.parse(read_yaml(saved), where=where, training=False)
-    changed = {key: pair for key, pair in recipes.difference(old, recipe).items() if key not in FREE_ON_RESUME}
+    changed = {key: pair for key, pair in recipes.difference(old, recipe).items() if not _is_free(key)}
     if changed:
         differences = ", ".join(f"{key} was {before}, is {after}" for key, (before, after) in changed.items())
         raise UsageError(
             f"{run.url} was trained with another recipe ({differences}); use the same overrides, or another --out"
         )
+
+
+def _is_free(key: str) -> bool:
+    """Whether a key of a recipe may change on resume."""
+    return key in FREE_ON_RESUME or re.fullmatch(r"data\.sets\.\d+\.root", key) is not None
 
 
 def record(
@@ -374,7 +380,7 @@ def _start(
     # Position and order of frames are functions of the data: with others the run could not be continued exactly.
     if contents.fingerprint != frames.fingerprint:
         raise DataError(
-            f"the frames in {recipe.data.root or recipe.data.source} are not those of {checkpoint}: "
+            f"the frames in {recipe.data.place} are not those of {checkpoint}: "
             f"their fingerprint differs; give the data the run began with, or start a new run"
         )
     state = restore(contents, recipe, device)

@@ -159,7 +159,7 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     spec, data = folder.spec, recipe.data
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
     possible = {*data.targets, *(() if recipe.model.uncertainty == "none" else ("sigma",))}
-    if not inputs <= set(data.inputs) or not outputs <= possible or spec.depth_kind != recipe.loss.depth_kind:
+    if not inputs <= set(data.inputs) or not outputs <= possible or spec.depth_kind != recipe.depth_kind:
         raise folder.refusal(f"{RECIPE} is not the recipe of this model")
 
 

@@ -16,6 +16,7 @@ from depthray import losses, models
 from depthray.batch import COLOURS, Batch
 from depthray.config import own_code
 from depthray.config.sections import Data, Loss, Model, Optim, Recipe
+from depthray.data.mixing import data_sets
 from depthray.data.source import Source, keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.training.frames import Frames
@@ -78,7 +79,8 @@ def check_first_step(recipe: Recipe, *, start: bool) -> None:
             network, prediction = _forward(recipe.model, recipe.data, size, start=start)
             # Losses read values (a count of valid pixels, a maximum), which meta tensors do not have.
             ones: Any = {key: _ones(value) for key, value in prediction.items()}
-            losses.total(ones, _blank(recipe.data, size, device="cpu"), recipe.loss)
+            for section in dict.fromkeys(data_sets.losses_of(recipe)):
+                losses.total(ones, _blank(recipe.data, size, device="cpu"), section)
         check_optimiser(copy.deepcopy(network), recipe.optim)  # the network is cached, and freezing changes it
     except DataError as error:
         raise UsageError(str(error)) from None
@@ -92,8 +94,12 @@ def check_first_step(recipe: Recipe, *, start: bool) -> None:
 def cache_key(recipe: Recipe) -> Recipe:
     """The parts of a recipe that `check_first_step` depends on: for recipes with equal keys it has one result."""
     section = recipe.optim
+    sets = tuple(
+        each.model_copy(update={"weight": float(each.weight > 0), "loss": _with_ones(each.loss) if each.loss else None})
+        for each in recipe.data.sets
+    )
     return Recipe(
-        data=recipe.data,
+        data=recipe.data.model_copy(update={"sets": sets}),
         model=recipe.model,
         # Which terms there are matters, their weights do not; of the optimiser only what may not exist in a network.
         loss=_with_ones(recipe.loss),

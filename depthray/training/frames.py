@@ -17,9 +17,12 @@ from depthray.config.sections import Data, Recipe
 from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.columns.selection import Selection
 from depthray.data.columns.shard_numbers import ShardNumbers
-from depthray.data.curriculum import cut_into_chunks
+from depthray.data.curriculum import chunk_at, cut_into_chunks
 from depthray.data.encodings import depth_faults
 from depthray.data.loader import CPU, TrainLoader, eval_batches, eval_groups
+from depthray.data.mixing import data_sets
+from depthray.data.mixing.epoch_frames import chosen_frames_of, describe
+from depthray.data.mixing.joined_source import JoinedSource
 from depthray.data.shard_order import shard_order_of
 from depthray.data.source import Frame, ShardedSource, Source
 from depthray.data.sources import open_source, recognise
@@ -71,7 +74,7 @@ def _open_further(recipe: Recipe, path: str, name: str) -> FurtherSet:
         # The recipe's unit is that of its own form; other forms state theirs, or have the usual one.
         usual = Data.model_fields["encoding"].default
         unit = section.encoding if form == section.source else usual
-        data = section.model_copy(update={"root": path, "source": form, "encoding": unit})
+        data = data_sets.one_set(section, root=path, source=form, encoding=unit)
         source = open_source(data)
     except (DataError, UsageError) as error:
         raise type(error)(f"eval.also={path}: {error}") from None
@@ -91,13 +94,17 @@ class Frames:
     """
 
     def __init__(self, recipe: Recipe, source: Source, *, device: torch.device = CPU) -> None:
+        recipe = data_sets.resolve(recipe)
         self.recipe, self.device = recipe, device
         self.source = source
         self.columns = FrameColumns.of(source.frames)
         self.split: Split = split(self.columns, recipe.data)
         self.further = open_further(recipe)
         self.shard_order = shard_order_of(source, recipe.data, seed=recipe.seed)
-        self.chunks = cut_into_chunks(self.split.train, source, recipe.curriculum, seed=recipe.seed)
+        train, curriculum = self.split.train, recipe.curriculum
+        self.chosen = chosen_frames_of(source, train, recipe.data, curriculum, seed=recipe.seed)
+        self.chunks = [] if self.chosen else cut_into_chunks(train, source, curriculum, seed=recipe.seed)
+        self._check_overall()
         self.loader = TrainLoader(
             source,
             self.split.train,
@@ -114,11 +121,35 @@ class Frames:
             device=device,
         )
         # All epochs have equally many steps, so that the schedule is a pure function of the step.
-        self.steps_per_epoch = min(len(chunk) for chunk in self.chunks) // recipe.train.batch_size
+        self.steps_per_epoch = self._frames_of_an_epoch() // recipe.train.batch_size
         if not self.steps_per_epoch:
+            raise DataError(self._too_few())
+
+    def _frames_of_an_epoch(self) -> int:
+        return self.chosen.size if self.chosen else min(len(chunk) for chunk in self.chunks)
+
+    def _too_few(self) -> str:
+        size = self.recipe.train.batch_size
+        if self.chosen:
+            how = describe(self.chosen, self.source) if isinstance(self.source, JoinedSource) else "data.epoch_frames"
+            return (
+                f"the {self.chosen.size} frames of an epoch do not fill one batch of {size} ({how}); lower "
+                "train.batch_size, or give other weights"
+            )
+        return (
+            f"{count_of(len(self.split.train), 'training frame')} in {count_of(len(self.chunks), 'chunk')} do not "
+            f"fill one batch of {size}; lower train.batch_size or curriculum.chunks"
+        )
+
+    def _check_overall(self) -> None:
+        """Refuse sets of which none that counts in the overall scores has a validation frame."""
+        if not isinstance(self.source, JoinedSource):
+            return
+        counted = [each.name for each in self.recipe.data.sets if each.overall]
+        if not any(member.split.val for member in self.source.members if member.name in counted):
             raise DataError(
-                f"{count_of(len(self.split.train), 'training frame')} in {count_of(len(self.chunks), 'chunk')} do not "
-                f"fill one batch of {recipe.train.batch_size}; lower train.batch_size or curriculum.chunks"
+                f"no frames to rank checkpoints by: none of the data sets that count in the overall scores "
+                f"({', '.join(counted)}) has validation frames"
             )
 
     @staticmethod
@@ -132,8 +163,12 @@ class Frames:
             f"{count_of(len(side), 'frame')} of {count_of(count_scenes(self.columns, side), 'scene')}"
             for side in (self.split.train, self.split.val)
         )
+        if isinstance(self.source, JoinedSource) and self.chosen:
+            return f"trains on {train}, validates on {val}; {describe(self.chosen, self.source)}"
         if declared(self.columns, "val"):
             return f"trains on {train}, validates on {val}, as the data set declares"
+        if self.chosen:
+            train = f"{self.chosen.size} at a time of {train}"
         return (
             f"trains on {train}, validates on {val}: whole scenes, data.val_fraction={self.recipe.data.val_fraction:g}"
         )
@@ -164,9 +199,10 @@ class Frames:
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch for this rank: each a list of micro-batches, on the CPU."""
         self._refuse_misfit()
-        # After the last chunk comes the first again, so any number of epochs has frames.
-        chunk = self.chunks[epoch // self.recipe.curriculum.epochs_per_chunk % len(self.chunks)]
-        return self.loader.epoch(epoch, order=chunk, first_step=first_step)
+        if self.chosen:
+            return self.loader.epoch(epoch, order=self.chosen.of(epoch), first_step=first_step)
+        chunk, _ = chunk_at(epoch, self.recipe.curriculum)
+        return self.loader.epoch(epoch, order=self.chunks[chunk], first_step=first_step)
 
     def _refuse_misfit(self) -> None:
         """Refuse a cache too small for a shuffle of all frames: every shard would be downloaded again and again."""
@@ -181,7 +217,7 @@ class Frames:
         read.
         """
         recipe = self.recipe
-        train: Sequence[int] = self.split.train
+        train: Sequence[int] = sorted(self.chosen.of(epoch)) if self.chosen else self.split.train
         if self.shard_order is not None:
             train = self.shard_order.first(train)
         size = min(recipe.train.batch_size // recipe.train.accumulate, STATISTICS_BATCH, len(train))
@@ -215,15 +251,20 @@ class Frames:
 
     def sanity_warnings(self) -> list[str]:
         """What is implausible about the depth of the fixed validation frames, such as a mistaken unit."""
-        limit = self.recipe.data.max_depth
         # A few frames, as this runs before every training; `depthray data check` reads all of them.
-        samples = [self.source.read(index) for index in self.fixed_frames()]
+        samples = [(index, self.source.read(index)) for index in self.fixed_frames()]
         return [
             f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"
-            for sample in samples
+            for index, sample in samples
             if "depth" in sample
-            for kind, detail in depth_faults(sample["depth"], max_depth=limit)
+            for kind, detail in depth_faults(sample["depth"], max_depth=self._max_depth(index))
         ]
+
+    def _max_depth(self, index: int) -> float:
+        """Metres beyond which the truth of a frame is not valid."""
+        data, source = self.recipe.data, self.source
+        own = data.sets[source.set_of(index)].max_depth if isinstance(source, JoinedSource) else None
+        return own or data.max_depth
 
     def fixed_frames(self, count: int = 4) -> list[int]:
         """Indices of validation frames spread over the set, the same at every epoch, for contact sheets."""

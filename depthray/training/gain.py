@@ -9,6 +9,7 @@ from torch import nn
 
 from depthray import distributed
 from depthray.config.sections import Recipe
+from depthray.data.mixing import data_sets
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores
 from depthray.evaluation.evaluate import evaluate
@@ -23,7 +24,8 @@ Scores = dict[str, FrameScores]  # by data set: VALIDATION, and the paths of eva
 
 def score_further(recipe: Recipe, network: nn.Module, frames: Frames, device: torch.device) -> Scores:
     """The data sets of `eval.also` as a network scores on them: of all frames on rank 0, elsewhere of its own."""
-    protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
+    protocol = protocols.of(data_sets.without_sets(recipe))
+    precision = Precision.of_evaluation(recipe, device)
     passes = Passes.of(recipe.eval)
     return {
         each.path: FrameScores.of(

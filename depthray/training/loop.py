@@ -17,6 +17,7 @@ from depthray.checkpoints.model_facts import MeanAndEnds, ProtocolScores, finite
 from depthray.config.metric_names import rank_key
 from depthray.config.sections import Monitor, Recipe
 from depthray.data.loader import eval_batches
+from depthray.data.mixing import data_sets
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores, compare
@@ -66,6 +67,7 @@ def fit(recipe: Recipe, state: State, frames: Frames) -> Iterator[Event]:
 
     Raises DivergedError after `train.max_bad_steps` non-finite losses in a row, naming the samples of the last batch.
     """
+    recipe = data_sets.resolve(recipe)
     if not state.phases.epochs:
         yield _score_start(recipe, state, frames, ended="no epochs requested")
         return
@@ -193,7 +195,7 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     at = state.position
     started = time.perf_counter()
     evaluation, rows = validate(recipe, state, frames)
-    scores = evaluation.scores()
+    scores = evaluation.scores() | evaluation.scores_by_set()
     train_loss = at.loss_sum / at.good_steps if at.good_steps else math.nan
     lr = _learning_rate(recipe, state, frames, step=at.step - 1)  # of the last step that was taken
     metrics = {**scores, "train_loss": train_loss, "lr": lr, "bad_steps": float(at.bad_steps)}
@@ -227,7 +229,8 @@ def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "
     # The keys of a trained epoch, so that every reader of progress finds them.
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
     scored = _with_intervals(evaluation, recipe)
-    return Epoch(0, 0, {**evaluation.scores(), **rest}, rows, further, ended=ended, scored=scored)
+    scores = evaluation.scores() | evaluation.scores_by_set()
+    return Epoch(0, 0, {**scores, **rest}, rows, further, ended=ended, scored=scored)
 
 
 def _with_intervals(evaluation: Evaluation, recipe: Recipe) -> ProtocolScores | None:

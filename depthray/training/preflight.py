@@ -14,6 +14,7 @@ from depthray.config import recipe as recipes
 from depthray.config.batch_size import check_batch_size, possible_workers
 from depthray.config.sections import Data, Monitor, Recipe
 from depthray.data import sources
+from depthray.data.mixing import data_sets
 from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.runtimes.passes import Passes
@@ -34,7 +35,7 @@ def load_with_data(name: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = recipes.absolute(load(name, overrides))
     chosen = any(override.startswith("data.source=") for override in overrides)
     data = sources.recognised_section(recipe.data, chosen=chosen)
-    return recipe.model_copy(update={"data": data})
+    return recipe.model_copy(update={"data": sources.recognised_sets(data)})
 
 
 def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
@@ -48,8 +49,23 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     Keys that only training relates to each other may disagree where a recipe is read for its data or to be scored.
     """
     models.check(recipe.model, where=where)
-    protocols.check(recipe.eval.protocol, where=where)
     sources.check(recipe.data, where=where)
+    sets = [each for each in recipe.data.sets if each.weight]
+    labels = [f"{where}: data.sets: '{each.name}'" for each in sets] or [where]
+    for each, label in zip(data_sets.recipes_of(recipe), labels, strict=True):
+        _check_set(each, where=label)
+    if training:
+        ranks = [each.overall for each in sets] or [True]
+        for each, label, is_ranked in zip(data_sets.recipes_of(recipe), labels, ranks, strict=True):
+            _check_set_to_train(each, where=label, is_ranked=is_ranked)
+        for check_one in (_check_sets, _check_stages, _check_crops):
+            check_one(data_sets.resolve(recipe), where=where)
+    return recipe
+
+
+def _check_set(recipe: Recipe, *, where: str) -> None:
+    """The checks of a recipe of one data set."""
+    protocols.check(recipe.eval.protocol, where=where)
     # Last: these look at several sections at once and may assume that all they name exists.
     protocols.check_kind(recipe, where=where)
     _check_passes(recipe, where=where)
@@ -57,15 +73,38 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
         from depthray import losses  # imports torch, as one's own terms do
 
         losses.check(recipe.loss, where=where)
-    if training:
-        for check_one in (_check_monitor, _check_range, _check_shares, _check_stages, _check_crops):
-            check_one(recipe, where=where)
-    return recipe
+
+
+def _check_set_to_train(recipe: Recipe, *, where: str, is_ranked: bool) -> None:
+    """The checks of a recipe of one data set that only training needs."""
+    if is_ranked:
+        _check_monitor(recipe, where=where)
+    _check_range(recipe, where=where)
+    _check_shares(recipe, where=where)
+
+
+def _check_sets(recipe: Recipe, *, where: str) -> None:
+    """What several data sets, or epochs of a part of the frames, cannot be combined with."""
+    several = len(data_sets.recipes_of(recipe)) > 1
+    if not (several or recipe.data.epoch_frames):
+        return
+    key = "data.sets" if several else "data.epoch_frames"
+    if recipe.data.order == "shards":
+        raise UsageError(
+            f"{where}: data.order=shards divides the shards of one data set, all of whose frames are in each epoch, "
+            f"among workers; with {key} leave it out"
+        )
+    kinds = {each.depth_kind for each in data_sets.recipes_of(recipe)}
+    if {"metric", "relative"} <= kinds and "depth" in recipe.data.targets:
+        raise UsageError(
+            f"{where}: data.sets: the loss of one set trains metres and that of another shares of the largest depth "
+            "(loss.target=relative), which one network cannot both predict; give them one loss.target"
+        )
 
 
 def _check_passes(recipe: Recipe, *, where: str) -> None:
     try:
-        Passes.of(recipe.eval).check(recipe.data, metric=recipe.loss.depth_kind == "metric")
+        Passes.of(recipe.eval).check(recipe.data, metric=recipe.depth_kind == "metric")
     except UsageError as error:
         raise UsageError(f"{where}: eval.{error}") from None
 

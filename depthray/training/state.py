@@ -162,7 +162,7 @@ def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
         precision=precision,
         origin=report.origin,
         notes=(*report.notes, *([precision.warning] if precision.warning else [])),
-        can_predict=report.can_predict(recipe.loss.depth_kind),
+        can_predict=report.can_predict(recipe.depth_kind),
         freezing=freezing,
     )
 

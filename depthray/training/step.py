@@ -14,6 +14,7 @@ from depthray import distributed, models
 from depthray.batch import Batch
 from depthray.config.sections import Recipe
 from depthray.data.curriculum import loss_at
+from depthray.data.mixing import data_sets
 from depthray.errors import DivergedError
 from depthray.training import optim
 from depthray.training.state import State
@@ -61,7 +62,8 @@ class Stepper:
         self.still = list(state.freezing.norms().values())
         self.steps = state.phases.epochs * steps_per_epoch
         self.kept = KeptBuffers(state.model)
-        data = recipe.data
+        data, sections = recipe.data, data_sets.losses_of(recipe)
+        self.sections = sections if len(set(sections)) > 1 else sections[:1]
         self.transfer = BatchTransfer(state.device, min_depth=data.min_depth, max_depth=data.max_depth)
         self._launched: _LaunchedStep | None = None
         self._set_training()  # once an epoch: walking over all modules takes as long as many of the calls of a step
@@ -104,13 +106,15 @@ class Stepper:
 
     def _backward(self, micro_batches: list[Batch]) -> Tensor:
         """Micro-batches (b,C,H,W) -> (B,) loss of each image; gradients are of the mean over the global batch."""
-        section = loss_at(self.state.position.epoch, self.recipe.curriculum, last=self.recipe.loss)
+        epoch, curriculum = self.state.position.epoch, self.recipe.curriculum
+        section, *others = (loss_at(epoch, curriculum, last=each) for each in self.sections)
         images = sum(len(batch["id"]) for batch in micro_batches)
         for batch in micro_batches:
             models.check_ids(self.state.model, batch)
         # A generator: each micro-batch is moved when its turn comes, and freed after it.
         moved = (self.transfer(batch) for batch in micro_batches)
-        return self.objective.backward(moved, section, parts=len(micro_batches), images=images)
+        sections = (section, *others) if others else section
+        return self.objective.backward(moved, sections, parts=len(micro_batches), images=images)
 
     def _agree(self, per_image: Tensor, norm: Tensor) -> Tensor:
         """(4,) loss summed over all processes, requests to stop and to save, norm: one small sum for all of them."""

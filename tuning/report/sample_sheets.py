@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from depthray.config import recipe as recipes
+from depthray.data.mixing import data_sets
 from depthray.errors import DepthrayError
 from depthray.runs import layout, locate
 from depthray.storage import local
@@ -124,8 +125,7 @@ def draw_sheet(checkpoint: Path, data: Path | str | None) -> RgbImage:
 def _with_data_root(recipe: Recipe, data: Path | str | None) -> Recipe:
     if data is None:
         return recipe
-    section = recipe.data.model_copy(update={"root": recipes.absolute_path(data)})
-    return recipe.model_copy(update={"data": section})
+    return data_sets.without_sets(recipe, root=recipes.absolute_path(data))
 
 
 def encode_jpeg(sheet: RgbImage) -> bytes:

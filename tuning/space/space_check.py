@@ -26,11 +26,14 @@ FRAMES = "decides which frames there are and what they hold, and scores compare 
 SCORE = "decides how trials are scored, and scores compare under the same rules only"
 BUDGET = "is the budget of a trial, and trials compare at the same one only"
 NOTHING = "changes no score"
+OF_FRAMES = ("name", "source", "root", "encoding", "min_depth", "max_depth")  # of a data set
 SEED = "is luck, not a setting; the best configurations are repeated under other seeds"
 UNSEARCHABLE = (
     (("data.split", "data.split.*"), f"{FRAMES}; a split is fixed by data.val_fraction, data.split_seed and the index"),
     (("data.source", "data.root", "data.encoding", "data.targets", "data.frames"), FRAMES),
     (("data.min_depth", "data.max_depth", "data.recording", "data.recording.*"), FRAMES),
+    (("data.sets", *(f"data.sets.*.{key}" for key in OF_FRAMES)), FRAMES),
+    (("data.sets.*.protocol", "data.sets.*.overall"), SCORE),
     (("data.val_fraction", "data.split_seed", "data.sparse", "data.sparse.*"), FRAMES),
     (
         ("data.order", "data.shuffle"),
@@ -39,6 +42,7 @@ UNSEARCHABLE = (
     (("eval", "eval.*"), SCORE),
     (
         (
+            "data.epoch_frames",
             "train.epochs",
             "train.patience",
             "train.min_delta",
@@ -68,6 +72,7 @@ def check(space: Space, recipe: Recipe, *, where: str) -> None:
     for dimension in space.dimensions:
         if fault := _range_fault(dimension):
             raise UsageError(f"{where}: {dimension.key}: {fault}")
+    _check_set_weights(space, recipe, where=where)
     # No other keys decide whether the weights fit, and reading them takes long.
     start = any(key.startswith("model.") for key in keys)
     find_fault = partial(_find_fault, recipe=recipe, start=start, known={})
@@ -94,6 +99,19 @@ def _check_key(key: str, recipe: Recipe, *, where: str) -> None:
     # The options of a model depend on its name, and a term of one's own may have any.
     if key not in known and not key.startswith(("model.", TERMS)):
         raise UsageError(f"{where}: unknown key '{key}'{_nearest(key, known)}")
+
+
+def _check_set_weights(space: Space, recipe: Recipe, *, where: str) -> None:
+    """Refuse weights of data sets that may be 0, where trials would not be scored on the same frames then."""
+    for number, each in enumerate(recipe.data.sets):
+        key = f"data.sets.{number}.weight"
+        values = [end for dimension in space.dimensions if dimension.key == key for end in dimension.ends]
+        values += [point[key] for point in space.points if key in point]
+        if each.overall and 0 in values:
+            raise UsageError(
+                f"{where}: {key}=0 leaves out the validation frames of '{each.name}' as well, and scores compare on "
+                f"the same frames only; search above 0, or override data.sets.{number}.overall=false for all trials"
+            )
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:

@@ -202,7 +202,7 @@ class Study:
     def accepts(self, key: str, value: Any) -> bool:
         """Whether the recipe may have this value of a key; options of the architecture are not checked."""
         try:
-            Recipe.model_validate(_unflatten({**self.base, key: value}))
+            Recipe.model_validate(recipes.unflatten({**self.base, key: value}))
         except ValidationError:
             return False
         return True
@@ -270,15 +270,3 @@ def _read_base(folder: Path) -> dict[str, Any]:
         return recipes.flatten(Recipe.model_validate(read_yaml(path)))
     except ValidationError as error:
         raise UsageError(f"{path}: not a recipe of this version: {error.errors()[0]['msg']}") from None
-
-
-def _unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value as the sections of a recipe."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        section = tree
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[last] = value
-    return tree

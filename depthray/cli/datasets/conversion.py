@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from depthray.cli.flags import job_flags
 from depthray.config import own_code
 from depthray.data import packing, sources
+from depthray.data.mixing import data_sets
 from depthray.data.shards import index_files
 from depthray.errors import UsageError, count_of
 from depthray.training import preflight
@@ -67,7 +68,7 @@ def load_section(arguments: argparse.Namespace) -> Data:
     # Dashed flags win over the recipe, which describes training data; the inputs are selected later.
     chosen: dict[str, Any] = {"source": form, "root": str(root), "inputs": ("image",)}
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
-    section = preflight.load(arguments.recipe, arguments.overrides, training=False).data.model_copy(update=chosen)
+    section = data_sets.one_set(preflight.load(arguments.recipe, arguments.overrides, training=False).data, **chosen)
     sources.check(section, where="command line")
     return section
 

@@ -114,6 +114,7 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
     """Pairs, and the name and the fingerprint of what was measured."""
     # Only now: --help need not wait for torch.
     from depthray import distributed
+    from depthray.evaluation import protocols
     from depthray.evaluation.calibrating import pairs
     from depthray.predict import load as load_predictor
     from depthray.runtimes.open import open_model
@@ -127,11 +128,13 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
             depths = (predictor.predict(image).metres for image in points)
             return pairs.of_points(points, depths), (str(arguments.points), "")
         recipe = recipe_of(path, arguments)
-        if recipe.loss.depth_kind != "metric":
+        if recipe.depth_kind != "metric":
             raise UsageError(f"{path}: its depth is not in metres, so no scale would be right for the next frame")
+        if fitted := [each.name for each in protocols.of(recipe).sets if each.protocol.align != "none"]:
+            raise UsageError(f"{path}: its data set '{fitted[0]}' has no metric truth; give --data PATH")
         opened = open_model(path, device=device, trust=arguments.trust)
         found, fingerprint = pairs.of_frames(opened, recipe, side=arguments.split or "all")
-        return found, (recipe.data.root or recipe.data.source, fingerprint)
+        return found, (recipe.data.place, fingerprint)
     finally:
         distributed.stop()
 
@@ -152,7 +155,7 @@ def _measure_confidence(path: Path, arguments: argparse.Namespace) -> tuple[Temp
         side = arguments.split or ("all" if arguments.data else "val")
         found, fingerprint = temperature.of_frames(opened, recipe, side=side)
         decision = temperature.decide(found, recipe.model.uncertainty)
-        return decision, (recipe.data.root or recipe.data.source, fingerprint), len(found)
+        return decision, (recipe.data.place, fingerprint), len(found)
     finally:
         distributed.stop()
 

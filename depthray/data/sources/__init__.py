@@ -16,8 +16,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from depthray.config import own_code
-from depthray.data import encodings, pairing
+from depthray.data import encodings, pairing, split
 from depthray.data.columns.frame_columns import FrameColumns
+from depthray.data.mixing import data_sets
+from depthray.data.mixing.joined_source import JoinedSource, Member, join
 from depthray.data.source import DERIVED, INPUTS, TARGETS, DataTerms, Frame, Source
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.storage.remote import is_remote
@@ -46,8 +48,9 @@ def check_name(name: str, *, where: str, label: str = "data.source=") -> None:
 
 def check(section: Data, *, where: str) -> None:
     """Refuse an unknown source or encoding, and keys of the batch that are unknown, named twice or input and target."""
-    check_name(section.source, where=where)
-    encodings.check(section.encoding, where=where)
+    _check_form("" if section.sets else section.source, section.encoding, where=where)
+    for each in section.sets:
+        _check_form(each.source, each.encoding, where=f"{where}: data.sets: '{each.name}'")
     for name, keys, known in (("inputs", section.inputs, INPUTS), ("targets", section.targets, TARGETS)):
         for key in keys:
             if key not in known:
@@ -60,9 +63,24 @@ def check(section: Data, *, where: str) -> None:
         )
 
 
+def _check_form(source: str, encoding: str, *, where: str) -> None:
+    if source:  # of one of several sets it may be as its root looks
+        check_name(source, where=where)
+    if encoding:
+        encodings.check(encoding, where=where)
+
+
 def open_source(section: Data, *, verify: bool = True) -> Source:
-    """The data set of a section. With `verify`, missing files and duplicate ids fail here, not during training."""
+    """The data set of a section, or its sets as one: a `JoinedSource`.
+
+    With `verify`, missing files and duplicate ids fail here, not during training.
+    """
     check(section, where="data")
+    section = data_sets.resolve_data(section)
+    if section.sets:
+        return _open_sets(section, verify=verify)
+    if section.root and not section.source:  # what was one of data.sets
+        section = section.model_copy(update={"source": recognise(section.root)})
     opener = _opener(section.source, where="data")
     with own_code.one_line(f"data.source={section.source}: open_source fails", own=section.source not in names()):
         source = opener(section)
@@ -78,6 +96,21 @@ def open_source(section: Data, *, verify: bool = True) -> Source:
     if verify:
         _verify(source, section)
     return source
+
+
+def _open_sets(section: Data, *, verify: bool) -> JoinedSource:
+    """The sets of a section that `data_sets.resolve_data` made."""
+    members = []
+    try:
+        for each, own in zip(section.sets, data_sets.sections_of(section), strict=True):
+            name = each.name
+            if not (own.root or own.source):
+                raise UsageError("has neither a root nor a source")
+            source = open_source(own, verify=verify)
+            members.append(Member(name, source, split.divide(source.frames, own)))
+    except (DataError, UsageError) as error:
+        raise type(error)(f"data.sets: '{name}': {error}") from None
+    return join(members)
 
 
 def recognise(root: Path | str) -> str:
@@ -104,6 +137,18 @@ def recognised_section(section: Data, *, chosen: bool) -> Data:
     if not is_remote(root) and _module(section.source).fits(Path(root)):
         return section
     return section.model_copy(update={"source": recognise(root)})
+
+
+def recognised_sets(section: Data) -> Data:
+    """The section with the form that the root of each of its sets looks like, where none is named."""
+    # One of weight 0 need not be there.
+    sets = tuple(
+        each.model_copy(update={"source": recognise(each.root)})
+        if each.weight and each.root and not each.source and (is_remote(each.root) or Path(each.root).exists())
+        else each
+        for each in section.sets
+    )
+    return section.model_copy(update={"sets": sets})
 
 
 def terms(name: str) -> DataTerms | None:

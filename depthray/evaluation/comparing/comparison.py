@@ -11,6 +11,7 @@ import torch
 
 from depthray.config.sections import Data, Recipe
 from depthray.data import split
+from depthray.data.mixing import data_sets
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import UsageError, count_of
@@ -21,7 +22,7 @@ from depthray.evaluation.report import Evaluation
 from depthray.runtimes.open import open_model
 
 # What says which frames are scored; all else of a recipe's data is how its network sees them.
-OF_FRAMES = ("source", "root", "encoding", "frames")
+OF_FRAMES = ("source", "root", "encoding", "frames", "sets")
 OF_SCORES = (*OF_FRAMES, "min_depth", "max_depth", "val_fraction", "split_seed")
 
 
@@ -91,8 +92,11 @@ def compare_candidates(
 
 def recipe_on(own: Recipe, frames: Recipe) -> Recipe:
     """A candidate's recipe, to score it on the frames and under the protocol of another."""
-    data = own.data.model_copy(update={key: getattr(frames.data, key) for key in OF_SCORES})
-    return own.model_copy(update={"data": data, "eval": frames.eval})
+    # What a network predicts is decided by the losses of its own sets, not by those of the sets that it is scored on.
+    own = data_sets.without_sets(own)
+    values = {key: getattr(frames.data, key) for key in OF_SCORES}
+    values["sets"] = tuple(each.model_copy(update={"loss": None}) for each in frames.data.sets)
+    return own.model_copy(update={"data": own.data.model_copy(update=values), "eval": frames.eval})
 
 
 def _compare_on(

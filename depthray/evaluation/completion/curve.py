@@ -17,6 +17,7 @@ from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
+from depthray.data.mixing import data_sets
 from depthray.data.source import Source
 from depthray.data.sources import open_source
 from depthray.errors import UsageError
@@ -24,6 +25,7 @@ from depthray.evaluation import protocols
 from depthray.evaluation.completion.fills import JointBilateralFill, SpreadSamples
 from depthray.evaluation.completion.regions import NAMES, with_regions
 from depthray.evaluation.evaluate import Batches, evaluate, network_size
+from depthray.evaluation.protocols import Protocol
 from depthray.runtimes.open import open_model
 from depthray.runtimes.passes import Passes
 
@@ -100,7 +102,7 @@ def _score_point(
 
     counts: dict[int, float] = {}
     usual = protocols.of(recipe)
-    protocol = replace(usual, extra=with_regions(usual.extra), own=(*usual.own, *NAMES))
+    protocol = _with_regions(usual)
     counted, passes = _count_samples(batches(), counts), Passes.of(recipe.eval)
     evaluation = evaluate(model, counted, protocol=protocol, device=device, passes=passes)
     # The batches anew, for a generator gives them once; evaluation draws the same samples each time.
@@ -122,6 +124,12 @@ def _score_point(
     )
 
 
+def _with_regions(protocol: Protocol) -> Protocol:
+    """The protocol, and those of its data sets, with scores by region."""
+    sets = tuple(each._replace(protocol=_with_regions(each.protocol)) for each in protocol.sets)
+    return replace(protocol, extra=with_regions(protocol.extra), own=(*protocol.own, *NAMES), sets=sets)
+
+
 def _count_samples(batches: Batches, counts: dict[int, float]) -> Iterator[tuple[list[int], Batch]]:
     """The same batches; the number of samples of each frame is added to `counts` by the frame's index."""
     for indices, batch in batches:
@@ -130,11 +138,12 @@ def _count_samples(batches: Batches, counts: dict[int, float]) -> Iterator[tuple
 
 
 def _about(path: Path, recipe: Recipe, *, side: str, fingerprint: str) -> dict[str, Any]:
-    data = recipe.data
+    data = data_sets.resolve(recipe).data
+    form = f" ({own_code.short_name(data.source)})" if data.root else ""
     return {
         "checkpoint": str(path),
         "protocol": protocols.of(recipe).name,
-        "data": f"{data.root} ({own_code.short_name(data.source)})" if data.root else data.source,
+        "data": f"{data.place}{form}",
         "data_fingerprint": fingerprint,
         "split": side,
         "network_size": network_size(data),

@@ -124,7 +124,7 @@ def measure(
             say(f"{candidate.name}: {name}")
             scored.append(_under(name, clean, (score(source, name, strength) for strength in STRENGTHS), frames))
         networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored)))
-    about = {"data": frames.data.root or frames.data.source, "split": side, "frames": str(count)}
+    about = {"data": frames.data.place, "split": side, "frames": str(count)}
     return RobustnessReport(about | {"protocol": frames.eval.protocol}, frames.eval.monitor, tuple(networks))
 
 
@@ -132,7 +132,7 @@ def _scorer(
     opened: OpenedModel, recipe: Recipe, chosen: Sequence[int], device: torch.device
 ) -> Callable[..., FrameScores]:
     protocol, passes = protocols.of(recipe), Passes.of(recipe.eval)
-    passes.check(recipe.data, metric=recipe.loss.depth_kind == "metric")
+    passes.check(recipe.data, metric=recipe.depth_kind == "metric")
 
     def score(source: Source, corruption: str = "", strength: int = 0) -> FrameScores:
         if corruption and corruption != DROPOUT:

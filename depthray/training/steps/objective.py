@@ -10,8 +10,11 @@ from torch import Tensor
 from depthray import distributed, losses, models
 from depthray.batch import Batch, Prediction
 from depthray.config.sections import Loss, Recipe
+from depthray.data.mixing import data_sets
 from depthray.training.state import State
 from depthray.training.steps.step_graph import StepGraph
+
+LossSections = Loss | tuple[Loss, ...]  # of all images, or of each data set
 
 
 class Objective:
@@ -20,7 +23,7 @@ class Objective:
     def __init__(self, recipe: Recipe, state: State) -> None:
         section, curriculum = recipe.train, recipe.curriculum
         outputs: tuple[str, ...] = getattr(state.model, "outputs", ("depth",))
-        unused = losses.unused_outputs(outputs, recipe.loss)
+        unused = losses.unused_outputs(outputs, *data_sets.losses_of(recipe))
         self.network = distributed.wrap(state.model, sync_batchnorm=section.sync_batchnorm, unused_outputs=unused)
         self.compiles = section.compile
         if self.compiles:
@@ -29,9 +32,9 @@ class Objective:
         self.precision, self.scaler = state.precision, state.scaler
         stages = (1 + len(curriculum.sizes)) * (1 + len(curriculum.scale_weights))
         self.graph = StepGraph(state.model, most=stages) if section.cuda_graph else None
-        self._losses: dict[Loss, Callable[[Prediction, Batch], Tensor]] = {}
+        self._losses: dict[LossSections, Callable[[Prediction, Batch], Tensor]] = {}
 
-    def backward(self, batches: Iterable[Batch], section: Loss, *, parts: int, images: int) -> Tensor:
+    def backward(self, batches: Iterable[Batch], section: LossSections, *, parts: int, images: int) -> Tensor:
         """`parts` micro-batches (b,C,H,W) on the device -> (B,) loss of each image.
 
         Gradients are of the mean over the global batch; `images` are those of this process.
@@ -44,7 +47,7 @@ class Objective:
             return compute(batches)
         return self.graph.run([_with_every_map(batch) for batch in batches], compute, key=(section, images))
 
-    def _differentiate(self, batches: Iterable[Batch], section: Loss, *, parts: int, images: int) -> Tensor:
+    def _differentiate(self, batches: Iterable[Batch], section: LossSections, *, parts: int, images: int) -> Tensor:
         per_image = []
         for number, batch in enumerate(batches, start=1):
             # Gradients travel between processes once a step, with the last micro-batch.
@@ -54,10 +57,10 @@ class Objective:
             per_image.append(loss.detach())
         return torch.cat(per_image)
 
-    def _loss(self, batch: Batch, section: Loss) -> Tensor:
+    def _loss(self, batch: Batch, section: LossSections) -> Tensor:
         """A batch (b,C,H,W) -> (b,) loss of each image, with gradient"""
         if section not in self._losses:  # one for each stage of a curriculum of weights
-            loss = losses.prepare(section)
+            loss = losses.prepare(section) if isinstance(section, Loss) else losses.prepare_sets(section)
             self._losses[section] = torch.compile(loss, dynamic=False) if self.compiles else loss
         if self.compiles:
             batch = _with_every_map(batch)

@@ -43,7 +43,7 @@ def of_checkpoint(contents: CheckpointContents, *, where: str) -> Translation:
         weights=weights,
         stacks=_stacks(contents),
         max_depth=option(section, "max_depth"),
-        depth_kind=contents.recipe.loss.depth_kind,
+        depth_kind=contents.recipe.depth_kind,
         corrects="sparse" in contents.recipe.data.inputs and section.start == "samples",
     )
 

@@ -70,6 +70,7 @@ def test_a_space_that_does_not_fit_the_recipe_is_refused_naming_key_and_value(te
     [
         *("about", "seed", "eval", "eval.protocol", "eval.monitor", "eval.batch_size", "data.split"),
         *("data.source", "data.root", "data.encoding", "data.targets", "data.min_depth", "data.max_depth"),
+        *("data.sets", "data.sets.0.root", "data.sets.1.max_depth", "data.sets.1.overall", "data.epoch_frames"),
         *("data.val_fraction", "data.split_seed", "data.frames", "data.workers", "data.sparse", "data.sparse.samples"),
         *("train.epochs", "train.patience", "train.max_minutes", "train.max_bad_steps", "train.save_every_steps"),
         *("train.keep_best", "train.log_seconds", "finetune.epochs"),
@@ -137,6 +138,31 @@ def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
 )
 def test_whatever_else_a_dotted_key_reaches_can_be_searched(text: str, name: str) -> None:
     space_check.check(parsed(text), preflight.load(name), where="mine")
+
+
+SETS = "data.sets.0.root=/a/mine data.sets.1.root=/b/nyu data.sets.1.loss.ssi=1 data.sets.1.protocol=affine-disparity"
+
+
+def test_weights_and_losses_of_data_sets_are_searched() -> None:
+    text = "data.sets.1.weight: {uniform: [0.1, 0.5]}\ndata.sets.1.loss.ssi: {loguniform: [0.1, 1]}"
+    space_check.check(parsed(text), preflight.load("demo", SETS.split()), where="mine")
+    aside = f"{SETS} data.sets.1.overall=false"
+    space_check.check(
+        parsed("data.sets.1.weight: {uniform: [0, 0.5]}"), preflight.load("demo", aside.split()), where="x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data.sets.1.weight: {uniform: [0, 0.5]}", "data.sets.1.weight=0 leaves out the validation frames of 'nyu'"),
+        ("points: [{data.sets.0.weight: 0}]", "data.sets.0.weight=0 leaves out the validation frames of 'mine'"),
+        ("data.sets.2.weight: {uniform: [0.1, 0.5]}", "unknown key 'data.sets.2.weight' (did you mean"),
+        ("data.sets.1.wieght: {uniform: [0.1, 0.5]}", "did you mean 'data.sets.1.weight'?"),
+    ],
+)
+def test_weights_that_change_which_frames_are_scored_are_refused(text: str, message: str) -> None:
+    assert message in refusal(text, words=SETS)
 
 
 @pytest.mark.parametrize(
