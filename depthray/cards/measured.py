@@ -15,6 +15,7 @@ from depthray.checkpoints.model_facts import Span, TrainedLimits, TrainingData
 from depthray.config import own_code
 from depthray.config.sections import Data
 from depthray.data import sources
+from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.resize import resize_colour, size_for_inference
 from depthray.data.source import Source
 from depthray.storage.remote import is_remote
@@ -43,7 +44,7 @@ def light(image: NDArray[np.uint8]) -> PhotoLight:
 def limits(source: Source, indices: Sequence[int], section: Data) -> TrainedLimits:
     """What a sample of frames is like, evenly spread over those with these indices."""
     count = min(SAMPLE, len(indices))
-    chosen = [indices[place * len(indices) // count] for place in range(count)]
+    chosen = [int(indices[place * len(indices) // count]) for place in range(count)]
     measured = [_Frame.of(source.read(index), section) for index in chosen]
     depths = np.concatenate([frame.depths for frame in measured])
     cameras = [frame.focal for frame in measured if frame.focal]
@@ -62,14 +63,14 @@ def limits(source: Source, indices: Sequence[int], section: Data) -> TrainedLimi
 
 def training_data(source: Source, indices: Sequence[int], section: Data) -> TrainingData:
     """Whose frames these are, how many, and on which terms."""
-    frames = [source.frames[index] for index in indices]
-    names = tuple(dict.fromkeys(frame.source for frame in frames if frame.source))
+    columns, numbers = FrameColumns.of(source.frames), np.asarray(indices)
+    names = tuple(filter(None, (columns.sources[each] for each in np.unique(columns.source[numbers]).tolist())))
     known = [terms for name in names if (terms := sources.terms(name))]
     own = _licence_file(section.root)
     return TrainingData(
         names=names or (own_code.short_name(section.source),),
-        frames=len(frames),
-        scenes=len({frame.scene for frame in frames}),
+        frames=len(numbers),
+        scenes=len(np.unique(columns.scene[numbers])),
         fingerprint=source.fingerprint,
         licences=tuple(dict.fromkeys([*([own] if own else []), *(terms.licence for terms in known if terms.licence)])),
         places=tuple(dict.fromkeys(terms.places for terms in known)),

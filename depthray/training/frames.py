@@ -30,7 +30,7 @@ from depthray.data.split import Split, count_scenes, declared, split
 from depthray.errors import DataError, UsageError, count_of
 from depthray.evaluation.protocols import scored_data
 
-MEASURED_SHARDS = 4  # remote ones, of which frames are read for the model card
+MEASURED = 256  # remote frames, of which some are read for the model card
 STATISTICS_BATCHES, STATISTICS_BATCH = 32, 32  # batches, and frames in one at most, for statistics of batch norm
 
 
@@ -186,15 +186,12 @@ class Frames:
         return ModelFacts(measured.training_data(self.source, train, section), limits)
 
     def _measured_frames(self) -> Sequence[int]:
-        """Training frames of which some are read for `facts`, on rank 0; of remote shards those of a few."""
+        """Training frames of which some are read for `facts`, on rank 0; of remote shards those of the first."""
         train = self.split.train
         if self.shard_order is not None:
             return self.shard_order.first(train)
-        if not (isinstance(self.source, ShardedSource) and self.source.remote):
-            return train
-        numbers = self.source.shard_numbers[train].tolist()
-        few = set(list(dict.fromkeys(numbers))[:MEASURED_SHARDS])
-        return [index for index, number in zip(train, numbers, strict=True) if number in few]
+        is_remote = isinstance(self.source, ShardedSource) and self.source.remote
+        return [int(train[place]) for place in range(min(len(train), MEASURED))] if is_remote else train
 
     def train_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The steps of an epoch for this rank: each a list of micro-batches, on the CPU."""
