@@ -66,13 +66,13 @@ def training_data(source: Source, indices: Sequence[int], section: Data) -> Trai
     columns, numbers = FrameColumns.of(source.frames), np.asarray(indices)
     names = tuple(filter(None, (columns.sources[each] for each in np.unique(columns.source[numbers]).tolist())))
     known = [terms for name in names if (terms := sources.terms(name))]
-    own = _licence_file(section.root)
+    own = [line for root in (section.root, *(each.root for each in section.sets)) if (line := _licence_file(root))]
     return TrainingData(
         names=names or (own_code.short_name(section.source),),
         frames=len(numbers),
         scenes=len(np.unique(columns.scene[numbers])),
         fingerprint=source.fingerprint,
-        licences=tuple(dict.fromkeys([*([own] if own else []), *(terms.licence for terms in known if terms.licence)])),
+        licences=tuple(dict.fromkeys([*own, *(terms.licence for terms in known if terms.licence)])),
         places=tuple(dict.fromkeys(terms.places for terms in known)),
     )
 
