@@ -32,6 +32,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("metric", "best_metric"), "eval.monitor"),
 }
 NEAR = 0.75  # similarity of a name that is worth a guess across all sections
+SLIP = 0.85  # similarity from which a name of the same section is meant, whatever other sections have
 
 
 def nearest_key(name: str, root: type[BaseModel], *, exact: bool = False) -> str:
@@ -54,6 +55,8 @@ def nearest_key(name: str, root: type[BaseModel], *, exact: bool = False) -> str
 
 def suggest_key(name: str, section: type[BaseModel], root: type[BaseModel]) -> str:
     """A hint for an unknown key of a section: the key of another section, the nearest of this one, or all of them."""
+    if slip := get_close_matches(name, section.model_fields, n=1, cutoff=SLIP):
+        return f" (did you mean '{slip[0]}'?)"
     if elsewhere := nearest_key(name, root, exact=True):
         return f" (did you mean '{elsewhere}'?)"
     own = did_you_mean(name, section.model_fields)

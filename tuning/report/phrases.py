@@ -15,7 +15,7 @@ NAMES = {
     **{"silog": "SILog", "log10": "log10 error", "irmse": "iRMSE", "imae": "iMAE", "mse": "MSE", "ssim": "SSIM"},
     **{"delta1": "δ < 1.25", "delta2": "δ < 1.25²", "delta3": "δ < 1.25³", "iou": "mask IoU", "dice": "Dice"},
     **{"boundary_f1": "boundary F1", "soft_iou": "soft IoU"},
-    **{"latency_ms": "ms an image", "parameters": "parameters"},
+    **{"latency_ms": "ms an image", "parameters": "parameters", "nll": "NLL of ln depth"},
 }
 # Only metrics that a sentence explains to somebody outside of the field: the others are left out.
 _MEANINGS = {

@@ -21,12 +21,12 @@ from depthray.__main__ import main
 
 @pytest.fixture
 def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
-    """Run the command line and see it end with a code and one line that contains `message`; the line is printed."""
+    """Run the command line and see it end with a code and one line that contains `message`, besides warnings."""
 
     def run(code: int, *arguments: Any, message: tuple[str, ...] | str) -> None:
         capsys.readouterr()
         found = main([str(argument) for argument in arguments])
-        lines = capsys.readouterr().err.splitlines()
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING: ")]
         assert found == code, lines
         assert len(lines) == 1 and lines[0].startswith("depthray: "), lines
         for part in [message] if isinstance(message, str) else message:
