@@ -107,6 +107,10 @@ class BaseModel:
             getattr(self, validator)()
 
     @classmethod
+    def model_rebuild(cls) -> None:
+        """Nothing: annotations are read when a section is made."""
+
+    @classmethod
     def model_validate(cls, tree: Any) -> Any:
         """The section of a tree of plain values."""
         return tree if isinstance(tree, cls) else cls(**tree)

@@ -78,7 +78,7 @@ def service(cluster_address: str, tmp_path_factory: pytest.TempPathFactory) -> I
     ]
     store = Store(tmp_path_factory.mktemp("served"))
     promote(store, "depth", runs[0])
-    settings = {"store": str(store.root), "timeout_seconds": "20", "queued": "8", "ingress_replicas.cpus": "0.5"}
+    settings = {"store": str(store.root), "timeout_seconds": "50", "queued": "8", "ingress_replicas.cpus": "0.5"}
     settings |= {"model.poll_seconds": "0.1", "model.max_batch": "4", "model.trust": "true"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
