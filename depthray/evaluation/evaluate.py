@@ -99,7 +99,7 @@ def evaluate(
     rank 0 alone has all frames; on the others the evaluation has their own, with the scores of all. Raises DataError
     where nothing can be scored, ResourceError where memory is too small for a batch.
     """
-    training = model.training
+    training, uncertainty = model.training, models.uncertainty_of(model)
     model.eval()  # a frame's score must not depend, by batch norm, on the frames it is scored with
     try:
         with device_errors.explained("lower eval.batch_size", device):
@@ -108,11 +108,10 @@ def evaluate(
                 for scored in predictions(
                     model, batches, protocol=protocol, device=device, precision=precision, passes=passes
                 )
-                for row in _score_frames(scored, _protocol_of(scored.batch, protocol), models.uncertainty_of(model))
+                for row in _score_frames(scored, _protocol_of(scored.batch, protocol), uncertainty)
             ]
     finally:
         model.train(training)
-    uncertainty = models.uncertainty_of(model)
     if everywhere:
         return _evaluation_of(distributed.gather(mine), protocol, uncertainty)
     rows = distributed.gather_to_main(mine)

@@ -76,13 +76,10 @@ def _completion(section: Model) -> Completion:
     from depthray.models.layers.depth_head import Completion
     from depthray.models.layers.propagation import PropagationOptions
 
-    if section.refine == "none":
-        return Completion(section.start, uncertainty=section.uncertainty)
-    return Completion(
-        section.start,
-        PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples),
-        section.uncertainty,
-    )
+    refine = None
+    if section.refine != "none":
+        refine = PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples)
+    return Completion(section.start, refine, section.uncertainty)
 
 
 def builder(name: str, *, where: str = "recipe") -> Callable[..., nn.Module]:
