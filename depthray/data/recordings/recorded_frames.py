@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from numpy.typing import NDArray
 
 from depthray.data import encodings
+from depthray.data.readers.files import data_root
 from depthray.data.recordings import pixels, rig
 from depthray.data.recordings.clocks import SECOND
 from depthray.data.recordings.messages import Pictures
 from depthray.data.recordings.recorded_index import RecordedIndex, RecordedPair, index_recording, read_pictures
-from depthray.data.recordings.recording import Recording
+from depthray.data.recordings.recording import Recording, find_files, name_in
 from depthray.data.source import Frame, frame_text, keys_to_read
 from depthray.errors import DataError, count_of
 
@@ -58,6 +59,14 @@ class RecordedFrames:
         self.keys = (KEYS if cameras else KEYS - {"intrinsics"}) & keys_to_read(section)
         self.notes = [*_notes(recordings, self._indexes), *_camera_notes(recordings, self._indexes)]
         self._open: list[int] = []  # in the order of their last use
+
+    @staticmethod
+    def of_files(section: Data, suffix: str, open_file: Callable[[Path, str], Recording]) -> RecordedFrames:
+        """Those of the file, or of the files with a suffix in the folder, at `section.root`, each by its name there."""
+        root = data_root(section)
+        return RecordedFrames(
+            root, [open_file(path, name_in(root, path)) for path in find_files(root, suffix)], section
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.data.readers.files import data_root
 from depthray.data.recordings.containers.mcap_files import McapFile
 from depthray.data.recordings.recorded_frames import RecordedFrames
-from depthray.data.recordings.recording import find_files, has_files, name_in
+from depthray.data.recordings.recording import has_files
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
@@ -22,8 +21,7 @@ SUFFIX = ".mcap"
 
 def open_source(section: Data) -> RecordedFrames:
     """The file, or the files in the folder, at `section.root`."""
-    root = data_root(section)
-    return RecordedFrames(root, [McapFile(path, name_in(root, path)) for path in find_files(root, SUFFIX)], section)
+    return RecordedFrames.of_files(section, SUFFIX, McapFile)
 
 
 def fits(root: Path) -> bool:

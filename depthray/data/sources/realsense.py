@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.data.readers.files import data_root
 from depthray.data.recordings.containers.realsense_bags import RealsenseFile
 from depthray.data.recordings.recorded_frames import RecordedFrames
-from depthray.data.recordings.recording import find_files, name_in
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
@@ -16,10 +14,7 @@ if TYPE_CHECKING:
 
 def open_source(section: Data) -> RecordedFrames:
     """The bag, or the bags in the folder, at `section.root`."""
-    root = data_root(section)
-    return RecordedFrames(
-        root, [RealsenseFile(path, name_in(root, path)) for path in find_files(root, ".bag")], section
-    )
+    return RecordedFrames.of_files(section, ".bag", RealsenseFile)
 
 
 def fits(root: Path) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depthray.data.readers.files import data_root
 from depthray.data.recordings.containers.record3d_archives import Record3dArchive
 from depthray.data.recordings.recorded_frames import RecordedFrames
-from depthray.data.recordings.recording import find_files, has_files, name_in
+from depthray.data.recordings.recording import has_files
 
 if TYPE_CHECKING:
     from depthray.config.sections import Data
@@ -18,10 +17,7 @@ SUFFIX = ".r3d"
 
 def open_source(section: Data) -> RecordedFrames:
     """The capture, or the captures in the folder, at `section.root`."""
-    root = data_root(section)
-    return RecordedFrames(
-        root, [Record3dArchive(path, name_in(root, path)) for path in find_files(root, SUFFIX)], section
-    )
+    return RecordedFrames.of_files(section, SUFFIX, Record3dArchive)
 
 
 def fits(root: Path) -> bool:
