@@ -148,7 +148,7 @@ def _completed_commands() -> tuple[dict[str, Any], dict[str, Any]]:
         parser = resolve_name(function)()
         about = COMMANDS[name][1] if name in COMMANDS else parser.description
         commands[name] = of_command(about, parser, "settings" if name == "serve" else "recipe")
-    roots = {"recipe": "depthray.config.sections:Recipe", "settings": "serve.settings:Settings"}
+    roots = {"recipe": "depthray.config.sections.whole_recipe:Recipe", "settings": "serve.settings:Settings"}
     return commands, {name: resolve_name(root) for name, root in roots.items()}
 
 

@@ -220,7 +220,7 @@ def add_data_set_form(copy: Copy) -> Addition:
 
 def add_loss_term(copy: Copy) -> Addition:
     copy.add("depthray/losses/depth.py", TERM)
-    copy.insert("depthray/config/sections.py", WEIGHT, before="    berhu: Amount")
+    copy.insert("depthray/config/sections/loss_section.py", WEIGHT, before="    berhu: Amount")
     copy.add(copy.find("loss_oracles.py"), ORACLE)
     return Addition(copy.library(), ("test_losses.py", "test_losses_total.py"), "huber or every_weight")
 
