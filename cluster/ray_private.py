@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ray.train.v2._internal.execution.callback import WorkerCallback
+    from ray.train.v2._internal.execution.failure_handling import DefaultFailurePolicy, FailureDecision
     from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ResizeDecision
 
-__all__ = ["ElasticScalingPolicy", "NoopDecision", "ResizeDecision", "WorkerCallback"]
+__all__ = [
+    "DefaultFailurePolicy",
+    "ElasticScalingPolicy",
+    "FailureDecision",
+    "NoopDecision",
+    "ResizeDecision",
+    "WorkerCallback",
+]
 
-# Ray Train's elastic scaling can be changed only by a policy and callbacks of these types, which it does not export.
+# Ray Train scales and retries otherwise only by policies and callbacks of these types, which it does not export.
 CLASSES = {
+    "DefaultFailurePolicy": "ray.train.v2._internal.execution.failure_handling",
     "ElasticScalingPolicy": "ray.train.v2._internal.execution.scaling_policy",
+    "FailureDecision": "ray.train.v2._internal.execution.failure_handling",
     "NoopDecision": "ray.train.v2._internal.execution.scaling_policy",
     "ResizeDecision": "ray.train.v2._internal.execution.scaling_policy",
     "WorkerCallback": "ray.train.v2._internal.execution.callback",
@@ -173,21 +183,30 @@ class ScalingPolicyHooks:
 
 
 class TrainerHooks:
-    """Before `TorchTrainer`: which scaling policy it uses; and Ctrl-C is left to the caller.
+    """Before `TorchTrainer`: which policies it uses; and Ctrl-C is left to the caller.
 
-    Ray builds the policy from the ScalingConfig, with no way to pass another. Its handler of Ctrl-C aborts the run
-    without a checkpoint, and cannot be switched off.
+    Ray builds the policies from its configurations, with no way to pass others. Its handler of Ctrl-C aborts the run
+    without a checkpoint, and cannot be switched off. Nor can its process for Ray Data's datasets, which starts with
+    every group of workers: a trainer without datasets does without.
     """
 
     def scaling_policy(self, default: Any) -> Any:
         """Hook: the policy to use in place of Ray's."""
         return default
 
+    def failure_policy(self, default: Any) -> Any:
+        """Hook: the same of what happens after a failure."""
+        return default
+
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        from ray.train.v2._internal.callbacks import DatasetsCallback
+
         arguments["scaling_policy"] = self.scaling_policy(arguments["scaling_policy"])
+        arguments["failure_policy"] = self.failure_policy(arguments["failure_policy"])
+        arguments["callbacks"] = [each for each in arguments["callbacks"] if not isinstance(each, DatasetsCallback)]
         return super()._initialize_and_run_controller(**arguments)  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""How Ray Train chooses the number of workers of an elastic run. Imports Ray, so it is imported late."""
+"""What Ray Train does when nodes come and go, and when workers fail. Imports Ray, so it is imported late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import ScalingConfig
 
 from cluster import elastic, ray_private
-from cluster.ray_private import ElasticScalingPolicy, NoopDecision, ResizeDecision, WorkerCallback
+from cluster.ray_private import (
+    DefaultFailurePolicy,
+    ElasticScalingPolicy,
+    FailureDecision,
+    NoopDecision,
+    ResizeDecision,
+    WorkerCallback,
+)
+from cluster.rendezvous import reported_error
 
 SAVE_SECONDS = 60.0  # to wait for the save point before a resize
 
@@ -60,6 +68,19 @@ class DivisorPolicy(ray_private.ScalingPolicyHooks, ElasticScalingPolicy):
         return decision
 
 
+class MistakePolicy(DefaultFailurePolicy):
+    """Ray's own, but for errors that would repeat themselves: a user's mistake ends the run at once."""
+
+    def __init__(self, failure_config: Any, *, attempt: str) -> None:
+        super().__init__(failure_config)
+        self.attempt = attempt
+
+    def make_decision(self, training_failed_error: Any) -> FailureDecision:
+        if reported_error(self.attempt):
+            return FailureDecision.RAISE
+        return super().make_decision(training_failed_error)
+
+
 class SigtermCallback(WorkerCallback):
     """Lets a worker that gets SIGTERM save. Runs in its main thread, the only one that may set a signal handler."""
 
@@ -77,3 +98,6 @@ class ElasticTrainer(ray_private.TrainerHooks, TorchTrainer):
             return default
         scaling: Any = self.scaling_config  # mypy sees the classes of the older API
         return DivisorPolicy(scaling, sizes=list(self.sizes), attempt=str(self.run_config.name))
+
+    def failure_policy(self, default: Any) -> Any:
+        return MistakePolicy(default.failure_config, attempt=str(self.run_config.name))

@@ -11,13 +11,13 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster import elastic
-from cluster.rendezvous import check_shared, marker_file, raise_reported_error, report_error, reported_error
+from cluster.rendezvous import check_shared, marker_file, raise_reported_error, report_error
 from cluster.resources import Workers, resources_per_worker
 from depthray.config import own_code
 from depthray.config.ray_environment import NO_GPU
@@ -59,9 +59,13 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
         "run": str(run),
         "gpu": workers.gpus > 0,
         "attempt": name,
+        # Settings of the store; its credentials are those of the worker's machine.
+        "environment": {key: os.environ[key] for key in STORAGE_VARIABLES if key in os.environ},
     }
     there = ray.cluster_resources()
-    resources, environment = resources_per_worker(there, workers), _worker_environment(there, workers)
+    resources = resources_per_worker(there, workers)
+    # A worker that reserved no GPU would see all of its node. Where there is none, the variable would delay its start.
+    hidden = NO_GPU if there.get("GPU") and not workers.gpus else {}
     config["cpus"] = resources["CPU"]
     if workers.sizes:
         for key, value in ELASTIC_SETTINGS.items():
@@ -79,7 +83,7 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
             storage_path=str(_ray_storage_path(run)),
-            worker_runtime_env={"env_vars": environment} if environment else None,
+            worker_runtime_env={"env_vars": hidden} if hidden else None,
             failure_config=FailureConfig(max_failures=workers.max_failures),  # Ray's default is none
             callbacks=[SigtermCallback(), *callbacks],  # type: ignore[list-item]
             logging_config=LoggingConfig(log_level="ERROR"),  # else each report is a line of Ray's own
@@ -93,16 +97,6 @@ def fit_on_workers(recipe: Recipe, run: Path | str, workers: Workers, *, callbac
 def _ray_storage_path(run: Path | str) -> Path:
     """Where Ray keeps its state of an attempt. We need none of it, so it is not written to a store, which may fail."""
     return Path(tempfile.gettempdir(), f"depthray-ray-{os.getuid()}") if is_remote(run) else Path(run, layout.RAY)
-
-
-def _worker_environment(there: Mapping[str, float], workers: Workers) -> dict[str, str]:
-    """Settings of the store for workers on other machines, whose credentials are those of the machine.
-
-    Workers without a GPU see none of the cluster's. One more variable delays their start, so it is left out where there
-    is nothing to hide.
-    """
-    settings = {key: os.environ[key] for key in STORAGE_VARIABLES if key in os.environ}
-    return settings | (NO_GPU if there.get("GPU") and not workers.gpus else {})
 
 
 def _fit(trainer: Any, run: Path | str, attempt: str) -> None:
@@ -127,8 +121,7 @@ def _fit(trainer: Any, run: Path | str, attempt: str) -> None:
 
 def work(config: dict[str, Any]) -> None:
     """What each Ray Train worker runs: the loop, with every epoch reported to Ray."""
-    if reported_error(config["attempt"]):
-        return  # the group was restarted after an error that would repeat itself; the driver raises it
+    os.environ.update(config["environment"])
     try:
         check_shared(config["run"], config["attempt"])
         _work(config, config["run"])

@@ -312,9 +312,27 @@ def test_workers_of_ray_wait_as_long_as_asked_and_see_the_gpus_they_reserved(
 
     monkeypatch.setattr(scaling_policy, "ElasticTrainer", Recorded)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
-    monkeypatch.setattr(workers, "STORAGE_VARIABLES", ())
     monkeypatch.setattr(workers, "_fit", lambda *_: None)
+    monkeypatch.setenv("AWS_REGION", "here")
     workers.fit_on_workers(made(), tmp_path, Workers(2, 1, gpus=gpus, timeout_minutes=7.5))
     assert given["torch_config"].timeout_s == 450
     assert given["scaling_config"].use_gpu == bool(gpus)
     assert given["run_config"].worker_runtime_env == hidden
+    assert given["train_loop_config"]["environment"]["AWS_REGION"] == "here"
+
+
+def test_a_mistake_ends_the_run_and_a_lost_worker_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train import FailureConfig, WorkerGroupError
+
+    from cluster import scaling_policy
+    from cluster.ray_private import FailureDecision
+
+    reported: list[str] = []
+    monkeypatch.setattr(scaling_policy, "reported_error", lambda attempt: attempt if attempt in reported else None)
+    policy = scaling_policy.MistakePolicy(FailureConfig(max_failures=3), attempt="first")
+    lost = WorkerGroupError("lost", {0: RuntimeError("gone")})
+    assert policy.make_decision(lost) is FailureDecision.RETRY
+    reported.append("another")
+    assert policy.make_decision(lost) is FailureDecision.RETRY
+    reported.append("first")
+    assert policy.make_decision(lost) is FailureDecision.RAISE

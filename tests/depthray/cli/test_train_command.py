@@ -15,7 +15,6 @@ from frames import folder_dataset
 from paths import ROOT
 
 import cluster.train
-from cluster import workers
 from cluster.resources import Workers, resources_per_worker, unused_gpus
 from cluster.train import main
 from depthray.checkpoints import select
@@ -131,14 +130,6 @@ def test_the_note_is_printed_once_the_cluster_is_known(
     )
     cluster.train._note_unused_gpus(Workers(1, gpus=1.0))
     assert not capsys.readouterr().out
-
-
-def test_workers_without_a_gpu_see_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "STORAGE_VARIABLES", ())
-    gpus = {"CPU": 64.0, "GPU": 8.0}
-    assert workers._worker_environment(gpus, Workers(2)) == {"CUDA_VISIBLE_DEVICES": ""}
-    assert not workers._worker_environment(gpus, Workers(2, gpus=1.0))
-    assert not workers._worker_environment({"CPU": 64.0}, Workers(2))
 
 
 @pytest.mark.parametrize(("gpus", "each", "count", "fits"), [(2, 0.4, 4, True), (2, 0.4, 5, False), (3, 2, 2, False)])
