@@ -28,7 +28,7 @@ EXPORTS := tests/depthray/runtimes tests/depthray/exporting tests/depthray/cli/t
 	tests/serve/registry/test_serve_exports.py tests/docs/test_docs.py
 
 fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray $(EXPORTS:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 3 --ignore tests/ray $(EXPORTS:%=--ignore %)
 
 exports: $(READY)
 	$(BIN)/python -m pytest $(EXPORTS)

@@ -31,7 +31,7 @@ def test_a_remote_run_survives_its_worker_its_store_and_its_driver(
 ) -> None:
     url = store.url("runs/x")
     folder, here = RemoteFolder(url), working_folder(url)
-    process = kills.start(url, "--address", cluster_address, "--workers", "2", "--cpus-per-worker", "1")
+    process = kills.start(url, "--address", cluster_address, "--workers", "1", "--cpus-per-worker", "1")
     wait_until(process, here, lambda: bool(kills.records(here)) and bool(complete_checkpoints(folder)))
     kills.kill("worker", process, random.Random(0))
     with store.away():  # while the worker is replaced
@@ -45,7 +45,7 @@ def test_a_remote_run_survives_its_worker_its_store_and_its_driver(
     newest = cached_checkpoint(f"{url}/checkpoints/{complete_checkpoints(folder)[-1]}")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     newest.rename(tmp_path / "run" / "checkpoints" / newest.name)
-    # Sums over two workers differ in their last digits; where their number stays nothing does: see `make chaos`.
+    # It ends on two workers, whose sums differ in their last digits; where the number stays nothing does: `make chaos`.
     assert kills.distance(tmp_path / "run", undisturbed_run) <= 1e-5
     epochs = [int(str(record["epoch"])) for record in kills.records(here) if record["kind"] == "epoch"]
     assert sorted(set(epochs)) == [1, 2, 3]

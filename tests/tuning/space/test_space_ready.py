@@ -21,9 +21,11 @@ OTHERS = [name for name in recipe.names() if name not in OF_DEPTH]
 # Where all fits, so do its parts: each of their values is tried alone, and several together (see the test below).
 FITS = {"all": OF_DEPTH, "learning-rate": OTHERS, "augmentation": OTHERS}
 READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("seed-003", each) for each in OF_BIFPN)]
+ALWAYS = ("demo", "depthmasknet", "depthnet", "masknet", "unet-lite")  # the others take seconds each
+FITTING = [pytest.param(*pair, marks=() if pair[1] in ALWAYS else pytest.mark.thorough) for pair in READY]
 
 
-@pytest.mark.parametrize(("name", "of"), READY)
+@pytest.mark.parametrize(("name", "of"), FITTING)
 def test_a_ready_space_fits_the_recipes_it_is_for(name: str, of: str) -> None:
     space_check.check(space.read(name), preflight.load(of), where=name)
 
