@@ -14,7 +14,8 @@ import csv
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -47,7 +48,7 @@ def main() -> int:
     source = open_source(Data(source="shards", root=str(shards)))
     order = np.random.default_rng(0).permutation(len(files)).tolist()  # as training reads
     slow, fast = rates(
-        [lambda: [decode(*files[i]) for i in order], lambda: [source.read(i) for i in order]], len(order), args.rounds
+        [lambda: (decode(*files[i]) for i in order), lambda: (source.read(i) for i in order)], len(order), args.rounds
     )
     print(f"cv2 decoding  {slow:8.0f} samples/s")
     print(f"shards        {fast:8.0f} samples/s")
@@ -75,9 +76,9 @@ def row(name: str, shards: Path, order: list[int], rounds: int) -> str:
     )
     passes, sampled, drawn = rates(
         [
-            lambda: [several_passes.load(source, read.data, read.augment, each, epoch=EPOCH) for each in batches],
-            lambda: [on_cpu.load_step([[(EPOCH, index) for index in each]]) for each in batches],
-            lambda: [on_device.load_step([[(EPOCH, index) for index in each]]) for each in batches],
+            lambda: (several_passes.load(source, read.data, read.augment, each, epoch=EPOCH) for each in batches),
+            lambda: (on_cpu.load_step([[(EPOCH, index) for index in each]]) for each in batches),
+            lambda: (on_device.load_step([[(EPOCH, index) for index in each]]) for each in batches),
         ],
         len(batches) * batch,
         rounds,
@@ -92,13 +93,17 @@ def decode(rgb: Path, depth: Path) -> tuple[np.ndarray, np.ndarray]:
     return image, metres
 
 
-def rates(sides: Sequence[Callable[[], object]], count: int, rounds: int) -> list[float]:
-    """Samples per second of CPU time of each side, taken in turn, the median; each call makes `count` samples."""
+def rates(sides: Sequence[Callable[[], Iterator[object]]], count: int, rounds: int) -> list[float]:
+    """Samples per second of CPU time of each side, taken in turn, the median; each call makes `count` samples.
+
+    What was made is dropped at once, as training does: memory that is kept would be new to the process each time, and
+    the kernel's work for that several times the reading.
+    """
     measured: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds + 1):  # the first round fills the page cache and is left out
         for side, seconds in zip(sides, measured, strict=True):
             started = time.process_time()
-            side()
+            deque(side(), maxlen=0)
             seconds.append(time.process_time() - started)
     return [count / statistics.median(seconds[1:]) for seconds in measured]
 
