@@ -118,6 +118,7 @@ class Shards:
         self._store, self._table = store, store.table
         self._handles: dict[int, _Handle] = {}  # in the order of their last use
         self._checked: set[int] = set()  # shards that are those of the table
+        self._stored: dict[int, Stored] = {}  # of shards that were read
         self._last: tuple[int, Shard] | None = None  # the shard whose own index was read last
         # What every shard has: the samples of a batch must have equal keys.
         self.keys = keys.intersection(*(kind.keys for kind in self._table.facts.kinds))
@@ -171,7 +172,8 @@ class Shards:
     def _read(self, index: int, *, decode: Callable[[str, Any, Stored], Any]) -> Sample:
         number, _ = self._table.locate(index)
         frame, kind, handle = self.frames[index], self._table.kind(number), self._open(number)
-        stored = Stored(kind.encoding, self._store.path(number))
+        if (stored := self._stored.get(number)) is None:
+            stored = self._stored[number] = Stored(kind.encoding, self._store.path(number))
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
         for key in kind.keys:
             if key in self.keys and key in self._table.offsets:
