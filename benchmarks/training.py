@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("recipes", nargs="*", default=recipes.names(), help="all that are shipped by default")
     parser.add_argument("--steps", type=int, default=12, help=f"of a measurement, of which {LEFT_OUT} are not counted")
     parser.add_argument("--set", nargs="*", default=[], help="overrides for both sides")
+    sides = "of them; bf16 takes minutes a step where the processor does not multiply it (default: all)"
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES, help=sides)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # what a process of its own is asked for
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -68,12 +70,12 @@ def main() -> int:
     folder, shards = rendered_frames.folder_and_shards(args.data)
     print("recipe                    side     images/s   ratio     GiB   ratio")
     for name in args.recipes:
-        results: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        results: dict[str, list[dict[str, float]]] = {side: [] for side in args.sides}
         for _ in range(args.rounds):
-            for side in SIDES:
+            for side in args.sides:
                 results[side].append(in_a_process(name, side, folder if side == "plain" else shards, args))
-        usual = medians(results["plain"])
-        for side in SIDES:
+        usual = medians(results[args.sides[0]])
+        for side in args.sides:
             rate, memory = medians(results[side])
             wanted = {"plain": "", "fp32": "  (wanted >= 1.5, <= 1)", "bf16": "  (wanted >= 2.2, <= 1)"}[side]
             ratios = f"{rate:8.2f}  {rate / usual[0]:6.2f}  {memory:6.2f}  {memory / usual[1]:6.2f}{wanted}"
