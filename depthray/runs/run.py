@@ -228,7 +228,7 @@ def _train(
                 yield event
                 continue
             state.hooks.before_save()  # a group of workers that was replaced must not write any more
-            writer.save(_contents(event, state, frames))
+            writer.save(_contents(event, state, frames, writer))
             if isinstance(event, Epoch):
                 log.epoch(event)
                 results.epoch()
@@ -267,10 +267,13 @@ def _train(
         log.flush()
 
 
-def _contents(event: Epoch | SavePoint, state: State, frames: Frames) -> load.CheckpointContents:
-    """What a checkpoint after an event holds."""
-    metrics, scored = (event.metrics, event.scored) if isinstance(event, Epoch) else ({}, None)
-    facts = dataclasses.replace(frames.facts, scores=(scored,) if scored else ())
+def _contents(
+    event: Epoch | SavePoint, state: State, frames: Frames, writer: save.CheckpointWriter
+) -> load.CheckpointContents:
+    """What a checkpoint after an event holds: intervals of its scores where it is not soon replaced."""
+    metrics, facts = (event.metrics if isinstance(event, Epoch) else {}), frames.facts
+    if isinstance(event, Epoch) and event.intervals and (event.ended or writer.is_among_best(metrics)):
+        facts = dataclasses.replace(facts, scores=(event.intervals(),))
     return state.contents(metrics, fingerprint=frames.fingerprint, facts=facts)
 
 

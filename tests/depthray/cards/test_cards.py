@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,9 +20,10 @@ from depthray.checkpoints.calibration import Calibration
 from depthray.data import sources
 from depthray.data.source import Frame
 from depthray.errors import CheckpointError
-from depthray.runs.run import prepare, record
+from depthray.runs.run import _contents, prepare, record
 from depthray.runtimes import export_folder
 from depthray.training import preflight
+from depthray.training.loop import Epoch, SavePoint
 
 
 class Walls:
@@ -124,6 +125,22 @@ def test_a_run_writes_facts_into_its_checkpoints_and_the_card_of_the_best(run: P
     assert not export_folder.is_export(checkpoint) and manifest.verify(checkpoint)
 
 
+def test_intervals_are_drawn_for_checkpoints_that_are_kept(tmp_path: Path) -> None:
+    class Writer:
+        is_among_best = staticmethod(lambda metrics: metrics["abs_rel"] < 0.2)
+
+    class Anything:
+        facts, fingerprint = FACTS, ""
+        contents = staticmethod(lambda metrics, **rest: rest["facts"])
+
+    drawn = replace(FACTS.scores[0], frames=5)
+    writer, both = cast(Any, Writer()), cast(Any, Anything())
+    for score, ended, expected in ((0.1, "", (drawn,)), (0.3, "", FACTS.scores), (0.3, "all epochs done", (drawn,))):
+        event = Epoch(1, 1, {"abs_rel": score}, ended=ended, intervals=lambda: drawn)
+        assert cast(Any, _contents(event, both, both, writer)).scores == expected
+    assert cast(Any, _contents(SavePoint(), both, both, writer)) == FACTS
+
+
 def test_the_command_adds_reports_to_the_card(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (checkpoint,) = (run / "checkpoints").iterdir()
     folder = run / "evaluations" / f"{checkpoint.name}-test-nyu-bts"
@@ -172,6 +189,8 @@ def test_old_checkpoints_have_a_card_that_says_what_is_not_known(
     assert main(["card", str(checkpoint), "--out", str(tmp_path / "cards" / "x.md")]) == 0
     card = (tmp_path / "cards" / "x.md").read_text()
     assert "earlier version" in card and "0.1000" in card and card.strip() in capsys.readouterr().out
+    assert main(["card", str(checkpoint), "--out", str(checkpoint / "recipe.yaml" / "x.md")]) == 3
+    assert "x.md: cannot write the model card: " in capsys.readouterr().err
     assert main(["card", str(checkpoint), "--json"]) == 3
     assert "does not say what it was trained on" in capsys.readouterr().err
 
