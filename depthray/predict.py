@@ -115,8 +115,9 @@ class Predictor:
         floating-point numbers in [0, 1]. `others` as for `maps`.
 
         The result is a NumPy array with `metres`, `png16()`, `points(camera)` and `colour()`, and where the network
-        `has_confidence` with `sigma` and `confidence`, (H,W) float32. Where `depth_kind` is not
-        "metric" the numbers have no unit; nearer is smaller all the same.
+        `has_confidence` with `sigma` and `confidence`, (H,W) float32; where it predicts that (model.valid_mask) with
+        `valid`, (H,W) bool: whether there is a depth to measure. Where `depth_kind` is not "metric" the numbers have
+        no unit; nearer is smaller all the same.
         """
         if "depth" not in self.recipe.data.targets:
             targets = ", ".join(self.recipe.data.targets)
@@ -126,18 +127,16 @@ class Predictor:
     def _depths(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[DepthMap]:
         from depthray.evaluation.protocols import MEANING
         from depthray.imaging.depth_map import DepthMap
+        from depthray.imaging.export import LIKELY
 
-        found = self._maps(images, others)
-        for maps in found:
+        depths = []
+        for maps, rgb in zip(self._maps(images, others), images, strict=True):
             if "depth" not in maps:
                 raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
-        meaning = MEANING[self.depth_kind]
-        return [
-            DepthMap(
-                maps["depth"], image=rgb, meaning=meaning, sigma=maps.get("sigma"), confidence=maps.get("confidence")
-            )
-            for maps, rgb in zip(found, images, strict=True)
-        ]
+            beside: dict[str, Any] = {key: maps.get(key) for key in ("sigma", "confidence")}
+            beside["valid"] = maps["valid"] >= LIKELY if "valid" in maps else None
+            depths.append(DepthMap(maps["depth"], image=rgb, meaning=MEANING[self.depth_kind], **beside))
+        return depths
 
     @overload
     def maps(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[Maps]: ...
@@ -148,7 +147,8 @@ class Predictor:
     def maps(self, image: Any, **others: Any) -> Maps | list[Maps]:
         """An image, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1]; of several images a list.
 
-        Where the network `has_confidence`, `sigma` in metres and `confidence` in [0,1] besides.
+        Where the network `has_confidence`, `sigma` in metres and `confidence` in [0,1] besides; with model.valid_mask
+        `valid` in [0,1], the probability that there is a depth to measure.
 
         Images are as for `predict`. `others` are the further inputs the network was trained with, of the image's size:
         `background` (H,W,3) uint8 RGB, `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and
@@ -236,6 +236,8 @@ class Predictor:
                 raise UsageError(f"this network predicts {', '.join(outputs)}, none of {', '.join(data.targets)}")
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
+            if self.recipe.model.valid_mask and {"depth", "valid"} <= outputs.keys():
+                maps["valid"] = outputs["valid"].float().sigmoid()
             if self.has_confidence and {"depth", "log_sigma"} <= outputs.keys():
                 maps |= confidence_maps(maps["depth"], outputs["log_sigma"], self.recipe.model.uncertainty)
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
