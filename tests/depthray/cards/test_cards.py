@@ -100,9 +100,10 @@ def test_facts_are_read_back_and_others_refused(harm: Any, message: str) -> None
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch."""
+    """A run of one epoch, of a network that predicts where there is a depth besides."""
     folder = tmp_path_factory.mktemp("cards") / "run"
     words = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=1", "model.encoder=tiny"]
+    words += ["model.valid_mask=true", "loss.valid_bce=0.1", "data.max_depth=4", "model.max_depth=4"]
     recipe = preflight.load("demo", words)
     prepare(folder, recipe, resume=False)
     for _ in record(recipe, folder, torch.device("cpu")):
@@ -117,7 +118,9 @@ def test_a_run_writes_facts_into_its_checkpoints_and_the_card_of_the_best(run: P
     assert facts.data.names == ("synthetic",) and facts.data.fingerprint == manifest.read(checkpoint).fingerprint
     (scores,) = facts.scores
     mean, low, high = scores.metrics["abs_rel"]
-    assert mean == pytest.approx(load.read_metrics(checkpoint)["abs_rel"]) and low <= mean <= high
+    metrics = load.read_metrics(checkpoint)
+    assert mean == pytest.approx(metrics["abs_rel"]) and low <= mean <= high
+    assert 0 <= metrics["invalid_iou"] < 1 and 0 < metrics["invalid_accuracy"] <= 1  # of what is beyond 4 m
     card = (run / "MODEL_CARD.md").read_text()
     assert facts.data.fingerprint in card and f"{low:.4f} to {high:.4f}" in card and "![" not in card
     assert "rendered rooms" in card and "fx " in card and "random weights" in card
