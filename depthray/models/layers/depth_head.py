@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers import symbolic_size
+from depthray.models.layers.beside.log_sigma import LogSigma
+from depthray.models.layers.beside.valid_mask import ValidMask
 from depthray.models.layers.blocks import upsample
 from depthray.models.layers.inputs import fill_sparse, guide
-from depthray.models.layers.log_sigma import LogSigma
 from depthray.models.layers.propagation import Propagation, PropagationOptions
-from depthray.models.layers.valid_mask import ValidMask
 
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
 START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors

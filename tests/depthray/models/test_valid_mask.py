@@ -14,7 +14,7 @@ from depthray import losses, models
 from depthray.config import recipe as recipes
 from depthray.config.sections import Loss, Model
 from depthray.errors import UsageError
-from depthray.models.layers.valid_mask import START, ValidMask
+from depthray.models.layers.beside.valid_mask import START, ValidMask
 from depthray.weights import fit
 from depthray.weights.translation import Translation
 

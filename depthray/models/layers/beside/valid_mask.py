@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from depthray.models.layers.beside_depth import BesideDepth
+from depthray.models.layers.beside.beside_depth import BesideDepth
 
 START = 0.9  # probability before training: of most data a tenth of the pixels or less has no depth
 

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from depthray.models.layers.beside_depth import BesideDepth
+from depthray.models.layers.beside.beside_depth import BesideDepth
 
 START = 0.15  # standard deviation of ln depth before training, about that of a network that is half trained
 LEAST, MOST = 1e-3, 2.0  # what it stays between: a millimetre of a metre, and not known at all
