@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
 
     from depthray.batch import Sample
     from depthray.checkpoints.model_facts import ModelFacts
-    from depthray.config.sections import Data, DepthKind, Recipe
+    from depthray.config.sections import Data, DepthKind, Recipe, Uncertainty
     from depthray.imaging.camera import Camera
     from depthray.imaging.depth_map import DepthMap
     from depthray.runtimes.precision import Precision
@@ -64,6 +64,7 @@ class Predictor:
         self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
+        self.uncertainty: Uncertainty = getattr(model, "uncertainty", recipe.model.uncertainty)
         self.facts = facts  # what it was trained on; None where that was not recorded
         passes.check(recipe.data, metric=self.depth_kind == "metric")
         self.passes = passes  # of which a prediction is the mean
@@ -84,8 +85,8 @@ class Predictor:
 
     @property
     def has_confidence(self) -> bool:
-        """Whether it predicts how sure it is of its depth (model.uncertainty)."""
-        return self.recipe.model.uncertainty != "none" and "depth" in self.recipe.data.targets
+        """Whether it says how sure it is of its depth (model.uncertainty, or the spread of predictions)."""
+        return self.uncertainty != "none" and "depth" in self.recipe.data.targets
 
     def check_metres(self, purpose: str) -> None:
         """Raise a `UsageError` where the network's depth is not in metres, which the purpose needs."""
@@ -239,7 +240,7 @@ class Predictor:
             if self.recipe.model.valid_mask and {"depth", "valid"} <= outputs.keys():
                 maps["valid"] = outputs["valid"].float().sigmoid()
             if self.has_confidence and {"depth", "log_sigma"} <= outputs.keys():
-                maps |= confidence_maps(maps["depth"], outputs["log_sigma"], self.recipe.model.uncertainty)
+                maps |= confidence_maps(maps["depth"], outputs["log_sigma"], self.uncertainty)
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
         return [{key: value[index] for key, value in arrays.items()} for index in range(len(samples))]
 
@@ -304,6 +305,8 @@ def load(
     flip: bool = False,
     scales: Sequence[float] = (),
     tiles: int = 1,
+    confidence: str | None = None,
+    ensemble: Sequence[str | os.PathLike[str]] = (),
 ) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
@@ -311,13 +314,20 @@ def load(
     millimetre: bf16 is off by centimetres at some metres. A prediction is the mean with that of the mirrored image
     (`flip`) and with those at multiples of the network's size (`scales`); images of `tiles` times that size are
     predicted in overlapping tiles too, for their detail. Each takes as many times longer as there are passes.
+    Confidence is what the network says of it, or how far its prediction differs from that of the mirrored image
+    (`confidence="flip"`) and from those of other checkpoints (`ensemble`), which see images of the same size.
     Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
     could do anything.
     """
-    chosen = _device(device)
+    from depthray.runtimes import device_errors
+    from depthray.runtimes.spread import Spread
+
+    chosen = device_errors.chosen(device)
+    spread = Spread.of(confidence, [locate.resolve(Path(each)) for each in ensemble])
     opened = open_model(locate.resolve(Path(path)), device=chosen, trust=trust, where=Path(path))
     if device and opened.device.type != chosen.type:
         raise UsageError(f"device {device}: {path} is an export that computes on the CPU; give its checkpoint instead")
+    opened = spread.apply(opened, trust=trust) if spread else opened
     return Predictor(
         opened.network,
         opened.recipe,
@@ -335,22 +345,6 @@ def _precision(name: str, device: torch.device) -> Precision:
     if name not in (names := ("auto", *DTYPES)):
         raise UsageError(f"precision {name}: give one of {', '.join(names)}")
     return Precision.of(name, device, key="precision")
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise UsageError(f"device {name}: there is none of that name; give cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
-    try:  # a device can be listed and still fail at its first kernel: an old driver, no free memory
-        torch.zeros(1, device=device).tolist()
-    except RuntimeError:
-        raise UsageError(f"device {name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
-    return device
 
 
 def _sample(rgb: Any, others: Mapping[str, Any], inputs: tuple[str, ...]) -> Sample:

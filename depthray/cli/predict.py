@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli.flags import further_inputs, trust
+from depthray.cli.flags import further_inputs, spread_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.predicting import clips
 from depthray.cli.predicting.depth_files import FORMATS, METRIC_FORMATS, describe, shown_depth, write_maps
@@ -99,7 +99,11 @@ def main(argv: list[str]) -> int:
     return _print_summary(failed, len(targets.found), arguments.out)
 
 
-_NO_CONFIDENCE = "this network predicts no confidence; train one with model.uncertainty=laplace loss.laplace_nll=0.3"
+_OF_CHECKPOINTS = ("device", "precision", "trust", "flip", "scales", "tiles", "confidence", "ensemble")
+_NO_CONFIDENCE = (
+    "this network predicts no confidence; train one with model.uncertainty=laplace loss.laplace_nll=0.3, or give "
+    "--confidence flip"
+)
 _ASSUMED = (
     "WARNING: the camera is ASSUMED to see 60 degrees from left to right, as no --intrinsics fx,fy,cx,cy was given.\n"
     "WARNING: depths of the points are the network's, but widths, heights and angles are a guess."
@@ -119,6 +123,8 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
             flip=arguments.flip,
             scales=_scales(arguments.scales),
             tiles=arguments.tiles or 1,
+            confidence=arguments.confidence,
+            ensemble=arguments.ensemble,
         )
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         optional = predictor.optional_inputs
@@ -158,7 +164,7 @@ def _ask(
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
-    for flag in ("device", "precision", "trust", "flip", "scales", "tiles") if arguments.url else ("model", "key"):
+    for flag in _OF_CHECKPOINTS if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
@@ -244,6 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tiles", type=int, metavar="N", help="detail of images of N times the network's size, in 2N-1 tiles a side"
     )
+    spread_flags.add_flags(parser)
     trust.add_flag(parser)
     parser.add_argument(
         "--max-megapixels",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
+from depthray.checkpoints.calibration import NETWORK
 from depthray.config.sections import Data, Recipe, Uncertainty
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -35,6 +36,7 @@ from depthray.runtimes import passes as several_passes
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
 from depthray.runtimes.passes import ONE, Passes
 from depthray.runtimes.precision import Precision
+from depthray.runtimes.spread import Spread
 
 Batches = Iterable[tuple[list[int], Batch]]
 
@@ -280,10 +282,14 @@ class EvaluationReport:
 
 
 def evaluate_checkpoint(
-    path: Path, recipe: Recipe, *, side: str, device: torch.device, trust: bool = False
+    path: Path, recipe: Recipe, *, side: str, device: torch.device, trust: bool = False, spread: Spread | None = None
 ) -> EvaluationReport:
-    """Score one side of a recipe's data with a checkpoint or an export; images on the main process only."""
+    """Score one side of a recipe's data with a checkpoint or an export; images on the main process only.
+
+    With `spread` the confidence that is scored is that of several predictions.
+    """
     opened = open_model(path, device=device, trust=trust)
+    opened = spread.apply(opened, trust=trust) if spread else opened
     source = open_source(recipe.data)
     evaluation = evaluate_frames(opened, path, recipe, source, side=side, device=device)
     precision = Precision.of_evaluation(recipe, opened.device)
@@ -366,14 +372,13 @@ def _add_label(row: sheets.SheetRow, frame: ScoredFrame, label: str) -> sheets.S
 
 def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
     """The facts without which scores cannot be compared."""
-    data, kind = data_sets.resolve(recipe).data, recipe.depth_kind
+    data, kind, fitted = data_sets.resolve(recipe).data, recipe.depth_kind, opened.temperature
     return {
         "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
         **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
         **({} if opened.calibration is None else {"calibrated": f"{opened.calibration}, by {opened.calibration.data}"}),
-        **(
-            {} if opened.temperature is None else {"temperature": f"{opened.temperature}, by {opened.temperature.data}"}
-        ),
+        **({} if opened.spread == NETWORK else {"spread_of": opened.spread}),
+        **({"temperature": f"{fitted}, by {fitted.data}"} if fitted and fitted.of == opened.spread else {}),
         "data": data_sets.describe(data),
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import load as checkpoints
-from depthray.checkpoints.calibration import Calibration, Temperature
+from depthray.checkpoints.calibration import NETWORK, Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
@@ -43,7 +43,8 @@ class OpenedModel:
     runtime: str  # eager, or the name of a file of `backends`
     device: torch.device  # where it computes
     calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
-    temperature: Temperature | None = None  # of its confidence, likewise
+    temperature: Temperature | None = None  # of its confidence, likewise, or of a spread
+    spread: str = NETWORK  # whose deviation `log_sigma` is
     facts: ModelFacts | None = None  # what it was trained on; None where that was not recorded
 
 

@@ -122,8 +122,8 @@ def _variants(model: nn.Module, batch: Batch, passes: Passes) -> Iterator[Any]:
         if scale != 1.0:
             yield models.run(model, scaled)
         if passes.flip:
-            flipped = models.run(model, _flipped(model, scaled))
-            yield {key: flipped[key].flip(-1) for key in AVERAGED if key in flipped}
+            mirrored: Any = models.run(model, flipped(model, scaled))
+            yield {key: mirrored[key].flip(-1) for key in AVERAGED if key in mirrored}
 
 
 def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
@@ -211,7 +211,7 @@ def _resize(value: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(value, size, mode="bilinear", antialias=True)
 
 
-def _flipped(model: nn.Module, batch: Batch) -> Batch:
+def flipped(model: nn.Module, batch: Batch) -> Batch:
     """The batch with inputs mirrored from left to right."""
     return _changed(model, batch, lambda _, value: value.flip(-1))
 
