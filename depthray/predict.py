@@ -134,9 +134,9 @@ class Predictor:
         for maps, rgb in zip(self._maps(images, others), images, strict=True):
             if "depth" not in maps:
                 raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
-            beside: dict[str, Any] = {key: maps.get(key) for key in ("sigma", "confidence")}
-            beside["valid"] = maps["valid"] >= LIKELY if "valid" in maps else None
-            depths.append(DepthMap(maps["depth"], image=rgb, meaning=MEANING[self.depth_kind], **beside))
+            auxiliary: dict[str, Any] = {key: maps.get(key) for key in ("sigma", "confidence")}
+            auxiliary["valid"] = maps["valid"] >= LIKELY if "valid" in maps else None
+            depths.append(DepthMap(maps["depth"], image=rgb, meaning=MEANING[self.depth_kind], **auxiliary))
         return depths
 
     @overload

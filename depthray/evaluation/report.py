@@ -122,8 +122,9 @@ class Evaluation:
             return dict(self.whole)
         frames = [row.confidence for row in self.rows if row.confidence is not None]
         masks = [row.validity for row in self.rows if row.validity is not None]
-        beside = (confidence_scores.means(frames) if frames else {}) | (valid_mask_scores.means(masks) if masks else {})
-        return self._mean(range(len(self.rows))) | beside
+        confidence = confidence_scores.means(frames) if frames else {}
+        validity = valid_mask_scores.means(masks) if masks else {}
+        return self._mean(range(len(self.rows))) | confidence | validity
 
     def scores_by_set(self) -> dict[str, float]:
         """Of several data sets the scores of each, as NAME/METRIC."""

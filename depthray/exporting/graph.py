@@ -28,7 +28,7 @@ LARGEST_BATCH = 1024
 LEAST_SIDE = 33  # pixels: below, maps of 1/32 of the size are single pixels, which tracing sets apart
 TRACED = 64  # pixels of the shorter side of the example
 CLASSES = 8  # ids in the example
-BESIDE = {"log_sigma": "sigma", "valid": "valid"}  # maps of a network beside depth, and the outputs made of them
+AUXILIARY = {"log_sigma": "sigma", "valid": "valid"}  # maps of a network along with depth, and the outputs made of them
 
 Inputs = tuple[Tensor, ...]  # (B,C,H,W) each, in the order of a graph's inputs
 
@@ -44,7 +44,7 @@ class ExportGraph(nn.Module):
         known = getattr(model, "outputs", ("depth",))
         self.outputs = tuple(key for key in targets if key in known and key in ("depth", "mask"))
         if "depth" in self.outputs:
-            self.outputs += tuple(name for key, name in BESIDE.items() if key in known)
+            self.outputs += tuple(name for key, name in AUXILIARY.items() if key in known)
         if not self.outputs:
             raise UsageError(f"this network predicts {', '.join(known)}, none of {', '.join(targets)}")
         # Height and width of the tensors are multiples of it.

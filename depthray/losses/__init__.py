@@ -113,11 +113,11 @@ def _weighted_sum(
 ) -> Tensor:
     """(B,) values of terms -> (B,) weighted sum, as a share of that of the spread samples where the section says so.
 
-    Terms of what is predicted beside depth are no part of the share: a likelihood, which may be negative and is of
+    Terms of what is predicted along with depth are no part of the share: a likelihood, which may be negative and is of
     errors in units of their own size, and the cross-entropy of a mask of valid pixels.
     """
-    beside = [term for term in terms if {"log_sigma", "valid_logits"} & {*term.tensors}]
-    shared = [term for term in terms if term not in beside]
+    auxiliary = [term for term in terms if {"log_sigma", "valid_logits"} & {*term.tensors}]
+    shared = [term for term in terms if term not in auxiliary]
     of_depth = [term for term in shared if {"depth", "pyramid"} & {*term.tensors}]
     if not (section.over_spread and of_depth):
         return _sum(terms, values)
@@ -125,7 +125,7 @@ def _weighted_sum(
         maps = _spread_samples(prediction, batch)
         spread = _sum(of_depth, {term.name: term.value(maps, batch) for term in of_depth})
     share = _sum(shared, values) / (spread + LEAST_SPREAD)
-    return share + _sum(beside, values) if beside else share
+    return share + _sum(auxiliary, values) if auxiliary else share
 
 
 def _spread_samples(prediction: Prediction, batch: Batch) -> Prediction:

@@ -44,7 +44,7 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.refine != "none" or section.beside_depth:
+    if section.options or section.refine != "none" or section.auxiliary_maps:
         _check_options(section, where=where)
 
 
@@ -62,8 +62,8 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
         _check_own(network, section.name)
     network.zero_padded = zero_padded(section, inputs)
     network.uncertainty = section.uncertainty
-    if section.beside_depth:
-        network.outputs = (*getattr(network, "outputs", ("depth",)), *section.beside_depth.values())
+    if section.auxiliary_maps:
+        network.outputs = (*getattr(network, "outputs", ("depth",)), *section.auxiliary_maps.values())
     return network  # type: ignore[no-any-return]
 
 
@@ -210,8 +210,8 @@ def _check_options(section: Model, *, where: str) -> None:
     if section.refine != "none" and not has_head:
         raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
     # One's own may predict these maps in its own way.
-    if section.beside_depth and not has_head and section.name in names():
-        key = next(iter(section.beside_depth))
+    if section.auxiliary_maps and not has_head and section.name in names():
+        key = next(iter(section.auxiliary_maps))
         raise UsageError(f"{where}: model.{key}={str(getattr(section, key)).lower()}: {section.name} predicts no depth")
     for key, value in section.options.items():
         if key not in parameters:

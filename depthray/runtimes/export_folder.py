@@ -128,7 +128,7 @@ def input_port(key: str) -> Port:
 
 
 def output_port(key: str, *, depth_unit: str = DEPTH_UNIT) -> Port:
-    """The port of one of `data.targets`, or of what is predicted beside depth."""
+    """The port of one of `data.targets`, or of what is predicted along with depth."""
     return Port(key, dtype_of(key), channels_of(key), MASK_UNIT if key in MASKS else depth_unit)
 
 

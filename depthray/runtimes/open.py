@@ -159,8 +159,8 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     """Inputs are prepared and maps are read by the recipe, so it must be that of the graph."""
     spec, data = folder.spec, recipe.data
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
-    beside = {"uncertainty": "sigma", "valid_mask": "valid"}
-    possible = {*data.targets, *(beside[key] for key in recipe.model.beside_depth)}
+    auxiliary = {"uncertainty": "sigma", "valid_mask": "valid"}
+    possible = {*data.targets, *(auxiliary[key] for key in recipe.model.auxiliary_maps)}
     if not inputs <= set(data.inputs) or not outputs <= possible or spec.depth_kind != recipe.depth_kind:
         raise folder.refusal(f"{RECIPE} is not the recipe of this model")
 

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Spread:
-    """Whose predictions are compared, beside that of a network itself."""
+    """Whose predictions are compared, in addition to that of a network itself."""
 
     flip: bool = False  # that of the mirrored image
     others: tuple[Path, ...] = ()  # those of other networks

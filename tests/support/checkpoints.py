@@ -15,7 +15,7 @@ from depthray import models
 from depthray.checkpoints import manifest, save
 from depthray.checkpoints.load import CheckpointContents, load
 from depthray.config.sections import Recipe
-from depthray.models.layers.beside.beside_depth import GAIN
+from depthray.models.layers.auxiliary.auxiliary_head import GAIN
 from depthray.storage import local
 from depthray.training import preflight
 

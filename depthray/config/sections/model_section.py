@@ -52,7 +52,7 @@ class Model(BaseModel):
 
     uncertainty: Uncertainty = Field(
         "none",
-        description="what is predicted beside depth: nothing, or the standard deviation of ln depth, trained by "
+        description="what is predicted along with depth: nothing, or the standard deviation of ln depth, trained by "
         "loss.laplace_nll or loss.gaussian_nll",
     )
 
@@ -75,8 +75,8 @@ class Model(BaseModel):
         return dict(self.model_extra or {})
 
     @property
-    def beside_depth(self) -> dict[str, str]:
-        """Key -> map of a prediction, of those that are predicted beside depth."""
+    def auxiliary_maps(self) -> dict[str, str]:
+        """Key -> map of a prediction, of those that are predicted along with depth."""
         maps = {"uncertainty": ("log_sigma", self.uncertainty != "none"), "valid_mask": ("valid", self.valid_mask)}
         return {key: name for key, (name, is_wanted) in maps.items() if is_wanted}
 

@@ -143,17 +143,17 @@ def measure(
         for name in names:
             say(f"{candidate.name}: {name}")
             scored.append(_under(name, clean, (score(source, name, strength) for strength in STRENGTHS), frames))
-        beside: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         if sees_all and (clip or CROP in corruptions):
             depth = consistency.depth_of(opened, recipe, device)
             if CROP in corruptions:
                 say(f"{candidate.name}: {CROP}")
-                beside["crops"] = consistency.crops(depth, ((index, source.read(index)["image"]) for index in chosen))
+                measured["crops"] = consistency.crops(depth, ((index, source.read(index)["image"]) for index in chosen))
             if clip:
                 say(f"{candidate.name}: {clip.path.name}")
                 pictures = consistency.clip_frames(*clip)
-                beside["flicker"] = consistency.flicker(depth, pictures, name=str(clip.path))
-        networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored), **beside))
+                measured["flicker"] = consistency.flicker(depth, pictures, name=str(clip.path))
+        networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored), **measured))
     about = {"data": frames.data.place, "split": side, "frames": str(count)}
     about |= {"clip": clip.path.name} if clip else {}
     return RobustnessReport(about | {"protocol": frames.eval.protocol}, frames.eval.monitor, tuple(networks))

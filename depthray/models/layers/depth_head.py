@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers import symbolic_size
-from depthray.models.layers.beside.log_sigma import LogSigma
-from depthray.models.layers.beside.valid_mask import ValidMask
+from depthray.models.layers.auxiliary.log_sigma import LogSigma
+from depthray.models.layers.auxiliary.valid_mask import ValidMask
 from depthray.models.layers.blocks import upsample
 from depthray.models.layers.inputs import fill_sparse, guide
 from depthray.models.layers.propagation import Propagation, PropagationOptions
@@ -68,7 +68,7 @@ class Completion:
 
     @property
     def is_depth_alone(self) -> bool:
-        """Whether nothing is predicted beside depth."""
+        """Whether nothing else is predicted."""
         return self.uncertainty == "none" and not self.valid_mask
 
 
@@ -106,8 +106,8 @@ class DepthHead(nn.Module):
         self.valid_mask = ValidMask(channels) if options.valid_mask else None
 
     @property
-    def beside(self) -> list[nn.Module]:
-        """What predicts maps beside depth."""
+    def auxiliary(self) -> list[nn.Module]:
+        """What predicts maps along with depth."""
         return [part for part in (self.log_sigma, self.valid_mask) if part is not None]
 
     @property
@@ -126,9 +126,9 @@ class DepthHead(nn.Module):
         return depth if self.refine is None else self.refine(depth, features, batch)
 
     def predict(self, logits: Tensor, batch: Batch, features: Tensor) -> Prediction:
-        """The same -> `depth`, and of its size what the recipe asks for beside it: `log_sigma`, `valid`; float32"""
+        """The same -> `depth`, and of its size what else the recipe asks for: `log_sigma`, `valid`; float32"""
         prediction: Prediction = {"depth": (depth := self(logits, batch, features))}
-        if not self.beside:
+        if not self.auxiliary:
             return prediction
         shares, size = _onto(depth, _size(features)) / self.max_depth, _size(depth)
         if self.log_sigma is not None:

@@ -62,7 +62,7 @@ REFINED = [
     *((name, options | {"refine": "cspn"}) for name, options in COMPLETE),
     *((name, options | {"refine": "nlspn"}) for name, options in COMPLETE if name == "unet"),
 ]
-BESIDE = [(name, options | {"uncertainty": "laplace", "valid_mask": True}) for name, options in COMPLETE]
+AUXILIARY = [(name, options | {"uncertainty": "laplace", "valid_mask": True}) for name, options in COMPLETE]
 CASES = [*(case for parameters, case in WEIGHTS if parameters < LIGHT or case in COMPACT), *REFINED]
 
 
@@ -177,8 +177,8 @@ def test_every_input_is_used(name, options, more):
             assert not equal(models.run(model, batch | {key: other[key][1:]}), before), key
 
 
-@pytest.mark.parametrize("case", BESIDE, ids=str)
-def test_maps_beside_depth_are_as_large_as_it_and_trained(case):
+@pytest.mark.parametrize("case", AUXILIARY, ids=str)
+def test_maps_along_with_depth_are_as_large_as_it_and_trained(case):
     model = make(*case).eval()
     prediction = models.run(model, some(model.inputs, 1))
     assert {*prediction} == {*model.outputs} >= {"log_sigma", "valid"}

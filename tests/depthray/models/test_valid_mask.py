@@ -1,4 +1,4 @@
-"""The mask of valid pixels that networks predict beside depth, and that a recipe trains it."""
+"""The mask of valid pixels that networks predict along with depth, and that a recipe trains it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from depthray import losses, models
 from depthray.config import recipe as recipes
 from depthray.config.sections import Loss, Model
 from depthray.errors import UsageError
-from depthray.models.layers.beside.valid_mask import START, ValidMask
+from depthray.models.layers.auxiliary.valid_mask import START, ValidMask
 from depthray.weights import fit
 from depthray.weights.translation import Translation
 

@@ -77,7 +77,7 @@ def test_a_mirrored_image_differs_where_a_network_knows_left_from_right() -> Non
 def test_its_squares_are_averaged_over_a_neighbourhood() -> None:
     found = spread(Given(1.0, ramp=True), flip=True, size=(96, 96))["log_sigma"].exp()[0, 0, 40]
     middle, edge = found[48], found[2]
-    assert 0.005 < middle < 0.1 < edge  # in the middle both agree, and what is beside it counts
+    assert 0.005 < middle < 0.1 < edge  # in the middle both agree, and what is around it counts
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,10 @@ def test_python_and_the_command_line_predict_it(
 
 def test_an_evaluation_scores_it(seeds: list[Path], tmp_path: Path) -> None:
     assert main(["evaluate", str(seeds[0]), "--ensemble", str(seeds[1]), "--out", str(tmp_path / "out")]) == 0
-    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert told["confidence"]["distribution"] == "laplace" and told["spread_of"].startswith("ensemble with ")
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert summary["confidence"]["distribution"] == "laplace" and summary["spread_of"].startswith("ensemble with ")
     alone = depthray.evaluate(seeds[0], ensemble=[seeds[1]])
-    assert alone.scores["abs_rel"] == pytest.approx(told["overall"]["abs_rel"]["mean"])
+    assert alone.scores["abs_rel"] == pytest.approx(summary["overall"]["abs_rel"]["mean"])
 
 
 def test_a_factor_is_fitted_to_it_and_to_nothing_else(

@@ -51,26 +51,26 @@ def brute(logits: torch.Tensor, batch: Any, *, missing: bool) -> dict[str, float
 def test_scores_are_those_of_all_pixels_by_brute_force() -> None:
     logits, batch = frames()
     rows: Any = of_frames({"valid": logits}, batch, LIMITS)
-    told = summary(rows, ["a", "b", "b"])
+    found = summary(rows, ["a", "b", "b"])
     for name, missing in (("overall", True), ("without_missing", False)):
         for key, value in brute(logits, batch, missing=missing).items():
-            found = told[name][key]
-            assert found["mean"] == pytest.approx(value, rel=1e-9), (name, key)
-            assert found["low"] <= found["mean"] <= found["high"]
-    assert means(rows)["invalid_iou"] == pytest.approx(told["overall"]["iou"]["mean"])
+            score = found[name][key]
+            assert score["mean"] == pytest.approx(value, rel=1e-9), (name, key)
+            assert score["low"] <= score["mean"] <= score["high"]
+    assert means(rows)["invalid_iou"] == pytest.approx(found["overall"]["iou"]["mean"])
     share = (batch["depth"] == 0).float().mean().item()
-    assert told["classes"]["missing"]["share"] == pytest.approx(share)
-    assert 0.6 < told["classes"]["beyond"]["called_invalid"] < 1 and told["classes"]["valid"]["called_invalid"] < 0.4
+    assert found["classes"]["missing"]["share"] == pytest.approx(share)
+    assert 0.6 < found["classes"]["beyond"]["called_invalid"] < 1 and found["classes"]["valid"]["called_invalid"] < 0.4
 
 
 def test_frames_without_an_invalid_pixel_or_a_mask() -> None:
     logits, batch = frames()
     batch["depth"] = torch.full_like(batch["depth"], 2.0)
     rows: Any = of_frames({"valid": logits}, batch, LIMITS)
-    told = summary(rows, ["a", "b", "c"])
-    assert np.isnan(told["overall"]["recall"]["mean"]) and told["overall"]["precision"]["mean"] == 0
-    assert "without_missing" not in told and {*told["classes"]} == {"valid"}
-    assert "| recall            | -" in valid_mask_scores.sections(told)[1]
+    found = summary(rows, ["a", "b", "c"])
+    assert np.isnan(found["overall"]["recall"]["mean"]) and found["overall"]["precision"]["mean"] == 0
+    assert "without_missing" not in found and {*found["classes"]} == {"valid"}
+    assert "| recall            | -" in valid_mask_scores.sections(found)[1]
     assert of_frames({"depth": logits}, batch, LIMITS) == [None] * 3
     broken: Any = of_frames({"valid": torch.full_like(logits, np.nan)}, batch, LIMITS)
     assert means(broken)["invalid_accuracy"] == 0  # a network that has failed knows of no depth
@@ -97,8 +97,8 @@ def test_an_evaluation_has_them_in_text_and_json(tmp_path: Path) -> None:
     batches = eval_batches(source, range(4), DATA, batch_size=BATCH)
     evaluation = evaluate(MaskedNet(), batches, protocol=PLAIN, device=torch.device("cpu"))
     evaluation.write(tmp_path)
-    told = json.loads((tmp_path / "evaluation.json").read_text())["valid_mask"]
-    assert told["overall"]["accuracy"]["mean"] == pytest.approx(evaluation.scores()["invalid_accuracy"])
-    assert 0.4 < told["classes"]["valid"]["called_invalid"] < 0.6
+    found = json.loads((tmp_path / "evaluation.json").read_text())["valid_mask"]
+    assert found["overall"]["accuracy"]["mean"] == pytest.approx(evaluation.scores()["invalid_accuracy"])
+    assert 0.4 < found["classes"]["valid"]["called_invalid"] < 0.6
     text = report.markdown(evaluation.summary())
     assert "## Where there is no depth" in text and "called invalid" in text and "valid mask |" not in text

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from depthray.models.layers.beside.beside_depth import BesideDepth
+from depthray.models.layers.auxiliary.auxiliary_head import AuxiliaryHead
 
 START = 0.9  # probability before training: of most data a tenth of the pixels or less has no depth
 
 
-class ValidMask(BesideDepth):
+class ValidMask(AuxiliaryHead):
     """The logit of the probability that a pixel has a depth that can be measured, within the limits of training."""
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""How sure a network is of its depth: the standard deviation of ln depth, predicted beside it.
+"""How sure a network is of its depth: the standard deviation of ln depth, predicted along with it.
 
 Of ln depth, for errors grow with depth, so that a share of it is what features can tell; a correction of the scale of
 depth, or another unit, leaves it as it is. It is predicted as its logarithm, as Kendall and Gal 2017 (arXiv:1703.04977)
@@ -12,13 +12,13 @@ import math
 import torch
 from torch import Tensor
 
-from depthray.models.layers.beside.beside_depth import BesideDepth
+from depthray.models.layers.auxiliary.auxiliary_head import AuxiliaryHead
 
 START = 0.15  # standard deviation of ln depth before training, about that of a network that is half trained
 LEAST, MOST = 1e-3, 2.0  # what it stays between: a millimetre of a metre, and not known at all
 
 
-class LogSigma(BesideDepth):
+class LogSigma(AuxiliaryHead):
     """The logarithm of the deviation of ln depth, START before training."""
 
     def __init__(self, channels: int) -> None:

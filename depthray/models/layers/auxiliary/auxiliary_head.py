@@ -1,4 +1,4 @@
-"""A map that is predicted beside depth, by layers of its own: those of depth stay as they are."""
+"""A map that is predicted along with depth, by layers of its own: those of depth stay as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NEAREST = 1e-3  # shares of max_depth that count as this: a logarithm follows
 UNIT = 1e-2  # of the mean square of features: those of less are not scaled up to unit size
 
 
-class BesideDepth(nn.Module):
+class AuxiliaryHead(nn.Module):
     """Three convolutions on the features before depth's last layer and on depth; they begin at `start` everywhere."""
 
     def __init__(self, channels: int, *, start: float) -> None:
