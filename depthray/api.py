@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from depthray import predict as prediction
 from depthray.cli import evaluate as evaluate_command
 from depthray.cli import train as train_command
+from depthray.cli.flags import spread_flags
 from depthray.cli.scoring import compare as compare_command
 from depthray.config import own_code
 from depthray.config.sections import Recipe
@@ -151,12 +152,15 @@ def evaluate(
     split: str = "val",
     out: Place | None = None,
     trust: bool = False,
+    confidence: str | None = None,
+    ensemble: Sequence[Place] = (),
 ) -> EvaluationReport:
     """Score a checkpoint, an export or a run's best checkpoint: `evaluate(run, "eval.protocol=nyu-bts", split="test")`.
 
     `overrides` are of data.* and eval.*; `data` and `source` name other frames, and their form where it is not
     recognised. The result has `scores`, `evaluation` with each frame, and `write(folder)`; with `out` it is written
-    there at once. `trust=True` runs code that comes with the checkpoint or is the export.
+    there at once. `trust=True` runs code that comes with the checkpoint or is the export. `confidence` and `ensemble`
+    are as for `load`.
     """
     from depthray import distributed
     from depthray.evaluation.evaluate import evaluate_checkpoint
@@ -167,9 +171,10 @@ def evaluate(
     with Heartbeat(f"{place} to be evaluated"):
         path = locate.resolve(arguments.checkpoint)
         recipe = evaluate_command.recipe_of(path, arguments)
+        spread = spread_flags.given(confidence, [Path(each) for each in ensemble])
         device = distributed.start()
         try:
-            report = evaluate_checkpoint(path, recipe, side=split, device=device, trust=trust)
+            report = evaluate_checkpoint(path, recipe, side=split, device=device, trust=trust, spread=spread)
         finally:
             distributed.stop()
     if out is not None:
@@ -251,14 +256,30 @@ def export(
 
 
 @speaks_python
-def load(path: Place, *, device: str | None = None, trust: bool = False) -> Predictor:
+def load(
+    path: Place,
+    *,
+    device: str | None = None,
+    precision: str = "fp32",
+    trust: bool = False,
+    flip: bool = False,
+    scales: Sequence[float] = (),
+    tiles: int = 1,
+    confidence: str | None = None,
+    ensemble: Sequence[Place] = (),
+) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
-    `path` may be the address of a store, from which it is downloaded into the cache of this machine. Code that comes
-    with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it could do anything.
+    `path` may be the address of a store, from which it is downloaded into the cache of this machine. `precision` is
+    fp32, tf32, bf16, fp16, or auto. A prediction is the mean with that of the mirrored image (`flip`) and with those at
+    multiples of the network's size (`scales`); images of `tiles` times that size are predicted in tiles too. Confidence
+    is the network's own, or by the difference to the mirrored image (`confidence="flip"`) and to other checkpoints
+    (`ensemble`). Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with
+    `trust`: it could do anything.
     """
+    options: dict[str, Any] = {"precision": precision, "flip": flip, "scales": scales, "tiles": tiles}
     with Heartbeat(f"{os.fspath(path)} to be loaded"):
-        return prediction.load(path, device=device, trust=trust)
+        return prediction.load(path, device=device, trust=trust, confidence=confidence, ensemble=ensemble, **options)
 
 
 def _in_python(record: progress.Record) -> progress.Record:

@@ -78,6 +78,7 @@ class Prediction(TypedDict, total=False):
     pyramid: list[Tensor]  # coarser depths (B,1,h,w) in metres, finest first
     mask: Tensor  # (B,1,H,W) logits of the foreground mask
     log_sigma: Tensor  # (B,1,H,W) ln of the standard deviation of ln depth
+    valid: Tensor  # (B,1,H,W) logits of the probability that there is a depth to measure
 
 
 VOID = 255  # in the mask of a sample: neither foreground nor background is known

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
 
     from depthray.batch import Sample
     from depthray.checkpoints.model_facts import ModelFacts
-    from depthray.config.sections import Data, DepthKind, Recipe
+    from depthray.config.sections import Data, DepthKind, Recipe, Uncertainty
     from depthray.imaging.camera import Camera
     from depthray.imaging.depth_map import DepthMap
     from depthray.runtimes.precision import Precision
@@ -64,6 +64,7 @@ class Predictor:
         self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
+        self.uncertainty: Uncertainty = getattr(model, "uncertainty", recipe.model.uncertainty)
         self.facts = facts  # what it was trained on; None where that was not recorded
         passes.check(recipe.data, metric=self.depth_kind == "metric")
         self.passes = passes  # of which a prediction is the mean
@@ -84,8 +85,8 @@ class Predictor:
 
     @property
     def has_confidence(self) -> bool:
-        """Whether it predicts how sure it is of its depth (model.uncertainty)."""
-        return self.recipe.model.uncertainty != "none" and "depth" in self.recipe.data.targets
+        """Whether it says how sure it is of its depth (model.uncertainty, or the spread of predictions)."""
+        return self.uncertainty != "none" and "depth" in self.recipe.data.targets
 
     def check_metres(self, purpose: str) -> None:
         """Raise a `UsageError` where the network's depth is not in metres, which the purpose needs."""
@@ -115,8 +116,9 @@ class Predictor:
         floating-point numbers in [0, 1]. `others` as for `maps`.
 
         The result is a NumPy array with `metres`, `png16()`, `points(camera)` and `colour()`, and where the network
-        `has_confidence` with `sigma` and `confidence`, (H,W) float32. Where `depth_kind` is not
-        "metric" the numbers have no unit; nearer is smaller all the same.
+        `has_confidence` with `sigma` and `confidence`, (H,W) float32; where it predicts that (model.valid_mask) with
+        `valid`, (H,W) bool: whether there is a depth to measure. Where `depth_kind` is not "metric" the numbers have
+        no unit; nearer is smaller all the same.
         """
         if "depth" not in self.recipe.data.targets:
             targets = ", ".join(self.recipe.data.targets)
@@ -126,18 +128,16 @@ class Predictor:
     def _depths(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[DepthMap]:
         from depthray.evaluation.protocols import MEANING
         from depthray.imaging.depth_map import DepthMap
+        from depthray.imaging.export import LIKELY
 
-        found = self._maps(images, others)
-        for maps in found:
+        depths = []
+        for maps, rgb in zip(self._maps(images, others), images, strict=True):
             if "depth" not in maps:
                 raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
-        meaning = MEANING[self.depth_kind]
-        return [
-            DepthMap(
-                maps["depth"], image=rgb, meaning=meaning, sigma=maps.get("sigma"), confidence=maps.get("confidence")
-            )
-            for maps, rgb in zip(found, images, strict=True)
-        ]
+            auxiliary: dict[str, Any] = {key: maps.get(key) for key in ("sigma", "confidence")}
+            auxiliary["valid"] = maps["valid"] >= LIKELY if "valid" in maps else None
+            depths.append(DepthMap(maps["depth"], image=rgb, meaning=MEANING[self.depth_kind], **auxiliary))
+        return depths
 
     @overload
     def maps(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[Maps]: ...
@@ -148,7 +148,8 @@ class Predictor:
     def maps(self, image: Any, **others: Any) -> Maps | list[Maps]:
         """An image, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1]; of several images a list.
 
-        Where the network `has_confidence`, `sigma` in metres and `confidence` in [0,1] besides.
+        Where the network `has_confidence`, `sigma` in metres and `confidence` in [0,1] besides; with model.valid_mask
+        `valid` in [0,1], the probability that there is a depth to measure.
 
         Images are as for `predict`. `others` are the further inputs the network was trained with, of the image's size:
         `background` (H,W,3) uint8 RGB, `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and
@@ -236,8 +237,10 @@ class Predictor:
                 raise UsageError(f"this network predicts {', '.join(outputs)}, none of {', '.join(data.targets)}")
             if "mask" in maps:
                 maps["mask"] = maps["mask"].sigmoid()
+            if self.recipe.model.valid_mask and {"depth", "valid"} <= outputs.keys():
+                maps["valid"] = outputs["valid"].float().sigmoid()
             if self.has_confidence and {"depth", "log_sigma"} <= outputs.keys():
-                maps |= confidence_maps(maps["depth"], outputs["log_sigma"], self.recipe.model.uncertainty)
+                maps |= confidence_maps(maps["depth"], outputs["log_sigma"], self.uncertainty)
         arrays = {key: value[:, 0].cpu().numpy() for key, value in maps.items()}  # (B,1,h,w) -> (B,h,w)
         return [{key: value[index] for key, value in arrays.items()} for index in range(len(samples))]
 
@@ -302,6 +305,8 @@ def load(
     flip: bool = False,
     scales: Sequence[float] = (),
     tiles: int = 1,
+    confidence: str | None = None,
+    ensemble: Sequence[str | os.PathLike[str]] = (),
 ) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
@@ -309,13 +314,20 @@ def load(
     millimetre: bf16 is off by centimetres at some metres. A prediction is the mean with that of the mirrored image
     (`flip`) and with those at multiples of the network's size (`scales`); images of `tiles` times that size are
     predicted in overlapping tiles too, for their detail. Each takes as many times longer as there are passes.
+    Confidence is what the network says of it, or how far its prediction differs from that of the mirrored image
+    (`confidence="flip"`) and from those of other checkpoints (`ensemble`), which see images of the same size.
     Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
     could do anything.
     """
-    chosen = _device(device)
+    from depthray.runtimes import device_errors
+    from depthray.runtimes.spread import Spread
+
+    chosen = device_errors.chosen(device)
+    spread = Spread.of(confidence, [locate.resolve(Path(each)) for each in ensemble])
     opened = open_model(locate.resolve(Path(path)), device=chosen, trust=trust, where=Path(path))
     if device and opened.device.type != chosen.type:
         raise UsageError(f"device {device}: {path} is an export that computes on the CPU; give its checkpoint instead")
+    opened = spread.apply(opened, trust=trust) if spread else opened
     return Predictor(
         opened.network,
         opened.recipe,
@@ -333,22 +345,6 @@ def _precision(name: str, device: torch.device) -> Precision:
     if name not in (names := ("auto", *DTYPES)):
         raise UsageError(f"precision {name}: give one of {', '.join(names)}")
     return Precision.of(name, device, key="precision")
-
-
-def _device(name: str | None) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise UsageError(f"device {name}: there is none of that name; give cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
-    try:  # a device can be listed and still fail at its first kernel: an old driver, no free memory
-        torch.zeros(1, device=device).tolist()
-    except RuntimeError:
-        raise UsageError(f"device {name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
-    return device
 
 
 def _sample(rgb: Any, others: Mapping[str, Any], inputs: tuple[str, ...]) -> Sample:

@@ -12,7 +12,7 @@ from depthray.checkpoints.model_facts import Span, TrainedLimits
 from depthray.config.sections import Data
 from depthray.data.resize import resize_colour, size_for_inference
 
-STRETCH = 1.15  # factor in the aspect of a photograph
+STRETCH = 1.25  # factor in the aspect of a photograph: 3:2 where training had 4:3 is answered silently, 16:9 is not
 SIZE = 1.5  # factor in the size of a photograph
 FOCAL = 1.15  # factor in the focal length, which is one in metres
 LIGHT = 0.5  # share of the least brightness or sharpness, or of what is left to white

@@ -50,5 +50,11 @@ def write(path: Path, out: Path, *, reports: Path | None, curves: str = "") -> N
     subject = subject_of(path, reports=reports)
     if curves and (out.parent / curves).is_file():
         subject = replace(subject, curves=curves)
-    with translate_os_errors(out.parent, to=CheckpointError, doing="write the model card"):
-        local.replace(out, markdown(subject).encode())
+    write_text(markdown(subject), out)
+
+
+def write_text(card: str, out: Path) -> None:
+    """Write a card into a file, whose folder is made; CheckpointError where that cannot be."""
+    with translate_os_errors(out, to=CheckpointError, doing="write the model card"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        local.replace(out, card.encode())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+NETWORK = "network"
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -25,7 +27,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Temperature:
-    """The factor of the deviation that a network predicts, and what it was fitted to."""
+    """The factor of a deviation, that which a network predicts or the spread of several predictions; its origin."""
 
     factor: float
     data: str = ""  # its frames, as the user named them
@@ -33,9 +35,10 @@ class Temperature:
     frames: int = 0
     before: tuple[float, ...] = ()  # shares of the pixels of frames that were held out in the intervals of 68 and 95 %
     after: tuple[float, ...] = ()  # the same with the factor
+    of: str = NETWORK  # whose deviation it is, as `depthray.runtimes.spread` names it
 
     def __str__(self) -> str:
-        return f"x {self.factor:.3f}"
+        return f"x {self.factor:.3f}" + ("" if self.of == NETWORK else f", {self.of}")
 
 
 def temperature_from_json(tree: dict[str, Any] | None) -> Temperature | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import manifest, model_facts
-from depthray.checkpoints.calibration import Calibration, Temperature
+from depthray.checkpoints.calibration import NETWORK, Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE, STATE, WEIGHTS
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
@@ -96,6 +96,8 @@ def build_network(contents: CheckpointContents, *, where: str | PathLike[str]) -
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{where}: the weights do not fit the recipe: {reason}") from None
     network, fitted, temperature = lora.merge(network), contents.calibration or AS_IT_IS, contents.temperature
+    if temperature is not None and temperature.of != NETWORK:
+        temperature = None  # of a spread of predictions, whose network applies it
     if fitted is AS_IT_IS and temperature is None:
         return network
     factor = 1.0 if temperature is None else temperature.factor

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from depthray.checkpoints import calibration, origin
-from depthray.checkpoints.calibration import Calibration, Temperature
+from depthray.checkpoints.calibration import NETWORK, Calibration, Temperature
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
 from depthray.config.own_code import CodeRecord
@@ -25,7 +25,11 @@ FORMAT_WITH_ORIGIN = 2  # of the network's first weights; a checkpoint without o
 FORMAT_WITH_CODE = 3  # of one's own, which older versions cannot read
 FORMAT_WITH_CALIBRATION = 4  # without which the same weights predict other metres
 FORMAT_WITH_TEMPERATURE = 5  # without which they predict another confidence
-FORMATS = (FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE, FORMAT_WITH_CALIBRATION, FORMAT_WITH_TEMPERATURE)
+FORMAT_WITH_SPREAD = 6  # a temperature that is of no network's own confidence
+FORMATS = (
+    *(FORMAT, FORMAT_WITH_ORIGIN, FORMAT_WITH_CODE),
+    *(FORMAT_WITH_CALIBRATION, FORMAT_WITH_TEMPERATURE, FORMAT_WITH_SPREAD),
+)
 OPTIONAL = ("origin", "code", "calibration", "temperature")  # left out where there is nothing
 WEIGHTS, STATE, RECIPE, METRICS = FILES = ("model.safetensors", "state.pt", "recipe.yaml", "metrics.json")
 _FOLDER = RecordedFolder(noun="checkpoint", manifest=NAME, advice="use another checkpoint")
@@ -49,16 +53,23 @@ class Manifest:
 
 def render(manifest: Manifest) -> bytes:
     """The bytes of manifest.json, the last of which is a digest of the rest."""
+    fitted = manifest.temperature
     has = {
-        FORMAT_WITH_TEMPERATURE: manifest.temperature,
+        FORMAT_WITH_SPREAD: fitted and fitted.of != NETWORK,
+        FORMAT_WITH_TEMPERATURE: fitted,
         FORMAT_WITH_CALIBRATION: manifest.calibration,
         FORMAT_WITH_CODE: manifest.code,
         FORMAT_WITH_ORIGIN: manifest.origin,
     }
-    body = {"format": next((number for number, value in has.items() if value), FORMAT), **asdict(manifest)}
+    body: dict[str, Any] = {
+        "format": next((number for number, value in has.items() if value), FORMAT),
+        **asdict(manifest),
+    }
     for key in OPTIONAL:
         if not getattr(manifest, key):
             del body[key]
+    if fitted and fitted.of == NETWORK:
+        del body["temperature"]["of"]
     return seal(body)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -80,6 +80,15 @@ class CheckpointWriter:
         """Wait until all is written; the path of the checkpoint written since the last call."""
         pending, self._pending = self._pending, None
         return pending.result() if pending else None
+
+    def is_among_best(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a checkpoint of these metrics would be one of the best that are kept, once all before it is written.
+
+        The last is kept too, until the next.
+        """
+        self.wait()
+        others: list[tuple[Path | None, float | None]] = [*scores(checkpoints_in(self.root), self.monitor)]
+        return None in rank([*others, (None, metrics.get(self.monitor))], self.monitor)[: self.keep_best]
 
     def hurry(self) -> None:
         """Wait no longer for a disk that fails."""

@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from pathlib import Path
 
-from depthray.cli.flags import job_flags, trust
+from depthray.cli.flags import job_flags, spread_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.cli.scoring import card
@@ -36,7 +36,10 @@ def main(argv: list[str]) -> int:
     try:
         path = locate.resolve(arguments.checkpoint)
         recipe = recipe_of(path, arguments)
-        result = evaluate_checkpoint(path, recipe, side=arguments.split, device=device, trust=arguments.trust)
+        spread = spread_flags.given(arguments.confidence, arguments.ensemble)
+        result = evaluate_checkpoint(
+            path, recipe, side=arguments.split, device=device, trust=arguments.trust, spread=spread
+        )
         if distributed.is_main():
             name = f"{arguments.split}-{result.evaluation.protocol.name}"
             # The copy of a remote checkpoint is in the cache, where nobody looks for results.
@@ -62,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_frames(parser)
+    spread_flags.add_flags(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the run's folder")
     job_flags.add_flags(parser)
     return parser

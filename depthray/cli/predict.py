@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli.flags import further_inputs, trust
+from depthray.cli.flags import further_inputs, spread_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.predicting import clips
-from depthray.cli.predicting.depth_files import FORMATS, METRIC_FORMATS, describe, write_maps
+from depthray.cli.predicting.depth_files import FORMATS, METRIC_FORMATS, describe, shown_depth, write_maps
 from depthray.cli.predicting.image_targets import SUFFIXES, find_targets, refuse_missing
 from depthray.errors import DataError, UsageError, did_you_mean
 from depthray.evaluation.protocols import MEANING
@@ -45,6 +45,7 @@ class _Request(NamedTuple):
     every: int
     frames: int
     min_confidence: float
+    keep_invalid: bool
 
 
 class _Network(NamedTuple):
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"--min-confidence: {_NO_CONFIDENCE}")
         request = _Request(
             *(arguments.out, shown, shown if formats else ["colour"], camera, limits, others),
-            *(scale, arguments.every, arguments.frames or 0, arguments.min_confidence),
+            *(scale, arguments.every, arguments.frames or 0, arguments.min_confidence, arguments.keep_invalid),
         )
         for image, output in targets.found:
             try:
@@ -98,7 +99,11 @@ def main(argv: list[str]) -> int:
     return _print_summary(failed, len(targets.found), arguments.out)
 
 
-_NO_CONFIDENCE = "this network predicts no confidence; train one with model.uncertainty=laplace loss.laplace_nll=0.3"
+_OF_CHECKPOINTS = ("device", "precision", "trust", "flip", "scales", "tiles", "confidence", "ensemble")
+_NO_CONFIDENCE = (
+    "this network predicts no confidence; train one with model.uncertainty=laplace loss.laplace_nll=0.3, or give "
+    "--confidence flip"
+)
 _ASSUMED = (
     "WARNING: the camera is ASSUMED to see 60 degrees from left to right, as no --intrinsics fx,fy,cx,cy was given.\n"
     "WARNING: depths of the points are the network's, but widths, heights and angles are a guess."
@@ -118,6 +123,8 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
             flip=arguments.flip,
             scales=_scales(arguments.scales),
             tiles=arguments.tiles or 1,
+            confidence=arguments.confidence,
+            ensemble=arguments.ensemble,
         )
         inputs, meaning = predictor.recipe.data.inputs, MEANING[predictor.depth_kind]
         optional = predictor.optional_inputs
@@ -157,7 +164,7 @@ def _ask(
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line; with --url every positional argument is an image."""
     arguments = build_parser().parse_intermixed_args(argv)
-    for flag in ("device", "precision", "trust", "flip", "scales", "tiles") if arguments.url else ("model", "key"):
+    for flag in _OF_CHECKPOINTS if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
     if arguments.url:
@@ -211,6 +218,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="ply, glb: no points of pixels whose probability of being right within 10 percent is below P",
     )
     parser.add_argument(
+        "--keep-invalid",
+        action="store_true",
+        help="depth of pixels too of which the network says that there is none (model.valid_mask); without it they are "
+        "0, or no points, in all formats but npz, which has its map `valid`",
+    )
+    parser.add_argument(
         "--range", metavar="NEAR,FAR", help="metres at the ends of the colours (default: of each photograph and video)"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video one frame in N (default: 1)")
@@ -237,6 +250,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tiles", type=int, metavar="N", help="detail of images of N times the network's size, in 2N-1 tiles a side"
     )
+    spread_flags.add_flags(parser)
     trust.add_flag(parser)
     parser.add_argument(
         "--max-megapixels",
@@ -312,6 +326,7 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
             most=request.frames,
             unit=unit,
             min_confidence=request.min_confidence,
+            keep_invalid=request.keep_invalid,
         )
         return clips.predict_clip(image, request.out / output, wanted, _maps_of_clip(network, image, request.camera))
     rgb = photos.read(image, limits=request.limits)
@@ -324,8 +339,9 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
         raise DataError(f"{image}: --min-confidence: {_NO_CONFIDENCE}")
     _warn(image, network.warnings(rgb, request.camera, maps))
     stem, scale = request.out / output, request.scale
+    shown = maps if request.keep_invalid or "depth" not in maps else {**maps, "depth": shown_depth(maps)}
     if scale is None and "depth" in maps and "colour" in request.formats:
-        scale = sheets.depth_scale([maps["depth"]])
+        scale = sheets.depth_scale([shown["depth"]])
     written = write_maps(
         *(stem, maps, request.formats),
         rgb=rgb,
@@ -333,8 +349,9 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
         scale=scale,
         unit=unit,
         min_confidence=request.min_confidence,
+        keep_invalid=request.keep_invalid,
     )
-    return describe(image, maps, written, unit=unit, scale=scale)
+    return describe(image, shown, written, unit=unit, scale=scale)
 
 
 def _warn_of_misfit(image: Path, rgb: NDArray[np.uint8], camera: Camera | None) -> None:

@@ -45,7 +45,7 @@ class UnavailableError(ServerError, ResourceError):
 class Estimate:
     """The prediction of a server for one image."""
 
-    # (H,W) by name: `depth` metres, NaN where there is none, `mask` probability, `sigma` metres, `confidence` in [0,1].
+    # (H,W) by name: `depth` metres, NaN where there is none, `sigma` metres; `mask`, `confidence`, `valid` in [0,1].
     maps: Maps = field(repr=False)
     image: bytes = field(repr=False)
     model: str = ""  # name@version
@@ -66,7 +66,8 @@ class Estimate:
     ) -> NDArray[np.void]:
         """-> (N,) records xyz (metres: x right, y down, z forward) and rgb. The default camera is `degrees` across.
 
-        Pixels of less than `min_confidence` have no point, where the model predicts confidence.
+        Pixels of less than `min_confidence` have no point, where the model predicts confidence; nor have those of which
+        it predicts that there is no depth.
         """
         if min_confidence > 0 and "confidence" not in self.maps:
             raise UsageError(f"min_confidence: model {self.model} predicts no confidence, or maps were not asked for")
@@ -74,7 +75,9 @@ class Estimate:
         if rgb.shape[:2] != self.metres.shape:
             raise UsageError("points need the map at the image's size; leave size='model' out")
         camera = camera or assumed_camera(*self.metres.shape, degrees=degrees)
-        depth = export.confident(self.metres, self.maps.get("confidence"), min_confidence)
+        depth = export.confident(
+            export.valid_only(self.metres, self.maps.get("valid")), self.maps.get("confidence"), min_confidence
+        )
         return export.points(depth, rgb, camera=camera)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
-from depthray.config import own_code
+from depthray.checkpoints.calibration import NETWORK
 from depthray.config.sections import Data, Recipe, Uncertainty
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -28,7 +28,7 @@ from depthray.evaluation.alignment import ComparedDepth
 from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of, scored_data
 from depthray.evaluation.report import Evaluation, ScoredFrame
-from depthray.evaluation.uncertainty import sparsification
+from depthray.evaluation.uncertainty import sparsification, valid_mask_scores
 from depthray.evaluation.uncertainty.sparsification import FrameConfidence
 from depthray.imaging import sheets
 from depthray.runtimes import device_errors
@@ -36,6 +36,7 @@ from depthray.runtimes import passes as several_passes
 from depthray.runtimes.open import EAGER, OpenedModel, open_model
 from depthray.runtimes.passes import ONE, Passes
 from depthray.runtimes.precision import Precision
+from depthray.runtimes.spread import Spread
 
 Batches = Iterable[tuple[list[int], Batch]]
 
@@ -162,10 +163,11 @@ def _score_frames(scored: ScoredBatch, protocol: Protocol, family: Uncertainty) 
     batch, broken = scored.batch, scored.broken.tolist()
     sums, extra = _depth_sums(scored, protocol), _extra_scores(scored, protocol)
     confidence = _confidence(scored, protocol, family)
+    masked = valid_mask_scores.of_frames(scored.prediction, batch, protocol.mask_limits)
     for position, index in enumerate(scored.indices):
         names = (batch["id"][position], batch["scene"][position], batch["source"][position])
         own = {name: values[position] for name, values in extra.items()}
-        yield ScoredFrame(index, *names, sums[position], broken[position], own, confidence[position])
+        yield ScoredFrame(index, *names, sums[position], broken[position], own, confidence[position], masked[position])
 
 
 def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Rows | None]:
@@ -187,8 +189,7 @@ def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[flo
     """Scores besides the usual metrics of depth: a value a frame, by metric."""
     extra = protocol.extra(scored.prediction, scored.batch, scored.depth) if protocol.extra else {}
     if scored.has_mask and protocol.usual:
-        batch = scored.batch
-        extra |= mask_scores(scored.prediction["mask"], batch["mask"], valid=batch.get("mask_valid"))
+        extra |= mask_scores(scored.prediction["mask"], scored.batch["mask"], valid=scored.batch.get("mask_valid"))
     return {name: values.tolist() for name, values in extra.items()}
 
 
@@ -281,10 +282,14 @@ class EvaluationReport:
 
 
 def evaluate_checkpoint(
-    path: Path, recipe: Recipe, *, side: str, device: torch.device, trust: bool = False
+    path: Path, recipe: Recipe, *, side: str, device: torch.device, trust: bool = False, spread: Spread | None = None
 ) -> EvaluationReport:
-    """Score one side of a recipe's data with a checkpoint or an export; images on the main process only."""
+    """Score one side of a recipe's data with a checkpoint or an export; images on the main process only.
+
+    With `spread` the confidence that is scored is that of several predictions.
+    """
     opened = open_model(path, device=device, trust=trust)
+    opened = spread.apply(opened, trust=trust) if spread else opened
     source = open_source(recipe.data)
     evaluation = evaluate_frames(opened, path, recipe, source, side=side, device=device)
     precision = Precision.of_evaluation(recipe, opened.device)
@@ -367,15 +372,14 @@ def _add_label(row: sheets.SheetRow, frame: ScoredFrame, label: str) -> sheets.S
 
 def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, fingerprint: str) -> dict[str, str]:
     """The facts without which scores cannot be compared."""
-    data, kind = data_sets.resolve(recipe).data, recipe.depth_kind
+    data, kind, fitted = data_sets.resolve(recipe).data, recipe.depth_kind, opened.temperature
     return {
         "checkpoint": f"{path} (epoch {opened.epoch}, step {opened.step})",
         **({} if opened.runtime == EAGER else {"runtime": opened.runtime}),
         **({} if opened.calibration is None else {"calibrated": f"{opened.calibration}, by {opened.calibration.data}"}),
-        **(
-            {} if opened.temperature is None else {"temperature": f"{opened.temperature}, by {opened.temperature.data}"}
-        ),
-        "data": describe_data(data),
+        **({} if opened.spread == NETWORK else {"spread_of": opened.spread}),
+        **({"temperature": f"{fitted}, by {fitted.data}"} if fitted and fitted.of == opened.spread else {}),
+        "data": data_sets.describe(data),
         "data_fingerprint": fingerprint,  # the path alone does not say which frames it held
         "split": side,
         "network_size": network_size(data),
@@ -383,18 +387,7 @@ def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, finger
     }
 
 
-def describe_data(data: Data) -> str:
-    """Where the frames of a resolved section are, their form and unit."""
-    if data.sets:
-        each = zip(data.sets, data_sets.sections_of(data), strict=True)
-        return "; ".join(f"{one.name}: {describe_data(section)}" for one, section in each)
-    form = own_code.short_name(data.source)
-    known = ", ".join(text for text in (form, data.encoding) if text)
-    return f"{data.root} ({known})" if data.root else form
-
-
 def network_size(data: Data) -> str:
     """The size of the network's inputs outside of training, in words."""
-    height, width = data.size
-    sizes = {"exact": f"{height}x{width}", "aspect": f"shorter side {min(data.size)}", "native": "the frame's own"}
-    return sizes[data.fit]
+    sizes = {"exact": f"{data.size[0]}x{data.size[1]}", "aspect": f"shorter side {min(data.size)}"}
+    return sizes.get(data.fit, "the frame's own")

@@ -5,6 +5,7 @@ A protocol is named in every table, since the same weights score differently und
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -48,6 +49,8 @@ class Protocol:
     shares: Extra | None = None  # `extra` of a network whose depth is a share of each image's largest
     margin: float = 0.0  # share of each side at which no sparse depth is given: samples are of scored pixels
     sets: tuple[SetProtocol, ...] = ()  # how each of several data sets is scored, whose frames have its name as source
+
+    mask_limits: tuple[float, float] = (0.0, math.inf)  # metres within which a predicted mask of valid pixels means yes
 
     def of_set(self, name: str) -> Protocol:
         """How the frames of a data set of `sets` are scored; of one data set this protocol itself."""
@@ -284,6 +287,8 @@ def of(recipe: Recipe) -> Protocol:
 
 def _of_one_set(recipe: Recipe) -> Protocol:
     protocol = named(recipe.eval.protocol)
+    if recipe.model.valid_mask:  # by the limits that it was trained with, whatever is scored of depth
+        protocol = replace(protocol, mask_limits=(recipe.data.min_depth, recipe.data.max_depth))
     is_share = recipe.depth_kind == "relative"
     return replace(protocol, extra=protocol.shares) if is_share and protocol.shares else protocol
 

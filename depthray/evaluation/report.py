@@ -22,7 +22,7 @@ from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.metrics import METRICS, RANGES, SUMS, UNITS
 from depthray.evaluation.protocols import Protocol
-from depthray.evaluation.uncertainty import confidence_report, confidence_scores
+from depthray.evaluation.uncertainty import confidence_report, confidence_scores, valid_mask_scores
 from depthray.evaluation.uncertainty.sparsification import FrameConfidence
 from depthray.imaging import sheets
 from depthray.storage.os_errors import translate_os_errors
@@ -41,6 +41,7 @@ class ScoredFrame:
     broken: int  # predicted pixels that were NaN or infinite
     extra: Mapping[str, float] = field(default_factory=dict)  # other scores by metric, such as those of the mask
     confidence: FrameConfidence | None = None  # what it says of the confidence that is predicted; None: of none
+    validity: NDArray[np.float64] | None = None  # of the mask of valid pixels, see valid_mask_scores; None: of none
 
     @property
     def abs_rel(self) -> float:
@@ -114,12 +115,16 @@ class Evaluation:
     def scores(self) -> dict[str, float]:
         """The mean over frames by metric; of a pooled protocol, depth over the pixels of all frames.
 
-        Scores of the confidence that a network predicts are means over frames in any case.
+        Scores of the confidence that a network predicts are means over frames in any case, those of its mask of valid
+        pixels over the pixels of all frames.
         """
         if self.whole is not None:
             return dict(self.whole)
         frames = [row.confidence for row in self.rows if row.confidence is not None]
-        return self._mean(range(len(self.rows))) | (confidence_scores.means(frames) if frames else {})
+        masks = [row.validity for row in self.rows if row.validity is not None]
+        confidence = confidence_scores.means(frames) if frames else {}
+        validity = valid_mask_scores.means(masks) if masks else {}
+        return self._mean(range(len(self.rows))) | confidence | validity
 
     def scores_by_set(self) -> dict[str, float]:
         """Of several data sets the scores of each, as NAME/METRIC."""
@@ -151,6 +156,7 @@ class Evaluation:
             "interval": _describe_interval(scenes),
             "overall": self._overall(),
             **self._confidence(),
+            **self._valid_mask(),
             "ranges": [self._range(number) for number in range(1, len(RANGES))] if self.has_depth else [],
             **({"sets": [_describe_set(name, each) for name, each in self.sets.items()]} if self.sets else {}),
             "sources": self._groups([row.source for row in self.rows]),
@@ -194,6 +200,13 @@ class Evaluation:
             return {}
         frames, scenes = zip(*rows, strict=True)
         return {"confidence": confidence_scores.summary(frames, scenes, family=self.uncertainty)}
+
+    def _valid_mask(self) -> dict[str, Any]:
+        rows = [(row.validity, row.scene) for row in self.rows if row.validity is not None]
+        if not rows:
+            return {}
+        frames, scenes = zip(*rows, strict=True)
+        return {"valid_mask": valid_mask_scores.summary(frames, scenes)}
 
     def _range(self, number: int) -> dict[str, Any]:
         pixels = self.sums[:, number, 0]
@@ -251,6 +264,7 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
         "## Overall",
         markdown_table(["metric", "mean over frames", "95 % interval"], _overall_lines(summary["overall"])),
         *(confidence_report.sections(summary["confidence"]) if "confidence" in summary else []),
+        *(valid_mask_scores.sections(summary["valid_mask"]) if "valid_mask" in summary else []),
         *(["## By true depth", _group_table(summary["ranges"], METRICS)] if summary["ranges"] else []),
         *(
             ["## By data set", _set_table(summary["sets"], names)]
@@ -265,7 +279,7 @@ def markdown(summary: Mapping[str, Any], *, scenes: int | None = None) -> str:
 
 
 def _facts(summary: Mapping[str, Any]) -> list[list[str]]:
-    skipped = ("protocol", "overall", "confidence", "ranges", "sets", "sources", "scenes")
+    skipped = ("protocol", "overall", "confidence", "valid_mask", "ranges", "sets", "sources", "scenes")
     return [[key.replace("_", " "), str(value)] for key, value in summary.items() if key not in skipped]
 
 

@@ -28,12 +28,14 @@ from depthray.evaluation.report import Evaluation
 from depthray.exporting.export_frames import CPU, ExportFrames
 from depthray.exporting.graph import TracedGraph
 from depthray.exporting.targets import GateScores
+from depthray.runtimes.export_folder import MASKS
 
 BOUNDS = {"fp32": 1e-4, "bf16": 0.005, "int8": 0.015}
 SCORES = ("abs_rel", "delta1", "rmse", "iou")
 BOUNDED = ("abs_rel", "iou")  # whose relative change for the worse is limited with fewer bits
 BATCHES = (1, 4)
 SCALES = (1.0, 0.75, 1.25)  # of the recipe's size
+KEPT = ("depth", "mask", "log_sigma", "valid")  # maps of a network that exports have, in some form
 PICTURED = 4  # frames
 
 
@@ -141,7 +143,7 @@ class CheckpointNetwork(nn.Module):
         """inputs (B,C,H,W) -> (B,1,h,w) of each output"""
         if any(name not in self._known for name in batch["id"]):
             prediction: Any = self.network(batch)
-            maps = {key: prediction[key] for key in ("depth", "mask", "log_sigma") if key in prediction}
+            maps = {key: prediction[key] for key in KEPT if key in prediction}
             for index, name in enumerate(batch["id"]):
                 self._known[name] = {key: value[index] for key, value in maps.items()}
         known = [self._known[name] for name in batch["id"]]
@@ -294,7 +296,7 @@ def _values(key: str, prediction: Prediction) -> Tensor:
     if key == "sigma":
         return prediction["depth"] * torch.exp(prediction["log_sigma"])
     values: Tensor = prediction[key]  # type: ignore[literal-required]
-    return values.sigmoid() if key == "mask" else values
+    return values.sigmoid() if key in MASKS else values
 
 
 def _rgb(batch: Batch, index: int) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """A network as other runtimes take it: tensors in, tensors out, with all of its arithmetic inside.
 
 What a batch's loader does for a network of ours is in the graph: colour of 0 to 255 is divided and normalised, sparse
-depth is filled, logits of a mask become its probability, and the deviation of ln depth one in metres. Batch
+depth is filled, logits of masks become probabilities, and the deviation of ln depth one in metres. Batch
 normalisation and matrices of LoRA are in the weights.
 """
 
@@ -21,12 +21,14 @@ from depthray.batch import COLOURS
 from depthray.errors import UsageError
 from depthray.exporting.folding import fold_batchnorm
 from depthray.models.layers.symbolic_size import MAX_SIDE, tracing
+from depthray.runtimes.export_folder import MASKS
 
 SAME = 1e-5  # largest difference from the network, relative to the map's largest value
 LARGEST_BATCH = 1024
 LEAST_SIDE = 33  # pixels: below, maps of 1/32 of the size are single pixels, which tracing sets apart
 TRACED = 64  # pixels of the shorter side of the example
 CLASSES = 8  # ids in the example
+AUXILIARY = {"log_sigma": "sigma", "valid": "valid"}  # maps of a network along with depth, and the outputs made of them
 
 Inputs = tuple[Tensor, ...]  # (B,C,H,W) each, in the order of a graph's inputs
 
@@ -41,21 +43,21 @@ class ExportGraph(nn.Module):
         self.inputs: tuple[str, ...] = tuple(model.inputs)
         known = getattr(model, "outputs", ("depth",))
         self.outputs = tuple(key for key in targets if key in known and key in ("depth", "mask"))
-        if "depth" in self.outputs and "log_sigma" in known:
-            self.outputs += ("sigma",)
+        if "depth" in self.outputs:
+            self.outputs += tuple(name for key, name in AUXILIARY.items() if key in known)
         if not self.outputs:
             raise UsageError(f"this network predicts {', '.join(known)}, none of {', '.join(targets)}")
         # Height and width of the tensors are multiples of it.
         self.stride = math.lcm(model.stride, *(getattr(part, "graph_stride", 1) for part in model.modules()))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """(B,3,H,W) colour in 0 to 255, (B,1,H,W) other inputs -> (B,1,h,w) metres, probability, metres; float32"""
+        """(B,3,H,W) colour in 0 to 255, (B,1,H,W) other inputs -> (B,1,h,w) metres or probability; float32"""
         batch: Any = dict(zip(self.inputs, tensors, strict=True))
         batch |= {key: batch[key] / 255.0 for key in COLOURS if key in batch}
         prediction: Any = dict(self.network(batch))
         if "sigma" in self.outputs:
             prediction["sigma"] = prediction["depth"] * torch.exp(prediction["log_sigma"])
-        return tuple(prediction[key].sigmoid() if key == "mask" else prediction[key] for key in self.outputs)
+        return tuple(prediction[key].sigmoid() if key in MASKS else prediction[key] for key in self.outputs)
 
     @property
     def smallest_side(self) -> int:

@@ -30,6 +30,7 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
             ["", "name", "shape", "type", "unit"], [*_ports("in", spec.inputs), *_ports("out", spec.outputs)]
         ),
         *_confidence(spec, recipe),
+        *_valid_mask(spec, recipe),
         _size_rule(spec, recipe),
         "## Without depthray",
         _code(spec, recipe),
@@ -60,6 +61,17 @@ def _confidence(spec: ExportSpec, recipe: Recipe) -> list[str]:
     return [
         "`sigma` is the standard deviation of depth. The probability that depth is right within 10 %, which depthray "
         f"calls its confidence, is {formula}."
+    ]
+
+
+def _valid_mask(spec: ExportSpec, recipe: Recipe) -> list[str]:
+    """What `valid` is, where there is one."""
+    if not any(port.name == "valid" for port in spec.outputs):
+        return []
+    data = recipe.data
+    return [
+        "`valid` is the probability that there is a depth to measure, from "
+        f"{data.min_depth:g} to {data.max_depth:g} m. Below one half there is none, as in the sky: depthray writes 0."
     ]
 
 

@@ -30,6 +30,7 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
     meaning: str  # "metres", or what the numbers are instead
     sigma: NDArray[np.float32] | None  # (H,W) the deviation of depth, in its unit; None where it was not predicted
     confidence: NDArray[np.float32] | None  # (H,W) in [0,1], the probability that depth is right within 10 percent
+    valid: NDArray[np.bool_] | None  # (H,W) whether there is a depth to measure; None where it was not predicted
 
     def __new__(
         cls,
@@ -39,23 +40,25 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
         meaning: str = METRES,
         sigma: NDArray[np.float32] | None = None,
         confidence: NDArray[np.float32] | None = None,
+        valid: NDArray[np.bool_] | None = None,
     ) -> DepthMap:
-        """(H,W) depth, and what is known besides: its image (H,W,3), its deviation and confidence (H,W)."""
+        """(H,W) depth, and what is known besides: its image (H,W,3); deviation, confidence, where it is valid (H,W)."""
         made: DepthMap = np.asarray(depth, np.float32).view(cls)
         made.image, made.meaning, made.sigma, made.confidence = image, meaning, sigma, confidence
+        made.valid = valid
         return made
 
     def __array_finalize__(self, source: Any) -> None:
         # Of what is no map of depth nobody knows the unit.
         self.image, self.meaning = None, getattr(source, "meaning", "of unknown unit")
-        self.sigma = self.confidence = None
+        self.sigma = self.confidence = self.valid = None
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         # Half a depth, or whether it is below 2, is no depth of the image.
         return np.asarray(array)[()] if return_scalar else np.asarray(array)
 
     def __reduce__(self) -> Any:
-        return _restore, (np.asarray(self), self.image, self.meaning, self.sigma, self.confidence)
+        return _restore, (np.asarray(self), self.image, self.meaning, self.sigma, self.confidence, self.valid)
 
     @property
     def metres(self) -> NDArray[np.float32]:
@@ -66,9 +69,12 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
             )
         return np.asarray(self)
 
-    def png16(self) -> bytes:
-        """-> the bytes of a 16-bit grey PNG in millimetres, 0 = invalid, at most 65.535 m."""
-        return export.encode_depth_png(self.metres)
+    def png16(self, *, keep_invalid: bool = False) -> bytes:
+        """-> the bytes of a 16-bit grey PNG in millimetres, 0 = invalid, at most 65.535 m.
+
+        With `keep_invalid` pixels that are not `valid` have the depth that was predicted of them.
+        """
+        return export.encode_depth_png(self._shown(keep_invalid))
 
     def points(
         self,
@@ -76,37 +82,48 @@ class DepthMap(np.ndarray[tuple[int, int], np.dtype[np.float32]]):
         *,
         degrees: float = 60.0,
         min_confidence: float = 0.0,
+        keep_invalid: bool = False,
     ) -> NDArray[np.void]:
         """-> (N,) records `xyz` (float32 metres: x right, y down, z forward) and `rgb` (uint8), one a pixel with depth.
 
         `camera` is a matrix (3,3) or fx, fy, cx, cy in pixels of the image. Without it the camera is assumed to see
         `degrees` from left to right, and widths and heights of the points are a guess. Pixels of less than
-        `min_confidence` have no point.
+        `min_confidence` have no point, and those that are not `valid` none without `keep_invalid`.
         """
         if self.image is None:
             raise UsageError("this part of a depth map has no image; take the points of the whole map")
         known = assumed_camera(*self.shape, degrees=degrees) if camera is None else as_camera(camera)
         if min_confidence > 0 and self.confidence is None:
             raise UsageError("this depth has no confidence; train a network with model.uncertainty=laplace")
-        return export.points(export.confident(self.metres, self.confidence, min_confidence), self.image, camera=known)
+        depth = export.confident(self._shown(keep_invalid), self.confidence, min_confidence)
+        return export.points(depth, self.image, camera=known)
+
+    def _shown(self, keep_invalid: bool) -> NDArray[np.float32]:
+        """(H,W) metres, 0 where they are not valid"""
+        return self.metres if keep_invalid else export.valid_only(self.metres, self.valid)
 
     def colour(self, near: float | None = None, far: float | None = None) -> RgbImage:
-        """-> (H,W,3) uint8 RGB: near is red, far is blue, grey has no depth.
+        """-> (H,W,3) uint8 RGB: near is red, far is blue, grey has no depth, or none that is `valid`.
 
         `near` and `far` are in metres, as the map, and its own ends by default: give both to compare maps.
         """
         if near is None or far is None:
-            own = sheets.depth_scale([np.asarray(self)])
+            own = sheets.depth_scale([self._coloured])
             near, far = own.near if near is None else near, own.far if far is None else far
         if not near < far:
             raise UsageError(f"colours from {near:g} to {far:g}: near must be below far")
-        return sheets.colour_depth(np.asarray(self), near=near, far=far)
+        return sheets.colour_depth(self._coloured, near=near, far=far)
+
+    @property
+    def _coloured(self) -> NDArray[np.float32]:
+        """(H,W) depth, 0 where it is not valid, whatever its unit"""
+        return export.valid_only(np.asarray(self), self.valid)
 
     def _repr_html_(self) -> str | None:
         """The image and its depth in colours, for notebooks; None, so that numbers are shown, for what is no map."""
         if self.ndim != 2 or not self.size:
             return None
-        near, far, _ = sheets.depth_scale([np.asarray(self)])
+        near, far, _ = sheets.depth_scale([self._coloured])
         coloured = self.colour(near, far)
         pictures = [coloured] if self.image is None else [self.image, coloured]
         unit = " m" if self.meaning == METRES else ""
@@ -122,8 +139,9 @@ def _restore(
     meaning: str,
     sigma: NDArray[np.float32] | None = None,
     confidence: NDArray[np.float32] | None = None,
+    valid: NDArray[np.bool_] | None = None,
 ) -> DepthMap:
-    return DepthMap(depth, image=image, meaning=meaning, sigma=sigma, confidence=confidence)
+    return DepthMap(depth, image=image, meaning=meaning, sigma=sigma, confidence=confidence, valid=valid)
 
 
 def _small_png(picture: RgbImage) -> str:

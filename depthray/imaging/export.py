@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from depthray.imaging import sheets
 from depthray.imaging.camera import Camera
 
+LIKELY = 0.5  # probability from which on a pixel has a depth
 _FARTHEST = 65_535  # millimetres, the most that 16 bits hold
 
 
@@ -34,6 +35,13 @@ def confident(depth: NDArray[np.float32], confidence: NDArray[np.float32] | None
     if confidence is None or least <= 0:
         return depth
     return np.where(confidence >= least, depth, np.float32(0))
+
+
+def valid_only(depth: NDArray[np.float32], valid: NDArray[Any] | None) -> NDArray[np.float32]:
+    """(H,W) metres and the probability that there is a depth, or bool -> (H,W) metres, 0 where there is likely none"""
+    if valid is None:
+        return depth
+    return np.where(valid if valid.dtype == bool else valid >= LIKELY, depth, np.float32(0))
 
 
 def encode_confidence_png(confidence: NDArray[np.float32]) -> bytes:

@@ -25,12 +25,12 @@ from depthray.batch import Batch, Prediction
 from depthray.config import own_code
 from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.errors import UsageError
-from depthray.losses import affine, depth, gradients, likelihood, masks, pyramid
+from depthray.losses import affine, depth, gradients, likelihood, masks, pyramid, validity
 from depthray.losses.loss_inputs import LossInputs, resize_area, with_shares
 from depthray.models.layers.inputs import fill_sparse
 
 Term = Callable[..., Tensor]
-MODULES: tuple[ModuleType, ...] = (depth, gradients, affine, pyramid, likelihood, masks)
+MODULES: tuple[ModuleType, ...] = (depth, gradients, affine, pyramid, likelihood, masks, validity)
 # A term is the function with the name of its weight in the recipe; what a module merely imports is none.
 TERMS: dict[str, Term] = {
     name: getattr(module, name)
@@ -46,6 +46,7 @@ MAPS = {
     "pyramid": "pyramid",
     "logits": "mask",
     "log_sigma": "log_sigma",
+    "valid_logits": "valid",
 }  # parameter of a term: map of a prediction
 
 
@@ -112,10 +113,11 @@ def _weighted_sum(
 ) -> Tensor:
     """(B,) values of terms -> (B,) weighted sum, as a share of that of the spread samples where the section says so.
 
-    A likelihood, which may be negative and is of errors in units of their own size, is no part of the share.
+    Terms of what is predicted along with depth are no part of the share: a likelihood, which may be negative and is of
+    errors in units of their own size, and the cross-entropy of a mask of valid pixels.
     """
-    likely = [term for term in terms if "log_sigma" in term.tensors]
-    shared = [term for term in terms if term not in likely]
+    auxiliary = [term for term in terms if {"log_sigma", "valid_logits"} & {*term.tensors}]
+    shared = [term for term in terms if term not in auxiliary]
     of_depth = [term for term in shared if {"depth", "pyramid"} & {*term.tensors}]
     if not (section.over_spread and of_depth):
         return _sum(terms, values)
@@ -123,7 +125,7 @@ def _weighted_sum(
         maps = _spread_samples(prediction, batch)
         spread = _sum(of_depth, {term.name: term.value(maps, batch) for term in of_depth})
     share = _sum(shared, values) / (spread + LEAST_SPREAD)
-    return share + _sum(likely, values) if likely else share
+    return share + _sum(auxiliary, values) if auxiliary else share
 
 
 def _spread_samples(prediction: Prediction, batch: Batch) -> Prediction:
@@ -155,7 +157,7 @@ def check(section: Loss, *, where: str) -> None:
             "def NAME(depth, truth, *, valid), of names that docs/own-code.md lists",
         )
         own_code.check_call(term, label=label, form=form, **dict.fromkeys(_parameters(term)))
-        if not set(_parameters(term)) & {"depth", "pyramid", "logits"}:
+        if not set(_parameters(term)) & {*MAPS}:
             raise UsageError(f"{label}: takes nothing that a network predicts; write {form}")
 
 

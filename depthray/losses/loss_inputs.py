@@ -43,6 +43,21 @@ class LossInputs:
         return self._predicted("log_sigma")  # type: ignore[no-any-return]
 
     @property
+    def valid_logits(self) -> Tensor:
+        """(B,1,h,w) of the mask of valid pixels, as predicted."""
+        return self._predicted("valid")  # type: ignore[no-any-return]
+
+    @property
+    def has_depth(self) -> Tensor:
+        """(B,1,h,w) bool at the size of `valid_logits`: depth is measured and within its limits."""
+        return resize_nearest(self._given("valid"), self.valid_logits.shape[-2:])
+
+    @property
+    def is_measured(self) -> Tensor:
+        """(B,1,h,w) bool at the size of `valid_logits`: depth is measured, be it beyond its limits."""
+        return resize_nearest(self._given("depth") > 0, self.valid_logits.shape[-2:])
+
+    @property
     def truth(self) -> Tensor:
         """(B,1,h,w) metres at the size of the predicted depth, never interpolated."""
         return resize_nearest(self._given("depth"), self.depth.shape[-2:])

@@ -44,7 +44,7 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.refine != "none" or section.uncertainty != "none":
+    if section.options or section.refine != "none" or section.auxiliary_maps:
         _check_options(section, where=where)
 
 
@@ -62,8 +62,8 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
         _check_own(network, section.name)
     network.zero_padded = zero_padded(section, inputs)
     network.uncertainty = section.uncertainty
-    if section.uncertainty != "none":
-        network.outputs = (*getattr(network, "outputs", ("depth",)), "log_sigma")
+    if section.auxiliary_maps:
+        network.outputs = (*getattr(network, "outputs", ("depth",)), *section.auxiliary_maps.values())
     return network  # type: ignore[no-any-return]
 
 
@@ -79,7 +79,7 @@ def _completion(section: Model) -> Completion:
     refine = None
     if section.refine != "none":
         refine = PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples)
-    return Completion(section.start, refine, section.uncertainty)
+    return Completion(section.start, refine, section.uncertainty, section.valid_mask)
 
 
 def builder(name: str, *, where: str = "recipe") -> Callable[..., nn.Module]:
@@ -101,7 +101,7 @@ def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parame
         parameters = inspect.signature(build, eval_str=True).parameters
     except NameError as error:  # of one's own, imported for type checkers only
         raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
-    # Those are data.inputs, and model.start, model.refine and model.uncertainty.
+    # Those are data.inputs, and model.start, model.refine, model.uncertainty and model.valid_mask.
     return {key: parameter for key, parameter in parameters.items() if key not in ("inputs", "completion")}
 
 
@@ -209,9 +209,10 @@ def _check_options(section: Model, *, where: str) -> None:
     has_head = "completion" in inspect.signature(builder(section.name, where=where)).parameters
     if section.refine != "none" and not has_head:
         raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
-    # One's own may predict `log_sigma` in its own way.
-    if section.uncertainty != "none" and not has_head and section.name in names():
-        raise UsageError(f"{where}: model.uncertainty={section.uncertainty}: {section.name} predicts no depth")
+    # One's own may predict these maps in its own way.
+    if section.auxiliary_maps and not has_head and section.name in names():
+        key = next(iter(section.auxiliary_maps))
+        raise UsageError(f"{where}: model.{key}={str(getattr(section, key)).lower()}: {section.name} predicts no depth")
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")

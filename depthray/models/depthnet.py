@@ -202,8 +202,9 @@ class DepthNet(nn.Module):
             raise UsageError(
                 "model.refine: the original network has no refinement; leave model.stacking and model.head as they are"
             )
-        if completion and completion.uncertainty != "none" and self.kind != "sigmoid":
-            raise UsageError("model.uncertainty: the original heads predict depth alone; leave model.head as it is")
+        if completion and not completion.is_depth_alone and self.kind != "sigmoid":
+            key = "uncertainty" if completion.uncertainty != "none" else "valid_mask"
+            raise UsageError(f"model.{key}: the original heads predict depth alone; leave model.head as it is")
         inputs = tuple(key for key in self.inputs if self.guided or key != "sparse")
         return DepthHead("sigmoid", max_depth=self.max_depth, inputs=inputs, channels=channels, completion=completion)
 

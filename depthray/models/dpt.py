@@ -201,5 +201,4 @@ def _trained_with_lora(network: DPT, decoder: str) -> list[nn.Module]:
     }
     # Weights of further inputs begin at 0: frozen, they would never be used.
     first = [] if network.inputs == ("image",) else [network.encoder.patch_embed.proj]
-    confidence = [] if network.metres.log_sigma is None else [network.metres.log_sigma]
-    return [*parts[decoder], *first, *confidence]
+    return [*parts[decoder], *first, *network.metres.auxiliary]

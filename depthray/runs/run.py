@@ -58,6 +58,7 @@ FREE_ON_RESUME = {
     "eval.also",
     "finetune.epochs",
 }
+ROOT_OF_SET = re.compile(r"data\.sets\.\d+\.root$")
 
 
 def prepare(run: Path | str, recipe: Recipe, *, resume: bool) -> None:
@@ -105,17 +106,13 @@ def _check_resume(saved: Path, recipe: Recipe, run: AnyFolder, *, resume: bool, 
         raise UsageError(f"{run.url} already holds a run; give --resume to resume it, or another --out")
     # Not checked as a recipe to train: it was, and what matters here is only whether it differs.
     old = preflight.parse(read_yaml(saved), where=where, training=False)
-    changed = {key: pair for key, pair in recipes.difference(old, recipe).items() if not _is_free(key)}
+    different = recipes.difference(old, recipe)
+    changed = {key: pair for key, pair in different.items() if key not in FREE_ON_RESUME and not ROOT_OF_SET.match(key)}
     if changed:
         differences = ", ".join(f"{key} was {before}, is {after}" for key, (before, after) in changed.items())
         raise UsageError(
             f"{run.url} was trained with another recipe ({differences}); use the same overrides, or another --out"
         )
-
-
-def _is_free(key: str) -> bool:
-    """Whether a key of a recipe may change on resume."""
-    return key in FREE_ON_RESUME or re.fullmatch(r"data\.sets\.\d+\.root", key) is not None
 
 
 def record(
@@ -228,7 +225,7 @@ def _train(
                 yield event
                 continue
             state.hooks.before_save()  # a group of workers that was replaced must not write any more
-            writer.save(_contents(event, state, frames))
+            writer.save(_contents(event, state, frames, writer))
             if isinstance(event, Epoch):
                 log.epoch(event)
                 results.epoch()
@@ -267,10 +264,13 @@ def _train(
         log.flush()
 
 
-def _contents(event: Epoch | SavePoint, state: State, frames: Frames) -> load.CheckpointContents:
-    """What a checkpoint after an event holds."""
-    metrics, scored = (event.metrics, event.scored) if isinstance(event, Epoch) else ({}, None)
-    facts = dataclasses.replace(frames.facts, scores=(scored,) if scored else ())
+def _contents(
+    event: Epoch | SavePoint, state: State, frames: Frames, writer: save.CheckpointWriter
+) -> load.CheckpointContents:
+    """What a checkpoint after an event holds: intervals of its scores where it is not soon replaced."""
+    metrics, facts = (event.metrics if isinstance(event, Epoch) else {}), frames.facts
+    if isinstance(event, Epoch) and event.intervals and (event.ended or writer.is_among_best(metrics)):
+        facts = dataclasses.replace(facts, scores=(event.intervals(),))
     return state.contents(metrics, fingerprint=frames.fingerprint, facts=facts)
 
 

@@ -55,6 +55,21 @@ def explained_in_training(recipe: Recipe, device: torch.device) -> Iterator[None
         ) from None
 
 
+def chosen(name: str | None) -> torch.device:
+    """The device of a name, by default the GPU where there is one. UsageError where there is none that computes."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UsageError(f"device {name}: there is none of that name; give cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} GPUs PyTorch can use")
+    try:  # a device can be listed and still fail at its first kernel: an old driver, no free memory
+        torch.zeros(1, device=device).tolist()
+    except RuntimeError:
+        raise UsageError(f"device {name}: PyTorch cannot compute on it here; give cpu, cuda or cuda:N") from None
+    return device
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is too little memory, which the same call would meet again."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -38,7 +38,8 @@ ADVICE = "export the checkpoint again"
 COLOUR_UNIT, DEPTH_UNIT, ID_UNIT = "0 to 255", "metres", "class id"
 SPARSE_UNIT, MASK_UNIT, MASK_INPUT_UNIT = "metres, 0 = unmeasured", "probability", "0 or 1"
 INPUT_KEYS = ("image", "background", "sparse", "semantics", "instances", "mask")  # of a batch
-OUTPUT_KEYS = ("depth", "mask", "sigma")  # sigma: the deviation of depth
+OUTPUT_KEYS = ("depth", "mask", "sigma", "valid")  # sigma: the deviation of depth; valid: whether there is one
+MASKS = ("mask", "valid")  # outputs that are probabilities
 MAX_STRIDE, MAX_SIDE = 1024, 1 << 16
 _FOLDER = RecordedFolder(noun="export", manifest=NAME, advice=ADVICE)
 
@@ -127,8 +128,8 @@ def input_port(key: str) -> Port:
 
 
 def output_port(key: str, *, depth_unit: str = DEPTH_UNIT) -> Port:
-    """The port of one of `data.targets`, or of the deviation of depth."""
-    return Port(key, dtype_of(key), channels_of(key), MASK_UNIT if key == "mask" else depth_unit)
+    """The port of one of `data.targets`, or of what is predicted along with depth."""
+    return Port(key, dtype_of(key), channels_of(key), MASK_UNIT if key in MASKS else depth_unit)
 
 
 def write(folder: Path, spec: ExportSpec) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from depthray.batch import COLOURS, Batch, Prediction
 from depthray.errors import DataError, DepthrayError
-from depthray.runtimes.export_folder import ExportFolder
+from depthray.runtimes.export_folder import MASKS, ExportFolder
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # inputs and outputs in the order of the spec
 MOST_LOGIT = 16.0  # in 32 bits the sigmoid of it is 1 but for one rounding
@@ -30,7 +30,7 @@ class ExportedNetwork(nn.Module):
         self._run = run
 
     def forward(self, batch: Batch) -> Prediction:
-        """inputs (B,C,H,W) of a batch -> (B,1,H,W) depth in metres, mask logits, ln of the deviation of ln depth"""
+        """inputs (B,C,H,W) of a batch -> (B,1,H,W) depth in metres, logits of masks, ln of the deviation of ln depth"""
         first = batch[self.inputs[0]]  # type: ignore[literal-required]
         self._check_size(first.shape[-2], first.shape[-1])
         values = [self._to_graph(key, batch[key]) for key in self.inputs]  # type: ignore[literal-required]
@@ -40,7 +40,7 @@ class ExportedNetwork(nn.Module):
         prediction: dict[str, Tensor] = {}
         for key, value in zip(self.outputs, maps, strict=True):
             self._check_map(key, value, like=first)
-            prediction[key] = (_logits(value) if key == "mask" else value).to(first.device)
+            prediction[key] = (_logits(value) if key in MASKS else value).to(first.device)
         if "sigma" in prediction:
             # Of depth 0 the share is not known: that of a tiny one.
             tiny = torch.finfo(torch.float32).tiny

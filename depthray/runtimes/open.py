@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from depthray import models
 from depthray.checkpoints import load as checkpoints
-from depthray.checkpoints.calibration import Calibration, Temperature
+from depthray.checkpoints.calibration import NETWORK, Calibration, Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
@@ -43,7 +43,8 @@ class OpenedModel:
     runtime: str  # eager, or the name of a file of `backends`
     device: torch.device  # where it computes
     calibration: Calibration | None = None  # of a checkpoint's depth, which the network has applied
-    temperature: Temperature | None = None  # of its confidence, likewise
+    temperature: Temperature | None = None  # of its confidence, likewise, or of a spread
+    spread: str = NETWORK  # whose deviation `log_sigma` is
     facts: ModelFacts | None = None  # what it was trained on; None where that was not recorded
 
 
@@ -158,7 +159,8 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     """Inputs are prepared and maps are read by the recipe, so it must be that of the graph."""
     spec, data = folder.spec, recipe.data
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
-    possible = {*data.targets, *(() if recipe.model.uncertainty == "none" else ("sigma",))}
+    auxiliary = {"uncertainty": "sigma", "valid_mask": "valid"}
+    possible = {*data.targets, *(auxiliary[key] for key in recipe.model.auxiliary_maps)}
     if not inputs <= set(data.inputs) or not outputs <= possible or spec.depth_kind != recipe.depth_kind:
         raise folder.refusal(f"{RECIPE} is not the recipe of this model")
 

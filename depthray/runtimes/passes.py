@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and checking a recipe does w
     from depthray.batch import Batch, Prediction
 
 PICTURES = ("image", "background")
+AVERAGED = ("depth", "mask", "valid")  # in metres and logits
 MOST_TILES = 8  # of a side
 SCALES = (0.25, 4.0)  # smallest and largest
 LEAST = 1e-3  # metres, for logarithms
@@ -92,7 +93,7 @@ ONE = Passes()
 def run(model: nn.Module, batch: Batch, passes: Passes = ONE) -> Prediction:
     """A batch of any size -> the prediction at that size, as `models.run`; with tiles the batch is that much larger.
 
-    Maps other than depth and mask are those of the first pass; with tiles the deviation of ln depth alone is left.
+    Maps other than depth and masks are those of the first pass; with tiles the deviation of ln depth alone is left.
     """
     if passes.tiles > 1:
         return _tiled(model, batch, passes)
@@ -105,7 +106,7 @@ def _averaged(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
     if not passes.flip and not passes.scales:
         return first
     values: Any = dict(first)
-    sums: dict[str, Tensor] = {key: values[key].float() for key in ("depth", "mask") if key in values}
+    sums: dict[str, Tensor] = {key: values[key].float() for key in AVERAGED if key in values}
     count = 1
     for other in _variants(model, batch, passes):
         for key in sums:
@@ -121,8 +122,8 @@ def _variants(model: nn.Module, batch: Batch, passes: Passes) -> Iterator[Any]:
         if scale != 1.0:
             yield models.run(model, scaled)
         if passes.flip:
-            flipped = models.run(model, _flipped(model, scaled))
-            yield {key: flipped[key].flip(-1) for key in ("depth", "mask") if key in flipped}
+            mirrored: Any = models.run(model, flipped(model, scaled))
+            yield {key: mirrored[key].flip(-1) for key in AVERAGED if key in mirrored}
 
 
 def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
@@ -134,7 +135,7 @@ def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
     height, width = values[key].shape[-2:]
     rows, columns = (-(-side // passes.tiles) for side in (height, width))
     whole: Any = _averaged(model, _resized(model, batch, 1 / passes.tiles, size=(rows, columns)), passes)
-    maps = {name: _resize(whole[name].float(), (height, width)) for name in ("depth", "mask") if name in whole}
+    maps = {name: _resize(whole[name].float(), (height, width)) for name in AVERAGED if name in whole}
     sums = {name: torch.zeros_like(value) for name, value in maps.items()}
     weights = torch.zeros_like(next(iter(maps.values()))[:, :, :height, :width])
     window = _window(rows, columns, like=weights)
@@ -210,7 +211,7 @@ def _resize(value: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(value, size, mode="bilinear", antialias=True)
 
 
-def _flipped(model: nn.Module, batch: Batch) -> Batch:
+def flipped(model: nn.Module, batch: Batch) -> Batch:
     """The batch with inputs mirrored from left to right."""
     return _changed(model, batch, lambda _, value: value.flip(-1))
 

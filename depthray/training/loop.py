@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import get_args
 
 from depthray import distributed
@@ -56,7 +57,8 @@ class Epoch:
     ended: str = ""  # why training ends with this epoch; "" = it continues
     stopped: bool = False  # it ends early, on request or by its time limit, and can be resumed
     note: str = ""  # what whoever watches should know of it
-    scored: ProtocolScores | None = None  # on rank 0 the scores with their intervals
+    # On rank 0 the scores with their intervals, computed where they are kept: of many frames that takes a while.
+    intervals: Callable[[], ProtocolScores] | None = None
 
 
 Event = Interval | SavePoint | Epoch
@@ -209,8 +211,8 @@ def _finish_epoch(recipe: Recipe, state: State, frames: Frames) -> Epoch:
     # Clocks differ between ranks, so rank 0 decides for all.
     stopped = not finished and distributed.broadcast(state.should_stop())
     ended = _stop_reason(state) if stopped else finished
-    scored = _with_intervals(evaluation, recipe)
-    return Epoch(at.epoch, at.step, metrics, rows, ended=ended, stopped=stopped, note=note, scored=scored)
+    intervals = partial(_with_intervals, evaluation, recipe) if distributed.is_main() else None
+    return Epoch(at.epoch, at.step, metrics, rows, ended=ended, stopped=stopped, note=note, intervals=intervals)
 
 
 def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "") -> Epoch:
@@ -228,15 +230,13 @@ def _score_start(recipe: Recipe, state: State, frames: Frames, *, ended: str = "
     state.position.seconds += time.perf_counter() - started
     # The keys of a trained epoch, so that every reader of progress finds them.
     rest = {"train_loss": math.nan, "lr": 0.0, "bad_steps": 0.0, "seconds": state.position.seconds}
-    scored = _with_intervals(evaluation, recipe)
+    intervals = partial(_with_intervals, evaluation, recipe) if distributed.is_main() else None
     scores = evaluation.scores() | evaluation.scores_by_set()
-    return Epoch(0, 0, {**scores, **rest}, rows, further, ended=ended, scored=scored)
+    return Epoch(0, 0, {**scores, **rest}, rows, further, ended=ended, intervals=intervals)
 
 
-def _with_intervals(evaluation: Evaluation, recipe: Recipe) -> ProtocolScores | None:
-    """The usual scores of validation frames with their intervals, on rank 0."""
-    if not distributed.is_main():
-        return None
+def _with_intervals(evaluation: Evaluation, recipe: Recipe) -> ProtocolScores:
+    """The usual scores of validation frames with their intervals."""
     scores = FrameScores.of(evaluation, recipe.eval.monitor)
     metrics: dict[str, MeanAndEnds] = {
         each.metric: (each.after.mean, each.after.low, each.after.high) for each in compare(None, scores)

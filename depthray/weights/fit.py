@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from depthray.weights.translation import Translation, Widths, stacks_of
 
 # Not needed to predict depth as before: a count of batches, matrices that are added to weights, 0 at first, and what
-# predicts how sure the network is.
+# predicts maps along with depth.
 MAY_LACK = ("num_batches_tracked",)
-MAY_LACK_PARTS = (".lora_", ".log_sigma.")
+MAY_LACK_PARTS = (".lora_", ".log_sigma.", ".valid_mask.")
 Stacks = tuple[tuple[Widths, ...], tuple[Widths, ...]]  # of the file, of the network
 
 

@@ -191,6 +191,8 @@ def write(maps: Mapping[str, Map], rgb: Rgb, options: Options, *, points: int) -
     if options.form == "npz":
         return _npz(maps, options)
     plane = _plane(maps, options)
+    if "depth" in maps and not options.keep_invalid:
+        maps = {**maps, "depth": export.valid_only(maps["depth"], maps.get("valid"))}
     if options.form in ("ply", "glb"):
         if plane != "depth":
             raise Problem(422, f"format={options.form}: a point cloud needs depth, but plane={plane} has none")
@@ -225,7 +227,8 @@ def _metres_png(depth: Map, plane: str, options: Options) -> Encoded:
 
 def _share_png(values: Map, plane: str) -> Encoded:
     """(h,w) probability -> 8-bit PNG, 255 = 1; of a mask 255 where it is above one half."""
-    shown = rasters.levels(values) if plane == "confidence" else (values > 0.5).astype(np.uint8) * 255
+    likely = values >= export.LIKELY if plane == "valid" else values > 0.5
+    shown = rasters.levels(values) if plane == "confidence" else likely.astype(np.uint8) * 255
     return Encoded(rasters.encode_png(shown), "image/png", {"X-Plane": plane})
 
 

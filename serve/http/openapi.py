@@ -23,7 +23,8 @@ _DESCRIPTIONS = {
     "cmap": "colour map of format=colour",
     "size": "resolution of the answer: that of the image, or that of the network's input",
     "plane": "which map, for networks that predict several: confidence is the probability that depth is right within "
-    "10 percent (PNG: 8 bit, 255 = 1), sigma the standard deviation of depth; npz has all of them",
+    "10 percent (PNG: 8 bit, 255 = 1), sigma the standard deviation of depth, valid the probability that there is a "
+    "depth (PNG: 255 where it is one half or more); npz has all of them",
     "scale": "steps per metre of the 16-bit PNG: 1000 are millimetres, 256 as KITTI, 5000 as TUM",
     "dtype": "of the numbers in npy and npz",
     "vmin": "metres at the near end of the colour map",
@@ -33,6 +34,8 @@ _DESCRIPTIONS = {
     "cx": "column of the principal point; default: the centre",
     "cy": "row of the principal point; default: the centre",
     "fov": "horizontal field of view in degrees, instead of fx; without both 60 is assumed, as X-Intrinsics states",
+    "keep_invalid": "depth of pixels too of which the network says that there is none, for networks that do; by "
+    "default they are 0, or no points, in all formats but npz",
     "min_confidence": "ply, glb: no points of pixels of less confidence, for networks that predict it",
 }
 

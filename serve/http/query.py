@@ -33,9 +33,10 @@ CHOICES: dict[str, Sequence[str]] = {
     "format": tuple(MEDIA_OF),
     "cmap": CMAPS,
     "size": ("image", "model"),
-    "plane": ("depth", "mask", "confidence", "sigma"),
+    "plane": ("depth", "mask", "confidence", "sigma", "valid"),
     "scale": tuple(SCALES),
     "dtype": ("float32", "float16"),
+    "keep_invalid": ("false", "true"),
 }
 RANGES = {  # of numeric parameters, both ends included
     "vmin": (0.0, 1000.0),
@@ -74,12 +75,15 @@ class Options:
     near: float | None = None  # metres at the ends of the colour map; None: by the range of the answer itself
     far: float | None = None
     native: bool = False  # the network's own pixels instead of the image's
-    plane: Literal["depth", "mask", "confidence", "sigma"] | None = None  # None: depth if the network predicts it
+    plane: Literal["depth", "mask", "confidence", "sigma", "valid"] | None = (
+        None  # None: depth if the network predicts it
+    )
     scale: int = 1000  # steps of a 16-bit PNG per metre
     dtype: Literal["float32", "float16"] = "float32"
     intrinsics: tuple[float, float, float | None, float | None] | None = None
     fov: float | None = None
     min_confidence: float = 0.0  # of the pixels that become points
+    keep_invalid: bool = False  # depth where the network says that there is none
 
     def view(self, height: int, width: int) -> CameraView:
         """The camera of an image of (H,W) pixels."""
@@ -118,6 +122,7 @@ def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
         intrinsics=_intrinsics(numbers),
         fov=numbers.get("fov"),
         min_confidence=numbers.get("min_confidence", 0.0),
+        keep_invalid=chosen.get("keep_invalid") == "true",
     )
 
 

@@ -25,7 +25,7 @@ GRID = 16  # pixels between two samples of sparse depth
 MAX_FACTOR = 2.0  # between the typical depths of two versions; beyond it one of them is probably wrong
 MIN_SPREAD = 1e-6  # relative standard deviation of a depth map; below it the map is a constant
 
-COMPARED = {"depth", "mask"}  # confidence is computed by the same layers
+COMPARED = {"depth", "mask", "valid"}  # confidence is computed by the same layers
 
 Maps = dict[str, NDArray[np.float32]]
 
@@ -67,7 +67,7 @@ def fault_of(key: str, values: NDArray[np.float32]) -> str:
     """(H,W) prediction -> why it is no valid depth or mask; empty if it may be one."""
     if not np.isfinite(values).all():
         return "not a number everywhere"
-    if key in ("mask", "confidence"):
+    if key in ("mask", "confidence", "valid"):
         return "" if values.min() >= 0 and values.max() <= 1 else "no probability"
     if values.min() < 0 or values.max() <= 0:
         return "not positive"

@@ -15,9 +15,11 @@ from depthray import models
 from depthray.checkpoints import manifest, save
 from depthray.checkpoints.load import CheckpointContents, load
 from depthray.config.sections import Recipe
+from depthray.models.layers.auxiliary.auxiliary_head import GAIN
 from depthray.storage import local
 from depthray.training import preflight
 
+MASKED = ("model.valid_mask=true", "loss.valid_bce=0.1")
 SMALL = ["data.size=64,96", "model.encoder=tiny"]
 
 
@@ -39,8 +41,30 @@ def write_unsure(folder: Path, *overrides: str, family: str = "laplace") -> Path
     generator = torch.Generator().manual_seed(3)
     last = loaded.weights["metres.log_sigma.layers.4.weight"]
     loaded.weights["metres.log_sigma.layers.4.weight"] = 0.4 * torch.randn(last.shape, generator=generator)
-    loaded.weights["metres.log_sigma.layers.4.bias"] -= 1.2 / 8  # about 5 % of depth
+    loaded.weights["metres.log_sigma.layers.4.bias"] -= 1.2 / GAIN  # about 5 % of depth
+    if loaded.recipe.model.valid_mask:
+        _mask_half(loaded)
     return save.write(folder / "unsure", loaded)
+
+
+def write_masked(folder: Path, *overrides: str) -> Path:
+    """A checkpoint whose network predicts in about half of the pixels that there is no depth."""
+    path = write_checkpoint(folder, *MASKED, *overrides)
+    loaded = load(path)
+    _mask_half(loaded)
+    return save.write(folder / "masked", loaded)
+
+
+def _mask_half(loaded: CheckpointContents) -> None:
+    """Weights by which there is a depth in about half of the pixels of noise."""
+    generator = torch.Generator().manual_seed(3)
+    weight, bias = (f"metres.valid_mask.layers.4.{part}" for part in ("weight", "bias"))
+    loaded.weights[weight] = 0.4 * torch.randn(loaded.weights[weight].shape, generator=generator)
+    network = models.build_model(loaded.recipe.model, loaded.recipe.data.inputs).eval()
+    network.load_state_dict({**loaded.weights, bias: torch.zeros(1)})
+    with torch.no_grad():
+        logits = network({"image": torch.rand(1, 3, 64, 96, generator=generator)})["valid"]
+    loaded.weights[bias] = -logits.median()[None] / GAIN
 
 
 def contents(step: int = 1, score: float = 0.5, *, epoch: int = 0, fill: float = 1.0) -> CheckpointContents:

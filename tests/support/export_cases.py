@@ -26,7 +26,7 @@ from depthray.training import preflight
 
 FURTHER = ("image", "background", "semantics", "instances", "mask")
 EXTRA: tuple[Any, ...] = (  # what no recipe has
-    ("unet", {"encoder": "tiny", "uncertainty": "laplace"}, FURTHER),
+    ("unet", {"encoder": "tiny", "uncertainty": "laplace", "valid_mask": True}, FURTHER),
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
     ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
@@ -84,7 +84,7 @@ def build(case: ExportCase) -> nn.Module:
     torch.manual_seed(0)
     network = build_shallow(Model(name=case.architecture, **case.options), case.inputs)
     for name, parameter in network.named_parameters():  # what begins at 0 would be the same everywhere
-        if ".log_sigma." in name and not parameter.any():
+        if (".log_sigma." in name or ".valid_mask." in name) and not parameter.any():
             nn.init.normal_(parameter, std=0.05)
     return settle(network)
 

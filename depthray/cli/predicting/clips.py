@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from depthray.cli.predicting.depth_files import TIMES, VIDEO, write_maps
+from depthray.cli.predicting.depth_files import TIMES, VIDEO, shown_depth, write_maps
 from depthray.errors import DataError, ResourceError, count_of
 
 if TYPE_CHECKING:  # torch and OpenCV take long to import; --help and a wrong flag do without them
@@ -43,6 +43,11 @@ class ClipRequest:
     most: int  # frames to predict; 0 = all
     unit: str  # of depth, with a space before it; "" where it has none
     min_confidence: float = 0.0  # of points
+    keep_invalid: bool = False  # depth where the network says that there is none
+
+    def shown(self, maps: Maps) -> Maps:
+        """The maps with the depth that files of one map have."""
+        return maps if self.keep_invalid or "depth" not in maps else {**maps, "depth": shown_depth(maps)}
 
 
 def predict_clip(source: Path, stem: Path, request: ClipRequest, maps_of: Callable[[NDArray[np.uint8]], Maps]) -> str:
@@ -62,7 +67,9 @@ def predict_clip(source: Path, stem: Path, request: ClipRequest, maps_of: Callab
                 raise DataError(f"{source}: no frame of it can be read")
             # A camera is predicted as fast as the network computes; a video keeps its own time.
             fps = min(clip.fps, 1 / (time.perf_counter() - began)) if clip.is_camera else clip.fps / request.every
-            scale = request.scale or sheets.depth_scale(maps["depth"] for maps in sampled if "depth" in maps)
+            scale = request.scale or sheets.depth_scale(
+                request.shown(maps)["depth"] for maps in sampled if "depth" in maps
+            )
             writer = None
             if "colour" in request.formats and "depth" in sampled[0]:
                 path = stem.with_name(stem.name + VIDEO)
@@ -93,9 +100,10 @@ def _predict_frames(
             each = stem / f"{frame.number:06d}"
             if frames or "mask" in maps:
                 how: Any = {"camera": request.camera, "unit": request.unit, "min_confidence": request.min_confidence}
+                how["keep_invalid"] = request.keep_invalid
                 write_maps(each, maps, frames, rgb=frame.rgb, scale=None, **how)
             if "depth" in maps and writer is not None:
-                writer.write(maps["depth"])
+                writer.write(request.shown(maps)["depth"])
             table.writerow(_row(frame, maps))
             count += 1
             progress.show(frame.number)

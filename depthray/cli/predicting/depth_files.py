@@ -36,11 +36,13 @@ def write_maps(
     scale: ColourScale | None,
     unit: str,
     min_confidence: float = 0.0,
+    keep_invalid: bool = False,
 ) -> list[Path]:
     """Maps (H,W) of an image (H,W,3) -> its files at `stem`, which has no suffix.
 
     `scale` is that of the colours; None: from the nearest to the farthest depth of the image. Pixels of less than
-    `min_confidence` become no points.
+    `min_confidence` become no points. Without `keep_invalid` depth is 0 where there is likely none, but in npz, which
+    has that map besides.
     """
     from depthray.imaging import export
 
@@ -48,13 +50,24 @@ def write_maps(
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = [_write_mask(stem, maps["mask"])] if "mask" in maps else []
         if "depth" in maps:
-            written += [_write(name, stem, maps, rgb, camera, scale, unit, min_confidence) for name in formats]
+            shown = maps if keep_invalid else {**maps, "depth": shown_depth(maps)}
+            written += [
+                _write(name, stem, maps if name == "npz" else shown, rgb, camera, scale, unit, min_confidence)
+                for name in formats
+            ]
             if "png" in formats and "confidence" in maps:
                 path = stem.with_name(stem.name + CONFIDENCE)
                 written.append(export.write_confidence_png(path, maps["confidence"]))
     except OSError as error:
         raise ResourceError(f"{stem}: cannot be written: {error.strerror}; choose another --out") from None
     return written
+
+
+def shown_depth(maps: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """-> (H,W) depth, 0 where the network says that there is none"""
+    from depthray.imaging import export
+
+    return export.valid_only(maps["depth"], maps.get("valid"))
 
 
 def _write_mask(stem: Path, mask: NDArray[np.float32]) -> Path:
@@ -103,11 +116,14 @@ def describe(
     facts, colours = [], {}
     if "depth" in maps:
         depth = maps["depth"]
-        facts.append(f"{depth.min():.2f} to {depth.max():.2f}{unit}")
+        inside = depth[depth > 0] if "valid" in maps else depth
+        facts.append(f"{inside.min():.2f} to {inside.max():.2f}{unit}" if inside.size else "no depth anywhere")
         tail = f"  (red {scale.near:g}{unit} to blue {scale.far:g}{unit})" if scale else ""
         colours = {file: tail for file in files if file.name.endswith(FORMATS["colour"])}
     if "confidence" in maps:
         facts.append(f"confidence {maps['confidence'].mean():.2f}")
+    if "valid" in maps:
+        facts.append(f"valid {(maps['valid'] >= 0.5).mean():.1%}")
     if "mask" in maps:
         facts.append(f"foreground {(maps['mask'] > 0.5).mean():.1%}")
     lines = [f"{image}  {width}x{height}  {', '.join(facts)}"]

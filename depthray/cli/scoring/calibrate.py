@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.cli.evaluate import add_frames, recipe_of
+from depthray.cli.flags import spread_flags
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import DataError, UsageError
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> int:
     out = arguments.out or _default_folder(path)
     if out.exists():
         raise UsageError(f"--out {out}: exists; choose another folder or remove it")
+    if not arguments.confidence and (arguments.flip or arguments.ensemble):
+        raise UsageError("--flip and --ensemble say whose confidence is fitted: give --confidence too")
     record = manifest.read(path)
     if arguments.remove:
         if record.calibration is None and record.temperature is None:
@@ -62,7 +65,7 @@ def _calibrate_metres(path: Path, out: Path, arguments: argparse.Namespace) -> i
 def _calibrate_confidence(path: Path, out: Path, arguments: argparse.Namespace) -> int:
     if arguments.points is not None:
         raise UsageError("--confidence needs frames with measured depth: give --data in place of --points")
-    decision, about, count = _measure_confidence(path, arguments)
+    decision, about, count, of = _measure_confidence(path, arguments)
     rows = (("as it is", decision.before), ("with a temperature", decision.after))
     shares = [[name, *(f"{100 * share:.1f} %" for share in row)] for name, row in rows]
     table = markdown_table(["held-out pixels", "in the 68 % interval", "in the 95 % interval"], shares)
@@ -72,7 +75,7 @@ def _calibrate_confidence(path: Path, out: Path, arguments: argparse.Namespace) 
             f"not calibrated: of held-out pixels {_percent(decision.before)} are in the intervals of 68 and 95 % as "
             f"they are, {_percent(decision.after)} with a temperature of {decision.factor:.2f}, which is no clear gain"
         )
-    fitted = Temperature(decision.factor, *about, count, decision.before, decision.after)
+    fitted = Temperature(decision.factor, *about, count, decision.before, decision.after, of)
     print(f"written: {_write(out, path, arguments.trust, temperature=fitted)}, its deviations {fitted}")
     return 0
 
@@ -93,6 +96,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence", action="store_true", help="fit the confidence (frames: those held out, or all of --data)"
     )
+    parser.add_argument("--flip", action="store_true", help="--confidence: that of `predict --confidence flip`")
+    spread_flags.add_ensemble(parser)
     parser.add_argument("--points", type=Path, metavar="FILE.csv", help="measured points: columns image, x, y, metres")
     parser.add_argument("--remove", action="store_true", help="write the checkpoint without its calibration")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: RUN/calibrated")
@@ -139,23 +144,29 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
         distributed.stop()
 
 
-def _measure_confidence(path: Path, arguments: argparse.Namespace) -> tuple[TemperatureDecision, tuple[str, str], int]:
-    """What held-out frames say, the name and the fingerprint of what was measured, and the number of frames."""
-    from depthray import distributed
+def _measure_confidence(
+    path: Path, arguments: argparse.Namespace
+) -> tuple[TemperatureDecision, tuple[str, str], int, str]:
+    """What held-out frames say; name and fingerprint of what was measured; the number of frames; whose deviation."""
+    from depthray import distributed, models
     from depthray.evaluation.calibrating import temperature
     from depthray.runtimes.open import open_model
 
     device = distributed.start()
     try:
         recipe = recipe_of(path, arguments)
-        if recipe.model.uncertainty == "none":
-            raise UsageError(f"{path}: predicts no confidence; train it with model.uncertainty=laplace")
+        spread = spread_flags.given("flip" if arguments.flip else None, arguments.ensemble)
+        if spread is None and recipe.model.uncertainty == "none":
+            raise UsageError(
+                f"{path}: predicts no confidence; train it with model.uncertainty=laplace, or give --flip or --ensemble"
+            )
         opened = open_model(path, device=device, trust=arguments.trust)
+        opened = spread.apply(opened, trust=arguments.trust) if spread else opened
         # A network is too sure of frames that it was trained on.
         side = arguments.split or ("all" if arguments.data else "val")
         found, fingerprint = temperature.of_frames(opened, recipe, side=side)
-        decision = temperature.decide(found, recipe.model.uncertainty)
-        return decision, (recipe.data.place, fingerprint), len(found)
+        decision = temperature.decide(found, models.uncertainty_of(opened.network))
+        return decision, (recipe.data.place, fingerprint), len(found), opened.spread
     finally:
         distributed.stop()
 

@@ -10,10 +10,9 @@ from depthray.checkpoints import model_facts, select
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
-from depthray.errors import CheckpointError, UsageError
+from depthray.errors import CheckpointError
 from depthray.runs import layout, locate
 from depthray.runtimes import export_folder
-from depthray.storage import local
 from depthray.storage.remote import is_remote
 
 
@@ -34,7 +33,7 @@ def main(argv: list[str]) -> int:
         text = run_card.read(path, reports=reports)
     print_markdown(text)
     if arguments.out:
-        _write(arguments.out, text)
+        run_card.write_text(text, arguments.out)
         print(f"written: {arguments.out}")
     elif not is_remote(arguments.checkpoint) and (written := refresh(path)):
         print(f"written: {written}")
@@ -71,11 +70,3 @@ def _known(facts: ModelFacts | None, path: Path) -> ModelFacts:
     if facts is None:
         raise CheckpointError(f"{path}: does not say what it was trained on, as checkpoints of earlier versions")
     return facts
-
-
-def _write(out: Path, text: str) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        local.replace(out, text.encode())
-    except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written: {error.strerror}; give another file") from None

@@ -17,6 +17,7 @@ from depthray.storage.remote import is_remote
 from depthray.waiting import Heartbeat
 
 FRAMES = 40
+CLIP_FRAMES = 120
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +31,10 @@ def main(argv: list[str]) -> int:
 
     if arguments.frames < 1:
         raise UsageError(f"--frames {arguments.frames}: at least 1")
-    chosen = _corruptions(arguments.only, list(meanings()))
+    if arguments.clip_frames < 2:
+        raise UsageError(f"--clip-frames {arguments.clip_frames}: at least 2")
+    chosen = _corruptions(arguments.only, [*meanings(), robustness.CROP])
+    clip = robustness.Clip(arguments.clip, arguments.clip_frames) if arguments.clip else None
     device = distributed.start()
     try:
         request = argparse.Namespace(**{**vars(arguments), "overrides": overrides})
@@ -45,6 +49,7 @@ def main(argv: list[str]) -> int:
                 device=device,
                 trust=arguments.trust,
                 say=waiting.beat,
+                clip=clip,
             )
         if distributed.is_main():
             out = arguments.out or layout.evaluation(
@@ -52,7 +57,7 @@ def main(argv: list[str]) -> int:
             )
             robustness_report.write(report, out)
             print_markdown(robustness_report.markdown(report))
-            print(f"written: {out}/robustness.md, .json and .png")
+            print(f"written: {out}/robustness.md, .json, and pictures")
             if not arguments.out and not is_remote(places[0]):
                 card.refresh(candidates[0].path)
     finally:
@@ -65,7 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="depthray robust",
         description="Score a checkpoint, or several, on frames that are darkened, blurred, compressed, turned and so "
-        "on at five strengths, and say which of it harms most.",
+        "on at five strengths, and say which of it harms most; compare depth of parts of a frame with that of the "
+        "whole, and of consecutive frames of a clip.",
         epilog="Overrides: data.* and eval.* as for depthray evaluate.",
     )
     parser.add_argument("words", nargs="+", metavar="RUN", help="checkpoints, exports or runs, then overrides")
@@ -73,7 +79,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", help="form of the frames: folder, ./frames.py, ...; default: as PATH looks")
     parser.add_argument("--split", default="val", help="train, val, test or all; default: val")
     parser.add_argument("--frames", type=int, default=FRAMES, help=f"at most so many of them; default: {FRAMES}")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these corruptions; default: all")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these corruptions, or crop; default: all")
+    parser.add_argument("--clip", type=Path, metavar="FILE", help="a video: how much its depth flickers")
+    parser.add_argument(
+        "--clip-frames", type=int, default=CLIP_FRAMES, metavar="N", help=f"its first N frames; default: {CLIP_FRAMES}"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: in the first run's folder")
     trust.add_flag(parser)
     return parser

@@ -13,7 +13,7 @@ LOSS_OPTIONS = (
     *("silog_lambda", "silog_unbiased", "depth_range"),
     *("multiscale_weights", "multiscale_norm", "multiscale_relative"),
     *("target", "ssi_space", "ssi_form"),
-    *("over_spread", "terms"),
+    *("over_spread", "valid_missing", "terms"),
 )
 
 
@@ -65,6 +65,9 @@ class Loss(Section):
     mask_dice: Amount = Field(0.0, description="Dice loss of the mask's probability")
     mask_rmse: Amount = Field(0.0, description="root of the mean squared error of the mask's probability")
     mask_ssim: Amount = Field(0.0, description="1 - SSIM of the mask's probability")
+    valid_bce: Amount = Field(
+        0.0, description="binary cross-entropy of model.valid_mask: 1 where depth is measured and within its limits"
+    )
     terms: dict[str, Amount] = Field(
         {}, description="weights of one's own terms by name: {mypkg.losses.mine: 0.1, ./losses.py:edges: 0.2}"
     )
@@ -77,6 +80,11 @@ class Loss(Section):
         False,
         description="with sparse depth: the loss of an image is divided by that of its spread samples, so that images "
         "of few samples do not outweigh the others",
+    )
+    valid_missing: Amount = Field(
+        1.0,
+        description="valid_bce: weight of pixels without a measurement, which count as invalid; 0 of LiDAR and other "
+        "truth that has gaps everywhere",
     )
     ssi_space: Literal["disparity", "depth"] = Field(
         "disparity", description="ssi, ssi_gradient: what is aligned, 1 / depth (MiDaS) or depth"
@@ -114,7 +122,7 @@ class Loss(Section):
     def depth_kind(self) -> DepthKind:
         """What the numbers of a depth map are that these terms train."""
         # Of one's own terms the function's name decides: mypkg.losses.mask_edges is not of depth.
-        of_depth = {name for name in self.weights if not re.split(r"[.:]", name)[-1].startswith("mask_")}
+        of_depth = {name for name in self.weights if not re.split(r"[.:]", name)[-1].startswith(("mask_", "valid_"))}
         if not of_depth:
             return "metric"
         aligned = of_depth.intersection(ALIGNED_TERMS)

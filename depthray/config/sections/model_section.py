@@ -52,8 +52,14 @@ class Model(BaseModel):
 
     uncertainty: Uncertainty = Field(
         "none",
-        description="what is predicted beside depth: nothing, or the standard deviation of ln depth, trained by "
+        description="what is predicted along with depth: nothing, or the standard deviation of ln depth, trained by "
         "loss.laplace_nll or loss.gaussian_nll",
+    )
+
+    valid_mask: bool = Field(
+        False,
+        description="predict besides where there is a depth to measure within data.min_depth and max_depth: no sky, "
+        "glass, mirrors; trained by loss.valid_bce",
     )
 
     values_before: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "legacy"})  # until 0.2.0
@@ -67,6 +73,12 @@ class Model(BaseModel):
     def options(self) -> dict[str, Any]:
         """The options of the architecture, by name."""
         return dict(self.model_extra or {})
+
+    @property
+    def auxiliary_maps(self) -> dict[str, str]:
+        """Key -> map of a prediction, of those that are predicted along with depth."""
+        maps = {"uncertainty": ("log_sigma", self.uncertainty != "none"), "valid_mask": ("valid", self.valid_mask)}
+        return {key: name for key, (name, is_wanted) in maps.items() if is_wanted}
 
     @property
     def weights_path(self) -> str:

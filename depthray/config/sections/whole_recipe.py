@@ -62,6 +62,16 @@ class Recipe(Section):
             raise ValueError("eval.monitor=nll is the likelihood of what model.uncertainty predicts, and that is none")
         return self
 
+    @model_validator(mode="after")
+    def _check_valid_mask(self) -> Recipe:
+        sections = (self.loss, *(each.loss for each in self.data.sets if each.loss))
+        is_trained = any("valid_bce" in each.weights for each in sections)
+        if is_trained and not self.model.valid_mask:
+            raise ValueError("loss.valid_bce needs model.valid_mask=true")
+        if self.model.valid_mask and not is_trained and not self.loss.terms:
+            raise ValueError("model.valid_mask=true: no term trains it; give loss.valid_bce a weight, e.g. 0.1")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _read_model_as_saved(cls, tree: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from depthray.config import own_code
 from depthray.config.sections import Data, DataSet, Loss, Recipe
 
 
@@ -55,6 +56,16 @@ def without_sets(recipe: Recipe, **values: Any) -> Recipe:
 def one_set(data: Data, **values: Any) -> Data:
     """The section with one data set in place of those it has: `root`, `source` and what else is given."""
     return data.model_copy(update={"sets": (), **values})
+
+
+def describe(data: Data) -> str:
+    """Where the frames of a resolved section are, their form and unit."""
+    if data.sets:
+        each = zip(data.sets, sections_of(data), strict=True)
+        return "; ".join(f"{one.name}: {describe(section)}" for one, section in each)
+    form = own_code.short_name(data.source)
+    known = ", ".join(text for text in (form, data.encoding) if text)
+    return f"{data.root} ({known})" if data.root else form
 
 
 def _complete(recipe: Recipe, each: DataSet) -> DataSet:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +17,18 @@ from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.source import Frame, Source
 from depthray.data.sources import open_source
+from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.comparison import Candidate, recipe_on
 from depthray.evaluation.comparing.paired import FrameScores, MetricDifference, compare
 from depthray.evaluation.evaluate import evaluate
+from depthray.evaluation.robustness import consistency
+from depthray.evaluation.robustness.consistency import CropChange, Flicker
 from depthray.evaluation.robustness.corruptions import DROPOUT, STRENGTHS, corrupted, drop_samples
 from depthray.runtimes.open import OpenedModel, open_model
 from depthray.runtimes.passes import Passes
 
+CROP = "crop"  # no corruption: predictions are compared with each other
 WORST = 3  # frames that are named
 WORST_AT = 3  # the strength at which they are looked for
 
@@ -83,6 +88,8 @@ class NetworkRobustness:
     name: str
     clean: tuple[MetricDifference, ...]
     corruptions: tuple[CorruptionScores, ...]
+    crops: tuple[CropChange, ...] = ()
+    flicker: Flicker | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,13 @@ class RobustnessReport:
     about: dict[str, str]
     monitor: str
     networks: tuple[NetworkRobustness, ...]
+
+
+class Clip(NamedTuple):
+    """A video on which flicker is measured."""
+
+    path: Path
+    most: int  # of its first frames
 
 
 def measure(
@@ -104,10 +118,12 @@ def measure(
     device: torch.device,
     trust: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    clip: Clip | None = None,
 ) -> RobustnessReport:
     """Score networks on frames as they are and under corruptions, of at most `most` frames spread over those there are.
 
-    `frames` is the recipe that says which frames and which protocol.
+    `frames` is the recipe that says which frames and which protocol. CROP among the corruptions compares depth of
+    parts of the frames with that of the whole, for networks that see photographs alone; a clip shows their flicker.
     """
     networks: list[NetworkRobustness] = []
     count = 0
@@ -118,13 +134,28 @@ def measure(
         opened = open_model(candidate.path, device=device, trust=trust)
         score = _scorer(opened, recipe, chosen, device)
         clean, count = score(source), len(chosen)
-        names = [name for name in corruptions if name != DROPOUT or "sparse" in recipe.data.inputs]
+        sees_all = consistency.sees_photographs_alone(recipe)
+        if clip and not sees_all:
+            inputs = ", ".join(recipe.data.inputs)
+            raise UsageError(f"{candidate.name}: a clip has photographs alone, and this network reads {inputs}")
+        names = [name for name in corruptions if name != CROP and (name != DROPOUT or "sparse" in recipe.data.inputs)]
         scored = []
         for name in names:
             say(f"{candidate.name}: {name}")
             scored.append(_under(name, clean, (score(source, name, strength) for strength in STRENGTHS), frames))
-        networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored)))
+        measured: dict[str, Any] = {}
+        if sees_all and (clip or CROP in corruptions):
+            depth = consistency.depth_of(opened, recipe, device)
+            if CROP in corruptions:
+                say(f"{candidate.name}: {CROP}")
+                measured["crops"] = consistency.crops(depth, ((index, source.read(index)["image"]) for index in chosen))
+            if clip:
+                say(f"{candidate.name}: {clip.path.name}")
+                pictures = consistency.clip_frames(*clip)
+                measured["flicker"] = consistency.flicker(depth, pictures, name=str(clip.path))
+        networks.append(NetworkRobustness(candidate.name, tuple(compare(None, clean)), tuple(scored), **measured))
     about = {"data": frames.data.place, "split": side, "frames": str(count)}
+    about |= {"clip": clip.path.name} if clip else {}
     return RobustnessReport(about | {"protocol": frames.eval.protocol}, frames.eval.monitor, tuple(networks))
 
 

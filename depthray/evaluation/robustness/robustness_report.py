@@ -8,7 +8,8 @@ from depthray.errors import UsageError
 from depthray.evaluation.comparing.paired import of_metric
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.report import metric_title
-from depthray.evaluation.robustness import corruptions
+from depthray.evaluation.robustness import consistency_report, corruptions
+from depthray.evaluation.robustness.consistency import CropChange, Flicker
 from depthray.evaluation.robustness.corruptions import STRENGTHS
 from depthray.evaluation.robustness.robustness import WORST_AT, CorruptionScores, NetworkRobustness, RobustnessReport
 from depthray.imaging import plots, sheets
@@ -17,12 +18,16 @@ from depthray.storage.strict_json import to_json
 
 
 def write(report: RobustnessReport, out: Path) -> None:
-    """Write robustness.md, .json and .png into a folder, which is made if need be."""
+    """Write robustness.md, .json and .png into a folder, which is made if need be; of crops and clips a picture too."""
     with translate_os_errors(out, to=UsageError, doing="write the report", advice="give another --out"):
         out.mkdir(parents=True, exist_ok=True)
         (out / "robustness.md").write_text(markdown(report), encoding="utf-8")
         (out / "robustness.json").write_text(as_json(report), encoding="utf-8")
-        sheets.save_png(out / "robustness.png", plot(report))
+        if any(network.corruptions for network in report.networks):
+            sheets.save_png(out / "robustness.png", plot(report))
+        crops, clips = _crops(report), _clips(report)
+        if any(crops.values()) or clips:
+            sheets.save_png(out / "consistency.png", consistency_report.plot(crops, clips))
 
 
 def markdown(report: RobustnessReport) -> str:
@@ -30,11 +35,9 @@ def markdown(report: RobustnessReport) -> str:
     about = report.about
     parts = [
         "# Robustness",
-        f"{about['frames']} frames of {about['data']}, split {about['split']}, protocol {about['protocol']}. Each row "
-        f"is the {metric_title(report.monitor)} at strengths 1 to 5; bold where it is worse than on frames as they are "
-        "beyond the luck of which scenes were scored. Slope: its change a strength, in per cent of its value there.",
+        f"{about['frames']} frames of {about['data']}, split {about['split']}, protocol {about['protocol']}.",
     ]
-    for network in report.networks:
+    for network in (each for each in report.networks if each.corruptions):
         clean = of_metric(network.clean, report.monitor)
         ranked = sorted(network.corruptions, key=lambda each: -abs(each.slope))
         head = ["corruption", *(str(strength) for strength in STRENGTHS), "slope"]
@@ -47,8 +50,10 @@ def markdown(report: RobustnessReport) -> str:
             f"Frames that get worst at strength {WORST_AT}:",
             markdown_table(["corruption", "frames"], [[each.corruption, _worst(each)] for each in ranked]),
         ]
-    strengths = "; ".join(f"{name}: {text}" for name, text in corruptions.meanings().items())
-    return "\n\n".join([*parts, f"Strengths: {strengths}."]) + "\n"
+    if any(network.corruptions for network in report.networks):
+        parts.append(_explain(report.monitor))
+    parts += consistency_report.sections(_crops(report), _clips(report), about.get("clip", ""))
+    return "\n\n".join(parts) + "\n"
 
 
 def as_json(report: RobustnessReport) -> str:
@@ -82,9 +87,18 @@ def _lines(network: NetworkRobustness, name: str, monitor: str) -> list[plots.Pl
     return []
 
 
+def _crops(report: RobustnessReport) -> dict[str, tuple[CropChange, ...]]:
+    return {network.name: network.crops for network in report.networks}
+
+
+def _clips(report: RobustnessReport) -> dict[str, Flicker]:
+    return {network.name: network.flicker for network in report.networks if network.flicker is not None}
+
+
 def _tree(network: NetworkRobustness) -> dict[str, object]:
     return {
         "name": network.name,
+        **consistency_report.tree(network.crops, network.flicker),
         "clean": [metric.as_tree() for metric in network.clean],
         "corruptions": {
             each.corruption: {
@@ -95,6 +109,15 @@ def _tree(network: NetworkRobustness) -> dict[str, object]:
             for each in network.corruptions
         },
     }
+
+
+def _explain(monitor: str) -> str:
+    strengths = "; ".join(f"{name}: {text}" for name, text in corruptions.meanings().items())
+    return (
+        f"Each row is the {metric_title(monitor)} at strengths 1 to 5; bold where it is worse than on frames as they "
+        "are beyond the luck of which scenes were scored. Slope: its change a strength, in per cent of its value "
+        f"there.\n\nStrengths: {strengths}."
+    )
 
 
 def _cells(each: CorruptionScores, monitor: str) -> list[str]:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
 from depthray.models.layers import symbolic_size
+from depthray.models.layers.auxiliary.log_sigma import LogSigma
+from depthray.models.layers.auxiliary.valid_mask import ValidMask
 from depthray.models.layers.blocks import upsample
 from depthray.models.layers.inputs import fill_sparse, guide
-from depthray.models.layers.log_sigma import LogSigma
 from depthray.models.layers.propagation import Propagation, PropagationOptions
 
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
@@ -63,12 +64,18 @@ class Completion:
     start: Literal["samples", "legacy"] = "samples"
     refine: PropagationOptions | None = None
     uncertainty: Literal["none", "laplace", "gaussian"] = "none"
+    valid_mask: bool = False
+
+    @property
+    def is_depth_alone(self) -> bool:
+        """Whether nothing else is predicted."""
+        return self.uncertainty == "none" and not self.valid_mask
 
 
 class DepthHead(nn.Module):
     """Logits to metres: max_depth times a share, by one of ACTIVATIONS. Holds no weights but those of refinement.
 
-    `channels` are those of the features that refinement and `log_sigma` get.
+    `channels` are those of the features that refinement, `log_sigma` and `valid` get.
     """
 
     def __init__(
@@ -96,6 +103,12 @@ class DepthHead(nn.Module):
             else None
         )
         self.log_sigma = LogSigma(channels) if options.uncertainty != "none" else None
+        self.valid_mask = ValidMask(channels) if options.valid_mask else None
+
+    @property
+    def auxiliary(self) -> list[nn.Module]:
+        """What predicts maps along with depth."""
+        return [part for part in (self.log_sigma, self.valid_mask) if part is not None]
 
     @property
     def is_full(self) -> bool:
@@ -113,12 +126,16 @@ class DepthHead(nn.Module):
         return depth if self.refine is None else self.refine(depth, features, batch)
 
     def predict(self, logits: Tensor, batch: Batch, features: Tensor) -> Prediction:
-        """The same -> `depth`, and with model.uncertainty `log_sigma` of its size, float32"""
-        depth = self(logits, batch, features)
-        if self.log_sigma is None:
-            return {"depth": depth}
-        shares = _onto(depth, (features.shape[-2], features.shape[-1])) / self.max_depth
-        return {"depth": depth, "log_sigma": self.log_sigma(features, shares, (depth.shape[-2], depth.shape[-1]))}
+        """The same -> `depth`, and of its size what else the recipe asks for: `log_sigma`, `valid`; float32"""
+        prediction: Prediction = {"depth": (depth := self(logits, batch, features))}
+        if not self.auxiliary:
+            return prediction
+        shares, size = _onto(depth, _size(features)) / self.max_depth, _size(depth)
+        if self.log_sigma is not None:
+            prediction["log_sigma"] = self.log_sigma(features, shares, size)
+        if self.valid_mask is not None:
+            prediction["valid"] = self.valid_mask(features, shares, size)
+        return prediction
 
     def coarse(self, levels: list[Tensor], batch: Batch) -> list[Tensor]:
         """Logits (B,1,h,w) of coarser levels, inputs of a batch -> (B,1,h,w) metres of each, float32, not refined"""
@@ -169,6 +186,10 @@ class DepthHead(nn.Module):
         """The same as depthray 0.2 had it: logits of START plus those of the spread samples."""
         share = (near / self.max_depth).clamp(NEAREST, FARTHEST)
         return self.max_depth * self.activation(logits + torch.where(near > 0, self.inverse(share) - self.bias, 0.0))
+
+
+def _size(values: Tensor) -> tuple[int, int]:
+    return values.shape[-2], values.shape[-1]
 
 
 def _mean(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,9 +20,10 @@ from depthray.checkpoints.calibration import Calibration
 from depthray.data import sources
 from depthray.data.source import Frame
 from depthray.errors import CheckpointError
-from depthray.runs.run import prepare, record
+from depthray.runs.run import _contents, prepare, record
 from depthray.runtimes import export_folder
 from depthray.training import preflight
+from depthray.training.loop import Epoch, SavePoint
 
 
 class Walls:
@@ -99,9 +100,10 @@ def test_facts_are_read_back_and_others_refused(harm: Any, message: str) -> None
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch."""
+    """A run of one epoch, of a network that predicts where there is a depth besides."""
     folder = tmp_path_factory.mktemp("cards") / "run"
     words = ["data.size=32,64", "data.frames=16", "train.batch_size=8", "train.epochs=1", "model.encoder=tiny"]
+    words += ["model.valid_mask=true", "loss.valid_bce=0.1", "data.max_depth=4", "model.max_depth=4"]
     recipe = preflight.load("demo", words)
     prepare(folder, recipe, resume=False)
     for _ in record(recipe, folder, torch.device("cpu")):
@@ -116,12 +118,30 @@ def test_a_run_writes_facts_into_its_checkpoints_and_the_card_of_the_best(run: P
     assert facts.data.names == ("synthetic",) and facts.data.fingerprint == manifest.read(checkpoint).fingerprint
     (scores,) = facts.scores
     mean, low, high = scores.metrics["abs_rel"]
-    assert mean == pytest.approx(load.read_metrics(checkpoint)["abs_rel"]) and low <= mean <= high
+    metrics = load.read_metrics(checkpoint)
+    assert mean == pytest.approx(metrics["abs_rel"]) and low <= mean <= high
+    assert 0 <= metrics["invalid_iou"] < 1 and 0 < metrics["invalid_accuracy"] <= 1  # of what is beyond 4 m
     card = (run / "MODEL_CARD.md").read_text()
     assert facts.data.fingerprint in card and f"{low:.4f} to {high:.4f}" in card and "![" not in card
     assert "rendered rooms" in card and "fx " in card and "random weights" in card
     # It is a checkpoint with the name of an export's file in it, and no export.
     assert not export_folder.is_export(checkpoint) and manifest.verify(checkpoint)
+
+
+def test_intervals_are_drawn_for_checkpoints_that_are_kept(tmp_path: Path) -> None:
+    class Writer:
+        is_among_best = staticmethod(lambda metrics: metrics["abs_rel"] < 0.2)
+
+    class Anything:
+        facts, fingerprint = FACTS, ""
+        contents = staticmethod(lambda metrics, **rest: rest["facts"])
+
+    drawn = replace(FACTS.scores[0], frames=5)
+    writer, both = cast(Any, Writer()), cast(Any, Anything())
+    for score, ended, expected in ((0.1, "", (drawn,)), (0.3, "", FACTS.scores), (0.3, "all epochs done", (drawn,))):
+        event = Epoch(1, 1, {"abs_rel": score}, ended=ended, intervals=lambda: drawn)
+        assert cast(Any, _contents(event, both, both, writer)).scores == expected
+    assert cast(Any, _contents(SavePoint(), both, both, writer)) == FACTS
 
 
 def test_the_command_adds_reports_to_the_card(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +192,8 @@ def test_old_checkpoints_have_a_card_that_says_what_is_not_known(
     assert main(["card", str(checkpoint), "--out", str(tmp_path / "cards" / "x.md")]) == 0
     card = (tmp_path / "cards" / "x.md").read_text()
     assert "earlier version" in card and "0.1000" in card and card.strip() in capsys.readouterr().out
+    assert main(["card", str(checkpoint), "--out", str(checkpoint / "recipe.yaml" / "x.md")]) == 3
+    assert "x.md: cannot write the model card: " in capsys.readouterr().err
     assert main(["card", str(checkpoint), "--json"]) == 3
     assert "does not say what it was trained on" in capsys.readouterr().err
 

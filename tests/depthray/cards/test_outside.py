@@ -64,6 +64,12 @@ def test_what_is_outside_is_said(image: Any, facts: Any, begins: str) -> None:
     assert all("; " not in text and text.isascii() for text in found)  # they are joined in one header
 
 
+@pytest.mark.parametrize(("width", "warned"), [(480, True), (540, False), (640, False), (720, False), (853, True)])
+def test_other_shapes_of_photographs_are_answered_silently_up_to_a_quarter(width: int, warned: bool) -> None:
+    found = list(outside.of_input(LIMITS, EXACT, (480, width), SEEN))  # 1:1, 9:8, 4:3 as in training, 3:2, 16:9
+    assert bool(found) == warned, found
+
+
 def test_factors_name_the_direction() -> None:
     (longer,) = outside.of_focal((259.5, 259.5), 519.0)
     (shorter,) = outside.of_focal((259.5, 259.5), 129.75)

@@ -106,6 +106,16 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path, scores: list[float], kee
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_a_checkpoint_among_the_best_is_known_before_it_is_saved(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path, keep_best=2, monitor="abs_rel")
+    expected = [(3.0, True), (2.0, True), (2.5, True), (4.0, False), (NAN, False), (2.0, True), (1.0, True)]
+    for step, (score, is_best) in enumerate(expected, 1):
+        assert writer.is_among_best({"abs_rel": score}) == is_best, step
+        writer.save(contents(step, score))
+    assert not writer.is_among_best({})
+    writer.wait()
+
+
 def test_a_missing_score_is_never_best(tmp_path: Path) -> None:
     writer = CheckpointWriter(tmp_path, keep_best=1, monitor="rmse")
     for step, metrics in enumerate(({}, {"rmse": 2.0}, {}, {"abs_rel": 0.1}), 1):

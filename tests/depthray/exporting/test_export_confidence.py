@@ -1,4 +1,4 @@
-"""Exports of networks with confidence: a second output in metres, which depthray reads as the checkpoint's own."""
+"""Exports of networks with confidence and a mask of valid pixels: further outputs, read as the checkpoint's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoints import write_unsure
+from checkpoints import MASKED, write_unsure
 
 from depthray import load
 from depthray.checkpoints import load as checkpoints
@@ -24,7 +24,7 @@ FEW = {"calibration": 4, "gate": 4}
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whose metres and confidence are both calibrated."""
     folder = tmp_path_factory.mktemp("run")
-    contents = checkpoints.load(write_unsure(folder, "data.size=64,96"), state=True)
+    contents = checkpoints.load(write_unsure(folder, "data.size=64,96", *MASKED), state=True)
     fitted = {
         "calibration": Calibration(0.2, 1.1),
         "temperature": Temperature(1.5, before=(0.4, 0.8), after=(0.7, 0.9)),
@@ -37,7 +37,7 @@ def exports(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     out, exporter = tmp_path_factory.mktemp("exports"), Exporter(checkpoint)
     for target in TARGETS:
         parity = exporter.export(ExportRequest(target=target, out=out / target, **FEW))
-        assert parity.passed and {*parity.rows[0].errors} == {"depth", "sigma"}
+        assert parity.passed and {*parity.rows[0].errors} == {"depth", "sigma", "valid"}
     return {target: out / target for target in TARGETS}
 
 
@@ -46,14 +46,20 @@ def test_an_export_has_the_confidence_of_its_checkpoint(
     checkpoint: Path, exports: dict[str, Path], target: str
 ) -> None:
     spec = export_folder.verify(exports[target])
-    assert [(port.name, port.unit) for port in spec.outputs] == [("depth", "metres"), ("sigma", "metres")]
+    units = {"depth": "metres", "sigma": "metres", "valid": "probability"}
+    assert {port.name: port.unit for port in spec.outputs} == units
     rgb = np.random.default_rng(0).integers(0, 255, (40, 70, 3)).astype(np.uint8)
     ours, theirs = (load(path).predict(rgb) for path in (checkpoint, exports[target]))
     np.testing.assert_allclose(theirs, ours, rtol=1e-4)
     for name in ("sigma", "confidence"):
         np.testing.assert_allclose(getattr(theirs, name), getattr(ours, name), rtol=1e-3, atol=1e-4)
     assert np.std(ours.confidence) > 0.01
-    assert "The probability that depth is right within 10 %" in (exports[target] / "README.md").read_text()
+    ours, theirs = (load(path).maps(rgb)["valid"] for path in (checkpoint, exports[target]))
+    assert 0.05 < (ours >= 0.5).mean() < 0.95
+    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
+    text = (exports[target] / "README.md").read_text()
+    assert "The probability that depth is right within 10 %" in text
+    assert "`valid` is the probability that there is a depth to measure" in text
 
 
 def test_calibrations_of_metres_and_of_confidence_are_both_in_it(checkpoint: Path) -> None:

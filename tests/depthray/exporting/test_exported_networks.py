@@ -24,7 +24,7 @@ ALWAYS = (
     "fpn encoder=resnet18",
     "fpn encoder=resnet18 refine=nlspn refine_samples=exact image+sparse",
     "masknet",
-    "unet encoder=tiny uncertainty=laplace image+background+semantics+instances+mask",
+    "unet encoder=tiny uncertainty=laplace valid_mask=True image+background+semantics+instances+mask",
 )
 THOROUGH = [pytest.param(case, marks=() if str(case) in ALWAYS else pytest.mark.thorough) for case in cases()]
 BOUND = 1e-4  # relative to the largest value of a map

@@ -10,7 +10,7 @@ from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.testing import loss_contract as contract
 from depthray.testing.loss_contract import HEIGHT, WIDTH, frames, tensors
 
-NAMES = sorted(name for name in losses.TERMS if not name.startswith("mask_"))
+NAMES = sorted(name for name in losses.TERMS if not name.startswith(("mask_", "valid_")))
 NOT_NIL = (
     "depth_bce",
     "depth_dice",

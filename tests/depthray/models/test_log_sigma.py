@@ -11,7 +11,7 @@ from depthray import losses, models
 from depthray.config import recipe as recipes
 from depthray.config.sections import Loss, Model
 from depthray.errors import UsageError
-from depthray.models.layers.log_sigma import LEAST, MOST, START, LogSigma
+from depthray.models.layers.auxiliary.log_sigma import LEAST, MOST, START, LogSigma
 from depthray.training import preflight
 from depthray.weights import fit
 from depthray.weights.translation import Translation

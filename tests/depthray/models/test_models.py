@@ -62,7 +62,7 @@ REFINED = [
     *((name, options | {"refine": "cspn"}) for name, options in COMPLETE),
     *((name, options | {"refine": "nlspn"}) for name, options in COMPLETE if name == "unet"),
 ]
-UNSURE = [(name, options | {"uncertainty": "laplace"}) for name, options in COMPLETE]
+AUXILIARY = [(name, options | {"uncertainty": "laplace", "valid_mask": True}) for name, options in COMPLETE]
 CASES = [*(case for parameters, case in WEIGHTS if parameters < LIGHT or case in COMPACT), *REFINED]
 
 
@@ -177,14 +177,16 @@ def test_every_input_is_used(name, options, more):
             assert not equal(models.run(model, batch | {key: other[key][1:]}), before), key
 
 
-@pytest.mark.parametrize("case", UNSURE, ids=str)
-def test_log_sigma_is_as_large_as_depth_and_trained(case):
+@pytest.mark.parametrize("case", AUXILIARY, ids=str)
+def test_maps_along_with_depth_are_as_large_as_it_and_trained(case):
     model = make(*case).eval()
     prediction = models.run(model, some(model.inputs, 1))
-    assert {*prediction} == {*model.outputs} and prediction["log_sigma"].shape == prediction["depth"].shape
-    last = model.metres.log_sigma.layers[-1]
-    (slope,) = torch.autograd.grad(prediction["log_sigma"].mean(), last.weight)
-    assert slope.any() and last.weight.requires_grad
+    assert {*prediction} == {*model.outputs} >= {"log_sigma", "valid"}
+    for key, head in (("log_sigma", model.metres.log_sigma), ("valid", model.metres.valid_mask)):
+        assert prediction[key].shape == prediction["depth"].shape and prediction[key].dtype == torch.float32
+        last = head.layers[-1]
+        (slope,) = torch.autograd.grad(prediction[key].mean(), last.weight, retain_graph=True)
+        assert slope.any() and last.weight.requires_grad
 
 
 COMPILED = [
