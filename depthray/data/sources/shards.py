@@ -120,7 +120,7 @@ class Shards:
         self._checked: set[int] = set()  # shards that are those of the table
         self._last: tuple[int, Shard] | None = None  # the shard whose own index was read last
         # What every shard has: the samples of a batch must have equal keys.
-        self.keys = keys.intersection(*(kind.keys for kind in self._table.facts.kinds))
+        self.keys = (keys | {"distortion"}).intersection(*(kind.keys for kind in self._table.facts.kinds))
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that gets a copy opens the files itself.
@@ -180,6 +180,8 @@ class Shards:
         camera = self._table.intrinsics(index) if "intrinsics" in self.keys else None
         if camera is not None:
             sample["intrinsics"] = camera
+        if "distortion" in self.keys and (lens := self._table.distortion(index)) is not None:
+            sample["distortion"] = lens
         return sample
 
     def _read_map(self, index: int, key: str, *, kind: ShardKind, handle: _Handle, where: Path) -> NDArray[Any]:
