@@ -152,3 +152,9 @@ def test_scores_are_of_metres(label: Path, plain: Path, tmp_path: Path) -> None:
         assert (ours["abs_rel"] == pytest.approx(theirs["abs_rel"], rel=1e-4)) == same
     with pytest.raises(DataError, match="no camera is known"):
         depthray.evaluate(label, data=folder, split="all")
+    camera = "data.intrinsics=90,90,47.5,31.5"
+    compared = depthray.compare(plain, label, overrides=[camera], data=folder, split="all")
+    (scored,) = compared.sets
+    ours = depthray.evaluate(label, camera, data=folder, split="all").scores["abs_rel"]
+    (found,) = (each for each in scored.scores[1].overall if each.metric == "abs_rel")
+    assert found.after.mean == pytest.approx(ours)
