@@ -91,8 +91,8 @@ class _Frame(NamedTuple):
     def of(cls, sample: Sample, section: Data) -> _Frame:
         image = sample["image"]
         height, width = image.shape[:2]
-        known = {"camera": sample.get("intrinsics"), "name": sample.get("id", "")}
-        size = size_for_inference((height, width), section, **known)
+        own, name = sample.get("intrinsics"), sample.get("id", "")
+        size = size_for_inference((height, width), section, camera=own, name=name)
         metres = sample["depth"][::EVERY, ::EVERY].ravel() if "depth" in sample else np.empty(0, np.float32)
         inside = (metres > section.min_depth) & (metres < section.max_depth)
         camera = sample.get("intrinsics")
