@@ -29,6 +29,7 @@ class Sample(TypedDict, total=False):
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object
     mask: NDArray[np.uint8]  # (H,W) 1 on the foreground object, else 0; VOID where neither is known
     intrinsics: NDArray[np.float32]  # (3,3) pinhole matrix in pixels of this image
+    distortion: NDArray[np.float64]  # (9) lens of an image that is not undistorted; only as a source reads it
     set: NDArray[np.int64]  # () number of its data set, where a run trains on several
     limits: NDArray[np.float32]  # (2) metres within which the depth of that set counts
     id: str

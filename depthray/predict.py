@@ -84,6 +84,11 @@ class Predictor:
         return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and data.sparse.may_be_none else ()
 
     @property
+    def needs_camera(self) -> bool:
+        """Whether it predicts for any focal length, which each image must come with (data.canonical_focal)."""
+        return self.recipe.data.canonical_focal > 0
+
+    @property
     def has_confidence(self) -> bool:
         """Whether it says how sure it is of its depth (model.uncertainty, or the spread of predictions)."""
         return self.uncertainty != "none" and "depth" in self.recipe.data.targets
@@ -103,17 +108,17 @@ class Predictor:
         )
 
     @overload
-    def predict(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[DepthMap]: ...
+    def predict(self, image: list[Any] | tuple[Any, ...], *, camera: Any = None, **others: Any) -> list[DepthMap]: ...
 
     @overload
-    def predict(self, image: Any, **others: Any) -> DepthMap: ...
+    def predict(self, image: Any, *, camera: Any = None, **others: Any) -> DepthMap: ...
 
-    def predict(self, image: Any, **others: Any) -> DepthMap | list[DepthMap]:
+    def predict(self, image: Any, *, camera: Any = None, **others: Any) -> DepthMap | list[DepthMap]:
         """An image, upright -> (H,W) float32 metres along the optical axis; of several images a list of these.
 
         An image is a path, the bytes of a file, an image of Pillow, an array (H,W,3) or (H,W), or a tensor (3,H,W) or
         (1,H,W); several are a list of them, an array (B,H,W,3) or a tensor (B,3,H,W). Pixels are uint8, uint16, or
-        floating-point numbers in [0, 1]. `others` as for `maps`.
+        floating-point numbers in [0, 1]. `camera` and `others` as for `maps`.
 
         The result is a NumPy array with `metres`, `png16()`, `points(camera)` and `colour()`, and where the network
         `has_confidence` with `sigma` and `confidence`, (H,W) float32; where it predicts that (model.valid_mask) with
@@ -123,15 +128,20 @@ class Predictor:
         if "depth" not in self.recipe.data.targets:
             targets = ", ".join(self.recipe.data.targets)
             raise UsageError(f"this network was trained for {targets}, not depth; use maps()")
-        return _for_each(self._depths, image, others)
+        return _for_each(self._depths, image, others, camera)
 
-    def _depths(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[DepthMap]:
+    def _depths(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        others: Sequence[Mapping[str, Any]],
+        cameras: Sequence[Camera | None],
+    ) -> list[DepthMap]:
         from depthray.evaluation.protocols import MEANING
         from depthray.imaging.depth_map import DepthMap
         from depthray.imaging.export import LIKELY
 
         depths = []
-        for maps, rgb in zip(self._maps(images, others), images, strict=True):
+        for maps, rgb in zip(self._maps(images, others, cameras), images, strict=True):
             if "depth" not in maps:
                 raise UsageError(f"this network predicts {', '.join(maps)}, not depth; use maps()")
             auxiliary: dict[str, Any] = {key: maps.get(key) for key in ("sigma", "confidence")}
@@ -140,12 +150,12 @@ class Predictor:
         return depths
 
     @overload
-    def maps(self, image: list[Any] | tuple[Any, ...], **others: Any) -> list[Maps]: ...
+    def maps(self, image: list[Any] | tuple[Any, ...], *, camera: Any = None, **others: Any) -> list[Maps]: ...
 
     @overload
-    def maps(self, image: Any, **others: Any) -> Maps: ...
+    def maps(self, image: Any, *, camera: Any = None, **others: Any) -> Maps: ...
 
-    def maps(self, image: Any, **others: Any) -> Maps | list[Maps]:
+    def maps(self, image: Any, *, camera: Any = None, **others: Any) -> Maps | list[Maps]:
         """An image, upright -> its targets, (H,W) float32: `depth` metres, `mask` in [0,1]; of several images a list.
 
         Where the network `has_confidence`, `sigma` in metres and `confidence` in [0,1] besides; with model.valid_mask
@@ -154,11 +164,13 @@ class Predictor:
         Images are as for `predict`. `others` are the further inputs the network was trained with, of the image's size:
         `background` (H,W,3) uint8 RGB, `sparse` (H,W) float32 metres with 0 where unmeasured, `semantics` and
         `instances` (H,W) whole numbers; of several images a list of each.
+        `camera` is fx, fy, cx, cy or a matrix (3,3) in pixels of the image, of all images or a list of one for each;
+        a network that `needs_camera` predicts metres of that camera, others do not look at it.
         A target that the network has no map for is left out. Where `optional_inputs` has `sparse`, it may be left out
         too, which is logged once.
         The network gets all of them at the size it was evaluated at; its output is resized back bilinearly.
         """
-        return _for_each(self._maps, image, others)
+        return _for_each(self._maps, image, others, camera)
 
     def warnings(self, image: Any, *, camera: Camera | None = None, depth: Any = None) -> list[str]:
         """What of an image, its camera and its predicted depth (H,W) is not as in training, in a sentence each.
@@ -171,17 +183,32 @@ class Predictor:
 
         (rgb,) = _read_images([image], numbered=False)
         metres = None if depth is None or self.depth_kind != "metric" else depth
-        focal = camera.fx if camera else None
+        focal = camera.fx if camera and not self.needs_camera else None  # of any focal length metres are right then
         return outside.warnings(self.facts.limits, self.recipe.data, rgb, focal=focal, depth=metres)
 
-    def _maps(self, images: Sequence[NDArray[np.uint8]], others: Sequence[Mapping[str, Any]]) -> list[Maps]:
-        """Images (H,W,3) uint8 and the further inputs of each -> maps (H,W) of each."""
+    def canonical_factor(self, size: tuple[int, int], camera: Camera | None) -> float:
+        """(H,W) of an image and its camera -> by what its metres become those of the camera that the network knows."""
+        from depthray.data.cameras.canonical_camera import label_factor
+        from depthray.data.resize import scale_camera, size_for_inference
+
+        data = self.recipe.data
+        if camera is None or not data.scales_labels:
+            return 1.0
+        return label_factor(scale_camera(camera.matrix(), old=size, new=size_for_inference(size, data)), data)
+
+    def _maps(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        others: Sequence[Mapping[str, Any]],
+        cameras: Sequence[Camera | None],
+    ) -> list[Maps]:
+        """Images (H,W,3) uint8, the further inputs and the camera of each -> maps (H,W) of each."""
         from depthray.runtimes import device_errors
 
         sections = [self._section(rgb) for rgb in images]
         samples = [
-            prepare(rgb, self._with_optional(rgb, each), section)
-            for rgb, each, section in zip(images, others, sections, strict=True)
+            prepare(rgb, self._with_optional(rgb, each), section, camera=camera)
+            for rgb, each, section, camera in zip(images, others, sections, cameras, strict=True)
         ]
         tiled = [section is not self.recipe.data for section in sections]
         found: list[Maps] = []
@@ -203,6 +230,8 @@ class Predictor:
         data = self.recipe.data
         size = rgb.shape[0], rgb.shape[1]
         larger = self.passes.enlarged(data)
+        if larger is data:
+            return data
         return larger if self.passes.fits(size, size_for_inference(size, larger)) else data
 
     def _with_optional(self, rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
@@ -246,14 +275,18 @@ class Predictor:
 
 
 def _for_each(
-    compute: Callable[[list[NDArray[np.uint8]], list[dict[str, Any]]], list[T]], image: Any, others: Mapping[str, Any]
+    compute: Callable[[list[NDArray[np.uint8]], list[dict[str, Any]], list[Camera | None]], list[T]],
+    image: Any,
+    others: Mapping[str, Any],
+    camera: Any,
 ) -> T | list[T]:
-    """What is computed of an image of any kind and its further inputs; of several images a list."""
+    """What is computed of an image of any kind, its further inputs and its camera; of several images a list."""
     from depthray.imaging import image_inputs
 
     several = image_inputs.as_list(image)
     images = _read_images([image] if several is None else several, numbered=several is not None)
-    found = compute(images, _by_image(others, len(images), alone=several is None))
+    by_image = _by_image(others, len(images), alone=several is None)
+    found = compute(images, by_image, _cameras(camera, len(images)))
     return found[0] if several is None else found
 
 
@@ -277,11 +310,41 @@ def _by_image(others: Mapping[str, Any], count: int, *, alone: bool) -> list[dic
     return [{key: values[position] for key, values in others.items()} for position in range(count)]
 
 
-def prepare(rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], section: Data) -> Sample:
-    """(H,W,3) uint8 RGB and further inputs (H,W) -> the sample of (h,w) that a network of this section gets."""
+def _cameras(camera: Any, count: int) -> list[Camera | None]:
+    """The camera of each of so many images, from one for all of them or a sequence of one for each."""
+    import numpy as np
+
+    from depthray.imaging.camera import as_camera
+
+    if camera is None:
+        return [None] * count
+    is_sequence = isinstance(camera, Sequence | np.ndarray) and len(camera) > 0
+    if is_sequence and np.shape(camera[0]) in ((), (3,)):  # a number, or the row of a matrix
+        return [as_camera(camera)] * count
+    if not is_sequence or len(camera) != count:
+        raise UsageError(f"camera: give fx, fy, cx, cy or a matrix (3,3), or one of these for each of {count} images")
+    return [as_camera(each) for each in camera]
+
+
+def prepare(
+    rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], section: Data, *, camera: Camera | None = None
+) -> Sample:
+    """(H,W,3) uint8 RGB and further inputs (H,W) -> the sample of (h,w) that a network of this section gets.
+
+    `camera` is in pixels of the image. Raises UsageError without one for a network that needs it.
+    """
     from depthray.data.resize import resize_for_inference
 
-    return resize_for_inference(_sample(rgb, others, section.inputs), section)
+    sample = _sample(rgb, others, section.inputs)
+    if section.canonical_focal > 0:
+        if camera is None:
+            # That of the training frames would be a guess.
+            raise UsageError(
+                "this network needs the camera of the image (data.canonical_focal): give --intrinsics fx,fy,cx,cy, "
+                "camera= in Python, fx and the like in a request"
+            )
+        sample["intrinsics"] = camera.matrix()
+    return resize_for_inference(sample, section)
 
 
 def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.checkpoints.model_facts import ModelFacts
+from depthray.config.sections import Data
+from depthray.imaging.camera import Camera
 
 
 class BackendError(Exception):
@@ -57,6 +59,9 @@ class ModelCard:
     min_depth: float  # metres
     max_depth: float  # metres
     fit: Literal["exact", "aspect", "native"] = "exact"  # images are resized to that size, one of their aspect, or not
+    # Of the canonical camera in pixels; above 0 each request needs a camera.
+    canonical_focal: float = field(default=0.0, kw_only=True)
+    canonical: Literal["label", "image"] = field(default="label", kw_only=True)  # how frames become those of that
     default: bool = False  # whether it answers requests that name no model
     versions: tuple[str, ...] = ()  # available as name@version, newest first
     metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores
@@ -66,6 +71,17 @@ class ModelCard:
     origin: Mapping[str, Any] = field(default_factory=dict)
     facts: ModelFacts | None = None  # of its model card: data, scores with intervals, robustness; None: not recorded
     limits: tuple[str, ...] = ()  # of what it was trained for, in words
+
+    @property
+    def section(self) -> Data:
+        """The section of a recipe by which images are prepared for it."""
+        return Data(
+            inputs=self.inputs,
+            size=self.size,
+            fit=self.fit,
+            canonical_focal=self.canonical_focal,
+            canonical=self.canonical,
+        )
 
     @property
     def id(self) -> str:
@@ -96,10 +112,12 @@ class Backend(Protocol):
         deadline: float,
         *,
         native: bool = False,
+        camera: Camera | None = None,
     ) -> BackendAnswer:
         """(H,W,3) uint8 RGB, upright, and further inputs of its size -> maps (H,W), or the network's (h,w) if `native`.
 
         `model` is "" for the default, a name, or name@version. `deadline` is a `time.monotonic()`.
+        `camera` is that of the image, in its pixels, where the client gave one: some models need it.
         `others` are as for `depthray.predict.Predictor.maps`. Raises a BackendError, or UsageError and DataError of
         depthray.errors for a missing, unknown or misfit input (these texts are for the client too).
         """

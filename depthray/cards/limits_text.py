@@ -8,6 +8,7 @@ from depthray.checkpoints.model_facts import ModelFacts, Span, TrainedLimits
 from depthray.config.sections import Recipe
 from depthray.evaluation.protocols import MEANING
 
+CANONICAL = "It predicts for any focal length, and needs that of each photograph (data.canonical_focal)."
 FOCAL = "Metres follow the focal length: at twice that of training, in pixels of the input, they come out as half."
 
 
@@ -22,11 +23,17 @@ def lines(facts: ModelFacts | None, recipe: Recipe) -> list[str]:
         "aspect": f"is made {min(height, width)} pixels on its shorter side",
         "native": "keeps its size",
     }
-    found.append(f"A photograph {fit[recipe.data.fit]} before the network sees it.")
-    return found if facts is None else [*found, *_trained_limits(facts.data.places, facts.limits)]
+    data = recipe.data
+    resized = f"is made {data.canonical_focal:g} px of focal length" if data.resizes_to_focal else fit[data.fit]
+    found.append(f"A photograph {resized} before the network sees it.")
+    if data.canonical_focal:
+        found.append(CANONICAL)
+    if facts is None:
+        return found
+    return [*found, *_trained_limits(facts.data.places, facts.limits, any_focal=data.canonical_focal > 0)]
 
 
-def _trained_limits(places: Sequence[str], known: TrainedLimits) -> list[str]:
+def _trained_limits(places: Sequence[str], known: TrainedLimits, *, any_focal: bool) -> list[str]:
     sizes = f"{_range(known.width)} x {_range(known.height)} pixels"
     camera = f"fx {_range(known.focal)} px" if known.focal else "with a camera that was not recorded"
     where = f" ({', '.join(places)})" if places else ""
@@ -35,7 +42,7 @@ def _trained_limits(places: Sequence[str], known: TrainedLimits) -> list[str]:
         f"Trained on photographs{where} of {sizes}, {camera}{depth}.",
         f"Their mean brightness was {known.brightness[0]:.2f} to {known.brightness[1]:.2f} of white, their sharpness "
         f"{known.sharpness[0]:.3f} to {known.sharpness[1]:.3f} (of {known.measured} frames).",
-        *([FOCAL] if known.focal else []),
+        *([FOCAL] if known.focal and not any_focal else []),
     ]
 
 

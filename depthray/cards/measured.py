@@ -15,6 +15,7 @@ from depthray.checkpoints.model_facts import Span, TrainedLimits, TrainingData
 from depthray.config import own_code
 from depthray.config.sections import Data
 from depthray.data import sources
+from depthray.data.cameras.canonical_camera import with_camera
 from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.resize import resize_colour, size_for_inference
 from depthray.data.source import Source
@@ -45,7 +46,7 @@ def limits(source: Source, indices: Sequence[int], section: Data) -> TrainedLimi
     """What a sample of frames is like, evenly spread over those with these indices."""
     count = min(SAMPLE, len(indices))
     chosen = [int(indices[place * len(indices) // count]) for place in range(count)]
-    measured = [_Frame.of(source.read(index), section) for index in chosen]
+    measured = [_Frame.of(with_camera(source.read(index), section), section) for index in chosen]
     depths = np.concatenate([frame.depths for frame in measured])
     cameras = [frame.focal for frame in measured if frame.focal]
     has_cameras = len(cameras) == len(measured)
@@ -90,7 +91,8 @@ class _Frame(NamedTuple):
     def of(cls, sample: Sample, section: Data) -> _Frame:
         image = sample["image"]
         height, width = image.shape[:2]
-        size = size_for_inference((height, width), section)
+        own, name = sample.get("intrinsics"), sample.get("id", "")
+        size = size_for_inference((height, width), section, camera=own, name=name)
         metres = sample["depth"][::EVERY, ::EVERY].ravel() if "depth" in sample else np.empty(0, np.float32)
         inside = (metres > section.min_depth) & (metres < section.max_depth)
         camera = sample.get("intrinsics")

@@ -63,6 +63,8 @@ def of_focal(known: Span, focal: float) -> list[str]:
 
 
 def _size(limits: TrainedLimits, section: Data, size: tuple[int, int]) -> Iterator[str]:
+    if section.resizes_to_focal:  # whatever size it has, the network sees it at that of its camera
+        return
     height, width = size
     rows, columns = size_for_inference(size, section)
     if section.fit == "native":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from depthray.cli.flags import job_flags, spread_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
@@ -103,7 +104,7 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
     if fixed:
         raise UsageError(f"{fixed[0]}: an evaluation can override data.* and eval.* only; the rest is the checkpoint's")
     recipe = recipes.override(read_recipe(path, trust=arguments.trust), arguments.overrides, where=str(path))
-    changes = {}
+    changes: dict[str, Any] = {}
     if arguments.data:
         form = arguments.source or sources.recognise(arguments.data)
         changes = {"root": absolute_path(arguments.data), "source": form}
@@ -112,7 +113,11 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
             raise UsageError(f"--source {arguments.source} is the form of --data PATH, which is not given")
         changes = {"source": arguments.source}
     own_code.allow([arguments.source or ""])
-    if changes:
+    given = [override.partition("=")[0] for override in arguments.overrides]
+    # Other frames may be of another camera.
+    same_camera = "data.intrinsics" in given or not ("data.root" in given or "root" in changes)
+    changes["intrinsics"] = recipe.data.intrinsics if same_camera else None
+    if changes != {"intrinsics": recipe.data.intrinsics}:
         recipe = data_sets.without_sets(recipe, **changes)
     if arguments.source:
         sources.check_name(arguments.source, where="--source")

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli.flags import further_inputs, spread_flags, trust
+from depthray.cli.flags import camera_flags, further_inputs, spread_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.predicting import clips
 from depthray.cli.predicting.depth_files import FORMATS, METRIC_FORMATS, describe, shown_depth, write_maps
@@ -54,8 +54,11 @@ class _Network(NamedTuple):
     inputs: tuple[str, ...]
     optional: tuple[str, ...]  # those of the inputs that it can do without
     depth: str  # what its numbers are: "metres", or what they are instead
-    # The file of the image, None for a frame of a video; its pixels; further inputs.
-    maps: Callable[[Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+    # The file of the image, None for a frame of a video; its pixels; further inputs; its camera.
+    maps: Callable[
+        [Path | None, NDArray[np.uint8], Mapping[str, NDArray[Any]], Camera | None], dict[str, NDArray[np.float32]]
+    ]
+    needs_camera: bool = False
     has_confidence: bool | None = None  # None: what a server has shows with its first answer
     # Its pixels, camera and maps that were predicted -> what of it is not as in training.
     warnings: Callable[[NDArray[np.uint8], Camera | None, Mapping[str, NDArray[np.float32]]], list[str]] = (
@@ -65,10 +68,8 @@ class _Network(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Predict every image of the command line into files; those that fail are listed at the end."""
-    from depthray.imaging.camera import read_camera
-
     arguments = parse_arguments(argv)
-    camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
+    camera = camera_flags.given(arguments)
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
     formats = _formats(arguments.format) if arguments.format else []
     scale = _scale(arguments.range) if arguments.range else None
@@ -83,6 +84,11 @@ def main(argv: list[str]) -> int:
         with Heartbeat(f"{arguments.url or arguments.checkpoint} to be loaded"):
             network = stack.enter_context(_network(arguments))
         further_inputs.check(others, network.inputs, optional=network.optional)  # a missing flag would fail every image
+        if network.needs_camera and camera is None:
+            raise UsageError(
+                "this network needs the camera of the images (data.canonical_focal): give --intrinsics fx,fy,cx,cy in "
+                "pixels of the upright image"
+            )
         shown = _fitting(formats, network)
         if arguments.min_confidence > 0 and network.has_confidence is False:
             raise UsageError(f"--min-confidence: {_NO_CONFIDENCE}")
@@ -132,7 +138,8 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
             inputs,
             optional,
             meaning,
-            maps=lambda image, rgb, others: predictor.maps(rgb, **others),
+            maps=lambda image, rgb, others, camera: predictor.maps(rgb, camera=camera, **others),
+            needs_camera=predictor.needs_camera,
             has_confidence=predictor.has_confidence,
             warnings=lambda rgb, camera, maps: predictor.warnings(rgb, camera=camera, depth=maps.get("depth")),
         )
@@ -147,17 +154,19 @@ def _network(arguments: argparse.Namespace) -> Iterator[_Network]:
             (),
             MEANING["metric"],
             maps=lambda *given: _ask(remote, *given),
+            needs_camera=remote.needs_camera,
             warnings=lambda rgb, camera, maps: list(remote.warnings),
         )
 
 
 def _ask(
-    remote: Any, image: Path | None, rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]]
+    remote: Any, image: Path | None, rgb: NDArray[np.uint8], others: Mapping[str, NDArray[Any]], camera: Camera | None
 ) -> dict[str, NDArray[np.float32]]:
     """The maps of a server, which is sent a file as it is where it reads the format, else pixels (H,W,3)."""
     from depthray.imaging import photos
 
-    answer: dict[str, NDArray[np.float32]] = remote.maps(image if image and photos.is_of_web(image) else rgb, **others)
+    given = image if image and photos.is_of_web(image) else rgb
+    answer: dict[str, NDArray[np.float32]] = remote.maps(given, camera=camera, **others)
     return answer
 
 
@@ -228,9 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video one frame in N (default: 1)")
     parser.add_argument("--frames", type=int, metavar="N", help="of a video or camera N frames at most (default: all)")
-    parser.add_argument(
-        "--intrinsics", metavar="fx,fy,cx,cy", help="pinhole camera in pixels of the upright image, for ply and glb"
-    )
+    camera_flags.add_flags(parser, about="for ply and glb, and for networks that need it (data.canonical_focal)")
     further_inputs.add_flags(parser, metavar="FILE|FOLDER")
     parser.add_argument("--url", help="a server of `depthray serve` instead of a checkpoint")
     parser.add_argument(
@@ -334,7 +341,7 @@ def _predict(network: _Network, image: Path, output: Path, *, request: _Request)
     name = output.parent / image.stem
     files = {key: further_inputs.find(path, name) for key, path in request.others.items()}
     others = {key: further_inputs.read(key, path, limits=request.limits) for key, path in files.items()}
-    maps = network.maps(image, rgb, others)
+    maps = network.maps(image, rgb, others, request.camera)
     if request.min_confidence > 0 and "confidence" not in maps:
         raise DataError(f"{image}: --min-confidence: {_NO_CONFIDENCE}")
     _warn(image, network.warnings(rgb, request.camera, maps))
@@ -369,7 +376,7 @@ def _maps_of_clip(
 
     def maps_of(rgb: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         nonlocal is_first
-        maps = network.maps(None, rgb, {})
+        maps = network.maps(None, rgb, {}, camera)
         if is_first:
             _warn(clip, network.warnings(rgb, camera, maps))
             is_first = False

@@ -108,12 +108,12 @@ def _view(predictor: Predictor, source: Source, index: int) -> RecordedFrame:
 
 
 def _camera(sample: Sample) -> Camera:
-    from depthray.imaging.camera import Camera, assumed_camera
+    from depthray.imaging.camera import assumed_camera
+    from depthray.imaging.distortion import camera_of
 
     if "intrinsics" not in sample:
         return assumed_camera(*sample["depth"].shape)
-    matrix = sample["intrinsics"]
-    return Camera(*(float(matrix[index]) for index in ((0, 0), (1, 1), (0, 2), (1, 2))))
+    return camera_of(sample["intrinsics"], sample.get("distortion"))
 
 
 def _write(out: Path, views: list[RecordedFrame], *, recording: bool) -> list[Path]:

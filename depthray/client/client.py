@@ -109,13 +109,20 @@ class DepthClient(_BaseClient):
         super().__init__(url, key=key, retry=retry)
         self._http = httpx.Client(timeout=timeout, transport=transport)
 
-    def predict(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
-        """Depth of an image; `others` are the model's further inputs, `size="model"` gives the network's own map."""
-        return self._run(requests.predict(image, "npy", others, model=model, size=size))
+    def predict(
+        self, image: Image, *, model: str = "", size: str = "", camera: Sequence[float] | None = None, **others: Map
+    ) -> Estimate:
+        """Depth of an image; `others` are the model's further inputs, `size="model"` gives the network's own map.
 
-    def maps(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+        `camera` is fx, fy, cx, cy in pixels of the upright image, which some models need (`canonical_focal`).
+        """
+        return self._run(requests.predict(image, "npy", others, model=model, size=size, camera=camera))
+
+    def maps(
+        self, image: Image, *, model: str = "", size: str = "", camera: Sequence[float] | None = None, **others: Map
+    ) -> Estimate:
         """All maps that a model predicts, so its mask too; otherwise as `predict`."""
-        return self._run(requests.predict(image, "npz", others, model=model, size=size))
+        return self._run(requests.predict(image, "npz", others, model=model, size=size, camera=camera))
 
     def fetch(
         self,
@@ -184,13 +191,17 @@ class AsyncDepthClient(_BaseClient):
         super().__init__(url, key=key, retry=retry)
         self._http = httpx.AsyncClient(timeout=timeout, transport=transport)
 
-    async def predict(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+    async def predict(
+        self, image: Image, *, model: str = "", size: str = "", camera: Sequence[float] | None = None, **others: Map
+    ) -> Estimate:
         """Depth of an image; see `DepthClient.predict`."""
-        return await self._run(requests.predict(image, "npy", others, model=model, size=size))
+        return await self._run(requests.predict(image, "npy", others, model=model, size=size, camera=camera))
 
-    async def maps(self, image: Image, *, model: str = "", size: str = "", **others: Map) -> Estimate:
+    async def maps(
+        self, image: Image, *, model: str = "", size: str = "", camera: Sequence[float] | None = None, **others: Map
+    ) -> Estimate:
         """All maps that a model predicts; see `DepthClient.maps`."""
-        return await self._run(requests.predict(image, "npz", others, model=model, size=size))
+        return await self._run(requests.predict(image, "npz", others, model=model, size=size, camera=camera))
 
     async def fetch(
         self,

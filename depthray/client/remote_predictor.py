@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from depthray.client.client import DepthClient
 from depthray.client.requests import Image
 from depthray.errors import UsageError, did_you_mean
+from depthray.imaging.camera import Camera
 
 
 class RemotePredictor:
@@ -21,15 +22,19 @@ class RemotePredictor:
         self._client = client
         self.name = name
         self.inputs = tuple(map(str, card.get("inputs", ("image",))))
+        self.needs_camera = bool(card.get("canonical_focal"))
         self.warnings: tuple[str, ...] = ()  # of the last image: what of it is not as in training
 
-    def maps(self, image: Image, **others: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def maps(
+        self, image: Image, *, camera: Camera | None = None, **others: NDArray[Any]
+    ) -> dict[str, NDArray[np.float32]]:
         """An image and inputs of its size -> (H,W) float32 `depth` in metres, `mask` in [0,1].
 
+        `camera` is in pixels of the upright image.
         A file is sent as it is, and the server rotates it by its EXIF orientation; (H,W,3) uint8 RGB is upright.
         """
         further: dict[str, Any] = others
-        estimate = self._client.maps(image, model=self.name, **further)
+        estimate = self._client.maps(image, model=self.name, camera=camera, **further)
         self.warnings = estimate.warnings
         return estimate.maps
 

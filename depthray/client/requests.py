@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from depthray.client import responses
 from depthray.client.responses import Estimate, ServerError
 from depthray.errors import DataError, UsageError
+from depthray.imaging.camera import as_camera
 
 Image = bytes | str | os.PathLike[str] | NDArray[np.uint8]  # a file, its bytes, or (H,W,3) RGB, upright
 Map = bytes | str | os.PathLike[str] | NDArray[Any]  # a file, its bytes, or (H,W) numbers
@@ -43,11 +44,19 @@ MODELS = Call("GET", "v1/models", responses.read_models)
 
 
 def predict(
-    image: Image, form: Literal["npy", "npz"], others: Mapping[str, Map], *, model: str, size: str
+    image: Image,
+    form: Literal["npy", "npz"],
+    others: Mapping[str, Map],
+    *,
+    model: str,
+    size: str,
+    camera: Sequence[float] | None = None,
 ) -> Call[Estimate]:
     """One image -> its depth (npy) or all its maps (npz)."""
     data = encode(image)
-    query = {"format": form, **({"size": size} if size else {})}
+    query: dict[str, str | float] = {"format": form, **({"size": size} if size else {})}
+    if camera is not None:
+        query |= as_camera(camera)._asdict()
     return Call("POST", _path(model), partial(responses.read, form=form, image=data), query, _body(data, others))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from depthray.batch import Batch, Sample, collate, map_tensors
 from depthray.config.batch_size import check_batch_size
 from depthray.config.sections import Augment, Curriculum, Data
+from depthray.data.cameras.canonical_camera import with_camera
 from depthray.data.columns.frame_groups import FrameGroups
 from depthray.data.columns.step_frames import StepFrames, StepLayout, shuffled, uses_table
 from depthray.data.loader_processes import LoaderProcesses, worker_count
@@ -225,7 +226,7 @@ def eval_group(source: Source, indices: list[int], *, data: Data) -> list[EvalBa
     """Frames -> a batch for each pair of native and network size, and data set, in order of first appearance."""
     groups: dict[tuple[object, ...], list[tuple[int, Sample]]] = {}
     for index in indices:
-        native = source.read(index)
+        native = with_camera(source.read(index), data)
         sample = resize_for_inference(native, data)
         truth = {key: native[key] for key in ("depth", "mask") if key in native and key not in data.inputs}
         # Sets are scored by protocols of their own.

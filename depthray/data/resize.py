@@ -11,20 +11,29 @@ from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, MAPS, Sample
 from depthray.config.sections import Data
+from depthray.data.cameras.canonical_camera import canonical_size
 
 MULTIPLE = 14  # with data.fit=aspect both sides are multiples of it: the side of a transformer's patch in pixels
 
 
 def resize_for_inference(sample: Sample, data: Data) -> Sample:
     """Sample (H,W) -> (h,w) of the size that a network gets outside of training, by data.fit."""
-    if data.fit == "native":
+    if data.fit == "native" and not data.resizes_to_focal:
         return sample
     height, width = sample["image"].shape[:2]
-    return resize(sample, size_for_inference((height, width), data), bicubic=data.fit == "aspect")
+    size = size_for_inference((height, width), data, camera=sample.get("intrinsics"), name=sample.get("id", ""))
+    return resize(sample, size, bicubic=data.fit == "aspect")
 
 
-def size_for_inference(size: tuple[int, int], data: Data) -> tuple[int, int]:
-    """Height, width of a frame -> those that a network gets it with outside of training, by data.fit."""
+def size_for_inference(
+    size: tuple[int, int], data: Data, *, camera: NDArray[Any] | None = None, name: str = ""
+) -> tuple[int, int]:
+    """Height, width of a frame -> those that a network gets it with outside of training, by data.fit.
+
+    With data.canonical=image that depends on its camera (3,3); a frame without one stays as it is.
+    """
+    if data.resizes_to_focal and camera is not None:
+        return canonical_size(size, camera, data, name=name)
     if data.fit == "aspect":
         return aspect_size(*size, shorter=min(data.size))
     return size if data.fit == "native" else data.size

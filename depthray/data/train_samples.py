@@ -18,6 +18,7 @@ from depthray.data.augmentation.augment import SampleChanges, augment, draw_chan
 from depthray.data.augmentation.device_changes import DeviceChanges
 from depthray.data.augmentation.geometry import zoom_depth
 from depthray.data.augmentation.warp import show_maps
+from depthray.data.cameras.canonical_camera import to_canonical, with_camera
 from depthray.data.curriculum import depth_scale_at, size_at
 from depthray.data.resize import size_for_inference
 from depthray.data.source import JoinedSets, Source, StoredSource
@@ -50,7 +51,10 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
     def __init__(
         self, source: Source, data: Data, section: Augment, *, seed: int, curriculum: Curriculum, on_device: bool
     ) -> None:
-        self.source, self.data, self.section, self.seed, self.curriculum = source, data, section, seed, curriculum
+        # In the canonical camera depth follows the focal length of what is shown, whatever made that.
+        zoom = {"zoom_depth": section.zoom_depth and not data.canonical_focal}
+        self.section = section.model_copy(update=zoom)
+        self.source, self.data, self.seed, self.curriculum = source, data, seed, curriculum
         self.on_device = on_device
         # Of several sets: those of frames, and the metres within which the depth of each set counts.
         self._joined = source if isinstance(source, JoinedSets) else None
@@ -68,6 +72,7 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         """(epoch, index) -> sample (h,w) of the epoch's size, or of its frame's where a device changes it."""
         epoch, index = key
         native = self.source.read(index) if self._stored is None else self._stored.read_stored(index)
+        native = with_camera(native, self.data)
         measured = (self.data.min_depth, self.data.max_depth)
         if self._joined is not None:
             number = self._joined.set_of(index)
@@ -78,15 +83,17 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
             "seed": self.seed,
             "epoch": epoch,
             "size": size_at(epoch, self.curriculum, last=self.data.size),
-            "frame_size": size_for_inference((height, width), self.data),
+            "frame_size": size_for_inference(
+                (height, width), self.data, camera=native.get("intrinsics"), name=native["id"]
+            ),
             "measured": measured,
         }
         if not self.on_device:
-            return Loaded(self._finish(augment(native, self.section, **options), epoch), None)
+            return Loaded(self._finish(augment(native, self.section, **options), epoch, measured), None)
         sample, changes = draw_changes(native, self.section, **options)
         if "sparse" in self.data.inputs:
             sample = show_maps(sample, changes.view)  # sparse depth is drawn here, from depth of the network's size
-        return Loaded(self._finish(sample, epoch), changes)
+        return Loaded(self._finish(sample, epoch, measured), changes)
 
     def __getitem__(self, key: Key) -> Loaded | DepthrayError:
         try:
@@ -95,12 +102,16 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
             # Raised in the training process: a loader process would wrap it into its own traceback.
             return error
 
-    def _finish(self, sample: Sample, epoch: int) -> Sample:
-        """Sample with the depth of the epoch's size, and with sparse depth."""
+    def _finish(self, sample: Sample, epoch: int, measured: tuple[float, float]) -> Sample:
+        """Sample with the depth of the epoch's size or of the canonical camera, and with sparse depth."""
+        key = f"{self.seed}:{epoch}:{sample['id']}"
+        if self.data.canonical_focal:
+            # Sensors measure metres: sparse depth is drawn of them.
+            return to_canonical(add_sparse(sample, self.data, key=key, training=True), self.data, measured)
         scale = depth_scale_at(epoch, self.curriculum, last=self.data.size)
         if scale != 1:
             sample = zoom_depth(sample, scale, measured=(0, math.inf))  # beyond max_depth it is void as ever
-        return add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}", training=True)
+        return add_sparse(sample, self.data, key=key, training=True)
 
 
 def collate_loaded(loaded: Sequence[Loaded]) -> Batch:

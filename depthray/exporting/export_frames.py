@@ -37,7 +37,9 @@ class ExportFrames:
 
     def batches(self, indices: Sequence[int], *, size: tuple[int, int], batch_size: int) -> Batches:
         """Batches of some frames, their inputs at a size (H,W)."""
-        data = self.data.model_copy(update={"size": size, "fit": "exact"})
+        # Any size, whatever the camera: an export and its checkpoint are given the same picture.
+        focal = 0.0 if self.data.resizes_to_focal else self.data.canonical_focal
+        data = self.data.model_copy(update={"size": size, "fit": "exact", "canonical_focal": focal})
         return eval_batches(self.source, indices, data, batch_size=batch_size)
 
     def calibration_inputs(self, graph: ExportGraph, sizes: Sequence[tuple[int, int]]) -> Iterator[Inputs]:

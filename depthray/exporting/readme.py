@@ -31,6 +31,7 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
         ),
         *_confidence(spec, recipe),
         *_valid_mask(spec, recipe),
+        *_canonical(spec),
         _size_rule(spec, recipe),
         "## Without depthray",
         _code(spec, recipe),
@@ -75,6 +76,23 @@ def _valid_mask(spec: ExportSpec, recipe: Recipe) -> list[str]:
     ]
 
 
+def _canonical(spec: ExportSpec) -> list[str]:
+    """What is done outside of the graph for the camera of a frame, where it knows a canonical one alone."""
+    if spec.canonical is None:
+        return []
+    focal = f"F = {spec.canonical.focal:g} pixels"
+    if spec.canonical.transform == "image":
+        return [
+            f"The graph knows a camera of the focal length {focal}. A frame is resized to its columns times F / fx and "
+            "its rows times F / fy, where fx and fy are its own in pixels; depth is metres then."
+        ]
+    return [
+        f"The graph knows a camera of the focal length {focal}. Its depth and sigma times f / F are metres, where f = "
+        "sqrt(fx fy) is that of the frame in pixels of the inputs: the fx of a photograph times the columns of the "
+        "input over those of the photograph, fy likewise by rows. Sparse depth is given times F / f."
+    ]
+
+
 def _size_rule(spec: ExportSpec, recipe: Recipe) -> str:
     height, width = spec.size
     batch = "B is any number of frames." if spec.dynamic_batch else "B is 1."
@@ -84,6 +102,8 @@ def _size_rule(spec: ExportSpec, recipe: Recipe) -> str:
         "aspect": f"A frame is resized, its aspect kept, to a shorter side of {min(height, width)} pixels, bicubic",
         "native": "A frame keeps its size",
     }[recipe.data.fit]
+    if recipe.data.resizes_to_focal:
+        fit = "A frame is resized to the focal length F: pixel areas are averaged where it shrinks, else bilinear"
     if not spec.dynamic_size:
         return f"{batch} H and W are {height} and {width}, no others. {fit}. Outputs are resized back bilinearly."
     steps = f"multiples of {spec.stride}, " if spec.stride > 1 else ""
@@ -104,7 +124,6 @@ def _tested(spec: ExportSpec) -> str:
 
 def _code(spec: ExportSpec, recipe: Recipe) -> str:
     """Lines that make of photo.jpg the PNG that `depthray predict` makes."""
-    height, width = spec.size
     names = [port.name for port in spec.inputs]
     package, call = RUN[spec.target]
     number = [port.name for port in spec.outputs].index("depth") if _has_depth(spec) else 0
@@ -117,13 +136,30 @@ def _code(spec: ExportSpec, recipe: Recipe) -> str:
     lines = [
         f"import cv2, {package}",
         f"photo = cv2.imread('photo.jpg')[..., ::-1]{bicubic}",
-        f"image = cv2.resize(photo, ({width}, {height}), interpolation=cv2.{method}).transpose(2, 0, 1)[None]{cast}",
-        f"{'depth' if _has_depth(spec) else 'mask'} = {call}",
+        *(["fx, fy = ...  # of the photograph's camera, in its pixels"] if spec.canonical else []),
+        f"image = cv2.resize(photo, {_new_size(spec)}, interpolation=cv2.{method}).transpose(2, 0, 1)[None]{cast}",
+        f"{'depth' if _has_depth(spec) else 'mask'} = {call}{_to_metres(spec)}",
         _saved(spec),
     ]
     others = [name for name in names if name != "image"]
     further = f"\n\n{', '.join(others)}: arrays as in the table, of the size of `image`." if others else ""
     return "```python\n" + "\n".join(lines) + "\n```" + further
+
+
+def _new_size(spec: ExportSpec) -> str:
+    """Columns and rows of the input, as code."""
+    if spec.canonical is None or spec.canonical.transform == "label":
+        return f"({spec.size[1]}, {spec.size[0]})"
+    sides = (f"round(photo.shape[{axis}] * {spec.canonical.focal:g} / {name})" for axis, name in ((1, "fx"), (0, "fy")))
+    return f"({', '.join(sides)})"
+
+
+def _to_metres(spec: ExportSpec) -> str:
+    """What makes depth of the graph metres, as code."""
+    if spec.canonical is None or spec.canonical.transform == "image" or not _has_depth(spec):
+        return ""
+    height, width = spec.size
+    return f" * (fx * {width} / photo.shape[1] * fy * {height} / photo.shape[0]) ** 0.5 / {spec.canonical.focal:g}"
 
 
 def _saved(spec: ExportSpec) -> str:

@@ -32,6 +32,7 @@ from depthray.exporting.graph import Inputs, TracedGraph, build_graph, trace
 from depthray.exporting.targets import GateScores, TargetRequest, target
 from depthray.runs import layout
 from depthray.runtimes import export_folder
+from depthray.runtimes.canonical_depth import in_metres
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork
 from depthray.runtimes.open import open_model
@@ -192,12 +193,13 @@ def _load_and_trace(path: Path, request: ExportRequest, say: Callable[[str], Non
     data = contents.recipe.data
     frames = open_frames(data, request.data, request.form, calibration=request.calibration, gate=request.gate)
     network = checkpoints.build_network(contents, where=path).eval().requires_grad_(False)
+    # Without the camera, of which the graph would need the focal length: who computes it scales its depth.
     graph = build_graph(copy.deepcopy(network), data.targets)
     say("tracing the network")
     height, width = (graph.round_up(side) for side in data.size)
     traced = trace(graph, size=(height, width), largest_side=max(request.largest_side, height, width))
     notes = () if traced.dynamic_size else (f"Only frames of {width}x{height} can be given: {traced.note}",)
-    return _Source(contents, network, traced, frames, notes)
+    return _Source(contents, in_metres(network, data), traced, frames, notes)
 
 
 def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> ExportSpec:
@@ -218,10 +220,13 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
     recipe, graph = contents.recipe, traced.graph
     kind = recipe.depth_kind
     unit = export_folder.DEPTH_UNIT if kind == "metric" else MEANING[kind]
+    if recipe.data.scales_labels:
+        unit = export_folder.CANONICAL_UNIT
+    canonical = export_folder.canonical_of(recipe.data)
     return ExportSpec(
         target=context.request.target,
         precision=context.precision,
-        inputs=tuple(export_folder.input_port(key) for key in graph.inputs),
+        inputs=tuple(export_folder.input_port(key, canonical=canonical) for key in graph.inputs),
         outputs=tuple(export_folder.output_port(key, depth_unit=unit) for key in graph.outputs),
         stride=graph.stride,
         size=context.size,
@@ -230,6 +235,7 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
         largest_side=traced.largest_side,
         model_file=model_file,
         depth_kind=kind,
+        canonical=canonical,
         checkpoint_sha256=contents.weights_sha256,
         epoch=contents.epoch,
         step=contents.step,
@@ -254,7 +260,8 @@ def _target_request(folder: Path, spec: ExportSpec, context: _Context) -> Target
 
     def score_function(compute: Callable[[Inputs], Sequence[Tensor]], positions: Sequence[int]) -> GateScores:
         run = lambda tensors: compute(tuple(tensors))  # noqa: E731
-        return score(ExportedNetwork(ExportFolder(folder, spec, {}), run, device=CPU), positions)
+        exported = ExportedNetwork(ExportFolder(folder, spec, {}), run, device=CPU)
+        return score(in_metres(exported, source.contents.recipe.data), positions)
 
     bound = gate.BOUNDS[context.precision] if context.request.bound is None else context.request.bound
     return TargetRequest(context.precision, calibration, score_function, bound, context.notes.append, context.say)

@@ -20,6 +20,22 @@ class Camera(NamedTuple):
     cx: float
     cy: float
 
+    def matrix(self) -> NDArray[np.float32]:
+        """-> (3,3)"""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float32)
+
+    def rays(self, u: NDArray[Any], v: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(N,) columns and rows -> (N,) metres to the right and down of a metre ahead"""
+        return (
+            np.asarray((u - self.cx) / self.fx, np.float64),
+            np.asarray((v - self.cy) / self.fy, np.float64),
+        )
+
+    def scaled(self, down: float, across: float) -> Camera:
+        """The camera of the image with so many times its rows and columns."""
+        # Pixel centres have whole coordinates, hence the half pixel around the scaling of the principal point.
+        return Camera(self.fx * across, self.fy * down, (self.cx + 0.5) * across - 0.5, (self.cy + 0.5) * down - 0.5)
+
 
 def assumed_camera(height: int, width: int, *, degrees: float = 60.0) -> Camera:
     """The camera of an image of unknown origin: square pixels, centred, `degrees` from left to right."""
@@ -42,6 +58,8 @@ def read_camera(text: str) -> Camera:
 
 def as_camera(given: Camera | Sequence[float] | NDArray[Any]) -> Camera:
     """A camera, a matrix (3,3), or fx, fy, cx, cy in pixels -> the camera; a UsageError for anything else."""
+    if type(given) is not Camera and isinstance(given, Camera):  # one with a lens, which its numbers do not tell
+        return given
     try:
         numbers = np.asarray(given, np.float64)
     except (TypeError, ValueError):
@@ -65,4 +83,5 @@ def describe_misfit(cx: float, cy: float, *, height: int, width: int) -> str:
 
 def unproject(u: float, v: float, metres: float, *, camera: Camera) -> NDArray[np.float64]:
     """A pixel (column, row) and its depth in metres -> (3,) metres in the camera's frame: x right, y down, z forward"""
-    return np.array([(u - camera.cx) / camera.fx * metres, (v - camera.cy) / camera.fy * metres, metres], np.float64)
+    (right,), (down,) = camera.rays(np.array([u]), np.array([v]))
+    return np.array([right * metres, down * metres, metres], np.float64)

@@ -103,13 +103,24 @@ _POINT = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
 
 def points(depth: NDArray[np.float32], rgb: NDArray[np.uint8], *, camera: Camera) -> NDArray[np.void]:
     """(H,W) metres and (H,W,3) colours -> (N,) records xyz, rgb in the camera's frame: x right, y down, z forward."""
-    measured = sheets.is_measured(depth)
-    v, u = np.nonzero(measured)  # row and column of each point
+    measured, (x, y) = _seen(depth, camera)
     z = depth[measured]
     cloud = np.empty(z.size, _POINT)
-    cloud["xyz"] = np.stack([(u - camera.cx) / camera.fx * z, (v - camera.cy) / camera.fy * z, z], axis=1)
+    cloud["xyz"] = np.stack([x * z, y * z, z], axis=1)
     cloud["rgb"] = rgb[measured]
     return cloud
+
+
+def _seen(depth: NDArray[np.float32], camera: Camera) -> tuple[NDArray[np.bool_], tuple[NDArray[Any], NDArray[Any]]]:
+    """(H,W) metres -> (H,W) pixels that have a point, and (N,) right and down of a metre ahead in each of them"""
+    measured = sheets.is_measured(depth)
+    v, u = np.nonzero(measured)  # row and column of each point
+    x, y = camera.rays(u, v)
+    seen = np.isfinite(x) & np.isfinite(y)  # at the rim of a fisheye image nothing is
+    if seen.all():
+        return measured, (x, y)
+    measured[v[~seen], u[~seen]] = False
+    return measured, (x[seen], y[seen])
 
 
 def write_ply(
@@ -164,9 +175,7 @@ def encode_glb(
     cloud = points(depth, rgb, camera=camera)
     # glTF looks along -z with y up; cameras of the field look along +z with y down.
     positions = (cloud["xyz"] * np.array([1, -1, -1], np.float32)).astype("<f4")
-    opacity = (
-        np.full(cloud.size, 255, np.uint8) if confidence is None else _bytes(confidence[sheets.is_measured(depth)])
-    )
+    opacity = np.full(cloud.size, 255, np.uint8) if confidence is None else _bytes(confidence[_seen(depth, camera)[0]])
     colours = np.concatenate([cloud["rgb"], opacity[:, None]], axis=1)  # 4 bytes keep alignment
     blended: dict[str, Any] = {} if confidence is None else {"materials": [{"alphaMode": "BLEND"}]}
     ends = (positions.min(axis=0).tolist(), positions.max(axis=0).tolist()) if cloud.size else ([0.0] * 3, [0.0] * 3)

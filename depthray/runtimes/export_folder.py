@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +26,7 @@ from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
+from depthray.config.sections import Data
 from depthray.errors import CheckpointError
 from depthray.storage.local import FileRecord
 from depthray.storage.local import replace as replace_file
@@ -36,6 +37,8 @@ NAME = model_facts.NAME  # a checkpoint has it too, with less in it
 FORMAT = 1
 ADVICE = "export the checkpoint again"
 COLOUR_UNIT, DEPTH_UNIT, ID_UNIT = "0 to 255", "metres", "class id"
+CANONICAL_UNIT = "metres of the canonical camera: times f / F metres"  # see `CanonicalCamera`
+CANONICAL_SPARSE_UNIT = "metres times F / f, 0 = unmeasured"
 SPARSE_UNIT, MASK_UNIT, MASK_INPUT_UNIT = "metres, 0 = unmeasured", "probability", "0 or 1"
 INPUT_KEYS = ("image", "background", "sparse", "semantics", "instances", "mask")  # of a batch
 OUTPUT_KEYS = ("depth", "mask", "sigma", "valid")  # sigma: the deviation of depth; valid: whether there is one
@@ -52,6 +55,16 @@ class Port:
     dtype: str  # float32 or int64
     channels: int
     unit: str
+
+
+@dataclass(frozen=True)
+class CanonicalCamera:
+    """The camera that a graph knows, whose work is outside of the graph: f is that of a frame, see `transform`."""
+
+    focal: float  # F, pixels
+    # label: the graph's depth times f / F is metres, and sparse depth is given times F / f, f = sqrt(fx fy) of what the
+    # graph gets. image: a frame is resized to columns times F / fx and rows times F / fy, and its depth is metres.
+    transform: Literal["label", "image"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class ExportSpec:
     tested: dict[str, Any]  # what the parity gate measured: sizes, batches, bound
     smallest_side: int = 1  # pixels; below it a graph of any size is not the network any more
     facts: ModelFacts | None = None  # what it was trained on, and what was measured of it
+    canonical: CanonicalCamera | None = None  # None: the graph's depth is of any camera
 
     def __post_init__(self) -> None:
         """Refuse what no export of ours says, with a ValueError."""
@@ -111,6 +125,11 @@ class ExportFolder:
         return CheckpointError(f"{self.path / self.spec.model_file}: {reason}; {ADVICE}")
 
 
+def canonical_of(data: Data) -> CanonicalCamera | None:
+    """The canonical camera of a recipe's section."""
+    return CanonicalCamera(data.canonical_focal, data.canonical) if data.canonical_focal else None
+
+
 def dtype_of(key: str) -> str:
     """The type of an input or output in a graph."""
     return "int64" if key in ("semantics", "instances") else "float32"
@@ -121,8 +140,10 @@ def channels_of(key: str) -> int:
     return 3 if key in ("image", "background") else 1
 
 
-def input_port(key: str) -> Port:
+def input_port(key: str, *, canonical: CanonicalCamera | None = None) -> Port:
     """The port of one of `data.inputs`."""
+    if key == "sparse" and canonical is not None and canonical.transform == "label":
+        return Port(key, dtype_of(key), channels_of(key), CANONICAL_SPARSE_UNIT)
     units = {"sparse": SPARSE_UNIT, "mask": MASK_INPUT_UNIT, "semantics": ID_UNIT, "instances": ID_UNIT}
     return Port(key, dtype_of(key), channels_of(key), units.get(key, COLOUR_UNIT))
 
@@ -145,8 +166,9 @@ def render(spec: ExportSpec, files: dict[str, FileRecord]) -> bytes:
     """The bytes of model.json."""
     scores = {key: float(value) for key, value in spec.scores.items() if math.isfinite(value)}
     body = asdict(replace(spec, scores=scores, tested=finite_tree(spec.tested)))
-    if spec.facts is None:
-        del body["facts"]
+    for key in ("facts", "canonical"):  # folders of earlier versions have no such key
+        if body[key] is None:
+            del body[key]
     return seal({"format": FORMAT, **body, "files": {name: asdict(record) for name, record in files.items()}})
 
 

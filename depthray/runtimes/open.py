@@ -80,9 +80,11 @@ def open_model(
     """
     if export_folder.is_export(path):
         return _open_export(path, device=device, threads=threads, trust=trust)
+    from depthray.runtimes.canonical_depth import in_metres
+
     contents = checkpoints.load(path, trust=trust)
     return OpenedModel(
-        network=checkpoints.build_network(contents, where=where or path).to(device),
+        network=in_metres(checkpoints.build_network(contents, where=where or path), contents.recipe.data).to(device),
         recipe=contents.recipe,
         metrics=contents.metrics,
         epoch=contents.epoch,
@@ -99,6 +101,8 @@ def open_model(
 
 
 def _open_export(path: Path, *, device: torch.device, threads: int | None, trust: bool) -> OpenedModel:
+    from depthray.runtimes.canonical_depth import in_metres
+
     folder = export_folder.read_folder(path)
     spec = folder.spec
     recipe = checkpoints.parse_recipe(folder.read_file(RECIPE), where=path)
@@ -109,7 +113,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
     if "semantics" in network.inputs and not own_code.is_own(recipe.model.name):
         _limit_classes(network, recipe)
     return OpenedModel(
-        network=network,
+        network=in_metres(network, recipe.data),
         recipe=recipe,
         metrics=checkpoints.parse_metrics(folder.read_file(METRICS)),
         epoch=spec.epoch,
@@ -161,7 +165,12 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
     auxiliary = {"uncertainty": "sigma", "valid_mask": "valid"}
     possible = {*data.targets, *(auxiliary[key] for key in recipe.model.auxiliary_maps)}
-    if not inputs <= set(data.inputs) or not outputs <= possible or spec.depth_kind != recipe.depth_kind:
+    if (
+        not inputs <= set(data.inputs)
+        or not outputs <= possible
+        or spec.depth_kind != recipe.depth_kind
+        or (spec.canonical != export_folder.canonical_of(data))
+    ):
         raise folder.refusal(f"{RECIPE} is not the recipe of this model")
 
 

@@ -199,7 +199,12 @@ def _resized(model: nn.Module, batch: Batch, scale: float, *, size: tuple[int, i
         height, width = value.shape[-2:]
         return _resize(value.float(), size or (max(1, round(height * scale)), max(1, round(width * scale))))
 
-    return _changed(model, batch, resize)
+    resized: Any = _changed(model, batch, resize)
+    if "intrinsics" in batch:
+        key = _inputs(model)[0]
+        old, new = (each[key].shape[-2:] for each in (batch, resized))  # type: ignore[literal-required]
+        resized["intrinsics"] = _scaled_camera(batch["intrinsics"], down=new[0] / old[0], across=new[1] / old[1])
+    return resized  # type: ignore[no-any-return]
 
 
 def _resize(value: Tensor, size: tuple[int, int]) -> Tensor:
@@ -209,6 +214,15 @@ def _resize(value: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(value.shape[-2:]) == size:
         return value
     return functional.interpolate(value, size, mode="bilinear", antialias=True)
+
+
+def _scaled_camera(matrix: Tensor, *, down: float, across: float) -> Tensor:
+    """(B,3,3) in pixels of an image -> in those of one with so many times its rows and columns, centres whole"""
+    scaled = matrix.clone()
+    for row, factor in ((0, across), (1, down)):
+        scaled[:, row] *= factor
+        scaled[:, row, 2] += (factor - 1) / 2
+    return scaled
 
 
 def flipped(model: nn.Module, batch: Batch) -> Batch:

@@ -14,6 +14,7 @@ from depthray.batch import Batch
 from depthray.cards import measured
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.config.sections import Data, Recipe
+from depthray.data.cameras.canonical_camera import with_camera
 from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.columns.selection import Selection
 from depthray.data.columns.shard_numbers import ShardNumbers
@@ -99,6 +100,7 @@ class Frames:
         self.source = source
         self.columns = FrameColumns.of(source.frames)
         self.split: Split = split(self.columns, recipe.data)
+        self._check_cameras()
         self.further = open_further(recipe)
         self.shard_order = shard_order_of(source, recipe.data, seed=recipe.seed)
         train, curriculum = self.split.train, recipe.curriculum
@@ -140,6 +142,11 @@ class Frames:
             f"{count_of(len(self.split.train), 'training frame')} in {count_of(len(self.chunks), 'chunk')} do not "
             f"fill one batch of {size}; lower train.batch_size or curriculum.chunks"
         )
+
+    def _check_cameras(self) -> None:
+        """Refuse frames without a camera where the network is one of a canonical camera: not only at the first step."""
+        if self.recipe.data.canonical_focal and "intrinsics" not in self.source.keys and len(self.split.train):
+            with_camera(self.source.read(int(self.split.train[0])), self.recipe.data)
 
     def _check_overall(self) -> None:
         """Refuse sets of which none that counts in the overall scores has a validation frame."""

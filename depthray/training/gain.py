@@ -13,6 +13,7 @@ from depthray.data.mixing import data_sets
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores
 from depthray.evaluation.evaluate import evaluate
+from depthray.runtimes.canonical_depth import in_metres
 from depthray.runtimes.passes import Passes
 from depthray.runtimes.precision import Precision
 from depthray.training.frames import Frames
@@ -30,7 +31,7 @@ def score_further(recipe: Recipe, network: nn.Module, frames: Frames, device: to
     return {
         each.path: FrameScores.of(
             evaluate(
-                network,
+                in_metres(network, recipe.data),
                 each.batches(),
                 protocol=protocol,
                 device=device,
@@ -61,7 +62,13 @@ def score_weights(
     protocol, precision = protocols.of(recipe), Precision.of_evaluation(recipe, device)
     batches, passes = frames.val_batches(), Passes.of(recipe.eval)
     evaluation = evaluate(
-        network, batches, protocol=protocol, device=device, precision=precision, everywhere=False, passes=passes
+        in_metres(network, recipe.data),
+        batches,
+        protocol=protocol,
+        device=device,
+        precision=precision,
+        everywhere=False,
+        passes=passes,
     )
     own = {VALIDATION: FrameScores.of(evaluation, recipe.eval.monitor)}
     return own | score_further(recipe, network, frames, device)

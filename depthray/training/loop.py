@@ -25,6 +25,7 @@ from depthray.evaluation.comparing.paired import FrameScores, compare
 from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.report import Evaluation
 from depthray.imaging import sheets
+from depthray.runtimes.canonical_depth import in_metres
 from depthray.runtimes.passes import Passes
 from depthray.runtimes.precision import Precision
 from depthray.training import schedule
@@ -104,7 +105,7 @@ def _evaluate(recipe: Recipe, state: State, frames: Frames) -> Evaluation:
     protocol = protocols.of(recipe)
     precision = Precision.of_evaluation(recipe, state.device)
     evaluation = evaluate(
-        state.predictor,
+        in_metres(state.predictor, recipe.data),
         frames.val_batches(),
         protocol=protocol,
         device=state.device,
@@ -127,7 +128,8 @@ def _draw_fixed(recipe: Recipe, state: State, frames: Frames) -> list[sheets.She
         return []
     fixed = eval_batches(frames.source, frames.fixed_frames(), protocols.scored_data(recipe), batch_size=1)
     passes = Passes.of(recipe.eval)
-    return sheet_rows(state.predictor, fixed, protocol=protocols.of(recipe), device=state.device, passes=passes)
+    network = in_metres(state.predictor, recipe.data)
+    return sheet_rows(network, fixed, protocol=protocols.of(recipe), device=state.device, passes=passes)
 
 
 def _enter_epoch(recipe: Recipe, state: State) -> bool:

@@ -60,6 +60,7 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
             _check_set_to_train(each, where=label, is_ranked=is_ranked)
         for check_one in (_check_sets, _check_stages, _check_crops):
             check_one(data_sets.resolve(recipe), where=where)
+    _check_canonical(data_sets.resolve(recipe), where=where)
     return recipe
 
 
@@ -99,6 +100,23 @@ def _check_sets(recipe: Recipe, *, where: str) -> None:
         raise UsageError(
             f"{where}: data.sets: the loss of one set trains metres and that of another shares of the largest depth "
             "(loss.target=relative), which one network cannot both predict; give them one loss.target"
+        )
+
+
+def _check_canonical(recipe: Recipe, *, where: str) -> None:
+    """A canonical camera is one of metres, and needs crops that keep the focal length to which frames are resized."""
+    data = recipe.data
+    if not data.canonical_focal:
+        return
+    if "depth" not in data.targets or recipe.depth_kind != "metric":
+        raise UsageError(
+            f"{where}: data.canonical_focal={data.canonical_focal:g} is for networks that predict depth in metres; "
+            "leave it out, or train metres"
+        )
+    if data.resizes_to_focal and recipe.augment.crop_mode != "plain":
+        raise UsageError(
+            f"{where}: data.canonical=image trains on data.size pixels of frames of one focal length; give "
+            f"augment.crop_mode=plain, not {recipe.augment.crop_mode}"
         )
 
 

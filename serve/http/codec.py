@@ -278,10 +278,7 @@ def _cloud(depth: Map, rgb: Rgb, options: Options, *, points: int, confidence: M
 
 def _scale_camera(view: CameraView, rgb: Rgb, shape: tuple[int, ...]) -> Camera:
     """The camera of the image in the pixels of the map."""
-    # Pixel centres have whole coordinates, hence the half pixel around the scaling of the principal point.
-    down, across = shape[0] / rgb.shape[0], shape[1] / rgb.shape[1]
-    fx, fy, cx, cy = view.camera
-    return Camera(fx * across, fy * down, (cx + 0.5) * across - 0.5, (cy + 0.5) * down - 0.5)
+    return view.camera.scaled(shape[0] / rgb.shape[0], shape[1] / rgb.shape[1])
 
 
 def _encode_lossy(suffix: str, quality: Sequence[int], pixels: NDArray[Any]) -> bytes:

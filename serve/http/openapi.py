@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from serve.http.problems import MEDIA as PROBLEM
-from serve.http.query import CHOICES, MEDIA, RANGES
+from serve.http.query import CHOICES, DISTORTION, MEDIA, PARAMETERS, RANGES
 
 ABOUT = """Depth in metres from one image: `curl --data-binary @room.jpg localhost:8000/v1/depth > depth.png`.
 
@@ -29,13 +29,16 @@ _DESCRIPTIONS = {
     "dtype": "of the numbers in npy and npz",
     "vmin": "metres at the near end of the colour map",
     "vmax": "metres at the far end of the colour map",
-    "fx": "horizontal focal length in pixels of the upright image, for point clouds",
+    "fx": "horizontal focal length in pixels of the upright image, for point clouds, and needed by models with "
+    "canonical_focal",
     "fy": "vertical focal length in pixels; default: fx",
     "cx": "column of the principal point; default: the centre",
     "cy": "row of the principal point; default: the centre",
     "fov": "horizontal field of view in degrees, instead of fx; without both 60 is assumed, as X-Intrinsics states",
     "keep_invalid": "depth of pixels too of which the network says that there is none, for networks that do; by "
     "default they are 0, or no points, in all formats but npz",
+    "distortion": "with fx: the lens of an image that is not undistorted, k1,k2,p1,p2,k3 in OpenCV's order, for points",
+    "camera_model": "what the numbers of distortion are; fisheye is Kannala-Brandt's, k1,k2,k3,k4",
     "min_confidence": "ply, glb: no points of pixels of less confidence, for networks that predict it",
 }
 
@@ -45,6 +48,8 @@ def _parameter(name: str) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": "string", "enum": list(CHOICES[name]), "default": CHOICES[name][0]}
         if name in ("format", "plane"):
             del schema["default"]  # their default depends on the Accept header, and on the model
+    elif name == DISTORTION:
+        schema = {"type": "string", "maxLength": 200}
     else:
         schema = {"type": "number", "minimum": RANGES[name][0], "maximum": RANGES[name][1]}
     return {"name": name, "in": "query", "required": False, "description": _DESCRIPTIONS[name], "schema": schema}
@@ -125,7 +130,7 @@ ESTIMATE: dict[str, Any] = {
         **problems(*_STATUS_TEXTS),
     },
     "openapi_extra": {
-        "parameters": [_parameter(name) for name in (*CHOICES, *RANGES)],
+        "parameters": [_parameter(name) for name in PARAMETERS],
         "requestBody": _body(
             {
                 **{media: _BINARY for media in ("image/jpeg", "image/png", "image/webp", "application/x-npz")},
@@ -142,7 +147,7 @@ BATCH: dict[str, Any] = {
         **problems(*(status for status in _STATUS_TEXTS)),
     },
     "openapi_extra": {
-        "parameters": [_parameter(name) for name in (*CHOICES, *RANGES)]
+        "parameters": [_parameter(name) for name in PARAMETERS]
         + [{"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}],
         "requestBody": _body({"multipart/form-data": _FORMS}),
     },

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from depthray.errors import did_you_mean
+from depthray.errors import UsageError, did_you_mean
+from depthray.imaging import distortion
 from depthray.imaging.camera import Camera, assumed_camera
 from serve.http.problems import Problem
 
@@ -37,6 +38,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "scale": tuple(SCALES),
     "dtype": ("float32", "float16"),
     "keep_invalid": ("false", "true"),
+    "camera_model": tuple(distortion.COUNTS),
 }
 RANGES = {  # of numeric parameters, both ends included
     "vmin": (0.0, 1000.0),
@@ -48,6 +50,8 @@ RANGES = {  # of numeric parameters, both ends included
     "fov": (1.0, 170.0),
     "min_confidence": (0.0, 1.0),
 }
+DISTORTION = "distortion"  # a parameter of several numbers
+PARAMETERS = (*CHOICES, *RANGES, DISTORTION)
 ASSUMED_FOV = 60.0
 _NUMBER = re.compile(r"[+-]?\d{1,20}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
 _MAX_ACCEPT_RANGES = 32
@@ -82,6 +86,7 @@ class Options:
     dtype: Literal["float32", "float16"] = "float32"
     intrinsics: tuple[float, float, float | None, float | None] | None = None
     fov: float | None = None
+    lens: tuple[str, tuple[float, ...]] | None = None  # model and coefficients of the distortion
     min_confidence: float = 0.0  # of the pixels that become points
     keep_invalid: bool = False  # depth where the network says that there is none
 
@@ -90,9 +95,13 @@ class Options:
         if self.intrinsics is not None:
             fx, fy, cx, cy = self.intrinsics
             camera = Camera(fx, fy, (width - 1) / 2 if cx is None else cx, (height - 1) / 2 if cy is None else cy)
-            return CameraView(
-                camera, "given " + " ".join(f"{name}={value:g}" for name, value in camera._asdict().items())
-            )
+            origin = "given " + " ".join(f"{name}={value:g}" for name, value in camera._asdict().items())
+            if self.lens is None:
+                return CameraView(camera, origin)
+            model, numbers = self.lens
+            coefficients = ",".join(f"{number:g}" for number in numbers)
+            bent = distortion.DistortedCamera.of(camera, model, numbers)
+            return CameraView(bent, f"{origin} {DISTORTION}={coefficients} camera_model={model}")
         origin = f"given fov={self.fov:g}" if self.fov else f"assumed fov={ASSUMED_FOV:g}"
         return CameraView(assumed_camera(height, width, degrees=self.fov or ASSUMED_FOV), origin)
 
@@ -101,8 +110,8 @@ def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
     """The pairs of a query string and the Accept header -> the options, or a Problem."""
     texts = dict(query)
     for name in texts:
-        if name not in CHOICES and name not in RANGES:
-            raise Problem(400, f"unknown parameter '{_printable(name)}'{did_you_mean(name[:40], (*CHOICES, *RANGES))}")
+        if name not in PARAMETERS:
+            raise Problem(400, f"unknown parameter '{_printable(name)}'{did_you_mean(name[:40], PARAMETERS)}")
     if len(texts) < len(query):
         raise Problem(400, "a parameter is given twice")
     chosen = {name: _read_choice(name, texts[name]) for name in CHOICES if name in texts}
@@ -121,6 +130,7 @@ def parse(query: Sequence[tuple[str, str]], accept: str | None) -> Options:
         dtype=chosen.get("dtype", "float32"),  # type: ignore[arg-type]
         intrinsics=_intrinsics(numbers),
         fov=numbers.get("fov"),
+        lens=_lens(texts.get(DISTORTION), chosen.get("camera_model"), numbers),
         min_confidence=numbers.get("min_confidence", 0.0),
         keep_invalid=chosen.get("keep_invalid") == "true",
     )
@@ -156,6 +166,25 @@ def _intrinsics(numbers: dict[str, float]) -> tuple[float, float, float | None, 
     if "fov" in numbers:
         raise Problem(422, "give either fov or fx, not both")
     return numbers["fx"], numbers.get("fy", numbers["fx"]), numbers.get("cx"), numbers.get("cy")
+
+
+def _lens(text: str | None, model: str | None, numbers: dict[str, float]) -> tuple[str, tuple[float, ...]] | None:
+    """The model and coefficients of the lens, checked."""
+    if text is None:
+        if model is not None:
+            raise Problem(422, f"camera_model={model} needs {DISTORTION} too")
+        return None
+    if "fx" not in numbers:
+        raise Problem(422, f"{DISTORTION} needs fx too")
+    parts = text.split(",")
+    if len(parts) > 8 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise Problem(400, f"{DISTORTION}={_printable(text)}: give numbers, such as k1,k2,p1,p2,k3")
+    lens = model or distortion.BROWN, tuple(map(float, parts))
+    try:
+        distortion.DistortedCamera.of(Camera(1, 1, 0, 0), *lens)
+    except UsageError as error:
+        raise Problem(422, str(error)) from None
+    return lens
 
 
 def _negotiate(form: str | None, accept: str | None) -> tuple[Format, str]:

@@ -255,7 +255,9 @@ class _Api:
         self, image: InputImage, model: str, options: Options, *, deadline: float, timer: _StageTimer
     ) -> _EncodedAnswer:
         """Predict an image, and encode the maps."""
-        call = self._backend.predict(model, image.rgb, image.others, deadline, native=options.native)
+        view = options.view(*image.rgb.shape[:2])
+        camera = None if view.is_assumed else view.camera
+        call = self._backend.predict(model, image.rgb, image.others, deadline, native=options.native, camera=camera)
         prediction = await self._await_backend(call, deadline=deadline)
         # Backends check this too, but nothing may turn NaN into a valid-looking 0 of a PNG.
         if not all(np.isfinite(values).all() for values in prediction.maps.values()):

@@ -84,7 +84,7 @@ def _time(paths: Mapping[str, Path]) -> dict[str, float]:
 
     predictors = {name: load(path, device="cpu") for name, path in paths.items()}
     data = predictors[EAGER].recipe.data
-    sample = golden.samples(data.inputs, data.size)[0]
+    sample = golden.samples(data)[0]
     calls = {name: partial(predictor.run, [sample] * BATCH) for name, predictor in predictors.items()}
     return _sorted({name: BATCH / seconds for name, seconds in fastest.median_seconds(calls, rounds=ROUNDS).items()})
 

@@ -17,6 +17,7 @@ from depthray.errors import CheckpointError
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from depthray.batch import Sample
+    from depthray.config.sections import Data
     from depthray.predict import Predictor
 
 SEED = 20
@@ -38,24 +39,26 @@ class Difference:
     relative: float  # 99th percentile of the relative difference; of a mask of the difference
 
 
-def samples(inputs: Sequence[str], size: tuple[int, int]) -> list[Sample]:
-    """The golden images with further inputs, at (H,W) pixels of the network's input."""
-    return [_sample(frame, inputs, size) for frame in FRAMES]
+def samples(data: Data) -> list[Sample]:
+    """The golden images with the inputs of a network, at the size of its input."""
+    # Only with a camera that is needed: a compiled network would be compiled again without.
+    keys = (*data.inputs, "intrinsics") if data.canonical_focal else data.inputs
+    return [_sample(frame, keys, data.size) for frame in FRAMES]
 
 
-def _sample(frame: int, inputs: Sequence[str], size: tuple[int, int]) -> Sample:
+def _sample(frame: int, keys: Sequence[str], size: tuple[int, int]) -> Sample:
     from depthray.data.rendering.render import render_frame
 
     rendered: dict[str, Any] = dict(render_frame(SEED, frame, height=size[0], width=size[1]))
     rendered["sparse"] = np.zeros_like(rendered["depth"])
     rendered["sparse"][::GRID, ::GRID] = rendered["depth"][::GRID, ::GRID]
-    return {key: rendered[key] for key in inputs}  # type: ignore[return-value]
+    return {key: rendered[key] for key in keys}  # type: ignore[return-value]
 
 
 def answers(predictor: Predictor) -> list[Maps]:
     """The predictions of a network for the golden images; CheckpointError if one is no valid depth or mask."""
     data = predictor.recipe.data
-    predictions = [predictor.run([sample])[0] for sample in samples(data.inputs, data.size)]
+    predictions = [predictor.run([sample])[0] for sample in samples(data)]
     for maps in predictions:
         for key, values in maps.items():
             if fault := fault_of(key, values):

@@ -127,6 +127,8 @@ class Store:
             confidence=recipe.model.uncertainty != "none" and "depth" in data.targets,
             size=(data.size[0], data.size[1]),
             fit=data.fit,
+            canonical_focal=data.canonical_focal,
+            canonical=data.canonical,
             min_depth=data.min_depth,
             max_depth=data.max_depth,
             default=name == self._default(),

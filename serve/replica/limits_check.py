@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.config.sections import Data
 from serve.backend import ModelCard
 
 
@@ -21,13 +20,14 @@ def warnings(
     from depthray.cards import outside
     from depthray.cards.measured import light
 
-    section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
     seen = light(np.clip(sample["image"], 0, 255).astype(np.uint8))
-    return tuple(outside.of_input(card.facts.limits, section, size, seen, depth=maps.get("depth")))
+    return tuple(outside.of_input(card.facts.limits, card.section, size, seen, depth=maps.get("depth")))
 
 
 def focal(card: ModelCard, size: tuple[int, int], sample: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The focal lengths of training in pixels of an image of (H,W) pixels; None where they are not known."""
+    """The focal lengths of training in pixels of an image of (H,W) pixels; None where they are not known, or any is."""
+    if card.canonical_focal:
+        return None
     known = card.facts.limits.input_focal if card.facts else None
     scale = size[1] / sample["image"].shape[1]
     return (known[0] * scale, known[1] * scale) if known else None

@@ -25,8 +25,7 @@ class Network:
             import torch
 
             predictor.model = torch.compile(predictor.model)  # type: ignore[assignment]  # it acts as the module it wraps
-        data = predictor.recipe.data
-        self._golden = golden.samples(data.inputs, data.size)
+        self._golden = golden.samples(predictor.recipe.data)
         self._warm_up(settings.max_batch)
 
     def run(self, samples: Sequence[Sample]) -> list[golden.Maps]:

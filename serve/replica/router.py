@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Never
 
 import numpy as np
@@ -18,8 +19,8 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from depthray.config.sections import Data
 from depthray.errors import DataError, DepthrayError
+from depthray.imaging.camera import Camera
 from depthray.predict import prepare, restore
 from serve.backend import BackendAnswer, Broken, ModelCard, NotReady, Overloaded, TimedOut, UnknownModel
 from serve.registry.store import Pointer, Store
@@ -59,15 +60,15 @@ class Router:
         deadline: float,
         *,
         native: bool = False,
+        camera: Camera | None = None,
     ) -> BackendAnswer:
         """See `serve.backend.Backend.predict`."""
         started = time.monotonic()
         card = await self._card(model)
         is_pinned = "@" in model  # its client wants that version and no other
         for attempt in range(ATTEMPTS):
-            section = Data(inputs=card.inputs, size=card.size, fit=card.fit)
             # In a thread: other requests should not wait for the resizing of this one.
-            sample = await asyncio.to_thread(prepare, rgb, others, section)
+            sample = await asyncio.to_thread(partial(prepare, camera=camera), rgb, others, card.section)
             prepared = time.monotonic()
             reply = await self._send(card, sample, deadline)
             if reply.fault != "elsewhere":

@@ -125,7 +125,7 @@ def draw_sheet(checkpoint: Path, data: Path | str | None) -> RgbImage:
 def _with_data_root(recipe: Recipe, data: Path | str | None) -> Recipe:
     if data is None:
         return recipe
-    return data_sets.without_sets(recipe, root=recipes.absolute_path(data))
+    return data_sets.without_sets(recipe, root=recipes.absolute_path(data), intrinsics=recipe.data.intrinsics)
 
 
 def encode_jpeg(sheet: RgbImage) -> bytes:

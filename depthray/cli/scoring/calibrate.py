@@ -20,6 +20,9 @@ from depthray.runs import layout, locate
 from depthray.runtimes import export_folder
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    import numpy as np
+    from numpy.typing import NDArray
+
     from depthray.evaluation.calibrating.cross_validation import Decision
     from depthray.evaluation.calibrating.log_line import FramePairs
     from depthray.evaluation.calibrating.temperature import TemperatureDecision
@@ -99,6 +102,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--flip", action="store_true", help="--confidence: that of `predict --confidence flip`")
     spread_flags.add_ensemble(parser)
     parser.add_argument("--points", type=Path, metavar="FILE.csv", help="measured points: columns image, x, y, metres")
+    parser.add_argument(
+        "--intrinsics", metavar="fx,fy,cx,cy", help="with --points: the camera, for a network of data.canonical_focal"
+    )
     parser.add_argument("--remove", action="store_true", help="write the checkpoint without its calibration")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: RUN/calibrated")
     return parser
@@ -121,6 +127,7 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
     from depthray import distributed
     from depthray.evaluation import protocols
     from depthray.evaluation.calibrating import pairs
+    from depthray.imaging.camera import read_camera
     from depthray.predict import load as load_predictor
     from depthray.runtimes.open import open_model
 
@@ -130,7 +137,13 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
             points = pairs.read_points(arguments.points)
             predictor = load_predictor(path, device=str(device), trust=arguments.trust)
             predictor.check_metres("calibration")
-            depths = (predictor.predict(image).metres for image in points)
+            camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
+
+            def predicted(image: Path) -> tuple[NDArray[np.float32], float]:
+                depth = predictor.predict(image, camera=camera)
+                return depth.metres, predictor.canonical_factor((depth.shape[0], depth.shape[1]), camera)
+
+            depths = map(predicted, points)
             return pairs.of_points(points, depths), (str(arguments.points), "")
         recipe = recipe_of(path, arguments)
         if recipe.depth_kind != "metric":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -112,7 +113,9 @@ class RecordingOptions(Section):
     depth_intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)] | None = Field(
         None, description="those of depth"
     )
-    undistort: bool = Field(True, description="remove the lens distortion that is recorded")
+    undistort: bool = Field(
+        True, description="remove the lens distortion that is recorded; false: it is kept with the frames"
+    )
 
 
 class DataSet(Section):
@@ -133,6 +136,9 @@ class DataSet(Section):
         None, description="its loss in place of the section loss, such as {ssi: 1} of truth without a known scale"
     )
     protocol: str = Field("", description="named protocol that scores it; empty = eval.protocol")
+    intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="fx, fy, cx, cy in pixels of its frames without a camera; null = data.intrinsics"
+    )
     overall: bool = Field(
         True, description="whether its validation frames count in the overall scores, which rank checkpoints"
     )
@@ -189,6 +195,19 @@ class Data(Section):
     recording: RecordingOptions = RecordingOptions()
     min_depth: Amount = Field(1e-3, description="metres; nearer truth is not valid")
     max_depth: PositiveFloat = Field(10.0, description="metres; farther truth is not valid")
+    intrinsics: Annotated[tuple[float, ...], Field(min_length=4, max_length=4)] | None = Field(
+        None, description="fx, fy, cx, cy in pixels of frames that have no camera of their own"
+    )
+    canonical_focal: Amount = Field(
+        0.0,
+        description="focal length in pixels of the canonical camera in which the network is trained and predicts, "
+        "sqrt(fx fy) of the network's input; 0 = off. Each frame needs a camera then",
+    )
+    canonical: Literal["label", "image"] = Field(
+        "label",
+        description="how frames become those of the canonical camera: label = depth times canonical_focal / focal "
+        "length of the network's input, and back when predicting; image = the frame is resized to that focal length",
+    )
     val_fraction: Fraction = Field(
         0.1, description="share of frames held out, whole scenes; a split in the index overrides it"
     )
@@ -220,6 +239,19 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_cameras(self) -> Data:
+        given = {"data": self.intrinsics} | {f"data.sets '{each.name}'": each.intrinsics for each in self.sets}
+        for key, numbers in given.items():
+            if numbers is not None and not (all(map(math.isfinite, numbers)) and min(numbers[:2]) > 0):
+                raise ValueError(f"{key}: intrinsics are fx,fy,cx,cy in pixels: fx and fy above 0, and all four finite")
+        if self.resizes_to_focal and self.fit != "native":
+            raise ValueError(
+                f"data.canonical=image resizes frames by their focal length, and data.fit={self.fit} to another size; "
+                "give data.fit=native"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_sets(self) -> Data:
         if not self.sets:
             return self
@@ -240,6 +272,16 @@ class Data(Section):
                     f"them another name: data.sets.{number}.name=NAME"
                 )
         return self
+
+    @property
+    def scales_labels(self) -> bool:
+        """Whether the network's depth is that of a canonical camera, in metres only times focal length over its own."""
+        return self.canonical_focal > 0 and self.canonical == "label"
+
+    @property
+    def resizes_to_focal(self) -> bool:
+        """Whether frames are resized to the focal length of a canonical camera."""
+        return self.canonical_focal > 0 and self.canonical == "image"
 
     @property
     def roots(self) -> list[str]:

@@ -55,6 +55,8 @@ def without_sets(recipe: Recipe, **values: Any) -> Recipe:
 
 def one_set(data: Data, **values: Any) -> Data:
     """The section with one data set in place of those it has: `root`, `source` and what else is given."""
+    if "root" in values:
+        values = {"intrinsics": None, **values}  # those of other frames would be a guess
     return data.model_copy(update={"sets": (), **values})
 
 
@@ -74,6 +76,7 @@ def _complete(recipe: Recipe, each: DataSet) -> DataSet:
         "encoding": each.encoding or data.encoding,
         "min_depth": data.min_depth if each.min_depth is None else each.min_depth,
         "max_depth": data.max_depth if each.max_depth is None else each.max_depth,
+        "intrinsics": each.intrinsics or data.intrinsics,
         "loss": each.loss or recipe.loss,
         "protocol": each.protocol or recipe.eval.protocol,
     }
@@ -90,7 +93,7 @@ def _of_sets(data: Data, sets: tuple[DataSet, ...]) -> Data:
 def _recipe_of(recipe: Recipe, each: DataSet) -> Recipe:
     """The recipe of one of the sets."""
     own = _complete(recipe, each)
-    values = {key: getattr(own, key) for key in ("root", "source", "encoding", "min_depth", "max_depth")}
+    values = {key: getattr(own, key) for key in ("root", "source", "encoding", "min_depth", "max_depth", "intrinsics")}
     sections = {
         "data": one_set(recipe.data, **values),
         "loss": own.loss,

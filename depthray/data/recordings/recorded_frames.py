@@ -57,7 +57,14 @@ class RecordedFrames:
             self.frames += _frames(recording, index.pairs, source=source, gap=gap)
         cameras = all(each.colour is not None for index in self._indexes for each in index.rigs)
         self.keys = (KEYS if cameras else KEYS - {"intrinsics"}) & keys_to_read(section)
+        lenses = [each.colour for index in self._indexes for each in index.rigs if each.colour is not None]
+        keeps = cameras and not self._options.undistort and any(each.distortion for each in lenses)
+        if keeps and all(rig.kept_lens(each) is not None for each in lenses):
+            self.keys |= {"distortion"}
         self.notes = [*_notes(recordings, self._indexes), *_camera_notes(recordings, self._indexes)]
+        if keeps:
+            kept = "is kept with the frames" if "distortion" in self.keys else "is left, and not known to the frames"
+            self.notes = [note.replace("lens distortion is removed", f"lens distortion {kept}") for note in self.notes]
         self._open: list[int] = []  # in the order of their last use
 
     @staticmethod

@@ -15,6 +15,7 @@ from depthray.data.readers.files import check_camera
 from depthray.data.readers.zbuffer import nearest_depths
 from depthray.data.recordings.messages import CameraMessage, Link
 from depthray.errors import DataError
+from depthray.imaging import distortion
 
 Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
 Pose = tuple[float, ...]  # 12: three rows of rotation and translation, from the depth camera to the colour camera
@@ -135,6 +136,8 @@ def assemble(
         image = np.asarray(cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT), np.uint8)
     arrays: dict[str, Any] = {"image": image, "depth": depth}
     if rig.colour is not None:
+        if not undistort and (kept := kept_lens(rig.colour)) is not None:
+            arrays["distortion"] = kept
         arrays["intrinsics"] = check_camera(rig.colour.as_matrix().astype(np.float32), where=where)
     return arrays
 
@@ -217,6 +220,18 @@ def check_model(lens: Lens, *, where: str) -> None:
             f"{where}: distortion is '{lens.model}'; known are {', '.join(name for name in known if name)}"
             ": data.recording.undistort=false keeps images as they are"
         )
+
+
+def kept_lens(lens: Lens) -> NDArray[np.float64] | None:
+    """The lens as frames carry it, (9); None for one that they cannot: of another model, or of more coefficients."""
+    if not any(lens.distortion):
+        return distortion.as_numbers("", ())
+    model = distortion.FISHEYE if lens.model in FISHEYE else distortion.BROWN
+    model = distortion.INVERSE if lens.model == INVERSE else model
+    numbers = lens.distortion[:4] if model == distortion.FISHEYE else lens.distortion
+    if lens.model not in (*BROWN, INVERSE, *FISHEYE) or len(numbers) > max(distortion.COUNTS[model]):
+        return None
+    return distortion.as_numbers(model, numbers)
 
 
 def _coefficients(lens: Lens) -> NDArray[np.float64]:

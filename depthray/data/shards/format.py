@@ -53,6 +53,7 @@ class Shard(NamedTuple):
     encoding: str  # of depth and sparse depth
     offsets: dict[str, NDArray[np.int64]]  # by key, of each frame, in bytes
     intrinsics: NDArray[np.float32] | None  # (N,3,3)
+    distortion: NDArray[np.float64] | None  # (N,9) lenses of images that are not undistorted
     digests: list[str]
     provenance: dict[str, Any]
     stamp: tuple[int, int | None]  # size in bytes, time of change in ns; None in a cache, where each use changes it
@@ -74,6 +75,8 @@ def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays
                 arrays[key] = _narrow(array, DTYPES[key], f"{where}: {key}")
     if "intrinsics" in sample:
         arrays["intrinsics"] = sample["intrinsics"].astype("<f4")
+    if "distortion" in sample:
+        arrays["distortion"] = sample["distortion"].astype("<f8")
     return arrays
 
 
@@ -145,6 +148,8 @@ def is_unaltered(shard: Shard, handle: int, row: int) -> bool:
     arrays = {key: read_stored(shard, handle, row, key=key) for key in shard.offsets}
     if shard.intrinsics is not None:
         arrays["intrinsics"] = shard.intrinsics[row]
+    if shard.distortion is not None:
+        arrays["distortion"] = shard.distortion[row]
     return sample_digest(arrays) == shard.digests[row]
 
 
@@ -185,6 +190,7 @@ def _shard(path: Path, index: dict[str, Any], stamp: tuple[int, int | None], che
         encoding=index.get("encoding", ENCODING),  # the first shards had no such field, and only millimetres
         offsets={key: np.array(offsets, np.int64) for key, offsets in index["offsets"].items()},
         intrinsics=np.array(index["intrinsics"], np.float32) if index["intrinsics"] else None,
+        distortion=np.array(index["distortion"], np.float64) if index.get("distortion") else None,
         digests=index["digests"],
         provenance=index["provenance"],
         stamp=stamp,

@@ -251,9 +251,14 @@ def _read(folder: Path, tree: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]
 
 def _check_lengths(arrays: Mapping[str, NDArray[Any]]) -> None:
     frames, shards = len(arrays["scene"]), len(arrays["shard_end"])
-    of_frames = ["split", "source", "id_text_end", *(name for name in arrays if name.startswith(("offset_", "camera")))]
+    of_frames = [
+        "split",
+        "source",
+        "id_text_end",
+        *(name for name in arrays if name.startswith(("offset_", "camera", "lens"))),
+    ]
     for name in of_frames:
-        if name != "camera_table" and len(arrays[name]) != frames:
+        if name not in ("camera_table", "lens_table") and len(arrays[name]) != frames:
             raise ValueError(f"{name} is damaged")
     if any(len(arrays[name]) != shards for name in ("shard_bytes", *SHARD_COLUMNS)):
         raise ValueError("columns of shards are damaged")

@@ -82,6 +82,11 @@ class ShardTable:
         camera = int(self.arrays["camera"][index]) if "camera" in self.arrays else NO_CAMERA
         return None if camera == NO_CAMERA else np.array(self.arrays["camera_table"][camera], np.float32)
 
+    def distortion(self, index: int) -> NDArray[np.float64] | None:
+        """(9) the lens of a frame, a copy; None where it is not known."""
+        lens = int(self.arrays["lens"][index]) if "lens" in self.arrays else NO_CAMERA
+        return None if lens == NO_CAMERA else np.array(self.arrays["lens_table"][lens], np.float64)
+
 
 class AppendedColumn(Protocol):
     """Values that are appended, in memory or in a file."""
@@ -120,7 +125,7 @@ class TableBuilder:
         self._frames = 0
         self._scenes, self._splits, self._sources = Numbers(), Numbers(SPLITS), Numbers()
         self._kinds: dict[ShardKind, int] = {}
-        self._cameras: dict[bytes, int] = {}
+        self._tables: dict[str, dict[bytes, int]] = {"camera_table": {}, "lens_table": {}}
         self._hashes: list[NDArray[np.int64]] = []  # of ids
         self._total = sha256(b"[[")
         self._digests: IO[bytes] = tempfile.SpooledTemporaryFile(ID_BYTES)  # noqa: SIM115 - until `__exit__`
@@ -141,7 +146,8 @@ class TableBuilder:
         self._values("shard_bytes", [shard.stamp[0]], "<i8")
         self._values("shard_time", [-1 if shard.stamp[1] is None else shard.stamp[1]], "<i8")
         self._values("shard_check", np.frombuffer(shard.checksum, np.uint8)[None], "u1", (32,))
-        keys = (*shard.offsets, *(("intrinsics",) if shard.intrinsics is not None else ()))
+        vectors = {"intrinsics": shard.intrinsics, "distortion": shard.distortion}
+        keys = (*shard.offsets, *(key for key, values in vectors.items() if values is not None))
         kind = self._kinds.setdefault(ShardKind(shard.size, shard.encoding, keys), len(self._kinds))
         self._values("shard_kind", [kind], "<i4")
         self._text("id_text", [frame.id for frame in shard.frames])
@@ -153,7 +159,11 @@ class TableBuilder:
             values = shard.offsets.get(key, np.zeros(count, np.int64))  # 0 where a shard has no such map
             self._values(OFFSET + key, values, self._offset_dtype, filled=(before, 0))
         if shard.intrinsics is not None or "camera" in self._columns:
-            self._values("camera", self._number_cameras(shard), "<i4", filled=(before, NO_CAMERA))
+            numbers = self._numbered(shard.intrinsics, count, "camera_table", "<f4", (3, 3))
+            self._values("camera", numbers, "<i4", filled=(before, NO_CAMERA))
+        if shard.distortion is not None or "lens" in self._columns:
+            numbers = self._numbered(shard.distortion, count, "lens_table", "<f8", (9,))
+            self._values("lens", numbers, "<i4", filled=(before, NO_CAMERA))
 
     def finish(self) -> SetFacts:
         """Complete the fingerprint; the columns then hold everything."""
@@ -195,15 +205,18 @@ class TableBuilder:
             raise DataError(f"{name}: frames have {number} different splits; declare train, val, test or none")
         return number
 
-    def _number_cameras(self, shard: Shard) -> list[int]:
-        if shard.intrinsics is None:
-            return [NO_CAMERA] * len(shard.frames)
-        numbers = []
-        for camera in shard.intrinsics:
-            known = len(self._cameras)
-            numbers.append(self._cameras.setdefault(camera.tobytes(), known))
+    def _numbered(
+        self, values: NDArray[Any] | None, count: int, name: str, dtype: DTypeLike, tail: tuple[int, ...]
+    ) -> list[int]:
+        """The number of each frame's value in a table of different ones, to which new ones are appended."""
+        if values is None:
+            return [NO_CAMERA] * count
+        numbers, table = [], self._tables[name]
+        for value in values:
+            known = len(table)
+            numbers.append(table.setdefault(value.tobytes(), known))
             if numbers[-1] == known:
-                self._values("camera_table", camera[None], "<f4", (3, 3))
+                self._values(name, value[None], dtype, tail)
         return numbers
 
     def _text(self, name: str, texts: list[str]) -> None:

@@ -194,6 +194,7 @@ class _ShardWriter:
             "frames": self._frames,
             "offsets": {key: _offsets(self._file[key]) for key in keys},
             "intrinsics": self._file["intrinsics"][:].tolist() if "intrinsics" in self._file else None,
+            **({"distortion": self._file["distortion"][:].tolist()} if "distortion" in self._file else {}),
             "digests": self._digests,
             "provenance": dict(provenance),
         }

@@ -121,7 +121,7 @@ class Shards:
         self._stored: dict[int, Stored] = {}  # of shards that were read
         self._last: tuple[int, Shard] | None = None  # the shard whose own index was read last
         # What every shard has: the samples of a batch must have equal keys.
-        self.keys = keys.intersection(*(kind.keys for kind in self._table.facts.kinds))
+        self.keys = (keys | {"distortion"}).intersection(*(kind.keys for kind in self._table.facts.kinds))
 
     def __getstate__(self) -> dict[str, Any]:
         # A process that gets a copy opens the files itself.
@@ -182,6 +182,8 @@ class Shards:
         camera = self._table.intrinsics(index) if "intrinsics" in self.keys else None
         if camera is not None:
             sample["intrinsics"] = camera
+        if "distortion" in self.keys and (lens := self._table.distortion(index)) is not None:
+            sample["distortion"] = lens
         return sample
 
     def _read_map(self, index: int, key: str, *, kind: ShardKind, handle: _Handle, where: Path) -> NDArray[Any]:

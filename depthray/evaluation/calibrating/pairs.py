@@ -18,6 +18,7 @@ from depthray.errors import DataError
 from depthray.evaluation import protocols
 from depthray.evaluation.calibrating.log_line import FramePairs
 from depthray.evaluation.evaluate import predictions
+from depthray.runtimes.canonical_depth import focal_lengths
 from depthray.runtimes.open import OpenedModel
 from depthray.runtimes.passes import Passes
 
@@ -35,15 +36,20 @@ def of_frames(opened: OpenedModel, recipe: Recipe, *, side: str) -> tuple[list[F
     passes = Passes.of(recipe.eval)
     batches = eval_batches(source, chosen, passes.enlarged(recipe.data), batch_size=recipe.eval.batch_size)
     pairs = []
-    network = opened.network.eval()
+    network, focal = opened.network.eval(), recipe.data.canonical_focal
     for scored in predictions(network, batches, protocol=protocol, device=opened.device, passes=passes):
         if scored.depth is None:
             raise DataError("the frames have no depth that this network predicts; use data with measured depth")
         predicted, measured, valid = (each[:, 0].cpu().numpy() for each in scored.depth)
+        # What is corrected is the network's own depth, which may be that of a canonical camera.
+        factors = focal / focal_lengths(scored.batch).flatten().cpu() if recipe.data.scales_labels else None
         for place, index in enumerate(scored.indices):
             drawn = draw(valid[place] & (predicted[place] > 0), index)
             if len(drawn):
-                logs = (np.log(each[place].ravel()[drawn].astype(np.float64)) for each in (predicted, measured))
+                factor = 1.0 if factors is None else float(factors[place])
+                logs = (
+                    np.log(factor * each[place].ravel()[drawn].astype(np.float64)) for each in (predicted, measured)
+                )
                 pairs.append((index, FramePairs(scored.batch["id"][place], scored.batch["scene"][place], *logs)))
     # Batches are of one size each; frames of a scene are held out as they follow each other.
     return [frame for _, frame in sorted(pairs, key=lambda pair: pair[0])], source.fingerprint
@@ -70,21 +76,23 @@ def read_points(path: Path) -> dict[Path, list[tuple[float, float, float]]]:
 
 
 def of_points(
-    points: dict[Path, list[tuple[float, float, float]]], depths: Iterator[NDArray[np.float32]]
+    points: dict[Path, list[tuple[float, float, float]]], depths: Iterator[tuple[NDArray[np.float32], float]]
 ) -> list[FramePairs]:
     """Measured points by image, and (H,W) predicted metres of each image -> pairs, a point a frame of its own.
 
-    Raises DataError for a point outside its image.
+    With the metres comes the factor by which they are those of the network's own camera. Raises DataError for a point
+    outside its image.
     """
     pairs = []
-    for (image, measured), depth in zip(points.items(), depths, strict=True):
+    for (image, measured), (depth, factor) in zip(points.items(), depths, strict=True):
         height, width = depth.shape
         for x, y, metres in measured:
             if not (0 <= x < width and 0 <= y < height):
                 raise DataError(f"{image}: the point {x:g}, {y:g} is outside of its {width}x{height} pixels")
             predicted = max(float(depth[int(y), int(x)]), 1e-6)
             # Of one image or many: what a point says must hold at the others.
-            pairs.append(FramePairs(image.name, image.name, np.array([np.log(predicted)]), np.array([np.log(metres)])))
+            logs = (np.log([factor * value]) for value in (predicted, metres))
+            pairs.append(FramePairs(image.name, image.name, *logs))
     return pairs
 
 

@@ -23,7 +23,7 @@ from depthray.runtimes.open import open_model
 
 # What says which frames are scored; all else of a recipe's data is how its network sees them.
 OF_FRAMES = ("source", "root", "encoding", "frames", "sets")
-OF_SCORES = (*OF_FRAMES, "min_depth", "max_depth", "val_fraction", "split_seed")
+OF_SCORES = (*OF_FRAMES, "intrinsics", "min_depth", "max_depth", "val_fraction", "split_seed")
 
 
 class Candidate(NamedTuple):

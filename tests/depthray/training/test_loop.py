@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import depthray
 from depthray.checkpoints import load, select
 from depthray.config.sections import Recipe
 from depthray.errors import DataError, DivergedError, UsageError
@@ -79,6 +80,18 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, overrides: li
     for step in (1, 4, 6):
         stop_at(step, made, tmp_path / "stopped")
         assert len(select.committed(tmp_path / "stopped" / "checkpoints")) in (1, 2)
+    assert_equal(weights_after(made, tmp_path / "stopped"), straight)
+
+
+def test_a_canonical_camera_is_scored_in_metres_and_resumed(tmp_path: Path) -> None:
+    """Labels are a third of the metres that are scored, and a stopped run resumes to the same weights."""
+    made = small("data.canonical_focal=15", "train.epochs=1")  # rooms at 32x64 have sqrt(fx fy) of about 45
+    straight = weights_after(made, tmp_path / "straight")
+    checkpoint = select.committed(tmp_path / "straight" / "checkpoints")[-1]
+    metrics = load.load(checkpoint).metrics
+    assert metrics["abs_rel"] < 0.8  # a third of the depth would be 0.67 off where all else is right
+    assert depthray.evaluate(checkpoint).scores["abs_rel"] == pytest.approx(metrics["abs_rel"], rel=1e-5)
+    stop_at(2, made, tmp_path / "stopped")
     assert_equal(weights_after(made, tmp_path / "stopped"), straight)
 
 

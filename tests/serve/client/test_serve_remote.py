@@ -14,6 +14,7 @@ from serve_fake import running
 from serve_networks import photograph, write_checkpoint
 
 from depthray.__main__ import main
+from depthray.imaging.camera import Camera
 from depthray.predict import load
 from serve import settings
 from serve.backend import BackendAnswer, ModelCard, UnknownModel
@@ -29,18 +30,26 @@ class Here:
         self.predictors = {name: load(path) for name, path in checkpoints.items()}
 
     async def predict(
-        self, model: str, rgb: Any, others: Mapping[str, Any], deadline: float, *, native: bool = False
+        self,
+        model: str,
+        rgb: Any,
+        others: Mapping[str, Any],
+        deadline: float,
+        *,
+        native: bool = False,
+        camera: Camera | None = None,
     ) -> BackendAnswer:
         name = model or next(iter(self.predictors))
         if name not in self.predictors:
             raise UnknownModel("no such model")
-        return BackendAnswer(self.predictors[name].maps(rgb, **others), f"{name}@0123456789ab", (64, 96))
+        return BackendAnswer(self.predictors[name].maps(rgb, camera=camera, **others), f"{name}@0123456789ab", (64, 96))
 
     async def models(self) -> list[ModelCard]:
         cards = []
         for name, predictor in self.predictors.items():
             data = predictor.recipe.data
-            cards.append(ModelCard(name, "0123456789ab", "unet", data.inputs, data.targets, data.size, 0.1, 10.0))
+            facts = (name, "0123456789ab", "unet", data.inputs, data.targets, data.size, 0.1, 10.0)
+            cards.append(ModelCard(*facts, canonical_focal=data.canonical_focal))
         return cards
 
     async def ready(self) -> bool:
@@ -49,7 +58,7 @@ class Here:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {"plain": [], "completion": ["data.inputs=[image,sparse]"]}
+    made = {"plain": [], "completion": ["data.inputs=[image,sparse]"], "canonical": ["data.canonical_focal=50"]}
     return {name: write_checkpoint(tmp_path_factory.mktemp(name), *arguments) for name, arguments in made.items()}
 
 
@@ -77,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["plain", "completion"])
+@pytest.mark.parametrize("name", ["plain", "completion", "canonical"])
 def test_a_server_writes_the_files_a_checkpoint_writes(
     name: str, url: str, checkpoints: dict[str, Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +130,7 @@ def test_one_that_is_refused_does_not_stop_the_others(
         (["--device", "cpu"], 2, "--device cannot be combined with --url"),
         (["--model", "pain"], 2, "did you mean 'plain'?"),
         (["--model", "completion"], 2, "needs --sparse as well"),
+        (["--model", "canonical"], 2, "needs the camera of the images (data.canonical_focal): give --intrinsics"),
         (["--sparse", "measured"], 2, "--sparse: this network does not take it"),
         (["--key", "a wrong one"], 3, "401"),
     ],

@@ -30,7 +30,7 @@ def test_it_is_served_with_its_temperature(tmp_path: Path) -> None:
     network = Network(predictor, ModelSettings(max_batch=1))
     network.compare(store.golden("depth", version), most=1e-3)
     network.probe()
-    sample = golden.samples(("image",), (64, 96))[0]
+    sample = golden.samples(predictor.recipe.data)[0]
     (ours,), (before,) = network.run([sample]), load(plain).run([sample])
     assert {*ours} == {"depth", "sigma", "confidence"}
     np.testing.assert_allclose(ours["sigma"], 2 * before["sigma"], rtol=1e-4)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from depthray.errors import UsageError
+from depthray.imaging.camera import Camera
 from serve import settings
 from serve.backend import BackendAnswer, ModelCard, UnknownModel
 from serve.http import routes
@@ -39,7 +40,14 @@ class Fake:
         self.up: bool | Exception = True
 
     async def predict(
-        self, model: str, rgb: np.ndarray, others: Mapping[str, Any], deadline: float, *, native: bool = False
+        self,
+        model: str,
+        rgb: np.ndarray,
+        others: Mapping[str, Any],
+        deadline: float,
+        *,
+        native: bool = False,
+        camera: Camera | None = None,
     ) -> BackendAnswer:
         self.seen.append((model, rgb.shape, dict(others), native))
         card = next((card for card in CARDS if (model or "room") in (card.name, card.id)), None)

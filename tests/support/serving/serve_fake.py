@@ -22,7 +22,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from depthray.errors import DataError
-from depthray.imaging import camera, export, photos
+from depthray.imaging import camera as cameras
+from depthray.imaging import export, photos
+from depthray.imaging.camera import Camera
 from serve.backend import BackendAnswer, ModelCard, UnknownModel
 from serve.http import example_picture
 
@@ -99,7 +101,14 @@ class Wall:
     """A backend whose network sees `wall`."""
 
     async def predict(
-        self, model: str, rgb: np.ndarray, others: Any, deadline: float, *, native: bool = False
+        self,
+        model: str,
+        rgb: np.ndarray,
+        others: Any,
+        deadline: float,
+        *,
+        native: bool = False,
+        camera: Camera | None = None,
     ) -> BackendAnswer:
         if model not in ("", "room", "room@0123456789ab"):
             raise UnknownModel("no such model")
@@ -164,7 +173,7 @@ def _bytes(depth: np.ndarray, rgb: np.ndarray, form: str, write: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "answer"
         if form in ("ply", "glb"):
-            write(place, depth, rgb, camera=camera.assumed_camera(*depth.shape))
+            write(place, depth, rgb, camera=cameras.assumed_camera(*depth.shape))
         else:
             write(place, depth)
         return place.read_bytes()

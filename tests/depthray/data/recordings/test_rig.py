@@ -13,6 +13,7 @@ from depthray.data.recordings.messages import TransformsMessage
 from depthray.data.recordings.recorded_frames import RecordedFrames
 from depthray.data.recordings.rig import IDENTITY, Lens
 from depthray.errors import DataError
+from depthray.imaging.distortion import DistortedCamera, camera_of
 
 SIZE = (24, 32)
 TURN = (0.5, -0.5, 0.5, -0.5)  # from a camera's frame (x right, z ahead) to a body's (x ahead, z up): its inverse
@@ -96,6 +97,23 @@ def test_distortion_of_colour_and_aligned_depth_is_removed_alike(model):
         rig.Rig(bent), np.repeat(ramp[..., None], 3, axis=2), ramp.astype(np.float32), undistort=False, where=""
     )
     assert np.array_equal(kept["image"][..., 0], ramp)
+    camera = camera_of(kept["intrinsics"], kept["distortion"])
+    assert isinstance(camera, DistortedCamera) and "distortion" not in arrays
+    found = np.array(camera.rays(np.array([9, 40]), np.array([30, 12])))
+    seen = np.array([[[9.0, 30.0]], [[40.0, 12.0]]])
+    remove = cv2.fisheye.undistortPoints if model == "equidistant" else cv2.undistortPoints
+    flat = remove(seen, bent.as_matrix(), np.array(bent.distortion))
+    np.testing.assert_allclose(found.T, np.asarray(flat).reshape(-1, 2), atol=3e-3)
+
+
+def test_a_lens_that_frames_cannot_carry_is_said():
+    made = messages(depth_frame="color")
+    for model, kept in (("plumb_bob", True), ("omni", False)):
+        made[-1] = ("/rgb/camera_info", 1, camera(20, size=SIZE, model=model, distortion=(0.1, 0.2, 0, 0)))
+        source, frame = sample(made, undistort=False)
+        assert ("distortion" in source.keys) == ("distortion" in frame) == kept
+        said = "is kept with the frames" if kept else "is left, and not known to the frames"
+        assert f"lens distortion {said}" in source.notes
 
 
 def links(*messages):

@@ -1,0 +1,1 @@
+"""Cameras of frames: the canonical one that a network is trained in."""
