@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augmentation.augment import SampleChanges, augment, draw_changes
 from depthray.data.augmentation.device_changes import DeviceChanges
-from depthray.data.augmentation.geometry import zoom_depth
 from depthray.data.augmentation.warp import show_maps
 from depthray.data.curriculum import depth_scale_at, size_at
 from depthray.data.resize import size_for_inference
@@ -80,13 +78,14 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
             "size": size_at(epoch, self.curriculum, last=self.data.size),
             "frame_size": size_for_inference((height, width), self.data),
             "measured": measured,
+            "depth_scale": depth_scale_at(epoch, self.curriculum, last=self.data.size),
         }
         if not self.on_device:
-            return Loaded(self._finish(augment(native, self.section, **options), epoch), None)
+            return Loaded(self._add_sparse(augment(native, self.section, **options), epoch), None)
         sample, changes = draw_changes(native, self.section, **options)
         if "sparse" in self.data.inputs:
             sample = show_maps(sample, changes.view)  # sparse depth is drawn here, from depth of the network's size
-        return Loaded(self._finish(sample, epoch), changes)
+        return Loaded(self._add_sparse(sample, epoch), changes)
 
     def __getitem__(self, key: Key) -> Loaded | DepthrayError:
         try:
@@ -95,11 +94,7 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
             # Raised in the training process: a loader process would wrap it into its own traceback.
             return error
 
-    def _finish(self, sample: Sample, epoch: int) -> Sample:
-        """Sample with the depth of the epoch's size, and with sparse depth."""
-        scale = depth_scale_at(epoch, self.curriculum, last=self.data.size)
-        if scale != 1:
-            sample = zoom_depth(sample, scale, measured=(0, math.inf))  # beyond max_depth it is void as ever
+    def _add_sparse(self, sample: Sample, epoch: int) -> Sample:
         return add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}", training=True)
 
 
