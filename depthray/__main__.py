@@ -32,6 +32,7 @@ COMMANDS = {
     "card": ("depthray.cli.scoring.card:main", "a checkpoint's model card: data, scores, limits, licences"),
     "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
+    "ros": ("serve.ros.command:main", "a ROS 2 node: a camera's images in, depth and points out"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
     "export": ("depthray.cli.export:main", "a checkpoint for ONNX Runtime, OpenVINO and others, after comparing"),
     "view": ("depthray.cli.view:main", "frames to look at: Rerun recording, error and edge sheets, point clouds"),

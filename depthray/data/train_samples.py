@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augmentation.augment import SampleChanges, augment, draw_changes
 from depthray.data.augmentation.device_changes import DeviceChanges
-from depthray.data.augmentation.geometry import zoom_depth
 from depthray.data.augmentation.warp import show_maps
 from depthray.data.cameras.canonical_camera import to_canonical, with_camera
 from depthray.data.curriculum import depth_scale_at, size_at
@@ -87,6 +85,7 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
                 (height, width), self.data, camera=native.get("intrinsics"), name=native["id"]
             ),
             "measured": measured,
+            "depth_scale": self._depth_scale(epoch),
         }
         if not self.on_device:
             return Loaded(self._finish(augment(native, self.section, **options), epoch, measured), None)
@@ -102,16 +101,14 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
             # Raised in the training process: a loader process would wrap it into its own traceback.
             return error
 
+    def _depth_scale(self, epoch: int) -> float:
+        """Factor of depth at the size of an epoch; a canonical camera has its own."""
+        return 1.0 if self.data.canonical_focal else depth_scale_at(epoch, self.curriculum, last=self.data.size)
+
     def _finish(self, sample: Sample, epoch: int, measured: tuple[float, float]) -> Sample:
-        """Sample with the depth of the epoch's size or of the canonical camera, and with sparse depth."""
-        key = f"{self.seed}:{epoch}:{sample['id']}"
-        if self.data.canonical_focal:
-            # Sensors measure metres: sparse depth is drawn of them.
-            return to_canonical(add_sparse(sample, self.data, key=key, training=True), self.data, measured)
-        scale = depth_scale_at(epoch, self.curriculum, last=self.data.size)
-        if scale != 1:
-            sample = zoom_depth(sample, scale, measured=(0, math.inf))  # beyond max_depth it is void as ever
-        return add_sparse(sample, self.data, key=key, training=True)
+        """Sample with sparse depth, of metres as sensors measure them, then as the canonical camera would see it."""
+        sample = add_sparse(sample, self.data, key=f"{self.seed}:{epoch}:{sample['id']}", training=True)
+        return to_canonical(sample, self.data, measured) if self.data.canonical_focal else sample
 
 
 def collate_loaded(loaded: Sequence[Loaded]) -> Batch:

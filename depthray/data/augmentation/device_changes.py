@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from depthray.batch import COLOURS, MAPS, WIDE, Batch
+from depthray.data.augmentation import cutdepth
 from depthray.data.augmentation.augment import SampleChanges
+from depthray.data.augmentation.device_camera import CameraBatch
 from depthray.data.augmentation.device_colour import ColourChanges
 from depthray.data.augmentation.geometry import Size, View
 from depthray.data.augmentation.movable import Movable
@@ -52,7 +54,9 @@ class DeviceChanges(Movable):
     bounds: Tensor  # (B,4) first and last column, first and last row that are seen
     colour_bounds: Tensor  # (B,4) the same in the frames averaged over boxes
     groups: tuple[Group, ...]
+    camera: CameraBatch
     colours: ColourChanges
+    cuts: Tensor | None  # (B,6) of `cutdepth.paste_batch`, None where no depth is pasted
 
     @staticmethod
     def of(changes: Sequence[SampleChanges], *, with_maps: bool) -> DeviceChanges:
@@ -74,6 +78,8 @@ class DeviceChanges(Movable):
                 [_bounds(view, box) for view, box in zip(views, boxes, strict=True)], dtype=torch.float32
             ),
             groups=_groups(views),
+            camera=CameraBatch.of([each.camera for each in changes], views[0].size),
+            cuts=cutdepth.stack([each.cut for each in changes]),
             colours=ColourChanges.of([each.drawn for each in changes], [each.noise for each in changes]),
         )
 
@@ -82,11 +88,12 @@ class DeviceChanges(Movable):
         here = self.to(batch["image"].device)
         changed = batch.copy()
         keys = [key for key in COLOURS if key in batch]
-        colours = here.colours.make([here.sample(batch[key]) for key in keys])  # type: ignore[literal-required]
+        exposed = here.camera.expose([here.sample(batch[key]) for key in keys])  # type: ignore[literal-required]
+        colours = here.camera.compress(here.colours.make(exposed))
         changed.update(zip(keys, colours, strict=True))  # type: ignore[typeddict-item]
         if self.with_maps:
             here._look_up_maps(batch, changed)
-        return changed
+        return changed if here.cuts is None else cutdepth.paste_batch(changed, here.cuts)
 
     def sample(self, frames: Tensor) -> Tensor:
         """(B,3,H,W) uint8 -> (B,3,h,w) float32 of 0 to 255, interpolated as `warp.show_colour` does."""
@@ -163,7 +170,10 @@ def _window_columns(view: View) -> NDArray[np.int64]:
 
 def _window_rows(view: View) -> NDArray[np.int64]:
     """-> (h) the rows of the frame that a view looks up, -1 where it is no window"""
-    return np.full(view.size[0], -1) if view.window is None else view.window[0] + _resized(view.window[2], view.size[0])
+    if view.window is None:
+        return np.full(view.size[0], -1)
+    rows = view.window[0] + _resized(view.window[2], view.size[0])
+    return rows[::-1] if view.upside_down else rows
 
 
 @lru_cache(maxsize=4096)

@@ -66,7 +66,8 @@ class View(NamedTuple):
     # Top, left, height, width in the frame, where the picture is just these pixels, resized or not, flipped or not.
     window: tuple[int, int, int, int] | None
     turned: bool = False
-    flipped: bool = False
+    flipped: bool = False  # left and right exchanged
+    upside_down: bool = False
 
     @staticmethod
     def of(sample: Sample) -> View:
@@ -114,8 +115,9 @@ class View(NamedTuple):
         (y, x), (h, w) = corner, size
         window = None
         if self.window is not None and self.is_cut:
-            top, left, _, width = self.window
-            window = (top + y, left + (width - x - w if self.flipped else x), h, w)
+            top, left, height, width = self.window
+            row = height - y - h if self.upside_down else y
+            window = (top + row, left + (width - x - w if self.flipped else x), h, w)
         camera = None if self.camera is None else Affine(x0=-x, y0=-y).after(self.camera)
         return self._replace(size=size, place=self.place.after(Affine(x0=x, y0=y)), camera=camera, window=window)
 
@@ -167,6 +169,12 @@ class View(NamedTuple):
         # The mirrored camera's x axis is reversed as well, which keeps the focal length positive.
         camera = None if self.camera is None else move.after(self.camera).after(Affine(xx=-1))
         return self._replace(place=self.place.after(move), camera=camera, flipped=not self.flipped)
+
+    def mirror_rows(self) -> View:
+        """The same scene with top and bottom exchanged."""
+        move = Affine(yy=-1, y0=self.size[0] - 1)
+        camera = None if self.camera is None else move.after(self.camera).after(Affine(yy=-1))
+        return self._replace(place=self.place.after(move), camera=camera, upside_down=not self.upside_down)
 
 
 def zoom_share(crop: Size, frame: Size) -> float:

@@ -134,4 +134,8 @@ def _cut(values: NDArray[Any], view: View) -> NDArray[Any]:
 
 
 def _flip(values: NDArray[Any], view: View) -> NDArray[Any]:
-    return cv2.flip(values, 1) if view.flipped else values
+    if view.flipped and view.upside_down:
+        return cv2.flip(values, -1)
+    if view.flipped or view.upside_down:
+        return cv2.flip(values, 1 if view.flipped else 0)
+    return values

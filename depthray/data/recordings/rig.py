@@ -152,11 +152,11 @@ def register(
     """
     place = np.array(pose, np.float64).reshape(3, 4)
     factor = max(1, math.ceil(max(colour.matrix[0] / seen_by.matrix[0], colour.matrix[4] / seen_by.matrix[4]) - 0.05))
-    rays = _rays(seen_by, depth.shape, factor)
+    ends = rays(seen_by, depth.shape, factor)
     matrix = colour.as_matrix()
     metres = np.repeat(np.repeat(depth, factor, axis=0), factor, axis=1)
     measured = metres > 0
-    points = rays[:, measured] * metres[measured]
+    points = ends[:, measured] * metres[measured]
     across, down, distance = (matrix @ place[:, :3]).astype(np.float32) @ points + (matrix @ place[:, 3:]).astype(
         np.float32
     )
@@ -178,7 +178,7 @@ def undistortion(lens: Lens) -> Maps:
 
 
 @lru_cache(maxsize=8)
-def _rays(lens: Lens, shape: tuple[int, ...], factor: int) -> NDArray[np.float32]:
+def rays(lens: Lens, shape: tuple[int, ...], factor: int = 1) -> NDArray[np.float32]:
     """Camera, (h,w) -> (3,h*factor,w*factor) where a metre along each ray ends, of `factor`^2 rays a pixel."""
     height, width = shape
     # Pixel centres are at whole numbers.
@@ -191,8 +191,8 @@ def _rays(lens: Lens, shape: tuple[int, ...], factor: int) -> NDArray[np.float32
     else:
         remove = cv2.fisheye.undistortPoints if lens.model in FISHEYE else cv2.undistortPoints
         flat = np.asarray(remove(points, lens.as_matrix(), _coefficients(lens)), np.float64).reshape(-1, 2)
-    rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1).T
-    return rays.astype(np.float32).reshape(3, height * factor, width * factor)
+    ends = np.concatenate([flat, np.ones((len(flat), 1))], axis=1).T
+    return ends.astype(np.float32).reshape(3, height * factor, width * factor)
 
 
 def _add_polynomial(flat: NDArray[np.float64], lens: Lens) -> NDArray[np.float64]:

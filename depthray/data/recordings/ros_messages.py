@@ -69,7 +69,8 @@ def _stamp(header: Any) -> int:
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
-def _read_image(message: Any) -> ImageMessage:
+def read_image(message: Any) -> ImageMessage:
+    """An object with the attributes of `sensor_msgs/Image`, of rosbags or rclpy."""
     return ImageMessage(
         stamp=_stamp(message.header),
         frame=message.header.frame_id,
@@ -82,13 +83,15 @@ def _read_image(message: Any) -> ImageMessage:
     )
 
 
-def _read_compressed(message: Any) -> CompressedMessage:
+def read_compressed(message: Any) -> CompressedMessage:
+    """An object with the attributes of `sensor_msgs/CompressedImage`."""
     return CompressedMessage(
         _stamp(message.header), message.header.frame_id, message.format, np.asarray(message.data, np.uint8)
     )
 
 
-def _read_camera(message: Any) -> CameraMessage:
+def read_camera(message: Any) -> CameraMessage:
+    """An object with the attributes of `sensor_msgs/CameraInfo`."""
     # ROS 1 has capital letters.
     distortion, matrix, projection = (
         tuple(float(number) for number in getattr(message, name, getattr(message, name.upper(), ()))) for name in "dkp"
@@ -136,8 +139,8 @@ def _read_transforms(message: Any) -> TransformsMessage:
 
 
 _READERS: dict[str, Callable[[Any], Message]] = {
-    IMAGE: _read_image,
-    COMPRESSED: _read_compressed,
-    CAMERA: _read_camera,
+    IMAGE: read_image,
+    COMPRESSED: read_compressed,
+    CAMERA: read_camera,
     TRANSFORMS: _read_transforms,
 }

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from depthray.data.augmentation.camera_changes import REFERENCE_WIDTH, as_jpeg, blur_by_motion, motion_kernel
+
 if TYPE_CHECKING:
     from depthray.batch import Batch, Sample
 
 STRENGTHS = (1, 2, 3, 4, 5)
 MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # moved with the image, not interpolated
-REFERENCE_WIDTH = 320
 GAMMA, AIRLIGHT = 2.2, 230.0
 
 Rgb = NDArray[np.uint8]
@@ -72,17 +73,11 @@ def _defocus(image: Rgb, sigma: float, _: np.random.Generator) -> Picture:
 
 
 def _motion(image: Rgb, length: float, rng: np.random.Generator) -> Picture:
-    side = max(3, round(length * _scale(image)) | 1)
-    kernel = np.zeros((side, side), np.float32)
-    kernel[side // 2] = 1
-    turn = cv2.getRotationMatrix2D((side // 2, side // 2), float(rng.uniform(0, 180)), 1)
-    turned = cv2.warpAffine(kernel, turn, (side, side))
-    return cv2.filter2D(image, -1, turned / turned.sum(), borderType=cv2.BORDER_REFLECT)
+    return blur_by_motion(image, motion_kernel(length, float(rng.uniform(0, 180)), width=image.shape[1]))
 
 
 def _jpeg(image: Rgb, quality: float, _: np.random.Generator) -> Picture:
-    _is_written, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    return cast("NDArray[Any]", cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return as_jpeg(image, int(quality))
 
 
 def _white_balance(image: Rgb, gain: float, rng: np.random.Generator) -> Picture:

@@ -18,8 +18,9 @@ from tuning.space.dimension import overrides
 OF_DEPTH = [name for name in recipe.names() if "depth" in preflight.load(name).data.targets]
 OF_BIFPN = ["bifpn-efficientnet-b0", "original/bifpn-efficientnet-b0"]
 OTHERS = [name for name in recipe.names() if name not in OF_DEPTH]
+AUGMENTATIONS = ("augmentation", "more-augmentation")
 # Where all fits, so do its parts: each of their values is tried alone, and several together (see the test below).
-FITS = {"all": OF_DEPTH, "learning-rate": OTHERS, "augmentation": OTHERS}
+FITS = {"all": OF_DEPTH, "learning-rate": OTHERS, "augmentation": OTHERS, "more-augmentation": ["demo", *OTHERS]}
 READY = [*((name, each) for name, fits in FITS.items() for each in fits), *(("seed-003", each) for each in OF_BIFPN)]
 ALWAYS = ("demo", "depthmasknet", "depthnet", "masknet", "unet-lite")  # the others take seconds each
 FITTING = [pytest.param(*pair, marks=() if pair[1] in ALWAYS else pytest.mark.thorough) for pair in READY]
@@ -49,9 +50,8 @@ def test_the_learning_rates_reach_well_beyond_each_recipes_own(name: str) -> Non
 
 
 def test_each_augmentation_can_be_switched_off_and_each_recipes_strength_is_within() -> None:
-    choices = {
-        dimension.key.removeprefix("augment."): dimension.values for dimension in space.read("augmentation").dimensions
-    }
+    dimensions = [dimension for name in AUGMENTATIONS for dimension in space.read(name).dimensions]
+    choices = {dimension.key.removeprefix("augment."): dimension.values for dimension in dimensions}
     off = Augment(hflip=0)
     for key, values in choices.items():
         assert getattr(off, key) in values, key

@@ -26,6 +26,8 @@ GEOMETRY: dict[str, dict[str, Any]] = {
     "all": {"hflip": 0.5, "rotate": 9, "crop": 0.7},
     "plain": {"hflip": 0.5, "crop_mode": "plain"},
     "turned plain": {"hflip": 0.5, "rotate": 9, "crop_mode": "plain"},
+    "upside down": {"hflip": 0.5, "vflip": 0.7, "crop": 0.6},
+    "upside down plain": {"hflip": 0.5, "vflip": 0.7, "crop_mode": "plain"},
 }
 COLOUR: dict[str, Any] = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1, "hflip": 0}
 
@@ -70,7 +72,7 @@ def unlike(one: Tensor, two: Tensor) -> float:
 @pytest.mark.parametrize("change", GEOMETRY)
 def test_geometry_is_that_of_the_cpu_pixel_for_pixel(change: str, size: tuple[int, int]) -> None:
     odd = () if size == (24, 20) else (1, 5)  # averaged over boxes, the border of a smaller frame is another one
-    mode = "native" if change == "plain" else "aspect" if "plain" in change else "exact"
+    mode = "native" if change in ("plain", "upside down plain") else "aspect" if "plain" in change else "exact"
     if mode == "native" and max(size) > 112:
         size = (80, 112)
     if mode == "aspect":
@@ -99,6 +101,10 @@ def test_geometry_is_that_of_the_cpu_pixel_for_pixel(change: str, size: tuple[in
         {"brightness_contrast": 0.7},
         {"hue_saturation_value": 0.7},
         {"blur": 0.7},
+        {"gamma": 0.3},
+        {"bts_colour": 0.7},
+        {"motion_blur": 0.7},
+        {"jpeg": 0.7},
     ],
     ids=lambda section: "+".join(section),
 )
@@ -110,7 +116,7 @@ def test_colours_are_drawn_and_made_as_on_the_cpu(section: dict[str, Any]) -> No
             difference = (one[key] - two[key]) * 255
             assert difference.mean().abs() < 0.6 and difference.abs().mean() < 2
             changed = (one[key] != given[key]).flatten(1).any(dim=1)
-            assert changed.any() or section.get("blur")
+            assert changed.any() or section.get("blur") or section.get("motion_blur")
             assert (difference.abs().flatten(1).mean(dim=1)[~changed] < 0.6).all()
 
 
@@ -149,7 +155,8 @@ class Operations(TorchDispatchMode):
 
 
 def test_making_the_changes_reads_nothing_back_and_copies_no_constants() -> None:
-    section = {**GEOMETRY["all"], **COLOUR, "blur": 0.5, "brightness_contrast": 0.5, "hue_saturation_value": 0.5}
+    some = ("blur", "brightness_contrast", "hue_saturation_value", "bts_colour", "motion_blur", "jpeg", "cutdepth")
+    section = {**GEOMETRY["all"], **COLOUR, **dict.fromkeys(some, 0.5), "vflip": 0.5, "gamma": 0.2}
     made = Augment(**section, device="device")
     loader = TrainLoader(Figures(8), range(8), Data(size=(24, 32)), made, seed=5, batch_size=8)
     [[batch]] = loader.epoch(3)
@@ -159,6 +166,24 @@ def test_making_the_changes_reads_nothing_back_and_copies_no_constants() -> None
     waits = ("local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "unique", "index.Tensor")
     assert "aten.grid_sampler_2d.default" in operations.names
     assert not [name for name in operations.names if any(each in name for each in waits)]
+
+
+@pytest.mark.parametrize("more", [{}, {"data": {"inputs": ("image", "sparse")}}, {"crop": 0.6}], ids=repr)
+def test_pasted_depth_is_that_of_the_cpu(more: dict[str, Any]) -> None:
+    data = Data(size=(48, 64), **more.get("data", {}))
+    section = {"hflip": 0.5, "crop": more.get("crop", 1.0)}
+    plain, pasted = (batches(data, {**section, "cutdepth": chance}) for chance in (0.0, 0.7))
+    changed = 0
+    for given, one, two in zip(plain[0], *pasted, strict=True):
+        where = (one["image"] != given["image"]).any(dim=1, keepdim=True)
+        changed += int(where.flatten(1).any(dim=1).sum())
+        assert torch.equal(one["depth"], two["depth"])
+        inside = where.expand_as(one["image"])
+        assert (one["image"] - two["image"])[inside].abs().max() * 255 <= 1
+        assert (one["image"] - two["image"]).abs().max() * 255 < 2
+        shown = (10 * one["image"][:, :1])[where & one["valid"]] - one["depth"][where & one["valid"]]
+        assert shown.abs().max() <= 10 / 255, "white is max_depth, 10 metres"
+    assert 2 <= changed < 8
 
 
 def test_sparse_depth_is_that_of_the_cpu() -> None:
