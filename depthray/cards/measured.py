@@ -16,6 +16,7 @@ from depthray.config import own_code
 from depthray.config.sections import Data
 from depthray.data import sources
 from depthray.data.columns.frame_columns import FrameColumns
+from depthray.data.encodings import judged_depth
 from depthray.data.resize import resize_colour, size_for_inference
 from depthray.data.source import Source
 from depthray.storage.remote import is_remote
@@ -91,7 +92,7 @@ class _Frame(NamedTuple):
         image = sample["image"]
         height, width = image.shape[:2]
         size = size_for_inference((height, width), section)
-        metres = sample["depth"][::EVERY, ::EVERY].ravel() if "depth" in sample else np.empty(0, np.float32)
+        metres = judged_depth(sample)[::EVERY, ::EVERY].ravel() if "depth" in sample else np.empty(0, np.float32)
         inside = (metres > section.min_depth) & (metres < section.max_depth)
         camera = sample.get("intrinsics")
         focal = 0.0 if camera is None else float(camera[0, 0])
