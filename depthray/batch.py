@@ -24,6 +24,8 @@ class Sample(TypedDict, total=False):
     depth: Metres  # or as stored, with `depth_scale`, where a loader asked for that
     depth_scale: NDArray[np.float32]  # (3) of `to_metres`: only of depth that is still as stored
     sparse: Metres  # at sampled pixels, 0 elsewhere
+    teacher: Metres  # depth that another network predicted
+    sigma: Metres  # the standard deviation of it
     semantics: NDArray[np.int32]  # (H,W) class ids
     instances: NDArray[np.int32]  # (H,W) instance ids
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object
@@ -59,6 +61,10 @@ class Batch(TypedDict, total=False):
     changes: Changes  # made, and gone after it
     valid: Tensor  # (B,1,H,W) bool, where depth may be scored
     sparse: Tensor  # (B,1,H,W) float32 metres
+    teacher: Tensor  # (B,1,H,W) float32 metres, as a teacher predicted them
+    teacher_valid: Tensor  # (B,1,H,W) bool, where `teacher` may be learned from
+    sigma: Tensor  # (B,1,H,W) float32 metres, the standard deviation of `teacher`; 0 = not known
+    confidence: Tensor  # (B,1,H,W) float32 in (0,1], of `teacher` where terms of a loss compare with it
     semantics: Tensor  # (B,1,H,W) int64
     instances: Tensor  # (B,1,H,W) int64
     background: Tensor  # (B,3,H,W)
@@ -84,10 +90,11 @@ class Prediction(TypedDict, total=False):
 
 VOID = 255  # in the mask of a sample: neither foreground nor background is known
 COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
-MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # never interpolated; (H,W)
+MAPS = ("depth", "sparse", "semantics", "instances", "mask", "teacher", "sigma")  # never interpolated; (H,W)
 STRINGS = ("id", "scene", "source")
+VALID = {"depth": "valid", "teacher": "teacher_valid"}  # the key of where it counts
 WIDE = {"depth": torch.float32, "sparse": torch.float32, "mask": torch.float32}  # what networks compute with
-WIDE |= {"semantics": torch.int64, "instances": torch.int64}
+WIDE |= {"semantics": torch.int64, "instances": torch.int64, "teacher": torch.float32, "sigma": torch.float32}
 VECTORS = ("intrinsics", "depth_scale", "set", "limits")  # of each sample, not of each pixel
 
 
@@ -140,8 +147,8 @@ def to_device(batch: Batch, device: torch.device, *, min_depth: float, max_depth
         least, most = moved.pop("limits")[:, :, None, None, None].unbind(1)  # (B,1,1,1) each
     if "depth_scale" in moved:
         moved["depth"] = to_metres(moved["depth"], moved.pop("depth_scale"), (least, most))
-    if "depth" in moved:
-        moved["valid"] = (moved["depth"] > least) & (moved["depth"] < most)
+    for key in VALID.keys() & moved.keys():
+        moved[VALID[key]] = (moved[key] > least) & (moved[key] < most)  # type: ignore[literal-required]
     return moved
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from depthray.audit.lookalikes import find_lookalikes, picture_hash
-from depthray.data.encodings import depth_faults
+from depthray.data.encodings import depth_faults, judged_depth
 from depthray.data.source import Frame, Source
 from depthray.data.split import SIDES, overlaps
 from depthray.errors import DataError
@@ -64,7 +64,7 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
         return FrameCheck(b"", -1, [DataFinding("unusable", name, str(error))])
     image = sample["image"]
     faults = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
-    faults += depth_faults(sample["depth"], max_depth=max_depth)
+    faults += depth_faults(judged_depth(sample), max_depth=max_depth)
     if "intrinsics" in sample:
         cx, cy = (float(sample["intrinsics"][row, 2]) for row in (0, 1))
         misfit = describe_misfit(round(cx, 3), round(cy, 3), height=image.shape[0], width=image.shape[1])

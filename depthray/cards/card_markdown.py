@@ -75,6 +75,7 @@ def _data(facts: ModelFacts | None) -> str:
 def _recipe(recipe: Recipe) -> str:
     weights = {key: value for key, value in recipe.loss.model_dump().items() if key not in LOSS_OPTIONS and value}
     terms = {**weights, **{own_code.short_name(key): value for key, value in recipe.loss.terms.items()}}
+    terms |= {f"teacher.{key}": value for key, value in recipe.loss.teacher.weights.items()}
     rows: dict[str, Any] = {
         "architecture": own_code.short_name(recipe.model.name),
         "encoder": getattr(recipe.model, "encoder", ""),

@@ -17,6 +17,7 @@ from depthray.config.sections import Data
 from depthray.data import sources
 from depthray.data.cameras.canonical_camera import with_camera
 from depthray.data.columns.frame_columns import FrameColumns
+from depthray.data.encodings import judged_depth
 from depthray.data.resize import resize_colour, size_for_inference
 from depthray.data.source import Source
 from depthray.storage.remote import is_remote
@@ -93,7 +94,7 @@ class _Frame(NamedTuple):
         height, width = image.shape[:2]
         own, name = sample.get("intrinsics"), sample.get("id", "")
         size = size_for_inference((height, width), section, camera=own, name=name)
-        metres = sample["depth"][::EVERY, ::EVERY].ravel() if "depth" in sample else np.empty(0, np.float32)
+        metres = judged_depth(sample)[::EVERY, ::EVERY].ravel() if "depth" in sample else np.empty(0, np.float32)
         inside = (metres > section.min_depth) & (metres < section.max_depth)
         camera = sample.get("intrinsics")
         focal = 0.0 if camera is None else float(camera[0, 0])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from depthray.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:  # not at run time: it imports torch, which reading and drawing depth do not need
-    from depthray.batch import Metres
+    from depthray.batch import Metres, Sample
 
 Stored = NDArray[Any]
 
@@ -157,6 +157,12 @@ def _wrong_dtype(dtype: str, encoding: str, known: Encoding) -> str:
     hint = f"; for {dtype} there is {', '.join(names)}" if names else ""
     wanted = " or ".join(known.dtypes)
     return f"depth is stored as {dtype}, but encoding '{encoding}' is {wanted}: declare the right data.encoding{hint}"
+
+
+def judged_depth(sample: Sample) -> Metres:
+    """The measured depth (H,W) of a sample in metres; where nothing is measured that of a teacher, if it has it."""
+    depth = sample["depth"]
+    return sample["teacher"] if "teacher" in sample and not depth.any() else depth
 
 
 def depth_faults(depth: Metres, *, max_depth: float) -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # batch.py has these too, but imports torch, which takes seconds and which checking a recipe does not need.
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
-ALWAYS = ("image", "depth", "intrinsics")
+LABELS = ("teacher", "sigma")  # of a teacher, where a data set has them
+ALWAYS = ("image", "depth", "intrinsics", *LABELS)
 DERIVED = ("sparse",)  # derived from depth by the loader, not read
 RESTART = "start again when nothing writes to the data any more"  # the advice where a file has changed
 

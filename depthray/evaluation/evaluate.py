@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from depthray import distributed, models
 from depthray.batch import Batch, Metres, Prediction, to_device
 from depthray.checkpoints.calibration import NETWORK
-from depthray.config.sections import Data, Recipe, Uncertainty
+from depthray.config.sections import TEACHER_MONITORS, Recipe, Uncertainty
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.mixing import data_sets
@@ -25,9 +25,11 @@ from depthray.data.sources import open_source
 from depthray.errors import DataError
 from depthray.evaluation import metrics
 from depthray.evaluation.alignment import ComparedDepth
+from depthray.evaluation.described_data import network_size
 from depthray.evaluation.mask_metrics import mask_scores, probability
 from depthray.evaluation.protocols import MEANING, Protocol, compare, of, scored_data
 from depthray.evaluation.report import Evaluation, ScoredFrame
+from depthray.evaluation.teacher_scores import teacher_scores
 from depthray.evaluation.uncertainty import sparsification, valid_mask_scores
 from depthray.evaluation.uncertainty.sparsification import FrameConfidence
 from depthray.imaging import sheets
@@ -49,6 +51,7 @@ class ScoredBatch(NamedTuple):
     prediction: Prediction
     depth: ComparedDepth | None  # None where it is not predicted or not known
     has_mask: bool  # whether a mask is predicted and known
+    teacher: ComparedDepth | None = None  # `depth` against that of a teacher, where frames have it
 
     @property
     def broken(self) -> Tensor:
@@ -80,7 +83,9 @@ def predictions(
             prediction = several_passes.run(model, batch, passes)
         both = {key for key in ("depth", "mask") if key in prediction and key in batch}
         depth = compare(prediction["depth"], batch["depth"], own) if "depth" in both else None
-        yield ScoredBatch(indices, batch, prediction, depth, has_mask="mask" in both)
+        is_labelled = "depth" in prediction and "teacher" in batch
+        teacher = compare(prediction["depth"], batch["teacher"], own) if is_labelled else None
+        yield ScoredBatch(indices, batch, prediction, depth, has_mask="mask" in both, teacher=teacher)
 
 
 def evaluate(
@@ -167,7 +172,11 @@ def _score_frames(scored: ScoredBatch, protocol: Protocol, family: Uncertainty) 
     for position, index in enumerate(scored.indices):
         names = (batch["id"][position], batch["scene"][position], batch["source"][position])
         own = {name: values[position] for name, values in extra.items()}
-        yield ScoredFrame(index, *names, sums[position], broken[position], own, confidence[position], masked[position])
+        own = {name: value for name, value in own.items() if name not in TEACHER_MONITORS or not math.isnan(value)}
+        measured, sure = sums[position], confidence[position]
+        if TEACHER_MONITORS[0] in own and measured is not None and not measured[0, 0]:
+            measured, sure = None, None  # a frame with labels alone has no score against the truth
+        yield ScoredFrame(index, *names, measured, broken[position], own, sure, masked[position])
 
 
 def _depth_sums(scored: ScoredBatch, protocol: Protocol) -> Sequence[metrics.Rows | None]:
@@ -189,7 +198,10 @@ def _extra_scores(scored: ScoredBatch, protocol: Protocol) -> dict[str, list[flo
     """Scores besides the usual metrics of depth: a value a frame, by metric."""
     extra = protocol.extra(scored.prediction, scored.batch, scored.depth) if protocol.extra else {}
     if scored.has_mask and protocol.usual:
-        extra |= mask_scores(scored.prediction["mask"], scored.batch["mask"], valid=scored.batch.get("mask_valid"))
+        batch = scored.batch
+        extra |= mask_scores(scored.prediction["mask"], batch["mask"], valid=batch.get("mask_valid"))
+    if scored.teacher and protocol.usual:
+        extra |= teacher_scores(scored.teacher)
     return {name: values.tolist() for name, values in extra.items()}
 
 
@@ -232,6 +244,8 @@ def _scored_maps(scored: ScoredBatch, position: int) -> Iterator[tuple[sheets.Ki
     """Of a frame, for depth and mask: the kind, the truth (H,W) and the prediction (H,W)."""
     if scored.depth:
         prediction, truth, valid = scored.depth
+        if scored.teacher and not valid[position].any():
+            prediction, truth, valid = scored.teacher  # a frame with labels alone
         # 0 is drawn as unmeasured: what is not scored is hatched.
         yield "depth", _to_numpy(torch.where(valid, truth, 0.0), position), _to_numpy(prediction, position)
     if scored.has_mask:
@@ -385,9 +399,3 @@ def _about(opened: OpenedModel, path: Path, *, recipe: Recipe, side: str, finger
         "network_size": network_size(data),
         **({} if kind == "metric" else {"predicted_depth": MEANING[kind]}),
     }
-
-
-def network_size(data: Data) -> str:
-    """The size of the network's inputs outside of training, in words."""
-    sizes = {"exact": f"{data.size[0]}x{data.size[1]}", "aspect": f"shorter side {min(data.size)}"}
-    return sizes.get(data.fit, "the frame's own")

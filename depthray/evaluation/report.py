@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.config.metric_names import rank_key
-from depthray.config.sections import Uncertainty
+from depthray.config.sections import TEACHER_MONITORS, Uncertainty
 from depthray.errors import UsageError, count_of
 from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.markdown_table import markdown_table
@@ -303,6 +303,8 @@ def _group_table(groups: Sequence[Mapping[str, Any]], names: Sequence[str]) -> s
 
 
 def _set_table(sets: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    # A set with labels alone has no other scores, and may not count in the overall ones.
+    names = [*names, *(key for key in TEACHER_MONITORS if key not in names and any(key in each for each in sets))]
     head = ["", "protocol", "frames", *(metric_title(name) for name in names)]
     rows = [
         [

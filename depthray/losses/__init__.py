@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -25,7 +25,7 @@ from depthray.batch import Batch, Prediction
 from depthray.config import own_code
 from depthray.config.sections import LOSS_OPTIONS, Loss
 from depthray.errors import UsageError
-from depthray.losses import affine, depth, gradients, likelihood, masks, pyramid, validity
+from depthray.losses import affine, depth, gradients, likelihood, masks, pyramid, teacher, validity
 from depthray.losses.loss_inputs import LossInputs, resize_area, with_shares
 from depthray.models.layers.inputs import fill_sparse
 
@@ -55,10 +55,8 @@ def total(prediction: Prediction, batch: Batch, section: Loss) -> tuple[Tensor, 
 
     With `over_spread` the sum is a share of that of the spread samples.
     """
-    frames = with_shares(batch) if section.target == "relative" else batch
     chosen = _weighted_terms(section)
-    values = {term.name: term.value(prediction, frames) for term in chosen}
-    return _weighted_sum(values, chosen, prediction, frames, section), values
+    return _weighted_sum(chosen, prediction, batch, section)
 
 
 def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
@@ -70,9 +68,7 @@ def prepare(section: Loss) -> Callable[[Prediction, Batch], Tensor]:
 
     def weighted_sum(prediction: Prediction, batch: Batch) -> Tensor:
         """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum"""
-        frames = with_shares(batch) if section.target == "relative" else batch
-        values = {term.name: term.value(prediction, frames) for term in chosen}
-        return _weighted_sum(values, chosen, prediction, frames, section)
+        return _weighted_sum(chosen, prediction, batch, section)[0]
 
     return weighted_sum
 
@@ -102,6 +98,8 @@ def _void_but(batch: Batch, chosen: Tensor) -> Batch:
     kept: Batch = batch.copy()
     if "valid" in batch:
         kept["valid"] = batch["valid"] & inside
+    if "teacher_valid" in batch:
+        kept["teacher_valid"] = batch["teacher_valid"] & inside
     if "mask" in batch:
         known = batch["mask_valid"] if "mask_valid" in batch else torch.ones_like(batch["mask"], dtype=torch.bool)
         kept["mask_valid"] = known & inside
@@ -109,9 +107,21 @@ def _void_but(batch: Batch, chosen: Tensor) -> Batch:
 
 
 def _weighted_sum(
-    values: dict[str, Tensor], terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
-) -> Tensor:
-    """(B,) values of terms -> (B,) weighted sum, as a share of that of the spread samples where the section says so.
+    terms: list[_WeightedTerm], prediction: Prediction, batch: Batch, section: Loss
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Prediction and truth, each (B,1,H,W) of its own size -> (B,) weighted sum, and (B,) unweighted by term."""
+    frames = with_shares(batch) if section.target == "relative" else batch
+    values = {term.name: term.value(prediction, frames) for term in terms if not term.of_teacher}
+    if section.teacher.weights:
+        labels = teacher.labels(batch, section)
+        values |= {term.name: term.value(prediction, labels) for term in terms if term.of_teacher}
+    if section.over_spread:
+        return _over_spread(values, terms, prediction, frames), values
+    return _sum(terms, values), values
+
+
+def _over_spread(values: dict[str, Tensor], terms: list[_WeightedTerm], prediction: Prediction, batch: Batch) -> Tensor:
+    """(B,) values of terms -> (B,) weighted sum as a share of that of the spread samples.
 
     Terms of what is predicted along with depth are no part of the share: a likelihood, which may be negative and is of
     errors in units of their own size, and the cross-entropy of a mask of valid pixels.
@@ -119,7 +129,7 @@ def _weighted_sum(
     auxiliary = [term for term in terms if {"log_sigma", "valid_logits"} & {*term.tensors}]
     shared = [term for term in terms if term not in auxiliary]
     of_depth = [term for term in shared if {"depth", "pyramid"} & {*term.tensors}]
-    if not (section.over_spread and of_depth):
+    if not of_depth:
         return _sum(terms, values)
     with torch.no_grad():
         maps = _spread_samples(prediction, batch)
@@ -143,7 +153,7 @@ def _spread_samples(prediction: Prediction, batch: Batch) -> Prediction:
 
 def unused_outputs(maps: Collection[str], *sections: Loss) -> tuple[str, ...]:
     """Those maps of a prediction that no term of the sections uses."""
-    names = {name for section in sections for name in section.weights}
+    names = {name for section in sections for name in section.weights | section.teacher.weights}
     used = {MAPS[key] for name in names for key in _parameters(function(name)) if key in MAPS}
     return tuple(key for key in maps if key not in used)
 
@@ -180,26 +190,34 @@ class _WeightedTerm:
     function: Term
     tensors: tuple[str, ...]
     options: dict[str, Any]
+    of_teacher: bool = False  # what it compares with
 
     def value(self, prediction: Prediction, batch: Batch) -> Tensor:
         """Prediction and truth, each (B,1,H,W) of its own size -> (B,) value of the term, unweighted."""
-        inputs = LossInputs(prediction, batch, self.name if self.name in TERMS else f"terms.{self.name}")
+        is_ours = self.of_teacher or self.name in TERMS
+        inputs = LossInputs(prediction, batch, self.name if is_ours else f"terms.{self.name}")
         # Only what the term asks for is resized to the prediction: the properties of LossInputs compute when read.
         value = self.function(**{key: getattr(inputs, key) for key in self.tensors}, **self.options)
-        if self.name not in TERMS:
+        if not is_ours:
             _check_value(self.name, value, len(batch["valid"]))
-        return value
+        return value * teacher.image_confidence(inputs) if self.of_teacher else value
 
 
 def _weighted_terms(section: Loss) -> list[_WeightedTerm]:
-    chosen = []
-    for name, weight in section.weights.items():
-        term = function(name)
-        parameters = _parameters(term)
-        tensors = tuple(key for key in parameters if key not in LOSS_OPTIONS)
-        options = {key: getattr(section, key) for key in parameters if key in LOSS_OPTIONS}
-        chosen.append(_WeightedTerm(name, weight, term, tensors, options))
-    return chosen
+    measured = [_weighted_term(name, weight, section) for name, weight in section.weights.items()]
+    labels = [
+        replace(_weighted_term(name, weight, section), name=f"teacher.{name}", of_teacher=True)
+        for name, weight in section.teacher.weights.items()
+    ]
+    return measured + labels
+
+
+def _weighted_term(name: str, weight: float, section: Loss) -> _WeightedTerm:
+    term = function(name)
+    parameters = _parameters(term)
+    tensors = tuple(key for key in parameters if key not in LOSS_OPTIONS)
+    options = {key: getattr(section, key) for key in parameters if key in LOSS_OPTIONS}
+    return _WeightedTerm(name, weight, term, tensors, options)
 
 
 def _sum(terms: list[_WeightedTerm], values: dict[str, Tensor]) -> Tensor:

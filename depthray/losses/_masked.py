@@ -38,9 +38,18 @@ def root(value: Tensor, power: float = 0.5) -> Tensor:
     return torch.where(steep, torch.where(steep, value, 1.0) ** power, value * FLATTEST ** (power - 1))
 
 
-def mean(value: Tensor, counted: Tensor) -> Tensor:
-    """(B,1,H,W) -> (B,) mean over the counted pixels of each image, 0 if there are none."""
-    return total(value, counted) / counted.sum(dim=(1, 2, 3)).clamp(min=1)
+def mean(value: Tensor, counted: Tensor, confidence: Tensor | None = None) -> Tensor:
+    """(B,1,H,W) -> (B,) mean over the counted pixels of each image, 0 if there are none; weighted by a confidence."""
+    weighted = value if confidence is None else value * confidence
+    return total(weighted, counted) / amount(counted, confidence)
+
+
+def amount(counted: Tensor, confidence: Tensor | None = None) -> Tensor:
+    """(B,1,H,W) -> (B,) number of counted pixels, or the sum of their confidence; 1 where there are none."""
+    if confidence is None:
+        return counted.sum(dim=(1, 2, 3)).clamp(min=1)
+    summed = total(confidence, counted)
+    return torch.where(summed > 0, summed, 1.0)
 
 
 def total(value: Tensor, counted: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from depthray.losses._masked import NEAREST, keep_valid, mean, total
+from depthray.losses._masked import NEAREST, amount, keep_valid, mean, total
 from depthray.losses.gradients import roughness
 
 Space = Literal["disparity", "depth"]
@@ -22,7 +22,13 @@ FLAT = 1e-5  # a spread below this share of the mean is rounding: there is no sh
 
 
 def ssi(
-    depth: Tensor, truth: Tensor, *, valid: Tensor, ssi_space: Space = "disparity", ssi_form: Form = "trim"
+    depth: Tensor,
+    truth: Tensor,
+    *,
+    valid: Tensor,
+    ssi_space: Space = "disparity",
+    ssi_form: Form = "trim",
+    confidence: Tensor | None = None,
 ) -> Tensor:
     """(B,1,H,W) depth of any scale and shift, (B,1,H,W) metres -> (B,) error of the aligned image.
 
@@ -31,23 +37,31 @@ def ssi(
     """
     residual, counted = aligned_residual(depth, truth, valid=valid, space=ssi_space, form=ssi_form)
     if ssi_form == "mse":
-        return mean(residual.square(), counted) / 2
+        return mean(residual.square(), counted, confidence) / 2
     size = residual.abs()
     if ssi_form == "mae":
-        return mean(size, counted) / 2
-    kept = total(size, counted & _smallest(size, counted))
-    return kept / (2 * counted.sum(dim=(1, 2, 3)).clamp(min=1))
+        return mean(size, counted, confidence) / 2
+    kept = counted & _smallest(size, counted)
+    weighted = size if confidence is None else size * confidence
+    return total(weighted, kept) / (2 * amount(counted, confidence))
 
 
 def ssi_gradient(
-    depth: Tensor, truth: Tensor, *, valid: Tensor, ssi_space: Space = "disparity", ssi_form: Form = "trim"
+    depth: Tensor,
+    truth: Tensor,
+    *,
+    valid: Tensor,
+    ssi_space: Space = "disparity",
+    ssi_form: Form = "trim",
+    confidence: Tensor | None = None,
 ) -> Tensor:
     """(B,1,H,W) depth of any scale and shift, (B,1,H,W) metres -> (B,) gradient matching of the aligned image.
 
     L_reg, equation 7: |x differences| + |y differences| of the residual per valid pixel, summed over 4 scales. MiDaS
     weighs it by 0.5 against `ssi`.
     """
-    return roughness(*aligned_residual(depth, truth, valid=valid, space=ssi_space, form=ssi_form))
+    residual, counted = aligned_residual(depth, truth, valid=valid, space=ssi_space, form=ssi_form)
+    return roughness(residual, counted, confidence)
 
 
 def aligned_residual(depth: Tensor, truth: Tensor, *, valid: Tensor, space: Space, form: Form) -> tuple[Tensor, Tensor]:

@@ -10,34 +10,34 @@ from depthray.losses._masked import error, keep_valid, ln, log_error, mean, root
 LEAST_SHARE = 1e-4  # below it, as above 1 minus it, the cross-entropy of a share continues as its tangent
 
 
-def l1(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def l1(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) mean absolute error in metres."""
-    return mean(error(depth, truth, valid=valid).abs(), valid)
+    return mean(error(depth, truth, valid=valid).abs(), valid, confidence)
 
 
-def l2(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def l2(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) mean squared error in square metres."""
-    return mean(error(depth, truth, valid=valid).square(), valid)
+    return mean(error(depth, truth, valid=valid).square(), valid, confidence)
 
 
-def rmse(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def rmse(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) root of the image's mean squared error, in metres."""
-    return root(l2(depth, truth, valid=valid))
+    return root(l2(depth, truth, valid=valid, confidence=confidence))
 
 
-def abs_rel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def abs_rel(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) mean absolute error as a share of the true depth."""
-    return mean(error(depth, truth, valid=valid).abs() / keep_valid(truth, valid, other=1.0), valid)
+    return mean(error(depth, truth, valid=valid).abs() / keep_valid(truth, valid, other=1.0), valid, confidence)
 
 
-def log_l1(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def log_l1(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) mean absolute error of ln depth."""
-    return mean(log_error(depth, truth, valid=valid).abs(), valid)
+    return mean(log_error(depth, truth, valid=valid).abs(), valid, confidence)
 
 
-def log_rmse(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def log_rmse(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) root of the image's mean squared error of ln depth."""
-    return root(mean(log_error(depth, truth, valid=valid).square(), valid))
+    return root(mean(log_error(depth, truth, valid=valid).square(), valid, confidence))
 
 
 def berhu(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
@@ -53,7 +53,13 @@ def berhu(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
 
 
 def silog(
-    depth: Tensor, truth: Tensor, *, valid: Tensor, silog_lambda: float = 0.85, silog_unbiased: bool = False
+    depth: Tensor,
+    truth: Tensor,
+    *,
+    valid: Tensor,
+    silog_lambda: float = 0.85,
+    silog_unbiased: bool = False,
+    confidence: Tensor | None = None,
 ) -> Tensor:
     """(B,1,H,W) metres -> (B,) sqrt(mean g^2 - lambda (mean g)^2) with g the error of ln depth.
 
@@ -61,8 +67,9 @@ def silog(
     V2 with lambda 0.5. The factor 10 of the first two is left to the term's weight.
     """
     log = log_error(depth, truth, valid=valid)
-    bias = mean(log, valid)
-    variance = mean((log - bias.view(-1, 1, 1, 1)).square(), valid)  # never below 0, unlike the difference of means
+    bias = mean(log, valid, confidence)
+    # Never below 0, unlike the difference of means.
+    variance = mean((log - bias.view(-1, 1, 1, 1)).square(), valid, confidence)
     if silog_unbiased:
         count = valid.sum(dim=(1, 2, 3))
         variance = variance * count / (count - 1).clamp(min=1)  # Bessel's correction, as torch.var has it

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 
 from depthray.evaluation import ssim as metric
-from depthray.losses._masked import NEAREST, error, keep_valid, mean, total
+from depthray.losses._masked import NEAREST, amount, error, keep_valid, mean, total
 
 STRIDES = (1, 2, 4, 8)  # of gradient matching
 
 
-def gradient(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def gradient(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) mean |error of forward differences| in metres a pixel, along x plus along y.
 
     A difference counts where both of its pixels are valid.
     """
     off = error(depth, truth, valid=valid)
     across, down = pairs(valid)
-    return mean(off.diff(dim=3).abs(), across) + mean(off.diff(dim=2).abs(), down)
+    sure_across, sure_down = pair_confidence(confidence)
+    return mean(off.diff(dim=3).abs(), across, sure_across) + mean(off.diff(dim=2).abs(), down, sure_down)
 
 
 def sobel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
@@ -32,19 +33,19 @@ def sobel(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
     return mean(_derivative(off).abs(), windows) + mean(_derivative(off.mT).mT.abs(), windows)
 
 
-def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+def gradient_matching(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) sum over 4 scales of (|x differences| + |y differences| of the error) a valid pixel.
 
     The scales of MiDaS: the error at every pixel, every 2nd, 4th and 8th. Here the error is in metres; MiDaS itself
     takes that of the aligned image, which is `ssi_gradient`.
     """
-    return roughness(error(depth, truth, valid=valid), valid)
+    return roughness(error(depth, truth, valid=valid), valid, confidence)
 
 
-def roughness(off: Tensor, valid: Tensor) -> Tensor:
+def roughness(off: Tensor, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) error -> (B,) |x differences| + |y differences| per valid pixel, summed over 4 scales."""
     # Every s-th pixel, as in MiDaS: a mean over s pixels would mix in those that are not valid.
-    return torch.stack([_roughness_at(off[..., ::s, ::s], valid[..., ::s, ::s]) for s in STRIDES]).sum(dim=0)
+    return torch.stack([_roughness_at(off, valid, confidence, stride=stride) for stride in STRIDES]).sum(dim=0)
 
 
 def normals(depth: Tensor, truth: Tensor, *, valid: Tensor, intrinsics: Tensor) -> Tensor:
@@ -90,6 +91,14 @@ def pairs(valid: Tensor) -> tuple[Tensor, Tensor]:
     return valid[..., 1:] & valid[..., :-1], valid[..., 1:, :] & valid[..., :-1, :]
 
 
+def pair_confidence(confidence: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """(B,1,H,W) -> (B,1,H,W-1) and (B,1,H-1,W), that of the less sure of a pixel and its right or lower neighbour."""
+    if confidence is None:
+        return None, None
+    across = torch.minimum(confidence[..., 1:], confidence[..., :-1])
+    return across, torch.minimum(confidence[..., 1:, :], confidence[..., :-1, :])
+
+
 def _derivative(values: Tensor) -> Tensor:
     """(B,1,H,W) -> (B,1,H-2,W-2): weights 1, 2, 1 down and -1, 0, 1 across."""
     # By slices: autocast would lower a convolution.
@@ -97,11 +106,16 @@ def _derivative(values: Tensor) -> Tensor:
     return smooth[..., 2:] - smooth[..., :-2]
 
 
-def _roughness_at(off: Tensor, valid: Tensor) -> Tensor:
-    """(B,1,H,W) error at one scale -> (B,) sum of |x differences| and |y differences| per valid pixel."""
+def _roughness_at(off: Tensor, valid: Tensor, confidence: Tensor | None, *, stride: int) -> Tensor:
+    """(B,1,H,W) error -> (B,) sum of |x differences| and |y differences| per valid pixel, at one scale."""
+    off, valid = off[..., ::stride, ::stride], valid[..., ::stride, ::stride]
+    confidence = None if confidence is None else confidence[..., ::stride, ::stride]
     across, down = pairs(valid)
-    changes = total(off.diff(dim=3).abs(), across) + total(off.diff(dim=2).abs(), down)
-    return changes / valid.sum(dim=(1, 2, 3)).clamp(min=1)
+    x, y = off.diff(dim=3).abs(), off.diff(dim=2).abs()
+    sure_across, sure_down = pair_confidence(confidence)
+    if sure_across is not None and sure_down is not None:
+        x, y = x * sure_across, y * sure_down
+    return (total(x, across) + total(y, down)) / amount(valid, confidence)
 
 
 def _normals(depth: Tensor, intrinsics: Tensor) -> Tensor:

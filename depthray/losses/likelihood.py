@@ -18,15 +18,20 @@ LEAST = math.log(1e-4)  # of ln sigma in the divisor, by which an error of any d
 FARTHEST = 30.0  # deviations, beyond which the square of an error continues as its tangent
 
 
-def laplace_nll(depth: Tensor, truth: Tensor, *, valid: Tensor, log_sigma: Tensor) -> Tensor:
+def laplace_nll(
+    depth: Tensor, truth: Tensor, *, valid: Tensor, log_sigma: Tensor, confidence: Tensor | None = None
+) -> Tensor:
     """(B,1,H,W) metres, ln of the deviation of ln depth -> (B,) mean sqrt(2) |e| / s + ln(sqrt(2) s), e of ln depth."""
     log, size = keep_valid(log_sigma, valid), log_error(depth, truth, valid=valid).abs()
-    return mean(math.sqrt(2) * size * torch.exp(-log.clamp(min=LEAST)) + log + math.log(2) / 2, valid)
+    value = math.sqrt(2) * size * torch.exp(-log.clamp(min=LEAST)) + log + math.log(2) / 2
+    return mean(value, valid, confidence)
 
 
-def gaussian_nll(depth: Tensor, truth: Tensor, *, valid: Tensor, log_sigma: Tensor) -> Tensor:
+def gaussian_nll(
+    depth: Tensor, truth: Tensor, *, valid: Tensor, log_sigma: Tensor, confidence: Tensor | None = None
+) -> Tensor:
     """(B,1,H,W) metres, ln of the deviation of ln depth -> (B,) mean e^2 / 2 s^2 + ln(sqrt(2 pi) s), e of ln depth."""
     log, size = keep_valid(log_sigma, valid), log_error(depth, truth, valid=valid).abs()
     deviations = size * torch.exp(-log.clamp(min=LEAST))
     near = deviations.clamp(max=FARTHEST)
-    return mean(near * (deviations - near / 2) + log + math.log(2 * math.pi) / 2, valid)
+    return mean(near * (deviations - near / 2) + log + math.log(2 * math.pi) / 2, valid, confidence)

@@ -68,6 +68,13 @@ class LossInputs:
         return resize_nearest(self._given("valid"), self.depth.shape[-2:])
 
     @property
+    def confidence(self) -> Tensor | None:
+        """(B,1,h,w) in (0,1] of the labels of a teacher at the size of the predicted depth; None of measured depth."""
+        if "confidence" not in self.batch:
+            return None
+        return resize_nearest(self.batch["confidence"], self.depth.shape[-2:])
+
+    @property
     def image(self) -> Tensor:
         """(B,3,h,w) in [0,1] at the size of the predicted depth."""
         return resize_area(self._given("image"), self.depth.shape[-2:])

@@ -18,7 +18,7 @@ from depthray.storage.folders import open_folder
 from depthray.storage.remote import StorageError, is_remote
 from depthray.waiting import Heartbeat
 
-SHOWN_SCORES = ("abs_rel", "rmse", "delta1", "iou")  # of an epoch's scores those that fit on a line
+SHOWN_SCORES = ("abs_rel", "rmse", "delta1", "iou", "teacher_abs_rel")  # of an epoch's scores those that fit on a line
 OWN_SCORES = ("ssim", "mse", "mae", "soft_iou")  # of protocols that score nothing else
 
 

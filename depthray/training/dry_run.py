@@ -21,6 +21,7 @@ from depthray.data.source import Source, keys_to_read
 from depthray.errors import DataError, UsageError
 from depthray.training.frames import Frames
 from depthray.training.freezing import Freezing
+from depthray.training.label_check import check_labels
 from depthray.training.optim import build_optimiser
 from depthray.weights import start as weights
 
@@ -36,7 +37,9 @@ def check_before_run(recipe: Recipe, *, start: bool, source: Source | None = Non
     if own_code.names_in(recipe):  # of depthray's own, its tests know that they can be computed
         with own_code.one_line("the first step fails", own=True):
             check_first_step(recipe, start=False)
-    return (Frames(recipe, source) if source else Frames.open(recipe)).fingerprint
+    frames = Frames(recipe, source) if source else Frames.open(recipe)
+    check_labels(frames)
+    return frames.fingerprint
 
 
 def check_model(recipe: Recipe, *, start: bool) -> None:
@@ -118,7 +121,9 @@ def _with_ones(section: Loss) -> Loss:
     """The section with a weight of 1 for each of its terms."""
     ones = dict.fromkeys(section.weights, 1.0)
     own = {name: one for name, one in ones.items() if name in section.terms}
-    return section.model_copy(update={name: one for name, one in ones.items() if name not in own} | {"terms": own})
+    teacher = section.teacher.model_copy(update=dict.fromkeys(section.teacher.weights, 1.0) | {"sure": 1.0})
+    ours: dict[str, Any] = {name: one for name, one in ones.items() if name not in own}
+    return section.model_copy(update=ours | {"terms": own, "teacher": teacher})
 
 
 @lru_cache(maxsize=8)  # a search varies loss weights more often than networks
@@ -140,6 +145,7 @@ def _blank(data: Data, size: tuple[int, int], *, device: str) -> Batch:
         shape = (1, 3 if key in COLOURS else 1, *size)
         batch[key] = torch.ones(shape, dtype=torch.long if key in IDS else torch.float32, device=device)
     batch["valid"] = batch["depth"].bool()  # a wall without holes, whatever data.min_depth and max_depth are
+    batch["teacher_valid"] = batch["valid"]
     return batch  # type: ignore[return-value]
 
 

@@ -19,7 +19,7 @@ from depthray.data.columns.frame_columns import FrameColumns
 from depthray.data.columns.selection import Selection
 from depthray.data.columns.shard_numbers import ShardNumbers
 from depthray.data.curriculum import chunk_at, cut_into_chunks
-from depthray.data.encodings import depth_faults
+from depthray.data.encodings import depth_faults, judged_depth
 from depthray.data.loader import CPU, TrainLoader, eval_batches, eval_groups
 from depthray.data.mixing import data_sets
 from depthray.data.mixing.epoch_frames import chosen_frames_of, describe
@@ -260,8 +260,8 @@ class Frames:
         return [
             f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"
             for index, sample in samples
-            if "depth" in sample
-            for kind, detail in depth_faults(sample["depth"], max_depth=self._max_depth(index))
+            if "depth" in sample and "depth" in self.recipe.data.targets
+            for kind, detail in depth_faults(judged_depth(sample), max_depth=self._max_depth(index))
         ]
 
     def _max_depth(self, index: int) -> float:

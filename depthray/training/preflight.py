@@ -12,7 +12,7 @@ from typing import Any, get_args
 from depthray import models
 from depthray.config import recipe as recipes
 from depthray.config.batch_size import check_batch_size, possible_workers
-from depthray.config.sections import Data, Monitor, Recipe
+from depthray.config.sections import TEACHER_MONITORS, Data, Monitor, Recipe
 from depthray.data import sources
 from depthray.data.mixing import data_sets
 from depthray.errors import UsageError
@@ -134,6 +134,8 @@ def _check_monitor(recipe: Recipe, *, where: str) -> None:
     scored = [name for name in protocol.scores(recipe.data.targets) if name in get_args(Monitor)]
     if "depth" in recipe.data.targets and protocol.usual and recipe.model.uncertainty != "none":
         scored.append("nll")
+    if "depth" in recipe.data.targets and protocol.usual:
+        scored += TEACHER_MONITORS  # whether the frames have labels is seen when they are opened
     if not scored:
         raise UsageError(
             f"{where}: eval.protocol={section.protocol} scores {' and '.join(protocol.needs)}, but data.targets is "

@@ -16,6 +16,7 @@ NAMES = {
     **{"delta1": "δ < 1.25", "delta2": "δ < 1.25²", "delta3": "δ < 1.25³", "iou": "mask IoU", "dice": "Dice"},
     **{"boundary_f1": "boundary F1", "soft_iou": "soft IoU"},
     **{"latency_ms": "ms an image", "parameters": "parameters", "nll": "NLL of ln depth"},
+    **{"teacher_abs_rel": "AbsRel to the teacher", "teacher_delta1": "δ < 1.25 to the teacher"},
 }
 # Only metrics that a sentence explains to somebody outside of the field: the others are left out.
 _MEANINGS = {

@@ -7,6 +7,7 @@ from depthray.config.sections.model_section import Model, Uncertainty
 from depthray.config.sections.section import Section
 from depthray.config.sections.training_sections import (
     MASK_MONITORS,
+    TEACHER_MONITORS,
     Curriculum,
     Eval,
     Finetune,
@@ -20,6 +21,7 @@ from depthray.config.sections.whole_recipe import Recipe
 __all__ = [
     "LOSS_OPTIONS",
     "MASK_MONITORS",
+    "TEACHER_MONITORS",
     "Augment",
     "Curriculum",
     "Data",

@@ -13,7 +13,7 @@ LOSS_OPTIONS = (
     *("silog_lambda", "silog_unbiased", "depth_range"),
     *("multiscale_weights", "multiscale_norm", "multiscale_relative"),
     *("target", "ssi_space", "ssi_form"),
-    *("over_spread", "valid_missing", "terms"),
+    *("over_spread", "valid_missing", "terms", "teacher"),
 )
 
 
@@ -30,6 +30,31 @@ def _join_keys(tree: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         joined |= _join_keys(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return joined
+
+
+class TeacherLoss(Section):
+    """Weights of the terms that compare with the depth of a teacher, see docs/distillation.md."""
+
+    l1: Amount = Field(0.0, description="mean |error| in metres")
+    abs_rel: Amount = Field(0.0, description="mean |error| / the teacher's depth")
+    log_l1: Amount = Field(0.0, description="mean |error of ln depth|")
+    log_rmse: Amount = Field(0.0, description="root of the mean squared error of ln depth")
+    silog: Amount = Field(0.0, description="scale-invariant log error (Eigen et al. 2014), with loss.silog_lambda")
+    gradient: Amount = Field(0.0, description="mean |error of forward differences|, x plus y")
+    gradient_matching: Amount = Field(0.0, description="|differences of the error| at 4 scales (MiDaS)")
+    ssi: Amount = Field(0.0, description="error after scale and shift are aligned (MiDaS, Depth Anything)")
+    ssi_gradient: Amount = Field(0.0, description="gradient matching of the aligned image (MiDaS, Depth Anything V2)")
+    laplace_nll: Amount = Field(0.0, description="likelihood of the teacher's depth, Laplace (Poggi et al. 2020)")
+    gaussian_nll: Amount = Field(0.0, description="likelihood of the teacher's depth, Gaussian")
+    sure: PositiveFloat = Field(
+        0.05,
+        description="a label with a standard deviation that is a larger share of its depth weighs this / that share",
+    )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight by term, of the terms whose weight is above 0."""
+        return {key: value for key, value in self if key != "sure" and value > 0}
 
 
 class Loss(Section):
@@ -71,6 +96,7 @@ class Loss(Section):
     terms: dict[str, Amount] = Field(
         {}, description="weights of one's own terms by name: {mypkg.losses.mine: 0.1, ./losses.py:edges: 0.2}"
     )
+    teacher: TeacherLoss = TeacherLoss()
     target: Literal["metric", "relative"] = Field(
         "metric",
         description="what depth terms compare with: metres, or shares of the image's largest valid depth (then "
@@ -122,7 +148,8 @@ class Loss(Section):
     def depth_kind(self) -> DepthKind:
         """What the numbers of a depth map are that these terms train."""
         # Of one's own terms the function's name decides: mypkg.losses.mask_edges is not of depth.
-        of_depth = {name for name in self.weights if not re.split(r"[.:]", name)[-1].startswith(("mask_", "valid_"))}
+        names = self.weights | self.teacher.weights
+        of_depth = {name for name in names if not re.split(r"[.:]", name)[-1].startswith(("mask_", "valid_"))}
         if not of_depth:
             return "metric"
         aligned = of_depth.intersection(ALIGNED_TERMS)
@@ -138,8 +165,13 @@ class Loss(Section):
 
     @model_validator(mode="after")
     def _check_some_weight(self) -> Loss:
-        if not self.weights:
+        if not self.weights and not self.teacher.weights:
             raise ValueError("every loss weight is 0; give at least one, e.g. loss.l1=1")
+        if self.over_spread and self.teacher.weights:
+            raise ValueError(
+                "loss.over_spread divides by the loss of the spread samples, which loss.teacher is no part of; leave "
+                "one of the two out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ Schedule = Literal["constant", "cosine", "onecycle", "step", "plateau"]
 
 
 MASK_MONITORS = ("iou", "dice", "boundary_f1")
+TEACHER_MONITORS = ("teacher_abs_rel", "teacher_delta1")  # against the depth of a teacher, where frames have it
 Monitor = Literal[
     "abs_rel",
     "rmse",
@@ -34,6 +35,8 @@ Monitor = Literal[
     "dice",
     "boundary_f1",
     "nll",
+    "teacher_abs_rel",
+    "teacher_delta1",
 ]
 
 

@@ -51,7 +51,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_uncertainty(self) -> Recipe:
-        kind, weights = self.model.uncertainty, self.loss.weights
+        kind, weights = self.model.uncertainty, self.loss.weights | self.loss.teacher.weights
         wrong = [name for each, name in LIKELIHOODS.items() if name in weights and each != kind]
         if wrong:
             family = wrong[0].removesuffix("_nll")

@@ -208,8 +208,9 @@ def zoom_depth(sample: Sample, share: float, *, measured: tuple[float, float]) -
     elif "depth" in zoomed:
         depth, (least, most) = zoomed["depth"], measured
         zoomed["depth"] = np.where((depth > least) & (depth < most), depth * factor, np.float32(0))
-    if "sparse" in zoomed:
-        zoomed["sparse"] = zoomed["sparse"] * factor
+    for key in ("sparse", "teacher", "sigma"):
+        if key in zoomed:
+            zoomed[key] = zoomed[key] * factor
     return zoomed  # type: ignore[return-value]
 
 

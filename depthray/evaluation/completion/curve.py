@@ -24,7 +24,8 @@ from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.completion.fills import JointBilateralFill, SpreadSamples
 from depthray.evaluation.completion.regions import NAMES, with_regions
-from depthray.evaluation.evaluate import Batches, evaluate, network_size
+from depthray.evaluation.described_data import network_size
+from depthray.evaluation.evaluate import Batches, evaluate
 from depthray.evaluation.protocols import Protocol
 from depthray.runtimes.open import open_model
 from depthray.runtimes.passes import Passes

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from depthray.batch import Batch, Sample
 
 STRENGTHS = (1, 2, 3, 4, 5)
-MAPS = ("depth", "sparse", "semantics", "instances", "mask")  # moved with the image, not interpolated
+MAPS = (
+    "depth",
+    "sparse",
+    "semantics",
+    "instances",
+    "mask",
+    "teacher",
+    "sigma",
+)  # moved with the image
 GAMMA, AIRLIGHT = 2.2, 230.0
 
 Rgb = NDArray[np.uint8]
