@@ -30,7 +30,10 @@ COMMANDS = {
         "correct a checkpoint's metres by frames or points of your own",
     ),
     "card": ("depthray.cli.scoring.card:main", "a checkpoint's model card: data, scores, limits, licences"),
-    "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
+    "predict": (
+        "cluster.predict_set:main",
+        "depth of images, as PNG, npy, colour map, point cloud; of whole data sets",
+    ),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "ros": ("serve.ros.command:main", "a ROS 2 node: a camera's images in, depth and points out"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
@@ -58,11 +61,13 @@ JOBS = {
     ),
     "evaluate": JobCommand("depthray.cli.evaluate:build_parser", ("checkpoint", "data", "out")),
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
+    "predict": JobCommand("depthray.cli.predict:build_set_parser", ("checkpoint", "data", "out"), needs="--data"),
 }
 
 # The parsers, for completion in shells, of commands whose module has no build_parser, or of several verbs of one.
 PARSERS = {
     "train": "depthray.cli.train:build_parser",
+    "predict": "depthray.cli.predict:build_parser",
     "doctor": "depthray.cli.doctor:build_parser",
     "shell-completion": "depthray.cli.shells.shell_completion:build_parser",
     "serve promote": "serve.command:build_promote_parser",
@@ -84,7 +89,7 @@ Depth from images: train, evaluate, predict.
 {chr(10).join(f"  {name:<18}{about}" for name, (_, about) in COMMANDS.items())}
 
 Dotted overrides change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
-train, tune, evaluate and data convert run as a job of a Ray cluster with --submit [ADDRESS].
+train, tune, evaluate, predict and data convert run as a job of a Ray cluster with --submit [ADDRESS].
 `depthray COMMAND --help` shows the options of one.
 Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 interrupted."""
 
@@ -128,7 +133,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     shadowed_packages.install()  # `python -m depthray serve` beside somebody's serve.py
     if name in JOBS and job_flags.is_requested(arguments):
         return int(resolve_name("cluster.jobs.submit:main")(name, JOBS[name], arguments))
-    if name in JOBS and job_flags.is_inside_job():
+    if name in JOBS and job_flags.is_inside_job() and job_flags.is_given(JOBS[name].needs, arguments):
         arguments = resolve_name("cluster.jobs.submit:settle")(name, JOBS[name], arguments)
     with _heartbeat(name):
         answer = _resolve(name)(arguments)
