@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from depthray.batch import Sample
-from depthray.config.sections import Recipe
+from depthray.config.sections import Data, Recipe
+from depthray.data.cameras.canonical_camera import with_camera
 from depthray.data.loader import load_ahead
 from depthray.data.source import Source
 from depthray.data.train_samples import add_sparse
@@ -23,22 +24,23 @@ Maps = dict[str, NDArray[np.float32]]
 class PredictedFrame(NamedTuple):
     """A frame of a data set with the maps (H,W) of a network, or with the reason why there are none."""
 
-    index: int
+    number: int
     sample: Sample
     maps: Maps
     fault: str = ""
 
 
 def predict_frames(
-    source: Source, predictor: Predictor, indices: Sequence[int], *, batch: int
+    source: Source, predictor: Predictor, indices: Sequence[int], *, section: Data, batch: int
 ) -> Iterator[PredictedFrame]:
     """The frames of these indices in order, (H,W) maps of each as `Predictor.maps` has them.
 
-    Frames are read by a thread, some batches ahead. One that cannot be read, or whose inputs do not fit together, has a
-    `fault`, and costs no other frame.
+    `section` is that of the source, which may have the camera of frames without one of their own. Frames are read by a
+    thread, some batches ahead. One that cannot be read, or whose inputs do not fit together, has a `fault`, and costs
+    no other frame.
     """
     groups = [indices[start : start + batch] for start in range(0, len(indices), batch)]
-    for read in load_ahead(partial(_read, source, predictor), groups):
+    for read in load_ahead(partial(_read, source, predictor, section), groups):
         yield from _predict(predictor, read)
 
 
@@ -59,20 +61,21 @@ def check_inputs(source: Source, recipe: Recipe, *, where: str) -> None:
 class _ReadFrame(NamedTuple):
     """A frame as it was read, and as the network gets it."""
 
-    index: int
+    number: int
     sample: Sample
     inputs: Sample
     fault: str = ""
 
 
-def _read(source: Source, predictor: Predictor, indices: Sequence[int]) -> list[_ReadFrame]:
-    return [_read_frame(source, predictor, index) for index in indices]
+def _read(source: Source, predictor: Predictor, section: Data, indices: Sequence[int]) -> list[_ReadFrame]:
+    return [_read_frame(source, predictor, section, index) for index in indices]
 
 
-def _read_frame(source: Source, predictor: Predictor, index: int) -> _ReadFrame:
+def _read_frame(source: Source, predictor: Predictor, section: Data, index: int) -> _ReadFrame:
     try:
         sample = source.read(index)
-        return _ReadFrame(index, sample, _with_sparse(sample, predictor, source.frames[index].id))
+        inputs = _with_sparse(sample, predictor, source.frames[index].id)
+        return _ReadFrame(index, sample, with_camera(inputs.copy(), section) if predictor.needs_camera else inputs)
     except DataError as error:
         return _ReadFrame(index, {}, {}, str(error))
 
@@ -90,23 +93,23 @@ def _with_sparse(sample: Sample, predictor: Predictor, name: str) -> Sample:
 def _predict(predictor: Predictor, frames: Sequence[_ReadFrame]) -> Iterator[PredictedFrame]:
     readable = [frame for frame in frames if not frame.fault]
     try:
-        predicted = dict(zip((frame.index for frame in readable), _maps(predictor, readable), strict=True))
+        predicted = dict(zip((frame.number for frame in readable), _maps(predictor, readable), strict=True))
     except DataError:  # of one of them: each by itself, so that the others are predicted
         predicted = {}
     for frame in frames:
         if frame.fault:
-            yield PredictedFrame(frame.index, {}, {}, frame.fault)
-        elif frame.index in predicted:
-            yield PredictedFrame(frame.index, frame.sample, predicted[frame.index])
+            yield PredictedFrame(frame.number, {}, {}, frame.fault)
+        elif frame.number in predicted:
+            yield PredictedFrame(frame.number, frame.sample, predicted[frame.number])
         else:
             yield _predict_alone(predictor, frame)
 
 
 def _predict_alone(predictor: Predictor, frame: _ReadFrame) -> PredictedFrame:
     try:
-        return PredictedFrame(frame.index, frame.sample, _maps(predictor, [frame])[0])
+        return PredictedFrame(frame.number, frame.sample, _maps(predictor, [frame])[0])
     except DataError as error:
-        return PredictedFrame(frame.index, {}, {}, str(error))
+        return PredictedFrame(frame.number, {}, {}, str(error))
 
 
 def _maps(predictor: Predictor, frames: Sequence[_ReadFrame]) -> list[Maps]:
@@ -115,4 +118,6 @@ def _maps(predictor: Predictor, frames: Sequence[_ReadFrame]) -> list[Maps]:
     inputs: list[Any] = [frame.inputs for frame in frames]
     keys = [key for key in predictor.recipe.data.inputs if key != "image" and all(key in each for each in inputs)]
     others = {key: [each[key] for each in inputs] for key in keys}
-    return predictor.maps([each["image"] for each in inputs], **others)
+    cameras: Any = [each["intrinsics"] for each in inputs] if predictor.needs_camera else None
+    found: list[Maps] = predictor.maps([each["image"] for each in inputs], camera=cameras, **others)
+    return found

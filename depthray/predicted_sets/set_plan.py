@@ -166,7 +166,8 @@ def _section(recipe: Recipe, request: SetRequest) -> Data:
     own_code.allow([request.source])
     form = request.source or sources.recognise(request.data)
     default = recipes.override(Recipe(), request.overrides, where="command line").data
-    values = {"inputs": recipe.data.inputs, "targets": ("depth",), "sparse": recipe.data.sparse}
+    kept = {key: getattr(recipe.data, key) for key in ("inputs", "sparse", "canonical_focal", "canonical")}
+    values = {**kept, "targets": ("depth",)}
     section = data_sets.one_set(default, root=absolute_path(request.data), source=form, **values)
     sources.check_name(form, where="--source")
     return packing.select_all_inputs(section) if request.as_labels else section

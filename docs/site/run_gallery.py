@@ -24,6 +24,7 @@ from gallery import Rgb, browser, decoded, depth_tile, save, scaled, tiles, turn
 import depthray
 from depthray.batch import Sample
 from depthray.data.rendering.render import render_frame
+from depthray.imaging.camera import Camera
 from serve.backend import BackendAnswer, ModelCard
 
 SEED = 1  # another than that of `depthray demo`
@@ -96,10 +97,19 @@ class OneNetwork:
         self._predictor = depthray.load(run)
 
     async def predict(
-        self, model: str, rgb: Rgb, others: Mapping[str, Any], deadline: float, *, native: bool = False
+        self,
+        model: str,
+        rgb: Rgb,
+        others: Mapping[str, Any],
+        deadline: float,
+        *,
+        native: bool = False,
+        camera: Camera | None = None,
     ) -> BackendAnswer:
         """Depth of the image's size."""
-        return BackendAnswer({"depth": np.asarray(self._predictor.predict(rgb))}, self._card.id, self._card.size)
+        return BackendAnswer(
+            {"depth": np.asarray(self._predictor.predict(rgb, camera=camera))}, self._card.id, self._card.size
+        )
 
     async def models(self) -> list[ModelCard]:
         """The one network."""

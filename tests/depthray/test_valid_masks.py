@@ -52,7 +52,8 @@ def test_depth_knows_where_it_is_valid(predictor: Predictor) -> None:
     restore, given = depth.__reduce__()  # as when it is pickled
     restored: Any = restore(*given)
     assert np.array_equal(restored.valid, depth.valid)
-    assert depth[:4].valid is None  # as the image, it is of other pixels
+    part: Any = depth[:4]
+    assert part.valid is None  # as the image, it is of other pixels
 
 
 def test_a_network_without_has_none(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_colours_of_a_photo_are_scaled_once(tmp_path, monkeypatch, capsys):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((40, 160, 3), 60, np.uint8))
     scale = Mock(wraps=sheets.depth_scale)
     monkeypatch.setattr(sheets, "depth_scale", scale)
-    network = predict._Network(("image",), (), "metres", lambda image, rgb, others: brightness(rgb))
+    network = predict._Network(("image",), (), "metres", lambda image, rgb, others, camera: brightness(rgb))
     monkeypatch.setattr(predict, "_network", lambda arguments: nullcontext(network))
     for formats, count in (("png,colour", 1), ("png", 1)):  # none for what has no colours
         arguments = [str(tmp_path / "run"), str(tmp_path / "grey.png"), "--out", str(tmp_path), "--format", formats]

@@ -54,9 +54,9 @@ def test_an_export_has_the_confidence_of_its_checkpoint(
     for name in ("sigma", "confidence"):
         np.testing.assert_allclose(getattr(theirs, name), getattr(ours, name), rtol=1e-3, atol=1e-4)
     assert np.std(ours.confidence) > 0.01
-    ours, theirs = (load(path).maps(rgb)["valid"] for path in (checkpoint, exports[target]))
-    assert 0.05 < (ours >= 0.5).mean() < 0.95
-    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4)
+    before, after = (load(path).maps(rgb)["valid"] for path in (checkpoint, exports[target]))
+    assert 0.05 < (before >= 0.5).mean() < 0.95
+    np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4)
     text = (exports[target] / "README.md").read_text()
     assert "The probability that depth is right within 10 %" in text
     assert "`valid` is the probability that there is a depth to measure" in text

@@ -33,7 +33,8 @@ class Bent:
 
     def read(self, index: int) -> Sample:
         made: Any = {"image": np.full((24, 32, 3), index, np.uint8), "depth": np.full((24, 32), 2.0, np.float32)}
-        return {**made, "intrinsics": K, "distortion": LENSES[index], **self.frames[index]._asdict()}
+        whole: Any = {**made, "intrinsics": K, "distortion": LENSES[index], **self.frames[index]._asdict()}
+        return whole
 
     def faults(self, index: int) -> list[str]:
         return []
