@@ -66,8 +66,8 @@ def common(values: Metres, factor: float, *, nearest: bool = False) -> Metres:
         (np.arange(side, dtype=np.float32) + 0.5) * share + (1 - share) * side / 2 - 0.5 for side in (width, height)
     )
     method = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    grid = np.meshgrid(across, down)
-    return np.asarray(cv2.remap(values, *grid, method, borderMode=cv2.BORDER_REPLICATE), np.float32)
+    columns, rows = np.meshgrid(across, down)
+    return np.asarray(cv2.remap(values, columns, rows, method, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def compare(predictor: Predictor, sample: Sample) -> list[Compared]:

@@ -82,7 +82,7 @@ def test_a_missing_camera_is_one_line_with_what_to_give(label: Path, tmp_path: P
 def test_tiles_and_scales_keep_the_metres(label: Path) -> None:
     whole = depthray.load(label).predict(PHOTO, camera=CAMERA)
     for passes in ({"tiles": 2}, {"scales": (0.5,), "flip": True}):
-        other = predict.load(label, **passes).predict(PHOTO, camera=CAMERA)  # type: ignore[arg-type]
+        other = predict.load(label, **passes).predict(PHOTO, camera=CAMERA)
         assert float(np.median(other / whole)) == pytest.approx(1, abs=0.1)
 
 
@@ -155,6 +155,6 @@ def test_scores_are_of_metres(label: Path, plain: Path, tmp_path: Path) -> None:
     camera = "data.intrinsics=90,90,47.5,31.5"
     compared = depthray.compare(plain, label, overrides=[camera], data=folder, split="all")
     (scored,) = compared.sets
-    ours = depthray.evaluate(label, camera, data=folder, split="all").scores["abs_rel"]
+    alone = depthray.evaluate(label, camera, data=folder, split="all").scores["abs_rel"]
     (found,) = (each for each in scored.scores[1].overall if each.metric == "abs_rel")
-    assert found.after.mean == pytest.approx(ours)
+    assert found.after.mean == pytest.approx(alone)

@@ -87,11 +87,11 @@ def test_a_focal_length_changes_the_transform_as_the_formula_says(factor: float)
     batch["sparse"] = torch.full((2, 1, 8, 8), 2.0)
     network = in_metres(Constant(), data())
     assert isinstance(network, CanonicalDepth)
-    answer = run(network, batch)  # type: ignore[arg-type]
+    answer = run(network, batch)
     for place, focal in enumerate((120, 120 * factor)):
         assert answer["depth"][place].unique().item() == pytest.approx(3 * focal / F)
         assert answer["pyramid"][0][place].unique().item() == pytest.approx(3 * focal / F)
-        assert network.network.sparse[place].unique().item() == pytest.approx(2 * F / focal)  # type: ignore[union-attr]
+        assert network.network.sparse[place].unique().item() == pytest.approx(2 * F / focal)
     assert answer["log_sigma"].unique().tolist() == [-2]  # of ln depth, whose scale does not matter
 
 
