@@ -155,6 +155,6 @@ def test_scores_are_of_metres(label: Path, plain: Path, tmp_path: Path) -> None:
     camera = "data.intrinsics=90,90,47.5,31.5"
     compared = depthray.compare(plain, label, overrides=[camera], data=folder, split="all")
     (scored,) = compared.sets
-    score = depthray.evaluate(label, camera, data=folder, split="all").scores["abs_rel"]
+    alone = depthray.evaluate(label, camera, data=folder, split="all").scores["abs_rel"]
     (found,) = (each for each in scored.scores[1].overall if each.metric == "abs_rel")
-    assert found.after.mean == pytest.approx(score)
+    assert found.after.mean == pytest.approx(alone)

@@ -33,8 +33,9 @@ class Bent:
 
     def read(self, index: int) -> Sample:
         made: Any = {"image": np.full((24, 32, 3), index, np.uint8), "depth": np.full((24, 32), 2.0, np.float32)}
-        whole: Any = {**made, "intrinsics": K, "distortion": LENSES[index], **self.frames[index]._asdict()}
-        return whole
+        made |= {"intrinsics": K, "distortion": LENSES[index], **self.frames[index]._asdict()}
+        sample: Sample = made
+        return sample
 
     def faults(self, index: int) -> list[str]:
         return []
