@@ -1,4 +1,4 @@
-"""`depthray data index|pack|convert|check|stats|render`. `cluster.convert` adds Ray workers to `convert`."""
+"""`depthray data index|pack|convert|check|stats|render|composite`. `cluster.convert` adds Ray workers to `convert`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depthray.cli.datasets import conversion, indexing
+from depthray.cli.datasets import composite, conversion, indexing
 from depthray.cli.datasets.conversion import RECIPE
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.config import own_code
@@ -58,7 +58,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `depthray data` and its verbs."""
     parser = CommandParser(prog="depthray data", description="Index, render, check, describe and pack data.")
-    commands = parser.add_subparsers(required=True, metavar="index|pack|convert|check|stats|render")
+    commands = parser.add_subparsers(required=True, metavar="index|pack|convert|check|stats|render|composite")
     index = commands.add_parser("index", help="write the index of two folders of files, or of a folder of shards")
     indexing.add_arguments(index)
     index.set_defaults(run=_index, takes_overrides=False)
@@ -72,6 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reading_arguments(stats, _stats)
     stats.add_argument("--protocol", default="plain", help="how scores are taken (default: plain)")
     _add_render_arguments(commands.add_parser("render", help="write rendered rooms with exact depth"))
+    pasted = commands.add_parser("composite", help="paste cut-out objects into backgrounds, with masks")
+    composite.add_arguments(pasted)
+    pasted.set_defaults(run=_composite, takes_overrides=False)
     return parser
 
 
@@ -205,6 +208,10 @@ def _stats(arguments: argparse.Namespace) -> CommandOutput:
     with conversion.progress_bar("reading", source) as advance:
         stats = collect_stats(source, section, protocol=arguments.protocol, advance=lambda: advance(1))
     return CommandOutput([json.dumps(stats._asdict(), indent=1)] if arguments.json else stats_tables(stats))
+
+
+def _composite(arguments: argparse.Namespace) -> CommandOutput:
+    return CommandOutput(composite.write_composites(arguments))
 
 
 def _render(arguments: argparse.Namespace) -> CommandOutput:

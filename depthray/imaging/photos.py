@@ -52,6 +52,20 @@ def read(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArr
     return decode_any(_read_bytes(Path(path), limits), where=str(path), limits=limits)
 
 
+def read_alpha(path: str | os.PathLike[str], *, limits: PhotoLimits = LIMITS) -> NDArray[np.uint8]:
+    """A PNG or WebP file with alpha -> (H,W,4) uint8 RGBA, upright. Raises DataError for one without."""
+    data, where = _read_bytes(Path(path), limits), str(path)
+    header = _header(data, where=where)
+    check_size(*header.size, where=where, limits=limits)
+    if not header.has_transparency_data:
+        raise DataError(f"{where}: has no alpha channel; give a PNG or WebP that has one, or masks of the pictures")
+    try:
+        rgba = np.asarray(header.convert("RGBA"), np.uint8)
+    except pillow_formats.DAMAGED as error:
+        raise DataError(f"{where}: damaged or incomplete {header.format} file: {error}") from None
+    return upright(rgba, _orientation(_exif(header, data)))
+
+
 def is_of_web(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a JPEG, PNG or WebP by its first bytes, and so may be sent to a server as it is."""
     with Path(path).open("rb") as file:

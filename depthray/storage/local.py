@@ -54,15 +54,16 @@ def write_file(path: Path, fill: Callable[[Hashed], object]) -> FileRecord:
     return FileRecord(hashed.size, hashed.digest.hexdigest())
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file, of which readers see all, old or new."""
+def replace(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file, of which readers see all, old or new; a power failure may undo it unless it is `durable`."""
     # In the same folder, as a rename is atomic only within a file system.
     temporary = path.with_name(f"{UNFINISHED}{uuid4().hex}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
         with suppress(OSError):

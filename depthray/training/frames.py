@@ -253,7 +253,7 @@ class Frames:
         return [
             f"frame '{sample['id']}': {kind}: {detail}; see `depthray data check`"
             for index, sample in samples
-            if "depth" in sample
+            if "depth" in sample and "depth" in self.recipe.data.targets
             for kind, detail in depth_faults(judged_depth(sample), max_depth=self._max_depth(index))
         ]
 

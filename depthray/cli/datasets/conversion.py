@@ -116,10 +116,17 @@ def format_notes(notes: Sequence[str]) -> list[str]:
 
 @contextmanager
 def progress_bar(label: str, source: Source) -> Iterator[Callable[[int], None]]:
+    """A progress bar of the frames of a data set; see `counted_bar`."""
+    with counted_bar(label, len(source.frames)) as advance:
+        yield advance
+
+
+@contextmanager
+def counted_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, nothing elsewhere: in a job's log each update would be a line."""
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(label, total=len(source.frames))
+        task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)

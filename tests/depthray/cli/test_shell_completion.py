@@ -27,7 +27,7 @@ OFFERED = {
     "tune demo --search t": {"tpe"},
     "tune demo --sub": {"--submit"},
     "export run --to = on": {"onnx"},
-    "data ": {"index", "pack", "convert", "check", "stats", "render"},
+    "data ": {"index", "pack", "convert", "check", "stats", "render", "composite"},
     "data pack frames --skip": {"--skip-bad"},
     "data convert kitti --wor": {"--workers"},
     "recipe show original/bi": {"original/bifpn-efficientnet-b0"},
