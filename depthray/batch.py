@@ -24,6 +24,8 @@ class Sample(TypedDict, total=False):
     depth: Metres  # or as stored, with `depth_scale`, where a loader asked for that
     depth_scale: NDArray[np.float32]  # (3) of `to_metres`: only of depth that is still as stored
     sparse: Metres  # at sampled pixels, 0 elsewhere
+    teacher: Metres  # depth that another network predicted
+    sigma: Metres  # the standard deviation of it
     semantics: NDArray[np.int32]  # (H,W) class ids
     instances: NDArray[np.int32]  # (H,W) instance ids
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object

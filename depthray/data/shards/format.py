@@ -38,9 +38,12 @@ FAR_ENCODING = "uint16_256"  # of depth beyond FARTHEST
 STEPS_PER_METRE = {ENCODING: 1000, FAR_ENCODING: 256}  # encodings a shard may have, in steps a metre
 FARTHEST = 65.535  # metres that 16 bits of millimetres hold
 CHANNELS = {"image": (3,), "background": (3,), "depth": (), "sparse": (), "semantics": (), "instances": (), "mask": ()}
+CHANNELS |= {"teacher": (), "sigma": ()}
 DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "sparse": "<u2"}
 DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1"}
-METRES = ("depth", "sparse")
+DTYPES |= {"teacher": "<f2", "sigma": "<f2"}
+METRES = ("depth", "sparse")  # in the encoding of the shard
+LABELS = ("teacher", "sigma")  # a network's depth and its standard deviation, in metres; 0 where there is none
 REPACK = "pack the data again with `depthray data pack`"
 
 
@@ -60,7 +63,7 @@ class Shard(NamedTuple):
 
 
 def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:
-    """A sample -> its arrays as stored: (H,W,3) uint8 colour, (H,W) uint16 depth, uint16 ids, uint8 mask."""
+    """A sample -> its arrays as stored: (H,W,3) uint8 colour, uint16 depth and ids, uint8 mask, float16 labels."""
     size = sample["image"].shape[:2]
     arrays: Arrays = {}
     for key, channels in CHANNELS.items():
@@ -70,6 +73,8 @@ def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays
                 raise DataError(f"{where}: {key} has shape {array.shape}, but the image is {size[1]}x{size[0]}")
             if key in METRES:
                 arrays[key] = _quantise(array, encoding)
+            elif key in LABELS:
+                arrays[key] = _halve(array, DTYPES[key])
             else:
                 arrays[key] = _narrow(array, DTYPES[key], f"{where}: {key}")
     if "intrinsics" in sample:
@@ -89,6 +94,12 @@ def _quantise(depth: NDArray[np.float32], encoding: str) -> NDArray[np.uint16]:
         np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * STEPS_PER_METRE[encoding]
     )
     return np.where((rounded >= 0) & (rounded <= 65535), rounded, 0).astype("<u2")
+
+
+def _halve(metres: NDArray[np.float32], dtype: str) -> NDArray[np.float16]:
+    """(H,W) float metres -> (H,W) float16; 0 where it is no distance, or farther than float16 holds."""
+    known = np.isfinite(metres) & (metres > 0) & (metres <= np.finfo(dtype).max)
+    return np.where(known, metres, 0).astype(dtype)
 
 
 def sample_digest(arrays: Arrays) -> str:

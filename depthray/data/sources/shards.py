@@ -250,6 +250,8 @@ def _from_stored(key: str, stored: Any, of: Stored) -> Any:
     """(H,W) or (H,W,3) as stored -> as in a sample: float32 metres, int32 ids, uint8 otherwise."""
     if key in format.METRES:
         return encodings.decode(stored, of.encoding, where=str(of.path))
+    if key in format.LABELS:
+        return stored.astype(np.float32)
     return stored.astype(np.int32) if key in IDS else stored
 
 

@@ -18,6 +18,7 @@ from depthray.data.packing import convert_range, plan, shard_encoding, source_en
 from depthray.data.shards import format
 from depthray.data.source import Frame
 from depthray.data.sources import open_source
+from depthray.data.sources.shards import LocalShards, Shards
 from depthray.errors import DataError, DepthrayError, UsageError
 
 
@@ -276,3 +277,23 @@ def test_the_library_alone_has_one_worker(tmp_path):
         main([*arguments, "--workers", "2"])
     assert main(arguments) == 0
     assert Path(tmp_path / "out/shard-00000.h5").exists()
+
+
+def test_a_networks_depth_is_kept_as_half_floats(tmp_path):
+    class Labelled(Made):
+        keys = frozenset({"image", "depth", "teacher", "sigma"})
+
+        def read(self, index):
+            metres = np.array([[0.0, np.nan, np.inf], [-1.0, 1.2345, 70000.0]], np.float32)
+            image = np.zeros((2, 3, 3), np.uint8)
+            return {"image": image, "depth": np.zeros((2, 3), np.float32), "teacher": metres, "sigma": metres / 2}
+
+    out = tmp_path / "out"
+    run(out, Labelled(2))
+    keys = frozenset({"image", "depth", "teacher", "sigma"})
+    sample = Shards(LocalShards(out), keys).read(1)
+    expected = np.array([[0, 0, 0], [0, np.float16(1.2345), 0]], np.float32)
+    assert sample["teacher"].dtype == np.float32 and (sample["teacher"] == expected).all()
+    assert sample["sigma"][1, 1] == np.float32(np.float16(1.2345 / 2)) and sample["sigma"][1, 2] == np.float32(35008)
+    assert not Shards(LocalShards(out), keys).faults(1)
+    assert "teacher" not in open_source(Data(source="shards", root=str(out))).read(0)  # only where it is asked for
