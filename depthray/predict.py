@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do n
     Maps = dict[str, NDArray[np.float32]]
 
 T = TypeVar("T")
-BATCH = 8  # images in one forward pass, at most
+BATCH = 8  # images in one forward pass, at most, unless another number is given
 
 MONOCULAR = "no sparse depth was given: the network answers as a monocular one, from the image alone"
 _log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Predictor:
         precision: Precision | None = None,
         facts: ModelFacts | None = None,
         passes: Passes = ONE,
+        batch: int = BATCH,
     ) -> None:
         import torch
 
@@ -67,6 +68,7 @@ class Predictor:
         self.facts = facts  # what it was trained on; None where that was not recorded
         passes.check(recipe.data, metric=self.depth_kind == "metric")
         self.passes = passes  # of which a prediction is the mean
+        self.batch = batch  # images in one forward pass, at most
         self._has_said_so = False  # that it has no sparse depth
         # channels_last, as in training: `collate` stacks images with their channels last in memory.
         self.model = model.eval().to(device).to(memory_format=torch.channels_last)
@@ -79,8 +81,7 @@ class Predictor:
     @property
     def optional_inputs(self) -> tuple[str, ...]:
         """The inputs that it can do without, as it was trained without them too."""
-        data = self.recipe.data
-        return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and data.sparse.may_be_none else ()
+        return optional_inputs(self.recipe)
 
     @property
     def has_confidence(self) -> bool:
@@ -190,9 +191,9 @@ class Predictor:
         ):
             same = [sample for sample, _ in group]
             passes = self.passes if is_tiled else replace(self.passes, tiles=1)
-            for start in range(0, len(same), BATCH):
+            for start in range(0, len(same), self.batch):
                 with device_errors.explained("give smaller images, or fewer at once, or another device", self.device):
-                    found += self.run(same[start : start + BATCH], passes=passes)
+                    found += self.run(same[start : start + self.batch], passes=passes)
         return [restore(maps, (rgb.shape[0], rgb.shape[1])) for maps, rgb in zip(found, images, strict=True)]
 
     def _section(self, rgb: NDArray[np.uint8]) -> Data:
@@ -293,6 +294,12 @@ def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> d
     return {key: value[0, 0].numpy() for key, value in full.items()}
 
 
+def optional_inputs(recipe: Recipe) -> tuple[str, ...]:
+    """The inputs that a network of this recipe can do without, as it was trained without them too."""
+    data = recipe.data
+    return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and data.sparse.may_be_none else ()
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -302,13 +309,15 @@ def load(
     flip: bool = False,
     scales: Sequence[float] = (),
     tiles: int = 1,
+    batch: int = BATCH,
 ) -> Predictor:
     """The predictor of a checkpoint, a run's best checkpoint or an export; on the GPU where there is one.
 
     `precision` is fp32, tf32, bf16, fp16, or auto for the fastest of the device. Only in fp32 depth is right to the
     millimetre: bf16 is off by centimetres at some metres. A prediction is the mean with that of the mirrored image
     (`flip`) and with those at multiples of the network's size (`scales`); images of `tiles` times that size are
-    predicted in overlapping tiles too, for their detail. Each takes as many times longer as there are passes.
+    predicted in overlapping tiles too, for their detail. Each takes as many times longer as there are passes. A forward
+    pass has `batch` images at most.
     Code that comes with it, one's own of a checkpoint or an export that is native code, is run only with `trust`: it
     could do anything.
     """
@@ -324,6 +333,7 @@ def load(
         precision=_precision(precision, opened.device),
         facts=opened.facts,
         passes=Passes(flip, tuple(scales), tiles),
+        batch=batch,
     )
 
 

@@ -31,6 +31,7 @@ ROOMS = (
         "cli",
         "client",
         "exporting",
+        "predicted_sets",
         "predict",
         "runs",
         "training",

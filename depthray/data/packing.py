@@ -125,7 +125,7 @@ def plan(
     """Prepare the folder; a DataError if it holds shards of other data, or of ranges of another size."""
     from depthray.data.shards.writer import prepare_folder  # h5py takes a while; only packing needs it
 
-    facts = {**provenance, "fingerprint": _fingerprint(source, skip_bad=skip_bad)}
+    facts = {**provenance, "fingerprint": fingerprint_of(source, skip_bad=skip_bad)}
     conversion = ConversionPlan(out, len(source.frames), frames_per_shard, encoding, facts, skip_bad, notes(source))
     prepare_folder(out)
     # Before any frame is written: shards of two data sets in one folder would be read as one set.
@@ -181,8 +181,8 @@ def list_shards(conversion: ConversionPlan) -> list[Path]:
     return paths
 
 
-def _fingerprint(source: Source, *, skip_bad: bool) -> str:
-    """The source's own; where files are missing and may be skipped, that of the list of frames."""
+def fingerprint_of(source: Source, *, skip_bad: bool) -> str:
+    """The source's own fingerprint; where files are missing and may be skipped, that of the list of frames."""
     try:
         return source.fingerprint
     except DataError:

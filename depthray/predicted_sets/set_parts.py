@@ -1,0 +1,168 @@
+"""Parts of a predicted data set: each is written beside its place, moved there, and then recorded as finished.
+
+A part without a record is predicted again, by whichever worker; its files replace those that a killed worker left.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+from depthray.data.packing import NAME
+from depthray.data.shards import index_files
+from depthray.data.shards.writer import translate_write_errors
+from depthray.data.source import Source
+from depthray.errors import DataError
+from depthray.predict import Predictor
+from depthray.predicted_sets.frame_stream import PredictedFrame, predict_frames
+from depthray.predicted_sets.part_outputs import INDEX_COLUMNS, PartOutput, Row, open_output
+from depthray.predicted_sets.set_manifest import PARTS, STAGING
+from depthray.predicted_sets.set_plan import SetPlan
+from depthray.storage.folders import AnyFolder, LocalFolder, open_folder
+
+FAILED, INDEX = "failed.csv", "index.csv"
+
+
+class PartRecord(NamedTuple):
+    """What a finished part says of itself."""
+
+    failed: list[tuple[str, str]]  # id and reason of frames without a prediction
+    rows: list[Row]  # of the index of the whole set
+
+
+class SetSummary(NamedTuple):
+    """A whole data set after its prediction."""
+
+    frames: int  # predicted ones
+    failed: dict[str, str]  # id of a frame without a prediction -> the reason
+    shards: int  # files, where the predictions are shards
+
+
+def unfinished_parts(plan: SetPlan) -> list[int]:
+    """The numbers of the parts that are still to be predicted. Clears away what killed workers left."""
+    folder = open_folder(plan.request.out)
+    if isinstance(folder, LocalFolder):
+        for stale in folder.path.glob(f"{STAGING}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        (folder.path / PARTS).mkdir(exist_ok=True)
+    finished = set((folder / PARTS).names())
+    return [number for number in plan.parts if _record_name(number) not in finished]
+
+
+def predict_part(
+    plan: SetPlan, number: int, source: Source, predictor: Predictor, *, advance: Callable[[int], None] = lambda _: None
+) -> int:
+    """Predict the frames of a part and write its files -> the number of those that failed."""
+    folder = open_folder(plan.request.out)
+    failed: list[tuple[str, str]] = []
+    with _staging(folder) as staging:
+        with open_output(plan, number, staging) as output:
+            for predicted in predict_frames(source, predictor, plan.frames(number), batch=plan.request.batch):
+                if fault := _write(output, source, predicted):
+                    failed.append((source.frames[predicted.index].id, fault))
+                advance(1)
+            rows = output.finish()
+        _publish(staging, folder, number)
+    record = {"failed": failed, "rows": rows}
+    (folder / PARTS).write(_record_name(number), json.dumps(record).encode())
+    return len(failed)
+
+
+def finish(plan: SetPlan) -> SetSummary:
+    """Write the lists of the whole data set, when all its parts are finished."""
+    folder = open_folder(plan.request.out)
+    failed: dict[str, str] = {}
+    index = io.StringIO(newline="")
+    writer = csv.DictWriter(index, INDEX_COLUMNS, restval="")
+    writer.writeheader()
+    for number in plan.parts:
+        record = _read_record(folder, number)
+        failed |= dict(record.failed)
+        writer.writerows(record.rows)
+    if plan.request.to == "png":
+        folder.write(INDEX, index.getvalue().encode())
+    if failed:
+        folder.write(FAILED, _failed_table(failed).encode())
+    else:
+        folder.remove(FAILED)
+    shards = sum(name.endswith(".h5") for name in folder.names())
+    if shards and isinstance(folder, LocalFolder):
+        index_files.write(folder.path)
+    return SetSummary(plan.total - len(failed), failed, shards)
+
+
+def _write(output: PartOutput, source: Source, predicted: PredictedFrame) -> str:
+    """Append a frame to the output -> the reason why it is left out; "" where it is not."""
+    if predicted.fault:
+        return predicted.fault
+    try:
+        output.add(predicted.index, source.frames[predicted.index], predicted.sample, predicted.maps)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _staging(folder: AnyFolder) -> Iterator[Path]:
+    """A folder for unfinished files: beside their place, so that they are renamed, or on this machine before upload."""
+    if not isinstance(folder, LocalFolder):
+        with tempfile.TemporaryDirectory(prefix="depthray-part-") as name:
+            yield Path(name)
+        return
+    # A name of its own: a part that Ray starts again may run while the lost worker still writes.
+    path = folder.path / f"{STAGING}{uuid4().hex}"
+    with translate_write_errors(folder.path):
+        path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(staging: Path, folder: AnyFolder, number: int) -> None:
+    """Move the files of a part to their place, in place of those that an unfinished attempt left there."""
+    if isinstance(folder, LocalFolder):
+        index_files.discard(folder.path)
+    for name in folder.names():
+        # An attempt with frames of a further size had a shard more.
+        if (match := NAME.fullmatch(name)) and int(match[1]) == number:
+            folder.remove(name)
+    for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+        name = path.relative_to(staging).as_posix()
+        if isinstance(folder, LocalFolder):
+            with translate_write_errors(folder.path):
+                (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, folder.path / name)
+        else:
+            folder.upload(name, path)
+
+
+def _record_name(number: int) -> str:
+    return f"{number:05d}.json"
+
+
+def _read_record(folder: AnyFolder, number: int) -> PartRecord:
+    try:
+        tree = json.loads((folder / PARTS).read(_record_name(number)))
+        return PartRecord([(name, reason) for name, reason in tree["failed"]], tree["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{folder.url}/{PARTS}/{_record_name(number)}: missing or damaged; remove it, and give the same command"
+        ) from None
+
+
+def _failed_table(failed: dict[str, str]) -> str:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("frame", "reason"))
+    writer.writerows(failed.items())
+    return table.getvalue()
