@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from depthray.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from depthray.api import PredictedSet as PredictedSet
     from depthray.api import TrainedRun as TrainedRun
     from depthray.api import compare as compare
     from depthray.api import evaluate as evaluate
     from depthray.api import export as export
     from depthray.api import load as load
+    from depthray.api import predict_set as predict_set
     from depthray.api import train as train
     from depthray.api import train_events as train_events
     from depthray.predict import Predictor as Predictor
@@ -30,8 +32,10 @@ _FUNCTIONS = {
     "evaluate": "depthray.api:evaluate",
     "compare": "depthray.api:compare",
     "export": "depthray.api:export",
+    "predict_set": "depthray.api:predict_set",
     "load": "depthray.api:load",
     "Predictor": "depthray.predict:Predictor",
+    "PredictedSet": "depthray.api:PredictedSet",
     "TrainedRun": "depthray.api:TrainedRun",
 }
 # Functions of packages that are built upon this one, as `tune` is: entry points of the installation.

@@ -30,7 +30,10 @@ COMMANDS = {
         "correct a checkpoint's metres by frames or points of your own",
     ),
     "card": ("depthray.cli.scoring.card:main", "a checkpoint's model card: data, scores, limits, licences"),
-    "predict": ("depthray.cli.predict:main", "depth of images, as PNG, npy, colour map, point cloud"),
+    "predict": (
+        "cluster.predict_set:main",
+        "depth of images, as PNG, npy, colour map, point cloud; of whole data sets",
+    ),
     "serve": ("serve.command:main", "answer HTTP with a checkpoint, promote another, roll back"),
     "completion": ("depthray.cli.completion:main", "error of a completion network against the number of depth samples"),
     "export": ("depthray.cli.export:main", "a checkpoint for ONNX Runtime, OpenVINO and others, after comparing"),
@@ -57,11 +60,13 @@ JOBS = {
     ),
     "evaluate": JobCommand("depthray.cli.evaluate:build_parser", ("checkpoint", "data", "out")),
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
+    "predict": JobCommand("depthray.cli.predict:build_set_parser", ("checkpoint", "data", "out")),
 }
 
 # The parsers, for completion in shells, of commands whose module has no build_parser, or of several verbs of one.
 PARSERS = {
     "train": "depthray.cli.train:build_parser",
+    "predict": "depthray.cli.predict:build_parser",
     "doctor": "depthray.cli.doctor:build_parser",
     "shell-completion": "depthray.cli.shells.shell_completion:build_parser",
     "serve promote": "serve.command:build_promote_parser",
@@ -83,7 +88,7 @@ Depth from images: train, evaluate, predict.
 {chr(10).join(f"  {name:<18}{about}" for name, (_, about) in COMMANDS.items())}
 
 Dotted overrides change numbers (optim.lr=3e-4), dashed flags say where and how much (--workers 4).
-train, tune, evaluate and data convert run as a job of a Ray cluster with --submit [ADDRESS].
+train, tune, evaluate, predict and data convert run as a job of a Ray cluster with --submit [ADDRESS].
 `depthray COMMAND --help` shows the options of one.
 Exit codes: 0 ok, 2 usage, 3 data or checkpoint, 4 diverged, 5 resources, 130 interrupted."""
 

@@ -1,4 +1,4 @@
-"""The verbs of the command line as functions: `depthray.train`, `evaluate`, `compare`, `export`; and `tuning.tune`.
+"""The verbs of the command line as functions: `depthray.train`, `evaluate`, `predict_set` ...; and `tuning.tune`.
 
 They are another way into the commands: they take the same overrides, `data=` where a command takes `--data`, make the
 same checks and write the same files. A mistake is a `DepthrayError` with the line that the command would print, by the
@@ -47,6 +47,18 @@ class TrainedRun:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+
+@dataclass(frozen=True)
+class PredictedSet:
+    """A data set after its prediction. It stands for its place wherever data do: `depthray.train(data=predicted)`."""
+
+    path: str  # the folder, or its address
+    frames: int  # that have a prediction
+    failed: dict[str, str] = field(default_factory=dict)  # id of a frame that has none -> the reason
+
+    def __fspath__(self) -> str:
+        return self.path
 
 
 @speaks_python
@@ -248,6 +260,54 @@ def export(
     own_code.allow([source or ""])
     with Heartbeat(f"{os.fspath(checkpoint)} to be exported and compared"):
         return write.export(locate.resolve(Path(checkpoint)), request)
+
+
+@speaks_python
+def predict_set(
+    checkpoint: Place,
+    /,
+    *overrides: str,
+    data: Place,
+    out: Place,
+    source: str = "",
+    to: str = "shards",
+    as_labels: bool = False,
+    frames_per_part: int | None = None,
+    device: str = "",
+    precision: str = "fp32",
+    batch: int | None = None,
+    trust: bool = False,
+) -> PredictedSet:
+    """Predict every frame of a data set in this process: `predict_set("runs/a", data="frames", out="predicted")`.
+
+    `overrides` are of data.* and say how frames are read; `source` names their form where it is not recognised. `to` is
+    shards, or png for a folder of files. With `as_labels` the shards keep all that the frames have, and the prediction
+    is beside it as `teacher`. An interrupted call is continued by the same one. A frame that cannot be read is no error
+    but one of `failed`. `trust=True` runs code that comes with the checkpoint.
+
+    Raises UsageError for what does not fit together, DataError where `out` has other predictions or other files.
+    """
+    from depthray.predicted_sets import set_parts, set_plan
+
+    request = set_plan.SetRequest(
+        model=os.fspath(checkpoint),
+        data=os.fspath(data),
+        out=os.fspath(out),
+        source=source,
+        overrides=overrides,
+        to=to,
+        as_labels=as_labels,
+        frames_per_part=set_plan.FRAMES_PER_PART if frames_per_part is None else frames_per_part,
+        device=device,
+        precision=precision,
+        batch=prediction.BATCH if batch is None else batch,
+        trust=trust,
+    )
+    with Heartbeat(f"the frames of {request.data} to be predicted"):
+        frames, plan = set_plan.prepare(request)
+        set_parts.predict_all(plan, frames)
+        summary = set_parts.finish(plan)
+    return PredictedSet(plan.request.out, summary.frames, summary.failed)
 
 
 @speaks_python

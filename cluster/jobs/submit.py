@@ -77,7 +77,8 @@ def plan(name: str, command: JobCommand, arguments: list[str], flags: argparse.N
     _check_recipe(name, command, args)
     arguments = settle(name, command, arguments, below=flags.storage)
     # Where the command's own process does the work; others only wait for their workers, and need no CPU for that.
-    is_alone = name == "evaluate" or getattr(args, "local", False)
+    is_one = name == "predict" and (args.workers or 1) == 1
+    is_alone = name == "evaluate" or is_one or getattr(args, "local", False)
     resources = {"entrypoint_num_cpus": flags.job_cpus or float(is_alone), "entrypoint_num_gpus": flags.job_gpus or 0.0}
     resume = ["depthray", *name.split(), *_resume_arguments(name, command, arguments)]
     for flag in ("job_cpus", "job_gpus"):

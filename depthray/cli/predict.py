@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.cli.flags import further_inputs, trust
 from depthray.cli.flags.command_parser import CommandParser
-from depthray.cli.predicting import clips
+from depthray.cli.predicting import clips, whole_sets
 from depthray.cli.predicting.depth_files import FORMATS, METRIC_FORMATS, describe, write_maps
 from depthray.cli.predicting.image_targets import SUFFIXES, find_targets, refuse_missing
 from depthray.errors import DataError, UsageError, did_you_mean
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
     from depthray.imaging.camera import Camera
     from depthray.imaging.photos import PhotoLimits
     from depthray.imaging.sheets import ColourScale
+    from depthray.predicted_sets.set_plan import SetRequest
 
 KEY = "DEPTHRAY_API_KEY"
 
@@ -63,10 +64,23 @@ class _Network(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    """Predict every image of the command line into files; those that fail are listed at the end."""
+    """Predict every image of the command line, or every frame of --data; those that fail are listed at the end."""
+    arguments = parse_arguments(argv)
+    if arguments.data:
+        if (arguments.workers or 1) > 1:  # the command on Ray comes here for one worker alone
+            raise UsageError(f"--workers {arguments.workers} needs Ray, which only `depthray predict` uses")
+        return whole_sets.run(request_of_set(arguments))
+    return _predict_images(arguments)
+
+
+def request_of_set(arguments: argparse.Namespace) -> SetRequest:
+    """What a command line with --data asks for."""
+    return whole_sets.request_of(arguments, scales=tuple(_scales(arguments.scales)))
+
+
+def _predict_images(arguments: argparse.Namespace) -> int:
     from depthray.imaging.camera import read_camera
 
-    arguments = parse_arguments(argv)
     camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
     others, limits = further_inputs.given(arguments), _limits(arguments.max_megapixels)
     formats = _formats(arguments.format) if arguments.format else []
@@ -155,8 +169,22 @@ def _ask(
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line; with --url every positional argument is an image."""
-    arguments = build_parser().parse_intermixed_args(argv)
+    """The command line; with --url every positional argument is an image, with --data all but the first an override."""
+    parser = build_parser()
+    arguments = parser.parse_intermixed_args(argv)
+    whole_sets.check_flags(arguments)
+    if not arguments.data:
+        _check_images(parser, arguments)
+    _check_numbers(arguments)
+    return arguments
+
+
+def _check_images(parser: CommandParser, arguments: argparse.Namespace) -> None:
+    """Raise UsageError where a checkpoint or images are missing, or flags do not fit together."""
+    if arguments.checkpoint and not arguments.images:  # of one argument alone it is the checkpoint that is missing
+        arguments.checkpoint, arguments.images = None, [arguments.checkpoint]
+    if not arguments.images:
+        parser.error("the following arguments are required: IMAGE|FOLDER")
     for flag in ("device", "precision", "trust", "flip", "scales", "tiles") if arguments.url else ("model", "key"):
         if getattr(arguments, flag):
             raise UsageError(f"--{flag} {'cannot be combined with' if arguments.url else 'needs'} --url")
@@ -168,8 +196,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         )
     elif not arguments.checkpoint:
         raise UsageError("no checkpoint is given; name a checkpoint or a run, and images after it")
-    _check_numbers(arguments)
-    return arguments
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -180,23 +206,34 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--{flag} {value}: give a number above 0")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `depthray predict`."""
+def build_set_parser() -> argparse.ArgumentParser:
+    """The parser of `depthray predict` where it predicts a data set, as a job does."""
+    return build_parser(is_set=True)
+
+
+def build_parser(*, is_set: bool = False) -> CommandParser:
+    """The parser of `depthray predict`. With `is_set` --data is required."""
     images = "IMAGE|FOLDER [IMAGE|FOLDER ...] [options]"
     parser = CommandParser(
         prog="depthray predict",
-        usage=f"depthray predict CHECKPOINT|RUN {images}\n       depthray predict --url http://HOST:8000 {images}",
-        description="Depth of photographs and videos, in metres, at their own size.",
+        usage=f"depthray predict CHECKPOINT|RUN {images}\n       depthray predict --url http://HOST:8000 {images}\n"
+        "       depthray predict CHECKPOINT|RUN --data SET --out PLACE [options]",
+        description="Depth of photographs, videos and whole data sets, in metres, at their own size.",
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", help="a checkpoint, an export, or a run (its best one)")
     parser.add_argument(
         "images",
         type=Path,
-        nargs="+",
+        nargs="*",
         metavar="IMAGE|FOLDER",
         help="photographs (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, HEIC; EXIF orientation is applied), videos, camera:0",
     )
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help="output folder (default: predictions)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("predictions"),
+        help="output folder (default: predictions); of a data set also an address",
+    )
     parser.add_argument(
         "--format",
         help="of png (16 bit, millimetres, 0 = invalid), npy (float32 metres), npz (depth, and what else is predicted, "
@@ -245,6 +282,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="refuse larger images before decoding (default: 64)",
     )
+    whole_sets.add_flags(parser, required=is_set)
     return parser
 
 

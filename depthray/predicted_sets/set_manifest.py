@@ -93,13 +93,17 @@ def _refuse_other(existing: dict[str, Any], tree: dict[str, Any], where: str) ->
     for key, value in tree["options"].items():
         if (before := existing["options"][key]) != value:
             raise DataError(
-                f"{where}: was begun with {key} {_text(before)}, and this call has {_text(value)}; give the same as "
-                "before, or choose another --out"
+                f"{where}: was begun with {_flag(key)} {_text(before)}, and this call has {_text(value)}; give the same "
+                "as before, or choose another --out"
             )
 
 
 def _describe(model: dict[str, Any]) -> str:
     return f"{model.get('name')} (epoch {model.get('epoch')}, sha256 {str(model.get('sha256'))[:8]})"
+
+
+def _flag(option: str) -> str:
+    return "depth encoded as" if option == "encoding" else "--" + option.replace("_", "-")
 
 
 def _text(value: Any) -> str:

@@ -26,7 +26,7 @@ from depthray.predict import Predictor
 from depthray.predicted_sets.frame_stream import PredictedFrame, predict_frames
 from depthray.predicted_sets.part_outputs import INDEX_COLUMNS, PartOutput, Row, open_output
 from depthray.predicted_sets.set_manifest import PARTS, STAGING
-from depthray.predicted_sets.set_plan import SetPlan
+from depthray.predicted_sets.set_plan import SetPlan, open_network
 from depthray.storage.folders import AnyFolder, LocalFolder, open_folder
 
 FAILED, INDEX = "failed.csv", "index.csv"
@@ -75,6 +75,18 @@ def predict_part(
     record = {"failed": failed, "rows": rows}
     (folder / PARTS).write(_record_name(number), json.dumps(record).encode())
     return len(failed)
+
+
+def predict_all(plan: SetPlan, source: Source, *, advance: Callable[[int], None] = lambda _: None) -> None:
+    """Predict all parts that are unfinished, in this process. `advance` takes the number of frames that are done."""
+    unfinished = unfinished_parts(plan)
+    left = set(unfinished)
+    advance(sum(len(plan.frames(number)) for number in plan.parts if number not in left))
+    if not unfinished:
+        return  # the network need not be loaded
+    predictor = open_network(plan)
+    for number in unfinished:
+        predict_part(plan, number, source, predictor, advance=advance)
 
 
 def finish(plan: SetPlan) -> SetSummary:
