@@ -40,12 +40,11 @@ def main(argv: list[str]) -> int:
     from depthray.predicted_sets import set_parts, set_plan
 
     source, plan = set_plan.prepare(command.request_of_set(arguments))
-    unfinished = set_parts.unfinished_parts(plan)
-    with whole_sets.progress(plan, source) as advance:
-        advance(plan.total - sum(len(plan.frames(number)) for number in unfinished))
-        if unfinished:
+    with set_parts.begun(plan) as parts, whole_sets.progress(plan, source) as advance:
+        advance(plan.total - sum(len(plan.frames(number)) for number in parts))
+        if parts:
             with ray_cluster(arguments.address, workers=arguments.workers):
-                predict_on_ray(plan, unfinished, workers=arguments.workers, advance=advance)
+                predict_on_ray(plan, parts, workers=arguments.workers, advance=advance)
     return whole_sets.print_summary(plan, set_parts.finish(plan))
 
 

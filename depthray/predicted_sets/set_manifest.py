@@ -38,28 +38,30 @@ class SetManifest(NamedTuple):
         }
 
 
-def begin(folder: AnyFolder, manifest: SetManifest) -> bool:
-    """Prepare a folder for these predictions -> whether it has some already.
-
-    Raises DataError where it has others, or files that are no predictions.
-    """
-    tree = json.loads(json.dumps(manifest.as_tree()))  # as it is read back: tuples are lists
+def is_begun(folder: AnyFolder, manifest: SetManifest) -> bool:
+    """Whether a folder has some of these predictions; DataError where it has others, or other files."""
     existing = _read(folder)
-    if existing is not None:
-        try:
-            _refuse_other(existing, tree, folder.url)
-        except (KeyError, TypeError):
-            raise DataError(f"{folder.url}/{NAME}: damaged; choose another --out") from None
-        return True
-    if names := [name for name in folder.names() if not name.startswith(STAGING)]:
-        raise DataError(
-            f"{folder.url}: holds {names[0]} and no {NAME}, so it was not begun by this command; choose another --out"
-        )
+    if existing is None:
+        if names := [name for name in folder.names() if not name.startswith(STAGING)]:
+            raise DataError(
+                f"{folder.url}: holds {names[0]} and no {NAME}, so it was not begun by this command; choose another "
+                "--out"
+            )
+        return False
+    try:
+        # As it is read back, with lists for tuples.
+        _refuse_other(existing, json.loads(json.dumps(manifest.as_tree())), folder.url)
+    except (KeyError, TypeError):
+        raise DataError(f"{folder.url}/{NAME}: damaged; choose another --out") from None
+    return True
+
+
+def write(folder: AnyFolder, manifest: SetManifest) -> None:
+    """Begin a folder of predictions."""
     if isinstance(folder, LocalFolder):
         with translate_os_errors(folder.path, to=ResourceError, doing="be written", advice="choose another --out"):
-            folder.path.mkdir(parents=True, exist_ok=True)
-    folder.write(NAME, json.dumps(tree, indent=1).encode() + b"\n")
-    return False
+            (folder.path / PARTS).mkdir(parents=True, exist_ok=True)
+    folder.write(NAME, json.dumps(manifest.as_tree(), indent=1).encode() + b"\n")
 
 
 def _read(folder: AnyFolder) -> dict[str, Any] | None:
@@ -84,18 +86,18 @@ def _refuse_other(existing: dict[str, Any], tree: dict[str, Any], where: str) ->
         )
     if existing["fitted"] != tree["fitted"]:
         raise DataError(f"{where}: has predictions by {_describe(ours)} calibrated otherwise; choose another --out")
+    for key, value in tree["options"].items():
+        if (before := existing["options"][key]) != value:
+            raise DataError(
+                f"{where}: was begun with {_text(before)}, and this call has {_text(value)}, for {_flag(key)}; give "
+                "the same as before, or choose another --out"
+            )
     # The same data may be at another path by now.
     if any(existing["data"][key] != tree["data"][key] for key in ("fingerprint", "frames")):
         raise DataError(
             f"{where}: has predictions of other data ({existing['data']['root']}), or of data that has changed since; "
             "choose another --out"
         )
-    for key, value in tree["options"].items():
-        if (before := existing["options"][key]) != value:
-            raise DataError(
-                f"{where}: was begun with {_flag(key)} {_text(before)}, and this call has {_text(value)}; give the same "
-                "as before, or choose another --out"
-            )
 
 
 def _describe(model: dict[str, Any]) -> str:
@@ -103,7 +105,7 @@ def _describe(model: dict[str, Any]) -> str:
 
 
 def _flag(option: str) -> str:
-    return "depth encoded as" if option == "encoding" else "--" + option.replace("_", "-")
+    return "the encoding of depth" if option == "encoding" else "--" + option.replace("_", "-")
 
 
 def _text(value: Any) -> str:

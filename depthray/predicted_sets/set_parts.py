@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -23,6 +23,7 @@ from depthray.data.shards.writer import translate_write_errors
 from depthray.data.source import Source
 from depthray.errors import DataError
 from depthray.predict import Predictor
+from depthray.predicted_sets import set_manifest
 from depthray.predicted_sets.frame_stream import PredictedFrame, predict_frames
 from depthray.predicted_sets.part_outputs import INDEX_COLUMNS, PartOutput, Row, open_output
 from depthray.predicted_sets.set_manifest import PARTS, STAGING
@@ -47,15 +48,36 @@ class SetSummary(NamedTuple):
     shards: int  # files, where the predictions are shards
 
 
-def unfinished_parts(plan: SetPlan) -> list[int]:
-    """The numbers of the parts that are still to be predicted. Clears away what killed workers left."""
+@contextmanager
+def begun(plan: SetPlan) -> Iterator[list[int]]:
+    """The folder of the predictions, begun or continued -> the numbers of the parts that are still to be predicted.
+
+    Where it ends with an error before any part is finished, nothing of it is left.
+    """
     folder = open_folder(plan.request.out)
+    is_new = not isinstance(folder, LocalFolder) or not folder.path.exists()
     if isinstance(folder, LocalFolder):
-        for stale in folder.path.glob(f"{STAGING}*"):
+        for stale in folder.path.glob(f"{STAGING}*"):  # of workers that were killed
             shutil.rmtree(stale, ignore_errors=True)
-        (folder.path / PARTS).mkdir(exist_ok=True)
+    if not plan.is_begun:
+        set_manifest.write(folder, plan.manifest)
     finished = set((folder / PARTS).names())
-    return [number for number in plan.parts if _record_name(number) not in finished]
+    try:
+        yield [number for number in plan.parts if _record_name(number) not in finished]
+    except BaseException:
+        if not plan.is_begun and not (folder / PARTS).names():
+            _discard(folder, is_new=is_new)
+        raise
+
+
+def _discard(folder: AnyFolder, *, is_new: bool) -> None:
+    """Remove what `begun` has made."""
+    folder.remove(set_manifest.NAME)
+    if isinstance(folder, LocalFolder):
+        folder.remove(PARTS)
+        if is_new:
+            with suppress(OSError):  # somebody else has put files there meanwhile
+                folder.path.rmdir()
 
 
 def predict_part(
@@ -79,14 +101,13 @@ def predict_part(
 
 def predict_all(plan: SetPlan, source: Source, *, advance: Callable[[int], None] = lambda _: None) -> None:
     """Predict all parts that are unfinished, in this process. `advance` takes the number of frames that are done."""
-    unfinished = unfinished_parts(plan)
-    left = set(unfinished)
-    advance(sum(len(plan.frames(number)) for number in plan.parts if number not in left))
-    if not unfinished:
-        return  # the network need not be loaded
-    predictor = open_network(plan)
-    for number in unfinished:
-        predict_part(plan, number, source, predictor, advance=advance)
+    with begun(plan) as parts:
+        advance(plan.total - sum(len(plan.frames(number)) for number in parts))
+        if not parts:
+            return  # the network need not be loaded
+        predictor = open_network(plan)
+        for number in parts:
+            predict_part(plan, number, source, predictor, advance=advance)
 
 
 def finish(plan: SetPlan) -> SetSummary:

@@ -60,7 +60,7 @@ class SetPlan(NamedTuple):
     section: Data  # by which frames are read
     manifest: SetManifest
     encoding: str  # of depth in shards
-    is_continued: bool  # whether the folder was begun by an earlier call
+    is_begun: bool  # whether an earlier call has begun the folder
 
     @property
     def total(self) -> int:
@@ -79,7 +79,7 @@ class SetPlan(NamedTuple):
 
 
 def prepare(request: SetRequest) -> tuple[Source, SetPlan]:
-    """Check a request, and begin or continue its folder -> the data set and the plan.
+    """Check a request and its folder, which is not made yet -> the data set and the plan.
 
     Raises UsageError for what does not fit together, DataError where the folder has other predictions.
     """
@@ -113,8 +113,8 @@ def prepare(request: SetRequest) -> tuple[Source, SetPlan]:
             "tiles": request.tiles,
         },
     )
-    continued = set_manifest.begin(open_folder(request.out), manifest)
-    return source, SetPlan(request, section, manifest, encoding, continued)
+    is_begun = set_manifest.is_begun(open_folder(request.out), manifest)
+    return source, SetPlan(request, section, manifest, encoding, is_begun)
 
 
 def open_network(plan: SetPlan) -> Predictor:
