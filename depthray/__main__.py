@@ -60,7 +60,7 @@ JOBS = {
     ),
     "evaluate": JobCommand("depthray.cli.evaluate:build_parser", ("checkpoint", "data", "out")),
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
-    "predict": JobCommand("depthray.cli.predict:build_set_parser", ("checkpoint", "data", "out")),
+    "predict": JobCommand("depthray.cli.predict:build_set_parser", ("checkpoint", "data", "out"), needs="--data"),
 }
 
 # The parsers, for completion in shells, of commands whose module has no build_parser, or of several verbs of one.
@@ -132,7 +132,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     shadowed_packages.install()  # `python -m depthray serve` beside somebody's serve.py
     if name in JOBS and job_flags.is_requested(arguments):
         return int(resolve_name("cluster.jobs.submit:main")(name, JOBS[name], arguments))
-    if name in JOBS and job_flags.is_inside_job():
+    if name in JOBS and job_flags.is_inside_job() and job_flags.is_given(JOBS[name].needs, arguments):
         arguments = resolve_name("cluster.jobs.submit:settle")(name, JOBS[name], arguments)
     with _heartbeat(name):
         answer = _resolve(name)(arguments)

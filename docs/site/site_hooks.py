@@ -36,6 +36,7 @@ PUBLIC = {
     "Compare": ("depthray.compare", "depthray.evaluation.comparing.comparison.Comparison"),
     "Search": ("tuning.tune.tune", "tuning.tune.TunedSearch"),
     "Predict": ("depthray.load", "depthray.Predictor", "depthray.imaging.depth_map.DepthMap"),
+    "Predict data sets": ("depthray.predict_set", "depthray.PredictedSet"),
     "Export": ("depthray.export",),
     "Ask a server": (
         "depthray.client.DepthClient",

@@ -113,6 +113,9 @@ def test_each_command_has_arguments_that_resume_it() -> None:
         ("evaluate runs/x", "checkpoint runs/x is relative"),
         ("evaluate /runs/x --data frames", "--data frames is relative"),
         ("data convert folder /d packed", "out packed is relative"),
+        ("predict /runs/x photo.jpg", "the following arguments are required: --data"),
+        ("predict /runs/x --data frames --out /o", "--data frames is relative"),
+        ("predict /runs/x --data /frames", "--out predictions is relative"),
     ],
 )
 def test_an_error_is_reported_before_anything_is_sent(
@@ -188,6 +191,19 @@ def test_in_a_job_the_plain_command_uses_the_cluster_and_refuses_its_temporary_f
     assert seen == [["demo", "--out", "/r", "--address", "auto"]]
     arguments = seen[0]
     assert jobs.settle("train", JOBS["train"], arguments) == arguments  # those of --submit are settled already
+
+
+def test_a_prediction_is_a_job_where_it_is_of_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = plan_job("predict s3://b/runs/x --data s3://b/frames --out s3://b/labels --as-labels --workers 4 --submit")
+    assert job.arguments[-4:] == ["--workers", "4", "--address", "auto"] and job.name.startswith("predict-x-")
+    assert job.resources == {}  # the workers take what they need
+    assert plan_job("predict /x --data /d --out /o --submit").resources == {"entrypoint_num_cpus": 1.0}
+
+    seen: list[list[str]] = []
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setattr("cluster.predict_set.main", lambda arguments: seen.append(arguments) or 0)
+    assert main(["predict", "runs/x", "photo.jpg"]) == 0
+    assert seen == [["runs/x", "photo.jpg"]]  # photographs are predicted in a job as elsewhere
 
 
 class Cluster:

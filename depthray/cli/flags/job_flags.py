@@ -24,6 +24,7 @@ class JobCommand(NamedTuple):
     paths: tuple[str, ...]  # arguments that name a path on the cluster
     files: tuple[str, ...] = ()  # arguments that may name a YAML file of this machine
     check: str = ""  # takes the parsed arguments and raises what is wrong with their recipe
+    needs: str = ""  # a flag without which the command line is no job, and stays as it is where it runs inside of one
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,11 @@ def is_requested(arguments: Sequence[str]) -> bool:
     if stray := next((flag for flag in given if flag in SUBMIT_ONLY_FLAGS), None):
         raise UsageError(f"{stray} needs {FLAG}; give both, or neither")
     return False
+
+
+def is_given(flag: str, arguments: Sequence[str]) -> bool:
+    """Whether a command line has a flag, by its whole name; "" is always given."""
+    return not flag or flag in [argument.partition("=")[0] for argument in arguments]
 
 
 def is_inside_job() -> bool:
