@@ -23,7 +23,7 @@ Maps = dict[str, NDArray[np.float32]]
 class PredictedFrame(NamedTuple):
     """A frame of a data set with the maps (H,W) of a network, or with the reason why there are none."""
 
-    index: int
+    position: int  # in the data set
     sample: Sample
     maps: Maps
     fault: str = ""
@@ -59,7 +59,7 @@ def check_inputs(source: Source, recipe: Recipe, *, where: str) -> None:
 class _ReadFrame(NamedTuple):
     """A frame as it was read, and as the network gets it."""
 
-    index: int
+    position: int  # in the data set
     sample: Sample
     inputs: Sample
     fault: str = ""
@@ -90,23 +90,23 @@ def _with_sparse(sample: Sample, predictor: Predictor, name: str) -> Sample:
 def _predict(predictor: Predictor, frames: Sequence[_ReadFrame]) -> Iterator[PredictedFrame]:
     readable = [frame for frame in frames if not frame.fault]
     try:
-        predicted = dict(zip((frame.index for frame in readable), _maps(predictor, readable), strict=True))
+        predicted = dict(zip((frame.position for frame in readable), _maps(predictor, readable), strict=True))
     except DataError:  # of one of them: each by itself, so that the others are predicted
         predicted = {}
     for frame in frames:
         if frame.fault:
-            yield PredictedFrame(frame.index, {}, {}, frame.fault)
-        elif frame.index in predicted:
-            yield PredictedFrame(frame.index, frame.sample, predicted[frame.index])
+            yield PredictedFrame(frame.position, {}, {}, frame.fault)
+        elif frame.position in predicted:
+            yield PredictedFrame(frame.position, frame.sample, predicted[frame.position])
         else:
             yield _predict_alone(predictor, frame)
 
 
 def _predict_alone(predictor: Predictor, frame: _ReadFrame) -> PredictedFrame:
     try:
-        return PredictedFrame(frame.index, frame.sample, _maps(predictor, [frame])[0])
+        return PredictedFrame(frame.position, frame.sample, _maps(predictor, [frame])[0])
     except DataError as error:
-        return PredictedFrame(frame.index, {}, {}, str(error))
+        return PredictedFrame(frame.position, {}, {}, str(error))
 
 
 def _maps(predictor: Predictor, frames: Sequence[_ReadFrame]) -> list[Maps]:
@@ -115,4 +115,5 @@ def _maps(predictor: Predictor, frames: Sequence[_ReadFrame]) -> list[Maps]:
     inputs: list[Any] = [frame.inputs for frame in frames]
     keys = [key for key in predictor.recipe.data.inputs if key != "image" and all(key in each for each in inputs)]
     others = {key: [each[key] for each in inputs] for key in keys}
-    return predictor.maps([each["image"] for each in inputs], **others)
+    found: list[Maps] = predictor.maps([each["image"] for each in inputs], **others)
+    return found

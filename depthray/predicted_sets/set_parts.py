@@ -71,7 +71,9 @@ def begun(plan: SetPlan) -> Iterator[list[int]]:
 
 
 def _discard(folder: AnyFolder, *, is_new: bool) -> None:
-    """Remove what `begun` has made."""
+    """Remove what `begun` has made, unless a part has got files there."""
+    if [name for name in folder.names() if name not in (set_manifest.NAME, f"{PARTS}/") and STAGING not in name]:
+        return
     folder.remove(set_manifest.NAME)
     if isinstance(folder, LocalFolder):
         folder.remove(PARTS)
@@ -90,7 +92,7 @@ def predict_part(
         with open_output(plan, number, staging) as output:
             for predicted in predict_frames(source, predictor, plan.frames(number), batch=plan.request.batch):
                 if fault := _write(output, source, predicted):
-                    failed.append((source.frames[predicted.index].id, fault))
+                    failed.append((source.frames[predicted.position].id, fault))
                 advance(1)
             rows = output.finish()
         _publish(staging, folder, number)
@@ -113,13 +115,13 @@ def predict_all(plan: SetPlan, source: Source, *, advance: Callable[[int], None]
 def finish(plan: SetPlan) -> SetSummary:
     """Write the lists of the whole data set, when all its parts are finished."""
     folder = open_folder(plan.request.out)
-    failed: dict[str, str] = {}
+    failed: list[tuple[str, str]] = []
     index = io.StringIO(newline="")
     writer = csv.DictWriter(index, INDEX_COLUMNS, restval="")
     writer.writeheader()
     for number in plan.parts:
         record = _read_record(folder, number)
-        failed |= dict(record.failed)
+        failed += record.failed
         writer.writerows(record.rows)
     if plan.request.to == "png":
         folder.write(INDEX, index.getvalue().encode())
@@ -130,7 +132,7 @@ def finish(plan: SetPlan) -> SetSummary:
     shards = sum(name.endswith(".h5") for name in folder.names())
     if shards and isinstance(folder, LocalFolder):
         index_files.write(folder.path)
-    return SetSummary(plan.total - len(failed), failed, shards)
+    return SetSummary(plan.total - len(failed), dict(failed), shards)
 
 
 def _write(output: PartOutput, source: Source, predicted: PredictedFrame) -> str:
@@ -138,7 +140,7 @@ def _write(output: PartOutput, source: Source, predicted: PredictedFrame) -> str
     if predicted.fault:
         return predicted.fault
     try:
-        output.add(predicted.index, source.frames[predicted.index], predicted.sample, predicted.maps)
+        output.add(predicted.position, source.frames[predicted.position], predicted.sample, predicted.maps)
     except DataError as error:
         return str(error)
     return ""
@@ -193,9 +195,9 @@ def _read_record(folder: AnyFolder, number: int) -> PartRecord:
         ) from None
 
 
-def _failed_table(failed: dict[str, str]) -> str:
+def _failed_table(failed: list[tuple[str, str]]) -> str:
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(("frame", "reason"))
-    writer.writerows(failed.items())
+    writer.writerows(failed)
     return table.getvalue()

@@ -201,7 +201,12 @@ def test_a_prediction_is_a_job_where_it_is_of_a_data_set(monkeypatch: pytest.Mon
 
     seen: list[list[str]] = []
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    monkeypatch.setattr("cluster.predict_set.main", lambda arguments: seen.append(arguments) or 0)
+
+    def predict(arguments: list[str]) -> int:
+        seen.append(arguments)
+        return 0
+
+    monkeypatch.setattr("cluster.predict_set.main", predict)
     assert main(["predict", "runs/x", "photo.jpg"]) == 0
     assert seen == [["runs/x", "photo.jpg"]]  # photographs are predicted in a job as elsewhere
 

@@ -124,7 +124,7 @@ def test_labels_stand_beside_the_depth_that_was_measured(
     shards, before = Shards(LocalShards(out), LABELS), sources.open_source(Data(source="folder", root=str(frames)))
     for key, label in (("depth", "teacher"), ("sigma", "sigma")):
         for index, expected in enumerate(truth(predictor, frames, key)):
-            found = shards.read(index)[label]  # type: ignore[literal-required]
+            found = shards.read(index)[label]
             np.testing.assert_allclose(found, expected, rtol=1e-3)  # float16 has 11 bits
     assert all((shards.read(index)["depth"] == before.read(index)["depth"]).all() for index in range(10))
     assert shards.read(9)["semantics"].min() == 2  # all else that the frames had, too
@@ -159,11 +159,14 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(
     assert sorted(path.name for path in (tmp_path / "out/parts").iterdir()) == ["00000.json"]
     assert not list((tmp_path / "out").glob(".tmp-*"))
     (tmp_path / "out/.tmp-killed").mkdir()  # of a worker that was killed
-    seen = []
+    seen: list[int] = []
     original = set_parts.predict_part
-    monkeypatch.setattr(
-        set_parts, "predict_part", lambda *args, **more: seen.append(args[1]) or original(*args, **more)
-    )
+
+    def spy(plan: SetPlan, number: int, *args: Any, **more: Any) -> int:
+        seen.append(number)
+        return original(plan, number, *args, **more)
+
+    monkeypatch.setattr(set_parts, "predict_part", spy)
     predict(wanted)
     predict(wanted)  # of which nothing is left to do
     assert seen == [1, 2]
