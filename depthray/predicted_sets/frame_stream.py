@@ -24,7 +24,7 @@ Maps = dict[str, NDArray[np.float32]]
 class PredictedFrame(NamedTuple):
     """A frame of a data set with the maps (H,W) of a network, or with the reason why there are none."""
 
-    number: int
+    position: int  # in the data set
     sample: Sample
     maps: Maps
     fault: str = ""
@@ -61,7 +61,7 @@ def check_inputs(source: Source, recipe: Recipe, *, where: str) -> None:
 class _ReadFrame(NamedTuple):
     """A frame as it was read, and as the network gets it."""
 
-    number: int
+    position: int  # in the data set
     sample: Sample
     inputs: Sample
     fault: str = ""
@@ -93,23 +93,23 @@ def _with_sparse(sample: Sample, predictor: Predictor, name: str) -> Sample:
 def _predict(predictor: Predictor, frames: Sequence[_ReadFrame]) -> Iterator[PredictedFrame]:
     readable = [frame for frame in frames if not frame.fault]
     try:
-        predicted = dict(zip((frame.number for frame in readable), _maps(predictor, readable), strict=True))
+        predicted = dict(zip((frame.position for frame in readable), _maps(predictor, readable), strict=True))
     except DataError:  # of one of them: each by itself, so that the others are predicted
         predicted = {}
     for frame in frames:
         if frame.fault:
-            yield PredictedFrame(frame.number, {}, {}, frame.fault)
-        elif frame.number in predicted:
-            yield PredictedFrame(frame.number, frame.sample, predicted[frame.number])
+            yield PredictedFrame(frame.position, {}, {}, frame.fault)
+        elif frame.position in predicted:
+            yield PredictedFrame(frame.position, frame.sample, predicted[frame.position])
         else:
             yield _predict_alone(predictor, frame)
 
 
 def _predict_alone(predictor: Predictor, frame: _ReadFrame) -> PredictedFrame:
     try:
-        return PredictedFrame(frame.number, frame.sample, _maps(predictor, [frame])[0])
+        return PredictedFrame(frame.position, frame.sample, _maps(predictor, [frame])[0])
     except DataError as error:
-        return PredictedFrame(frame.number, {}, {}, str(error))
+        return PredictedFrame(frame.position, {}, {}, str(error))
 
 
 def _maps(predictor: Predictor, frames: Sequence[_ReadFrame]) -> list[Maps]:

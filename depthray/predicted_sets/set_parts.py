@@ -90,11 +90,11 @@ def predict_part(
     failed: list[tuple[str, str]] = []
     with _staging(folder) as staging:
         with open_output(plan, number, staging) as output:
-            for predicted in predict_frames(
-                source, predictor, plan.frames(number), section=plan.section, batch=plan.request.batch
-            ):
+            of_part = plan.frames(number)
+            found = predict_frames(source, predictor, of_part, section=plan.section, batch=plan.request.batch)
+            for predicted in found:
                 if fault := _write(output, source, predicted):
-                    failed.append((source.frames[predicted.number].id, fault))
+                    failed.append((source.frames[predicted.position].id, fault))
                 advance(1)
             rows = output.finish()
         _publish(staging, folder, number)
@@ -142,7 +142,7 @@ def _write(output: PartOutput, source: Source, predicted: PredictedFrame) -> str
     if predicted.fault:
         return predicted.fault
     try:
-        output.add(predicted.number, source.frames[predicted.number], predicted.sample, predicted.maps)
+        output.add(predicted.position, source.frames[predicted.position], predicted.sample, predicted.maps)
     except DataError as error:
         return str(error)
     return ""

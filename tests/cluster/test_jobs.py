@@ -202,11 +202,11 @@ def test_a_prediction_is_a_job_where_it_is_of_a_data_set(monkeypatch: pytest.Mon
     seen: list[list[str]] = []
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
 
-    def record(arguments: list[str]) -> int:
+    def predict(arguments: list[str]) -> int:
         seen.append(arguments)
         return 0
 
-    monkeypatch.setattr("cluster.predict_set.main", record)
+    monkeypatch.setattr("cluster.predict_set.main", predict)
     assert main(["predict", "runs/x", "photo.jpg"]) == 0
     assert seen == [["runs/x", "photo.jpg"]]  # photographs are predicted in a job as elsewhere
 

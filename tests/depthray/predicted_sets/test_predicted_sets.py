@@ -162,11 +162,11 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes(
     seen: list[int] = []
     original = set_parts.predict_part
 
-    def recorded(*arguments: Any, **more: Any) -> Any:
-        seen.append(arguments[1])
-        return original(*arguments, **more)
+    def spy(plan: SetPlan, number: int, *args: Any, **more: Any) -> int:
+        seen.append(number)
+        return original(plan, number, *args, **more)
 
-    monkeypatch.setattr(set_parts, "predict_part", recorded)
+    monkeypatch.setattr(set_parts, "predict_part", spy)
     predict(wanted)
     predict(wanted)  # of which nothing is left to do
     assert seen == [1, 2]
