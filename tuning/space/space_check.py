@@ -26,12 +26,12 @@ FRAMES = "decides which frames there are and what they hold, and scores compare 
 SCORE = "decides how trials are scored, and scores compare under the same rules only"
 BUDGET = "is the budget of a trial, and trials compare at the same one only"
 NOTHING = "changes no score"
-OF_FRAMES = ("name", "source", "root", "encoding", "min_depth", "max_depth")  # of a data set
+OF_FRAMES = ("name", "source", "root", "encoding", "min_depth", "max_depth", "intrinsics")  # of a data set
 SEED = "is luck, not a setting; the best configurations are repeated under other seeds"
 UNSEARCHABLE = (
     (("data.split", "data.split.*"), f"{FRAMES}; a split is fixed by data.val_fraction, data.split_seed and the index"),
     (("data.source", "data.root", "data.encoding", "data.targets", "data.frames"), FRAMES),
-    (("data.min_depth", "data.max_depth", "data.recording", "data.recording.*"), FRAMES),
+    (("data.min_depth", "data.max_depth", "data.intrinsics", "data.recording", "data.recording.*"), FRAMES),
     (("data.sets", *(f"data.sets.*.{key}" for key in OF_FRAMES)), FRAMES),
     (("data.sets.*.protocol", "data.sets.*.overall"), SCORE),
     (("data.val_fraction", "data.split_seed", "data.sparse", "data.sparse.*"), FRAMES),

@@ -87,7 +87,12 @@ def test_what_decides_frames_score_or_budget_is_not_searched(key: str) -> None:
 
 
 def test_every_key_can_be_searched_or_is_refused_with_a_reason() -> None:
-    searched = {"data": {"size", "inputs", "fit"}, "finetune": {"lr", "schedule"}, "eval": set(), "": set()}
+    searched = {
+        "data": {"size", "inputs", "fit", "canonical_focal", "canonical"},
+        "finetune": {"lr", "schedule"},
+        "eval": set(),
+        "": set(),
+    }
     searched["train"] = {"batch_size", "accumulate", "precision", "channels_last", "compile"}
     searched["train"] |= {"sync_batchnorm", "freeze_batchnorm", "cuda_graph"}
     for key in recipe.flatten(preflight.load("demo")):

@@ -80,7 +80,7 @@ MISTAKES: list[tuple[int, str, str]] = [
     (2, "train demo optim.schedule=cosin", "(did you mean 'cosine'?)"),
     (2, "train demo --log tensorbord", "--log: no 'tensorbord' (did you mean 'tensorboard'?)"),
     (2, "train demo --from nowhere", "model.weights=nowhere: no such weights in the catalogue"),
-    (2, "train demo augment.flip=1", "(did you mean 'hflip'?)"),
+    (2, "train demo augment.flip=1", "(did you mean 'vflip'?)"),
     (2, "train demo train.max_minutes=-1", "train.max_minutes=-1"),
     (2, "train demo --workers 3", "it does for 1, 2, 4, 8 or 16 workers"),
     (2, "train demo --data", "argument --data: expected one argument"),
