@@ -25,7 +25,8 @@ from load import BOUNDARY, read_bodies
 
 import depthray
 from depthray.imaging import photos
-from depthray.predict import Predictor, prepare
+from depthray.network_inputs import prepare
+from depthray.predict import Predictor
 from serve.http import codec
 from serve.settings import RequestLimits
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from depthray import models
 from depthray.batch import collate, to_device
 from depthray.config.sections import Data
-from depthray.predict import prepare
+from depthray.network_inputs import prepare
 from depthray.runtimes.open import open_model
 from serve.http import codec
 from serve.settings import RequestLimits

@@ -33,6 +33,7 @@ ROOMS = (
         "exporting",
         "predicted_sets",
         "predict",
+        "network_inputs",
         "runs",
         "training",
         "losses",

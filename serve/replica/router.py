@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 
 from depthray.errors import DataError, DepthrayError
 from depthray.imaging.camera import Camera
-from depthray.predict import prepare, restore
+from depthray.network_inputs import prepare, restore
 from serve.backend import BackendAnswer, Broken, ModelCard, NotReady, Overloaded, TimedOut, UnknownModel
 from serve.registry.store import Pointer, Store
 from serve.replica import limits_check

@@ -13,7 +13,8 @@ from depthray.cli.predict import KEY
 from depthray.client import DepthClient, RetryPolicy
 from depthray.client.remote_predictor import connect
 from depthray.errors import UsageError
-from depthray.predict import Predictor, load, prepare
+from depthray.network_inputs import prepare
+from depthray.predict import Predictor, load
 from serve.ros.node_settings import NodeSettings, OutputSize
 
 Estimator = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # (H,W,3) RGB -> (h,w) metres, not positive = none

@@ -17,7 +17,7 @@ from serve_backend import Fake, app, encoded, scene
 from serve_networks import broken, photograph, write_checkpoint
 
 from depthray.config.sections import Data
-from depthray.predict import prepare
+from depthray.network_inputs import prepare
 from serve.http.middleware import ConcurrencyLimit
 from serve.monitoring import scrape, telemetry
 from serve.monitoring.telemetry import METRICS, RayMetrics, RequestMetrics

@@ -14,7 +14,8 @@ from serve_networks import broken, photograph
 
 from depthray.config.sections import Data
 from depthray.errors import CheckpointError, DataError
-from depthray.predict import load, prepare, restore
+from depthray.network_inputs import prepare, restore
+from depthray.predict import load
 from serve.registry.promotion import promote
 from serve.registry.store import Store
 from serve.replica.replica import Replica, Reply

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from serve_networks import photograph, write_checkpoint
 
-from depthray.predict import load, prepare
+from depthray.network_inputs import prepare
+from depthray.predict import load
 from serve import settings
 from serve.registry import golden
 from serve.replica.network import Network
