@@ -26,7 +26,8 @@ from depthray.checkpoints import save
 from depthray.checkpoints.load import CheckpointContents
 from depthray.config.sections import Data
 from depthray.data.sources import open_source
-from depthray.predict import BATCH, Predictor, load, prepare
+from depthray.network_inputs import prepare
+from depthray.predict import BATCH, Predictor, load
 from depthray.predicted_sets import set_parts, set_plan
 from depthray.predicted_sets.set_plan import SetRequest
 from depthray.training import preflight
