@@ -28,7 +28,7 @@ ALWAYS = (
 )
 THOROUGH = [pytest.param(case, marks=() if str(case) in ALWAYS else pytest.mark.thorough) for case in cases()]
 BOUND = 1e-4  # relative to the largest value of a map
-LARGEST = 128  # pixels: larger ones take more nodes where sparse depth is filled
+LARGEST = 256  # pixels: larger ones take more nodes where sparse depth is filled
 RUNTIMES = {"onnx": "onnx", "openvino": "openvino", "torch-export": "torch_export"}
 OUTPUTS = ("depth", "mask")
 PAGE = Path(__file__).parents[3] / "docs" / "export-support.md"

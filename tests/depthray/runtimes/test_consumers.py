@@ -10,13 +10,13 @@ import torch
 from checkpoints import write_checkpoint
 from exports import TinyGraph, write_export
 
-from depthray import load, predict
+from depthray import load
 from depthray.__main__ import main
 from depthray.checkpoints import manifest
 from depthray.errors import CheckpointError, UsageError
 from depthray.evaluation.completion.curve import completion_curve
 from depthray.runs import listing, locate
-from depthray.runtimes import export_folder
+from depthray.runtimes import device_errors, export_folder
 from depthray.runtimes.open import open_model
 from depthray.storage import environment
 from depthray.storage.folders import open_folder
@@ -53,7 +53,7 @@ def test_an_array_is_predicted(export):
 
 
 def test_a_device_that_its_runtime_does_not_know_is_refused(export, monkeypatch):
-    monkeypatch.setattr(predict, "_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(device_errors, "chosen", lambda name: torch.device(name or "meta"))
     assert load(export).device == torch.device("cpu")
     with pytest.raises(UsageError, match=r"device cuda: .* is an export that computes on the CPU"):
         load(export, device="cuda")
