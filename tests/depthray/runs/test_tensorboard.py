@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.summary.writer import event_file_writer
 
 from depthray.imaging.sheets import SheetRow
 from depthray.runs.tensorboard import Board
@@ -66,6 +67,13 @@ def test_hparams_stand_in_the_same_run(tmp_path):
     assert session["data.size"].string_value == "96,128" and session["model.name"].string_value == "unet"
 
 
+@pytest.fixture
+def first_files(monkeypatch):
+    """Files of one process and second are read in the order of their names, where the tenth is before the ninth."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
+@pytest.mark.usefixtures("first_files")
 @pytest.mark.parametrize("done", [0, 2, 5])
 def test_resume_hides_what_is_run_again_and_keeps_the_rest(tmp_path, done):
     with Board(tmp_path) as board:
