@@ -179,7 +179,9 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
 def _edge_notes(edges: Mapping[str, EdgeAlignment]) -> list[str]:
     """How edges of depth and colour agree, and frames in which they do not."""
     return [
-        f"{name}: {each.describe()}" + (f"; look at {', '.join(each.doubtful[:3])}" if each.doubtful else "")
+        (f"{name}: " if name else "")
+        + each.describe()
+        + (f", but for {', '.join(each.doubtful[:3])}" if each.doubtful else "")
         for name, each in edges.items()
         if each.verdict == "agree"
     ]
