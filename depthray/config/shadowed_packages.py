@@ -9,8 +9,11 @@ import os
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from depthray.errors import UsageError
 
 NAMES = ("cluster", "serve", "tuning")
 ROOT = Path(__file__).parents[2]  # the folder of these packages and of this one
@@ -31,6 +34,16 @@ def install() -> None:
     """
     if not any(isinstance(finder, SiblingFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, SiblingFinder())
+
+
+def check_import(package: str) -> None:
+    """Raise UsageError where `import package` means a user's own, which Python found first."""
+    spec = find_spec(package)
+    if spec and spec.origin and Path(spec.origin).resolve().parents[1] != ROOT.resolve():
+        raise UsageError(
+            f"depthray's package '{package}' is hidden by {spec.origin}, which Python finds first; start Python in "
+            "another folder, or rename yours"
+        )
 
 
 def shadowed() -> list[str]:

@@ -54,3 +54,10 @@ def test_the_hook_finds_the_packages_and_nothing_else(home: Path, monkeypatch: p
         spec = finders[0].find_spec(name)
         assert spec is not None and spec.origin == str(ROOT / name / "__init__.py")
     assert finders[0].find_spec("json") is None and finders[0].find_spec("mypkg.serve", ["x"]) is None
+
+
+def test_a_function_whose_package_is_hidden_says_by_what(home: Path) -> None:
+    code = "import depthray\ntry: depthray.tune\nexcept depthray.errors.UsageError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"'tuning' is hidden by {home / 'tuning' / '__init__.py'}" in done.stdout
