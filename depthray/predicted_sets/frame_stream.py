@@ -16,6 +16,7 @@ from depthray.data.loader import load_ahead
 from depthray.data.source import Source
 from depthray.data.train_samples import add_sparse
 from depthray.errors import DataError, UsageError
+from depthray.imaging.export import valid_only
 from depthray.predict import Predictor, optional_inputs
 
 Maps = dict[str, NDArray[np.float32]]
@@ -33,7 +34,7 @@ class PredictedFrame(NamedTuple):
 def predict_frames(
     source: Source, predictor: Predictor, indices: Sequence[int], *, section: Data, batch: int
 ) -> Iterator[PredictedFrame]:
-    """The frames of these indices in order, (H,W) maps of each as `Predictor.maps` has them.
+    """The frames of these indices in order, (H,W) maps of each as `Predictor.maps` has them but for invalid depth, 0.
 
     `section` is that of the source, which may have the camera of frames without one of their own. Frames are read by a
     thread, some batches ahead. One that cannot be read, or whose inputs do not fit together, has a `fault`, and costs
@@ -120,4 +121,5 @@ def _maps(predictor: Predictor, frames: Sequence[_ReadFrame]) -> list[Maps]:
     others = {key: [each[key] for each in inputs] for key in keys}
     cameras: Any = [each["intrinsics"] for each in inputs] if predictor.needs_camera else None
     found: list[Maps] = predictor.maps([each["image"] for each in inputs], camera=cameras, **others)
-    return found
+    # 0 where the network says that there is none, as in the files of single images.
+    return [{**maps, "depth": valid_only(maps["depth"], maps.get("valid"))} for maps in found]

@@ -28,8 +28,9 @@ from depthray.storage.remote import is_remote
 
 FRAMES_PER_PART = 256
 FORMS = ("shards", "png")  # what predictions can be written as
+OF_NETWORK = ("inputs", "sparse", "canonical_focal", "canonical")  # keys of data, as the network was trained with them
 # What the network or the command decides, which an override would contradict.
-FIXED = ("root", "source", "sets", "inputs", "targets", "size", "fit", "sparse")
+FIXED = ("root", "source", "sets", "targets", "size", "fit", *OF_NETWORK)
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,7 @@ def _section(recipe: Recipe, request: SetRequest) -> Data:
     own_code.allow([request.source])
     form = request.source or sources.recognise(request.data)
     default = recipes.override(Recipe(), request.overrides, where="command line").data
-    kept = {key: getattr(recipe.data, key) for key in ("inputs", "sparse", "canonical_focal", "canonical")}
-    values = {**kept, "targets": ("depth",)}
+    values = {key: getattr(recipe.data, key) for key in OF_NETWORK} | {"targets": ("depth",)}
     section = data_sets.one_set(default, root=absolute_path(request.data), source=form, **values)
     sources.check_name(form, where="--source")
     return packing.select_all_inputs(section) if request.as_labels else section

@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 
 # Flags of the command that are for images alone, and those that are for data sets alone.
 OF_IMAGES = (
-    *("url", "model", "key", "format", "range", "intrinsics", "recursive", "frames", "min_confidence"),
+    *("url", "model", "key", "format", "range", "intrinsics", "distortion", "camera_model", "recursive", "frames"),
+    *("confidence", "ensemble", "min_confidence", "keep_invalid"),
     *further_inputs.KINDS,
 )
 OF_SETS = ("source", "to", "as_labels", "workers", "address", "frames_per_part", "batch")
