@@ -1,6 +1,6 @@
-"""Lose nodes of a cluster of several hosts under training, a search and a service, and measure what that costs.
+"""Lose nodes of a cluster of several hosts under training, a search, predictions and a service, and measure the cost.
 
-    python -m chaos.training.node_kills [--only train elastic notice tune serve autoscaling]
+    python -m chaos.training.node_kills [--only train elastic notice tune predict serve autoscaling]
 
 Hosts are network namespaces (hosts.py, needs root): a head and two workers. A node is lost by SIGKILL of all its
 processes. Each part prints rows of what was measured; the exit code is 1 if one is wrong:
@@ -9,6 +9,7 @@ train        two workers, a node lost amid an epoch and restarted: the weights o
 elastic      --min-workers 1: continues with one worker, then two again; the undisturbed run's scores, to a tolerance
 notice       the cluster is notified 20 s before a node is removed: saved before that
 tune         a search of one-worker trials: complete at the end, no trial that had ended run again
+predict      2,000 frames, a node lost amid them: each frame once, to the byte what one process without Ray writes
 serve        two replicas under load, one lost: requests that failed, seconds until both answer again
 autoscaling  a cluster without workers whose autoscaler starts them
 """
@@ -26,12 +27,14 @@ from typing import Any
 
 from chaos import ROOT
 from chaos.training import hosts, kills
+from chaos.training.node_predict import predict
 from chaos.training.node_rows import (
     compare_figure,
     compare_trial,
     drain,
     failed,
     first_resumption,
+    kill_node,
     last_step,
     next_step_time,
     print_recovery,
@@ -82,12 +85,6 @@ def submit_training(
     # So far into the epoch that there are save points in it.
     wait_until(lambda: last_step(run) % BATCHES > 15 and last_step(run) > BATCHES, process, log)
     return process, log
-
-
-def kill_node(cluster: hosts.Cluster, number: int) -> float:
-    """SIGKILL all processes of a host; the time of day."""
-    cluster.nodes[number].kill()
-    return time.time()
 
 
 def train(cluster: hosts.Cluster, folder: Path) -> None:
@@ -263,7 +260,7 @@ def autoscaling(folder: Path) -> None:
         print_row("autoscaling", "difference of the final weights", f"{gap:.1e}", good=gap <= 1e-6)
 
 
-PARTS = {"train": train, "elastic": elastic, "notice": notice, "tune": tune, "serve": serve}
+PARTS = {"train": train, "elastic": elastic, "notice": notice, "tune": tune, "predict": predict, "serve": serve}
 
 
 def run_part(part: str, cluster: hosts.Cluster, folder: Path) -> None:

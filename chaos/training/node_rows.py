@@ -30,6 +30,12 @@ def submit(cluster: hosts.Cluster, log: Path, *arguments: str) -> subprocess.Pop
         return subprocess.Popen(command, cwd=ROOT, env=cluster.environment(), stdout=file, stderr=file)
 
 
+def kill_node(cluster: hosts.Cluster, number: int) -> float:
+    """SIGKILL all processes of a host; the time of day."""
+    cluster.nodes[number].kill()
+    return time.time()
+
+
 def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, *, seconds: float = 240) -> float:
     """Wait until something is true; the time of day. Raises where the process ends before."""
     end = time.time() + seconds
