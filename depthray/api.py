@@ -242,13 +242,15 @@ def export(
     precision: str | None = None,
     bound: float | None = None,
     trust: bool = False,
+    confidence: str | None = None,
+    ensemble: Sequence[Place] = (),
 ) -> Parity:
     """Export a checkpoint or a run's best one for `depthray.load`: `export(run, to="onnx", out="exported")`.
 
     `to` is onnx, openvino, openvino-int8, torch-export, aoti or tensorrt. It is compared with the checkpoint on frames
     of `calibrate`, or of rendered rooms, and the comparison returned. Raises ParityError, and writes the report alone,
     where it differs by more than `bound`; UsageError where `out` exists. `trust=True` runs code that comes with the
-    checkpoint.
+    checkpoint. With `confidence="flip"` and `ensemble`, as for `load`, the spread of predictions is in the export.
     """
     from depthray.exporting import write
 
@@ -260,6 +262,7 @@ def export(
         precision=precision,
         bound=bound,
         trust=trust,
+        spread=spread_flags.given(confidence, [Path(each) for each in ensemble]),
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
     own_code.allow([source or ""])

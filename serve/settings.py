@@ -77,6 +77,11 @@ class ModelSettings(Section):
         "PyTorch; auto: what was fastest then",
     )
     flip: bool = Field(False, description="answer the mean with the mirrored image, which takes twice the time")
+    confidence: Literal["", "flip"] = Field(
+        "",
+        description="flip: sigma and confidence from the difference to the mirrored image, for networks that predict "
+        "none, which takes twice the time",
+    )
     compile: bool = Field(False, description="compile networks with torch.compile, which takes minutes at the start")
     threads: int = Field(
         0, ge=0, le=4096, description="of forward passes on CPUs; 0: an equal share of the machine's cores"

@@ -7,7 +7,7 @@ import math
 import textwrap
 from pathlib import Path
 
-from depthray.cli.flags import trust
+from depthray.cli.flags import spread_flags, trust
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.config import own_code
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
         calibration=arguments.calibration_frames,
         gate=arguments.gate_frames,
         trust=arguments.trust,
+        spread=spread_flags.given(arguments.confidence, arguments.ensemble),
     )
     write.refuse_existing(request.out)  # before a checkpoint is downloaded
     own_code.allow([arguments.source or ""])
@@ -74,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibration-frames", type=int, default=96, metavar="N", help="of scenes of their own (default: 96)"
     )
     parser.add_argument("--gate-frames", type=int, default=32, metavar="N", help="frames to compare on (default: 32)")
+    spread_flags.add_flags(parser)
     trust.add_flag(parser)
     return parser
 

@@ -59,6 +59,13 @@ class ExportGraph(nn.Module):
             prediction["sigma"] = prediction["depth"] * torch.exp(prediction["log_sigma"])
         return tuple(prediction[key].sigmoid() if key in MASKS else prediction[key] for key in self.outputs)
 
+    def one_pass(self, *tensors: Tensor) -> None:
+        """Call each network once, also where `forward` shows it the mirrored image besides."""
+        batch: Any = dict(zip(self.inputs, tensors, strict=True))
+        parts: Any = getattr(self.network, "networks", [self.network])
+        for network in parts:
+            network(batch)
+
     @property
     def smallest_side(self) -> int:
         """Pixels of the smallest side that is traced."""
@@ -98,7 +105,7 @@ def build_graph(network: nn.Module, targets: Sequence[str]) -> ExportGraph:
     example = graph.example(2, *_example_size(graph))
     with torch.no_grad():
         expected = graph(*example)
-        undo = fold_batchnorm(network, lambda: graph(*example))
+        undo = fold_batchnorm(network, lambda: graph.one_pass(*example))
         if difference(graph(*example), expected) > SAME:  # a layer that something else reads as well
             undo()
     return graph

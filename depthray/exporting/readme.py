@@ -7,6 +7,7 @@ from depthray.evaluation.markdown_table import markdown_table
 from depthray.exporting import parity_report
 from depthray.exporting.gate import Parity
 from depthray.runs import layout
+from depthray.runtimes import export_folder
 from depthray.runtimes.export_folder import ExportSpec, Port
 
 NAME = "README.md"
@@ -58,10 +59,11 @@ def _confidence(spec: ExportSpec, recipe: Recipe) -> list[str]:
     formula = {
         "laplace": "1 - exp(-sqrt(2) ln(1.1) depth / sigma)",
         "gaussian": "erf(ln(1.1) depth / (sqrt(2) sigma))",
-    }[recipe.model.uncertainty]
+    }[export_folder.spread_family(recipe.model.uncertainty)]
+    of = f", by the spread of predictions: {spec.spread}" if spec.spread else ""
     return [
-        "`sigma` is the standard deviation of depth. The probability that depth is right within 10 %, which depthray "
-        f"calls its confidence, is {formula}."
+        f"`sigma` is the standard deviation of depth{of}. The probability that depth is right within 10 %, which "
+        f"depthray calls its confidence, is {formula}."
     ]
 
 

@@ -20,6 +20,7 @@ from depthray.cards import card_markdown, collected
 from depthray.cards.card_markdown import CardSubject
 from depthray.checkpoints import load as checkpoints
 from depthray.checkpoints import manifest
+from depthray.checkpoints.calibration import NETWORK
 from depthray.checkpoints.load import CheckpointContents
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.model_facts import ModelFacts
@@ -27,6 +28,7 @@ from depthray.errors import ParityError, UsageError
 from depthray.evaluation.protocols import MEANING
 from depthray.exporting import gate, parity_report, readme
 from depthray.exporting.export_frames import CALIBRATION, CPU, GATE, ExportFrames, open_frames
+from depthray.exporting.exported_spread import spread_of
 from depthray.exporting.gate import Parity
 from depthray.exporting.graph import Inputs, TracedGraph, build_graph, trace
 from depthray.exporting.targets import GateScores, TargetRequest, target
@@ -36,6 +38,7 @@ from depthray.runtimes.canonical_depth import in_metres
 from depthray.runtimes.export_folder import ExportFolder, ExportSpec
 from depthray.runtimes.exported_network import ExportedNetwork
 from depthray.runtimes.open import open_model
+from depthray.runtimes.spread import Spread
 from depthray.storage.os_errors import translate_os_errors
 from depthray.version import __version__
 
@@ -57,6 +60,7 @@ class ExportRequest:
     calibration: int = CALIBRATION
     gate: int = GATE
     trust: bool = False  # in code that comes with the checkpoint
+    spread: Spread | None = None  # whose predictions confidence is the spread of; None: what the network itself says
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class _Source:
     traced: TracedGraph
     frames: ExportFrames
     notes: tuple[str, ...]
+    spread: str | None = None  # the name of the spread in the graph
 
 
 @dataclass(frozen=True)
@@ -193,13 +198,16 @@ def _load_and_trace(path: Path, request: ExportRequest, say: Callable[[str], Non
     data = contents.recipe.data
     frames = open_frames(data, request.data, request.form, calibration=request.calibration, gate=request.gate)
     network = checkpoints.build_network(contents, where=path).eval().requires_grad_(False)
+    spread = None
+    if request.spread:
+        network, spread = spread_of(request.spread, network, contents, trust=request.trust)
     # Without the camera, of which the graph would need the focal length: who computes it scales its depth.
     graph = build_graph(copy.deepcopy(network), data.targets)
     say("tracing the network")
     height, width = (graph.round_up(side) for side in data.size)
     traced = trace(graph, size=(height, width), largest_side=max(request.largest_side, height, width))
     notes = () if traced.dynamic_size else (f"Only frames of {width}x{height} can be given: {traced.note}",)
-    return _Source(contents, in_metres(network, data), traced, frames, notes)
+    return _Source(contents, in_metres(network, data), traced, frames, notes, spread)
 
 
 def _write_model(module: Any, folder: Path, path: Path, context: _Context) -> ExportSpec:
@@ -223,6 +231,7 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
     if recipe.data.scales_labels:
         unit = export_folder.CANONICAL_UNIT
     canonical = export_folder.canonical_of(recipe.data)
+    fitted = contents.temperature if contents.temperature and contents.temperature.of != NETWORK else None
     return ExportSpec(
         target=context.request.target,
         precision=context.precision,
@@ -236,6 +245,8 @@ def _spec(context: _Context, model_file: str) -> ExportSpec:
         model_file=model_file,
         depth_kind=kind,
         canonical=canonical,
+        spread=context.source.spread,
+        temperature=None if context.source.spread else fitted,
         checkpoint_sha256=contents.weights_sha256,
         epoch=contents.epoch,
         step=contents.step,

@@ -22,11 +22,12 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from depthray.checkpoints import manifest, model_facts
+from depthray.checkpoints.calibration import Temperature
 from depthray.checkpoints.manifest import METRICS, RECIPE
 from depthray.checkpoints.model_facts import ModelFacts
 from depthray.checkpoints.origin import Origin
 from depthray.checkpoints.recorded_folder import RecordedFolder, seal
-from depthray.config.sections import Data
+from depthray.config.sections import Data, Uncertainty
 from depthray.errors import CheckpointError
 from depthray.storage.local import FileRecord
 from depthray.storage.local import replace as replace_file
@@ -93,6 +94,8 @@ class ExportSpec:
     smallest_side: int = 1  # pixels; below it a graph of any size is not the network any more
     facts: ModelFacts | None = None  # what it was trained on, and what was measured of it
     canonical: CanonicalCamera | None = None  # None: the graph's depth is of any camera
+    spread: str | None = None  # whose predictions `sigma` is the spread of; None: what the network itself predicts
+    temperature: Temperature | None = None  # the factor of a spread that is not in the graph, but was fitted
 
     def __post_init__(self) -> None:
         """Refuse what no export of ours says, with a ValueError."""
@@ -128,6 +131,11 @@ class ExportFolder:
 def canonical_of(data: Data) -> CanonicalCamera | None:
     """The canonical camera of a recipe's section."""
     return CanonicalCamera(data.canonical_focal, data.canonical) if data.canonical_focal else None
+
+
+def spread_family(own: Uncertainty) -> Uncertainty:
+    """The distribution of ln depth where its deviation is a spread: the network's own, else Laplace."""
+    return "laplace" if own == "none" else own  # whose tails are those of depth at edges
 
 
 def dtype_of(key: str) -> str:
@@ -166,7 +174,7 @@ def render(spec: ExportSpec, files: dict[str, FileRecord]) -> bytes:
     """The bytes of model.json."""
     scores = {key: float(value) for key, value in spec.scores.items() if math.isfinite(value)}
     body = asdict(replace(spec, scores=scores, tested=finite_tree(spec.tested)))
-    for key in ("facts", "canonical"):  # folders of earlier versions have no such key
+    for key in ("facts", "canonical", "spread", "temperature"):  # folders of earlier versions have no such key
         if body[key] is None:
             del body[key]
     return seal({"format": FORMAT, **body, "files": {name: asdict(record) for name, record in files.items()}})

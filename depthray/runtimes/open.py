@@ -18,7 +18,7 @@ from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
 from depthray.runtimes import export_folder
-from depthray.runtimes.export_folder import ExportFolder
+from depthray.runtimes.export_folder import ExportFolder, spread_family
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `read_recipe` and `names` do without
     import torch
@@ -109,7 +109,7 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
     _check_recipe(folder, recipe)
     runtime, network = _build_network(folder, device=device, threads=threads, trust=trust)
     network.zero_padded = models.zero_padded(recipe.model, network.inputs)
-    network.uncertainty = recipe.model.uncertainty
+    network.uncertainty = spread_family(recipe.model.uncertainty) if spec.spread else recipe.model.uncertainty
     if "semantics" in network.inputs and not own_code.is_own(recipe.model.name):
         _limit_classes(network, recipe)
     return OpenedModel(
@@ -123,6 +123,8 @@ def _open_export(path: Path, *, device: torch.device, threads: int | None, trust
         sha256=export_folder.identity(path),
         runtime=runtime,
         device=network.device,
+        temperature=spec.temperature,
+        spread=spec.spread or NETWORK,
         facts=spec.facts,
     )
 
@@ -165,6 +167,7 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     inputs, outputs = {port.name for port in spec.inputs}, {port.name for port in spec.outputs}
     auxiliary = {"uncertainty": "sigma", "valid_mask": "valid"}
     possible = {*data.targets, *(auxiliary[key] for key in recipe.model.auxiliary_maps)}
+    possible |= {"sigma"} if spec.spread else set()
     if (
         not inputs <= set(data.inputs)
         or not outputs <= possible

@@ -5,12 +5,14 @@ section 3.1) call post-processing; networks from several seeds are the ensembles
 (arXiv:1612.01474), whose own deviations, where they predict them, are added. Depth is the mean of ln depth, its
 deviation that of the n predictions, sqrt(sum (x - mean)^2 / (n - 1)); of so few it is known better where the squares
 are averaged over a neighbourhood, and `depthray calibrate --confidence` fits the factor by which errors are larger.
+`SpreadNetwork` can be traced, so that an export has all of its networks and passes in one graph.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +24,12 @@ from torch.nn import functional
 
 from depthray import models
 from depthray.batch import Batch, Prediction
+from depthray.checkpoints.calibration import NETWORK, Temperature
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.runtimes.open import OpenedModel, open_model
+from depthray.models.layers import symbolic_size
+from depthray.runtimes.export_folder import spread_family
+from depthray.runtimes.open import EAGER, OpenedModel, open_model
 from depthray.runtimes.passes import flipped
 
 NEAREST = 1e-3  # metres, for logarithms
@@ -54,18 +59,29 @@ class Spread:
 
     def apply(self, opened: OpenedModel, *, trust: bool = False) -> OpenedModel:
         """The model with a network that predicts the spread, times the factor that was fitted to it, if one was."""
-        _check_metres(opened.recipe)
+        check_metres(opened.recipe)
+        if opened.runtime != EAGER and opened.spread != NETWORK:
+            raise UsageError(f"confidence: this export has that of a spread already ({opened.spread}); leave it out")
         members = [open_model(path, device=opened.device, trust=trust) for path in self.others]
         for path, member in zip(self.others, members, strict=True):
-            _check_alike(opened.recipe, member.recipe, path)
-        digests = " ".join(sorted(member.sha256[:16] for member in members))
-        name = " and ".join([*(["flip"] if self.flip else []), *([f"ensemble with {digests}"] if digests else [])])
-        fitted = opened.temperature if opened.temperature and opened.temperature.of == name else None
-        if fitted is None:
-            _log.warning(UNCALIBRATED)
+            check_alike(opened.recipe, member.recipe, path)
+        name = self.name_of([member.sha256 for member in members])
         networks = [opened.network, *(member.network for member in members)]
-        network = SpreadNetwork(networks, flip=self.flip, factor=fitted.factor if fitted else 1.0)
+        network = SpreadNetwork(networks, flip=self.flip, factor=factor_of(opened.temperature, name))
         return replace(opened, network=network.eval(), spread=name)
+
+    def name_of(self, digests: Sequence[str]) -> str:
+        """The spread with networks of these SHA-256 as checkpoints and exports record it."""
+        known = " ".join(sorted(digest[:16] for digest in digests))
+        return " and ".join([*(["flip"] if self.flip else []), *([f"ensemble with {known}"] if known else [])])
+
+
+def factor_of(temperature: Temperature | None, name: str) -> float:
+    """The factor that was fitted to the spread of this name; 1 where none was, which is logged."""
+    if temperature and temperature.of == name:
+        return temperature.factor
+    _log.warning(UNCALIBRATED)
+    return 1.0
 
 
 class SpreadNetwork(nn.Module):
@@ -79,8 +95,8 @@ class SpreadNetwork(nn.Module):
         every: list[Any] = list(networks)
         self.inputs = tuple(dict.fromkeys(key for network in every for key in network.inputs))
         self.outputs = tuple(dict.fromkeys([*getattr(every[0], "outputs", ("depth",)), "log_sigma"]))
-        own = models.uncertainty_of(networks[0])
-        self.uncertainty = "laplace" if own == "none" else own  # its tails are those of depth at edges
+        self.uncertainty = spread_family(models.uncertainty_of(networks[0]))
+        self.graph_stride = math.lcm(*(network.stride for network in every))  # a graph has no padding of its own
 
     def forward(self, batch: Batch) -> Prediction:
         """A batch -> the first network's prediction with the depth (B,1,H,W) and the deviation of all."""
@@ -102,9 +118,10 @@ class SpreadNetwork(nn.Module):
         """The prediction of each network, and of the mirrored image, mirrored back."""
         found: list[Any] = []
         for network in self.networks:
-            found.append(models.run(network, batch))
+            run = (lambda _, given, network=network: network(given)) if torch.compiler.is_exporting() else models.run
+            found.append(run(network, batch))
             if self.flip:
-                mirrored: Any = models.run(network, flipped(network, batch))
+                mirrored: Any = run(network, flipped(network, batch))
                 kept = ("depth", "log_sigma", *LOGITS)
                 found.append({key: mirrored[key].flip(-1) for key in kept if key in mirrored})
         return found
@@ -112,25 +129,30 @@ class SpreadNetwork(nn.Module):
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,h,w) -> (B,1,H,W)"""
-    same = (values.shape[-2], values.shape[-1]) == size
-    return values if same else functional.interpolate(values, size, mode="bilinear")
+    same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
+    if same((values.shape[-2], values.shape[-1]), size):
+        return values
+    return functional.interpolate(values, size, mode="bilinear")
 
 
 def _smooth(values: Tensor) -> Tensor:
     """(B,1,h,w) -> means over squares of a part of the shorter side"""
+    if torch.compiler.is_exporting():
+        return symbolic_size.local_mean(values, PARTS)
     side = max(1, min(values.shape[-2:]) // PARTS) | 1
     return functional.avg_pool2d(values, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
-def _check_metres(recipe: Recipe) -> None:
+def check_metres(recipe: Recipe) -> None:
+    """Raise UsageError for a network whose predictions have no metres that could be compared."""
     if "depth" not in recipe.data.targets or recipe.depth_kind != "metric":
         raise UsageError("confidence: the spread is that of metres, which this network does not predict")
 
 
-def _check_alike(recipe: Recipe, other: Recipe, path: Path) -> None:
+def check_alike(recipe: Recipe, other: Recipe, path: Path) -> None:
     """Raise UsageError for a network that gets another input, which no batch can be for both."""
-    _check_metres(other)
-    for key in ("inputs", "size", "fit"):
+    check_metres(other)
+    for key in ("inputs", "size", "fit", "canonical_focal", "canonical"):
         ours, theirs = (_words(getattr(each.data, key)) for each in (recipe, other))
         if ours != theirs:
             raise UsageError(f"ensemble {path}: its data.{key} is {theirs}, that of the first network {ours}")

@@ -124,7 +124,7 @@ class Store:
             architecture=own_code.short_name(recipe.model.name),
             inputs=tuple(data.inputs),
             targets=tuple(data.targets),
-            confidence=recipe.model.uncertainty != "none" and "depth" in data.targets,
+            confidence=(recipe.model.uncertainty != "none" or _has_spread(path)) and "depth" in data.targets,
             size=(data.size[0], data.size[1]),
             fit=data.fit,
             canonical_focal=data.canonical_focal,
@@ -336,6 +336,11 @@ def _parse(data: bytes) -> Pointer:
     if not all(_VERSION.fullmatch(version) for version in pointer.versions):  # it becomes a path
         raise ValueError("version")
     return pointer
+
+
+def _has_spread(path: Path) -> bool:
+    """Whether it is an export with the confidence of a spread of predictions."""
+    return export_folder.is_export(path) and export_folder.read(path).spread is not None
 
 
 def _origin(path: Path) -> dict[str, Any]:

@@ -285,16 +285,14 @@ class Replica:
         from depthray.predict import load
 
         settings = self._settings.model
-        predictor = load(
-            folder,
-            device=settings.device or None,
-            precision=settings.precision,
-            trust=settings.trust,
-            flip=settings.flip,
-        )
-        network = Network(predictor, settings)
+        options: dict[str, Any] = {"device": settings.device or None, "precision": settings.precision}
+        options |= {"trust": settings.trust, "flip": settings.flip}
+        network = Network(load(folder, **options), settings)
         network.compare(self._store.golden(name, version), settings.deviation)
-        return network
+        if not settings.confidence:
+            return network
+        # Only now: the mean with the mirrored image is not what promotion computed.
+        return Network(load(folder, **options, confidence=settings.confidence), settings)
 
 
 def _on_gpu(model: ModelSettings) -> bool:

@@ -77,7 +77,7 @@ class Router:
                 await asyncio.sleep(PAUSE * (attempt > 0))  # first try another replica at once
             else:
                 # That version may have other inputs, and another size.
-                card = await asyncio.to_thread(self._store.card, card.name, reply.version)
+                card = await asyncio.to_thread(self._card_of, card.name, reply.version)
         if reply.fault:
             _raise_fault(reply, card)
         replied = time.monotonic()
@@ -156,6 +156,12 @@ class Router:
                 self._models = await asyncio.to_thread(self._read_store)
                 self._refreshed = time.monotonic()
 
+    def _card_of(self, name: str, version: str = "") -> ModelCard:
+        """The card of a version as replicas serve it, with the confidence that they add."""
+        card = self._store.card(name, version)
+        adds = bool(self._settings.model.confidence) and "depth" in card.targets
+        return replace(card, confidence=card.confidence or adds)
+
     def _read_store(self) -> dict[str, _ServedModel]:
         """The models in the store; one that cannot be read stays as it was."""
         models: dict[str, _ServedModel] = {}
@@ -164,7 +170,7 @@ class Router:
                 pointer = self._store.pointer(name)
                 served = self._models.get(name)
                 if served is None or served.pointer != pointer:
-                    served = _ServedModel(pointer, self._store.card(name))
+                    served = _ServedModel(pointer, self._card_of(name))
                 models[name] = served
             except DepthrayError:
                 # The replicas that have loaded it still answer.

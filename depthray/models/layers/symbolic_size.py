@@ -100,6 +100,16 @@ def adaptive_mean(values: Tensor, size: tuple[int, int]) -> Tensor:
     return _multiply(rows, values[:, 0], columns)[:, None]
 
 
+def local_mean(values: Tensor, parts: int) -> Tensor:
+    """(B,1,H,W) -> (B,1,H,W) means over squares around each pixel, a part of the shorter side across"""
+    height, width = values.shape[-2], values.shape[-1]
+    # A value of the graph, since the smaller of two symbols would set some sizes apart.
+    sides = [torch.full((1,), side, dtype=values.dtype, device=values.device) for side in (height, width)]
+    reach = (torch.minimum(*sides) / (2 * parts)).floor()
+    rows, columns = (_near_matrix(side, reach, values) for side in (height, width))
+    return _multiply(rows, values[:, 0], columns)[:, None]
+
+
 def resize_positions(square: Tensor, size: tuple[int, int], *, offset: float, antialias: bool) -> Tensor:
     """(1,C,g,g) positions -> (1,C,h,w), bicubic; those of the stored size as they are.
 
@@ -157,6 +167,13 @@ def _mean_matrix(side: int, parts: int, like: Tensor) -> Tensor:
     # In whole numbers: pixel >= floor(part * H / h) is (pixel + 1) * h > part * H.
     inside = ((pixel + 1) * parts > part * side) & (pixel * parts < (part + 1) * side)
     weights = inside.to(like.dtype)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _near_matrix(side: int, reach: Tensor, like: Tensor) -> Tensor:
+    """-> (H,H): row i has the mean over the pixels that are at most `reach` (1,) away"""
+    pixel = torch.arange(side, dtype=like.dtype, device=like.device)
+    weights = ((pixel[:, None] - pixel).abs() <= reach).to(like.dtype)
     return weights / weights.sum(dim=1, keepdim=True)
 
 

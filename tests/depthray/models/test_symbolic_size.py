@@ -52,6 +52,14 @@ def test_one_sample_reaches_every_pixel_of_the_largest_map():
     assert (symbolic_size.fill_sparse(sparse) > 0).all()
 
 
+@pytest.mark.parametrize("size", [(7, 9), (33, 47), (65, 97), (240, 320)])
+def test_means_around_a_pixel_are_those_of_pooling(size):
+    values = torch.rand(2, 1, *size)
+    side = max(1, min(size) // 16) | 1
+    expected = F.avg_pool2d(values, side, stride=1, padding=side // 2, count_include_pad=False)
+    torch.testing.assert_close(symbolic_size.local_mean(values, 16), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("size", "smaller"), [((64, 96), (16, 24)), ((65, 97), (17, 25)), ((65, 97), (5, 7)), ((7, 9), (7, 9))]
 )
