@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from depthray.api import predict_set as predict_set
     from depthray.api import train as train
     from depthray.api import train_events as train_events
+    from depthray.measures import calibrate as calibrate
+    from depthray.measures import card as card
+    from depthray.measures import robust as robust
     from depthray.predict import Predictor as Predictor
 
 # Imported when used, so that `import depthray` imports neither torch nor Ray.
@@ -31,6 +34,9 @@ _FUNCTIONS = {
     "train_events": "depthray.api:train_events",
     "evaluate": "depthray.api:evaluate",
     "compare": "depthray.api:compare",
+    "robust": "depthray.measures:robust",
+    "calibrate": "depthray.measures:calibrate",
+    "card": "depthray.measures:card",
     "export": "depthray.api:export",
     "predict_set": "depthray.api:predict_set",
     "load": "depthray.api:load",

@@ -27,6 +27,7 @@ ROOMS = (
     *(
         "__main__",
         "api",
+        "measures",
         "testing",
         "cli",
         "client",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from depthray.checkpoints import load, manifest, select
 from depthray.checkpoints.calibration import Calibration, Temperature
 from depthray.cli.evaluate import add_frames, recipe_of
-from depthray.cli.flags import spread_flags
+from depthray.cli.flags import further_inputs, spread_flags
 from depthray.cli.flags.command_parser import CommandParser
 from depthray.cli.output.markdown_output import print_markdown
 from depthray.errors import DataError, UsageError
@@ -32,7 +32,13 @@ FOLDER = "calibrated"  # beside `checkpoints` of a run, by default
 
 def main(argv: list[str]) -> int:
     """Calibrate a checkpoint as the command line asks, or remove its calibration."""
-    arguments = build_parser().parse_intermixed_args(argv)
+    written, about = calibrate(build_parser().parse_intermixed_args(argv))
+    print(f"written: {written}, {about}")
+    return 0
+
+
+def calibrate(arguments: argparse.Namespace, *, show: Callable[[str], None] = print_markdown) -> tuple[Path, str]:
+    """The checkpoint that was written, and what of it is new; `show` gets the table of what held-out frames say."""
     path = locate.resolve(arguments.checkpoint)
     if export_folder.is_export(path):
         raise UsageError(f"{path}: an export computes what it was made of; calibrate the checkpoint and export that")
@@ -41,46 +47,48 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--out {out}: exists; choose another folder or remove it")
     if not arguments.confidence and (arguments.flip or arguments.ensemble):
         raise UsageError("--flip and --ensemble say whose confidence is fitted: give --confidence too")
+    if further_inputs.given(arguments) and arguments.points is None:
+        raise UsageError(f"--{next(iter(further_inputs.given(arguments)))} is of photographs: give --points too")
     record = manifest.read(path)
     if arguments.remove:
         if record.calibration is None and record.temperature is None:
             raise UsageError(f"{path}: is not calibrated")
-        written = _write(out, path, arguments.trust, calibration=None, temperature=None)
-        print(f"written: {written}, without calibration")
-        return 0
+        return _write(out, path, arguments.trust, calibration=None, temperature=None), "without calibration"
     # Last of all: of other metres the confidence would be another one.
     if before := record.temperature or (None if arguments.confidence else record.calibration):
         raise UsageError(f"{path}: is calibrated already ({before}); calibrate the checkpoint it was made of")
-    return (_calibrate_confidence if arguments.confidence else _calibrate_metres)(path, out, arguments)
+    return (_calibrate_confidence if arguments.confidence else _calibrate_metres)(path, out, arguments, show)
 
 
-def _calibrate_metres(path: Path, out: Path, arguments: argparse.Namespace) -> int:
+def _calibrate_metres(
+    path: Path, out: Path, arguments: argparse.Namespace, show: Callable[[str], None]
+) -> tuple[Path, str]:
     pairs, about = _measure(path, arguments)
     from depthray.evaluation.calibrating.cross_validation import decide
 
     decision = decide(pairs)
-    print_markdown(markdown(decision))
+    show(markdown(decision))
     fitted = _calibration(decision, about, frames=len(pairs))
-    print(f"written: {_write(out, path, arguments.trust, calibration=fitted)}, its depth {fitted}")
-    return 0
+    return _write(out, path, arguments.trust, calibration=fitted), f"its depth {fitted}"
 
 
-def _calibrate_confidence(path: Path, out: Path, arguments: argparse.Namespace) -> int:
+def _calibrate_confidence(
+    path: Path, out: Path, arguments: argparse.Namespace, show: Callable[[str], None]
+) -> tuple[Path, str]:
     if arguments.points is not None:
         raise UsageError("--confidence needs frames with measured depth: give --data in place of --points")
     decision, about, count, of = _measure_confidence(path, arguments)
     rows = (("as it is", decision.before), ("with a temperature", decision.after))
     shares = [[name, *(f"{100 * share:.1f} %" for share in row)] for name, row in rows]
     table = markdown_table(["held-out pixels", "in the 68 % interval", "in the 95 % interval"], shares)
-    print_markdown(f"Held out: {decision.how}.\n\n{table}\n")
+    show(f"Held out: {decision.how}.\n\n{table}\n")
     if not decision.gains:
         raise DataError(
             f"not calibrated: of held-out pixels {_percent(decision.before)} are in the intervals of 68 and 95 % as "
             f"they are, {_percent(decision.after)} with a temperature of {decision.factor:.2f}, which is no clear gain"
         )
     fitted = Temperature(decision.factor, *about, count, decision.before, decision.after, of)
-    print(f"written: {_write(out, path, arguments.trust, temperature=fitted)}, its deviations {fitted}")
-    return 0
+    return _write(out, path, arguments.trust, temperature=fitted), f"its deviations {fitted}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,6 +113,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--intrinsics", metavar="fx,fy,cx,cy", help="with --points: the camera, for a network of data.canonical_focal"
     )
+    for key in further_inputs.KINDS:
+        parser.add_argument(f"--{key}", type=Path, metavar="FILE|FOLDER", help="with --points: as `predict` takes it")
     parser.add_argument("--remove", action="store_true", help="write the checkpoint without its calibration")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write; default: RUN/calibrated")
     return parser
@@ -127,6 +137,7 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
     from depthray import distributed
     from depthray.evaluation import protocols
     from depthray.evaluation.calibrating import pairs
+    from depthray.imaging import photos
     from depthray.imaging.camera import read_camera
     from depthray.predict import load as load_predictor
     from depthray.runtimes.open import open_model
@@ -138,9 +149,16 @@ def _measure(path: Path, arguments: argparse.Namespace) -> tuple[list[FramePairs
             predictor = load_predictor(path, device=str(device), trust=arguments.trust)
             predictor.check_metres("calibration")
             camera = read_camera(arguments.intrinsics) if arguments.intrinsics else None
+            others = further_inputs.given(arguments)
+            # A network that can do without would be another one without.
+            further_inputs.check(others, predictor.recipe.data.inputs)
 
             def predicted(image: Path) -> tuple[NDArray[np.float32], float]:
-                depth = predictor.predict(image, camera=camera)
+                maps = {
+                    key: further_inputs.read(key, further_inputs.find(place, Path(image.stem)), limits=photos.LIMITS)
+                    for key, place in others.items()
+                }
+                depth = predictor.predict(image, camera=camera, **maps)
                 return depth.metres, predictor.canonical_factor((depth.shape[0], depth.shape[1]), camera)
 
             depths = map(predicted, points)

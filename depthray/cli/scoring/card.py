@@ -27,10 +27,7 @@ def main(argv: list[str]) -> int:
         facts = collected.facts_of(path, reports=reports)
         print(model_facts.render(_known(facts, path)).decode(), end="")
         return 0
-    if export_folder.is_export(path):  # it has one, which its writer made with the checkpoint at hand
-        text = export_folder.read_folder(path).read_file(layout.MODEL_CARD).decode()
-    else:
-        text = run_card.read(path, reports=reports)
+    text = card_text(path, reports=reports)
     print_markdown(text)
     if arguments.out:
         run_card.write_text(text, arguments.out)
@@ -38,6 +35,15 @@ def main(argv: list[str]) -> int:
     elif not is_remote(arguments.checkpoint) and (written := refresh(path)):
         print(f"written: {written}")
     return 0
+
+
+def card_text(path: Path, *, reports: Path | None) -> str:
+    """The card of a checkpoint with the reports in a folder, or that of an export, as Markdown."""
+    from depthray.cards import run_card
+
+    if export_folder.is_export(path):  # it has one, which its writer made with the checkpoint at hand
+        return export_folder.read_folder(path).read_file(layout.MODEL_CARD).decode()
+    return run_card.read(path, reports=reports)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from depthray.cli.flags import trust
 from depthray.cli.flags.command_parser import CommandParser
@@ -16,6 +17,9 @@ from depthray.runs import layout
 from depthray.storage.remote import is_remote
 from depthray.waiting import Heartbeat
 
+if TYPE_CHECKING:  # torch takes seconds to import
+    from depthray.evaluation.robustness.robustness import RobustnessReport
+
 FRAMES = 40
 CLIP_FRAMES = 120
 
@@ -23,12 +27,35 @@ CLIP_FRAMES = 120
 def main(argv: list[str]) -> int:
     """Corrupt and score as the command line asks."""
     arguments = build_parser().parse_intermixed_args(argv)
-    places, overrides = split_words(arguments.words)
     # Only now: --help need not wait for torch.
     from depthray import distributed
-    from depthray.evaluation.robustness import robustness, robustness_report
+    from depthray.evaluation.robustness import robustness_report
+
+    try:
+        report, path = measure(arguments)
+        if distributed.is_main():
+            place = split_words(arguments.words)[0][0]
+            out = arguments.out or layout.evaluation(path, f"{arguments.split}-robustness", remote=is_remote(place))
+            robustness_report.write(report, out)
+            print_markdown(robustness_report.markdown(report))
+            print(f"written: {out}/robustness.md, .json, and pictures")
+            if not arguments.out and not is_remote(place):
+                card.refresh(path)
+    finally:
+        distributed.stop()
+    return 0
+
+
+def measure(arguments: argparse.Namespace) -> tuple[RobustnessReport, Path]:
+    """The report on the networks that a command line names, and the first one's checkpoint.
+
+    Processes of torchrun are joined; `depthray.distributed.stop` is the caller's.
+    """
+    from depthray import distributed
+    from depthray.evaluation.robustness import robustness
     from depthray.evaluation.robustness.corruptions import meanings
 
+    places, overrides = split_words(arguments.words)
     if arguments.frames < 1:
         raise UsageError(f"--frames {arguments.frames}: at least 1")
     if arguments.clip_frames < 2:
@@ -36,33 +63,21 @@ def main(argv: list[str]) -> int:
     chosen = _corruptions(arguments.only, [*meanings(), robustness.CROP])
     clip = robustness.Clip(arguments.clip, arguments.clip_frames) if arguments.clip else None
     device = distributed.start()
-    try:
-        request = argparse.Namespace(**{**vars(arguments), "overrides": overrides})
-        candidates, (frames,) = open_candidates(places, [request])
-        with Heartbeat("corrupted frames to be scored") as waiting:
-            report = robustness.measure(
-                candidates,
-                frames,
-                chosen,
-                side=arguments.split,
-                most=arguments.frames,
-                device=device,
-                trust=arguments.trust,
-                say=waiting.beat,
-                clip=clip,
-            )
-        if distributed.is_main():
-            out = arguments.out or layout.evaluation(
-                candidates[0].path, f"{arguments.split}-robustness", remote=is_remote(places[0])
-            )
-            robustness_report.write(report, out)
-            print_markdown(robustness_report.markdown(report))
-            print(f"written: {out}/robustness.md, .json, and pictures")
-            if not arguments.out and not is_remote(places[0]):
-                card.refresh(candidates[0].path)
-    finally:
-        distributed.stop()
-    return 0
+    request = argparse.Namespace(**{**vars(arguments), "overrides": overrides})
+    candidates, (frames,) = open_candidates(places, [request])
+    with Heartbeat("corrupted frames to be scored") as waiting:
+        report = robustness.measure(
+            candidates,
+            frames,
+            chosen,
+            side=arguments.split,
+            most=arguments.frames,
+            device=device,
+            trust=arguments.trust,
+            say=waiting.beat,
+            clip=clip,
+        )
+    return report, candidates[0].path
 
 
 def build_parser() -> argparse.ArgumentParser:

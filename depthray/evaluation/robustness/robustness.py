@@ -135,9 +135,7 @@ def measure(
         score = _scorer(opened, recipe, chosen, device)
         clean, count = score(source), len(chosen)
         sees_all = consistency.sees_photographs_alone(recipe)
-        if clip and not sees_all:
-            inputs = ", ".join(recipe.data.inputs)
-            raise UsageError(f"{candidate.name}: a clip has photographs alone, and this network reads {inputs}")
+        _check_can_be_measured(candidate, recipe, corruptions, clip)
         names = [name for name in corruptions if name != CROP and (name != DROPOUT or "sparse" in recipe.data.inputs)]
         scored = []
         for name in names:
@@ -157,6 +155,19 @@ def measure(
     about = {"data": frames.data.place, "split": side, "frames": str(count)}
     about |= {"clip": clip.path.name} if clip else {}
     return RobustnessReport(about | {"protocol": frames.eval.protocol}, frames.eval.monitor, tuple(networks))
+
+
+def _check_can_be_measured(candidate: Candidate, recipe: Recipe, corruptions: Sequence[str], clip: Clip | None) -> None:
+    """Raise UsageError where a clip, or all that was asked for, is nothing for this network."""
+    inputs = ", ".join(recipe.data.inputs)
+    if consistency.sees_photographs_alone(recipe):
+        if list(corruptions) == [DROPOUT]:
+            raise UsageError(f"{candidate.name}: {DROPOUT} is of sparse depth, and this network reads {inputs}")
+        return
+    if clip:
+        raise UsageError(f"{candidate.name}: a clip has photographs alone, and this network reads {inputs}")
+    if list(corruptions) == [CROP]:
+        raise UsageError(f"{candidate.name}: {CROP} is of photographs alone, and this network reads {inputs}")
 
 
 def _scorer(
