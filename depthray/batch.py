@@ -29,6 +29,7 @@ class Sample(TypedDict, total=False):
     semantics: NDArray[np.int32]  # (H,W) class ids
     instances: NDArray[np.int32]  # (H,W) instance ids
     background: NDArray[np.uint8]  # (H,W,3) the scene without its foreground object
+    measurable: NDArray[np.uint8]  # (H,W) whether there is a depth to measure, as a data set says, see `data.source`
     mask: NDArray[np.uint8]  # (H,W) 1 on the foreground object, else 0; VOID where neither is known
     intrinsics: NDArray[np.float32]  # (3,3) pinhole matrix in pixels of this image
     distortion: NDArray[np.float64]  # (9) lens of an image that is not undistorted; only as a source reads it
@@ -68,6 +69,7 @@ class Batch(TypedDict, total=False):
     semantics: Tensor  # (B,1,H,W) int64
     instances: Tensor  # (B,1,H,W) int64
     background: Tensor  # (B,3,H,W)
+    measurable: Tensor  # (B,1,H,W) uint8 as of a sample; depth is 0 where it says NO
     mask: Tensor  # (B,1,H,W) float32 0 or 1
     mask_valid: Tensor  # (B,1,H,W) bool, where the mask is known; left out where it is known everywhere
     intrinsics: Tensor  # (B,3,3) float32
@@ -90,7 +92,16 @@ class Prediction(TypedDict, total=False):
 
 VOID = 255  # in the mask of a sample: neither foreground nor background is known
 COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
-MAPS = ("depth", "sparse", "semantics", "instances", "mask", "teacher", "sigma")  # never interpolated; (H,W)
+MAPS = (
+    "depth",
+    "sparse",
+    "semantics",
+    "instances",
+    "mask",
+    "measurable",
+    "teacher",
+    "sigma",
+)  # never interpolated; (H,W)
 STRINGS = ("id", "scene", "source")
 VALID = {"depth": "valid", "teacher": "teacher_valid"}  # the key of where it counts
 WIDE = {"depth": torch.float32, "sparse": torch.float32, "mask": torch.float32}  # what networks compute with

@@ -228,7 +228,11 @@ def eval_group(source: Source, indices: list[int], *, data: Data) -> list[EvalBa
     for index in indices:
         native = with_camera(source.read(index), data)
         sample = resize_for_inference(native, data)
-        truth = {key: native[key] for key in ("depth", "mask", "teacher") if key in native and key not in data.inputs}
+        truth = {
+            key: native[key]
+            for key in ("depth", "mask", "measurable", "teacher")
+            if key in native and key not in data.inputs
+        }
         # Sets are scored by protocols of their own.
         name = sample["source"] if data.sets else ""
         sizes = (native["image"].shape[:2] if truth else (), sample["image"].shape[:2], name)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
 LABELS = ("teacher", "sigma")  # of a teacher, where a data set has them
-ALWAYS = ("image", "depth", "intrinsics", *LABELS)
+MEASURABLE = "measurable"  # whether there is a depth to measure, where a data set has a map of it
+YES, NO = 1, 2  # its values; 0: not known
+ALWAYS = ("image", "depth", "intrinsics", MEASURABLE, *LABELS)
 DERIVED = ("sparse",)  # derived from depth by the loader, not read
 RESTART = "start again when nothing writes to the data any more"  # the advice where a file has changed
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from depthray.batch import Batch, Prediction, constant
+from depthray.data.source import YES
 from depthray.errors import DataError, UsageError
 
 
@@ -49,13 +50,19 @@ class LossInputs:
 
     @property
     def has_depth(self) -> Tensor:
-        """(B,1,h,w) bool at the size of `valid_logits`: depth is measured and within its limits."""
-        return resize_nearest(self._given("valid"), self.valid_logits.shape[-2:])
+        """(B,1,h,w) bool at the size of `valid_logits`: there is a depth within its limits, measured or not."""
+        has_depth = self._given("valid")
+        if "measurable" in self.batch:
+            has_depth = has_depth | ((self.batch["measurable"] == YES) & ~(self._given("depth") > 0))
+        return resize_nearest(has_depth, self.valid_logits.shape[-2:])
 
     @property
-    def is_measured(self) -> Tensor:
-        """(B,1,h,w) bool at the size of `valid_logits`: depth is measured, be it beyond its limits."""
-        return resize_nearest(self._given("depth") > 0, self.valid_logits.shape[-2:])
+    def is_known(self) -> Tensor:
+        """(B,1,h,w) bool at the size of `valid_logits`: depth is measured, or the data set says what is there."""
+        is_known = self._given("depth") > 0
+        if "measurable" in self.batch:
+            is_known = is_known | (self.batch["measurable"] > 0)
+        return resize_nearest(is_known, self.valid_logits.shape[-2:])
 
     @property
     def truth(self) -> Tensor:

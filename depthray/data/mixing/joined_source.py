@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.source import LABELS, Frame, ShardedSource, Source, StoredSource, notes
+from depthray.data.source import LABELS, MEASURABLE, Frame, ShardedSource, Source, StoredSource, notes
 from depthray.data.split import SIDES, Split
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ class JoinedSource:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = tuple(members)
         self.frames = JoinedFrames(self.members)
-        # The samples of a batch must have equal keys. Labels of a teacher that some sets lack are 0 there: none.
+        # The samples of a batch must have equal keys. What some sets alone know of a pixel is 0 in others.
         each = [each.source.keys for each in self.members]
-        self._labels = frozenset.union(*each).intersection(LABELS)
+        self._labels = frozenset.union(*each).intersection((*LABELS, MEASURABLE))
         self.keys = frozenset.intersection(*each) | self._labels
 
     @cached_property
@@ -120,12 +120,13 @@ class JoinedSource:
         return self.members[number].source.faults(own)
 
     def _called(self, number: int, sample: Sample) -> Sample:
-        """A sample of a set as one of all sets, with the keys that all have, and labels of a teacher."""
+        """A sample of a set as one of all sets, with the keys that all have, and what some alone know."""
         name = self.members[number].name
         kept: Any = {key: value for key, value in sample.items() if key in self.keys or key == "depth_scale"}
         strings = {"id": f"{name}/{sample['id']}", "scene": f"{name}/{sample['scene']}", "source": name}
         lacking = self._labels - kept.keys()
-        labels = {key: np.zeros(sample["image"].shape[:2], np.float32) for key in sorted(lacking)}
+        size = sample["image"].shape[:2]
+        labels = {key: np.zeros(size, np.uint8 if key == MEASURABLE else np.float32) for key in sorted(lacking)}
         called: Any = kept | labels | strings
         return called  # type: ignore[no-any-return]
 

@@ -38,9 +38,9 @@ FAR_ENCODING = "uint16_256"  # of depth beyond FARTHEST
 STEPS_PER_METRE = {ENCODING: 1000, FAR_ENCODING: 256}  # encodings a shard may have, in steps a metre
 FARTHEST = 65.535  # metres that 16 bits of millimetres hold
 CHANNELS = {"image": (3,), "background": (3,), "depth": (), "sparse": (), "semantics": (), "instances": (), "mask": ()}
-CHANNELS |= {"teacher": (), "sigma": ()}
+CHANNELS |= {"measurable": (), "teacher": (), "sigma": ()}
 DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "sparse": "<u2"}
-DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1"}
+DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1", "measurable": "u1"}
 DTYPES |= {"teacher": "<f2", "sigma": "<f2"}
 METRES = ("depth", "sparse")  # in the encoding of the shard
 LABELS = ("teacher", "sigma")  # a network's depth and its standard deviation, in metres; 0 where there is none
@@ -64,7 +64,7 @@ class Shard(NamedTuple):
 
 
 def to_stored(sample: Sample, *, where: str, encoding: str = ENCODING) -> Arrays:
-    """A sample -> its arrays as stored: (H,W,3) uint8 colour, uint16 depth and ids, uint8 mask, float16 labels."""
+    """A sample -> its arrays as stored: (H,W,3) uint8 colour, uint16 depth and ids, uint8 masks, float16 labels."""
     size = sample["image"].shape[:2]
     arrays: Arrays = {}
     for key, channels in CHANNELS.items():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from depthray.data import encodings
 from depthray.data.readers.files import HINT, Pixels, check_camera, data_root, pinhole, read_text
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
-from depthray.data.source import Frame, keys_to_read
+from depthray.data.source import MEASURABLE, NO, YES, Frame, keys_to_read
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ MAPS = {
     "instances": "instances",
     "background": "background",
     "mask": "mask",
+    "valid": MEASURABLE,  # 0 where there is no depth to measure, as in the sky and behind glass
     "sparse": "sparse",  # one's own sensor, where the depth is better than it
 }
 PINHOLE = ("fx", "fy", "cx", "cy")
@@ -98,6 +99,8 @@ class CsvFolder(FrameFiles):
         arrays = super().arrays(index)
         for key in self.roles[len(PAIR) :]:
             arrays[key] = self._read_map(key, self.file(index, key))
+        if MEASURABLE in arrays and arrays[MEASURABLE].shape == arrays["depth"].shape:  # other sizes are an error later
+            arrays["depth"] = np.where(arrays[MEASURABLE] == NO, np.float32(0), arrays["depth"])
         if "intrinsics" in self.keys:
             where = f"{self._index}: frame '{self.frames[index].id}'"
             arrays["intrinsics"] = _matrix(self.rows[index].camera, where)
@@ -110,9 +113,10 @@ class CsvFolder(FrameFiles):
         if key == "sparse":  # in the unit of the depth
             return encodings.decode(self.files.load(name), self._encoding, where=str(self.files.path(name)))
         pixels = self.files.ids(name, key=key)
-        if key == "mask":
+        if key in ("mask", MEASURABLE):
             # JPEG smears a mask of 0 and 255, so its threshold is the middle; lossless files may also hold 0 and 1.
-            return (pixels > (127 if name.lower().endswith(LOSSY) else 0)).astype(np.uint8)
+            is_set = pixels > (127 if name.lower().endswith(LOSSY) else 0)
+            return is_set.astype(np.uint8) if key == "mask" else np.where(is_set, YES, NO).astype(np.uint8)
         return pixels.astype(np.int32)  # ids of any width: NYU's 894 classes do not fit into 8 bits
 
 

@@ -1,7 +1,7 @@
 """Virtual KITTI 2: SCENE/VARIANT/frames/rgb/Camera_0/rgb_00000.jpg, depth beside it, SCENE/VARIANT/intrinsic.txt.
 
-Depth is centimetres in 16 bits; 65535, the sky, is read as unmeasured. A scene is one of the five streets, as a variant
-(fog, rain, another angle) shows the same one.
+Depth is centimetres in 16 bits; 65535, the sky, is read as unmeasured, and as having no depth to measure. A scene is
+one of the five streets, as a variant (fog, rain, another angle) shows the same one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from depthray.data.readers.files import Pixels, data_root, pinhole, read_text
 from depthray.data.readers.frame_files import FrameFiles, FrameRow
-from depthray.data.source import Frame, keys_to_read, refuse_encoding
+from depthray.data.source import MEASURABLE, NO, YES, Frame, keys_to_read, refuse_encoding
 from depthray.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENCODING = "uint16/100"
 STORED = "uint16_256"  # in shards: to 255.99 m, where millimetres end at 65.5
 SKY = 65535
-KEYS = frozenset({"image", "depth", "intrinsics"})
+KEYS = frozenset({"image", "depth", "intrinsics", MEASURABLE})
 COLOURS = "**/Scene*/*/frames/rgb/Camera_*/rgb_*.jpg"
 
 
@@ -53,7 +53,13 @@ class VirtualKitti(FrameFiles):
     def arrays(self, index: int) -> dict[str, Any]:
         """The arrays of one frame, by key."""
         fx, fy, cx, cy = (float(part) for part in self.rows[index].camera)
-        arrays = {**super().arrays(index), "intrinsics": pinhole(fx, fy, cx, cy)}
+        stored = self.stored_depth(index)
+        arrays = {
+            "image": self.files.colour(self.file(index, "image")),
+            "depth": self.metres(index, stored),
+            MEASURABLE: np.where(stored == SKY, NO, YES).astype(np.uint8),
+            "intrinsics": pinhole(fx, fy, cx, cy),
+        }
         return {key: array for key, array in arrays.items() if key in self.keys}
 
     def metres(self, index: int, stored: Pixels) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ MAPS = (
     "semantics",
     "instances",
     "mask",
+    "measurable",
     "teacher",
     "sigma",
 )  # moved with the image

@@ -1,9 +1,9 @@
 """How well a network knows where there is no depth to measure: scores of its mask of valid pixels.
 
 The truth of a pixel is one of three: depth is measured within the limits of the network's training; it is measured
-beyond them, as that of sky; or it is missing. Scores are of the class `invalid`, over the pixels of all frames, for a
-frame may have none of it: once with missing pixels as invalid, and once, where there are measurements beyond the
-limits, without them.
+beyond them, as that of sky; or it is missing. Of a missing one a data set may say which of the first two it is. Scores
+are of the class `invalid`, over the pixels of all frames, for a frame may have none of it: once with missing pixels as
+invalid, and once, where there are pixels beyond the limits, without them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from depthray.batch import Batch, Prediction
+from depthray.data.source import NO, YES
 from depthray.evaluation import bootstrap
 from depthray.evaluation.markdown_table import markdown_table
 from depthray.evaluation.mask_metrics import probability
@@ -43,7 +44,11 @@ def of_frames(prediction: Prediction, batch: Batch, limits: tuple[float, float])
         return [None] * len(batch["id"])
     truth, (least, most) = batch["depth"], limits
     steps = (probability(prediction["valid"], size=truth.shape[-2:]) * BINS).long().clamp(max=BINS - 1)
-    kinds = torch.where((truth > least) & (truth < most), 0, torch.where(truth > 0, 1, 2))
+    missing = torch.full_like(steps, CLASSES.index("missing"))
+    if "measurable" in batch:
+        said = batch["measurable"]
+        missing = torch.where(said == YES, 0, torch.where(said == NO, 1, missing))
+    kinds = torch.where((truth > least) & (truth < most), 0, torch.where(truth > 0, 1, missing))
     return [_counts(frame) for frame in (kinds * BINS + steps).flatten(1)]
 
 

@@ -39,7 +39,7 @@ def test_depth_is_the_same_to_the_bit_with_and_without() -> None:
 
 
 # Of one row of an image: a depth in the limits, one beyond them, and none.
-TRUTH = {"has_depth": [True, False, False], "is_measured": [True, True, False]}
+TRUTH = {"has_depth": [True, False, False], "is_known": [True, True, False]}
 
 
 def value(logits: list[float], **options: float) -> float:
@@ -77,7 +77,7 @@ def test_a_loss_alone_teaches_it_and_leaves_depth_as_it_is() -> None:
 def test_a_frame_without_depth_and_missing_pixels_that_do_not_count_costs_nothing() -> None:
     logits = torch.randn(2, 1, 4, 4, requires_grad=True)
     nothing = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
-    loss = losses.TERMS["valid_bce"](logits, has_depth=nothing, is_measured=nothing, valid_missing=0.0)
+    loss = losses.TERMS["valid_bce"](logits, has_depth=nothing, is_known=nothing, valid_missing=0.0)
     loss.sum().backward()
     assert not loss.any() and logits.grad is not None and not logits.grad.any()
 

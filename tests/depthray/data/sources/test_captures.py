@@ -12,7 +12,7 @@ import pytest
 from layouts_captures import SIZE, metres, picture
 
 from depthray.data.packing import shard_encoding
-from depthray.data.source import EncodedSource, notes
+from depthray.data.source import NO, YES, EncodedSource, notes
 from depthray.data.sources import open_source, recognise
 from depthray.errors import DataError
 
@@ -135,6 +135,7 @@ def test_virtual_kitti_in_centimetres_without_sky(tmp_path, unpacked):
         sample = source.read(number)
         check(sample, number, tolerance=0.0051, jpeg=True, unmeasured=[np.s_[0]])
         assert sample["intrinsics"][0, 0] == 30 + number % 2
+        assert (sample["measurable"][0] == NO).all() and (sample["measurable"][1:] == YES).all()
     assert shard_encoding(section, source) == "uint16_256"
 
 

@@ -13,7 +13,7 @@ from frames import depth_map, folder_dataset, read_index, smooth_image, write_in
 
 from depthray.batch import COLOURS, MAPS
 from depthray.config.sections import Data
-from depthray.data.source import INPUTS, LABELS
+from depthray.data.source import INPUTS, LABELS, MEASURABLE
 from depthray.data.sources import check, open_source, recognise
 from depthray.errors import DataError, UsageError
 
@@ -268,7 +268,7 @@ def test_unknown_values_of_the_section(values, message):
 
 
 def test_vocabulary_is_that_of_batches():
-    assert set(INPUTS) == {*COLOURS, *MAPS} - {"depth", *LABELS}
+    assert set(INPUTS) == {*COLOURS, *MAPS} - {"depth", MEASURABLE, *LABELS}
 
 
 def test_ones_own_sensor_is_read_next_to_a_better_depth(root):
