@@ -19,6 +19,7 @@ from depthray.config import recipe as recipes
 from depthray.data import split
 from depthray.data.loader import eval_batches
 from depthray.data.sources import open_source
+from depthray.errors import UsageError
 from depthray.evaluation import protocols
 from depthray.evaluation.comparing.paired import FrameScores, MetricDifference, compare
 from depthray.evaluation.evaluate import evaluate
@@ -55,6 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     evaluate(opened.network, warm_up, protocol=protocols.of(plain), device=opened.device)  # frames are cached then too
     for name in args.only or OPTIONS:
         recipe = recipes.override(plain, OPTIONS[name], where=name)
+        try:
+            Passes.of(recipe.eval).check(recipe.data, metric=recipe.depth_kind == "metric")
+        except UsageError as error:  # as of completion, which flips alone
+            print(f"{name}: left out: {error}")
+            continue
         batches = eval_batches(source, chosen, protocols.scored_data(recipe), batch_size=recipe.eval.batch_size)
         began = time.perf_counter()
         evaluation = evaluate(
