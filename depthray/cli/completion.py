@@ -30,6 +30,8 @@ def main(argv: list[str]) -> int:
 
     if arguments.holes is not None and arguments.holes < 1:
         raise UsageError(f"--holes {arguments.holes}: give a number of frames above 0")
+    if arguments.holes and arguments.samples:
+        raise UsageError("--samples cannot be combined with --holes, which gives all but holes")
     path = locate.resolve(arguments.checkpoint)
     recipe = recipe_of(path, arguments)
     curve.check(recipe, where=str(arguments.checkpoint))
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> int:
         if arguments.holes:
             return _fill_holes(path, recipe, arguments, device)
         scored = curve.completion_curve(
-            path, recipe, arguments.samples, side=arguments.split, device=device, trust=arguments.trust
+            path, recipe, arguments.samples or SAMPLES, side=arguments.split, device=device, trust=arguments.trust
         )
         if distributed.is_main():
             out = arguments.out or layout.evaluation(path, f"{arguments.split}-completion")
@@ -75,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Overrides: data.sparse.pattern=grid, data.sparse.noise=0.02, eval.protocol=nyu-s2d and the like.",
     )
     add_frames(parser)
-    parser.add_argument("--samples", type=_count, nargs="+", default=SAMPLES, help=f"default: {_join(SAMPLES)}")
+    parser.add_argument("--samples", type=_count, nargs="+", help=f"default: {_join(SAMPLES)}")
     parser.add_argument(
         "--holes",
         type=int,

@@ -57,6 +57,7 @@ def test_holes_are_filled_and_scored(checkpoint: Path, tmp_path: Path) -> None:
     ("holes", "flags", "code", "message"),
     [
         ([0, 0], ["--holes", "2"], 3, "no frame has holes of 0.5% to 60% of its pixels"),
+        ([9, 9], ["--holes", "2", "--samples", "5"], 2, "--samples cannot be combined with --holes"),
         ([9, 9], ["--holes", "0"], 2, "--holes 0: give a number of frames above 0"),
     ],
 )
