@@ -50,7 +50,7 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     """
     models.check(recipe.model, where=where)
     sources.check(recipe.data, where=where)
-    sets = [each for each in recipe.data.sets if each.weight]
+    sets = [each for each in recipe.data.sets if each.is_used]
     labels = [f"{where}: data.sets: '{each.name}'" for each in sets] or [where]
     for each, label in zip(data_sets.recipes_of(recipe), labels, strict=True):
         _check_set(each, where=label)

@@ -144,7 +144,7 @@ def recognised_sets(section: Data) -> Data:
     # One of weight 0 need not be there.
     sets = tuple(
         each.model_copy(update={"source": recognise(each.root)})
-        if each.weight and each.root and not each.source and (is_remote(each.root) or Path(each.root).exists())
+        if each.is_used and each.root and not each.source and (is_remote(each.root) or Path(each.root).exists())
         else each
         for each in section.sets
     )
