@@ -277,6 +277,7 @@ def predict_set(
     source: str = "",
     to: str = "shards",
     as_labels: bool = False,
+    rate: float = 0.0,
     frames_per_part: int | None = None,
     device: str = "",
     precision: str = "fp32",
@@ -286,7 +287,8 @@ def predict_set(
     """Predict every frame of a data set in this process: `predict_set("runs/a", data="frames", out="predicted")`.
 
     `overrides` are of data.* and say how frames are read; `source` names their form where it is not recognised. `to` is
-    shards, or png for a folder of files. With `as_labels` the shards keep all that the frames have, and the prediction
+    shards, png for a folder of files, or rosbag2 for bags, with `rate` in frames a second where frames have no times.
+    With `as_labels` the shards keep all that the frames have, and the prediction
     is beside it as `teacher`. An interrupted call is continued by the same one. A frame that cannot be read is no error
     but one of `failed`. `trust=True` runs code that comes with the checkpoint.
 
@@ -302,6 +304,7 @@ def predict_set(
         overrides=overrides,
         to=to,
         as_labels=as_labels,
+        rate=rate,
         frames_per_part=set_plan.FRAMES_PER_PART if frames_per_part is None else frames_per_part,
         device=device,
         precision=precision,

@@ -115,6 +115,14 @@ class JoinedSets(Protocol):
         """The number of the data set of a frame."""
 
 
+@runtime_checkable
+class TimedSource(Protocol):
+    """A source whose frames were recorded, each at a time."""
+
+    def recorded_at(self, index: int) -> tuple[str, int]:
+        """The name of the recording of a frame, and its time there in nanoseconds."""
+
+
 def notes(source: Source) -> tuple[str, ...]:
     """The frames that a source has left out, and why, one sentence each."""
     return tuple(getattr(source, "notes", ()))

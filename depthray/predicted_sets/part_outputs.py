@@ -38,11 +38,6 @@ class PartOutput(Protocol):
         """Complete the files -> what an index of the whole set says of them."""
 
 
-def open_output(plan: SetPlan, number: int, folder: Path) -> PartOutput:
-    """The output of a part in a folder."""
-    return PngOutput(folder, number) if plan.request.to == "png" else ShardOutput(plan, number, folder)
-
-
 class ShardOutput:
     """Shards of a part: one, or one for each size of frame."""
 
@@ -72,7 +67,7 @@ class ShardOutput:
         self._writer.add(frame, format.to_stored(made, where=f"frame '{frame.id}'", encoding=self._encoding))
 
     def finish(self) -> list[Row]:
-        """Complete the shards, which need no further index."""
+        """Complete the shards, which need no list of them."""
         self._writer.finish(())
         return []
 

@@ -280,7 +280,7 @@ def test_the_function_answers_what_failed_and_where_it_is(model: Path, frames: P
         (["--data", "frames", "data.canonical_focal=9"], "data.canonical_focal=9: only data.* that says how"),
         (["--data", "frames", "--confidence", "flip"], "--confidence cannot be combined with --data"),
         (["--data", "frames", "--keep-invalid"], "--keep-invalid cannot be combined with --data"),
-        (["--data", "frames", "--to", "bag"], "--to bag: choose from shards, png"),
+        (["--data", "frames", "--to", "bag"], "--to bag: choose from shards, png, rosbag2"),
         (["--data", "frames", "--to", "png", "--as-labels"], "labels are shards alone"),
         (["--data", "frames", "--workers", "0"], "--workers 0: at least 1 is needed"),
         (["--data", "frames", "--batch", "0"], "--batch 0: give a number above 0"),
