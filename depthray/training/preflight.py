@@ -35,7 +35,9 @@ def load_with_data(name: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = recipes.absolute(load(name, overrides))
     chosen = any(override.startswith("data.source=") for override in overrides)
     data = sources.recognised_section(recipe.data, chosen=chosen)
-    return recipe.model_copy(update={"data": sources.recognised_sets(data)})
+    data = sources.recognised_sets(data)
+    sources.check_recording(data, where=name)
+    return recipe.model_copy(update={"data": data})
 
 
 def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
