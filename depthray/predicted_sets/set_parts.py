@@ -18,7 +18,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from depthray.data.packing import NAME
-from depthray.data.shards import index_files
+from depthray.data.shards import index_files, remote_shards
 from depthray.data.shards.writer import translate_write_errors
 from depthray.data.source import Source
 from depthray.errors import DataError
@@ -125,8 +125,8 @@ def finish(plan: SetPlan) -> SetSummary:
     else:
         folder.remove(FAILED)
     shards = sum(name.endswith(".h5") for name in folder.names())
-    if shards and isinstance(folder, LocalFolder):
-        index_files.write(folder.path)
+    if shards:
+        index_files.write(folder.path) if isinstance(folder, LocalFolder) else remote_shards.write_index(folder)
     return SetSummary(plan.total - len(failed), dict(failed), shards)
 
 
@@ -179,8 +179,7 @@ def _staging(folder: AnyFolder) -> Iterator[Path]:
 
 def _publish(staging: Path, folder: AnyFolder, number: int) -> None:
     """Move the files of a part to their place, in place of those that an unfinished attempt left there."""
-    if isinstance(folder, LocalFolder):
-        index_files.discard(folder.path)
+    index_files.discard(folder.path) if isinstance(folder, LocalFolder) else remote_shards.discard_index(folder)
     for name in folder.names():
         # An attempt with frames of a further size had a shard more.
         if (match := NAME.fullmatch(name)) and int(match[1]) == number:

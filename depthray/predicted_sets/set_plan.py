@@ -54,6 +54,8 @@ class SetRequest:
     flip: bool = False
     scales: tuple[float, ...] = ()
     tiles: int = 1
+    confidence: str = ""  # "flip": sigma from the difference to the mirrored image
+    ensemble: tuple[str, ...] = ()  # further checkpoints, of whose predictions depth is the mean and sigma the spread
     batch: int = BATCH
     trust: bool = False
 
@@ -98,7 +100,8 @@ def prepare(request: SetRequest) -> tuple[Source, SetPlan]:
     check_inputs(source, recipe, where=request.data)
     _check_times(source, request)
     model = request.model if is_remote(request.model) else str(path.resolve())
-    request = replace(request, model=model, data=section.root, out=absolute_path(request.out))
+    others = tuple(each if is_remote(each) else str(locate.resolve(Path(each)).resolve()) for each in request.ensemble)
+    request = replace(request, model=model, data=section.root, out=absolute_path(request.out), ensemble=others)
     encoding = _encoding(recipe, request, section, source)
     manifest = SetManifest(
         identify(path, recipe, name=name_of(request.model, path)),
@@ -117,7 +120,10 @@ def prepare(request: SetRequest) -> tuple[Source, SetPlan]:
             "flip": request.flip,
             "scales": list(request.scales),
             "tiles": request.tiles,
+            # Only where they are given, as folders that earlier versions have begun do not have them.
             **({"rate": request.rate} if request.to == BAGS else {}),
+            **({"confidence": request.confidence} if request.confidence else {}),
+            **({"ensemble": _ensemble(request)} if request.ensemble else {}),
         },
     )
     is_begun = set_manifest.is_begun(open_folder(request.out), manifest)
@@ -136,12 +142,21 @@ def open_network(plan: SetPlan) -> Predictor:
         flip=request.flip,
         scales=request.scales,
         tiles=request.tiles,
+        confidence=request.confidence or None,
+        ensemble=request.ensemble,
         batch=request.batch,
     )
     # A run may have got a better checkpoint since, and other nodes another file of that name.
-    if identify(path, predictor.recipe, name=plan.manifest.model.name) != plan.manifest.model:
+    is_same = identify(path, predictor.recipe, name=plan.manifest.model.name) == plan.manifest.model
+    if not is_same or _ensemble(request) != plan.manifest.options.get("ensemble", []):
         raise CheckpointError(f"{request.model}: another network than the one this call began with; name a checkpoint")
     return predictor
+
+
+def _ensemble(request: SetRequest) -> list[str]:
+    """SHA-256 of each further network."""
+    paths = [locate.resolve(Path(each)) for each in request.ensemble]
+    return [identify(path, read_recipe(path, trust=request.trust), name="").sha256 for path in paths]
 
 
 def _check_numbers(request: SetRequest) -> None:
@@ -150,6 +165,8 @@ def _check_numbers(request: SetRequest) -> None:
             raise UsageError(f"--{flag.replace('_', '-')} {getattr(request, flag)}: give a number above 0")
     if request.to not in FORMS:
         raise UsageError(f"--to {request.to}: choose from {', '.join(FORMS)}")
+    if request.confidence and request.to != "shards":
+        raise UsageError(f"--to {request.to}: has depth alone, and --confidence is beside it in shards; leave one out")
     if request.rate and request.to != BAGS:
         raise UsageError(f"--rate is the frames a second of --to {BAGS}; leave it out")
     if not 0 <= request.rate <= MOST_RATE:
@@ -195,6 +212,7 @@ def _section(recipe: Recipe, request: SetRequest) -> Data:
     values = {key: getattr(recipe.data, key) for key in OF_NETWORK} | {"targets": ("depth",)}
     section = data_sets.one_set(default, root=absolute_path(request.data), source=form, **values)
     sources.check_name(form, where="--source")
+    sources.check_recording(section, where="command line")
     return packing.select_all_inputs(section) if request.as_labels else section
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 # Flags of the command that are for images alone, and those that are for data sets alone.
 OF_IMAGES = (
     *("url", "model", "key", "format", "range", "intrinsics", "distortion", "camera_model", "recursive", "frames"),
-    *("confidence", "ensemble", "min_confidence", "keep_invalid"),
+    *("min_confidence", "keep_invalid"),
     *further_inputs.KINDS,
 )
 OF_SETS = ("source", "to", "rate", "as_labels", "workers", "address", "frames_per_part", "batch")
@@ -89,6 +89,7 @@ def request_of(arguments: argparse.Namespace, *, scales: tuple[float, ...] = ())
         "device": arguments.device,
         "precision": arguments.precision,
         "tiles": arguments.tiles,
+        "confidence": arguments.confidence,
         "batch": arguments.batch,
     }
     return SetRequest(
@@ -99,6 +100,7 @@ def request_of(arguments: argparse.Namespace, *, scales: tuple[float, ...] = ())
         as_labels=arguments.as_labels,
         flip=arguments.flip,
         scales=scales,
+        ensemble=tuple(map(str, arguments.ensemble)),
         trust=arguments.trust,
         **{name: value for name, value in given.items() if value is not None},
     )
