@@ -280,18 +280,23 @@ def predict_set(
     source: str = "",
     to: str = "shards",
     as_labels: bool = False,
+    rate: float = 0.0,
     frames_per_part: int | None = None,
     device: str = "",
     precision: str = "fp32",
+    confidence: str = "",
+    ensemble: Sequence[Place] = (),
     batch: int | None = None,
     trust: bool = False,
 ) -> PredictedSet:
     """Predict every frame of a data set in this process: `predict_set("runs/a", data="frames", out="predicted")`.
 
     `overrides` are of data.* and say how frames are read; `source` names their form where it is not recognised. `to` is
-    shards, or png for a folder of files. With `as_labels` the shards keep all that the frames have, and the prediction
-    is beside it as `teacher`. An interrupted call is continued by the same one. A frame that cannot be read is no error
-    but one of `failed`. `trust=True` runs code that comes with the checkpoint.
+    shards, png for a folder of files, or rosbag2 for bags, with `rate` in frames a second where frames have no times.
+    With `as_labels` the shards keep all that the frames have, and the prediction is beside it as `teacher`.
+    `confidence` and `ensemble` are those of `load`, for shards with `sigma`. An interrupted call is continued by the
+    same one. A frame that cannot be read is no error but one of `failed`. `trust=True` runs code that comes with the
+    checkpoint.
 
     Raises UsageError for what does not fit together, DataError where `out` has other predictions or other files.
     """
@@ -305,9 +310,12 @@ def predict_set(
         overrides=overrides,
         to=to,
         as_labels=as_labels,
+        rate=rate,
         frames_per_part=set_plan.FRAMES_PER_PART if frames_per_part is None else frames_per_part,
         device=device,
         precision=precision,
+        confidence=confidence,
+        ensemble=tuple(os.fspath(each) for each in ensemble),
         batch=prediction.BATCH if batch is None else batch,
         trust=trust,
     )

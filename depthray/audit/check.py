@@ -18,6 +18,7 @@ from depthray.errors import DataError
 from depthray.imaging.camera import describe_misfit
 
 EXAMPLES = 3  # of each kind of finding, in the table
+EMPTY = "empty depth"
 
 
 class DataFinding(NamedTuple):
@@ -64,7 +65,8 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
         return FrameCheck(b"", -1, [DataFinding("unusable", name, str(error))])
     image = sample["image"]
     faults = [("odd values" if "unmeasured" in detail else "altered", detail) for detail in odd]
-    faults += depth_faults(judged_depth(sample), max_depth=max_depth)
+    if "depth" in sample:
+        faults += depth_faults(judged_depth(sample), max_depth=max_depth)
     if "intrinsics" in sample:
         cx, cy = (float(sample["intrinsics"][row, 2]) for row in (0, 1))
         misfit = describe_misfit(round(cx, 3), round(cy, 3), height=image.shape[0], width=image.shape[1])
@@ -74,6 +76,15 @@ def check_frame(source: Source, index: int, *, max_depth: float) -> FrameCheck:
     # The shape as well: the same bytes may be images of another height and width.
     digest = sha256(repr(image.shape).encode() + image.tobytes()).digest()
     return FrameCheck(digest, picture_hash(image), [DataFinding(kind, name, detail) for kind, detail in faults])
+
+
+def set_aside_masks(source: Source, findings: Sequence[DataFinding]) -> tuple[list[DataFinding], list[str]]:
+    """The findings, and notes in place of those on missing depth where no frame has any and all have masks."""
+    usable = len(source.frames) - len({each.frame for each in findings if each.kind == "unusable"})
+    empty = sum(each.kind == EMPTY for each in findings)
+    if "mask" not in source.keys or not 0 < empty == usable:
+        return list(findings), []
+    return [each for each in findings if each.kind != EMPTY], ["no frame has depth: a set for masks alone"]
 
 
 def findings_table(findings: Sequence[DataFinding], *, below: str = "") -> Table:

@@ -140,7 +140,7 @@ def _write_shards(section: Data, arguments: argparse.Namespace) -> CommandOutput
 
 
 def _check(arguments: argparse.Namespace) -> CommandOutput:
-    from depthray.audit.check import DataFinding, find_faults, findings_table
+    from depthray.audit.check import DataFinding, find_faults, findings_table, set_aside_masks
     from depthray.audit.edge_alignment import inspect_alignment
     from depthray.audit.stored_values import inspect_stored_depth, stored_depth_lines
     from depthray.data import sources
@@ -156,7 +156,8 @@ def _check(arguments: argparse.Namespace) -> CommandOutput:
     findings += [
         DataFinding("misaligned", name, each.describe()) for name, each in edges.items() if each.verdict != "agree"
     ]
-    notes = [*left_out, *_training_notes(source, section), *_edge_notes(edges)]
+    findings, of_masks = set_aside_masks(source, findings)
+    notes = [*left_out, *of_masks, *_training_notes(source, section), *_edge_notes(edges)]
     count, scenes = len(source.frames), len({frame.scene for frame in source.frames})
     if arguments.json:
         report = {

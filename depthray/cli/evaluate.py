@@ -121,4 +121,6 @@ def recipe_of(path: Path, arguments: argparse.Namespace) -> Recipe:
         recipe = data_sets.without_sets(recipe, **changes)
     if arguments.source:
         sources.check_name(arguments.source, where="--source")
+    if any(key.startswith("data.recording.") for key in given):  # those of the run are of the data of the run
+        sources.check_recording(recipe.data, where="command line")
     return check(recipe, where=str(path), training=False)

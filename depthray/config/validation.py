@@ -14,8 +14,10 @@ from depthray.errors import did_you_mean
 
 def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     """The first fault of a tree that was checked against `root`, with the nearest known key or choice as a hint."""
-    fault = error.errors()[0]
-    keys = _keys(fault["loc"], root)
+    faults = [(each, _keys(each["loc"], root)) for each in error.errors()]
+    # Where several types are allowed each has a fault, and the type that was meant is the one that fits deepest.
+    of_key = [(each, keys) for each, keys in faults if keys[: len(faults[0][1])] == faults[0][1]]
+    fault, keys = max(of_key, key=lambda each: len(each[1]))
     first, *rest = keys or [""]
     # The number of a section is a part of its key, as overrides write it; that of a value in a list is not.
     last_name = max((place for place, part in enumerate(rest) if isinstance(part, str)), default=-1)

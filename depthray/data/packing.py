@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depthray.data import encodings, sources
 from depthray.data.shards import format, index_files
-from depthray.data.source import EncodedSource, Frame, Source, notes
+from depthray.data.source import MADE_BY, EncodedSource, Frame, RecordedSource, Source, notes
 from depthray.errors import DataError, count_of
 from depthray.version import __version__
 
@@ -89,6 +89,12 @@ def source_encodings(source: Source) -> dict[str, str]:
     return {"encoding": ", ".join(sorted({source.encoding(index) for index in range(len(source.frames))}))}
 
 
+def _made_by(source: Source) -> dict[str, Any]:
+    """The network that made depth or labels of the data set, which stays known when it is packed anew."""
+    provenance = source.provenance() if isinstance(source, RecordedSource) else {}
+    return {key: provenance[key] for key in MADE_BY if key in provenance}
+
+
 def plan_section(
     section: Data, out: Path, *, name: str, frames_per_shard: int = FRAMES_PER_SHARD, skip_bad: bool = False
 ) -> tuple[Source, ConversionPlan]:
@@ -101,6 +107,7 @@ def plan_section(
         "depthray": __version__,
         "date": datetime.now(UTC).date().isoformat(),
         **source_encodings(source),
+        **_made_by(source),
     }
     conversion = plan(
         source,

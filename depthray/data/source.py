@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
 LABELS = ("teacher", "sigma")  # of a teacher, where a data set has them
+MADE_BY = ("labelled_by", "predicted_by")  # keys of a provenance: the network that made labels, or depth
 MEASURABLE = "measurable"  # whether there is a depth to measure, where a data set has a map of it
 YES, NO = 1, 2  # its values; 0: not known
 ALWAYS = ("image", "depth", "intrinsics", MEASURABLE, *LABELS)
@@ -115,6 +116,22 @@ class JoinedSets(Protocol):
 
     def set_of(self, index: int) -> int:
         """The number of the data set of a frame."""
+
+
+@runtime_checkable
+class RecordedSource(Protocol):
+    """A source whose files say where its frames came from."""
+
+    def provenance(self) -> Mapping[str, Any]:
+        """What the first of them says: `labelled_by` and `predicted_by` are the network that made labels or depth."""
+
+
+@runtime_checkable
+class TimedSource(Protocol):
+    """A source whose frames were recorded, each at a time."""
+
+    def recorded_at(self, index: int) -> tuple[str, int]:
+        """The name of the recording of a frame, and its time there in nanoseconds."""
 
 
 def notes(source: Source) -> tuple[str, ...]:

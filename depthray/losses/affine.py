@@ -1,7 +1,9 @@
 """The affine-invariant terms of MiDaS (Ranftl et al. 2020, arXiv:1907.01341): scale and shift of an image do not count.
 
 Prediction and truth of each image are aligned first, then compared; gradients flow through the alignment, as in the
-published code. Equations are those of the paper's section 5.
+published code (gist.github.com/ranftlr/1d6194db2e1dffa0a50c9b0a9549cbd2). Equations are those of the paper's section 5.
+Where the two differ the paper is followed: the code sorts the residuals of a whole batch before it leaves out the
+largest, and its medians of masked images count what is not valid as 0; here both are of the valid pixels of an image.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """What terms compare with where a teacher's depth takes the place of the measured one: distillation by labels.
 
 A term that the section `loss.teacher` names is computed of labels as it is of the truth, so that published losses are
-weights: the affine-invariant error and the gradient matching of Depth Anything V2 (Yang et al. 2024, arXiv:2406.09414;
-its L_gm weighs twice its L_ssi, and `ssi` of loss.ssi_form=mae is half of L_ssi, so `ssi: 2, ssi_gradient: 2`); the
-trimmed error of MiDaS (Ranftl et al. 2020, arXiv:1907.01341); errors of ln depth, scale-invariant (Eigen et al. 2014,
-arXiv:1406.2283) or plain, where a teacher predicts metres; and the likelihood of the teacher's depth by what the
-student predicts of its own uncertainty, the self-teaching of Poggi et al. 2020 (arXiv:2005.06209).
+weights: the affine-invariant error and the gradient matching of Depth Anything V2 (Yang et al. 2024, arXiv:2406.09414,
+section 7.1: its L_gm weighs twice its L_ssi, and `ssi` of loss.ssi_form=mae is half of L_ssi, so `ssi: 2, ssi_gradient:
+2`; the 10 % of a labelled image with the largest loss, which it leaves out, count here); the trimmed error of MiDaS
+(Ranftl et al. 2020, arXiv:1907.01341); errors of ln depth, scale-invariant (Eigen et al. 2014, arXiv:1406.2283) or
+plain, where a teacher predicts metres; and the likelihood of the teacher's depth by what the student predicts of its
+own uncertainty, the self-teaching of Poggi et al. 2020 (arXiv:2005.06209).
 
 Labels that a teacher is not sure of weigh less, as in the confidence-guided loss of Tonioni et al. 2017 (Unsupervised
 Adaptation for Deep Stereo, ICCV): the mean over pixels of C(p) |error(p)|. Here C = min(1, sure / share), where share

@@ -38,16 +38,12 @@ class PartOutput(Protocol):
         """Complete the files -> what an index of the whole set says of them."""
 
 
-def open_output(plan: SetPlan, number: int, folder: Path) -> PartOutput:
-    """The output of a part in a folder."""
-    return PngOutput(folder, number) if plan.request.to == "png" else ShardOutput(plan, number, folder)
-
-
 class ShardOutput:
     """Shards of a part: one, or one for each size of frame."""
 
     def __init__(self, plan: SetPlan, number: int, folder: Path) -> None:
         self._as_labels, self._encoding = plan.request.as_labels, plan.encoding
+        self._keeps_sigma = bool(plan.request.confidence or plan.request.ensemble)
         role = "labelled_by" if self._as_labels else "predicted_by"
         provenance: Mapping[str, Any] = {
             "name": Path(plan.section.root).name,
@@ -68,18 +64,20 @@ class ShardOutput:
 
     def add(self, index: int, frame: Frame, sample: Sample, maps: Maps) -> None:
         """Append a frame."""
-        made = labelled(sample, maps) if self._as_labels else predicted(sample, maps)
+        made = labelled(sample, maps) if self._as_labels else predicted(sample, maps, sigma=self._keeps_sigma)
         self._writer.add(frame, format.to_stored(made, where=f"frame '{frame.id}'", encoding=self._encoding))
 
     def finish(self) -> list[Row]:
-        """Complete the shards, which need no further index."""
+        """Complete the shards, which need no list of them."""
         self._writer.finish(())
         return []
 
 
-def predicted(sample: Sample, maps: Maps) -> Sample:
-    """A frame (H,W) with its predicted depth in place of its own, which is what a data set for others has."""
+def predicted(sample: Sample, maps: Maps, *, sigma: bool) -> Sample:
+    """A frame (H,W) with its predicted depth in place of its own, and where asked for its standard deviation."""
     made: Sample = {"image": sample["image"], "depth": maps["depth"]}
+    if sigma:
+        made["sigma"] = maps["sigma"]
     if "intrinsics" in sample:
         made["intrinsics"] = sample["intrinsics"]
     return made

@@ -86,8 +86,9 @@ def _refuse_other(existing: dict[str, Any], tree: dict[str, Any], where: str) ->
         )
     if existing["fitted"] != tree["fitted"]:
         raise DataError(f"{where}: has predictions by {_describe(ours)} calibrated otherwise; choose another --out")
-    for key, value in tree["options"].items():
-        if (before := existing["options"][key]) != value:
+    for key in dict.fromkeys([*tree["options"], *existing["options"]]):
+        before, value = (each["options"].get(key) for each in (existing, tree))
+        if before != value:
             raise DataError(
                 f"{where}: was begun with {_text(before)}, and this call has {_text(value)}, for {_flag(key)}; give "
                 "the same as before, or choose another --out"
@@ -109,4 +110,4 @@ def _flag(option: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value).strip('"')
+    return "nothing" if value is None else json.dumps(value).strip('"')

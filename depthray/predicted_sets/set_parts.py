@@ -18,16 +18,16 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from depthray.data.packing import NAME
-from depthray.data.shards import index_files
+from depthray.data.shards import index_files, remote_shards
 from depthray.data.shards.writer import translate_write_errors
 from depthray.data.source import Source
 from depthray.errors import DataError
 from depthray.predict import Predictor
-from depthray.predicted_sets import set_manifest
+from depthray.predicted_sets import bag_output, set_manifest
 from depthray.predicted_sets.frame_stream import PredictedFrame, predict_frames
-from depthray.predicted_sets.part_outputs import INDEX_COLUMNS, PartOutput, Row, open_output
+from depthray.predicted_sets.part_outputs import INDEX_COLUMNS, PartOutput, PngOutput, Row, ShardOutput
 from depthray.predicted_sets.set_manifest import PARTS, STAGING
-from depthray.predicted_sets.set_plan import SetPlan, open_network
+from depthray.predicted_sets.set_plan import BAGS, SetPlan, open_network
 from depthray.storage.folders import AnyFolder, LocalFolder, open_folder
 
 FAILED, INDEX = "failed.csv", "index.csv"
@@ -89,7 +89,7 @@ def predict_part(
     folder = open_folder(plan.request.out)
     failed: list[tuple[str, str]] = []
     with _staging(folder) as staging:
-        with open_output(plan, number, staging) as output:
+        with _open_output(plan, number, staging, source) as output:
             of_part = plan.frames(number)
             found = predict_frames(source, predictor, of_part, section=plan.section, batch=plan.request.batch)
             for predicted in found:
@@ -117,24 +117,36 @@ def predict_all(plan: SetPlan, source: Source, *, advance: Callable[[int], None]
 def finish(plan: SetPlan) -> SetSummary:
     """Write the lists of the whole data set, when all its parts are finished."""
     folder = open_folder(plan.request.out)
-    failed: list[tuple[str, str]] = []
-    index = io.StringIO(newline="")
-    writer = csv.DictWriter(index, INDEX_COLUMNS, restval="")
-    writer.writeheader()
-    for number in plan.parts:
-        record = _read_record(folder, number)
-        failed += record.failed
-        writer.writerows(record.rows)
-    if plan.request.to == "png":
-        folder.write(INDEX, index.getvalue().encode())
+    records = [_read_record(folder, number) for number in plan.parts]
+    failed = [each for record in records for each in record.failed]
+    _write_lists(folder, plan, [row for record in records for row in record.rows])
     if failed:
         folder.write(FAILED, _failed_table(failed).encode())
     else:
         folder.remove(FAILED)
     shards = sum(name.endswith(".h5") for name in folder.names())
-    if shards and isinstance(folder, LocalFolder):
-        index_files.write(folder.path)
+    if shards:
+        index_files.write(folder.path) if isinstance(folder, LocalFolder) else remote_shards.write_index(folder)
     return SetSummary(plan.total - len(failed), dict(failed), shards)
+
+
+def _open_output(plan: SetPlan, number: int, folder: Path, source: Source) -> PartOutput:
+    """The output of a part in a folder."""
+    if plan.request.to == BAGS:
+        return bag_output.BagOutput(plan, number, folder, source)
+    return PngOutput(folder, number) if plan.request.to == "png" else ShardOutput(plan, number, folder)
+
+
+def _write_lists(folder: AnyFolder, plan: SetPlan, rows: list[Row]) -> None:
+    """Write what makes the files of all parts one data set."""
+    if plan.request.to == BAGS:
+        bag_output.write_metadata(folder, rows)
+    elif plan.request.to == "png":
+        index = io.StringIO(newline="")
+        writer = csv.DictWriter(index, INDEX_COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        folder.write(INDEX, index.getvalue().encode())
 
 
 def _write(output: PartOutput, source: Source, predicted: PredictedFrame) -> str:
@@ -167,8 +179,7 @@ def _staging(folder: AnyFolder) -> Iterator[Path]:
 
 def _publish(staging: Path, folder: AnyFolder, number: int) -> None:
     """Move the files of a part to their place, in place of those that an unfinished attempt left there."""
-    if isinstance(folder, LocalFolder):
-        index_files.discard(folder.path)
+    index_files.discard(folder.path) if isinstance(folder, LocalFolder) else remote_shards.discard_index(folder)
     for name in folder.names():
         # An attempt with frames of a further size had a shard more.
         if (match := NAME.fullmatch(name)) and int(match[1]) == number:

@@ -12,8 +12,9 @@ from depthray.config.recipe import absolute_path
 from depthray.config.sections import Data, Recipe
 from depthray.data import packing, sources
 from depthray.data.mixing import data_sets
+from depthray.data.recordings.containers.rosbag_writer import check_library
 from depthray.data.shards import format
-from depthray.data.source import Source
+from depthray.data.source import Source, TimedSource
 from depthray.errors import CheckpointError, UsageError
 from depthray.evaluation.protocols import MEANING
 from depthray.predict import BATCH, Predictor, load
@@ -27,7 +28,9 @@ from depthray.storage.folders import open_folder
 from depthray.storage.remote import is_remote
 
 FRAMES_PER_PART = 256
-FORMS = ("shards", "png")  # what predictions can be written as
+MOST_RATE = 1e6  # frames a second: their times differ in microseconds
+BAGS = "rosbag2"
+FORMS = ("shards", "png", BAGS)  # what predictions can be written as
 OF_NETWORK = ("inputs", "sparse", "canonical_focal", "canonical")  # keys of data, as the network was trained with them
 # What the network or the command decides, which an override would contradict.
 FIXED = ("root", "source", "sets", "targets", "size", "fit", *OF_NETWORK)
@@ -44,12 +47,15 @@ class SetRequest:
     overrides: tuple[str, ...] = ()  # of data.*, for reading the frames
     to: str = "shards"
     as_labels: bool = False  # the frames' own depth stays, and the prediction is beside it
+    rate: float = 0.0  # of bags: frames a second of a data set whose frames have no times
     frames_per_part: int = FRAMES_PER_PART
     device: str = ""  # "" for the GPU if there is one
     precision: str = "fp32"
     flip: bool = False
     scales: tuple[float, ...] = ()
     tiles: int = 1
+    confidence: str = ""  # "flip": sigma from the difference to the mirrored image
+    ensemble: tuple[str, ...] = ()  # further checkpoints, of whose predictions depth is the mean and sigma the spread
     batch: int = BATCH
     trust: bool = False
 
@@ -92,8 +98,10 @@ def prepare(request: SetRequest) -> tuple[Source, SetPlan]:
     # Unverified: a file that is missing is a frame that fails, not the end.
     source = sources.open_source(section, verify=False)
     check_inputs(source, recipe, where=request.data)
+    _check_times(source, request)
     model = request.model if is_remote(request.model) else str(path.resolve())
-    request = replace(request, model=model, data=section.root, out=absolute_path(request.out))
+    others = tuple(each if is_remote(each) else str(locate.resolve(Path(each)).resolve()) for each in request.ensemble)
+    request = replace(request, model=model, data=section.root, out=absolute_path(request.out), ensemble=others)
     encoding = _encoding(recipe, request, section, source)
     manifest = SetManifest(
         identify(path, recipe, name=name_of(request.model, path)),
@@ -112,6 +120,10 @@ def prepare(request: SetRequest) -> tuple[Source, SetPlan]:
             "flip": request.flip,
             "scales": list(request.scales),
             "tiles": request.tiles,
+            # Only where they are given, as folders that earlier versions have begun do not have them.
+            **({"rate": request.rate} if request.to == BAGS else {}),
+            **({"confidence": request.confidence} if request.confidence else {}),
+            **({"ensemble": _ensemble(request)} if request.ensemble else {}),
         },
     )
     is_begun = set_manifest.is_begun(open_folder(request.out), manifest)
@@ -130,12 +142,21 @@ def open_network(plan: SetPlan) -> Predictor:
         flip=request.flip,
         scales=request.scales,
         tiles=request.tiles,
+        confidence=request.confidence or None,
+        ensemble=request.ensemble,
         batch=request.batch,
     )
     # A run may have got a better checkpoint since, and other nodes another file of that name.
-    if identify(path, predictor.recipe, name=plan.manifest.model.name) != plan.manifest.model:
+    is_same = identify(path, predictor.recipe, name=plan.manifest.model.name) == plan.manifest.model
+    if not is_same or _ensemble(request) != plan.manifest.options.get("ensemble", []):
         raise CheckpointError(f"{request.model}: another network than the one this call began with; name a checkpoint")
     return predictor
+
+
+def _ensemble(request: SetRequest) -> list[str]:
+    """SHA-256 of each further network."""
+    paths = [locate.resolve(Path(each)) for each in request.ensemble]
+    return [identify(path, read_recipe(path, trust=request.trust), name="").sha256 for path in paths]
 
 
 def _check_numbers(request: SetRequest) -> None:
@@ -144,8 +165,29 @@ def _check_numbers(request: SetRequest) -> None:
             raise UsageError(f"--{flag.replace('_', '-')} {getattr(request, flag)}: give a number above 0")
     if request.to not in FORMS:
         raise UsageError(f"--to {request.to}: choose from {', '.join(FORMS)}")
+    if request.confidence and request.to != "shards":
+        raise UsageError(f"--to {request.to}: has depth alone, and --confidence is beside it in shards; leave one out")
+    if request.rate and request.to != BAGS:
+        raise UsageError(f"--rate is the frames a second of --to {BAGS}; leave it out")
+    if not 0 <= request.rate <= MOST_RATE:
+        raise UsageError(f"--rate {request.rate:g}: give frames a second, above 0 and at most {MOST_RATE:g}")
     if request.as_labels and request.to != "shards":
         raise UsageError(f"--to {request.to}: labels are shards alone; leave it out, or leave out --as-labels")
+
+
+def _check_times(source: Source, request: SetRequest) -> None:
+    """Raise UsageError where bags have no times for their frames, or two."""
+    if request.to != BAGS:
+        return
+    check_library()
+    if isinstance(source, TimedSource):
+        if request.rate:
+            raise UsageError("--rate is for frames without times, and these were recorded at some; leave it out")
+    elif not request.rate:
+        raise UsageError(
+            f"--to {BAGS}: the frames of {request.data} ({request.source or 'as it looks'}) have no times; give --rate "
+            "HZ, by which they are numbered, or predict the recording itself"
+        )
 
 
 def _check_depth(recipe: Recipe, request: SetRequest) -> None:
@@ -170,6 +212,7 @@ def _section(recipe: Recipe, request: SetRequest) -> Data:
     values = {key: getattr(recipe.data, key) for key in OF_NETWORK} | {"targets": ("depth",)}
     section = data_sets.one_set(default, root=absolute_path(request.data), source=form, **values)
     sources.check_name(form, where="--source")
+    sources.check_recording(section, where="command line")
     return packing.select_all_inputs(section) if request.as_labels else section
 
 

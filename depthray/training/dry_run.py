@@ -98,7 +98,7 @@ def cache_key(recipe: Recipe) -> Recipe:
     """The parts of a recipe that `check_first_step` depends on: for recipes with equal keys it has one result."""
     section = recipe.optim
     sets = tuple(
-        each.model_copy(update={"weight": float(each.weight > 0), "loss": _with_ones(each.loss) if each.loss else None})
+        each.model_copy(update={"weight": float(each.is_used), "loss": _with_ones(each.loss) if each.loss else None})
         for each in recipe.data.sets
     )
     return Recipe(

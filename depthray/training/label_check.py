@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from depthray.config.sections import TEACHER_MONITORS, Recipe
+from depthray.config.sections import TEACHER_MONITORS, Loss, Recipe
+from depthray.config.sections.loss_section import ALIGNED_TERMS
 from depthray.data.mixing import data_sets
 from depthray.data.mixing.joined_source import JoinedSource, Member
+from depthray.data.source import RecordedSource
 from depthray.errors import DataError, UsageError, count_of
+from depthray.evaluation.protocols import MEANING
 from depthray.losses.teacher import ADVICE
 from depthray.training.frames import Frames
 
@@ -30,6 +33,7 @@ def check_labels(frames: Frames) -> None:
         raise DataError(f"loss.teacher.{name}: no frame of {recipe.data.place} has the depth of a teacher; {ADVICE}")
     for each, member in pairs:
         _check_set(each, member)
+        _check_kind(each, member)
     overall = [each.overall for each in recipe.data.sets] or [True]
     _check_monitor(recipe, [member for member, counts in zip(members, overall, strict=True) if counts])
 
@@ -53,6 +57,33 @@ def _check_set(recipe: Recipe, member: Member) -> None:
             f"{member.name}: its frames have labels of a teacher and no measured depth, and loss.teacher is not given; "
             "give e.g. loss.teacher.log_l1=1"
         )
+
+
+def _check_kind(recipe: Recipe, member: Member) -> None:
+    """Terms of a set must be of what the numbers of its labels are: metres, or depth up to scale and shift."""
+    loss = recipe.loss
+    if not loss.teacher.weights or not isinstance(member.source, RecordedSource) or "teacher" not in member.source.keys:
+        return
+    made_by = member.source.provenance().get("labelled_by", {})
+    kind = made_by.get("depth_kind", "metric")
+    if kind in ("metric", loss.target):
+        return
+    fault, advice = _misfit(loss, kind)
+    if fault:
+        raise UsageError(
+            f"{member.name}: {fault} does not fit its labels, which are {MEANING[kind]} and not metres, by "
+            f"'{made_by.get('name', '')}'; {advice}, or label by a teacher that predicts metres"
+        )
+
+
+def _misfit(loss: Loss, kind: str) -> tuple[str, str]:
+    """The key that does not fit labels of a kind without metres, and what to give instead; none where all do."""
+    space = "disparity" if kind == "affine-disparity" else "depth"
+    if kind != "relative" and loss.ssi_space != space:
+        return f"loss.ssi_space={loss.ssi_space}", f"give loss.ssi_space={space}"
+    blind = [*ALIGNED_TERMS, *(["silog"] if kind == "relative" and loss.silog_lambda == 1 else [])]
+    wrong = [f"loss.teacher.{name}" for name in loss.teacher.weights if name not in blind]
+    return (wrong[0], f"give {' and '.join(f'loss.teacher.{name}' for name in blind)} alone") if wrong else ("", "")
 
 
 def _check_monitor(recipe: Recipe, ranked: Sequence[Member]) -> None:

@@ -35,7 +35,9 @@ def load_with_data(name: str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = recipes.absolute(load(name, overrides))
     chosen = any(override.startswith("data.source=") for override in overrides)
     data = sources.recognised_section(recipe.data, chosen=chosen)
-    return recipe.model_copy(update={"data": sources.recognised_sets(data)})
+    data = sources.recognised_sets(data)
+    sources.check_recording(data, where=name)
+    return recipe.model_copy(update={"data": data})
 
 
 def parse(tree: dict[str, Any], *, where: str, training: bool = True) -> Recipe:
@@ -50,7 +52,7 @@ def check(recipe: Recipe, *, where: str, training: bool = True) -> Recipe:
     """
     models.check(recipe.model, where=where)
     sources.check(recipe.data, where=where)
-    sets = [each for each in recipe.data.sets if each.weight]
+    sets = [each for each in recipe.data.sets if each.is_used]
     labels = [f"{where}: data.sets: '{each.name}'" for each in sets] or [where]
     for each, label in zip(data_sets.recipes_of(recipe), labels, strict=True):
         _check_set(each, where=label)

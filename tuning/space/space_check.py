@@ -107,7 +107,7 @@ def _check_set_weights(space: Space, recipe: Recipe, *, where: str) -> None:
         key = f"data.sets.{number}.weight"
         values = [end for dimension in space.dimensions if dimension.key == key for end in dimension.ends]
         values += [point[key] for point in space.points if key in point]
-        if each.overall and 0 in values:
+        if each.overall and any(not np.any(value) for value in values):  # of a list of weights: each of them
             raise UsageError(
                 f"{where}: {key}=0 leaves out the validation frames of '{each.name}' as well, and scores compare on "
                 f"the same frames only; search above 0, or override data.sets.{number}.overall=false for all trials"

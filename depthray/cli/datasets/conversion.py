@@ -70,6 +70,7 @@ def load_section(arguments: argparse.Namespace) -> Data:
     chosen |= {"encoding": arguments.encoding} if arguments.encoding else {}
     section = data_sets.one_set(preflight.load(arguments.recipe, arguments.overrides, training=False).data, **chosen)
     sources.check(section, where="command line")
+    sources.check_recording(section, where="command line")
     return section
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:  # torch takes seconds to import; --help and a wrong flag do w
 # Flags of the command that are for images alone, and those that are for data sets alone.
 OF_IMAGES = (
     *("url", "model", "key", "format", "range", "intrinsics", "distortion", "camera_model", "recursive", "frames"),
-    *("confidence", "ensemble", "min_confidence", "keep_invalid"),
+    *("min_confidence", "keep_invalid"),
     *further_inputs.KINDS,
 )
-OF_SETS = ("source", "to", "as_labels", "workers", "address", "frames_per_part", "batch")
+OF_SETS = ("source", "to", "rate", "as_labels", "workers", "address", "frames_per_part", "batch")
 SECONDS = 30.0  # between two lines of progress, where there is no terminal
 SHOWN = 5  # failed frames that are printed; the table has all
 
@@ -34,7 +34,18 @@ def add_flags(parser: argparse.ArgumentParser, *, required: bool = False) -> Non
     add = parser.add_argument_group("every frame of a data set, instead of images").add_argument
     add("--data", metavar="SET", required=required, help="a data set of any form; shards also at s3://BUCKET/PATH")
     add("--source", help="form of the data set: folder, shards, ./frames.py, ... (default: as SET looks)")
-    add("--to", metavar="FORM", help="shards (default), or png: 16-bit PNG in millimetres with colour and index.csv")
+    add(
+        "--to",
+        metavar="FORM",
+        help="shards (default); png: 16-bit PNG in millimetres with colour and index.csv; rosbag2: bags of ROS 2 with "
+        "/image, /depth/image (32FC1 metres) and their camera_info, at the times at which the frames were recorded",
+    )
+    add(
+        "--rate",
+        type=float,
+        metavar="HZ",
+        help="with --to rosbag2, needed where frames have no times of their own: the n-th has the time n / HZ seconds",
+    )
     add("--as-labels", action="store_true", help="shards of all that the frames have, with the prediction beside it")
     add("--workers", type=int, metavar="N", help="Ray workers; 1 (the default) does not need Ray")
     add("--address", help="with --workers: a running Ray cluster that sees SET and --out (default: a local one)")
@@ -73,10 +84,12 @@ def request_of(arguments: argparse.Namespace, *, scales: tuple[float, ...] = ())
     given = {
         "source": arguments.source,
         "to": arguments.to,
+        "rate": arguments.rate,
         "frames_per_part": arguments.frames_per_part,
         "device": arguments.device,
         "precision": arguments.precision,
         "tiles": arguments.tiles,
+        "confidence": arguments.confidence,
         "batch": arguments.batch,
     }
     return SetRequest(
@@ -87,6 +100,7 @@ def request_of(arguments: argparse.Namespace, *, scales: tuple[float, ...] = ())
         as_labels=arguments.as_labels,
         flip=arguments.flip,
         scales=scales,
+        ensemble=tuple(map(str, arguments.ensemble)),
         trust=arguments.trust,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -126,8 +126,10 @@ class DataSet(Section):
     )
     source: str = Field("", description="kind of data set, as data.source; empty = as root looks")
     root: str = Field("", description="path or address of the data, as data.root")
-    weight: Amount = Field(
-        1.0, description="share of an epoch's frames, relative to the sum of all weights; 0 = the set is left out"
+    weight: Amount | Annotated[tuple[Amount, ...], Field(min_length=1)] = Field(
+        1.0,
+        description="share of an epoch's frames, relative to the sum of all weights; 0 = the set is left out; several "
+        "= one after the other, each for curriculum.epochs_per_set_weight epochs, and then the last",
     )
     encoding: str = Field("", description="unit of the stored depth; empty = data.encoding")
     min_depth: Amount | None = Field(None, description="metres; null = data.min_depth")
@@ -151,6 +153,16 @@ class DataSet(Section):
             return tree
         end = str(tree.get("root") or "").rstrip("/").rpartition("/")[2].removesuffix(".h5")
         return {**tree, "name": re.sub(r"[^\w.-]+", "-", end).strip(".-") or tree.get("source", "")}
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Its weights, one after the other; the last is also that of all later epochs."""
+        return self.weight if isinstance(self.weight, tuple) else (self.weight,)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether an epoch has frames of it."""
+        return any(self.weights)
 
     @model_validator(mode="after")
     def _check_name(self) -> DataSet:
@@ -252,14 +264,23 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_weights(self) -> Data:
+        stages = self.weight_stages
+        for number, weights in enumerate(stages, start=1):
+            if not any(weights):
+                where = f" at place {number} of their lists" if len(stages) > 1 else ""
+                raise ValueError(
+                    f"data.sets: every weight is 0{where}; give at least one above it, e.g. data.sets.0.weight=1"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_sets(self) -> Data:
         if not self.sets:
             return self
         if self.root:
             raise ValueError("data.root is one data set and data.sets are several: give one of the two")
-        if not any(each.weight for each in self.sets):
-            raise ValueError("data.sets: every weight is 0; give at least one above it, e.g. data.sets.0.weight=1")
-        if not any(each.weight and each.overall for each in self.sets):
+        if not any(each.is_used and each.overall for each in self.sets):
             raise ValueError("data.sets: give at least one of them overall=true, whose scores rank checkpoints")
         names = [each.name for each in self.sets]
         for number, name in enumerate(names):
@@ -289,6 +310,12 @@ class Data(Section):
         return [root for root in (self.root, *(each.root for each in self.sets)) if root]
 
     @property
+    def weight_stages(self) -> list[tuple[float, ...]]:
+        """The weights of all sets at each stage: of a shorter list the last one stays."""
+        count = max((len(each.weights) for each in self.sets), default=0)
+        return [tuple(each.weights[min(stage, len(each.weights) - 1)] for each in self.sets) for stage in range(count)]
+
+    @property
     def forms(self) -> list[str]:
         """The forms of all data sets, as far as they are named."""
         return [each.source for each in self.sets if each.source] if self.sets else [self.source]
@@ -296,4 +323,4 @@ class Data(Section):
     @property
     def place(self) -> str:
         """Where the frames are, for people: the root, the form of frames without one, or the names of several sets."""
-        return ", ".join(each.name for each in self.sets if each.weight) or self.root or self.source
+        return ", ".join(each.name for each in self.sets if each.is_used) or self.root or self.source

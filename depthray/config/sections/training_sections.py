@@ -161,6 +161,9 @@ class Curriculum(Section):
         (), description="loss.multiscale_weights of the first epochs, one after the other; then loss.multiscale_weights"
     )
     epochs_per_scale_weights: Positive = Field(3, description="epochs with each of the scale_weights")
+    epochs_per_set_weight: Positive = Field(
+        1, description="epochs with each weight of a data set that has several, data.sets.0.weight=[1, 0.5, 0]"
+    )
 
 
 class Eval(Section):

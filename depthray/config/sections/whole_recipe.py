@@ -34,7 +34,7 @@ class Recipe(Section):
     @property
     def depth_kind(self) -> DepthKind:
         """What the numbers of a predicted depth map are: of several data sets as that makes them which fixes most."""
-        losses = [each.loss or self.loss for each in self.data.sets if each.weight] or [self.loss]
+        losses = [each.loss or self.loss for each in self.data.sets if each.is_used] or [self.loss]
         return min((loss.depth_kind for loss in losses), key=get_args(DepthKind).index)
 
     @model_validator(mode="after")

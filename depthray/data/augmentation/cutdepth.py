@@ -1,9 +1,12 @@
 """CutDepth (Ishii and Yamashita 2021, arXiv 2107.07684): depth pasted into a rectangle of the image, in grey.
 
 The network sees part of the answer, and with it edges of depth that colour does not show. With random numbers a, b,
-c, d in [0,1) and p = 0.75, as GLPN has it (Kim et al. 2022), the rectangle of an image of W x H pixels begins at column
-a W and row b H, is max((W - a W) c p, 1) pixels wide and max((H - b H) d p, 1) high. White is the largest depth that
-counts; unmeasured pixels are black.
+c, d in [0,1) the rectangle of an image of W x H pixels begins at column a W and row b H, is max((W - a W) c p, 1)
+pixels wide and max((H - b H) d p, 1) high. White is the largest depth that counts; unmeasured pixels are black.
+
+p = 0.75 is that of GLPN (Kim et al. 2022, arXiv 2201.07436), whose vertical variant is another one: its rectangle is as
+high as the image, in every fourth image, and has millimetres modulo 256 for grey (dataset/base_dataset.py of
+github.com/vinvino02/GLPDepth).
 """
 
 from __future__ import annotations

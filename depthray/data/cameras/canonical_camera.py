@@ -8,7 +8,9 @@ arXiv:2307.10984, section 3.2) removes the ambiguity by a canonical camera of on
     image   the picture is resized by F / f, so that its focal length is F; depth stays as it is
 
 f is the focal length of the picture that the network sees, after crops and resizing: sqrt(fx fy) where its pixels are
-not square. The image transform scales columns by F / fx and rows by F / fy, which makes them square.
+not square. The image transform scales columns by F / fx and rows by F / fy, which makes them square. For square pixels
+both are those of the published code (github.com/YvanYin/Metric3D): LabelScaleCononical and ResizeCanonical in
+training/mono/utils/transform.py. Of others it takes fx in training and (fx + fy) / 2 in tests and for the image.
 """
 
 from __future__ import annotations

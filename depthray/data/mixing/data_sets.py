@@ -1,8 +1,8 @@
 """Several data sets of a run, each read as the one of a recipe of its own.
 
-`resolve` gives the recipe that is trained and scored: sets of weight 0 are left out of it, and what the others leave
-out is filled in. Where one set remains, that is the recipe of a run with data.root, and nothing shows that there were
-others. So whoever asks for data, losses or protocols of a recipe resolves it first.
+`resolve` gives the recipe that is trained and scored: sets whose weights are all 0 are left out of it, and what the
+others leave out is filled in. Where one set remains, that is the recipe of a run with data.root, and nothing shows that
+there were others. So whoever asks for data, losses or protocols of a recipe resolves it first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def resolve(recipe: Recipe) -> Recipe:
     data = recipe.data
     if not data.sets:
         return recipe
-    used = [each for each in data.sets if each.weight]
+    used = [each for each in data.sets if each.is_used]
     if len(used) == 1:
         return _recipe_of(recipe, used[0])
     sets = tuple(_complete(recipe, each) for each in used)

@@ -2,11 +2,14 @@
 
 Each set has an order, drawn from the recipe's seed, that begins again after its last frame. An epoch takes the frames
 that follow those of the epoch before, so no frame is in it twice, and after some epochs all of a set have been used
-equally often. All is a function of (seed, epoch): a resumed run and any number of workers agree without a message.
+equally often. The weights of sets may change from stage to stage, each of some epochs: all epochs have equally many
+frames, and sets other shares of them. All is a function of (seed, epoch): a resumed run and any number of workers agree
+without a message.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,26 +26,24 @@ Indices = NDArray[np.int64]
 ROUNDING = 1e-9  # of a share of frames that is a whole number
 
 
-class EpochFrames:
-    """The frames of any epoch, of sets of training frames with weights."""
+class SetOrders:
+    """The orders in which sets of training frames are used up."""
 
-    def __init__(self, sets: Sequence[Indices], weights: Sequence[float], *, size: int, seed: Sequence[int]) -> None:
-        """`sets` are the indices of each set's frames; `size` is that of an epoch, at most `most_frames` of these."""
-        self.size = size
-        self.counts = _whole(_shares(weights) * size)  # frames of each set in an epoch
+    def __init__(self, sets: Sequence[Indices], *, seed: Sequence[int]) -> None:
+        """`sets` are the indices of each set's frames."""
         # The order of a set depends on no other one, so that another weight changes how many there are and no more.
         self._orders = [np.random.default_rng([*seed, number]).permutation(each) for number, each in enumerate(sets)]
 
-    def of(self, epoch: int) -> Indices:
-        """-> (size) the frames of an epoch (from 0), in no order that matters: the loader shuffles them."""
-        places = [np.arange(epoch * count, (epoch + 1) * count) for count in self.counts]
+    def take(self, counts: Sequence[int], *, after: Sequence[int]) -> Indices:
+        """-> (sum of counts) so many frames of each set, after so many that were used; in no order that matters."""
+        places = [np.arange(first, first + count) for first, count in zip(after, counts, strict=True)]
         return np.concatenate([order[each % len(order)] for order, each in zip(self._orders, places, strict=True)])
 
 
 def most_frames(sets: Sequence[Sequence[int] | Indices], weights: Sequence[float]) -> int:
     """How many frames an epoch of these sets can have without one of them twice: it ends where a set is used up."""
     shares = _shares(weights)
-    return int(min(len(each) / share for each, share in zip(sets, shares, strict=True)) + ROUNDING)
+    return int(min(len(each) / share for each, share in zip(sets, shares, strict=True) if share) + ROUNDING)
 
 
 class ChosenFrames:
@@ -51,11 +52,11 @@ class ChosenFrames:
     def __init__(
         self, sets: Sequence[list[int]], data: Data, source: Source, section: Curriculum, *, seed: int
     ) -> None:
-        weights = [each.weight for each in data.sets] or [1.0]
+        stages = data.weight_stages or [(1.0,)]
         chunks = [cut_into_chunks(each, source, section, seed=seed) for each in sets]  # (sets, chunks)
         by_chunk = [[np.asarray(each, np.int64) for each in of_sets] for of_sets in zip(*chunks, strict=True)]
         # All epochs have equally many steps, so that the schedule is a pure function of the step.
-        most = min(most_frames(each, weights) for each in by_chunk)
+        most = min(most_frames(each, weights) for each in by_chunk for weights in stages)
         self.size = data.epoch_frames or most
         if self.size > most:
             raise UsageError(
@@ -63,15 +64,25 @@ class ChosenFrames:
                 "them twice; lower it, or leave it out"
             )
         self._section = section
-        self._chunks = [
-            EpochFrames(each, weights, size=self.size, seed=(seed, number)) for number, each in enumerate(by_chunk)
-        ]
-        self.counts = self._chunks[0].counts
+        self._chunks = [SetOrders(each, seed=(seed, number)) for number, each in enumerate(by_chunk)]
+        # By stage, the frames of each set in an epoch.
+        self.counts = [_whole(_shares(weights) * self.size) for weights in stages]
 
     def of(self, epoch: int) -> list[int]:
         """The frames of an epoch (from 0)."""
-        chunk, turn = chunk_at(epoch, self._section)
-        return self._chunks[chunk].of(turn).tolist()  # type: ignore[no-any-return]
+        chunk, _ = chunk_at(epoch, self._section)
+        counts = self.counts[self._stage(epoch)]
+        # How many epochs of each stage have used frames of this chunk before.
+        before = Counter(self._stage(each) for each in range(epoch) if chunk_at(each, self._section)[0] == chunk)
+        used = [sum(self.counts[stage][of] * times for stage, times in before.items()) for of in range(len(counts))]
+        return self._chunks[chunk].take(counts, after=used).tolist()  # type: ignore[no-any-return]
+
+    def first_epoch(self, stage: int) -> int:
+        """The first epoch (from 0) of a stage of the weights."""
+        return stage * self._section.epochs_per_set_weight
+
+    def _stage(self, epoch: int) -> int:
+        return min(epoch // self._section.epochs_per_set_weight, len(self.counts) - 1)
 
 
 def chosen_frames_of(
@@ -97,12 +108,17 @@ def chosen_frames_of(
 
 
 def describe(chosen: ChosenFrames, source: JoinedSource) -> str:
-    """How many frames of each set an epoch has."""
+    """How many frames of each set an epoch has, and from which epoch (from 1) on other numbers."""
+    first, *others = chosen.counts
     parts = (
         f"{count} of {count_of(len(member.split.train), 'frame')} of {member.name}"
-        for count, member in zip(chosen.counts, source.members, strict=True)
+        for count, member in zip(first, source.members, strict=True)
     )
-    return f"an epoch has {', '.join(parts)}"
+    later = (
+        f"; from epoch {chosen.first_epoch(stage) + 1} on {', '.join(map(str, counts))}"
+        for stage, counts in enumerate(others, start=1)
+    )
+    return f"an epoch has {', '.join(parts)}{''.join(later)}"
 
 
 def _shares(weights: Sequence[float]) -> NDArray[np.float64]:

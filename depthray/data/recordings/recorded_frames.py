@@ -117,6 +117,11 @@ class RecordedFrames:
         where = f"{self._recordings[row.recording].path}: frame '{self.frames[index].id}': {topic}"
         return pixels.read_depth(self._message(row, topic, row.pair.depth), where=where)
 
+    def recorded_at(self, index: int) -> tuple[str, int]:
+        """The name of the recording of a frame, and the time of its colour image in nanoseconds."""
+        row = self._rows[index]
+        return self._recordings[row.recording].name, row.pair.time
+
     def _message(self, row: _Row, topic: str, position: Any) -> Pictures:
         recent = [number for number in self._open if number != row.recording] + [row.recording]
         for number in recent[:-MOST_OPEN]:

@@ -199,6 +199,21 @@ class _NoColumn:
         """Do nothing."""
 
 
+def write_table(folder: Path, table: ShardTable) -> None:
+    """Write the index of shards whose table is in memory into an empty folder."""
+    columns = {}
+    try:
+        for name, array in table.arrays.items():
+            if name not in NOT_WRITTEN:
+                columns[name] = _FileColumn(folder / f"{name}.npy", array.dtype, array.shape[1:])
+                columns[name].append(array)
+        records = {name: column.close() for name, column in columns.items()}
+    finally:
+        for column in columns.values():
+            column.abandon()
+    _write_facts(folder, table.facts, records)
+
+
 def _write_columns(folder: Path, root: Path, files: ShardFiles) -> None:
     columns: dict[str, _FileColumn] = {}
 
@@ -216,6 +231,10 @@ def _write_columns(folder: Path, root: Path, files: ShardFiles) -> None:
     finally:
         for column in columns.values():
             column.abandon()
+    _write_facts(folder, facts, records)
+
+
+def _write_facts(folder: Path, facts: SetFacts, records: Mapping[str, Any]) -> None:
     tree = {"format": FORMAT, "version": VERSION, **facts._asdict(), "files": records}
     tree["kinds"] = [kind._asdict() for kind in facts.kinds]
     with (folder / FACTS).open("xb") as file:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,22 @@ class RemoteShards:
         if downloaded.checksum != self.table.checks[number].tobytes():
             raise DataError(f"{where}: changed since the data set was opened; {RESTART}")
         _refuse_damaged(downloaded, where)  # every frame, once: reading from the cache verifies nothing
+
+
+def discard_index(folder: RemoteFolder) -> None:
+    """Remove the facts of an index, without which it is none: the shards are about to change."""
+    folder.remove(f"{index_files.FOLDER}/{index_files.FACTS}")
+
+
+def write_index(folder: RemoteFolder) -> None:
+    """Write the index of the shards in a folder, in place of an earlier one, from the index in each."""
+    discard_index(folder)
+    table = RemoteShards(folder.url).table
+    with TemporaryDirectory(prefix="depthray-index-") as name:
+        index_files.write_table(Path(name), table)
+        # The facts last, which make it an index.
+        for path in sorted(Path(name).iterdir(), key=lambda path: path.name == index_files.FACTS):
+            (folder / index_files.FOLDER).upload(path.name, path)
 
 
 def _read_cached_index(path: Path, checksum: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """The forms a data set may have, each a module of this folder that is found by its file name.
 
 A module has `open_source(section) -> Source` and `fits(root) -> bool` (whether a path looks like this form); it may
-have `TERMS`, by `Frame.source`, which also hold for frames that were packed into shards. One's own
-is a module or a file elsewhere with the first of these, see `depthray.config.own_code`.
+have `TERMS`, by `Frame.source`, which also hold for frames that were packed into shards, and `RECORDED = True` where it
+reads `data.recording`. One's own is a module or a file elsewhere with the first of these, see
+`depthray.config.own_code`.
 """
 
 from __future__ import annotations
@@ -144,11 +145,30 @@ def recognised_sets(section: Data) -> Data:
     # One of weight 0 need not be there.
     sets = tuple(
         each.model_copy(update={"source": recognise(each.root)})
-        if each.weight and each.root and not each.source and (is_remote(each.root) or Path(each.root).exists())
+        if each.is_used and each.root and not each.source and (is_remote(each.root) or Path(each.root).exists())
         else each
         for each in section.sets
     )
     return section.model_copy(update={"sets": sets})
+
+
+def check_recording(section: Data, *, where: str) -> None:
+    """Refuse keys of data.recording for data sets that are here and no recordings, which would ignore them."""
+    usual = type(section.recording)()
+    given = [key for key, value in section.recording if value != getattr(usual, key)]
+    places = section.roots
+    unknown = not places or not all(section.forms) or not all(is_remote(each) or Path(each).exists() for each in places)
+    if not given or unknown or any(form not in names() or _is_recorded(form) for form in section.forms):
+        return
+    raise UsageError(
+        f"{where}: data.recording.{given[0]} is of recordings ({', '.join(filter(_is_recorded, names()))}), and "
+        f"data.source={section.forms[0]} is none: it would be ignored; leave it out, or give it where the recording is "
+        "converted"
+    )
+
+
+def _is_recorded(form: str) -> bool:
+    return bool(getattr(_module(form), "RECORDED", False))
 
 
 def terms(name: str) -> DataTerms | None:

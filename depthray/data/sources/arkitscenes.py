@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 LEVELS = ("", "*/", "*/*/", "*/*/*/")
+RECORDED = True
 
 
 def open_source(section: Data) -> RecordedFrames:

@@ -15,6 +15,8 @@ from depthray.data.recordings.recorded_frames import RecordedFrames
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+RECORDED = True
+
 
 def open_source(section: Data) -> RecordedFrames:
     """The episodes of the data set at `section.root`."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 SUFFIX = ".mcap"
+RECORDED = True
 
 
 def open_source(section: Data) -> RecordedFrames:

@@ -11,6 +11,8 @@ from depthray.data.recordings.recorded_frames import RecordedFrames
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+RECORDED = True
+
 
 def open_source(section: Data) -> RecordedFrames:
     """The bag, or the bags in the folder, at `section.root`."""

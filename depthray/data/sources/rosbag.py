@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 SUFFIX = ".bag"
+RECORDED = True
 
 
 def open_source(section: Data) -> RecordedFrames:

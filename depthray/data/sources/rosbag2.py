@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 METADATA = "metadata.yaml"
 SUFFIX = ".db3"
+RECORDED = True
 
 
 def open_source(section: Data) -> RecordedFrames:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 SUFFIX = ".sens"
+RECORDED = True
 
 
 def open_source(section: Data) -> RecordedFrames:

@@ -142,6 +142,11 @@ class Shards:
         """The number of the shard of each frame."""
         return self._table.numbers
 
+    def provenance(self) -> dict[str, Any]:
+        """What the first shard says of where its frames came from; a remote one is downloaded."""
+        self._open(0)
+        return self._own_index(0, self._store.path(0)).provenance
+
     def download(self, number: int) -> None:
         """Download a shard to this node where it is remote, for reading it soon."""
         os.close(self._store.open(number))  # opening it downloads it

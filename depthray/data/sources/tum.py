@@ -13,6 +13,8 @@ from depthray.data.recordings.recording import name_in
 if TYPE_CHECKING:
     from depthray.config.sections import Data
 
+RECORDED = True
+
 
 def open_source(section: Data) -> RecordedFrames:
     """The sequences under `section.root`, which may be one of them."""

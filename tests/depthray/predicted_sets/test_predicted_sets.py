@@ -136,6 +136,33 @@ def test_labels_stand_beside_the_depth_that_was_measured(
     assert records == [made_by] * 3
 
 
+def test_labels_that_are_packed_anew_are_kept_with_what_made_them(model: Path, frames: Path, tmp_path: Path) -> None:
+    predict(request(model, frames, tmp_path / "labels", as_labels=True))
+    assert main(["data", "pack", str(tmp_path / "labels"), str(tmp_path / "packed"), "--frames-per-shard", "9"]) == 0
+    before, after = (Shards(LocalShards(tmp_path / name), LABELS) for name in ("labels", "packed"))
+    assert [len(list((tmp_path / name).glob("*.h5"))) for name in ("labels", "packed")] == [3, 2]
+    for index in range(10):
+        one, other = before.read(index), after.read(index)
+        assert one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+    assert before.provenance()["labelled_by"] == after.provenance()["labelled_by"]
+
+
+@pytest.mark.parametrize("as_labels", [True, False])
+def test_the_spread_of_predictions_is_beside_them(as_labels: bool, frames: Path, tmp_path: Path) -> None:
+    plain, other = write_checkpoint(tmp_path / "one"), write_unsure(tmp_path / "two")
+    out = tmp_path / "out"
+    wanted = request(plain, frames, out, as_labels=as_labels, confidence="flip", ensemble=(str(other),), batch=1)
+    predict(wanted)
+    made = Shards(LocalShards(out), LABELS).read(4)
+    image = sources.open_source(Data(source="folder", root=str(frames))).read(4)["image"]
+    maps = load(plain, confidence="flip", ensemble=[other]).maps(image)
+    np.testing.assert_allclose(made["sigma"], maps["sigma"], rtol=1e-3)
+    np.testing.assert_allclose(made["teacher" if as_labels else "depth"], maps["depth"], rtol=1e-3)
+    for change in ({"confidence": ""}, {"ensemble": ()}, {"ensemble": (str(plain),)}):
+        with pytest.raises(DataError, match=r"was begun with .* for --(confidence|ensemble)"):
+            set_plan.prepare(replace(wanted, **change))
+
+
 def test_frames_without_depth_are_labelled_and_keep_their_camera(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,8 +274,12 @@ def test_a_worker_refuses_another_network_than_the_plan_has(model: Path, frames:
 def test_a_remote_place_gets_the_same_files(model: Path, frames: Path, tmp_path: Path) -> None:
     predict(request(model, frames, tmp_path / "here", as_labels=True))
     predict(request(model, frames, f"file://{tmp_path}/there", as_labels=True))
-    here, there = contents(tmp_path / "here"), contents(tmp_path / "there")
-    assert {name: data for name, data in here.items() if not name.startswith("index/")} == there
+    here = contents(tmp_path / "here")
+    assert here == contents(tmp_path / "there") and "index/index.json" in here
+    (tmp_path / "there/parts/00001.json").unlink()
+    (tmp_path / "there/index/index.json").write_bytes(b"of before")
+    predict(request(model, frames, f"file://{tmp_path}/there", as_labels=True))
+    assert here == contents(tmp_path / "there")
 
 
 def test_a_completion_network_gets_points_of_the_depth(frames: Path, tmp_path: Path) -> None:
@@ -278,9 +309,10 @@ def test_the_function_answers_what_failed_and_where_it_is(model: Path, frames: P
         (["--data", "frames", "data.size=32,32"], "data.size=32,32: only data.* that says how frames are read"),
         (["--data", "frames", "optim.lr=1"], "optim.lr=1: only data.* that says how frames are read"),
         (["--data", "frames", "data.canonical_focal=9"], "data.canonical_focal=9: only data.* that says how"),
-        (["--data", "frames", "--confidence", "flip"], "--confidence cannot be combined with --data"),
+        (["--data", "frames", "--confidence", "flip", "--to", "png"], "--to png: has depth alone, and --confidence"),
+        (["--data", "frames", "data.recording.every=2"], "data.recording.every is of recordings"),
         (["--data", "frames", "--keep-invalid"], "--keep-invalid cannot be combined with --data"),
-        (["--data", "frames", "--to", "bag"], "--to bag: choose from shards, png"),
+        (["--data", "frames", "--to", "bag"], "--to bag: choose from shards, png, rosbag2"),
         (["--data", "frames", "--to", "png", "--as-labels"], "labels are shards alone"),
         (["--data", "frames", "--workers", "0"], "--workers 0: at least 1 is needed"),
         (["--data", "frames", "--batch", "0"], "--batch 0: give a number above 0"),

@@ -27,6 +27,7 @@ from depthray.runs.run import record
 from depthray.runtimes.open import open_model
 from depthray.training import preflight
 from depthray.training.frames import Frames
+from depthray.training.label_check import check_labels
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -48,6 +49,8 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "mine": str(root / "packed"),
         "both": label(mine, root / "both", sigma=0.1),
         "labels": label(other, root / "labels", measured=False, sigma=0.02),
+        "relative": label(mine, root / "relative", kind="relative"),
+        "affine": label(mine, root / "affine", kind="affine-disparity"),
     }
 
 
@@ -173,7 +176,31 @@ REFUSED = [
         ("data.sets.0.loss.teacher.l1=1", "data.sets.1.loss.teacher.l1=1"),
         r"packed: its loss has terms of loss\.teacher alone, and its frames have no depth of a teacher",
     ),
+    (
+        ("relative",),
+        (TAUGHT,),
+        r"relative: loss\.teacher\.log_l1 does not fit its labels, which are shares .* by 'teacher'; give "
+        r"loss\.teacher\.ssi and loss\.teacher\.ssi_gradient alone",
+    ),
+    (("affine",), ("loss.teacher.silog=1", "loss.silog_lambda=1"), r"affine: loss\.teacher\.silog does not fit"),
+    (("affine",), ("loss.teacher.ssi=1", "loss.ssi_space=depth"), r"loss\.ssi_space=depth .* give loss\.ssi_space=dis"),
+    (("mine", "affine"), ("data.sets.1.loss.l1=1", f"data.sets.1.{TAUGHT}"), r"affine: loss\.teacher\.log_l1 does"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("affine", ["loss.teacher.ssi=1", "loss.teacher.ssi_gradient=1"]),
+        ("relative", ["loss.teacher.ssi=1", "loss.teacher.silog=1", "loss.silog_lambda=1"]),
+        ("relative", [TAUGHT, "loss.target=relative", "eval.protocol=legacy-003", "eval.monitor=mse"]),
+    ],
+)
+def test_labels_without_metres_train_what_does_not_see_their_scale(
+    roots: dict[str, str], name: str, overrides: list[str]
+) -> None:
+    extra = ["model.max_depth=1", "loss.depth_range=1"] if "loss.target=relative" in overrides else []
+    check_labels(Frames.open(small(f"data.root={roots[name]}", *overrides, *extra)))
 
 
 @pytest.mark.parametrize(("names", "overrides", "message"), REFUSED)

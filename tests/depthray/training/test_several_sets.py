@@ -88,7 +88,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(roots: list[str], tmp_path: P
         *(
             roots,
             *AFFINE,
-            "data.sets.1.weight=0.4",
+            "data.sets.1.weight=0.4,0.9",  # of the first epoch, and of the second
             "optim.average=swa",
             "optim.swa_start=0.4",
             "train.log_seconds=1e-9",

@@ -39,8 +39,11 @@ class Labelled:
         return []
 
 
-def label(root: Path | str, out: Path, *, measured: bool = True, sigma: float = 0.0) -> str:
-    """Write the frames of a folder as shards with labels -> their path. `sigma` is a share of the labelled depth."""
+def label(root: Path | str, out: Path, *, measured: bool = True, sigma: float = 0.0, kind: str = "metric") -> str:
+    """Write the frames of a folder as shards with labels -> their path.
+
+    `sigma` is a share of the labelled depth, `kind` what the teacher's numbers are said to be.
+    """
     source = Labelled(open_source(Data(source="folder", root=str(root))), measured=measured, sigma=sigma)
-    packing.pack(source, out, provenance={"name": "labels"})
+    packing.pack(source, out, provenance={"name": "labels", "labelled_by": {"name": "teacher", "depth_kind": kind}})
     return str(out)

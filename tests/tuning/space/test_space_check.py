@@ -151,6 +151,8 @@ SETS = "data.sets.0.root=/a/mine data.sets.1.root=/b/nyu data.sets.1.loss.ssi=1 
 def test_weights_and_losses_of_data_sets_are_searched() -> None:
     text = "data.sets.1.weight: {uniform: [0.1, 0.5]}\ndata.sets.1.loss.ssi: {loguniform: [0.1, 1]}"
     space_check.check(parsed(text), preflight.load("demo", SETS.split()), where="mine")
+    stages = "data.sets.1.weight: {choice: [[1, 0.5, 0], [1, 0]]}\ncurriculum.epochs_per_set_weight: {integer: [1, 4]}"
+    space_check.check(parsed(stages), preflight.load("demo", SETS.split()), where="mine")
     aside = f"{SETS} data.sets.1.overall=false"
     space_check.check(
         parsed("data.sets.1.weight: {uniform: [0, 0.5]}"), preflight.load("demo", aside.split()), where="x"
@@ -161,6 +163,7 @@ def test_weights_and_losses_of_data_sets_are_searched() -> None:
     ("text", "message"),
     [
         ("data.sets.1.weight: {uniform: [0, 0.5]}", "data.sets.1.weight=0 leaves out the validation frames of 'nyu'"),
+        ("data.sets.1.weight: {choice: [1, [0, 0]]}", "data.sets.1.weight=0 leaves out the validation frames of 'nyu'"),
         ("points: [{data.sets.0.weight: 0}]", "data.sets.0.weight=0 leaves out the validation frames of 'mine'"),
         ("data.sets.2.weight: {uniform: [0.1, 0.5]}", "unknown key 'data.sets.2.weight' (did you mean"),
         ("data.sets.1.wieght: {uniform: [0.1, 0.5]}", "did you mean 'data.sets.1.weight'?"),

@@ -96,6 +96,18 @@ def test_the_form_reads_what_the_command_writes(folders: tuple[Path, Path], tmp_
         assert 0.28 * 48 <= np.ptp(rows) + 1 <= 0.72 * 48 and not sample["depth"].any()
 
 
+def test_composites_without_depth_are_no_faulty_set(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*folders, tmp_path / "out", "--size", 48, 64) == 0
+    assert command.main(["pack", str(tmp_path / "out"), str(tmp_path / "packed")]) == 0
+    for name in ("out", "packed"):
+        capsys.readouterr()
+        assert command.main(["check", str(tmp_path / name)]) == 0
+        printed = capsys.readouterr().out
+        assert "no findings" in printed and "note: no frame has depth: a set for masks alone" in printed
+
+
 def test_depth_is_that_of_the_teacher_of_the_composites(folders: tuple[Path, Path], tmp_path: Path) -> None:
     seen: list[int] = []
 

@@ -66,6 +66,17 @@ def test_a_set_of_weight_0_leaves_the_recipe_of_the_other() -> None:
     assert data_sets.losses_of(both) == (alone.loss,)
 
 
+def test_a_set_whose_weight_is_above_0_at_some_stage_is_used() -> None:
+    made = read(*TWO, "data.sets.0.weight=1,0.5,0", "data.sets.1.weight=0,1")
+    assert made.data.weight_stages == [(1, 0), (0.5, 1), (0, 1)]
+    assert len(data_sets.recipes_of(made)) == 2
+    assert recipes.build(recipes.unflatten(recipes.flatten(made)), where="flat") == made
+    assert recipes.build(yaml.safe_load(recipes.dump(made)), where="saved") == made
+    alone = read("data.root=/a/mine", "data.source=shards")
+    never = read(*TWO, "data.sets.0.weight=1,0.5", "data.sets.0.source=shards", "data.sets.1.weight=0,0")
+    assert data_sets.resolve(never) == alone
+
+
 @pytest.mark.parametrize(
     ("overrides", "kind"),
     [
@@ -93,6 +104,9 @@ def test_own_code_of_sets_is_named(tmp_path: Path) -> None:
         (["data.sets.0.size=9,9"], r"unknown key 'data\.sets\.0\.size' \(did you mean 'data\.size'\?\)"),
         (["data.sets.0.weight=-1"], r"data\.sets\.0\.weight=-1: input should be greater than or equal to 0"),
         (["data.sets.0.weight=0", "data.sets.1.weight=0"], "every weight is 0; give at least one above it"),
+        (["data.sets.0.weight=1,0", "data.sets.1.weight=0"], "every weight is 0 at place 2 of their lists"),
+        (["data.sets.0.weight=[]"], r"data\.sets\.0\.weight=\[\]: input should be a valid number"),
+        (["data.sets.0.weight=1,-1"], r"data\.sets\.0\.weight\[1\]=-1: input should be greater than or equal to 0"),
         (["data.sets.0.overall=false", "data.sets.1.weight=0"], "give at least one of them overall=true"),
         (["data.sets.1.root=/b/mine"], r"data\.sets\.0 and data\.sets\.1 are both called 'mine'"),
         (["data.sets.1.name=a/b"], "'a/b' may have letters, digits"),

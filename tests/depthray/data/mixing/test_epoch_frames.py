@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -16,7 +17,13 @@ from depthray.errors import DataError, UsageError
 
 
 def chosen(
-    counts: list[int], weights: list[float], *, epoch_frames: int = 0, chunks: int = 1, seed: int = 3
+    counts: list[int],
+    weights: Sequence[float | list[float]],
+    *,
+    epoch_frames: int = 0,
+    chunks: int = 1,
+    seed: int = 3,
+    epochs: int = 1,
 ) -> tuple[ChosenFrames, list[range]]:
     """What chooses frames of sets with so many training frames, and two that are held out; the indices of each set."""
     sources = [Drawn(count + 2) for count in counts]
@@ -25,7 +32,7 @@ def chosen(
     ranges = [range(start + 2, end) for start, end in zip(source.starts, source.starts[1:], strict=False)]
     sets = [{"root": f"/s{number}", "weight": weight} for number, weight in enumerate(weights)]
     train = [index for each in ranges for index in each]
-    section = Curriculum(chunks=chunks, epochs_per_chunk=2)
+    section = Curriculum(chunks=chunks, epochs_per_chunk=2, epochs_per_set_weight=epochs)
     made = chosen_frames_of(source, train, Data(sets=sets, epoch_frames=epoch_frames), section, seed=seed)
     assert made is not None and describe(made, source).count(" of s") == len(counts)
     return made, ranges
@@ -46,7 +53,7 @@ def test_shares_are_the_weights_until_a_set_is_used_up(
     counts: list[int], weights: list[float], epoch_frames: int, wanted: list[int]
 ) -> None:
     made, ranges = chosen(counts, weights, epoch_frames=epoch_frames)
-    assert (made.counts, made.size) == (wanted, sum(wanted))
+    assert (made.counts, made.size) == ([wanted], sum(wanted))
     seen: Counter[int] = Counter()
     for epoch in range(30):
         frames = made.of(epoch)
@@ -73,11 +80,53 @@ def test_another_weight_changes_how_many_frames_of_a_set_there_are_and_not_their
 def test_chunks_are_cut_from_each_set() -> None:
     made, ranges = chosen([20, 40], [1, 1], chunks=2)
     epochs = [set(made.of(epoch)) for epoch in range(8)]
-    assert made.counts == [10, 10]
+    assert made.counts == [[10, 10]]
     for each in ranges:
         parts = [{index for index in epoch if index in each} for epoch in epochs]
         assert not (parts[0] | parts[1] | parts[4] | parts[5]) & (parts[2] | parts[3] | parts[6] | parts[7])
         assert set().union(*parts) == set(each)
+
+
+@pytest.mark.parametrize(
+    ("weights", "wanted"),
+    [
+        ([[1, 0], [0, 1]], [[20, 0]] * 3 + [[0, 20]] * 4),  # first the one, then the other
+        ([1, [1, 0.25, 0]], [[10, 10]] * 3 + [[16, 4]] * 3 + [[20, 0]] * 4),  # one fades out
+    ],
+    ids=["first-then", "fade-out"],
+)
+def test_weights_change_from_stage_to_stage(weights: list[float | list[float]], wanted: list[list[int]]) -> None:
+    made, ranges = chosen([20, 30], weights, epochs=3)
+    assert made.size == 20
+    seen: Counter[int] = Counter()
+    for epoch, counts in enumerate(wanted):
+        frames = made.of(epoch)
+        assert [sum(index in each for index in frames) for each in ranges] == counts
+        assert len(set(frames)) == len(frames)
+        seen.update(frames)
+        for each in ranges:  # an epoch begins where the one before ended, whatever its stage
+            assert max(seen[index] for index in each) - min(seen[index] for index in each) <= 1
+    resumed, _ = chosen([20, 30], weights, epochs=3)
+    assert resumed.of(4) == made.of(4)  # without those before
+
+
+def test_stages_of_weights_go_on_in_the_chunks_of_a_set() -> None:
+    made, ranges = chosen([20, 40], [1, [0, 1]], chunks=2, epochs=3)
+    counts = [[sum(index in each for index in made.of(epoch)) for each in ranges] for epoch in range(5)]
+    assert counts == [[10, 0], [10, 0], [10, 0], [5, 5], [5, 5]]
+    # The second chunk is of epochs 2 and 3, the first of 0, 1 and 4.
+    assert set(made.of(3)) & set(ranges[0]) <= set(made.of(2))
+    assert set(made.of(4)) & set(ranges[0]) <= set(made.of(0)) and not set(made.of(4)) & set(made.of(3))
+
+
+def test_the_line_on_an_epoch_says_when_its_shares_change() -> None:
+    source = join([Member(name, Drawn(12), Split(list(range(10)), [10, 11], [])) for name in ("public", "mine")])
+    data = Data(sets=[{"root": "/public", "weight": [1, 0]}, {"root": "/mine", "weight": [0, 1]}])
+    made = chosen_frames_of(source, [*range(10), *range(12, 22)], data, Curriculum(epochs_per_set_weight=5), seed=1)
+    assert made is not None
+    assert describe(made, source) == (
+        "an epoch has 10 of 10 frames of public, 0 of 10 frames of mine; from epoch 6 on 0, 10"
+    )
 
 
 def test_a_part_of_one_set_is_an_epoch() -> None:

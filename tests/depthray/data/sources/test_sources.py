@@ -14,12 +14,15 @@ from paths import ROOT
 from realsense_bags import realsense
 from recorded import MAKERS as RECORDINGS
 
-from depthray.config.sections import Data
+from depthray.config.sections import Data, RecordingOptions
 from depthray.data.packing import pack
 from depthray.data.readers.frame_files import PAIR, FrameFiles, FrameRow
+from depthray.data.recordings.recorded_frames import RecordedFrames
 from depthray.data.source import Frame
-from depthray.data.sources import names, open_source, recognise
+from depthray.data.sources import check_recording, names, open_source, recognise
+from depthray.errors import UsageError
 from depthray.testing import source_contract as contract
+from depthray.training import preflight
 
 
 def folder(path):
@@ -77,3 +80,24 @@ def test_form_is_recognised_by_its_path(make, tmp_path):
 @pytest.mark.parametrize("form", names())
 def test_every_form_is_described(form):
     assert f"`{form}`" in PAGE.read_text() or f"### {form}" in PAGE.read_text()
+
+
+def test_keys_of_recordings_are_refused_where_a_form_ignores_them(section):
+    given = section.model_copy(update={"recording": RecordingOptions(every=2)})
+    if isinstance(open_source(section), RecordedFrames):
+        check_recording(given, where="here")
+    elif section.root:
+        with pytest.raises(UsageError, match=rf"here: data\.recording\.every is of .*data\.source={section.source} is"):
+            check_recording(given, where="here")
+    check_recording(section, where="here")
+
+
+def test_one_recording_among_several_sets_reads_its_keys(tmp_path):
+    bags = RECORDINGS["rosbag2"](tmp_path / "bags")
+    files = folder(tmp_path / "files")
+    sets = [{"root": each.root, "source": each.source} for each in (files, bags)]
+    check_recording(Data(sets=sets, recording=RecordingOptions(every=2)), where="here")
+    with pytest.raises(UsageError, match=r"data\.recording\.gap is of recordings"):
+        check_recording(Data(sets=sets[:1], recording=RecordingOptions(gap=2)), where="here")
+    with pytest.raises(UsageError, match=r"demo: data\.recording\.every is of recordings"):
+        preflight.load_with_data("demo", [f"data.root={files.root}", "data.recording.every=2"])
