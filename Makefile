@@ -27,8 +27,9 @@ test: fast
 EXPORTS := tests/depthray/runtimes tests/depthray/exporting tests/depthray/cli/test_doctor.py \
 	tests/serve/registry/test_serve_exports.py tests/docs/test_docs.py
 
+# A file's tests in one process, so that what they share is made once.
 fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses 3 --ignore tests/ray $(EXPORTS:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/ray $(EXPORTS:%=--ignore %)
 
 exports: $(READY)
 	$(BIN)/python -m pytest $(EXPORTS)
@@ -43,7 +44,7 @@ thorough: $(READY)
 
 # Of the tests without Ray; what runs on a cluster only is not counted, so the floor in pyproject.toml leaves room for it.
 coverage: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --ignore tests/ray $(EXPORTS:%=--ignore %) --cov --cov-report term
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/ray $(EXPORTS:%=--ignore %) --cov --cov-report term
 
 # Kills of training runs and of a service: see chaos/README.md. Not a test of pytest; about 15 minutes.
 chaos: $(READY)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from depthray.errors import DepthrayError, ResourceError
+from depthray.errors import DepthrayError, ResourceError, error_of
 
 
 class PartOutcome(NamedTuple):
@@ -76,7 +76,5 @@ def _result_of(reference: Any) -> Any:
             "a worker was lost repeatedly, perhaps for lack of memory; lower --workers, the same command resumes"
         ) from None
     if outcome.error:
-        error = DepthrayError(outcome.error)
-        error.exit_code = outcome.exit_code
-        raise error
+        raise error_of(outcome.error, outcome.exit_code)
     return outcome.result

@@ -15,7 +15,7 @@ from cluster import part_workers
 from cluster.part_workers import PartOutcome
 from cluster.session import ray_cluster
 from depthray.cli import predict as command
-from depthray.cli.predicting import whole_sets
+from depthray.cli.predicting import predict_flags, whole_sets
 from depthray.config import own_code
 from depthray.config.own_code import SharedCode
 
@@ -34,7 +34,7 @@ class SharedPlan(NamedTuple):
 
 def main(argv: list[str]) -> int:
     """Predict images, or a data set, and print where the files are."""
-    arguments = command.parse_arguments(argv)
+    arguments = predict_flags.parse_arguments(argv)
     if not arguments.data or (arguments.workers or 1) == 1:  # starting Ray takes longer than many predictions
         return command.main(argv)
     from depthray.predicted_sets import set_parts, set_plan

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster import ray_private
-from depthray.errors import DepthrayError, UsageError
+from depthray.errors import DepthrayError, UsageError, error_of
 from depthray.storage.remote import is_remote
 
 NAMESPACE = b"depthray-errors"  # of workers' errors by attempt, in the cluster's key-value store
@@ -60,9 +60,7 @@ def reported_error(attempt: str) -> DepthrayError | None:
     if not text:
         return None
     report = json.loads(text)
-    error = DepthrayError(report["text"])
-    error.exit_code = report["exit_code"]
-    return error
+    return error_of(report["text"], report["exit_code"])
 
 
 def raise_reported_error(attempt: str) -> None:

@@ -61,13 +61,15 @@ JOBS = {
     ),
     "evaluate": JobCommand("depthray.cli.evaluate:build_parser", ("checkpoint", "data", "out")),
     "data convert": JobCommand("cluster.convert:build_parser", ("root", "out")),
-    "predict": JobCommand("depthray.cli.predict:build_set_parser", ("checkpoint", "data", "out"), needs="--data"),
+    "predict": JobCommand(
+        "depthray.cli.predicting.predict_flags:build_set_parser", ("checkpoint", "data", "out"), needs="--data"
+    ),
 }
 
 # The parsers, for completion in shells, of commands whose module has no build_parser, or of several verbs of one.
 PARSERS = {
     "train": "depthray.cli.train:build_parser",
-    "predict": "depthray.cli.predict:build_parser",
+    "predict": "depthray.cli.predicting.predict_flags:build_parser",
     "doctor": "depthray.cli.doctor:build_parser",
     "shell-completion": "depthray.cli.shells.shell_completion:build_parser",
     "serve promote": "serve.command:build_promote_parser",

@@ -51,6 +51,13 @@ class ResourceError(DepthrayError):
     exit_code = 5
 
 
+def error_of(text: str, exit_code: int) -> DepthrayError:
+    """The error of another process, which sent its text and exit code: Ray would wrap the error itself."""
+    error = DepthrayError(text)
+    error.exit_code = exit_code
+    return error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name as a hint, ' (did you mean ...?)', or the choices if none is near."""
     choices = sorted(known)

@@ -332,18 +332,6 @@ def evaluate_frames(
     return replace(evaluation, about=about)
 
 
-def best_median_worst(evaluation: Evaluation, each: int = 2) -> list[tuple[str, ScoredFrame]]:
-    """The best, median and worst frames with a label, none of them twice."""
-    ranked = evaluation.ranked()
-    middle = max(0, (len(ranked) - each) // 2)
-    parts = {"best": ranked[:each], "median": ranked[middle : middle + each], "worst": ranked[::-1][:each]}
-    chosen: dict[int, tuple[str, ScoredFrame]] = {}
-    for label, rows in parts.items():
-        for row in rows:
-            chosen.setdefault(row.index, (label, row))  # of few frames one can be best and worst: the first label stays
-    return list(chosen.values())
-
-
 def _batches(source: Source, indices: Sequence[int], recipe: Recipe) -> Batches:
     return eval_batches(
         source,
@@ -367,7 +355,7 @@ def _draw_examples(
     if not distributed.is_main():  # one process draws; no collective call follows, so the others need not wait
         return []
     # Read again: most frames that were scored are gone, or were on other processes.
-    chosen = best_median_worst(evaluation)
+    chosen = evaluation.best_median_worst()
     # One frame a batch: frames of different size in one batch would come back in another order.
     batches = eval_batches(source, [row.index for _, row in chosen], scored_data(recipe), batch_size=1)
     passes = Passes.of(recipe.eval)

@@ -142,6 +142,17 @@ class Evaluation:
         scored = (row for row in self.rows if not math.isnan(values[row.index]))
         return sorted(scored, key=lambda row: values[row.index])
 
+    def best_median_worst(self, each: int = 2) -> list[tuple[str, ScoredFrame]]:
+        """The best, median and worst frames with a label, none of them twice."""
+        ranked = self.ranked()
+        middle = max(0, (len(ranked) - each) // 2)
+        parts = {"best": ranked[:each], "median": ranked[middle : middle + each], "worst": ranked[::-1][:each]}
+        chosen: dict[int, tuple[str, ScoredFrame]] = {}
+        for label, rows in parts.items():
+            for row in rows:  # of few frames one can be best and worst: the first label stays
+                chosen.setdefault(row.index, (label, row))
+        return list(chosen.values())
+
     def summary(self) -> dict[str, Any]:
         """Everything but the single frames: overall with 95 % intervals, by range of depth, by source, by scene."""
         scenes = [row.scene for row in self.rows]

@@ -165,10 +165,19 @@ class DepthNet(nn.Module):
         maps = self._decode(self._features(stacked))
         logits = self._logits(maps)
         full = F.interpolate(logits[-1], size=stacked.shape[-2:], mode="bilinear", align_corners=False)  # (B,1,H,W)
-        coarse = logits[-2::-1]  # finest first
+        prediction: Prediction = (
+            self.metres.predict(full, batch, maps[-1]) if self.kind == "sigmoid" else {"depth": self._metres(full)}
+        )
+        # For training alone: samples are spread once more for it, which would be a third of an exported graph's nodes.
+        if not torch.compiler.is_exporting():
+            prediction["pyramid"] = self._pyramid(logits[-2::-1], batch)
+        return prediction
+
+    def _pyramid(self, logits: list[Tensor], batch: Batch) -> list[Tensor]:
+        """four (B,1,h,w) of logits, finest first, inputs of a batch -> (B,1,h,w) metres of each"""
         if self.kind == "sigmoid":
-            return {**self.metres.predict(full, batch, maps[-1]), "pyramid": self.metres.coarse(coarse, batch)}
-        return {"depth": self._metres(full), "pyramid": [self._metres(level) for level in coarse]}
+            return self.metres.coarse(logits, batch)
+        return [self._metres(level) for level in logits]
 
     def _features(self, stacked: Tensor) -> list[Tensor]:
         """(B,C,H,W) inputs -> six maps, 1/2 to 1/64 of the size"""

@@ -84,6 +84,8 @@ CLUSTERS = (
     Cluster("T4 x4, 25 GbE", T4, 4, PCIE3, gbit(25), PCI_HOP, NET_HOP, PCI_SOURCE),
     Cluster("T4 x1, 10 GbE", T4, 1, PCIE3, gbit(10), PCI_HOP, NET_HOP, PCI_SOURCE),
 )
+BY_GPU = {cluster.gpu.name: cluster for cluster in CLUSTERS}
+NODE, BIGGEST = 8, 1024  # GPUs of a node, and of the largest cluster
 # Goyal et al. 2017, "Accurate, Large Minibatch SGD": Big Basin, 8 P100 by NVLink, 50 Gbit/s Ethernet, ResNet-50.
 BIG_BASIN = Cluster("P100 x8, 50 GbE", P100, 8, NVLINK1, gbit(50), NVLINK_HOP, NET_HOP, "Goyal et al. 2017, section 4")
 GOYAL_EFFICIENCY = 0.90  # "~90%", from 8 to 256 GPUs, 32 images each

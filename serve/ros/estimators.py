@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.cli.predict import KEY
+from depthray.cli.predicting.predict_flags import KEY
 from depthray.client import DepthClient, RetryPolicy
 from depthray.client.remote_predictor import connect
 from depthray.errors import UsageError

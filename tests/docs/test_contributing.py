@@ -132,7 +132,7 @@ class Copy:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.touched: set[str] = set()
-        ignored = shutil.ignore_patterns("__pycache__", "ray", ".*_cache")
+        ignored = shutil.ignore_patterns("ray", ".*_cache")  # with what Python has compiled
         for name in ("depthray", "cluster", "tuning", "serve", "tests", "docs"):
             shutil.copytree(ROOT / name, root / name, ignore=ignored)
         for name in ("pyproject.toml", "CONTRIBUTING.md", "README.md"):

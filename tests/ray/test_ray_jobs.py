@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,8 +43,17 @@ PORTS = (
 )
 OVERRIDES = [
     *("data.size=32,64", "data.val_fraction=0.1", "train.batch_size=8", "train.precision=fp32"),
-    *("train.log_seconds=0.2", "model.width=96"),  # slow enough that the job is stopped in between
+    *("train.log_seconds=0.2", "train.epochs=3"),
 ]
+# Of the job's own loss: once there is a checkpoint each step waits, so that the job is stopped in between.
+SLOWLY = """
+import time
+from pathlib import Path
+
+slow = Path({mark!r})
+if slow.exists() and any(slow.parent.glob("run/checkpoints/*/manifest.json")):
+    time.sleep(5.0)
+"""
 
 
 def environment() -> dict[str, str]:
@@ -158,12 +168,18 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     run, here = tmp_path / "run", tmp_path / "here"
     write_all(here)
     data = write_pairs(tmp_path / "data", scenes=10, frames=8, size=(32, 64))
+    slow = tmp_path / "slow"
+    slow.touch()
+    loss = here / "mypkg" / "losses.py"
+    wait = textwrap.indent(SLOWLY.format(mark=str(slow)), "    ")
+    loss.write_text(loss.read_text().replace("    error = torch.where(", f"{wait}    error = torch.where(", 1))
     shutil.copy(ROOT / "depthray" / "recipes" / "demo.yaml", here / "mine.yaml")
     flags = ("--cpus-per-worker", "1", "--data", str(data), "--out", str(run), "--submit", head)
-    job = Command(tmp_path / "first", "train", "mine.yaml", *OWN, *OVERRIDES, "train.epochs=8", *flags, cwd=here)
+    job = Command(tmp_path / "first", "train", "mine.yaml", *OWN, *OVERRIDES, *flags, cwd=here)
     job.wait_until(lambda: bool(epochs(run)))
     subprocess.run(printed_command(job.output, "stop"), env=environment(), check=True, capture_output=True)
     output = job.wait(130)
+    slow.unlink()
     assert "recipe/mine.yaml" in output
     written = records(run)
     assert "asked to stop" in str(written[-1].get("text")), written[-1]
@@ -179,7 +195,7 @@ def test_a_job_is_stopped_with_a_checkpoint_and_resumed_by_the_printed_command(
     command = printed_command(output, "stopped +resume with:")
     assert command == printed_command(output, "resume")
     output = Command(tmp_path / "second", *command[1:], cwd=here).wait(0)
-    assert f"resumed from {saved.name}" in output and epochs(run) == list(range(1, 9))
+    assert f"resumed from {saved.name}" in output and epochs(run) == [1, 2, 3]
     assert list((run / "tensorboard").glob("events*"))
     assert {each.name for each in manifest.verify(select.resolve(run)).code} == NAMES
 

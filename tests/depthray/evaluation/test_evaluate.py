@@ -24,7 +24,7 @@ from depthray.data.loader import eval_batches
 from depthray.errors import CheckpointError, DataError, UsageError
 from depthray.evaluation import bootstrap, metrics, report
 from depthray.evaluation.baselines import fit, trivial_scores
-from depthray.evaluation.evaluate import best_median_worst, evaluate, sheet_rows
+from depthray.evaluation.evaluate import evaluate, sheet_rows
 from depthray.evaluation.protocols import NYU_BTS, PLAIN, PROTOCOLS
 from depthray.evaluation.report import Evaluation, ScoredFrame
 from depthray.runs import locate
@@ -193,7 +193,7 @@ def test_interval_of_a_metric_is_drawn_from_the_frames_that_have_it():
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 10])
 def test_best_median_worst_are_distinct_frames(count):
     evaluation = score(indices=[i for i in range(COUNT) if i != 3][:count])
-    chosen = best_median_worst(evaluation)
+    chosen = evaluation.best_median_worst()
     values = [row.abs_rel for _, row in chosen]
     assert chosen[0][0] == "best" and values[0] == min(values) == evaluation.ranked()[0].abs_rel
     assert len({row.index for _, row in chosen}) == len(chosen) == min(len(evaluation.ranked()), 6)

@@ -15,7 +15,7 @@ from scoring import BATCH, COUNT, DATA, Net, Rooms
 from depthray.data.loader import eval_batches
 from depthray.errors import DataError, UsageError
 from depthray.evaluation import report
-from depthray.evaluation.evaluate import EvaluationReport, best_median_worst, evaluate, sheet_rows
+from depthray.evaluation.evaluate import EvaluationReport, evaluate, sheet_rows
 from depthray.evaluation.mask_metrics import MASK_METRICS, boundary, boundary_f1, mask_scores, probability, tolerance
 from depthray.evaluation.metrics import METRICS
 from depthray.evaluation.protocols import PLAIN
@@ -190,7 +190,7 @@ def test_frames_are_ranked_by_iou_where_there_is_no_depth():
     evaluation = run(keys=("image", "mask"))
     values = [row.score("iou") for row in evaluation.ranked()]
     assert values == sorted(values, reverse=True) and evaluation.ranked_by == "iou"
-    assert best_median_worst(evaluation)[0][1].index == 6
+    assert evaluation.best_median_worst()[0][1].index == 6
 
 
 def test_neither_depth_nor_mask_is_an_error():

@@ -58,6 +58,17 @@ def test_five_scales_finest_first():
     assert [tuple(level.shape[2:]) for level in prediction["pyramid"]] == [(32, 48), (16, 24), (8, 12), (4, 6)]
 
 
+@pytest.mark.parametrize("options", [{}, {"stacking": "original", "norm": "none", "head": "elu"}])
+def test_a_graph_that_is_exported_has_the_same_depth_and_no_pyramid(options, monkeypatch):
+    model = build(**options).eval()
+    with torch.no_grad():
+        expected = model(some())["depth"]
+        monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+        prediction = model(some())
+    assert set(prediction) == {"depth"}
+    torch.testing.assert_close(prediction["depth"], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_finest_prediction_is_made_at_half_the_size():
     """Upsampled twofold, a row of pixels inside is on straight lines between the predictions."""
     model = build(head="none").eval()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,7 @@ from depthray.cli.train import print_result
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
 from depthray.errors import DataError
-from depthray.evaluation import bootstrap, metrics
-from depthray.evaluation.comparing.paired import FrameScores, compare
-from depthray.evaluation.protocols import PROTOCOLS
-from depthray.evaluation.report import Evaluation, ScoredFrame
+from depthray.evaluation.comparing.paired import FrameScores
 from depthray.runs import progress
 from depthray.runs.layout import STOP
 from depthray.runs.run import prepare, record
@@ -329,73 +325,3 @@ def test_scores_of_frames_survive_a_checkpoint(parent: Path) -> None:
 def test_paths_of_further_sets_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert recipes.absolute(small("eval.also=other")).eval.also == (str(tmp_path / "other"),)
-
-
-def made_scores(values: np.ndarray[Any, Any], scenes: int) -> FrameScores:
-    """(N,) abs_rel of frames, spread over scenes."""
-    ids = tuple(str(number) for number in range(len(values)))
-    names = tuple(f"scene-{number % scenes}" for number in range(len(values)))
-    return FrameScores(ids, names, ("abs_rel",), values[:, None], np.empty((len(values), 0)))
-
-
-def test_a_gain_smaller_than_the_spread_of_scenes_is_seen_in_pairs() -> None:
-    hard = np.repeat(np.linspace(0.1, 0.5, 20), 5)
-    noise = np.random.default_rng(0).normal(0, 0.002, 100)
-    order = np.arange(100).reshape(20, 5).T.ravel()  # frame i is of scene i % 20
-    before, after = made_scores(hard[order], 20), made_scores((hard - 0.01 + noise)[order], 20)
-    (gain,) = compare(before, after)
-    assert gain.before and gain.difference
-    assert gain.before.low < gain.after.mean < gain.before.high  # unpaired, the intervals overlap
-    assert gain.verdict == "better" and gain.difference.high < 0
-
-
-def test_noise_is_within_luck() -> None:
-    rng = np.random.default_rng(1)
-    before = rng.uniform(0.1, 0.3, 100)
-    (gain,) = compare(made_scores(before, 20), made_scores(before + rng.normal(0, 0.05, 100), 20))
-    assert gain.verdict == "within luck"
-
-
-def test_better_is_higher_for_some_metrics() -> None:
-    before = made_scores(np.linspace(0.5, 0.7, 60), 20)
-    before = FrameScores(before.ids, before.scenes, ("delta1",), before.table, before.sums)
-    after = FrameScores(before.ids, before.scenes, ("delta1",), before.table + 0.1, before.sums)
-    assert compare(before, after)[0].verdict == "better"
-    assert compare(after, before)[0].verdict == "worse"
-
-
-def test_other_frames_are_not_paired() -> None:
-    values = np.linspace(0.1, 0.2, 12)
-    (gain,) = compare(made_scores(values[:10], 10), made_scores(values, 12))
-    assert gain.before is None and gain.difference is None and gain.verdict == ""
-
-
-def test_intervals_of_pairs_agree_with_those_of_each_side() -> None:
-    rng = np.random.default_rng(2)
-    before, after = rng.uniform(size=(2, 40, 3))
-    scenes = [f"scene-{number % 8}" for number in range(40)]
-    ends = bootstrap.paired_intervals(before, after, scenes)
-    assert np.array_equal(ends[0], bootstrap.intervals(before, scenes))
-    assert np.array_equal(ends[1], bootstrap.intervals(after, scenes))
-    assert np.allclose(ends[2], bootstrap.intervals(after - before, scenes), atol=1e-12)
-
-
-def pooled_frames() -> Iterator[ScoredFrame]:
-    rng = np.random.default_rng(3)
-    for number in range(16):
-        truth = torch.tensor(rng.uniform(1, 4, (1, 1, 4, 4 + number % 3)))
-        predicted = truth * float(rng.uniform(0.8, 1.3))
-        sums = metrics.image_sums(predicted, truth, valid=torch.ones_like(truth, dtype=torch.bool))
-        yield ScoredFrame(number, str(number), f"scene-{number % 8}", "made", sums[0].numpy(), 0)
-
-
-def test_a_pooled_protocol_is_compared_by_its_own_scores() -> None:
-    evaluation = Evaluation(PROTOCOLS["nyu-eigen-filled"], list(pooled_frames()))
-    scores = FrameScores.of(evaluation, "abs_rel")
-    expected, interval = evaluation.scores(), evaluation.summary()["overall"]
-    for gain in compare(scores, scores):
-        assert gain.after.mean == expected[gain.metric]
-        assert (gain.after.low, gain.after.high) == pytest.approx(
-            (interval[gain.metric]["low"], interval[gain.metric]["high"]), rel=1e-12
-        )
-        assert gain.difference == (0, 0, 0) and gain.verdict == "within luck"

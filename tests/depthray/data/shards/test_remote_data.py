@@ -7,11 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,10 +24,9 @@ from depthray.data import packing
 from depthray.data.loader import TrainLoader
 from depthray.data.shard_order import shard_order_of
 from depthray.data.shards import format, remote_shards
-from depthray.data.shards.prefetch import prefetch_shards
 from depthray.data.source import Source
 from depthray.data.sources import open_source, recognise
-from depthray.errors import DataError, ResourceError, UsageError
+from depthray.errors import DataError, ResourceError
 from depthray.storage import cache, environment
 from depthray.storage import remote as storage
 from depthray.training import preflight
@@ -132,7 +129,6 @@ def test_a_shard_is_downloaded_when_it_is_first_read_and_indexes_are_read_once(
 
 READ_ALL = """
 import sys
-import time
 from depthray.storage import remote
 from depthray.data.sources import open_source
 from depthray.data.shards.prefetch import prefetch_shards
@@ -282,71 +278,6 @@ def test_a_loader_process_does_not_download(url: str) -> None:
         source.read(0)
 
 
-def test_the_next_shard_is_on_its_way_while_one_is_used() -> None:
-    class Shelf:
-        remote, shard_numbers = True, np.repeat(np.arange(4), 3)
-
-        def __init__(self) -> None:
-            self.downloads: list[int] = []
-            self.held: list[int] = []
-
-        def download(self, number: int) -> None:
-            self.downloads.append(number)
-
-        def hold(self, numbers: list[int]) -> None:
-            self.held += numbers
-
-    shelf: Any = Shelf()
-    frames = [[0, 1], [2, 6], [7, 8], [11, 9]]
-    states = []
-    for item in prefetch_shards(shelf, "abcd", frames, hold=True):
-        time.sleep(0.05)
-        states.append((item, list(shelf.downloads)))
-    assert states == [("a", [0, 2]), ("b", [0, 2, 3]), ("c", [0, 2, 3]), ("d", [0, 2, 3])]
-    assert shelf.held == [0, 0, 2, 2, 3]
-
-
-def test_downloads_look_no_farther_ahead_than_the_next_shard() -> None:
-    looked: list[int] = []
-
-    class Frames(list[list[int]]):
-        def __iter__(self) -> Iterator[list[int]]:
-            for number, each in enumerate(super().__iter__()):
-                looked.append(number)
-                yield each
-
-    shelf: Any = SimpleNamespace(remote=True, shard_numbers=np.repeat(np.arange(50), 4), download=lambda number: None)
-    frames = Frames([[number, number + 1] for number in range(0, 200, 2)])
-    next(iter(prefetch_shards(shelf, range(100), frames, hold=False)))
-    assert max(looked) == 2  # the first step of the second shard
-
-
-CROWD = """
-import os, random, sys
-from pathlib import Path
-from depthray.storage import cache, file_lock
-from depthray.storage.cache import Cache, CachedFile
-root, seed = Path(sys.argv[1]), int(sys.argv[2])
-random.seed(seed)
-store = Cache(root, limit=65_000)
-for _ in range(150):
-    number = random.randrange(12)
-    content = bytes([number]) * 10_000
-    handle = store.open(CachedFile(root / "set" / f"{number}.h5", 10_000, lambda path: path.write_bytes(content)))
-    assert os.pread(handle, 10_001, 0) == content
-    with file_lock.lock(root / ".lock"):  # no process removes a file or begins to download one meanwhile
-        assert sum(map(cache._bytes, root.glob("*/*.h5"))) <= 65_000
-    os.close(handle)
-"""
-
-
-def test_a_crowd_shares_a_small_cache(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", CROWD, str(tmp_path)]
-    started = [subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(4)]
-    errors = [process.communicate(timeout=120)[1] for process in started]
-    assert errors == [""] * 4
-
-
 def test_no_shards_there(store: Store) -> None:
     with pytest.raises(DataError, match=r"s3://.*nothing: no \*\.h5 shards there"):
         opened(store.url("nothing"))
@@ -356,13 +287,6 @@ def test_other_forms_are_read_from_a_disk_only() -> None:
     with pytest.raises(DataError, match=r"s3://b/x: data\.source=folder is read from a disk only.*data\.source=shards"):
         open_source(Data(source="folder", root="s3://b/x"))
     assert recognise("s3://b/x") == "shards"
-
-
-@pytest.mark.parametrize("text", ["much", "0", "-1"])
-def test_a_bound_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(environment.CACHE_GB, text)
-    with pytest.raises(UsageError, match=f"DEPTHRAY_CACHE_GB={text}: give the size of the cache in GB"):
-        cache.node_cache()
 
 
 def test_an_address_is_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

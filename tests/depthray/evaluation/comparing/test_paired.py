@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 
+from depthray.evaluation import bootstrap, metrics
 from depthray.evaluation.comparing.paired import FrameScores, MetricDifference, compare
+from depthray.evaluation.protocols import PROTOCOLS
+from depthray.evaluation.report import Evaluation, ScoredFrame
 
 SCENES, FRAMES = 40, 3  # frames a scene
 
@@ -65,3 +71,42 @@ def test_scenes_without_a_score_are_not_counted() -> None:
 def test_other_frames_have_no_difference() -> None:
     metric = difference(scores(0, scenes=7), scores(1))
     assert metric.difference is None and metric.before is None and metric.verdict == ""
+
+
+def test_better_is_higher_for_some_metrics() -> None:
+    made = scores(0)
+    before = FrameScores(made.ids, made.scenes, ("delta1",), made.table, made.sums)
+    after = FrameScores(made.ids, made.scenes, ("delta1",), made.table + 0.1, made.sums)
+    assert compare(before, after)[0].verdict == "better"
+    assert compare(after, before)[0].verdict == "worse"
+
+
+def test_intervals_of_pairs_agree_with_those_of_each_side() -> None:
+    rng = np.random.default_rng(2)
+    before, after = rng.uniform(size=(2, 40, 3))
+    scenes = [f"scene-{number % 8}" for number in range(40)]
+    ends = bootstrap.paired_intervals(before, after, scenes)
+    assert np.array_equal(ends[0], bootstrap.intervals(before, scenes))
+    assert np.array_equal(ends[1], bootstrap.intervals(after, scenes))
+    assert np.allclose(ends[2], bootstrap.intervals(after - before, scenes), atol=1e-12)
+
+
+def pooled_frames() -> Iterator[ScoredFrame]:
+    rng = np.random.default_rng(3)
+    for number in range(16):
+        truth = torch.tensor(rng.uniform(1, 4, (1, 1, 4, 4 + number % 3)))
+        predicted = truth * float(rng.uniform(0.8, 1.3))
+        sums = metrics.image_sums(predicted, truth, valid=torch.ones_like(truth, dtype=torch.bool))
+        yield ScoredFrame(number, str(number), f"scene-{number % 8}", "made", sums[0].numpy(), 0)
+
+
+def test_a_pooled_protocol_is_compared_by_its_own_scores() -> None:
+    evaluation = Evaluation(PROTOCOLS["nyu-eigen-filled"], list(pooled_frames()))
+    own = FrameScores.of(evaluation, "abs_rel")
+    expected, interval = evaluation.scores(), evaluation.summary()["overall"]
+    for gain in compare(own, own):
+        assert gain.after.mean == expected[gain.metric]
+        assert (gain.after.low, gain.after.high) == pytest.approx(
+            (interval[gain.metric]["low"], interval[gain.metric]["high"]), rel=1e-12
+        )
+        assert gain.difference == (0, 0, 0) and gain.verdict == "within luck"

@@ -1,18 +1,16 @@
-"""Every recipe that is shipped trains on two Ray workers, on rendered rooms, and gives a scored checkpoint."""
+"""Every recipe that is shipped trains in two processes, on rendered rooms, and gives a scored checkpoint."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-from own_package import OWN as OWN_CODE
-from own_package import forget, write_all, write_pairs
+from process_groups import launch
 
 from depthray.checkpoints import select
-from depthray.config import own_code, recipe
+from depthray.config import recipe
 from depthray.config.sections import Recipe
 from depthray.runs import locate, run
 from depthray.training import preflight
@@ -26,6 +24,18 @@ OWN = {
     "fpn-resnet101": ["model.encoder=resnet18"],
     "unet-resnet34": ["model.encoder=resnet18"],
 }
+# As each of Ray's workers trains (cluster/workers.py): the runs are prepared, and the processes in a group.
+TRAIN = """
+import json, sys
+from depthray import distributed
+from depthray.config.sections import Recipe
+from depthray.runs.run import record
+device = distributed.start(gpu=False)
+for folder, recipe in json.loads(sys.argv[1]).items():
+    for _ in record(Recipe.model_validate(recipe), folder, device):
+        pass
+distributed.stop()
+"""
 
 
 def short(recipe: Recipe) -> list[str]:
@@ -41,40 +51,16 @@ def short(recipe: Recipe) -> list[str]:
 NAMES = [name for name in recipe.names() if name not in ("demo", *recipe.originals())]  # demo is trained elsewhere
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own
 @pytest.mark.parametrize("names", [NAMES, pytest.param(recipe.originals(), marks=pytest.mark.thorough)])
-def test_every_recipe_trains_on_two_workers(
-    cluster_address: str, tmp_path: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In one group of workers, one recipe after the other: most of the time of each would be the start of its group."""
-    from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    def work(given: dict[str, Any]) -> None:
-        from cluster import workers
-
-        for config in given["configs"]:
-            workers._work(config, config["run"])
-
+def test_every_recipe_trains_in_two_processes(tmp_path: Path, names: list[str]) -> None:
+    """In one group, one recipe after the other."""
     made = {name: preflight.load(name, [*SMALL, *short(preflight.load(name)), *OWN.get(name, [])]) for name in names}
-    forget(monkeypatch, tmp_path)
-    write_all(tmp_path)
-    data = write_pairs(tmp_path / "data", scenes=6)
-    made["own code"] = preflight.load("demo", [*OWN_CODE, *SMALL[1:], f"data.root={data}", "train.epochs=1"])
     for name, each in made.items():
         run.prepare(tmp_path / name, each, resume=False)
-    configs = [config(each, tmp_path / name) for name, each in made.items()]
-    place = RunConfig(storage_path=str(tmp_path / "ray"))
-    scaling = ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1})
-    TorchTrainer(work, train_loop_config={"configs": configs}, scaling_config=scaling, run_config=place).fit()
+    given = {str(tmp_path / name): each.model_dump(mode="json") for name, each in made.items()}
+    launch(TRAIN, 2, json.dumps(given))
     for name, each in made.items():
         check(each, tmp_path / name)
-
-
-def config(made: Recipe, folder: Path) -> dict[str, Any]:
-    """What `cluster.workers._work` is given."""
-    given = {"recipe": made.model_dump(mode="json"), "run": str(folder), "attempt": folder.name}
-    return given | {"gpu": False, "cpus": 1, "code": own_code.share()}
 
 
 def check(made: Recipe, folder: Path) -> None:
