@@ -1,16 +1,20 @@
-"""Colour jitter on the CPU: brightness, contrast, saturation and hue in the order that was drawn.
+"""Colour jitter: brightness, contrast, saturation and hue in the order that was drawn.
 
-To the bit what albumentations' ColorJitter makes of an image, which is what torchvision's does, in about half of its
-time: tables that follow each other are one, and of three channels only the hue goes through its table.
+To the bit what albumentations' ColorJitter draws and makes of an image, which is what torchvision's does, in about half
+of its time on the CPU, and without its import: tables that follow each other are one, and of three channels only the
+hue goes through its table.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from depthray.config.sections import Augment
 
 JITTER = ("brightness", "contrast", "saturation", "hue")  # by the numbers of albumentations' order
 HUES = 180  # OpenCV's steps of the circle
@@ -20,6 +24,17 @@ Rgb = NDArray[np.uint8]
 Table = NDArray[np.uint8]  # (256), what becomes of each value
 
 _VALUES = np.arange(FULL + 1, dtype=np.float32)
+
+
+def draw_jitter(section: Augment, generator: np.random.Generator, uniform: random.Random) -> dict[str, Any]:
+    """The factors of `JITTER` and the `order` in which they are made, by their numbers, as albumentations draws."""
+    drawn: dict[str, Any] = {}
+    for name in JITTER:
+        most = getattr(section, name)
+        drawn[name] = uniform.uniform(-most, most) if name == "hue" else uniform.uniform(max(1 - most, 0), 1 + most)
+    order = list(range(len(JITTER)))
+    generator.shuffle(order)
+    return {**drawn, "order": order}
 
 
 def jitter(image: Rgb, drawn: dict[str, Any]) -> Rgb:

@@ -1,7 +1,7 @@
-"""Random brightness, colour, sharpness and noise of RGB, drawn by albumentations and made on the CPU.
+"""Random brightness, colour, sharpness and noise of RGB, drawn and made on the CPU by albumentations.
 
 Only this file imports it. What is drawn is apart from making it, which may be done on a device: see device_colour.py.
-All is made by albumentations but the jitter, which jitter.py makes to the same bits in half of the time.
+Colour jitter, which most recipes have alone, is jitter.py's: to the same bits, in half of the time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, Sample
 from depthray.config.sections import Augment
-from depthray.data.augmentation.jitter import JITTER, jitter
+from depthray.data.augmentation.jitter import JITTER, draw_jitter, jitter
 
 BLUR_SIGMA = (0.3, 1.5)  # pixels
 NOISE_SIGMA = (0.01, 0.05)  # of the full scale
@@ -35,12 +35,15 @@ _ANY = np.zeros((1, 1, 3), np.uint8)  # parameters ask for an image, of which on
 def draw(section: Augment, generator: np.random.Generator) -> Drawn:
     """What is drawn of a sample's colours, but for the pixels of its noise, which are drawn next."""
     drawn: Drawn = {}
-    for transforms in _transforms(section, threading.get_ident()):
-        if not transforms:
+    jitters = any(getattr(section, key) for key in JITTER)
+    for transforms, is_jittered in zip(_transforms(section, threading.get_ident()), (jitters, False), strict=True):
+        if not transforms and not is_jittered:
             continue
         # One shared stream for all: each with a seed of its own would start on the same numbers, tying blur to noise.
         uniform = random.Random(int(generator.integers(2**63)))
         uniform.random()  # as albumentations' own pipeline draws whether it runs at all
+        if is_jittered:
+            drawn["jitter"] = draw_jitter(section, generator, uniform)
         for name, transform in transforms.items():
             transform.set_random_state(generator, uniform)
             if not transform.should_apply():
@@ -91,18 +94,17 @@ def _apply(parameters: dict[str, Any], image: NDArray[np.uint8]) -> NDArray[np.u
 
 @lru_cache(maxsize=32)
 def _transforms(section: Augment, thread: int) -> tuple[Transforms, Transforms]:
-    """albumentations' transforms of colour and of the sensor by name, none where the section changes nothing.
+    """albumentations' transforms of colour but its jitter, and of the sensor, by name, as far as the section has some.
 
     One set a thread: a transform holds its random state, which loader threads must not share.
     """
-    factors = {key: getattr(section, key) for key in JITTER}
     chances = (section.brightness_contrast, section.hue_saturation_value, section.blur, section.noise)
-    if not (any(factors.values()) or any(chances)):
-        return {}, {}
+    if not any(chances):
+        return {}, {}  # and albumentations, whose import takes most of a second, is left out
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import queries the package index
     import albumentations as A
 
-    colour: Transforms = {"jitter": A.ColorJitter(**factors, p=1.0)} if any(factors.values()) else {}
+    colour: Transforms = {}
     sensor: Transforms = {}
     if chance := section.brightness_contrast:
         limits = {"brightness_limit": SHIFT, "contrast_limit": SHIFT}
