@@ -3,9 +3,9 @@
     python benchmarks/gpu.py [--minutes 8] [--only trains steps] [--recipes unet-resnet34] > gpu.jsonl
 
 A line has the check, `ok` (true, false, or null where there is nothing to pass), its figures and the seconds it took.
-A check that fails or raises does not stop the others; one for which no time is left says so. It needs PyTorch, NumPy,
-OpenCV, h5py, PyYAML, rich, safetensors and tqdm, and neither Ray nor pydantic nor albumentations, and runs from a
-checkout that is not installed. The exit code is 1 where a check failed.
+A check that fails or raises does not stop the others; one for which no time is left says so. It needs PyTorch,
+torchvision, Pillow, NumPy, OpenCV, h5py, PyYAML, rich, safetensors and tenacity, and neither Ray nor pydantic nor
+albumentations, and runs from a checkout that is not installed. The exit code is 1 where a check failed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "docs" / "scaling")]
+
+NEEDED = ("torch", "torchvision", "PIL", "numpy", "cv2", "h5py", "yaml", "rich", "safetensors", "tenacity")
+if missing := [name for name in NEEDED if find_spec(name) is None]:
+    print(json.dumps({"check": "packages", "ok": False, "missing": missing}))
+    sys.exit(1)
 
 import pydantic_stand_in  # noqa: E402
 

@@ -109,12 +109,23 @@ WIDE |= {"semantics": torch.int64, "instances": torch.int64, "teacher": torch.fl
 VECTORS = ("intrinsics", "depth_scale", "set", "limits")  # of each sample, not of each pixel
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """B samples (H,W[,3]) in NumPy -> one batch (B,C,H,W) on the CPU, in the dtypes of the samples."""
+# The tensor (B,H,W[,3]) that a key's arrays are in already, as rows; None where they are not.
+Whole = Callable[[str, Sequence[NDArray[Any]]], Tensor | None]
+
+
+def no_whole(_key: str, _arrays: Sequence[NDArray[Any]]) -> None:
+    """The arrays are in no tensor yet."""
+
+
+def collate(samples: Sequence[Sample], whole: Whole = no_whole) -> Batch:
+    """B samples (H,W[,3]) in NumPy -> one batch (B,C,H,W) on the CPU, in the dtypes of the samples.
+
+    Arrays that are in one tensor already, by `whole`, are not copied.
+    """
     batch: Batch = {}
     for key in samples[0]:
         values = [sample[key] for sample in samples]  # type: ignore[literal-required]
-        batch[key] = values if key in STRINGS else _stack(key, values)  # type: ignore[literal-required]
+        batch[key] = values if key in STRINGS else _stack(key, values, whole)  # type: ignore[literal-required]
     if "mask" in batch:
         _separate_void(batch)
     return batch
@@ -128,9 +139,10 @@ def _separate_void(batch: Batch) -> None:
         batch["mask_valid"] = ~void
 
 
-def _stack(key: str, arrays: list[NDArray[np.generic]]) -> Tensor:
+def _stack(key: str, arrays: list[NDArray[Any]], whole: Whole) -> Tensor:
     """B arrays (H,W,3) -> (B,3,H,W); (H,W) -> (B,1,H,W); (3,3) -> (B,3,3); () -> (B)."""
-    stacked = torch.from_numpy(np.stack(arrays))
+    there = whole(key, arrays)
+    stacked = torch.from_numpy(np.stack(arrays)) if there is None else there
     if key in COLOURS:
         return stacked.permute(0, 3, 1, 2)  # (B,H,W,3) in memory: already channels_last
     if key in VECTORS:

@@ -58,6 +58,7 @@ NAMED = re.compile(r"(?:depthray|cluster|tuning|serve)(?:\.\w+)+:[\w.]+")
 # Packages that take long to import, or are not there on every machine. Imports inside functions are for these and for
 # modules that import them; all others stand at the top of the file.
 SLOW = {
+    "albucore",
     *("torch", "torchvision", "ray", "cv2", "albumentations", "h5py", "numpy", "scipy", "PIL", "matplotlib", "pyarrow"),
     *("rerun", "tensorboard", "optuna", "rich", "fastapi", "starlette", "uvicorn", "httpx", "jinja2", "pydantic"),
     *(

@@ -27,6 +27,7 @@ from depthray.data.columns.step_frames import StepFrames, StepLayout, shuffled, 
 from depthray.data.loader_processes import LoaderProcesses, worker_count
 from depthray.data.resize import resize_for_inference
 from depthray.data.shard_order import ShardOrder
+from depthray.data.shards.batch_memory import BatchMemory
 from depthray.data.shards.prefetch import prefetch
 from depthray.data.source import ShardedSource, Source
 from depthray.data.train_samples import Key, TrainSamples, add_sparse, changes_on_device, collate_loaded
@@ -159,8 +160,16 @@ class TrainLoader:
 
     def load_step(self, parts: list[list[Key]]) -> list[Batch]:
         """The batches of the keys of a step's micro-batches, loaded here and now."""
-        batches = [collate_loaded([self._samples.load(key) for key in part]) for part in parts]
-        return [pin_memory(batch) for batch in batches] if self._pins else batches
+        if not self._pins:
+            return [collate_loaded([self._samples.load(key) for key in part]) for part in parts]
+        return [self._load_pinned(part) for part in parts]
+
+    def _load_pinned(self, keys: list[Key]) -> Batch:
+        if not self._samples.on_device:
+            return pin_memory(collate_loaded([self._samples.load(key) for key in keys]))
+        memory = BatchMemory(len(keys))
+        loaded = [self._samples.load(key, memory.place(number)) for number, key in enumerate(keys)]
+        return pin_memory(collate_loaded(loaded, memory.whole))
 
     def _from_processes(self, processes: LoaderProcesses, steps: Plan) -> Iterator[list[Batch]]:
         batches = processes.train(steps.micro_batches())
@@ -216,7 +225,7 @@ def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_
 
 def pin_memory(batch: Batch) -> Batch:
     """The same batch in page-locked memory, from which copies to a GPU overlap with its work."""
-    pinned = map_tensors(batch, Tensor.pin_memory)
+    pinned = map_tensors(batch, Tensor.pin_memory)  # which gives back what is there already
     if "changes" in pinned:
         pinned["changes"] = pinned["changes"].pin_memory()
     return pinned

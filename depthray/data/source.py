@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -34,6 +34,10 @@ class Frame(NamedTuple):
     scene: str
     split: str  # "" = undeclared, else train, val or test
     source: str
+
+
+# The memory (H,W[,3]) of a dtype that a map, by its key, may be read into; None where it may not.
+Place = Callable[[str, tuple[int, ...], str], "NDArray[Any] | None"]
 
 
 class DataTerms(NamedTuple):
@@ -86,8 +90,11 @@ class EncodedSource(Protocol):
 class StoredSource(Protocol):
     """A source whose samples can be had before their depth is made metres, which is half of the bytes."""
 
-    def read_stored(self, index: int) -> Sample:
-        """The sample of a frame, its depth in stored steps, with `depth_scale`."""
+    def read_stored(self, index: int, place: Place | None = None) -> Sample:
+        """The sample of a frame, its depth in stored steps, with `depth_scale`.
+
+        What needs no change may be read into the memory of `place`, and is then the very array that it gave.
+        """
 
 
 @runtime_checkable

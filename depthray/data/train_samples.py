@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from depthray.batch import COLOURS, MAPS, Batch, Sample, collate
+from depthray.batch import COLOURS, MAPS, Batch, Sample, Whole, collate, no_whole
 from depthray.config.sections import Augment, Curriculum, Data
 from depthray.data import sparse
 from depthray.data.augmentation.augment import SampleChanges, augment, draw_changes
@@ -19,7 +19,7 @@ from depthray.data.augmentation.warp import show_maps
 from depthray.data.cameras.canonical_camera import to_canonical, with_camera
 from depthray.data.curriculum import depth_scale_at, size_at
 from depthray.data.resize import size_for_inference
-from depthray.data.source import JoinedSets, Source, StoredSource
+from depthray.data.source import JoinedSets, Place, Source, StoredSource
 from depthray.errors import DepthrayError, UsageError
 
 Key = tuple[int, int]  # epoch, index of the frame in its source
@@ -66,10 +66,10 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         if "sparse" not in data.inputs and isinstance(source, StoredSource):
             self._stored = source
 
-    def load(self, key: Key) -> Loaded:
-        """(epoch, index) -> sample (h,w) of the epoch's size, or of its frame's where a device changes it."""
+    def load(self, key: Key, place: Place | None = None) -> Loaded:
+        """(epoch, index) -> sample (h,w) of the epoch's size, or of its frame's, in `place`, if a device changes it."""
         epoch, index = key
-        native = self.source.read(index) if self._stored is None else self._stored.read_stored(index)
+        native = self.source.read(index) if self._stored is None else self._stored.read_stored(index, place)
         native = with_camera(native, self.data)
         measured = (self.data.min_depth, self.data.max_depth)
         if self._joined is not None:
@@ -111,12 +111,12 @@ class TrainSamples(Dataset[Loaded | DepthrayError]):
         return to_canonical(sample, self.data, measured) if self.data.canonical_focal else sample
 
 
-def collate_loaded(loaded: Sequence[Loaded]) -> Batch:
+def collate_loaded(loaded: Sequence[Loaded], whole: Whole = no_whole) -> Batch:
     """B samples -> one batch (B,C,h,w), or of frames (B,C,H,W) with the changes to be made of them."""
     samples, changes = [each.sample for each in loaded], [each.changes for each in loaded if each.changes is not None]
     if not changes:
         return collate(samples)
-    batch = collate(_pad(samples))
+    batch = collate(_pad(samples), whole)
     batch["changes"] = DeviceChanges.of(changes, with_maps="sparse" not in samples[0])
     return batch
 

@@ -78,7 +78,8 @@ class Precision:
         """
         if deterministic:
             os.environ.setdefault(WORKSPACE, ":4096:8")  # read when cuBLAS is first used
-        torch.use_deterministic_algorithms(deterministic)
+        if deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(deterministic)  # which imports the compiler, for a second or two
         # It finds bugs, at a loss of speed.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cudnn.deterministic = deterministic

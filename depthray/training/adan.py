@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from depthray.training.steps.eager_optimisers import Eager
+
 BETAS = (0.98, 0.92, 0.99)  # of the gradient, of its difference, of the square of both
 AVERAGES = ("exp_avg", "exp_avg_diff", "exp_avg_sq")
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
-class Adan(Optimizer):
+class Adan(Eager, Optimizer):
     """m, v and n average the gradient g, its change d and (g + b2 d)^2; the step is (m + b2 v) / (sqrt(n) + eps).
 
     All three are corrected for their start from 0, by 1 - b^t of their own b. Weight decay comes after the step, as

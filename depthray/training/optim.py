@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from depthray.config.sections import Optim
 from depthray.errors import UsageError
 from depthray.training.adan import Adan
+from depthray.training.steps.eager_optimisers import EagerAdam, EagerAdamW, EagerSGD
 
 ENCODER = re.compile(r"(module\.|_orig_mod\.)*encoder\.")  # with the prefixes of DDP and of torch.compile
 LISTS = (nn.ModuleList, nn.Sequential)
@@ -24,12 +25,12 @@ def build_optimiser(model: nn.Module, section: Optim, *, lr: float | None = None
     optimiser: torch.optim.Optimizer
     # fused: the same formulas in one pass over memory, on CPUs and GPUs alike.
     if section.name == "sgd":
-        optimiser = torch.optim.SGD(groups, lr=rate, momentum=section.momentum, fused=True)
+        optimiser = EagerSGD(groups, lr=rate, momentum=section.momentum, fused=True)
         optimiser.register_step_pre_hook(_add_momentum)
     elif section.name == "adan":
         optimiser = Adan(groups, lr=rate)
     else:
-        kind = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
+        kind = EagerAdamW if section.name == "adamw" else EagerAdam
         optimiser = kind(groups, lr=rate, fused=True)
     if section.name != "adan":  # which compares strides itself
         optimiser.register_step_pre_hook(_match_gradients)

@@ -48,6 +48,13 @@ def test_its_checks_pass_on_a_cpu_without_the_heavy_packages() -> None:
     assert read == {name: recipes.read(name).model_dump(mode="json") for name in read}
 
 
+def test_packages_that_are_missing_are_one_line() -> None:
+    code = "import sys; sys.modules['tenacity'] = None; sys.path.insert(0, 'benchmarks'); import gpu"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and not done.stderr
+    assert json.loads(done.stdout) == {"check": "packages", "ok": False, "missing": ["tenacity"]}
+
+
 def test_no_check_begins_after_the_time_is_over_and_none_stops_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,7 +101,7 @@ def _draw_geometry(
 ) -> Geometry:
     """What a sample (H,W) shows of its frame, as `augment` draws it."""
     # All are always drawn, so that switching one change on leaves the others as they were.
-    flip, share, left, top, turn = generators[0].random(5)
+    flip, share, left, top, turn = generators[0].random(5).tolist()  # floats: numbers of NumPy compute slowly
     rows_flip = 1.0 if generators[1] is None else generators[1].random()
     view, zoom = View.of(sample), 1.0
     size = size or view.size

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from depthray.data.augmentation.jitter import JITTER
 from depthray.data.augmentation.movable import Movable, Some
-from depthray.data.augmentation.photometry import JITTER, Drawn
+from depthray.data.augmentation.photometry import Drawn
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, in OpenCV's grey
 FULL = 255.0

@@ -1,6 +1,7 @@
 """Random brightness, colour, sharpness and noise of RGB, drawn and made on the CPU by albumentations.
 
 Only this file imports it. What is drawn is apart from making it, which may be done on a device: see device_colour.py.
+Colour jitter, which most recipes have alone, is jitter.py's: to the same bits, in half of the time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 
 from depthray.batch import COLOURS, Sample
 from depthray.config.sections import Augment
+from depthray.data.augmentation.jitter import JITTER, draw_jitter, jitter
 
 BLUR_SIGMA = (0.3, 1.5)  # pixels
 NOISE_SIGMA = (0.01, 0.05)  # of the full scale
 SHIFT = 0.2  # largest change of brightness and contrast by brightness_contrast
 HUE, SATURATION, VALUE = 20, 30, 20  # largest shifts by hue_saturation_value, of OpenCV's 180, 255, 255
-JITTER = ("brightness", "contrast", "saturation", "hue")
 OF_COLOUR = ("jitter", "brightness_contrast", "hue_saturation_value")  # in the order in which they are made
 OF_SENSOR = ("blur", "noise")
 
@@ -34,12 +35,15 @@ _ANY = np.zeros((1, 1, 3), np.uint8)  # parameters ask for an image, of which on
 def draw(section: Augment, generator: np.random.Generator) -> Drawn:
     """What is drawn of a sample's colours, but for the pixels of its noise, which are drawn next."""
     drawn: Drawn = {}
-    for transforms in _transforms(section, threading.get_ident()):
-        if not transforms:
+    jitters = any(getattr(section, key) for key in JITTER)
+    for transforms, is_jittered in zip(_transforms(section, threading.get_ident()), (jitters, False), strict=True):
+        if not transforms and not is_jittered:
             continue
         # One shared stream for all: each with a seed of its own would start on the same numbers, tying blur to noise.
         uniform = random.Random(int(generator.integers(2**63)))
         uniform.random()  # as albumentations' own pipeline draws whether it runs at all
+        if is_jittered:
+            drawn["jitter"] = draw_jitter(section, generator, uniform)
         for name, transform in transforms.items():
             transform.set_random_state(generator, uniform)
             if not transform.should_apply():
@@ -69,8 +73,8 @@ def change_colours(sample: Sample, drawn: Drawn) -> Sample:
         # One tall image: contrast is relative to the mean, which has to be the same for image and background.
         tall = np.concatenate([changed[key] for key in keys]) if len(keys) > 1 else changed[keys[0]]
         for each in of_colour:
-            tall = _apply(each, tall)
-        changed |= zip(keys, np.split(tall, len(keys)), strict=True)
+            tall = jitter(tall, each) if each is drawn.get("jitter") else _apply(each, tall)
+        changed |= zip(keys, np.split(tall, len(keys)) if len(keys) > 1 else [tall], strict=True)
     for name in OF_SENSOR:
         if name in drawn:
             parameters = dict(drawn[name])
@@ -90,18 +94,17 @@ def _apply(parameters: dict[str, Any], image: NDArray[np.uint8]) -> NDArray[np.u
 
 @lru_cache(maxsize=32)
 def _transforms(section: Augment, thread: int) -> tuple[Transforms, Transforms]:
-    """albumentations' transforms of colour and of the sensor by name, none where the section changes nothing.
+    """albumentations' transforms of colour but its jitter, and of the sensor, by name, as far as the section has some.
 
     One set a thread: a transform holds its random state, which loader threads must not share.
     """
-    jitter = {key: getattr(section, key) for key in JITTER}
     chances = (section.brightness_contrast, section.hue_saturation_value, section.blur, section.noise)
-    if not (any(jitter.values()) or any(chances)):
-        return {}, {}
+    if not any(chances):
+        return {}, {}  # and albumentations, whose import takes most of a second, is left out
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import queries the package index
     import albumentations as A
 
-    colour: Transforms = {"jitter": A.ColorJitter(**jitter, p=1.0)} if any(jitter.values()) else {}
+    colour: Transforms = {}
     sensor: Transforms = {}
     if chance := section.brightness_contrast:
         limits = {"brightness_limit": SHIFT, "contrast_limit": SHIFT}

@@ -38,7 +38,7 @@ class Texts(Sequence[str]):
     def __getitem__(self, position: int | slice) -> str | list[str]:
         if isinstance(position, slice):
             return [self[number] for number in range(*position.indices(len(self)))]
-        number = range(len(self))[position]
+        number = range(len(self.ends))[position]
         start = int(self.ends[number - 1]) if number else 0
         return _decode(self.data[start : int(self.ends[number])].tobytes())
 
@@ -104,7 +104,7 @@ class FrameColumns(Sequence[Frame]):
     def __getitem__(self, number: int | slice) -> Frame | list[Frame]:
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
-        number = range(len(self))[number]
+        number = range(len(self.scene))[number]
         try:
             return Frame(
                 self.ids[number],

@@ -32,7 +32,7 @@ class ShardNumbers:
 
     def __getitem__(self, frames: Any) -> Any:
         """Frame -> the number of its shard; frames (N,) -> (N,)."""
-        return np.searchsorted(self.ends, frames, side="right")
+        return self.ends.searchsorted(frames, side="right")  # np.searchsorted takes three times as long for one
 
     @property
     def starts(self) -> Indices:

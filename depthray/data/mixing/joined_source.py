@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.source import LABELS, MEASURABLE, Frame, ShardedSource, Source, StoredSource, notes
+from depthray.data.source import LABELS, MEASURABLE, Frame, Place, ShardedSource, Source, StoredSource, notes
 from depthray.data.split import SIDES, Split
 
 if TYPE_CHECKING:
@@ -190,12 +190,12 @@ class JoinedShards(JoinedSource):
 class JoinedStored(JoinedShards):
     """Sets that are all in shards, whose depth can be had as stored. See `depthray.data.source.StoredSource`."""
 
-    def read_stored(self, index: int) -> Sample:
+    def read_stored(self, index: int, place: Place | None = None) -> Sample:
         """Read one frame, its depth in stored steps, with `depth_scale`."""
         number, own = self.frames.locate(index)
         source = self.members[number].source
         assert isinstance(source, StoredSource)
-        return self._called(number, source.read_stored(own))
+        return self._called(number, source.read_stored(own, place))
 
 
 def join(members: Sequence[Member]) -> JoinedSource:

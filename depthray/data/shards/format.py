@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.source import Frame
+from depthray.data.source import Frame, Place
 from depthray.errors import DataError
 from depthray.storage import os_errors
 
@@ -172,9 +172,17 @@ def read_stored(shard: Shard, handle: int, index: int, *, key: str) -> NDArray[A
     return array
 
 
-def read_at(handle: int, offset: int, *, key: str, size: tuple[int, int]) -> NDArray[Any] | None:
-    """The array (H,W) or (H,W,3) at a position of an open file; None where the file ends before it does."""
-    array = np.empty((*size, *CHANNELS[key]), DTYPES[key])
+def read_at(
+    handle: int, offset: int, *, key: str, size: tuple[int, int], place: Place | None = None
+) -> NDArray[Any] | None:
+    """The array (H,W) or (H,W,3) at a position of an open file, in the memory of `place` where that gives some.
+
+    None where the file ends before it does.
+    """
+    shape = (*size, *CHANNELS[key])
+    array = None if place is None else place(key, shape, DTYPES[key])
+    if array is None:
+        array = np.empty(shape, DTYPES[key])
     # pread moves no file position, which forked processes share.
     return array if os.preadv(handle, [array.data], offset) == array.nbytes else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,8 +17,8 @@ from depthray.data.readers.files import data_root
 from depthray.data.shards import format, index_files
 from depthray.data.shards.format import Shard
 from depthray.data.shards.remote_shards import RemoteShards
-from depthray.data.shards.shard_table import ShardKind, ShardTable, build_table
-from depthray.data.source import RESTART, keys_to_read
+from depthray.data.shards.shard_table import ShardTable, build_table
+from depthray.data.source import RESTART, Place, keys_to_read
 from depthray.errors import DataError
 from depthray.storage.remote import is_remote
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 IDS = ("semantics", "instances")
+CHANGED = (*IDS, *format.METRES, *format.LABELS)  # maps that samples do not have as they are stored
 MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=shards reads side by side
 
 
@@ -43,10 +44,13 @@ def fits(root: Path) -> bool:
 
 
 class Stored(NamedTuple):
-    """How a map is stored, and where."""
+    """How the frames of a shard are stored, and where."""
 
     encoding: str
     path: Path
+    size: tuple[int, int]  # height, width
+    maps: tuple[tuple[str, NDArray[Any]], ...]  # those that samples have, and where each frame's is
+    steps: NDArray[np.float32] | None  # (3) `depth_scale` of depth as stored, None where samples cannot have that
 
 
 class ShardStore(Protocol):
@@ -162,28 +166,25 @@ class Shards:
 
     def read(self, index: int) -> Sample:
         """Read one frame."""
-        return self._read(index, decode=_from_stored)
+        return self._read(index)
 
-    def read_stored(self, index: int) -> Sample:
-        """Read one frame, its depth in stored steps, with `depth_scale`."""
-        steps = format.STEPS_PER_METRE.get(self.encoding(index))
-        if steps is None:
-            return self.read(index)  # which says what it can read
-        sample = self._read(index, decode=_keep_depth)
-        if "depth" in sample:
-            sample["depth_scale"] = np.array([steps, 1, 0], np.float32)
-        return sample
+    def read_stored(self, index: int, place: Place | None = None) -> Sample:
+        """Read one frame, its depth in stored steps, with `depth_scale`, what needs no change into `place`."""
+        return self._read(index, keep_depth=True, place=place)
 
-    def _read(self, index: int, *, decode: Callable[[str, Any, Stored], Any]) -> Sample:
+    def _read(self, index: int, *, keep_depth: bool = False, place: Place | None = None) -> Sample:
         number, _ = self._table.locate(index)
-        frame, kind, handle = self.frames[index], self._table.kind(number), self._open(number)
-        if (stored := self._stored.get(number)) is None:
-            stored = self._stored[number] = Stored(kind.encoding, self._store.path(number))
+        frame, handle = self.frames[index], self._open(number)
+        stored = self._stored.get(number) or self._describe(number)
+        keep_depth = keep_depth and stored.steps is not None
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
-        for key in kind.keys:
-            if key in self.keys and key in self._table.offsets:
-                array = self._read_map(index, key, kind=kind, handle=handle, where=stored.path)
-                sample[key] = decode(key, array, stored)  # type: ignore[literal-required]
+        for key, offsets in stored.maps:
+            kept = key not in CHANGED or (keep_depth and key == "depth")
+            there = place if kept else None
+            array = self._read_map(index, key, int(offsets[index]), handle=handle, stored=stored, place=there)
+            sample[key] = array if kept else _from_stored(key, array, stored)  # type: ignore[literal-required]
+        if keep_depth and stored.steps is not None:
+            sample["depth_scale"] = stored.steps.copy()
         camera = self._table.intrinsics(index) if "intrinsics" in self.keys else None
         if camera is not None:
             sample["intrinsics"] = camera
@@ -191,11 +192,26 @@ class Shards:
             sample["distortion"] = lens
         return sample
 
-    def _read_map(self, index: int, key: str, *, kind: ShardKind, handle: _Handle, where: Path) -> NDArray[Any]:
-        offset = int(self._table.offsets[key][index])
-        array = format.read_at(handle.number, offset, key=key, size=kind.size)
+    def _describe(self, number: int) -> Stored:
+        """How a shard's frames are stored: looked up once, not with each of them."""
+        kind, offsets = self._table.kind(number), self._table.offsets
+        keys = [key for key in kind.keys if key in self.keys and key in offsets]
+        steps = format.STEPS_PER_METRE.get(kind.encoding) if "depth" in keys else None
+        self._stored[number] = Stored(
+            kind.encoding,
+            self._store.path(number),
+            kind.size,
+            tuple((key, offsets[key]) for key in keys),
+            None if steps is None else np.array([steps, 1, 0], np.float32),
+        )
+        return self._stored[number]
+
+    def _read_map(
+        self, index: int, key: str, offset: int, *, handle: _Handle, stored: Stored, place: Place | None = None
+    ) -> NDArray[Any]:
+        array = format.read_at(handle.number, offset, key=key, size=stored.size, place=place)
         if array is None:
-            raise DataError(f"{where}: ends in the middle of frame '{self.frames[index].id}'; {format.REPACK}")
+            raise DataError(f"{stored.path}: ends in the middle of frame '{self.frames[index].id}'; {format.REPACK}")
         return array
 
     def encoding(self, index: int) -> str:
@@ -205,8 +221,8 @@ class Shards:
     def stored_depth(self, index: int) -> NDArray[Any]:
         """Frame -> (H,W) depth as stored in its shard, not yet metres"""
         number, _ = self._table.locate(index)
-        kind, where = self._table.kind(number), self._store.path(number)
-        return self._read_map(index, "depth", kind=kind, handle=self._open(number), where=where)
+        handle, offset = self._open(number), int(self._table.offsets["depth"][index])
+        return self._read_map(index, "depth", offset, handle=handle, stored=self._describe(number))
 
     def faults(self, index: int) -> list[str]:
         """The faults of a frame whose bytes are no longer those that were packed, or not as the index has them."""
@@ -231,8 +247,9 @@ class Shards:
         # Popped and put back, which moves it to the end of the order of use.
         handle = self._handles.pop(number, None) or _Handle(self._store.open(number))
         self._handles[number] = handle
-        for least_recent in list(self._handles)[:-MOST_OPEN]:
-            self._handles.pop(least_recent, None)
+        if len(self._handles) > MOST_OPEN:
+            for least_recent in list(self._handles)[:-MOST_OPEN]:
+                self._handles.pop(least_recent, None)
         # On the open file, so that one that was replaced since is noticed before its bytes are read.
         size, changed = int(self._table.sizes[number]), int(self._table.times[number])
         status = os.fstat(handle.number)
@@ -256,13 +273,9 @@ class Shards:
 
 
 def _from_stored(key: str, stored: Any, of: Stored) -> Any:
-    """(H,W) or (H,W,3) as stored -> as in a sample: float32 metres, int32 ids, uint8 otherwise."""
+    """(H,W) of a key of `CHANGED` as stored -> as in a sample: float32 metres, int32 ids."""
     if key in format.METRES:
         return encodings.decode(stored, of.encoding, where=str(of.path))
     if key in format.LABELS:
         return stored.astype(np.float32)
-    return stored.astype(np.int32) if key in IDS else stored
-
-
-def _keep_depth(key: str, stored: Any, of: Stored) -> Any:
-    return stored if key == "depth" else _from_stored(key, stored, of)
+    return stored.astype(np.int32)

@@ -20,6 +20,7 @@ from depthray.config.sections import Augment, Curriculum, Data, Sparse
 from depthray.data.columns.selection import Selection
 from depthray.data.loader import TrainLoader, eval_batches, eval_groups, load_ahead
 from depthray.data.loader_processes import MOST_AUTO, MOST_READING, worker_count
+from depthray.data.source import Place
 from depthray.data.sources import open_source
 from depthray.errors import DataError, UsageError
 
@@ -361,7 +362,7 @@ class Stored(Drawn):
         sample["depth"] = np.divide(sample["depth"], np.float32(sample.pop("depth_scale")[0]), dtype=np.float32)
         return sample
 
-    def read_stored(self, index: int) -> Sample:
+    def read_stored(self, index: int, place: Place | None = None) -> Sample:
         sample = super().read(index)
         millimetres = (sample["depth"] * 1500).astype(np.uint16)  # some beyond 10 m
         return {**sample, "depth": millimetres, "depth_scale": np.array([1000, 1, 0], np.float32)}  # type: ignore[typeddict-item]
