@@ -23,6 +23,7 @@ from paths import ROOT
 from cluster import one_host
 from depthray import models
 from depthray.__main__ import COMMANDS, main
+from depthray.cli.predicting import predict_flags
 from depthray.cli.predicting.depth_files import FORMATS
 from depthray.cli.shells import shell_completion
 from depthray.config import recipe
@@ -118,7 +119,7 @@ def parsed(command: str, *rest: str) -> Any:
     module = module_of(command)
     try:
         if command in ("data", "predict"):
-            return getattr(module, "command", module).parse_arguments(list(rest))
+            return (predict_flags if command == "predict" else module).parse_arguments(list(rest))
         if command == "serve":
             return parsed_serve(module, list(rest))
         parser = parser_of(command)
