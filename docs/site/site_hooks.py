@@ -33,6 +33,7 @@ REFERENCE = "reference.md"
 PUBLIC = {
     "Train": ("depthray.train", "depthray.train_events", "depthray.TrainedRun"),
     "Evaluate": ("depthray.evaluate", "depthray.evaluation.evaluate.EvaluationReport"),
+    "Measure": ("depthray.calibrate", "depthray.robust", "depthray.card"),
     "Compare": ("depthray.compare", "depthray.evaluation.comparing.comparison.Comparison"),
     "Search": ("tuning.tune.tune", "tuning.tune.TunedSearch"),
     "Predict": ("depthray.load", "depthray.Predictor", "depthray.imaging.depth_map.DepthMap"),

@@ -50,7 +50,7 @@ def test_every_flag_function_and_setting_in_it_exists() -> None:
     assert head[1:] == ["command line", "Python", "service", "after export", "completion"]
     words = {word for row in rows for cell in row for word in re.findall(r"`([^`]+)`", cell)}
     commands = {
-        "predict": "predict",
+        "predict": "predicting.predict_flags",
         "evaluate": "evaluate",
         "export": "export",
         **{name: f"scoring.{name}" for name in ("calibrate", "robust", "compare", "card")},
@@ -81,7 +81,6 @@ REFUSED = [
         "--confidence cannot be combined with --url",
     ),
     (["predict", "--url", "http://x", "{photos}", "--tiles", "2"], "--tiles cannot be combined with --url"),
-    (["predict", "{mono}", "--data", "x", "--confidence", "flip"], "--confidence cannot be combined with --data"),
     (["completion", "{mono}"], "takes a checkpoint trained with 'sparse'"),
 ]
 
