@@ -148,6 +148,8 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of a command; where Ray is added to a command of the library, that one has it."""
     if command == "shell-completion":  # the one command of the table itself
         return shell_completion.build_parser()
+    if command == "predict":
+        return predict_flags.build_parser()
     module = module_of(command)
     return (module if hasattr(module, "build_parser") else module.command).build_parser()
 
