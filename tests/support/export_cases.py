@@ -30,7 +30,11 @@ EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("fpn", {"encoder": "resnet18"}, ("image", "sparse")),
     ("dpt", {"size": "tiny", "lora_rank": 2, "lora_mlp": True}, ("image",)),
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
-    ("fpn", {"encoder": "resnet18", "refine": "nlspn", "refine_samples": "exact"}, ("image", "sparse")),
+    (
+        "fpn",
+        {"encoder": "resnet18", "refine": "nlspn", "refine_samples": "exact", "refine_steps": 2},
+        ("image", "sparse"),
+    ),
 )
 
 
