@@ -51,7 +51,8 @@ def _check_reachable(url: str) -> None:
     import httpx
 
     try:
-        response = httpx.get(f"{url.rstrip('/')}/api/version", timeout=10.0)
+        # A busy head accepts at once and answers late.
+        response = httpx.get(f"{url.rstrip('/')}/api/version", timeout=httpx.Timeout(60.0, connect=10.0))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ResourceError(f"no Ray cluster answers at {url} ({_last_line(error)}); {_ADVICE}") from None
     if response.status_code not in (401, 403) and '"ray_version"' not in response.text:
