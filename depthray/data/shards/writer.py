@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import threading
 import uuid
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -86,7 +88,7 @@ class _ShardFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self._error: OSError | KeyboardInterrupt | None = None
+        self._error: OSError | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
@@ -94,14 +96,14 @@ class _ShardFile(io.FileIO):
             done = 0
             while self._error is None and done < view.nbytes:
                 done += super().write(view[done:]) or 0
-        except (OSError, KeyboardInterrupt) as error:  # HDF5 loses an exception of either kind, and the bytes with it
+        except OSError as error:
             self._error = error
         return view.nbytes
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size) if self._error is None else 0
-        except (OSError, KeyboardInterrupt) as error:
+        except OSError as error:
             self._error = error
             return 0
 
@@ -129,11 +131,12 @@ class _ShardWriter:
         self._digests: list[str] = []
         with translate_write_errors(out):
             self._disk = _ShardFile(self._temporary)
-        self._file = h5py.File(self._disk, "w")
-        for key, array in arrays.items():
-            # One uncompressed chunk a sample: its bytes are contiguous, which is what reading without HDF5 relies on.
-            # With gzip, HDF5 itself reads depth at an eighth of the speed.
-            self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
+        with _interrupts_held_back():
+            self._file = h5py.File(self._disk, "w")
+            for key, array in arrays.items():
+                # One uncompressed chunk a sample: its bytes are contiguous, which is what reading without HDF5 relies
+                # on. With gzip, HDF5 itself reads depth at an eighth of the speed.
+                self._file.create_dataset(key, (capacity, *array.shape), array.dtype, chunks=(1, *array.shape))
 
     @property
     def count(self) -> int:
@@ -142,8 +145,9 @@ class _ShardWriter:
 
     def add(self, frame: Frame, arrays: Arrays) -> None:
         """Append a sample."""
-        for key, array in arrays.items():
-            self._file[key][self.count] = array
+        with _interrupts_held_back():
+            for key, array in arrays.items():
+                self._file[key][self.count] = array
         with translate_write_errors(self._out):
             self._disk.check()
         self._frames.append(frame)
@@ -151,10 +155,11 @@ class _ShardWriter:
 
     def finish(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Complete the file and give it its final name: from then on it is part of the set."""
-        self._write_texts(provenance)
-        index = self._index(provenance)
-        self._file.close()
-        self._disk.close()
+        with _interrupts_held_back():
+            self._write_texts(provenance)
+            index = self._index(provenance)
+            self._file.close()
+            self._disk.close()
         with translate_write_errors(path):
             self._disk.check()
             _append(self._temporary, index)
@@ -164,9 +169,10 @@ class _ShardWriter:
 
     def abandon(self) -> None:
         """Drop the unfinished file."""
-        self._file.close()
-        self._disk.close()
-        self._temporary.unlink(missing_ok=True)
+        with _interrupts_held_back():
+            self._file.close()
+            self._disk.close()
+            self._temporary.unlink(missing_ok=True)
 
     def _write_texts(self, provenance: Mapping[str, Any]) -> None:
         """The facts of the frames and of the shard, for readers that know HDF5 but not the index."""
@@ -198,6 +204,23 @@ class _ShardWriter:
             "digests": self._digests,
             "provenance": dict(provenance),
         }
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let Ctrl-C, or Ray that cancels a task, wait: HDF5 loses a KeyboardInterrupt of `_ShardFile`, and may crash."""
+    # Another thread is not interrupted, and a handler that is not Python's cannot be put back.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    held: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *of_signal: held.append(of_signal))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held and callable(before):
+        before(*held[0])
 
 
 def translate_write_errors(path: Path) -> AbstractContextManager[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
 import resource
+import signal
 from typing import Any
 
 import h5py
@@ -98,6 +100,44 @@ def test_interrupted_packing_continues(tmp_path, lasts):
     assert again.reads == 7 - lasts // 2 * 2
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert sorted(frame.id for frame in opened(tmp_path).frames) == [f"f{i}" for i in range(7)]
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler, whatever a test before has left."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("method", ["write", "truncate", "readinto"])
+def test_an_interrupt_while_hdf5_writes_leaves_no_half_shard(tmp_path, monkeypatch, method):
+    calls = 0
+    do = getattr(writer._ShardFile, method)
+
+    def interrupted(file, *arguments):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            signal.raise_signal(signal.SIGINT)  # where Ctrl-C is raised most often: as a function begins
+        return do(file, *arguments)
+
+    monkeypatch.setattr(writer._ShardFile, method, interrupted)
+    for at in itertools.count(1):
+        calls, out = 0, tmp_path / str(at)
+        try:
+            packed(out, frames_per_shard=4)
+        except KeyboardInterrupt:
+            assert calls >= at and not list(out.glob(".tmp-*"))
+        else:
+            break  # no such call any more
+        for path in out.glob("*.h5"):
+            assert len(format.open_shard(path).frames) >= 3
+        packed(out, frames_per_shard=4)
+        source = opened(out)
+        assert [source.read(index)["depth"][0, 0] for index in range(7)] == [1.5 + number for number in range(7)]
+    assert at > 1
 
 
 def test_leftovers_of_a_killed_packing_are_removed(tmp_path):
