@@ -92,16 +92,8 @@ class Prediction(TypedDict, total=False):
 
 VOID = 255  # in the mask of a sample: neither foreground nor background is known
 COLOURS = ("image", "background")  # interpolated; (H,W,3) uint8
-MAPS = (
-    "depth",
-    "sparse",
-    "semantics",
-    "instances",
-    "mask",
-    "measurable",
-    "teacher",
-    "sigma",
-)  # never interpolated; (H,W)
+# Never interpolated; (H,W).
+MAPS = ("depth", "sparse", "semantics", "instances", "mask", "measurable", "teacher", "sigma")
 STRINGS = ("id", "scene", "source")
 VALID = {"depth": "valid", "teacher": "teacher_valid"}  # the key of where it counts
 WIDE = {"depth": torch.float32, "sparse": torch.float32, "mask": torch.float32}  # what networks compute with

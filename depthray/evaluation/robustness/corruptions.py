@@ -9,29 +9,17 @@ fog is Koschmieder's law, I exp(-b d) + A (1 - exp(-b d)), with the measured dep
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from depthray.batch import COLOURS, MAPS, Batch, Sample
 from depthray.data.augmentation.camera_changes import REFERENCE_WIDTH, as_jpeg, blur_by_motion, motion_kernel
 
-if TYPE_CHECKING:
-    from depthray.batch import Batch, Sample
-
 STRENGTHS = (1, 2, 3, 4, 5)
-MAPS = (
-    "depth",
-    "sparse",
-    "semantics",
-    "instances",
-    "mask",
-    "measurable",
-    "teacher",
-    "sigma",
-)  # moved with the image
 GAMMA, AIRLIGHT = 2.2, 230.0
 
 Rgb = NDArray[np.uint8]
@@ -132,7 +120,7 @@ def _focal(sample: Sample, factor: float, _: np.random.Generator) -> Sample:
 
 def _warp(sample: Sample, matrix: Callable[[tuple[float, float]], NDArray[Any]]) -> Sample:
     values: dict[str, Any] = dict(sample)
-    for key in ("image", "background", *MAPS):
+    for key in (*COLOURS, *MAPS):
         if key not in values:
             continue
         height, width = values[key].shape[:2]

@@ -11,6 +11,7 @@ import rosbags.rosbag2
 import yaml
 from checkpoints import write_checkpoint
 from frames import folder_dataset
+from set_predictions import predict as predict_set
 
 from depthray.__main__ import main
 from depthray.config.sections import Data, RecordingOptions
@@ -19,7 +20,6 @@ from depthray.data.recordings.containers.rosbag_writer import BagFile
 from depthray.errors import UsageError
 from depthray.imaging import distortion
 from depthray.predict import load
-from depthray.predicted_sets import set_parts, set_plan
 from depthray.predicted_sets.set_plan import SetRequest
 
 
@@ -32,17 +32,7 @@ def predict(model: Path, data: Path, out: Path, *, lasts: int = 10**9, rate: flo
     """Predict as the command does; it is interrupted at a frame."""
     # Alone in their batch, as `Predictor.maps` has them: then they are the same to the last bit.
     wanted = SetRequest(str(model), str(data), str(out), to="rosbag2", frames_per_part=4, rate=rate, batch=1)
-    source, plan = set_plan.prepare(wanted)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if done > lasts:
-            raise KeyboardInterrupt
-
-    set_parts.predict_all(plan, source, advance=advance)
-    set_parts.finish(plan)
+    predict_set(wanted, lasts=lasts)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from checkpoints import write_checkpoint, write_unsure
 from frames import folder_dataset, read_index, write_index
+from set_predictions import predict
 
 import depthray
 from depthray.__main__ import main
@@ -71,21 +72,6 @@ def frames(tmp_path: Path) -> Path:
 
 def request(model: Path, data: Path | str, out: Path | str, **values: Any) -> SetRequest:
     return SetRequest(str(model), str(data), str(out), **{"frames_per_part": 4, **values})
-
-
-def predict(wanted: SetRequest, *, lasts: int = 10**9) -> set_parts.SetSummary:
-    """Predict as a command does; it is interrupted at a frame."""
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if done > lasts:
-            raise KeyboardInterrupt
-
-    source, plan = set_plan.prepare(wanted)
-    set_parts.predict_all(plan, source, advance=advance)
-    return set_parts.finish(plan)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
