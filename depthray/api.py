@@ -23,7 +23,7 @@ from depthray.cli.scoring import compare as compare_command
 from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
-from depthray.python_words import in_keywords, keywords_of, speaks_python, translate
+from depthray.python_words import flags_of, in_keywords, keywords_of, speaks_python, translate
 from depthray.runs import console, locate, progress
 from depthray.storage.folders import open_folder
 from depthray.waiting import Heartbeat
@@ -119,7 +119,7 @@ def train_events(
     run = _run_folder(recipe, out, resume=resume)
     flags = {"data": data, "from": start, "out": run, "resume": resume, "gpu": gpu, "local": True, "trust": trust}
     words = [os.fspath(recipe)] if recipe else []
-    arguments = train_command.build_parser().parse_intermixed_args([*words, *overrides, *_argv(flags)])
+    arguments = train_command.build_parser().parse_intermixed_args([*words, *overrides, *flags_of(flags)])
     with own_code.trusting(trust), Heartbeat(f"the run at {run}" if resume else "the recipe"):
         loaded = train_command.load_recipe(arguments)
     return _train(loaded, run, arguments)
@@ -179,7 +179,7 @@ def evaluate(
 
     place = os.fspath(checkpoint)
     flags = {"data": data, "source": source, "split": split, "out": out, "trust": trust}
-    arguments = evaluate_command.build_parser().parse_intermixed_args([place, *overrides, *_argv(flags)])
+    arguments = evaluate_command.build_parser().parse_intermixed_args([place, *overrides, *flags_of(flags)])
     with Heartbeat(f"{place} to be evaluated"):
         path = locate.resolve(arguments.checkpoint)
         recipe = evaluate_command.recipe_of(path, arguments)
@@ -216,8 +216,8 @@ def compare(
 
     places = [os.fspath(each) for each in (baseline, *others)]
     sets = [data] if isinstance(data, str | os.PathLike) else data
-    flags = [word for each in sets for word in _argv({"data": each})]
-    flags += _argv({"source": source, "split": split, "trust": trust})
+    flags = [word for each in sets for word in flags_of({"data": each})]
+    flags += flags_of({"source": source, "split": split, "trust": trust})
     arguments = compare_command.build_parser().parse_intermixed_args([*places, *flags])
     with Heartbeat(f"{' and '.join(places)} to be compared"):
         device = distributed.start()
@@ -356,13 +356,6 @@ def load(
 def _in_python(record: progress.Record) -> progress.Record:
     """A record whose text says what a caller of Python does next."""
     return record | {"text": translate(record["text"], keywords_of(train))} if "text" in record else record
-
-
-def _argv(flags: dict[str, Any]) -> list[str]:
-    """Flags of the command line by name; None and False leave one out."""
-    given = [(f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value not in (None, False)]
-    # With a "=", since a value could begin with a dash.
-    return [flag if value is True else f"{flag}={os.fspath(value)}" for flag, value in given]
 
 
 def _run_folder(recipe: Place, out: Place | None, *, resume: bool) -> Path | str:

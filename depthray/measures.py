@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from depthray.cli.scoring import calibrate as calibrate_command
 from depthray.cli.scoring import card as card_command
 from depthray.cli.scoring import robust as robust_command
-from depthray.python_words import speaks_python
+from depthray.python_words import flags_of, speaks_python
 from depthray.runs import layout, locate
 from depthray.storage.remote import is_remote
 from depthray.waiting import Heartbeat
@@ -49,14 +48,15 @@ def calibrate(
 
     Raises DataError where held-out frames do not gain, and UsageError where `out` exists.
     """
-    command = calibrate_command.build_parser()
-    arguments = command.parse_intermixed_args([os.fspath(checkpoint), *overrides])
-    given = {"data": data, "source": source, "split": split, "intrinsics": intrinsics}
-    paths = {"points": points, "sparse": sparse, "out": out}
-    _set(arguments, {name: None if value is None else os.fspath(value) for name, value in given.items()})
-    _set(arguments, {name: None if value is None else Path(value) for name, value in paths.items()})
-    _set(arguments, {"confidence": confidence, "flip": flip, "remove": remove, "trust": trust})
-    _set(arguments, {"ensemble": [Path(each) for each in ensemble]})
+    flags = flags_of(
+        {
+            **{"data": data, "source": source, "split": split, "points": points, "intrinsics": intrinsics},
+            **{"sparse": sparse, "confidence": confidence, "flip": flip, "ensemble": [*ensemble], "remove": remove},
+            **{"out": out, "trust": trust},
+        }
+    )
+    parser = calibrate_command.build_parser()
+    arguments = parser.parse_intermixed_args([os.fspath(checkpoint), *overrides, *flags])
     with Heartbeat(f"{os.fspath(checkpoint)} to be calibrated"):
         return calibrate_command.calibrate(arguments, show=lambda text: None)[0]
 
@@ -84,10 +84,8 @@ def robust(
     from depthray.evaluation.robustness import robustness_report
 
     words = [*(os.fspath(each) for each in (checkpoint, *others)), *overrides]
-    arguments = robust_command.build_parser().parse_intermixed_args(words)
-    _set(arguments, {"data": None if data is None else os.fspath(data), "source": source, "split": split})
-    _set(arguments, {"frames": frames, "only": list(only) or None, "trust": trust})
-    _set(arguments, {"clip": None if clip is None else Path(clip)})
+    flags = {"data": data, "source": source, "split": split, "frames": frames, "only": [*only], "clip": clip}
+    arguments = robust_command.build_parser().parse_intermixed_args([*words, *flags_of(flags | {"trust": trust})])
     try:
         report, _ = robust_command.measure(arguments)
     finally:
@@ -102,9 +100,3 @@ def card(checkpoint: Place, /) -> str:
     """The model card of a checkpoint, an export or a run's best checkpoint, with its reports, as Markdown."""
     path = locate.resolve(Path(checkpoint))
     return card_command.card_text(path, reports=None if is_remote(os.fspath(checkpoint)) else layout.reports(path))
-
-
-def _set(arguments: argparse.Namespace, values: dict[str, object]) -> None:
-    """Values in place of what the command line would give; they need not be text first."""
-    for name, value in values.items():
-        setattr(arguments, name, value)

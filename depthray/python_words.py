@@ -1,13 +1,14 @@
-"""Errors of the commands in the words of Python, for their functions: a keyword for each flag that a message names."""
+"""The commands as functions of Python: keywords as flags, and in errors a keyword for each flag that is named."""
 
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from depthray.errors import DepthrayError
 
@@ -30,6 +31,24 @@ def speaks_python(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return call
+
+
+def flags_of(values: Mapping[str, Any]) -> list[str]:
+    """A command's flags by name. True is a flag alone, several values follow one; None, False and () leave it out."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif isinstance(value, list | tuple):
+            words += [flag, *map(_text, value)] if value else []
+        elif value is not None and value is not False:
+            words.append(f"{flag}={_text(value)}")  # with a "=", since a value could begin with a dash
+    return words
+
+
+def _text(value: Any) -> str:
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def keywords_of(function: Callable[..., object]) -> dict[str, bool]:

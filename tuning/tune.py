@@ -7,11 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from depthray.config import own_code
 from depthray.errors import UsageError
-from depthray.python_words import speaks_python
+from depthray.python_words import flags_of, speaks_python
 from tuning import command, plan
 from tuning.report.build import BEST
 from tuning.study.study import Study
@@ -81,21 +80,11 @@ def tune(
         **{"scheduler": scheduler, "hours": hours, "top": top, "repeats": repeats, "seed": seed},
         **{"concurrent": concurrent, "workers-per-trial": workers_per_trial, "cpus-per-worker": cpus_per_worker},
         **{"gpus-per-worker": gpus_per_worker, "address": address},
-        **{"grace": grace, "reduction": reduction, "gpu-hours": gpu_hours, "retries": retries},
+        **{"grace": grace, "reduction": reduction, "gpu-hours": gpu_hours, "retries": retries, "trust": trust},
+        **{"objectives": objectives, "constraints": constraints},
     }
     words = [*([os.fspath(recipe)] if recipe else []), *overrides]
-    words += ["--trust"] if trust else []
     with own_code.trusting(trust):
-        code = command.main([*words, *_argv(flags), *_lists(objectives=objectives, constraints=constraints)])
+        code = command.main([*words, *flags_of(flags)])
     best = folder / BEST
     return TunedSearch(folder, best if best.is_file() else None, finished=code == 0)
-
-
-def _argv(flags: dict[str, Any]) -> list[str]:
-    """Flags of the command line with a value each; None leaves one out."""
-    return [f"--{name}={value}" for name, value in flags.items() if value is not None]
-
-
-def _lists(**flags: Sequence[str]) -> list[str]:
-    """Flags of the command line with several values each."""
-    return [word for name, values in flags.items() if values for word in (f"--{name}", *values)]

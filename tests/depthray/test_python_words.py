@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import depthray
 from depthray.errors import UsageError
-from depthray.python_words import keywords_of, speaks_python, translate
+from depthray.python_words import flags_of, keywords_of, speaks_python, translate
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,9 @@ def test_an_error_keeps_its_class_and_its_place() -> None:
     with pytest.raises(UsageError, match=r"^give another out=$") as raised:
         function()
     assert raised.value.exit_code == 2 and raised.traceback[-1].name == "function"
+
+
+def test_keywords_are_flags():
+    given = {"out": Path("a b"), "trials": 0, "gpu_hours": 1.5, "trust": True, "only": ["x", Path("y")]}
+    left_out = {"data": None, "resume": False, "ensemble": ()}
+    assert flags_of(given | left_out) == ["--out=a b", "--trials=0", "--gpu-hours=1.5", "--trust", "--only", "x", "y"]
