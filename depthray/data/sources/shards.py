@@ -175,7 +175,7 @@ class Shards:
     def _read(self, index: int, *, keep_depth: bool = False, place: Place | None = None) -> Sample:
         number, _ = self._table.locate(index)
         frame, handle = self.frames[index], self._open(number)
-        stored = self._stored.get(number) or self._describe(number)
+        stored = self._describe(number)
         keep_depth = keep_depth and stored.steps is not None
         sample: Sample = {"id": frame.id, "scene": frame.scene, "source": frame.source}
         for key, offsets in stored.maps:
@@ -194,6 +194,8 @@ class Shards:
 
     def _describe(self, number: int) -> Stored:
         """How a shard's frames are stored: looked up once, not with each of them."""
+        if stored := self._stored.get(number):
+            return stored
         kind, offsets = self._table.kind(number), self._table.offsets
         keys = [key for key in kind.keys if key in self.keys and key in offsets]
         steps = format.STEPS_PER_METRE.get(kind.encoding) if "depth" in keys else None
