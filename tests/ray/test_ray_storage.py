@@ -32,21 +32,21 @@ def test_a_remote_run_survives_its_worker_its_store_and_its_driver(
     url = store.url("runs/x")
     folder, here = RemoteFolder(url), working_folder(url)
     process = kills.start(url, "--address", cluster_address, "--workers", "1", "--cpus-per-worker", "1")
-    wait_until(process, here, lambda: bool(kills.records(here)) and bool(complete_checkpoints(folder)))
+    # Not until a checkpoint is uploaded: on a fast machine the run ends before.
+    kills.wait_for_step(here, 5, process)
     kills.kill("worker", process, random.Random(0))
     with store.away():  # while the worker is replaced
         time.sleep(5)
     wait_until(process, here, lambda: has_trained_again(here))
     kills.kill("driver", process, random.Random(0))
 
-    resumed = kills.start(url, "--address", cluster_address, "--workers", "2", "--cpus-per-worker", "1", "--resume")
+    resumed = kills.start(url, "--address", cluster_address, "--workers", "1", "--cpus-per-worker", "1", "--resume")
     output = kills.finish(resumed)
     assert "resumed from" in output and f"checkpoint   {url}/checkpoints/epoch-000" in output
     newest = cached_checkpoint(f"{url}/checkpoints/{complete_checkpoints(folder)[-1]}")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     newest.rename(tmp_path / "run" / "checkpoints" / newest.name)
-    # It ends on two workers, whose sums differ in their last digits; where the number stays nothing does: `make chaos`.
-    assert kills.distance(tmp_path / "run", undisturbed_run) <= 1e-5
+    assert kills.distance(tmp_path / "run", undisturbed_run) == 0
     epochs = [int(str(record["epoch"])) for record in kills.records(here) if record["kind"] == "epoch"]
     assert sorted(set(epochs)) == [1, 2, 3]
 
