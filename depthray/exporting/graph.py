@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 from depthray.batch import COLOURS
 from depthray.errors import UsageError
 from depthray.exporting.folding import fold_batchnorm
+from depthray.models import INTRINSICS
 from depthray.models.layers.symbolic_size import MAX_SIDE, tracing
 from depthray.runtimes.export_folder import MASKS
 
@@ -30,7 +31,7 @@ TRACED = 64  # pixels of the shorter side of the example
 CLASSES = 8  # ids in the example
 AUXILIARY = {"log_sigma": "sigma", "valid": "valid"}  # maps of a network along with depth, and the outputs made of them
 
-Inputs = tuple[Tensor, ...]  # (B,C,H,W) each, in the order of a graph's inputs
+Inputs = tuple[Tensor, ...]  # (B,C,H,W) each, a camera (B,3,3), in the order of a graph's inputs
 
 
 class ExportGraph(nn.Module):
@@ -143,7 +144,8 @@ def trace(graph: ExportGraph, *, size: tuple[int, int], largest_side: int = MAX_
 def _export(graph: ExportGraph, example: Inputs, dims: dict[int, Any]) -> ExportedProgram:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about itself
-        shapes = (tuple(dims for _ in example),)  # forward takes all of them as one variadic argument
+        by_input = ({0: dims[0]} if key == INTRINSICS and dims else dims for key in graph.inputs)
+        shapes = (tuple(by_input),)  # forward takes all of them as one variadic argument
         return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
 
 
@@ -162,8 +164,14 @@ def _dims(graph: ExportGraph, batch: bool, sides: bool, largest_side: int) -> di
 
 
 def _random_input(key: str, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """(B,3,H,W) colour or (B,1,H,W) anything else"""
+    """(B,3,H,W) colour, (B,3,3) cameras or (B,1,H,W) anything else"""
     batch, height, width = shape
+    if key == INTRINSICS:
+        focal = width * (0.5 + torch.rand(batch, generator=generator))
+        matrix = torch.eye(3).repeat(batch, 1, 1)
+        matrix[:, 0, 0], matrix[:, 1, 1] = focal, focal
+        matrix[:, 0, 2], matrix[:, 1, 2] = (width - 1) / 2, (height - 1) / 2
+        return matrix
     values = torch.rand(batch, 3, height, width, generator=generator)
     if key in COLOURS:
         return 255 * values

@@ -8,7 +8,7 @@ from depthray.exporting import parity_report
 from depthray.exporting.gate import Parity
 from depthray.runs import layout
 from depthray.runtimes import export_folder
-from depthray.runtimes.export_folder import ExportSpec, Port
+from depthray.runtimes.export_folder import ExportSpec, Port, input_shape
 
 NAME = "README.md"
 RUN = {  # target -> what is imported, and the map number {number} (h,w) of the inputs
@@ -17,6 +17,11 @@ RUN = {  # target -> what is imported, and the map number {number} (h,w) of the 
     "torch-export": ("torch", "torch.export.load('model.pt2').module()({tensors})[{number}][0, 0].numpy()"),
     "aoti": ("torch", "torch._inductor.aoti_load_package('model.pt2')({tensors})[{number}][0, 0].detach().numpy()"),
 }
+CAMERA_LINES = (  # the camera in pixels of the input: pixel centres are at whole numbers
+    "x, y = image.shape[3] / photo.shape[1], image.shape[2] / photo.shape[0]",
+    "rows = [fx * x, 0, (cx + 0.5) * x - 0.5], [0, fy * y, (cy + 0.5) * y - 0.5], [0, 0, 1]",
+    "intrinsics = numpy.array([rows], 'float32')",
+)
 RUN |= {"openvino-int8": RUN["openvino"], "tensorrt": RUN["onnx"]}
 
 
@@ -48,8 +53,11 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
 
 
 def _ports(kind: str, ports: tuple[Port, ...]) -> list[list[str]]:
-    size = "H, W" if kind == "in" else "h, w"
-    return [[kind, port.name, f"(B, {port.channels}, {size})", port.dtype, port.unit] for port in ports]
+    size = ("H", "W") if kind == "in" else ("h", "w")
+    return [
+        [kind, port.name, f"({', '.join(map(str, input_shape(port.name, 'B', size)))})", port.dtype, port.unit]
+        for port in ports
+    ]
 
 
 def _confidence(spec: ExportSpec, recipe: Recipe) -> list[str]:
@@ -127,6 +135,8 @@ def _tested(spec: ExportSpec) -> str:
 def _code(spec: ExportSpec, recipe: Recipe) -> str:
     """Lines that make of photo.jpg the PNG that `depthray predict` makes."""
     names = [port.name for port in spec.inputs]
+    sees_camera = "intrinsics" in names
+    camera = "fx, fy, cx, cy" if sees_camera else "fx, fy"
     package, call = RUN[spec.target]
     number = [port.name for port in spec.outputs].index("depth") if _has_depth(spec) else 0
     call = call.replace("{feed}", "{" + ", ".join(f"'{name}': {name}" for name in names) + "}")
@@ -136,14 +146,15 @@ def _code(spec: ExportSpec, recipe: Recipe) -> str:
     bicubic = ".astype('float32')" if recipe.data.fit == "aspect" else ""
     method, cast = ("INTER_CUBIC", ".copy()") if bicubic else ("INTER_AREA", ".astype('float32')")
     lines = [
-        f"import cv2, {package}",
+        f"import cv2, {'numpy, ' if sees_camera else ''}{package}",
         f"photo = cv2.imread('photo.jpg')[..., ::-1]{bicubic}",
-        *(["fx, fy = ...  # of the photograph's camera, in its pixels"] if spec.canonical else []),
+        *([f"{camera} = ...  # of the photograph's camera, in its pixels"] if spec.canonical else []),
         f"image = cv2.resize(photo, {_new_size(spec)}, interpolation=cv2.{method}).transpose(2, 0, 1)[None]{cast}",
+        *(CAMERA_LINES if sees_camera else []),
         f"{'depth' if _has_depth(spec) else 'mask'} = {call}{_to_metres(spec)}",
         _saved(spec),
     ]
-    others = [name for name in names if name != "image"]
+    others = [name for name in names if name not in ("image", "intrinsics")]
     further = f"\n\n{', '.join(others)}: arrays as in the table, of the size of `image`." if others else ""
     return "```python\n" + "\n".join(lines) + "\n```" + further
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do n
     from depthray.config.sections import Model, Uncertainty
     from depthray.models.layers.depth_head import Completion
 
+INTRINSICS = "intrinsics"  # the input that is a camera of each image and not a map
+
 
 def names() -> list[str]:
     """The architectures there are, by the files of this folder."""
@@ -51,20 +53,31 @@ def check(section: Model, *, where: str) -> None:
 def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
     """The network of a recipe's model section with random weights; `depthray.weights.start` loads `model.weights`."""
     build = builder(section.name)
+    inputs = network_inputs(section, inputs)
     options = dict(section.options)
     if "completion" in inspect.signature(build).parameters:
         options["completion"] = _completion(section)
     if section.name in names():
-        network: Any = build(**options, inputs=tuple(inputs))
+        network: Any = build(**options, inputs=inputs)
     else:
         with own_code.one_line(f"model.name={section.name}: build fails", own=True):
-            network = build(**options, inputs=tuple(inputs))
+            network = build(**options, inputs=inputs)
         _check_own(network, section.name)
     network.zero_padded = zero_padded(section, inputs)
     network.uncertainty = section.uncertainty
     if section.auxiliary_maps:
         network.outputs = (*getattr(network, "outputs", ("depth",)), *section.auxiliary_maps.values())
     return network  # type: ignore[no-any-return]
+
+
+def network_inputs(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
+    """The keys of a batch that the network of a model section gets, of whose data section these are `inputs`."""
+    return (*inputs, INTRINSICS) if section.rays else tuple(inputs)
+
+
+def maps_of(inputs: Sequence[str]) -> tuple[str, ...]:
+    """The inputs of a network that are maps (B,C,H,W), of whose size its prediction is."""
+    return tuple(key for key in inputs if key != INTRINSICS)
 
 
 def zero_padded(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
@@ -116,15 +129,17 @@ def run(model: nn.Module, batch: Batch) -> Prediction:
     values: dict[str, Any] = dict(batch)
     for key in network.inputs:
         if key not in values:
-            raise DataError(f"the network needs '{key}' (data.inputs), and the data set has none; use data that has it")
-    height, width = values[network.inputs[0]].shape[-2:]
+            asked = "model.rays" if key == INTRINSICS else "data.inputs"
+            raise DataError(f"the network needs '{key}' ({asked}), and the data set has none; use data that has it")
+    maps = maps_of(network.inputs)
+    height, width = values[maps[0]].shape[-2:]
     padded = tuple(math.ceil(side / network.stride) * network.stride for side in (height, width))
     if padded == (height, width):  # the usual case, without copies
         prediction: Prediction = model(batch)
         return prediction
     # The inputs alone: the truth stays as it is, and the prediction is cut back to it.
     zeros = getattr(network, "zero_padded", ())
-    values.update({key: (_pad_zeros if key in zeros else _pad)(values[key], padded) for key in network.inputs})
+    values.update({key: (_pad_zeros if key in zeros else _pad)(values[key], padded) for key in maps})
     return _crop(model(values), share=(height / padded[0], width / padded[1]))
 
 

@@ -92,6 +92,8 @@ class OriginalStack(nn.Module):
         super().__init__()
         if "image" not in inputs:
             raise UsageError("model.stacking=original: needs 'image' among data.inputs")
+        if "intrinsics" in inputs:
+            raise UsageError("model.stacking=original: has no channels for model.rays; leave one of them out")
         self.inputs = tuple(key for key in inputs if key in ("image", "sparse"))
         self.max_depth = max_depth
         self.image = InputStack(("image",), max_depth=max_depth)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from hashlib import file_digest, sha256
@@ -41,7 +42,8 @@ COLOUR_UNIT, DEPTH_UNIT, ID_UNIT = "0 to 255", "metres", "class id"
 CANONICAL_UNIT = "metres of the canonical camera: times f / F metres"  # see `CanonicalCamera`
 CANONICAL_SPARSE_UNIT = "metres times F / f, 0 = unmeasured"
 SPARSE_UNIT, MASK_UNIT, MASK_INPUT_UNIT = "metres, 0 = unmeasured", "probability", "0 or 1"
-INPUT_KEYS = ("image", "background", "sparse", "semantics", "instances", "mask")  # of a batch
+CAMERA_UNIT = "pixels of H, W: fx, 0, cx; 0, fy, cy; 0, 0, 1"
+INPUT_KEYS = ("image", "background", "sparse", "semantics", "instances", "mask", "intrinsics")  # of a batch
 OUTPUT_KEYS = ("depth", "mask", "sigma", "valid")  # sigma: the deviation of depth; valid: whether there is one
 MASKS = ("mask", "valid")  # outputs that are probabilities
 MAX_STRIDE, MAX_SIDE = 1024, 1 << 16
@@ -50,7 +52,7 @@ _FOLDER = RecordedFolder(noun="export", manifest=NAME, advice=ADVICE)
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output (B,channels,H,W) of an exported graph."""
+    """An input or output (B,channels,H,W) of an exported graph; a camera is (B,3,3)."""
 
     name: str  # a key of a batch
     dtype: str  # float32 or int64
@@ -145,7 +147,12 @@ def dtype_of(key: str) -> str:
 
 def channels_of(key: str) -> int:
     """The channels of an input or output."""
-    return 3 if key in ("image", "background") else 1
+    return 3 if key in ("image", "background", "intrinsics") else 1
+
+
+def input_shape(key: str, batch: Any, size: Sequence[Any]) -> tuple[Any, ...]:
+    """The shape of an input for a batch of frames of a size (H,W): (B,channels,H,W), of a camera (B,3,3)."""
+    return (batch, 3, 3) if key == "intrinsics" else (batch, channels_of(key), *size)
 
 
 def input_port(key: str, *, canonical: CanonicalCamera | None = None) -> Port:
@@ -153,6 +160,7 @@ def input_port(key: str, *, canonical: CanonicalCamera | None = None) -> Port:
     if key == "sparse" and canonical is not None and canonical.transform == "label":
         return Port(key, dtype_of(key), channels_of(key), CANONICAL_SPARSE_UNIT)
     units = {"sparse": SPARSE_UNIT, "mask": MASK_INPUT_UNIT, "semantics": ID_UNIT, "instances": ID_UNIT}
+    units["intrinsics"] = CAMERA_UNIT
     return Port(key, dtype_of(key), channels_of(key), units.get(key, COLOUR_UNIT))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from depthray import models
 from depthray.batch import COLOURS, Batch, Prediction
 from depthray.errors import DataError, DepthrayError
 from depthray.runtimes.export_folder import MASKS, ExportFolder
@@ -31,7 +32,7 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Prediction:
         """inputs (B,C,H,W) of a batch -> (B,1,H,W) depth in metres, logits of masks, ln of the deviation of ln depth"""
-        first = batch[self.inputs[0]]  # type: ignore[literal-required]
+        first = batch[models.maps_of(self.inputs)[0]]  # type: ignore[literal-required]
         self._check_size(first.shape[-2], first.shape[-1])
         values = [self._to_graph(key, batch[key]) for key in self.inputs]  # type: ignore[literal-required]
         maps = self._compute(values)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from depthray import models
 from depthray.config.sections import Data, Eval
 from depthray.errors import UsageError
+from depthray.models import INTRINSICS
 
 if TYPE_CHECKING:  # torch takes seconds to import, and checking a recipe does without
     from torch import Tensor, nn
@@ -131,7 +132,7 @@ def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
     import torch
 
     values: Any = batch
-    key = _inputs(model)[0]
+    key = _maps(model)[0]
     height, width = values[key].shape[-2:]
     rows, columns = (-(-side // passes.tiles) for side in (height, width))
     whole: Any = _averaged(model, _resized(model, batch, 1 / passes.tiles, size=(rows, columns)), passes)
@@ -141,10 +142,13 @@ def _tiled(model: nn.Module, batch: Batch, passes: Passes) -> Prediction:
     window = _window(rows, columns, like=weights)
     for top, left in product(*(_starts(side, part, passes.tiles) for side, part in ((height, rows), (width, columns)))):
         place = (..., slice(top, top + rows), slice(left, left + columns))
-        tile: Any = _averaged(model, _changed(model, batch, lambda _, value, place=place: value[place]), passes)
+        part: Any = _changed(model, batch, lambda _, value, place=place: value[place])
+        if INTRINSICS in values:
+            part[INTRINSICS] = _moved_camera(values[INTRINSICS], down=-top, across=-left)
+        tile: Any = _averaged(model, part, passes)
         for name, value in maps.items():
-            part = _resize(tile[name].float(), (rows, columns))
-            sums[name][place] += window * (_detailed(value[place], part) if name == "depth" else part)
+            found = _resize(tile[name].float(), (rows, columns))
+            sums[name][place] += window * (_detailed(value[place], found) if name == "depth" else found)
         weights[place] += window
     merged = {name: value / weights for name, value in sums.items()}
     if "log_sigma" in whole:  # a share of depth, whatever the size
@@ -200,10 +204,10 @@ def _resized(model: nn.Module, batch: Batch, scale: float, *, size: tuple[int, i
         return _resize(value.float(), size or (max(1, round(height * scale)), max(1, round(width * scale))))
 
     resized: Any = _changed(model, batch, resize)
-    if "intrinsics" in batch:
-        key = _inputs(model)[0]
+    if INTRINSICS in batch:
+        key = _maps(model)[0]
         old, new = (each[key].shape[-2:] for each in (batch, resized))  # type: ignore[literal-required]
-        resized["intrinsics"] = _scaled_camera(batch["intrinsics"], down=new[0] / old[0], across=new[1] / old[1])
+        resized[INTRINSICS] = _scaled_camera(batch["intrinsics"], down=new[0] / old[0], across=new[1] / old[1])
     return resized  # type: ignore[no-any-return]
 
 
@@ -225,21 +229,33 @@ def _scaled_camera(matrix: Tensor, *, down: float, across: float) -> Tensor:
     return scaled
 
 
+def _moved_camera(matrix: Tensor, *, down: float, across: float) -> Tensor:
+    """(B,3,3) -> the same with the principal point so many pixels further down and to the right"""
+    moved = matrix.clone()
+    moved[:, 0, 2] += across
+    moved[:, 1, 2] += down
+    return moved
+
+
 def flipped(model: nn.Module, batch: Batch) -> Batch:
     """The batch with inputs mirrored from left to right."""
-    return _changed(model, batch, lambda _, value: value.flip(-1))
+    mirrored: Any = _changed(model, batch, lambda _, value: value.flip(-1))
+    if INTRINSICS in mirrored:
+        matrix = mirrored[INTRINSICS].clone()
+        matrix[:, 0, 2] = mirrored[_maps(model)[0]].shape[-1] - 1 - matrix[:, 0, 2]
+        mirrored[INTRINSICS] = matrix
+    return mirrored  # type: ignore[no-any-return]
 
 
 def _changed(model: nn.Module, batch: Batch, change: Any) -> Batch:
-    """The batch with each of the network's inputs (B,C,H,W) changed; the rest, such as the truth, as it is."""
+    """The batch with each of the network's maps (B,C,H,W) changed; the rest, such as the truth, as it is."""
     values: Any = dict(batch)
-    return values | {key: change(key, values[key]) for key in _inputs(model)}  # type: ignore[no-any-return]
+    return values | {key: change(key, values[key]) for key in _maps(model)}  # type: ignore[no-any-return]
 
 
-def _inputs(model: nn.Module) -> tuple[str, ...]:
-    """The keys of the batch that a network reads."""
+def _maps(model: nn.Module) -> tuple[str, ...]:
+    """The keys of the batch whose maps a network reads."""
     network: Any = model
     while not hasattr(network, "stride"):  # as in `models.run`
         network = network.module
-    inputs: tuple[str, ...] = network.inputs
-    return inputs
+    return models.maps_of(network.inputs)

@@ -11,7 +11,7 @@ SAMPLED = 0.1  # share of the pixels with sparse depth: where all have it there 
 
 
 def some(inputs: Collection[str], count: int = 2, height: int = 64, width: int = 64) -> Any:
-    """A batch (B,C,H,W) of these inputs as `to_device` leaves them: colours in [0,1], sparse depth in metres, ids."""
+    """A batch (B,C,H,W) of these inputs as `to_device` leaves them: colours in [0,1], metres, ids, cameras (B,3,3)."""
     generator = torch.Generator().manual_seed(1)
     values = {key: torch.rand(count, 3, height, width, generator=generator) for key in ("image", "background")}
     sparse = torch.rand(count, 1, height, width, generator=generator) * 5
@@ -20,4 +20,14 @@ def some(inputs: Collection[str], count: int = 2, height: int = 64, width: int =
     values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
     ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
     ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
-    return {key: value for key, value in (values | {"semantics": ids, "instances": ids}).items() if key in inputs}
+    values |= {"semantics": ids, "instances": ids, "intrinsics": cameras(count, height, width)}
+    return {key: value for key, value in values.items() if key in inputs}
+
+
+def cameras(count: int, height: int, width: int) -> torch.Tensor:
+    """-> (B,3,3) cameras of images (H,W), with focal lengths of 0.5 to 1.5 widths"""
+    focal = width * (0.5 + torch.rand(count, generator=torch.Generator().manual_seed(3)))
+    matrix = torch.eye(3).repeat(count, 1, 1)
+    matrix[:, 0, 0], matrix[:, 1, 1] = focal, focal
+    matrix[:, 0, 2], matrix[:, 1, 2] = (width - 1) / 2, (height - 1) / 2
+    return matrix

@@ -109,6 +109,11 @@ def _check_canonical(recipe: Recipe, *, where: str) -> None:
     """A canonical camera is one of metres, and needs crops that keep the focal length to which frames are resized."""
     data = recipe.data
     if not data.canonical_focal:
+        if recipe.model.rays:
+            raise UsageError(
+                f"{where}: model.rays is for networks of a canonical camera, which get the camera of each frame; give "
+                "data.canonical_focal too"
+            )
         return
     if "depth" not in data.targets or recipe.depth_kind != "metric":
         raise UsageError(

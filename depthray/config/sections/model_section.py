@@ -62,6 +62,12 @@ class Model(BaseModel):
         "glass, mirrors; trained by loss.valid_bce",
     )
 
+    rays: bool = Field(
+        False,
+        description="the network also sees where the ray of each pixel points and how long the focal length is; with "
+        "data.canonical_focal",
+    )
+
     values_before: ClassVar[Mapping[str, Any]] = MappingProxyType({"start": "legacy"})  # until 0.2.0
 
     @model_validator(mode="before")

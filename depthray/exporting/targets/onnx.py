@@ -74,9 +74,9 @@ def versions_of(model: ModelProto) -> dict[str, str]:
 def _name_axes(model: ModelProto, traced: TracedGraph) -> None:
     """Plain names for the axes of inputs that may change; those of torch are symbols such as s77."""
     for value in model.graph.input:
-        for axis, name in AXES.items():
-            dim = value.type.tensor_type.shape.dim[axis]
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.HasField("dim_param"):
+                name = AXES[axis]
                 dim.dim_param = name if axis == 0 or traced.graph.stride == 1 else f"{traced.graph.stride}*{name}"
     del model.graph.value_info[:]  # shapes in between, in the same symbols; runtimes infer them
     for value in model.graph.output:

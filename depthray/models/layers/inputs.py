@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,8 +16,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ID_BITS = 10  # NYU Depth v2 has 894 classes
 UNKNOWN = 2**ID_BITS - 1  # stands for ids below 0; all ids below this one keep a code of their own
-# Channels of an input: of sparse depth the filled map and where it was measured, of classes their binary digits.
-CHANNELS = {"image": 3, "background": 3, "sparse": 2, "mask": 1, "semantics": ID_BITS, "instances": 1}
+FOCAL_LENGTH = 200.0  # pixels of a network's input; those of indoor sets at its sizes are 100 to 500
+# Channels of an input: of sparse depth the filled map and where it was measured, of classes their binary digits, of a
+# camera the directions of its rays and its focal length.
+CHANNELS = {"image": 3, "background": 3, "sparse": 2, "mask": 1, "semantics": ID_BITS, "instances": 1, "intrinsics": 3}
 
 
 def input_channels(inputs: tuple[str, ...]) -> int:
@@ -61,7 +65,12 @@ class InputStack(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """inputs of a batch -> (B,C,H,W) of about unit size."""
-        channels = [self._channels(key, batch[key]) for key in self.inputs]  # type: ignore[literal-required]
+        values: Any = batch
+        maps = {key: self._channels(key, values[key]) for key in self.inputs if key != "intrinsics"}
+        if "intrinsics" in self.inputs:
+            size = next(iter(maps.values())).shape[-2:]
+            maps["intrinsics"] = ray_channels(values["intrinsics"], (size[0], size[1]))
+        channels = [maps[key] for key in self.inputs]
         return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1)
 
     def _channels(self, key: str, values: Tensor) -> Tensor:
@@ -73,6 +82,21 @@ class InputStack(nn.Module):
         if key == "semantics":
             return _bits(values)
         return _borders(values) if key == "instances" else values
+
+
+def ray_channels(matrix: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,3,3) in pixels of an image (H,W) -> (B,3,H,W): X / Z and Y / Z of each pixel's ray, and 2 ln(f / 200 px).
+
+    f is sqrt(fx fy). From its picture alone a network cannot tell a long lens from a near wall; CAM-Convs (Facil et al.
+    2019, arXiv:1904.02028) gives convolutions such maps beside their features, this the first of them.
+    """
+    height, width = size
+    matrix = matrix.float()
+    fx, fy, cx, cy = (matrix[:, row, column, None, None] for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    columns = torch.arange(width, device=matrix.device, dtype=torch.float32)
+    rows = torch.arange(height, device=matrix.device, dtype=torch.float32)[:, None]
+    maps = (columns - cx) / fx, (rows - cy) / fy, torch.log(fx * fy / FOCAL_LENGTH**2)
+    return torch.stack([each.expand(-1, height, width) for each in maps], dim=1)
 
 
 def fill_sparse(sparse: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from depthray.errors import DataError, UsageError
 from depthray.models.layers import inputs as _inputs
 from depthray.models.layers.encoder import widen
 
-ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
+ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask", "intrinsics")
 
 
 def make(name, options, inputs=("image",)):

@@ -20,7 +20,7 @@ from depthray.testing import network_contract as contract
 from depthray.testing.network_contract import apart, equal, full, settled
 
 LIGHT = 20_000_000  # parameters; heavier variants are the same code at greater width
-ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask")
+ALL_INPUTS = ("sparse", "image", "semantics", "instances", "background", "mask", "intrinsics")
 TRUTH = 1 + 4 * torch.linspace(0, 1, 64).expand(2, 1, 64, 64)  # metres
 
 
