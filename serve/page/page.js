@@ -84,6 +84,7 @@ async function listModels() {
   $("model").disabled = cards.length < 2;
   showOthers();
   showAbout();
+  turnFov();
 }
 
 /** The chosen model in words: what it is, what its recipe says of it, and how far it was off on frames it had not seen. */
@@ -112,7 +113,7 @@ const endpoint = () => (card().name ? `v1/models/${encodeURIComponent(card().nam
 function estimate({ blob, name }, format, { signal, plane } = {}) {
   const query = new URLSearchParams({ format });
   if (plane) query.set("plane", plane);
-  if (format === "ply" || format === "glb") query.set("fov", $("fov").value);
+  if (format === "ply" || format === "glb" || needsCamera()) query.set("fov", $("fov").value);
   if ((format === "ply" || format === "glb") && now.sure && least() > 0) query.set("min_confidence", least());
   const files = [...$("others").querySelectorAll("input")];
   let [body, headers] = [blob, { "Content-Type": blob.type }];
@@ -601,6 +602,7 @@ async function download(button) {
   }
 }
 
+const needsCamera = () => card().canonical_focal > 0; // its depths follow the focal length
 const inputsBeyondImage = () => (card().inputs ?? []).filter((name) => name !== "image");
 
 function showOthers() {
@@ -648,7 +650,9 @@ async function shoot() {
 
 function turnFov() {
   $("degrees").textContent = `${$("fov").value}\u00b0`;
-  $("camera").textContent = "Horizontal; assumed unless you set it. Depths do not depend on it; widths, heights and distances do.";
+  $("camera").textContent = needsCamera()
+    ? "Horizontal; assumed unless you set it. This model's depths depend on it."
+    : "Horizontal; assumed unless you set it. Depths do not depend on it; widths, heights and distances do.";
   if (!now.depth) return;
   measure();
   cloud.draw();
@@ -696,8 +700,9 @@ watchFlat();
 turnFov();
 $("divider").addEventListener("input", slide);
 $("fov").addEventListener("input", turnFov);
+$("fov").addEventListener("change", () => needsCamera() && !stream.active && run());
 $("least").addEventListener("input", () => now.sure && (hideUnsure(), paint(), measure(), cloud.fill()));
 $("front").addEventListener("click", () => cloud.front());
-$("model").addEventListener("change", () => (showOthers(), showAbout(), stream.active ? stream.changeModel() : run()));
+$("model").addEventListener("change", () => (showOthers(), showAbout(), turnFov(), stream.active ? stream.changeModel() : run()));
 for (const button of $("downloads").children) button.addEventListener("click", () => download(button));
 listModels();

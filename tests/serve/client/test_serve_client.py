@@ -115,7 +115,7 @@ def test_only_a_name_of_a_model_gets_into_the_path(client: DepthClient, fake: Fa
 
 
 def test_models_and_readiness(client: DepthClient) -> None:
-    assert [card["name"] for card in client.models()] == ["room", "sparse-room"]
+    assert [card["name"] for card in client.models()] == ["room", "sparse-room", "any-camera"]
     assert client.models()[1]["inputs"] == ["image", "sparse"]
     assert client.ready()
     assert not answering(lambda request: httpx.Response(503)).ready()
@@ -173,7 +173,7 @@ def test_awaited_clients_do_the_same_side_by_side() -> None:
         transport = httpx.ASGITransport(app=fake.app)
         async with AsyncDepthClient("http://depth.test", retry=QUICK, transport=transport) as client:
             assert await client.ready()
-            assert len(await client.models()) == 2
+            assert len(await client.models()) == 3
             assert (await client.fetch(RGB, "glb")).startswith(b"glTF")
             assert set((await client.maps(RGB)).maps) == {"depth", "mask"}
             estimates = await asyncio.gather(*(client.predict(RGB) for _ in range(4)))

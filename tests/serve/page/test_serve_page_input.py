@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import hangs
 import numpy as np
 from page_actions import HEIGHT, WIDTH, Open, canvas_of, give, spot, until
 from serve_fake import Fake, Wall, busy, problem, running, wall
@@ -172,6 +173,19 @@ def test_another_model_gets_its_further_inputs(show: Open, fake: Fake, photo: Pa
     path, _, headers = fake.seen[-1]
     assert path == "/v1/models/sparse-room/depth"
     assert headers["content-type"].startswith("multipart/form-data")
+
+
+def test_a_model_of_any_camera_is_told_the_field_of_view(show: Open, fake: Fake, photo: Path) -> None:
+    page = show()
+    give(page, photo)
+    assert "fov" not in fake.seen[-1][1] and "Depths do not depend on it" in page.inner_text("#camera")
+    page.select_option("#model", "any-camera")
+    hangs.until(lambda: fake.seen[-1][:2] == ("/v1/models/any-camera/depth", {"format": "npy", "fov": "60"}))
+    assert "This model's depths depend on it" in page.inner_text("#camera")
+    page.locator("#fov").fill("90")
+    page.locator("#fov").dispatch_event("change")
+    hangs.until(lambda: fake.seen[-1][1] == {"format": "npy", "fov": "90"})
+    until(page, "!document.body.classList.contains('busy')")
 
 
 def test_the_true_api_serves_the_page_and_its_requests(browser: sync_api.Browser, photo: Path, rgb: np.ndarray) -> None:

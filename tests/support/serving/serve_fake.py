@@ -36,6 +36,7 @@ CARDS = [
         "limits": ["Depth is metres, 10 at most.", "Trained on photographs of 640 x 480 pixels, 0.7 to 9.0 m away."],
     },
     {"name": "sparse-room", "inputs": ["image", "sparse"], "targets": ["depth"], "architecture": "dpt"},
+    {"name": "any-camera", "inputs": ["image"], "targets": ["depth"], "architecture": "unet", "canonical_focal": 208.0},
 ]
 
 
