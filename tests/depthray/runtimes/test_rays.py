@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import write_checkpoint
+from export_cases import write_traced
 
 import depthray
 from depthray import models, predict
@@ -20,9 +21,11 @@ from depthray.checkpoints import save
 from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.exporting import gate
+from depthray.exporting.graph import build_graph, difference, trace
 from depthray.exporting.write import ExportRequest, export
 from depthray.models.layers.inputs import ray_channels
 from depthray.runtimes import passes
+from depthray.runtimes.open import backend
 from depthray.runtimes.passes import Passes
 from depthray.training import preflight
 
@@ -88,19 +91,25 @@ def test_the_camera_changes_more_than_the_scale(checkpoint: Path) -> None:
         assert float(np.median(other / network.predict(PHOTO, camera=CAMERA))) == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize("target", ["torch-export", "onnx"])
-def test_an_export_takes_the_camera(
-    checkpoint: Path, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_takes_the_camera(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SCALES", (1.0,)), ("BATCHES", (2,))):  # other tests compare at several
         monkeypatch.setattr(gate, name, value)
-    export(checkpoint, ExportRequest(target, tmp_path / "export", calibration=4, gate=4, largest_side=256))
+    export(checkpoint, ExportRequest("onnx", tmp_path / "export", calibration=4, gate=4, largest_side=256))
     ours, theirs = (depthray.load(each).predict(PHOTO, camera=CAMERA) for each in (checkpoint, tmp_path / "export"))
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)
     text = (tmp_path / "export" / "README.md").read_text()
     assert "(B, 3, 3)" in text and "fx, fy, cx, cy = ..." in text
-    if target == "onnx":
-        assert np.abs(_run_code_of(text, tmp_path, monkeypatch) / ours - 1).max() < 2e-2  # it rounds to millimetres
+    assert np.abs(_run_code_of(text, tmp_path, monkeypatch) / ours - 1).max() < 2e-2  # it rounds to millimetres
+
+
+def test_openvino_does_too(checkpoint: Path, tmp_path: Path) -> None:
+    network: Any = depthray.load(checkpoint).model
+    graph = build_graph(network.network, ("depth",))
+    traced = trace(graph, size=(64, 96), largest_side=256)
+    run = backend("openvino").load(write_traced(traced, "openvino", tmp_path), threads=1, device=torch.device("cpu"))
+    for shape in ((1, 64, 96), (3, 96, 128)):
+        example = graph.example(*shape)
+        assert difference(run(example), graph(*example)) < 1e-4
 
 
 def _run_code_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
