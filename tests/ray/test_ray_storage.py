@@ -13,6 +13,7 @@ import pytest
 from object_store import Store, serving
 
 from chaos.training import kills
+from chaos.training.runs import wait_for_step
 from cluster import rendezvous
 from depthray.checkpoints.remote_checkpoints import cached_checkpoint, complete_checkpoints
 from depthray.errors import UsageError
@@ -33,7 +34,7 @@ def test_a_remote_run_survives_its_worker_its_store_and_its_driver(
     folder, here = RemoteFolder(url), working_folder(url)
     process = kills.start(url, "--address", cluster_address, "--workers", "1", "--cpus-per-worker", "1")
     # Not until a checkpoint is uploaded: on a fast machine the run ends before.
-    kills.wait_for_step(here, 5, process)
+    wait_for_step(here, 5, process)
     kills.kill("worker", process, random.Random(0))
     with store.away():  # while the worker is replaced
         time.sleep(5)

@@ -122,7 +122,7 @@ def _run_code_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np
     code = text.split("```python\n")[1].split("```")[0].replace(" = ...", f" = {CAMERA}")
     exec(code, {})  # noqa: S102
     monkeypatch.undo()
-    return cv2.imread(str(folder / "export" / "depth.png"), cv2.IMREAD_UNCHANGED) / 1000
+    return np.asarray(cv2.imread(str(folder / "export" / "depth.png"), cv2.IMREAD_UNCHANGED)) / 1000
 
 
 def test_a_run_trains_and_is_scored_with_rays(tmp_path: Path) -> None:
