@@ -80,8 +80,9 @@ class Flicker(NamedTuple):
 
 
 def sees_photographs_alone(recipe: Recipe) -> bool:
-    """Whether a network needs nothing but photographs: crops and clips have no further inputs."""
-    return recipe.data.inputs == ("image",) and "depth" in recipe.data.targets
+    """Whether a network needs nothing but photographs: crops and clips have no further inputs and no camera."""
+    data = recipe.data
+    return data.inputs == ("image",) and not data.canonical_focal and "depth" in data.targets
 
 
 def depth_of(opened: OpenedModel, recipe: Recipe, device: torch.device) -> Depth:

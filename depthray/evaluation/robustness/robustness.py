@@ -90,6 +90,7 @@ class NetworkRobustness:
     corruptions: tuple[CorruptionScores, ...]
     crops: tuple[CropChange, ...] = ()
     flicker: Flicker | None = None
+    left_out: str = ""  # what of what was asked for is nothing for this network, and why
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ def measure(
             say(f"{candidate.name}: {name}")
             scored.append(_under(name, clean, (score(source, name, strength) for strength in STRENGTHS), frames))
         measured: dict[str, Any] = {}
+        if CROP in corruptions and not sees_all:
+            measured["left_out"] = f"{CROP} is left out: {_reads(recipe)}"
         if sees_all and (clip or CROP in corruptions):
             depth = consistency.depth_of(opened, recipe, device)
             if CROP in corruptions:
@@ -159,15 +162,19 @@ def measure(
 
 def _check_can_be_measured(candidate: Candidate, recipe: Recipe, corruptions: Sequence[str], clip: Clip | None) -> None:
     """Raise UsageError where a clip, or all that was asked for, is nothing for this network."""
-    inputs = ", ".join(recipe.data.inputs)
     if consistency.sees_photographs_alone(recipe):
         if list(corruptions) == [DROPOUT]:
-            raise UsageError(f"{candidate.name}: {DROPOUT} is of sparse depth, and this network reads {inputs}")
+            raise UsageError(f"{candidate.name}: {DROPOUT} is of sparse depth, and {_reads(recipe)}")
         return
     if clip:
-        raise UsageError(f"{candidate.name}: a clip has photographs alone, and this network reads {inputs}")
+        raise UsageError(f"{candidate.name}: a clip has photographs alone, and {_reads(recipe)}")
     if list(corruptions) == [CROP]:
-        raise UsageError(f"{candidate.name}: {CROP} is of photographs alone, and this network reads {inputs}")
+        raise UsageError(f"{candidate.name}: {CROP} is of photographs alone, and {_reads(recipe)}")
+
+
+def _reads(recipe: Recipe) -> str:
+    camera = " and needs the camera of each" if recipe.data.canonical_focal else ""
+    return f"this network reads {', '.join(recipe.data.inputs)}{camera}"
 
 
 def _scorer(

@@ -45,7 +45,8 @@ def markdown(report: RobustnessReport) -> str:
         parts += [
             f"## {network.name}",
             f"As they are: {metric_title(report.monitor)} {clean.after.mean:.4f} "
-            f"({clean.after.low:.4f} to {clean.after.high:.4f}).",
+            f"({clean.after.low:.4f} to {clean.after.high:.4f})."
+            + (f" {network.left_out}." if network.left_out else ""),
             markdown_table(head, lines),
             f"Frames that get worst at strength {WORST_AT}:",
             markdown_table(["corruption", "frames"], [[each.corruption, _worst(each)] for each in ranked]),

@@ -61,6 +61,17 @@ def test_crops_and_a_clip_alone(checkpoints: list[Path], tmp_path: Path) -> None
     assert picture is not None and picture.shape[1] == 4 * 320
 
 
+def test_what_cannot_be_measured_of_a_network_is_said(
+    checkpoints: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network of a canonical camera needs that of each picture, and parts of them have none."""
+    canonical = write_checkpoint(tmp_path / "canonical", *SMALL, "data.canonical_focal=60")
+    for path, why in ((canonical, "image and needs the camera of each"), (checkpoints[1], "image, sparse")):
+        words = ["--only", "noise", "crop", "--frames", "2", "--out", str(tmp_path / path.parents[1].name / "out")]
+        assert main(["robust", str(path), *words]) == 0
+        assert f"crop is left out: this network reads {why}" in capsys.readouterr().out
+
+
 def test_frames_as_they_are_score_as_in_an_evaluation(checkpoints: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["robust", str(checkpoints[0]), "--only", "jpeg", "--out", str(out)]) == 0
