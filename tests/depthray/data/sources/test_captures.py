@@ -153,6 +153,11 @@ def test_ibims_without_what_its_masks_leave_out(tmp_path):
         sample = source.read(number)
         check(sample, number, unmeasured=[np.s_[:, 0], np.s_[:, -1]])
         assert sample["intrinsics"][1, 1] == pytest.approx(30.6)
+        measurable = sample["measurable"]
+        assert (measurable[:, -1] == NO).all() and not measurable[
+            :, 0
+        ].any()  # glass; of the other mask it is not known
+        assert np.array_equal(measurable == YES, sample["depth"] > 0)
     assert {frame.split for frame in source.frames} == {"test"}
 
 
