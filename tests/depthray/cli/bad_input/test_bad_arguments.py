@@ -162,4 +162,6 @@ def test_reader_that_has_gone(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "depthray", *arguments]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=buffered)
     os.close(writing)
-    assert (done.returncode, done.stderr) == (141, "")
+    # On a busy machine it takes so long that it says what it waits for.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("waiting for ")]
+    assert (done.returncode, said) == (141, [])
