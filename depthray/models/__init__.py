@@ -53,7 +53,7 @@ def check(section: Model, *, where: str) -> None:
 def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
     """The network of a recipe's model section with random weights; `depthray.weights.start` loads `model.weights`."""
     build = builder(section.name)
-    inputs = network_inputs(section, inputs)
+    inputs = all_inputs(section, inputs)
     options = dict(section.options)
     if "completion" in inspect.signature(build).parameters:
         options["completion"] = _completion(section)
@@ -70,7 +70,7 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
     return network  # type: ignore[no-any-return]
 
 
-def network_inputs(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
+def all_inputs(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
     """The keys of a batch that the network of a model section gets, of whose data section these are `inputs`."""
     return (*inputs, INTRINSICS) if section.rays else tuple(inputs)
 

@@ -169,7 +169,7 @@ def _check_recipe(folder: ExportFolder, recipe: Recipe) -> None:
     possible = {*data.targets, *(auxiliary[key] for key in recipe.model.auxiliary_maps)}
     possible |= {"sigma"} if spec.spread else set()
     if (
-        not inputs <= set(models.network_inputs(recipe.model, data.inputs))
+        not inputs <= set(models.all_inputs(recipe.model, data.inputs))
         or not outputs <= possible
         or spec.depth_kind != recipe.depth_kind
         or (spec.canonical != export_folder.canonical_of(data))
