@@ -137,7 +137,7 @@ def measure(
         clean, count = score(source), len(chosen)
         sees_all = consistency.sees_photographs_alone(recipe)
         _check_can_be_measured(candidate, recipe, corruptions, clip)
-        names = [name for name in corruptions if name != CROP and (name != DROPOUT or "sparse" in recipe.data.inputs)]
+        names = [name for name in corruptions if name != CROP and not _reason_against(name, recipe)]
         scored = []
         for name in names:
             say(f"{candidate.name}: {name}")
@@ -162,14 +162,19 @@ def measure(
 
 def _check_can_be_measured(candidate: Candidate, recipe: Recipe, corruptions: Sequence[str], clip: Clip | None) -> None:
     """Raise UsageError where a clip, or all that was asked for, is nothing for this network."""
-    if consistency.sees_photographs_alone(recipe):
-        if list(corruptions) == [DROPOUT]:
-            raise UsageError(f"{candidate.name}: {DROPOUT} is of sparse depth, and {_reads(recipe)}")
-        return
-    if clip:
+    if clip and not consistency.sees_photographs_alone(recipe):
         raise UsageError(f"{candidate.name}: a clip has photographs alone, and {_reads(recipe)}")
-    if list(corruptions) == [CROP]:
-        raise UsageError(f"{candidate.name}: {CROP} is of photographs alone, and {_reads(recipe)}")
+    if corruptions and all(_reason_against(name, recipe) for name in corruptions):
+        raise UsageError(f"{candidate.name}: {corruptions[0]} {_reason_against(corruptions[0], recipe)}")
+
+
+def _reason_against(name: str, recipe: Recipe) -> str:
+    """Why a corruption is nothing for a network; "" where it can be measured."""
+    if name == CROP and not consistency.sees_photographs_alone(recipe):
+        return f"is of photographs alone, and {_reads(recipe)}"
+    if name == DROPOUT and "sparse" not in recipe.data.inputs:
+        return f"is of sparse depth, and {_reads(recipe)}"
+    return ""
 
 
 def _reads(recipe: Recipe) -> str:

@@ -70,6 +70,8 @@ def test_what_cannot_be_measured_of_a_network_is_said(
         words = ["--only", "noise", "crop", "--frames", "2", "--out", str(tmp_path / path.parents[1].name / "out")]
         assert main(["robust", str(path), *words]) == 0
         assert f"crop is left out: this network reads {why}" in capsys.readouterr().out
+    assert main(["robust", str(canonical), "--only", "crop", "dropout", "--out", str(tmp_path / "nothing")]) == 2
+    assert "crop is of photographs alone" in capsys.readouterr().err and not (tmp_path / "nothing").exists()
 
 
 def test_frames_as_they_are_score_as_in_an_evaluation(checkpoints: list[Path], tmp_path: Path) -> None:
