@@ -21,6 +21,7 @@ from depthray.batch import COLOURS
 from depthray.errors import UsageError
 from depthray.exporting.folding import fold_batchnorm
 from depthray.models import INTRINSICS
+from depthray.models.layers.inputs import centred_cameras
 from depthray.models.layers.symbolic_size import MAX_SIDE, tracing
 from depthray.runtimes.export_folder import MASKS
 
@@ -167,11 +168,7 @@ def _random_input(key: str, shape: tuple[int, int, int], generator: torch.Genera
     """(B,3,H,W) colour, (B,3,3) cameras or (B,1,H,W) anything else"""
     batch, height, width = shape
     if key == INTRINSICS:
-        focal = width * (0.5 + torch.rand(batch, generator=generator))
-        matrix = torch.eye(3).repeat(batch, 1, 1)
-        matrix[:, 0, 0], matrix[:, 1, 1] = focal, focal
-        matrix[:, 0, 2], matrix[:, 1, 2] = (width - 1) / 2, (height - 1) / 2
-        return matrix
+        return centred_cameras(width * (0.5 + torch.rand(batch, generator=generator)), (height, width))
     values = torch.rand(batch, 3, height, width, generator=generator)
     if key in COLOURS:
         return 255 * values

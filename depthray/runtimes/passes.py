@@ -229,8 +229,8 @@ def _scaled_camera(matrix: Tensor, *, down: float, across: float) -> Tensor:
     return scaled
 
 
-def _moved_camera(matrix: Tensor, *, down: float, across: float) -> Tensor:
-    """(B,3,3) -> the same with the principal point so many pixels further down and to the right"""
+def _moved_camera(matrix: Tensor, *, down: float, across: float | Tensor) -> Tensor:
+    """(B,3,3) -> the same with the principal point so many pixels, one or (B), further down and to the right"""
     moved = matrix.clone()
     moved[:, 0, 2] += across
     moved[:, 1, 2] += down
@@ -241,9 +241,8 @@ def flipped(model: nn.Module, batch: Batch) -> Batch:
     """The batch with inputs mirrored from left to right."""
     mirrored: Any = _changed(model, batch, lambda _, value: value.flip(-1))
     if INTRINSICS in mirrored:
-        matrix = mirrored[INTRINSICS].clone()
-        matrix[:, 0, 2] = mirrored[_maps(model)[0]].shape[-1] - 1 - matrix[:, 0, 2]
-        mirrored[INTRINSICS] = matrix
+        matrix, last = mirrored[INTRINSICS], mirrored[_maps(model)[0]].shape[-1] - 1
+        mirrored[INTRINSICS] = _moved_camera(matrix, down=0, across=last - 2 * matrix[:, 0, 2])
     return mirrored  # type: ignore[no-any-return]
 
 

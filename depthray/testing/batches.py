@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from depthray.models.layers.inputs import centred_cameras
+
 SAMPLED = 0.1  # share of the pixels with sparse depth: where all have it there is nothing to predict
 
 
@@ -20,14 +22,6 @@ def some(inputs: Collection[str], count: int = 2, height: int = 64, width: int =
     values |= {"mask": (torch.rand(count, 1, height, width, generator=generator) > 0.5).float()}
     ids = 211 * torch.randint(0, 4, (count, 1, height // 8 + 1, width // 8 + 1), generator=generator)
     ids = ids.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
-    values |= {"semantics": ids, "instances": ids, "intrinsics": cameras(count, height, width)}
-    return {key: value for key, value in values.items() if key in inputs}
-
-
-def cameras(count: int, height: int, width: int) -> torch.Tensor:
-    """-> (B,3,3) cameras of images (H,W), with focal lengths of 0.5 to 1.5 widths"""
     focal = width * (0.5 + torch.rand(count, generator=torch.Generator().manual_seed(3)))
-    matrix = torch.eye(3).repeat(count, 1, 1)
-    matrix[:, 0, 0], matrix[:, 1, 1] = focal, focal
-    matrix[:, 0, 2], matrix[:, 1, 2] = (width - 1) / 2, (height - 1) / 2
-    return matrix
+    values |= {"semantics": ids, "instances": ids, "intrinsics": centred_cameras(focal, (height, width))}
+    return {key: value for key, value in values.items() if key in inputs}

@@ -66,15 +66,14 @@ class InputStack(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """inputs of a batch -> (B,C,H,W) of about unit size."""
         values: Any = batch
-        maps = {key: self._channels(key, values[key]) for key in self.inputs if key != "intrinsics"}
-        if "intrinsics" in self.inputs:
-            size = next(iter(maps.values())).shape[-2:]
-            maps["intrinsics"] = ray_channels(values["intrinsics"], (size[0], size[1]))
-        channels = [maps[key] for key in self.inputs]
+        height, width = next(values[key] for key in self.inputs if key != "intrinsics").shape[-2:]
+        channels = [self._channels(key, values[key], (height, width)) for key in self.inputs]
         return channels[0] if len(channels) == 1 else torch.cat(channels, dim=1)
 
-    def _channels(self, key: str, values: Tensor) -> Tensor:
-        """(B,c,H,W) values of a batch key -> (B,C,H,W) with C = CHANNELS[key]"""
+    def _channels(self, key: str, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B,c,H,W) values of a batch key, a camera (B,3,3) -> (B,C,H,W) with C = CHANNELS[key]"""
+        if key == "intrinsics":
+            return ray_channels(values, size)
         if key in COLOURS:
             return (values - self.mean) / self.std
         if key == "sparse":
@@ -97,6 +96,14 @@ def ray_channels(matrix: Tensor, size: tuple[int, int]) -> Tensor:
     rows = torch.arange(height, device=matrix.device, dtype=torch.float32)[:, None]
     maps = (columns - cx) / fx, (rows - cy) / fy, torch.log(fx * fy / FOCAL_LENGTH**2)
     return torch.stack([each.expand(-1, height, width) for each in maps], dim=1)
+
+
+def centred_cameras(focal: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B) focal lengths in pixels -> (B,3,3) of images (H,W) that look straight ahead"""
+    matrix = torch.eye(3, device=focal.device).repeat(len(focal), 1, 1)
+    matrix[:, 0, 0], matrix[:, 1, 1] = focal, focal
+    matrix[:, 0, 2], matrix[:, 1, 2] = (size[1] - 1) / 2, (size[0] - 1) / 2
+    return matrix
 
 
 def fill_sparse(sparse: Tensor) -> Tensor:
