@@ -8,7 +8,7 @@ from depthray.exporting import parity_report
 from depthray.exporting.gate import Parity
 from depthray.runs import layout
 from depthray.runtimes import export_folder
-from depthray.runtimes.export_folder import ExportSpec, Port, input_shape
+from depthray.runtimes.export_folder import ExportSpec, Port
 
 NAME = "README.md"
 RUN = {  # target -> what is imported, and the map number {number} (h,w) of the inputs
@@ -55,8 +55,7 @@ def markdown(spec: ExportSpec, recipe: Recipe, parity: Parity) -> str:
 def _ports(kind: str, ports: tuple[Port, ...]) -> list[list[str]]:
     size = ("H", "W") if kind == "in" else ("h", "w")
     return [
-        [kind, port.name, f"({', '.join(map(str, input_shape(port.name, 'B', size)))})", port.dtype, port.unit]
-        for port in ports
+        [kind, port.name, f"({', '.join(map(str, port.shape('B', size)))})", port.dtype, port.unit] for port in ports
     ]
 
 

@@ -59,6 +59,10 @@ class Port:
     channels: int
     unit: str
 
+    def shape(self, batch: Any, size: Sequence[Any]) -> tuple[Any, ...]:
+        """The shape for a batch of frames of a size (H,W), in numbers or in words."""
+        return (batch, 3, 3) if self.name == "intrinsics" else (batch, self.channels, *size)
+
 
 @dataclass(frozen=True)
 class CanonicalCamera:
@@ -148,11 +152,6 @@ def dtype_of(key: str) -> str:
 def channels_of(key: str) -> int:
     """The channels of an input or output."""
     return 3 if key in ("image", "background", "intrinsics") else 1
-
-
-def input_shape(key: str, batch: Any, size: Sequence[Any]) -> tuple[Any, ...]:
-    """The shape of an input for a batch of frames of a size (H,W): (B,channels,H,W), of a camera (B,3,3)."""
-    return (batch, 3, 3) if key == "intrinsics" else (batch, channels_of(key), *size)
 
 
 def input_port(key: str, *, canonical: CanonicalCamera | None = None) -> Port:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from depthray.errors import CheckpointError
-from depthray.runtimes.export_folder import NAME, ExportFolder, Port, input_shape
+from depthray.runtimes.export_folder import NAME, ExportFolder, Port
 
 
 class FoundPort(NamedTuple):
@@ -40,7 +40,7 @@ def _check_names(folder: ExportFolder, kind: str, found: list[str], expected: li
 def _input_shape(folder: ExportFolder, port: Port) -> Sequence[int | None]:
     spec = folder.spec
     size = (None, None) if spec.dynamic_size else spec.size
-    return input_shape(port.name, None if spec.dynamic_batch else 1, size)
+    return port.shape(None if spec.dynamic_batch else 1, size)
 
 
 def _fits(found: Sequence[int | None], expected: Sequence[int | None], *, exact: bool) -> bool:

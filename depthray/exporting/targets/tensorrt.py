@@ -9,7 +9,7 @@ from pathlib import Path
 
 from depthray.exporting.graph import ExportGraph, TracedGraph
 from depthray.exporting.targets import TargetRequest, WrittenModel, onnx
-from depthray.runtimes.export_folder import input_shape
+from depthray.runtimes.export_folder import input_port
 
 PRECISIONS = ("fp32",)
 PACKAGES = onnx.PACKAGES
@@ -61,4 +61,4 @@ def _shapes(traced: TracedGraph) -> dict[str, str]:
 
 
 def _shape(graph: ExportGraph, batch: int, size: tuple[int, int]) -> str:
-    return ",".join(f"{key}:{'x'.join(map(str, input_shape(key, batch, size)))}" for key in graph.inputs)
+    return ",".join(f"{key}:{'x'.join(map(str, input_port(key).shape(batch, size)))}" for key in graph.inputs)

@@ -154,9 +154,8 @@ def test_ibims_without_what_its_masks_leave_out(tmp_path):
         check(sample, number, unmeasured=[np.s_[:, 0], np.s_[:, -1]])
         assert sample["intrinsics"][1, 1] == pytest.approx(30.6)
         measurable = sample["measurable"]
-        assert (measurable[:, -1] == NO).all() and not measurable[
-            :, 0
-        ].any()  # glass; of the other mask it is not known
+        # Of what the other mask leaves out it is not known.
+        assert (measurable[:, -1] == NO).all() and not measurable[:, 0].any()
         assert np.array_equal(measurable == YES, sample["depth"] > 0)
     assert {frame.split for frame in source.frames} == {"test"}
 
