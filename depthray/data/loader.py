@@ -220,7 +220,9 @@ def load_ahead(make: Callable[[T], R], keys: Iterable[T], *, depth: int = STEPS_
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # also when the caller stops in the middle of an epoch
+        # Also when the caller stops in the middle of an epoch. Without waiting: the garbage collector may end this
+        # generator in the pool's own thread, which cannot wait for itself.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def pin_memory(batch: Batch) -> Batch:
