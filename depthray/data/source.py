@@ -142,7 +142,7 @@ class TimedSource(Protocol):
 
 
 def notes(source: Source) -> tuple[str, ...]:
-    """The frames that a source has left out, and why, one sentence each."""
+    """What a source has left out, frames or maps, and why, one sentence each."""
     return tuple(getattr(source, "notes", ()))
 
 

@@ -146,6 +146,17 @@ class Shards:
         """The number of the shard of each frame."""
         return self._table.numbers
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What only some of the shards hold, so that no sample has it."""
+        kinds = self._table.facts.kinds
+        found = dict.fromkeys(key for kind in kinds for key in kind.keys)
+        return tuple(
+            f"{key}: only some of the shards have it, so that it is left out; keep those in a folder of their own"
+            for key in found
+            if any(key not in kind.keys for kind in kinds)
+        )
+
     def provenance(self) -> dict[str, Any]:
         """What the first shard says of where its frames came from; a remote one is downloaded."""
         self._open(0)

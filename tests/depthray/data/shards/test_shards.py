@@ -353,3 +353,14 @@ def test_pack_command_with_another_index(tmp_path):
     (root / "index.csv").rename(root / "few.csv")
     assert main(["pack", str(root), str(tmp_path / "out"), "--index", "few.csv"]) == 0
     assert len(opened(tmp_path / "out").frames) == 12
+
+
+def test_what_only_some_shards_have_is_named_when_it_is_left_out(tmp_path, capsys):
+    labelled, plain = Made(2, semantics=np.ones((6, 8), np.int32)), Made(3)
+    plain.frames = [frame._replace(id=f"plain-{frame.id}") for frame in plain.frames]
+    (first,) = packed(tmp_path / "labelled", labelled)
+    assert not opened(tmp_path / "labelled").notes
+    (second,) = packed(tmp_path / "plain", plain)
+    second.rename(first.with_name("shard-00001.h5"))
+    assert main(["pack", str(tmp_path / "labelled"), str(tmp_path / "out")]) == 0
+    assert "note: semantics: only some of the shards have it" in capsys.readouterr().out
