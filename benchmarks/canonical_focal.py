@@ -6,7 +6,8 @@ Of each frame the middle of 0.7 of its sides is the original. The whole frame, r
 same scene through 0.7 of the focal length, and the middle half of the frame, enlarged to them, through 1.4 of it.
 Each is predicted by itself, with its own camera. The ratio of depths is taken where all three show the same, the
 middle half of the frame: its median over pixels is that of a frame. Wanted: medians within 3 % of 1 with the canonical
-camera, and visibly not without. AbsRel is that of the same pixels.
+camera, and visibly not without. AbsRel is that of the same pixels. `--size` gives pictures another number of pixels:
+with those of data.size nothing is resampled twice.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class Compared(NamedTuple):
     error: float  # mean relative error; NaN where nothing is measured
 
 
-def zoomed(sample: Sample, factor: float) -> Sample:
-    """A frame (H,W) -> 0.7 of its sides in pixels, as a camera of `factor` times its focal length takes it"""
+def zoomed(sample: Sample, factor: float, size: Sequence[int] | None = None) -> Sample:
+    """A frame (H,W) -> (h,w), by default 0.7 of its sides, as a camera of `factor` times its focal length takes it"""
     whole = View.of(sample)
-    size = round(ORIGINAL * whole.size[0]), round(ORIGINAL * whole.size[1])
-    return show(sample, whole.crop(min(1.0, ORIGINAL / factor), left=0.5, top=0.5).resize(size))
+    height, width = size or (round(ORIGINAL * side) for side in whole.size)
+    return show(sample, whole.crop(min(1.0, ORIGINAL / factor), left=0.5, top=0.5).resize((height, width)))
 
 
 def common(values: Metres, factor: float, *, nearest: bool = False) -> Metres:
@@ -70,9 +71,9 @@ def common(values: Metres, factor: float, *, nearest: bool = False) -> Metres:
     return np.asarray(cv2.remap(values, columns, rows, method, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def compare(predictor: Predictor, sample: Sample) -> list[Compared]:
+def compare(predictor: Predictor, sample: Sample, size: Sequence[int] | None = None) -> list[Compared]:
     """A frame -> what its depth becomes through each of FACTORS."""
-    pictures = [zoomed(sample, factor) for factor in FACTORS]
+    pictures = [zoomed(sample, factor, size) for factor in FACTORS]
     depths = [
         common(np.asarray(predictor.predict(each["image"], camera=as_camera(each["intrinsics"]))), factor)
         for each, factor in zip(pictures, FACTORS, strict=True)
@@ -88,14 +89,16 @@ def compare(predictor: Predictor, sample: Sample) -> list[Compared]:
     return found
 
 
-def measure(predictor: Predictor, source: Source, indices: Sequence[int], data: Data) -> NDArray[np.float64]:
+def measure(
+    predictor: Predictor, source: Source, indices: Sequence[int], data: Data, size: Sequence[int] | None
+) -> NDArray[np.float64]:
     """Frames -> (frames, factors, 2) ratios and errors"""
     rows = []
     for index in indices:
         sample = with_camera(source.read(index), data)
         if "intrinsics" not in sample or "depth" not in sample:
             raise DataError(f"frame '{sample['id']}' has no camera or no depth; give data.intrinsics=fx,fy,cx,cy")
-        rows.append(compare(predictor, sample))
+        rows.append(compare(predictor, sample, size))
     return np.array(rows, np.float64)
 
 
@@ -111,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = [int(side[place * len(side) // count]) for place in range(count)]
     table, verdicts = [], []
     for name, run in (("with", args.run_with), ("without", args.run_without)):
-        found = measure(load(locate.resolve(run), device="cpu"), source, chosen, recipe.data)
+        found = measure(load(locate.resolve(run), device="cpu"), source, chosen, recipe.data, args.size)
         medians = np.median(found[:, :, 0], axis=0)
         low, high = np.percentile(found[:, :, 0], (10, 90), axis=0)
         errors = np.nanmean(found[:, :, 1], axis=0)
@@ -132,6 +135,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help="the frames; default: those the recipe of RUN_WITH names")
     parser.add_argument("--source", help="form of the frames; default: as they look")
     parser.add_argument("--split", default="val")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("ROWS", "COLUMNS"), help="pixels that pictures have")
     parser.add_argument("--frames", type=int, default=200, help="at most so many, evenly spread")
     return parser.parse_intermixed_args(argv)
 

@@ -59,9 +59,9 @@ class ModelCard:
     min_depth: float  # metres
     max_depth: float  # metres
     fit: Literal["exact", "aspect", "native"] = "exact"  # images are resized to that size, one of their aspect, or not
-    # Of the canonical camera in pixels; above 0 each request needs a camera.
+    # Of the canonical camera in pixels, above 0 each request needs a camera; and how frames become those of that.
     canonical_focal: float = field(default=0.0, kw_only=True)
-    canonical: Literal["label", "image"] = field(default="label", kw_only=True)  # how frames become those of that
+    canonical: Literal["label", "image", "none"] = field(default="label", kw_only=True)
     default: bool = False  # whether it answers requests that name no model
     versions: tuple[str, ...] = ()  # available as name@version, newest first
     metrics: Mapping[str, float] = field(default_factory=dict)  # validation scores

@@ -71,7 +71,8 @@ class CanonicalCamera:
     focal: float  # F, pixels
     # label: the graph's depth times f / F is metres, and sparse depth is given times F / f, f = sqrt(fx fy) of what the
     # graph gets. image: a frame is resized to columns times F / fx and rows times F / fy, and its depth is metres.
-    transform: Literal["label", "image"]
+    # none: the graph gets the camera of each frame, and nothing is left to do outside.
+    transform: Literal["label", "image", "none"]
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,11 @@ def _check_canonical(recipe: Recipe, *, where: str) -> None:
             f"{where}: data.canonical_focal={data.canonical_focal:g} is for networks that predict depth in metres; "
             "leave it out, or train metres"
         )
+    if data.canonical == "none" and not recipe.model.rays:
+        raise UsageError(
+            f"{where}: with data.canonical=none only model.rays tells the network the camera of a frame; give "
+            "model.rays=true too, or leave data.canonical out"
+        )
     if data.resizes_to_focal and recipe.augment.crop_mode != "plain":
         raise UsageError(
             f"{where}: data.canonical=image trains on data.size pixels of frames of one focal length; give "

@@ -215,10 +215,11 @@ class Data(Section):
         description="focal length in pixels of the canonical camera in which the network is trained and predicts, "
         "sqrt(fx fy) of the network's input; 0 = off. Each frame needs a camera then",
     )
-    canonical: Literal["label", "image"] = Field(
+    canonical: Literal["label", "image", "none"] = Field(
         "label",
         description="how frames become those of the canonical camera: label = depth times canonical_focal / focal "
-        "length of the network's input, and back when predicting; image = the frame is resized to that focal length",
+        "length of the network's input, and back when predicting; image = the frame is resized to that focal length; "
+        "none = not at all: the network learns metres of any camera from model.rays",
     )
     val_fraction: Fraction = Field(
         0.1, description="share of frames held out, whole scenes; a split in the index overrides it"

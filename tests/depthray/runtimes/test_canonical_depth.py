@@ -24,6 +24,7 @@ from depthray.exporting import gate, readme
 from depthray.exporting.write import ExportRequest, export
 from depthray.imaging.camera import as_camera
 from depthray.runtimes import export_folder
+from depthray.runtimes.export_folder import CanonicalCamera
 from depthray.runtimes.open import open_model
 from depthray.training import preflight
 
@@ -114,6 +115,8 @@ def test_an_export_says_what_is_outside_of_it(tmp_path: Path, monkeypatch: pytes
     spec, recipe = export_folder.read(out), preflight.load("demo", [*SMALL, *IMAGE])
     text = readme.markdown(replace(spec, canonical=export_folder.canonical_of(recipe.data)), recipe, parity)
     assert resized in text and scaled not in text and "A frame is resized to the focal length F" in text
+    text = readme.markdown(replace(spec, canonical=CanonicalCamera(60.0, "none")), recipe, parity)
+    assert resized not in text and scaled not in text
     export_folder.write(out, replace(spec, canonical=None))
     with pytest.raises(CheckpointError, match="not the recipe of this model"):
         open_model(out, device=depthray.load(checkpoint).device)

@@ -125,14 +125,19 @@ def _run_code_of(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> np
     return np.asarray(cv2.imread(str(folder / "export" / "depth.png"), cv2.IMREAD_UNCHANGED)) / 1000
 
 
-def test_a_run_trains_and_is_scored_with_rays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("canonical", ["label", "none"])
+def test_a_run_trains_and_is_scored_with_rays(tmp_path: Path, canonical: str) -> None:
     words = ["demo", *RAYS, "data.size=32,64", "data.frames=24", "train.epochs=1", "train.batch_size=8"]
+    words.append(f"data.canonical={canonical}")
     assert main(["train", *words, "--local", "--out", str(tmp_path / "run")]) == 0
     assert "abs_rel" in depthray.evaluate(tmp_path / "run").scores
+    assert depthray.load(tmp_path / "run").needs_camera
 
 
 def test_rays_need_a_canonical_camera() -> None:
     with pytest.raises(UsageError, match=r"model\.rays is for networks of a canonical camera"):
         preflight.load("demo", ["model.rays=true"])
+    with pytest.raises(UsageError, match=r"only model\.rays tells the network the camera"):
+        preflight.load("demo", ["data.canonical_focal=60", "data.canonical=none"])
     with pytest.raises(UsageError, match=r"no channels for model\.rays"):
         models.build_model(Model(name="depthnet", stacking="original", rays=True), ("image",))

@@ -126,6 +126,14 @@ def test_trained_depth_is_that_of_the_canonical_camera(on_device: bool, epoch: i
     assert torch.equal(plain["image"], batch["image"]) and torch.equal(plain["intrinsics"], batch["intrinsics"])
 
 
+def test_without_a_transform_crops_and_sizes_keep_the_metres() -> None:
+    section = data(canonical="none")
+    for epoch, augment in ((0, {}), (1, {"crop": 0.5}), (1, {"crop": 0.6, "rotate": 20.0})):
+        batch = trained_on(section, frame(), epoch=epoch, **augment)
+        assert batch["depth"][batch["valid"]].unique().tolist() == [4]
+    assert isinstance(in_metres(Constant(), section), Constant) and label_factor(K, section) == 1
+
+
 def test_images_are_trained_on_at_the_canonical_focal_length() -> None:
     section = data(canonical="image", fit="native", size=(24, 32))
     for camera in (K, K * [[1.25], [1.0], [1]]):
