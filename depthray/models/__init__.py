@@ -46,7 +46,7 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.refine != "none" or section.auxiliary_maps:
+    if section.options or section.refine != "none" or section.fill != "blocks" or section.auxiliary_maps:
         _check_options(section, where=where)
 
 
@@ -92,7 +92,7 @@ def _completion(section: Model) -> Completion:
     refine = None
     if section.refine != "none":
         refine = PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples)
-    return Completion(section.start, refine, section.uncertainty, section.valid_mask)
+    return Completion(section.start, refine, section.uncertainty, section.valid_mask, section.fill)
 
 
 def builder(name: str, *, where: str = "recipe") -> Callable[..., nn.Module]:
@@ -114,7 +114,7 @@ def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parame
         parameters = inspect.signature(build, eval_str=True).parameters
     except NameError as error:  # of one's own, imported for type checkers only
         raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
-    # Those are data.inputs, and model.start, model.refine, model.uncertainty and model.valid_mask.
+    # Those are data.inputs, and model.start, model.fill, model.refine, model.uncertainty and model.valid_mask.
     return {key: parameter for key, parameter in parameters.items() if key not in ("inputs", "completion")}
 
 
@@ -224,6 +224,8 @@ def _check_options(section: Model, *, where: str) -> None:
     has_head = "completion" in inspect.signature(builder(section.name, where=where)).parameters
     if section.refine != "none" and not has_head:
         raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
+    if section.fill != "blocks" and not has_head:
+        raise UsageError(f"{where}: model.fill={section.fill}: {section.name} spreads no samples of depth")
     # One's own may predict these maps in its own way.
     if section.auxiliary_maps and not has_head and section.name in names():
         key = next(iter(section.auxiliary_maps))

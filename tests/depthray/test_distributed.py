@@ -31,7 +31,13 @@ STEPS = {
     "clipped": ("demo", ["optim.clip_norm=0.01"]),
     "refined": (
         "demo",
-        ["data.inputs=[image,sparse]", "data.sparse.samples=0,500", "data.sparse.dropout=0.2", "model.refine=nlspn"],
+        [
+            "data.inputs=[image,sparse]",
+            "data.sparse.samples=0,500",
+            "data.sparse.dropout=0.2",
+            "model.refine=nlspn",
+            "model.fill=guided",
+        ],
     ),
 }
 UNUSED_OUTPUTS = {

@@ -32,7 +32,7 @@ EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
     (
         "fpn",
-        {"encoder": "resnet18", "refine": "nlspn", "refine_samples": "exact", "refine_steps": 2},
+        {"encoder": "resnet18", "fill": "guided", "refine": "nlspn", "refine_samples": "exact", "refine_steps": 2},
         ("image", "sparse"),
     ),
 )
@@ -79,8 +79,11 @@ def _variants() -> Iterator[ExportCase]:
 def _recipes() -> Iterator[ExportCase]:
     for name in recipes.names():
         recipe = preflight.load(name, training=False)
-        refine = {} if recipe.model.refine == "none" else {"refine": recipe.model.refine}
-        yield ExportCase(recipe.model.name, recipe.model.options | refine, recipe.data.inputs)
+        usual = Model(name=recipe.model.name)
+        further = {
+            key: value for key in ("fill", "refine") if (value := getattr(recipe.model, key)) != getattr(usual, key)
+        }
+        yield ExportCase(recipe.model.name, recipe.model.options | further, recipe.data.inputs)
 
 
 def build(case: ExportCase) -> nn.Module:
@@ -88,7 +91,7 @@ def build(case: ExportCase) -> nn.Module:
     torch.manual_seed(0)
     network = build_shallow(Model(name=case.architecture, **case.options), case.inputs)
     for name, parameter in network.named_parameters():  # what begins at 0 would be the same everywhere
-        if (".log_sigma." in name or ".valid_mask." in name) and not parameter.any():
+        if any(part in name for part in (".log_sigma.", ".valid_mask.", ".fill.")) and not parameter.any():
             nn.init.normal_(parameter, std=0.05)
     return settle(network)
 

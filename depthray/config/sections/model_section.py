@@ -40,6 +40,11 @@ class Model(BaseModel):
         description="with sparse depth among data.inputs: samples = ln depth is corrected from the spread samples, at "
         "which the untrained network starts; legacy = as depthray 0.2 had it",
     )
+    fill: Literal["blocks", "guided"] = Field(
+        "blocks",
+        description="how samples reach the pixels between them: blocks = as means over blocks of pixels; guided = the "
+        "network predicts which of the blocks around it a pixel takes",
+    )
     refine: Literal["none", "cspn", "nlspn"] = Field(
         "none",
         description="depth is propagated between pixels: cspn = from neighbours, nlspn = from learned places",

@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthray.batch import Batch, Prediction
+from depthray.errors import UsageError
 from depthray.models.layers import symbolic_size
 from depthray.models.layers.auxiliary.log_sigma import LogSigma
 from depthray.models.layers.auxiliary.valid_mask import ValidMask
 from depthray.models.layers.blocks import upsample
+from depthray.models.layers.guided_fill import GuidedFill
 from depthray.models.layers.inputs import fill_sparse, guide
 from depthray.models.layers.propagation import Propagation, PropagationOptions
 
@@ -65,6 +67,7 @@ class Completion:
     refine: PropagationOptions | None = None
     uncertainty: Literal["none", "laplace", "gaussian"] = "none"
     valid_mask: bool = False
+    fill: Literal["blocks", "guided"] = "blocks"
 
     @property
     def is_depth_alone(self) -> bool:
@@ -97,6 +100,12 @@ class DepthHead(nn.Module):
         self.inputs = inputs
         self.corrects = "sparse" in inputs and options.start == "samples"
         self.is_shape = self.corrects and not self.is_linear  # whether logits are the shape of ln depth
+        if options.fill == "guided" and not self.is_shape:
+            raise UsageError(
+                "model.fill=guided is for networks that spread samples: give sparse among data.inputs, with "
+                "model.start=samples and no relu as the last activation"
+            )
+        self.fill = GuidedFill(channels, inputs=inputs) if options.fill == "guided" else None
         self.refine = (
             Propagation(options.refine, channels=channels, inputs=inputs, max_depth=max_depth)
             if options.refine
@@ -122,7 +131,7 @@ class DepthHead(nn.Module):
         """
         if self.is_full:
             logits = _onto(logits.float(), self._full_size(batch))
-        depth = self._on_samples(logits, batch["sparse"]) if self.is_shape else self._metres(logits, batch)
+        depth = self._on_samples(logits, features, batch) if self.is_shape else self._metres(logits, batch)
         return depth if self.refine is None else self.refine(depth, features, batch)
 
     def predict(self, logits: Tensor, batch: Batch, features: Tensor) -> Prediction:
@@ -143,7 +152,7 @@ class DepthHead(nn.Module):
             return [self._metres(level, batch) for level in levels]
         size, count = self._full_size(batch), len(levels)
         full = torch.cat([_onto(level.float(), size) for level in levels])  # all at once: samples are spread once
-        metres = self._on_samples(full, torch.cat([batch["sparse"]] * count))
+        metres = self._spread(full, torch.cat([batch["sparse"]] * count), fill_sparse)
         # Not by chunk, with which a traced batch size is fixed.
         each_level = metres.reshape(count, -1, *metres.shape[1:]).unbind()
         return [_mean(each, (level.shape[-2], level.shape[-1])) for each, level in zip(each_level, levels, strict=True)]
@@ -169,10 +178,16 @@ class DepthHead(nn.Module):
         whole = batch[self.inputs[0]]  # type: ignore[literal-required]
         return whole.shape[-2], whole.shape[-1]
 
-    def _on_samples(self, logits: Tensor, samples: Tensor) -> Tensor:
+    def _on_samples(self, logits: Tensor, features: Tensor, batch: Batch) -> Tensor:
+        """(B,1,H,W) shapes of ln depth, (B,C,h,w) features, inputs of a batch -> (B,1,H,W) metres"""
+        if (guided := self.fill) is None:
+            return self._spread(logits, batch["sparse"], fill_sparse)
+        return self._spread(logits, batch["sparse"], lambda ratios: guided(ratios, logits, features, batch))
+
+    def _spread(self, logits: Tensor, samples: Tensor, fill: Callable[[Tensor], Tensor]) -> Tensor:
         """(B,1,H,W) shapes of ln depth, (B,1,H,W) metres at samples and 0 elsewhere -> (B,1,H,W) metres"""
         shape = logits.clamp(-LARGEST, LARGEST).exp()
-        scale = fill_sparse(samples.float() / shape)
+        scale = fill(samples.float() / shape)
         depth = shape * torch.where(scale > 0, scale, START * self.max_depth)
         # The gradient passes by the limit: a pixel beyond it would never return.
         return depth if math.isinf(self.limit) else depth + (depth.clamp(max=self.limit) - depth).detach()

@@ -23,13 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthray.batch import Batch
-from depthray.models.layers.blocks import upsample
+from depthray.models.layers.blocks import CONTRAST, GREY, shifted, unit_size, upsample
 
 WIDTH = 24  # channels of the guidance
 CENTRE = 2.0  # logit of a_0: before training 0.48 of a 3x3 neighbourhood is the pixel itself
-LEAST = 1e-2  # of the mean square of features: those of less are not scaled up to unit size
 CONFIDENT = 2.0  # logit of a confidence before training: 0.88
-GREY, CONTRAST = 0.45, 4.0  # colour in [0,1] minus GREY, times CONTRAST, has about unit size
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Propagation(nn.Module):
         kept = (1 - affinity.sum(dim=1, keepdim=True)) * depth
         current = self._merge_samples(depth, confidence, batch)
         for _ in range(self.options.steps):
-            around = _shifted(current, self.neighbours, reach=self.options.kernel // 2)
+            around = shifted(current, self.neighbours, reach=self.options.kernel // 2)
             current = self._merge_samples(kept + (affinity * around).sum(dim=1, keepdim=True), confidence, batch)
         return current
 
@@ -110,10 +108,7 @@ class Propagation(nn.Module):
     def _guidance(self, depth: Tensor, features: Tensor, batch: Batch) -> Tensor:
         """(B,1,H,W) metres, (B,C,h,w) features, inputs -> (B,WIDTH,H,W)"""
         size = (depth.shape[-2], depth.shape[-1])
-        # Of unit size in each pixel: features of networks without a norm before their last layer may be thousands.
-        features = features.float()
-        features = features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + LEAST)
-        parts = [upsample(features, size, corners=False), depth / self.max_depth]
+        parts = [upsample(unit_size(features), size, corners=False), depth / self.max_depth]
         if self.has_image:
             parts.append((batch["image"] - GREY) * CONTRAST)  # edges of full size, which features lack
         if self.has_samples:
@@ -126,14 +121,6 @@ def _convolution(channels: int, *, bias: float) -> nn.Conv2d:
     convolution = nn.Conv2d(WIDTH, channels, 3, padding=1)
     nn.init.constant_(convolution.bias, bias)  # type: ignore[arg-type]
     return convolution
-
-
-def _shifted(values: Tensor, places: list[tuple[int, int]], *, reach: int) -> Tensor:
-    """(B,1,H,W) -> (B,N,H,W) the value at each of N places around a pixel; beyond the edge that of the edge"""
-    height, width = values.shape[-2], values.shape[-1]
-    padded = F.pad(values, (reach, reach, reach, reach), mode="replicate")
-    rows = [(reach + row, reach + column) for row, column in places]
-    return torch.cat([padded[..., top : top + height, left : left + width] for top, left in rows], dim=1)
 
 
 def _grid(offset: Tensor, places: list[tuple[int, int]]) -> Tensor:

@@ -85,6 +85,19 @@ def test_at_sizes_that_are_padded_it_is_nearly_so(name: str, options: dict[str, 
     assert (depth - surface)[:1].abs().mean() < 1.1 * (spread - surface)[:1].abs().mean()
 
 
+@pytest.mark.parametrize(("name", "options"), SMALL.items(), ids=str)
+def test_a_guided_fill_starts_near_the_spread_samples(name: str, options: dict[str, Any]) -> None:
+    network = build(name, options, fill="guided")
+    given = batch(network.inputs, 61, 83, share=0.2)
+    surface = (1 + torch.arange(83) / 20).expand(2, 1, 61, 83)
+    given["sparse"] = torch.where(given["sparse"] > 0, surface, 0.0)
+    depth = models.run(network, given)["depth"]
+    assert depth.shape == surface.shape and (depth - surface)[:1].abs().mean() < 0.15
+    assert torch.allclose(depth[1], torch.tensor(START * 10))
+    depth.mean().backward()
+    assert all(each.grad is not None and each.grad.any() for each in network.metres.fill.mix.parameters())
+
+
 @pytest.mark.parametrize("kind", ["cspn", "nlspn"])
 @pytest.mark.parametrize(("name", "options"), SMALL.items(), ids=str)
 def test_refinement_stays_within_the_spread_samples(name: str, options: dict[str, Any], kind: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from depthray.models.layers import propagation
+from depthray.models.layers.blocks import shifted
 from depthray.models.layers.propagation import CENTRE, Propagation, PropagationOptions
 
 Kind = Literal["cspn", "nlspn"]
@@ -176,4 +177,4 @@ def test_neighbours_at_their_places_are_read_as_without_offsets() -> None:
     values = torch.rand(2, 1, 6, 9)
     places = [(-1, -1), (-1, 1), (0, 1), (1, 0)]
     grid = propagation._grid(torch.zeros(2, 8, 6, 9), places)
-    torch.testing.assert_close(propagation._read(values, grid), propagation._shifted(values, places, reach=1))
+    torch.testing.assert_close(propagation._read(values, grid), shifted(values, places, reach=1))

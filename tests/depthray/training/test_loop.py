@@ -71,7 +71,13 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) 
             "optim.name=sgd",
             "train.epochs=4",
         ],
-        ["data.inputs=[image,sparse]", "data.sparse.samples=0,500", "data.sparse.dropout=0.2", "model.refine=cspn"],
+        [
+            "data.inputs=[image,sparse]",
+            "data.sparse.samples=0,500",
+            "data.sparse.dropout=0.2",
+            "model.refine=cspn",
+            "model.fill=guided",
+        ],
     ],
 )
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path, overrides: list[str]) -> None:

@@ -109,6 +109,13 @@ def test_further_inputs_are_added_to_a_checkpoint(tmp_path, name):
         assert network.state_dict()[key].abs().sum() == pytest.approx(weights[key].abs().sum().item(), rel=1e-5)
 
 
+def test_a_guided_fill_is_added_to_a_network_of_completion(tmp_path):
+    words = ["data.inputs=image,sparse", "model.encoder=tiny"]
+    write_checkpoint(tmp_path / "run", *words, name="demo")
+    network, report = started(preflight.load("demo", [*words, "model.fill=guided", f"model.weights={tmp_path}/run"]))
+    assert report.can_predict("metric") and network.metres.fill is not None
+
+
 def test_inputs_in_another_order_are_the_same_inputs(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "run", "data.inputs=image,mask,sparse")
     words = ["model.encoder=tiny", "data.inputs=sparse,image,mask", f"model.weights={checkpoint}"]
