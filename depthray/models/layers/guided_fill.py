@@ -68,7 +68,7 @@ class GuidedFill(nn.Module):
             maps.append(values)
             guides.append(F.avg_pool2d(guides[-1], 2) if level else guide)
             values, weights = _halve(values, weights)
-        filled = fill_sparse(values)
+        filled = fill_sparse(values, pixels=BLOCK)
         for level in reversed(range(LEVELS)):
             filled = self._refine(filled, maps[level], self.mix[level](guides[level]).float())
         return _resize(filled, (height, width))

@@ -106,14 +106,15 @@ def centred_cameras(focal: Tensor, size: tuple[int, int]) -> Tensor:
     return matrix
 
 
-def fill_sparse(sparse: Tensor) -> Tensor:
+def fill_sparse(sparse: Tensor, *, pixels: int = 1) -> Tensor:
     """(B,1,H,W) metres, 0 where not sampled -> (B,1,H,W) metres everywhere; 0 for an image without samples.
 
+    So many `pixels` of an image, across and down, are one of the map: a traced graph has maps up to a largest image.
     Samples are averaged over blocks of 2, 4, 8 ... pixels until all blocks have one; from there back to the full size
     each pixel that has no sample takes the coarser map's value, bilinearly.
     """
     if torch.compiler.is_exporting():
-        return symbolic_size.fill_sparse(sparse)
+        return symbolic_size.fill_sparse(sparse, pixels=pixels)
     maps = [sparse]  # (B,1,H,W), (B,1,H/2,W/2) ... (B,1,1,1)
     while max(maps[-1].shape[-2:]) > 1:
         known = (maps[-1] > 0).to(sparse.dtype)

@@ -44,11 +44,11 @@ def tracing(largest_side: int) -> Iterator[None]:
         _TRACE.reset(token)
 
 
-def fill_sparse(sparse: Tensor) -> Tensor:
+def fill_sparse(sparse: Tensor, *, pixels: int = 1) -> Tensor:
     """(B,1,H,W) metres, 0 where not sampled -> (B,1,H,W) metres everywhere; as `inputs.fill_sparse`."""
     trace = _TRACE.get(None) or _Trace(MAX_SIDE)
     if id(sparse) not in trace.filled:  # with the map itself, so that nothing else gets its id
-        trace.filled[id(sparse)] = sparse, _fill(sparse, trace.largest_side)
+        trace.filled[id(sparse)] = sparse, _fill(sparse, -(-trace.largest_side // pixels))
     return trace.filled[id(sparse)][1]
 
 

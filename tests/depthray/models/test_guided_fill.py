@@ -8,10 +8,12 @@ import pytest
 import torch
 from inputs import some
 from torch import Tensor
+from torch.export import Dim
 
 from depthray import models
 from depthray.config.sections import Model
 from depthray.errors import UsageError
+from depthray.models.layers import symbolic_size
 from depthray.models.layers.guided_fill import GuidedFill
 from depthray.models.layers.inputs import fill_sparse
 
@@ -106,6 +108,35 @@ def test_depth_is_float32_under_autocast() -> None:
             found = fill(module, given, features.bfloat16())
     assert found.dtype == torch.float32
     assert torch.allclose(found, exact, rtol=0.01)  # of shares
+
+
+class Filled(torch.nn.Module):
+    """Samples and an image to a filled map; features are the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fill = GuidedFill(3, inputs=INPUTS)
+
+    def forward(self, image: Tensor, sparse: Tensor) -> Tensor:
+        return fill(self.fill, {"image": image, "sparse": sparse}, image)
+
+
+def test_one_graph_is_for_any_size_up_to_that_of_exports() -> None:
+    """Of which the maps of few pixels, which a tracer sets apart, are the smallest part."""
+    module = Filled().eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    height, width = Dim("height", min=33, max=1024), Dim("width", min=33, max=1024)
+    sizes = {0: Dim("batch", min=1, max=64), 2: height, 3: width}
+    example = case(64, 96)[0]
+    with symbolic_size.tracing(1024):
+        inputs = example["image"], example["sparse"]
+        graph = torch.export.export(module, inputs, dynamic_shapes=(sizes, sizes), strict=False).module()
+    for size in ((33, 45), (64, 64), (160, 200)):
+        given, _ = case(*size)
+        with torch.no_grad():
+            expected = module(given["image"], given["sparse"])
+            assert torch.allclose(graph(given["image"], given["sparse"]), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_it_needs_samples_that_are_spread() -> None:
