@@ -77,6 +77,8 @@ def draw_curves(panels: Sequence[Panel], *, x_label: str) -> RgbImage:
         _plot(axes, panel, marker="o")
         _label_counts(axes, sorted({x for line in panel.lines for x in line.x}))
         axes.set_xlabel(x_label)
+        if column == 1 and len(panel.lines) > 1:
+            axes.legend(frameon=False, fontsize=9)
     return _pixels(figure)
 
 
@@ -170,7 +172,7 @@ def _plot(axes: Axes, panel: Panel, *, marker: str) -> None:
 
 
 def _label_counts(axes: Axes, counts: Sequence[float]) -> None:
-    """Ticks at the counts and the value at each point, except where labels would overlap."""
+    """Ticks at the counts and the value at each point of the first line, except where labels would overlap."""
     positions = axes.xaxis.get_transform().transform(np.asarray(counts, float))
     labelled = [0]
     for index, position in enumerate(positions):
@@ -179,7 +181,7 @@ def _label_counts(axes: Axes, counts: Sequence[float]) -> None:
     shown = [counts[index] for index in labelled]
     axes.minorticks_off()
     axes.set_xticks(shown, [f"{count:g}" for count in shown])
-    for line in axes.lines:
+    for line in axes.lines[:1]:
         points = [(x, y) for x, y in np.asarray(line.get_xydata()) if np.isfinite(y)]
         below = bool(points) and points[-1][1] > points[0][1]  # the side that a rising line leaves free
         for x, y in points:
