@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import threading
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,7 +18,7 @@ from depthray.batch import Batch, Sample, to_device
 from depthray.config import own_code
 from depthray.config.sections import Augment, Curriculum, Data, Sparse
 from depthray.data.columns.selection import Selection
-from depthray.data.loader import TrainLoader, eval_batches, eval_groups, load_ahead
+from depthray.data.loader import TrainLoader, eval_batches, eval_groups
 from depthray.data.loader_processes import MOST_AUTO, MOST_READING, worker_count
 from depthray.data.source import Place
 from depthray.data.sources import open_source
@@ -263,33 +262,6 @@ def test_each_epoch_has_its_size(workers: int) -> None:
     for epoch, size in ((0, (4, 6)), (1, (4, 6)), (3, (8, 10)), (4, (12, 16)), (2, (8, 10)), (9, (12, 16))):
         part = next(made.epoch(epoch))[0]
         assert part["image"].shape[2:] == part["depth"].shape[2:] == part["sparse"].shape[2:] == size
-
-
-def test_ahead_keeps_order_and_stays_two_ahead() -> None:
-    made: list[int] = []
-    results = load_ahead(lambda key: made.append(key) or key, range(10))  # type: ignore[func-returns-value]
-    assert next(results) == 0
-    results.close()  # type: ignore[attr-defined]
-    assert len(made) <= 3
-    assert list(load_ahead(str, range(10))) == [str(i) for i in range(10)]
-
-
-def test_results_may_be_let_go_of_by_the_thread_that_loads_them() -> None:
-    """As the garbage collector does when a step failed: the error's traceback holds the iterator in a cycle."""
-    held: list[Iterator[int]] = []
-    waits, gone = threading.Event(), threading.Event()
-
-    def make(key: int) -> int:
-        if key == 3:
-            waits.wait(60)
-            held.clear()  # the last reference; pytest fails a test for an error that nothing can catch
-            gone.set()
-        return key
-
-    held.append(load_ahead(make, range(10)))
-    assert [next(held[0]), next(held[0])] == [0, 1]
-    waits.set()
-    assert gone.wait(60) and not held
 
 
 @pytest.mark.parametrize("workers", [0, 2])
