@@ -87,7 +87,7 @@ def _valid_mask(spec: ExportSpec, recipe: Recipe) -> list[str]:
 
 def _canonical(spec: ExportSpec) -> list[str]:
     """What is done outside of the graph for the camera of a frame, where it knows a canonical one alone."""
-    if spec.canonical is None or spec.canonical.transform == "none":
+    if spec.canonical is None:
         return []
     focal = f"F = {spec.canonical.focal:g} pixels"
     if spec.canonical.transform == "image":
@@ -147,7 +147,7 @@ def _code(spec: ExportSpec, recipe: Recipe) -> str:
     lines = [
         f"import cv2, {'numpy, ' if sees_camera else ''}{package}",
         f"photo = cv2.imread('photo.jpg')[..., ::-1]{bicubic}",
-        *([f"{camera} = ...  # of the photograph's camera, in its pixels"] if spec.canonical else []),
+        *([f"{camera} = ...  # of the photograph's camera, in its pixels"] if spec.canonical or sees_camera else []),
         f"image = cv2.resize(photo, {_new_size(spec)}, interpolation=cv2.{method}).transpose(2, 0, 1)[None]{cast}",
         *(CAMERA_LINES if sees_camera else []),
         f"{'depth' if _has_depth(spec) else 'mask'} = {call}{_to_metres(spec)}",
@@ -160,7 +160,7 @@ def _code(spec: ExportSpec, recipe: Recipe) -> str:
 
 def _new_size(spec: ExportSpec) -> str:
     """Columns and rows of the input, as code."""
-    if spec.canonical is None or spec.canonical.transform != "image":
+    if spec.canonical is None or spec.canonical.transform == "label":
         return f"({spec.size[1]}, {spec.size[0]})"
     sides = (f"round(photo.shape[{axis}] * {spec.canonical.focal:g} / {name})" for axis, name in ((1, "fx"), (0, "fy")))
     return f"({', '.join(sides)})"
@@ -168,7 +168,7 @@ def _new_size(spec: ExportSpec) -> str:
 
 def _to_metres(spec: ExportSpec) -> str:
     """What makes depth of the graph metres, as code."""
-    if spec.canonical is None or spec.canonical.transform != "label" or not _has_depth(spec):
+    if spec.canonical is None or spec.canonical.transform == "image" or not _has_depth(spec):
         return ""
     height, width = spec.size
     return f" * (fx * {width} / photo.shape[1] * fy * {height} / photo.shape[0]) ** 0.5 / {spec.canonical.focal:g}"

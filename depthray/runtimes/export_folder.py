@@ -71,8 +71,7 @@ class CanonicalCamera:
     focal: float  # F, pixels
     # label: the graph's depth times f / F is metres, and sparse depth is given times F / f, f = sqrt(fx fy) of what the
     # graph gets. image: a frame is resized to columns times F / fx and rows times F / fy, and its depth is metres.
-    # none: the graph gets the camera of each frame, and nothing is left to do outside.
-    transform: Literal["label", "image", "none"]
+    transform: Literal["label", "image"]
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,10 @@ class ExportFolder:
 
 
 def canonical_of(data: Data) -> CanonicalCamera | None:
-    """The canonical camera of a recipe's section."""
-    return CanonicalCamera(data.canonical_focal, data.canonical) if data.canonical_focal else None
+    """The canonical camera of a recipe's section; None also where the graph gets the camera of each frame alone."""
+    if not data.canonical_focal or data.canonical == "none":
+        return None
+    return CanonicalCamera(data.canonical_focal, data.canonical)
 
 
 def spread_family(own: Uncertainty) -> Uncertainty:

@@ -8,8 +8,8 @@ arXiv:2307.10984, section 3.2) removes the ambiguity by a canonical camera of on
     image   the picture is resized by F / f, so that its focal length is F; depth stays as it is
 
 A network that sees the ray of each pixel (model.rays) can learn metres of any camera without either, as UniDepth does
-(Piccinelli et al. 2024, CVPR, arXiv:2403.18913): `none`. Where it is unsure, it then tends to the mean
-in metres, which crops do not change, and not to that of the canonical camera, which they do.
+(Piccinelli et al. 2024, CVPR, arXiv:2403.18913): `none`. Where it is unsure, it then tends to the mean in metres, which
+crops do not change, and not to that of the canonical camera, which they do.
 
 f is the focal length of the picture that the network sees, after crops and resizing: sqrt(fx fy) where its pixels are
 not square. The image transform scales columns by F / fx and rows by F / fy, which makes them square. For square pixels

@@ -24,7 +24,6 @@ from depthray.exporting import gate, readme
 from depthray.exporting.write import ExportRequest, export
 from depthray.imaging.camera import as_camera
 from depthray.runtimes import export_folder
-from depthray.runtimes.export_folder import CanonicalCamera
 from depthray.runtimes.open import open_model
 from depthray.training import preflight
 
@@ -115,7 +114,8 @@ def test_an_export_says_what_is_outside_of_it(tmp_path: Path, monkeypatch: pytes
     spec, recipe = export_folder.read(out), preflight.load("demo", [*SMALL, *IMAGE])
     text = readme.markdown(replace(spec, canonical=export_folder.canonical_of(recipe.data)), recipe, parity)
     assert resized in text and scaled not in text and "A frame is resized to the focal length F" in text
-    text = readme.markdown(replace(spec, canonical=CanonicalCamera(60.0, "none")), recipe, parity)
+    recipe = preflight.load("demo", [*SMALL, LABEL, "data.canonical=none", "model.rays=true"])
+    text = readme.markdown(replace(spec, canonical=export_folder.canonical_of(recipe.data)), recipe, parity)
     assert resized not in text and scaled not in text
     export_folder.write(out, replace(spec, canonical=None))
     with pytest.raises(CheckpointError, match="not the recipe of this model"):
