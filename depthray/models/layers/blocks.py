@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAST = 1e-2  # of the mean square of features: those of less are not scaled up to unit size
-GREY, CONTRAST = 0.45, 4.0  # colour in [0,1] minus GREY, times CONTRAST, has about unit size
+GREY, CONTRAST = 0.45, 4.0  # of colour in [0,1]: its middle, and one over its spread
 
 
 def upsample(features: Tensor, size: tuple[int, int], *, corners: bool = True) -> Tensor:
@@ -19,6 +19,11 @@ def unit_size(features: Tensor) -> Tensor:
     """(B,C,h,w) -> the same of mean square 1 in each pixel, float32: without a norm before, they may be thousands"""
     features = features.float()
     return features * torch.rsqrt(features.square().mean(dim=1, keepdim=True) + LEAST)
+
+
+def unit_colour(image: Tensor) -> Tensor:
+    """(B,3,H,W) colour in [0,1] -> the same of about unit size around 0"""
+    return (image - GREY) * CONTRAST
 
 
 def shifted(values: Tensor, places: list[tuple[int, int]], *, reach: int) -> Tensor:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthray.batch import Batch
-from depthray.models.layers.blocks import CONTRAST, GREY, shifted, unit_size, upsample
+from depthray.models.layers.blocks import shifted, unit_colour, unit_size, upsample
 from depthray.models.layers.inputs import fill_sparse
 
 LEVELS = 4  # whose maps are filled as is predicted: the coarsest of them has blocks of 8 pixels
@@ -79,7 +79,7 @@ class GuidedFill(nn.Module):
         size = batch["sparse"].shape[-2], batch["sparse"].shape[-1]
         parts = [shape, (samples > 0).to(shape.dtype)]
         if self.has_image:
-            parts.append(_resize((batch["image"] - GREY) * CONTRAST, whole))
+            parts.append(_resize(unit_colour(batch["image"]), whole))
         resized = upsample(unit_size(features), ((size[0] + 1) // 2, (size[1] + 1) // 2), corners=False)
         blocks = F.pixel_unshuffle(torch.cat(parts, dim=1), 2)
         hints = torch.cat([_resize(resized, (whole[0] // 2, whole[1] // 2)), blocks], dim=1)
@@ -117,8 +117,8 @@ def _resize(values: Tensor, size: tuple[int, int], *, zeros: bool = False) -> Te
     # By index, of which any size can be traced: slices and padding would set those apart where nothing is to be done.
     for axis, (before, after) in zip((-2, -1), zip(given, size, strict=True), strict=True):
         place = torch.arange(after, device=values.device)
-        inside = (place < before).to(values.dtype)
         values = values.index_select(axis, place.clamp(max=before - 1))
         if zeros:
+            inside = (place < before).to(values.dtype)
             values = values * (inside[:, None] if axis == -2 else inside)
     return values

@@ -109,9 +109,9 @@ def centred_cameras(focal: Tensor, size: tuple[int, int]) -> Tensor:
 def fill_sparse(sparse: Tensor, *, pixels: int = 1) -> Tensor:
     """(B,1,H,W) metres, 0 where not sampled -> (B,1,H,W) metres everywhere; 0 for an image without samples.
 
-    So many `pixels` of an image, across and down, are one of the map: a traced graph has maps up to a largest image.
     Samples are averaged over blocks of 2, 4, 8 ... pixels until all blocks have one; from there back to the full size
-    each pixel that has no sample takes the coarser map's value, bilinearly.
+    each pixel that has no sample takes the coarser map's value, bilinearly. A pixel of the map is `pixels` of the image
+    on a side; only a traced graph asks, whose largest map follows from the largest image.
     """
     if torch.compiler.is_exporting():
         return symbolic_size.fill_sparse(sparse, pixels=pixels)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from depthray.batch import Batch
-from depthray.models.layers.blocks import CONTRAST, GREY, shifted, unit_size, upsample
+from depthray.models.layers.blocks import shifted, unit_colour, unit_size, upsample
 
 WIDTH = 24  # channels of the guidance
 CENTRE = 2.0  # logit of a_0: before training 0.48 of a 3x3 neighbourhood is the pixel itself
@@ -110,7 +110,7 @@ class Propagation(nn.Module):
         size = (depth.shape[-2], depth.shape[-1])
         parts = [upsample(unit_size(features), size, corners=False), depth / self.max_depth]
         if self.has_image:
-            parts.append((batch["image"] - GREY) * CONTRAST)  # edges of full size, which features lack
+            parts.append(unit_colour(batch["image"]))  # edges of full size, which features lack
         if self.has_samples:
             parts.append((batch["sparse"] > 0).to(depth.dtype))
         guidance: Tensor = self.guidance(torch.cat(parts, dim=1))
