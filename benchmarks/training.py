@@ -11,30 +11,21 @@ averages and checks as the recipe says, in float32 and in bf16. Every measuremen
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import json
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
+import plain_loop
 import rendered_frames
 import torch
-from rendered_frames import read_image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import ColorJitter
 
-from depthray import losses, models
 from depthray.config import recipe as recipes
 from depthray.config.sections import Recipe
-from depthray.data.source import keys_to_read
 from depthray.training import preflight
 from depthray.training.frames import Frames
 from depthray.training.loop import fit
@@ -45,11 +36,9 @@ from depthray.training.throughput import Interval
 WORDS = [
     *("curriculum.chunks=1", "curriculum.sizes=[]", "finetune.epochs=0", "model.weights=", "eval.zero_shot=false"),
     "train.log_seconds=0.001",  # an interval for every step: their times are the clock
-    *("augment.crop=1", "augment.rotate=0", "augment.hflip=0.5"),
-    *("augment.brightness=0.2", "augment.contrast=0.2", "augment.saturation=0.2", "augment.hue=0.05"),
+    *plain_loop.AUGMENT,
 ]
 LEFT_OUT = 3  # steps in which loaders start and memory is reserved
-FILES = {"image": "rgb", "depth": "depth", "semantics": "labels", "background": "background", "mask": "mask"}
 SIDES = ("plain", "fp32", "bf16")
 
 
@@ -95,7 +84,7 @@ def measure(name: str, side: str, root: Path, *, steps: int, overrides: list[str
     """Images a second after the first steps, and GiB that the process has had resident at most."""
     source = ["data.source=folder"] if side == "plain" else ["data.source=shards", f"train.precision={side}"]
     recipe = preflight.load(name, [*WORDS, f"data.root={root}", *source, *overrides])
-    times = plain(recipe, steps=steps) if side == "plain" else ours(recipe, steps=steps)
+    times = (plain if side == "plain" else ours)(recipe, steps=steps)
     seconds = times[-1] - times[LEFT_OUT - 1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
     return {"rate": (len(times) - LEFT_OUT) * recipe.train.batch_size / seconds, "peak": peak}
@@ -107,6 +96,11 @@ def medians(results: list[dict[str, float]]) -> tuple[float, float]:
     return rate, peak
 
 
+def plain(recipe: Recipe, *, steps: int) -> list[float]:
+    """When each step of the usual loop was done."""
+    return [time.perf_counter() for _ in itertools.islice(plain_loop.train(recipe), steps)]
+
+
 def ours(recipe: Recipe, *, steps: int) -> list[float]:
     """When each step of `fit` was done."""
     state = begin(recipe, torch.device("cpu"))
@@ -114,73 +108,6 @@ def ours(recipe: Recipe, *, steps: int) -> list[float]:
     # Asked within a step, before it is counted.
     state.hooks = Hooks(stop_requested=lambda: state.position.step >= steps - 1)
     return [time.perf_counter() for event in fit(recipe, state, frames) if isinstance(event, Interval)]
-
-
-def plain(recipe: Recipe, *, steps: int) -> list[float]:
-    """When each step of the usual loop was done."""
-    batches = DataLoader(Files(recipe), recipe.train.batch_size, shuffle=True, num_workers=2, drop_last=True)
-    model = models.build_model(recipe.model, recipe.data.inputs)
-    kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    optimiser = kinds.get(recipe.optim.name, torch.optim.AdamW)(model.parameters(), lr=1e-4)
-    criterion = losses.prepare(recipe.loss)
-    model.train()
-    times: list[float] = []
-    for batch in endless(batches):
-        loss = criterion(models.run(model, batch), batch).mean()
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        loss.item()  # as loops that print the loss do
-        times.append(time.perf_counter())
-        if len(times) == steps:
-            break
-    return times
-
-
-def endless(batches: DataLoader[dict[str, Tensor]]) -> Iterator[Any]:
-    """The batches of one epoch after the other."""
-    while True:
-        yield from batches
-
-
-class Files(Dataset[dict[str, Tensor]]):
-    """JPEG and PNG files, decoded when they are read."""
-
-    def __init__(self, recipe: Recipe) -> None:
-        folder, self.size = Path(recipe.data.root), recipe.data.size
-        self.keys = [key for key in keys_to_read(recipe.data) if key in FILES]
-        samples = recipe.data.sparse.samples
-        most = samples if isinstance(samples, int) else samples[1]
-        self.samples = most if "sparse" in recipe.data.inputs else 0
-        with (folder / "index.csv").open(encoding="utf-8") as file:
-            self.rows = [{key: folder / row[FILES[key]] for key in self.keys} for row in csv.DictReader(file)]
-        self.jitter = ColorJitter(0.2, 0.2, 0.2, 0.05)  # as strong as WORDS have it
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        sample = {key: self.read(key, path) for key, path in self.rows[index].items()}
-        if torch.rand(()) < 0.5:
-            sample = {key: value.flip(-1) for key, value in sample.items()}
-        if "depth" in sample:
-            sample["valid"] = sample["depth"] > 0
-        if self.samples:
-            share = self.samples / sample["depth"].numel()
-            sample["sparse"] = sample["depth"] * (torch.rand(sample["depth"].shape) < share)
-        return sample
-
-    def read(self, key: str, path: Path) -> Tensor:
-        """(C,h,w) of a file, decoded and resized for each sample, as files have to be."""
-        size = self.size[::-1]
-        if key in ("image", "background"):
-            image = cv2.resize(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB), size)
-            colours = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-            return self.jitter(colours) if key == "image" else colours
-        stored = cv2.resize(read_image(path, cv2.IMREAD_UNCHANGED), size, interpolation=cv2.INTER_NEAREST)
-        if key == "semantics":
-            return torch.from_numpy(stored.astype(np.int64)).unsqueeze(0)
-        return torch.from_numpy(stored.astype(np.float32) / (1000 if key == "depth" else 1)).unsqueeze(0)
 
 
 if __name__ == "__main__":
