@@ -51,7 +51,8 @@ _GROUP = "depthray.functions"
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         return resolve_name(_FUNCTIONS[name])
-    for point in entry_points(group=_GROUP, name=name):
+    # Private names, which tools ask every object for, are in no entry point, and reading those takes a while.
+    for point in () if name.startswith("_") else entry_points(group=_GROUP, name=name):
         resolve_name("depthray.config.shadowed_packages:check_import")(point.module.partition(".")[0])
         return point.load()
     raise AttributeError(f"module 'depthray' has no attribute '{name}'")
