@@ -90,10 +90,11 @@ def test_a_trial_that_is_stopped_asks_its_workers_to_stop(train: Any, tmp_path: 
     assert (tmp_path / layout.STOP).exists()
 
 
-@pytest.mark.parametrize(("seconds", "runtime"), [(0.0, "openvino"), (0.5, "eager")])
+@pytest.mark.parametrize(("seconds", "runtime"), [(0.1, "openvino"), (0.5, "eager")])
 def test_the_latency_is_that_of_the_fastest_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, runtime: str
 ) -> None:
+    """By a clock of the test's own: on a busy machine any pass may be the slower one."""
     run = write_checkpoint(tmp_path / "run", "data.frames=48").parents[1]
     exported: list[Any] = []
 
@@ -105,13 +106,19 @@ def test_the_latency_is_that_of_the_fastest_runtime(
         inputs, stride = ("image",), 1
 
         def forward(self, batch: Any) -> dict[str, Any]:
-            time.sleep(seconds)
             return {"depth": batch["image"][:, :1]}
 
+    def median_seconds(calls: dict[str, Any], *, rounds: int) -> dict[str, float]:
+        for call in calls.values():
+            call()
+        return {name: {"eager": 0.2, "openvino": seconds}[name] for name in calls}
+
     monkeypatch.setattr(fastest, "export_passing", export)
+    monkeypatch.setattr(fastest, "median_seconds", median_seconds)
     monkeypatch.setattr(trial, "open_model", lambda path, **options: SimpleNamespace(network=Exported()))
     cost = trial.measure_cost(run, gpu=False, served=True)
-    assert cost[trial.RUNTIME] == runtime and cost["latency_ms"] > 0 and cost["parameters"] > 1000
+    assert cost[trial.RUNTIME] == runtime and cost["latency_ms"] == 1000 * min(seconds, 0.2)
+    assert cost["parameters"] > 1000
     assert exported == [(run, fastest.AUTO)]
     assert trial.measure_cost(run, gpu=False)[trial.RUNTIME] == "eager"
     assert len(exported) == 1, "nothing is exported where nobody asked for the latency"
