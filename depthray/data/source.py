@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # batch.py has these too, but imports torch, which takes seconds and which checking a recipe does not need.
 INPUTS = ("image", "background", "sparse", "semantics", "instances", "mask")
 TARGETS = ("depth", "mask")
-LABELS = ("teacher", "sigma")  # of a teacher, where a data set has them
+LABELS = ("teacher", "sigma")  # a teacher's depth and its standard deviation in metres, 0 where there is none
 MADE_BY = ("labelled_by", "predicted_by")  # keys of a provenance: the network that made labels, or depth
 MEASURABLE = "measurable"  # whether there is a depth to measure, where a data set has a map of it
 YES, NO = 1, 2  # its values; 0: not known

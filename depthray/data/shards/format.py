@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from depthray.data.source import Frame, Place
+from depthray.data.source import LABELS, Frame, Place
 from depthray.errors import DataError
 from depthray.storage import os_errors
 
@@ -43,7 +43,6 @@ DTYPES = {"image": "u1", "background": "u1", "depth": "<u2", "sparse": "<u2"}
 DTYPES |= {"semantics": "<u2", "instances": "<u2", "mask": "u1", "measurable": "u1"}
 DTYPES |= {"teacher": "<f2", "sigma": "<f2"}
 METRES = ("depth", "sparse")  # in the encoding of the shard
-LABELS = ("teacher", "sigma")  # a network's depth and its standard deviation, in metres; 0 where there is none
 REPACK = "pack the data again with `depthray data pack`"
 
 

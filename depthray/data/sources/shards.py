@@ -18,7 +18,7 @@ from depthray.data.shards import format, index_files
 from depthray.data.shards.format import Shard
 from depthray.data.shards.remote_shards import RemoteShards
 from depthray.data.shards.shard_table import ShardTable, build_table
-from depthray.data.source import RESTART, Place, keys_to_read
+from depthray.data.source import LABELS, RESTART, Place, keys_to_read
 from depthray.errors import DataError
 from depthray.storage.remote import is_remote
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from depthray.config.sections import Data
 
 IDS = ("semantics", "instances")
-CHANGED = (*IDS, *format.METRES, *format.LABELS)  # maps that samples do not have as they are stored
+CHANGED = (*IDS, *format.METRES, *LABELS)  # maps that samples do not have as they are stored
 MOST_OPEN = 10  # files a process keeps open at a time: more than data.order=shards reads side by side
 
 
@@ -289,6 +289,6 @@ def _from_stored(key: str, stored: Any, of: Stored) -> Any:
     """(H,W) of a key of `CHANGED` as stored -> as in a sample: float32 metres, int32 ids."""
     if key in format.METRES:
         return encodings.decode(stored, of.encoding, where=str(of.path))
-    if key in format.LABELS:
+    if key in LABELS:
         return stored.astype(np.float32)
     return stored.astype(np.int32)
