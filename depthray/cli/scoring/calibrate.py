@@ -208,8 +208,8 @@ def _calibration(decision: Decision, about: tuple[str, str], *, frames: int) -> 
     if chosen is plain:
         raise DataError(
             f"not calibrated: on held-out frames AbsRel is {plain.mean:.4f} as it is, {decision.rows[1].mean:.4f} with "
-            f"a scale, {decision.rows[2].mean:.4f} with a slope too. A scale must gain 3 % in nearly all parts, a "
-            "slope as much again, on several scenes"
+            f"a scale, {decision.rows[2].mean:.4f} with a slope too. A scale must gain 3 %, beyond what differs "
+            "from part to part by luck, a slope as much again, on several scenes"
         )
     data, fingerprint = about
     shift, slope = decision.line

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from depthray.errors import DataError
-from depthray.evaluation.calibrating.cross_validation import decide
+from depthray.evaluation.calibrating.cross_validation import BEYOND_LUCK, HeldOut, decide
 from depthray.evaluation.calibrating.log_line import FramePairs, LogLine, fit_line, fit_scale
 
 
@@ -65,6 +65,37 @@ def test_what_gains_on_held_out_frames_is_taken(options: dict[str, float], kind:
     decision = decide(frames(**options))
     assert decision.chosen.name == kind
     assert (decision.line == LogLine()) == (kind == "as it is")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gains"),
+    [
+        # Twenty points: seven of ten folds gain, by a third of the error.
+        (
+            (0.148, 0.087, 0.309, 0.894, 0.460, 0.264, 0.317, 0.437, 0.327, 0.157),
+            (0.153, 0.227, 0.109, 0.509, 0.355, 0.070, 0.047, 0.277, 0.057, 0.252),
+            True,
+        ),
+        ((0.204, 0.269, 0.215, 0.554, 0.339), (0.178, 0.184, 0.168, 0.314, 0.263), True),  # the parts of a scene
+        ((0.156, 0.209, 0.188, 0.403, 0.292), (0.155, 0.206, 0.183, 0.299, 0.290), False),  # all by one part
+        ((0.2, 0.3, 0.4), (0.195, 0.294, 0.391), False),  # in each, and not by 3 %
+        ((0.2, 0.3), (0.1, 0.2), True),  # two parts that gain the same
+    ],
+)
+def test_a_gain_is_beyond_the_luck_of_the_folds(
+    before: tuple[float, ...], after: tuple[float, ...], gains: bool
+) -> None:
+    plain, corrected = (HeldOut("", float(np.mean(each)), each) for each in (before, after))
+    assert corrected.gains_over(plain) == gains and not plain.gains_over(corrected)
+
+
+def test_the_quantiles_are_those_of_student() -> None:
+    """Of folds that gain nothing on average one mean in twenty is beyond its limit."""
+    rng = np.random.default_rng(0)
+    for folds, limit in enumerate(BEYOND_LUCK, 2):
+        drawn = rng.normal(size=(200_000, folds))
+        share = np.mean(drawn.mean(axis=1) > limit * drawn.std(axis=1, ddof=1) / folds**0.5)
+        assert share == pytest.approx(0.05, abs=0.002)
 
 
 def test_one_scene_says_nothing_of_a_slope() -> None:
