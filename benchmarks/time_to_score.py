@@ -1,13 +1,13 @@
-"""Minutes until a score: seed 001 as its script trains it, in a plain PyTorch loop, against a recipe of depthray.
+"""Minutes until a score: the regime of seed 001 in a plain PyTorch loop, against a recipe of depthray.
 
     python benchmarks/time_to_score.py --data NYU [RECIPE] [section.key=value ...] [--reach 0.30] [--times 4]
 
-The plain loop trains the seed's U-Net on ResNet-34 with its loss, optimiser and constant learning rate, decoding JPEG
-and PNG. Its ImageNet weights are torchvision's, which are a download: without them, as here, it starts from random
-ones, and `--same-network` gives it the recipe's network and weights instead, so that what is left is the way of
-training. Both see frames of one size and the same random changes but for what the recipe asks for, are scored after
-each epoch on the same scenes by one protocol, and the clock runs through all of it, from opening the data on. The plain
-loop is ended after `--times` as many minutes as the recipe took.
+The plain loop trains the seed's U-Net on ResNet-34, its decoder mended, with its loss, optimiser and constant learning
+rate, all frames in each epoch, decoding JPEG and PNG. Its ImageNet weights are torchvision's, which are a download:
+without them, as here, it starts from random ones, and `--same-network` gives it the recipe's network and weights
+instead, so that what is left is the way of training. Both see frames of one size and the same random changes but for
+what the recipe asks for, are scored after each epoch on the same scenes by one protocol, and the clock runs through all
+of it, from opening the data on. The plain loop is ended after `--times` as many minutes as the recipe took.
 """
 
 from __future__ import annotations
