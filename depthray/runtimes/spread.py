@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,8 +128,7 @@ class SpreadNetwork(nn.Module):
 
 def _resized(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,h,w) -> (B,1,H,W)"""
-    same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
-    if same((values.shape[-2], values.shape[-1]), size):
+    if symbolic_size.same_size((values.shape[-2], values.shape[-1]), size):
         return values
     return functional.interpolate(values, size, mode="bilinear")
 

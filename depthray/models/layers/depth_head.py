@@ -9,7 +9,6 @@ number of samples. The layer before begins at zero, and an untrained network ans
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -215,5 +214,5 @@ def _mean(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _onto(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,h,w) -> (B,1,H,W), bilinear where that is another size"""
-    same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
-    return values if same((values.shape[-2], values.shape[-1]), size) else upsample(values, size, corners=False)
+    is_there = symbolic_size.same_size((values.shape[-2], values.shape[-1]), size)
+    return values if is_there else upsample(values, size, corners=False)

@@ -15,8 +15,6 @@ weighted averages over a pyramid and back are the pull-push of Gortler et al. 19
 
 from __future__ import annotations
 
-import operator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,8 +113,7 @@ def _halve(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def _resize(values: Tensor, size: tuple[int, int], *, zeros: bool = False) -> Tensor:
     """(B,C,h,w) -> (B,C,H,W): cut, or the last row and column again, or zeros, up to the size"""
     given = values.shape[-2], values.shape[-1]
-    same = symbolic_size.same_size if torch.compiler.is_exporting() else operator.eq
-    if same(given, size):
+    if symbolic_size.same_size(given, size):
         return values
     # By index, of which any size can be traced: slices and padding would set those apart where nothing is to be done.
     for axis, (before, after) in zip((-2, -1), zip(given, size, strict=True), strict=True):

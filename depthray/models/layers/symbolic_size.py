@@ -83,7 +83,9 @@ def _fill(sparse: Tensor, largest_side: int) -> Tensor:
 
 
 def same_size(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes are equal whatever the size of the inputs; a comparison would set some sizes apart."""
+    """Whether two sizes are equal; in a trace whatever the inputs' size, as a comparison would set some sizes apart."""
+    if not torch.compiler.is_exporting():
+        return one == other
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
 
     return all(statically_known_true(side == length) for side, length in zip(one, other, strict=True))
@@ -91,10 +93,8 @@ def same_size(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 def adaptive_mean(values: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,1,H,W) -> (B,1,h,w) means, as `F.adaptive_avg_pool2d`."""
-    from torch.fx.experimental.symbolic_shapes import statically_known_true  # slow to import
-
     sides = values.shape[-2], values.shape[-1]
-    if all(statically_known_true(one == other) for one, other in zip(sides, size, strict=True)):
+    if same_size(sides, size):
         return values
     rows, columns = (_mean_matrix(side, parts, values) for side, parts in zip(sides, size, strict=True))
     return _multiply(rows, values[:, 0], columns)[:, None]
