@@ -21,9 +21,7 @@ from pathlib import Path
 import plain_loop
 import rendered_frames
 import torch
-from torch import nn
 
-from depthray.batch import Batch
 from depthray.config.sections import Recipe
 from depthray.data import split
 from depthray.data.loader import eval_batches
@@ -96,12 +94,7 @@ def plain(recipe: Recipe) -> Iterator[float]:
     for step, network in enumerate(loop, 1):
         if step % steps == 0:
             batches = eval_batches(source, parts.val, recipe.data, batch_size=recipe.eval.batch_size)
-            yield score(network, batches)
-
-
-def score(network: nn.Module, batches: Iterator[tuple[list[int], Batch]]) -> float:
-    """AbsRel of a network in metres, protocol plain."""
-    return evaluate(network.eval(), batches, protocol=PLAIN, device=CPU).scores()[SCORE]
+            yield evaluate(network.eval(), batches, protocol=PLAIN, device=CPU).scores()[SCORE]
 
 
 def watch(side: str, scores: Iterator[float], *, reach: float, most: float = float("inf")) -> float | None:
