@@ -1,8 +1,11 @@
-"""A scale, or a scale and a slope, of ln depth: closed forms of medians, so that a few wrong pixels change nothing.
+"""A scale, or a scale and a slope, of ln depth: closed forms of quantiles, so that a few wrong pixels change little.
 
-A scale s is the one with the least mean |s p - t| / t of all frames: the median of the ratios t / p, of which each has
-the weight p / t, and each frame the same in all. A slope is that of weighted least squares through the medians of ten
-bins of ln p; the scale is then that of p to its power.
+The scale s with the least mean |s p - t| / t of all frames is the median of the ratios t / p, of which each has the
+weight p / t, and each frame the same in all. Which of n values is in the middle is known to 1 / (2 sqrt(n)) of them:
+the mean over twice that to both sides stands for the median, so that of twenty points it is less their luck.
+
+A slope is that of weighted least squares through the medians of ten bins of ln p, of at least 100 values; the scale is
+then that of p to its power.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 10
+LEAST_VALUES = 100  # ten a bin
 SLOPES = (0.5, 2.0)  # beyond which a fit says more about its data than about the network
 
 Values = NDArray[np.float64]
@@ -49,9 +53,11 @@ def fit_scale(frames: Sequence[FramePairs]) -> LogLine:
 
 
 def fit_line(frames: Sequence[FramePairs]) -> LogLine:
-    """Scale and slope of some frames; the scale alone where their depths are too alike for a slope."""
+    """Scale and slope of some frames; the scale alone where their depths are too few or too alike for a slope."""
     predicted = np.concatenate([frame.predicted for frame in frames])
     measured = np.concatenate([frame.measured for frame in frames])
+    if len(predicted) < LEAST_VALUES:
+        return fit_scale(frames)
     weights = np.concatenate([np.full(len(frame.predicted), 1 / len(frame.predicted)) for frame in frames])
     edges = np.quantile(predicted, np.linspace(0, 1, BINS + 1)[1:-1])
     places = np.searchsorted(edges, predicted, side="right")
@@ -71,5 +77,6 @@ def _shift(frames: Sequence[FramePairs], slope: float) -> float:
     ratios = np.concatenate([frame.measured - slope * frame.predicted for frame in frames])
     shares = np.concatenate([np.full(len(frame.predicted), 1 / len(frame.predicted)) for frame in frames])
     order = np.argsort(ratios, kind="stable")
-    weights = np.cumsum((shares * np.exp(ratios.min() - ratios))[order])
-    return float(ratios[order][np.searchsorted(weights, weights[-1] / 2)])
+    weights = (shares * np.exp(ratios.min() - ratios))[order]
+    middle = 0.5 + np.linspace(-1, 1, 51) / max(4.0, len(ratios) ** 0.5)
+    return float(np.interp(middle, (np.cumsum(weights) - weights / 2) / weights.sum(), ratios[order]).mean())

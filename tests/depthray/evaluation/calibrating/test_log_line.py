@@ -42,7 +42,7 @@ def test_no_other_scale_has_a_lower_error() -> None:
     best = fit_scale(made)
     error = np.mean([best.abs_rel(frame) for frame in made])
     for other in np.linspace(-0.3, 0.3, 61):
-        assert error <= np.mean([LogLine(best.shift + other).abs_rel(frame) for frame in made]) + 1e-12
+        assert error <= np.mean([LogLine(best.shift + other).abs_rel(frame) for frame in made]) + 1e-5
 
 
 def test_frames_of_one_depth_have_no_slope() -> None:
@@ -58,7 +58,8 @@ def test_frames_of_one_depth_have_no_slope() -> None:
         ({"shift": 0.0}, "as it is"),
         ({"shift": 0.01}, "as it is"),
         ({"shift": 0.3, "slope": 0.6}, "scale and slope"),
-        ({"shift": 0.0, "noise": 0.5}, "as it is"),
+        ({"shift": 0.5, "noise": 0.5}, "as it is"),  # of errors so wide the best scale is below their mean
+        ({"shift": 0.3, "scenes": 3, "noise": 0.3}, "as it is"),  # three scenes that differ as much
     ],
 )
 def test_what_gains_on_held_out_frames_is_taken(options: dict[str, float], kind: str) -> None:
@@ -86,16 +87,41 @@ def test_a_gain_is_beyond_the_luck_of_the_folds(
     before: tuple[float, ...], after: tuple[float, ...], gains: bool
 ) -> None:
     plain, corrected = (HeldOut("", float(np.mean(each)), each) for each in (before, after))
-    assert corrected.gains_over(plain) == gains and not plain.gains_over(corrected)
+    assert corrected.gains_over(plain, level=0.95) == gains and not plain.gains_over(corrected, level=0.80)
 
 
-def test_the_quantiles_are_those_of_student() -> None:
-    """Of folds that gain nothing on average one mean in twenty is beyond its limit."""
+@pytest.mark.parametrize("level", BEYOND_LUCK)
+def test_the_quantiles_are_those_of_student(level: float) -> None:
+    """Of folds that gain nothing on average so many means stay below their limit."""
     rng = np.random.default_rng(0)
-    for folds, limit in enumerate(BEYOND_LUCK, 2):
+    for folds, limit in enumerate(BEYOND_LUCK[level], 2):
         drawn = rng.normal(size=(200_000, folds))
-        share = np.mean(drawn.mean(axis=1) > limit * drawn.std(axis=1, ddof=1) / folds**0.5)
-        assert share == pytest.approx(0.05, abs=0.002)
+        share = np.mean(drawn.mean(axis=1) <= limit * drawn.std(axis=1, ddof=1) / folds**0.5)
+        assert share == pytest.approx(level, abs=0.004)
+
+
+def points(count: int, *, scale: float, noise: float, seed: int) -> list[FramePairs]:
+    """Points of photographs of their own, whose metres are the best with depths times `scale`."""
+    rng = np.random.default_rng(seed)
+    predicted = np.log(rng.uniform(0.7, 8.0, count))
+    measured = predicted + np.log(scale) + noise**2 + rng.normal(0, noise, count)
+    return [FramePairs(f"p{n}", f"p{n}", predicted[n : n + 1], measured[n : n + 1]) for n in range(count)]
+
+
+@pytest.mark.parametrize(("scale", "least", "most"), [(1.0, 0.0, 0.1), (0.75, 0.8, 1.0), (1.35, 0.8, 1.0)])
+def test_twenty_points_correct_what_is_wrong(scale: float, least: float, most: float) -> None:
+    """Of a hundred draws: seldom a scale that is right, mostly one that is a quarter off, and never by a slope."""
+    lines = [decide(points(20, scale=scale, noise=0.26, seed=seed)).line for seed in range(100)]
+    assert least <= np.mean([line != LogLine() for line in lines]) <= most
+    assert all(line.slope == 1.0 for line in lines)
+    near = [abs(line.shift - np.log(scale)) < 0.15 for line in lines if line != LogLine()]
+    assert scale == 1.0 or np.mean(near) >= 0.9
+
+
+def test_many_points_say_something_of_a_slope() -> None:
+    made = points(200, scale=1.0, noise=0.1, seed=0)
+    bent = [point._replace(measured=0.5 + 0.7 * point.predicted + 0.1 * n % 0.2) for n, point in enumerate(made)]
+    assert decide(bent).line.slope == pytest.approx(0.7, abs=0.1)
 
 
 def test_one_scene_says_nothing_of_a_slope() -> None:
