@@ -18,14 +18,16 @@ import sys, torch
 from depthray.config import recipe as recipes
 from depthray.training.optim import build_optimiser
 from depthray.training.state import begin
-state = begin(recipes.read("demo", ["data.size=32,32", "optim.name=OPTIM"]), torch.device("cpu"), start=False)
-optimiser = state.optimiser
-state.model({"image": torch.rand(1, 3, 32, 32)})["depth"].sum().backward()
-before = [each.clone() for each in state.model.parameters()]
-optimiser.step()
-optimiser.zero_grad()
-optimiser.load_state_dict(optimiser.state_dict())
-assert any(not torch.equal(*pair) for pair in zip(before, state.model.parameters()))
+for name in ("adamw", "sgd", "adan"):
+    recipe = recipes.read("demo", ["data.size=32,32", f"optim.name={name}"])
+    state = begin(recipe, torch.device("cpu"), start=False)
+    optimiser = state.optimiser
+    state.model({"image": torch.rand(1, 3, 32, 32)})["depth"].sum().backward()
+    before = [each.clone() for each in state.model.parameters()]
+    optimiser.step()
+    optimiser.zero_grad()
+    optimiser.load_state_dict(optimiser.state_dict())
+    assert any(not torch.equal(*pair) for pair in zip(before, state.model.parameters()))
 print(sorted({name.split(".")[1] for name in sys.modules if name.startswith(("torch._dynamo", "torch._inductor"))}))
 """
 
@@ -59,8 +61,6 @@ def test_steps_and_saved_state_are_those_of_torch(ours: Any, theirs: Any, option
     assert len(made[0]) > 4 and all(torch.equal(one, two) for one, two in zip(*made, strict=True))
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "adan"])
-def test_a_step_imports_no_compiler(name: str) -> None:
-    code = STEP.replace("OPTIM", name)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_steps_import_no_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", STEP], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
