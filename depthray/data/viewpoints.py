@@ -36,7 +36,8 @@ def sees(depth: Metres, camera: Camera, *, baseline: float) -> NDArray[np.bool_]
     inside = (columns >= 0) & (columns < depth.shape[1])
     seen = np.zeros(depth.shape, bool)
     front = nearest[rows, columns.clip(0, depth.shape[1] - 1)]
-    seen[depth > 0] = inside & (metres <= front * (1 + STEP))
+    # Divided: beyond the edge of the map erosion puts the largest number there is.
+    seen[depth > 0] = inside & (metres / (1 + STEP) <= front)
     return seen
 
 

@@ -59,6 +59,12 @@ def test_back_is_where_it_came_from(metres: float) -> None:
     assert (places.metres == metres).all()
 
 
+def test_what_is_outside_of_the_other_view_is_not_seen() -> None:
+    depth = np.zeros((6, 20), np.float32)
+    depth[:, :2] = 1.0
+    assert not viewpoints.sees(depth, CAMERA, baseline=0.1).any()
+
+
 def test_nothing_measured_is_nothing_seen() -> None:
     nothing = np.zeros((6, 8), np.float32)
     assert not viewpoints.sees(nothing, CAMERA, baseline=BASELINE).any()
