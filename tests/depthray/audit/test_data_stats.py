@@ -99,4 +99,5 @@ def test_rendered_rooms_are_read_back(tmp_path, capsys, layout):
     assert main(["data", "stats", out, "--json"]) == 0
     report = json.loads(capsys.readouterr().out.partition("\n{")[2].join(["{", ""]))
     assert (report["frames"], report["sizes"]) == (9, {"32x24": 9})
+    assert {"image", "depth", "semantics", "instances"} <= {*report["keys"]}, "not only those that a recipe reads"
     assert main(["data", "check", out]) == 0
