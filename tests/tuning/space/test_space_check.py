@@ -121,7 +121,7 @@ def test_an_end_that_only_the_recipe_alone_refuses_is_taken() -> None:
 
 def test_values_that_fit_one_by_one_but_not_together_are_found() -> None:
     text = "model.stacking: {choice: [inputs, original]}\ndata.inputs: {choice: [[image, sparse], [sparse]]}"
-    message = refusal(text, "depthnet")
+    message = refusal(text, "depthnet", "model.fill=blocks model.refine=none")
     assert (
         "its configuration model.stacking=original data.inputs=[sparse] is refused: model.stacking=original" in message
     )
