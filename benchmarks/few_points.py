@@ -28,21 +28,19 @@ from depthray.runtimes.open import open_model
 def main(argv: list[str] | None = None) -> None:
     """Draw points, calibrate by them, and print what that gains on other frames."""
     args = _parse(argv)
-    fitted, scored = (_pairs(args, data) for data in (args.fit, args.score))
-    whole = fit_scale(fitted)
+    fitted, scored = _pairs(args)
+    whole, right = fit_scale(fitted), fit_scale(scored)
     before, after = (_abs_rel(line, scored) for line in (AS_IT_IS, whole))
     print(f"{args.run}: AbsRel {before:.4f} on {args.score}, {after:.4f} with the scale of all pixels of {args.fit}\n")
-    right = fit_scale(scored)
     head = ["truth", "corrected", "gain, mean", "median", "within 20 % of the whole", "worse by 1 % or more"]
     rows = []
-    for name, fit_to, score_on in (
-        ("as measured", fitted, scored),
-        ("the scale is right", _scaled(fitted, whole), _scaled(scored, right)),
+    for name, fit_to, score_on, possible in (
+        ("as measured", fitted, scored, before - after),
+        ("the scale is right", _scaled(fitted, whole), _scaled(scored, right), 0.0),
     ):
         as_it_is = _abs_rel(AS_IT_IS, score_on)
         lines = [decide(_draw(fit_to, args.points, seed)).line for seed in range(args.draws)]
         gains = np.array([as_it_is - _abs_rel(line, score_on) for line in lines])
-        possible = as_it_is - _abs_rel(fit_scale(fit_to), score_on)
         of_whole = [f"{gain / possible:.0%}" if possible > 0 else "" for gain in (gains.mean(), np.median(gains))]
         near = f"{np.mean(gains >= 0.8 * possible):.0%}" if possible > 0 else ""
         corrected = np.mean([line != AS_IT_IS for line in lines])
@@ -50,11 +48,15 @@ def main(argv: list[str] | None = None) -> None:
     print(markdown_table(head, [[cell.replace("%", " %") for cell in row] for row in rows]))
 
 
-def _pairs(args: argparse.Namespace, data: Path) -> list[FramePairs]:
+def _pairs(args: argparse.Namespace) -> list[list[FramePairs]]:
+    """Of the frames to fit to, and of those to score on."""
     path = locate.resolve(args.run)
-    request = argparse.Namespace(trust=False, overrides=args.overrides, data=data, source=None)
     opened = open_model(path, device=torch.device("cpu"))
-    return pairs.of_frames(opened, evaluate_command.recipe_of(path, request), side="all")[0]
+    found = []
+    for data in (args.fit, args.score):
+        request = argparse.Namespace(trust=False, overrides=args.overrides, data=data, source=None)
+        found.append(pairs.of_frames(opened, evaluate_command.recipe_of(path, request), side="all")[0])
+    return found
 
 
 def _draw(frames: Sequence[FramePairs], count: int, seed: int) -> list[FramePairs]:

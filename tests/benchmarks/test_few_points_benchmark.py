@@ -24,7 +24,7 @@ def test_what_is_wrong_is_corrected_and_what_is_right_seldom(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few_points = load_script("few_points", Path(__file__).parents[2] / "benchmarks")
-    monkeypatch.setattr(few_points, "_pairs", lambda _args, data: frames(0.7 if data == Path("early") else 0.72))
+    monkeypatch.setattr(few_points, "_pairs", lambda _args: [frames(0.7), frames(0.72)])
     few_points.main(["run", "--fit", "early", "--score", "later", "--draws", "60"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| as", "| the"))]
     (wrong, right) = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)

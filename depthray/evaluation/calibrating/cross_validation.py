@@ -2,9 +2,9 @@
 
 What it gains on the parts is held against how much that differs from part to part, by Student's paired t-test
 (Biometrika 1908), one-sided. Of five scenes or more, or of points of as many photographs, 80 % are enough: a scale
-that is fitted to the others misses a little, so that one that is right already seems to lose, and is corrected in 2 to
-9 of a hundred cases all the same (`benchmarks/few_points.py` counts them). Parts of one scene are alike, and a slope
-does harm at depths that it was not fitted to: for these it is 95 %.
+that is fitted to the others misses a little, so that one that is right already seems to lose, and is corrected by 2 to
+4 of a hundred draws of twenty points (`benchmarks/few_points.py` counts them). Parts of one scene are alike, and a
+slope does harm at depths that it was not fitted to: for these it is 95 %.
 """
 
 from __future__ import annotations
