@@ -206,10 +206,11 @@ def _calibration(decision: Decision, about: tuple[str, str], *, frames: int) -> 
     """What is stored. Raises DataError where nothing is gained."""
     plain, chosen = decision.rows[0], decision.chosen
     if chosen is plain:
+        of_slope = "".join(f", {row.mean:.4f} with a slope too" for row in decision.rows[2:])
         raise DataError(
             f"not calibrated: on held-out frames AbsRel is {plain.mean:.4f} as it is, {decision.rows[1].mean:.4f} with "
-            f"a scale, {decision.rows[2].mean:.4f} with a slope too. A scale must gain 3 %, beyond what differs "
-            "from part to part by luck, a slope as much again, on several scenes"
+            f"a scale{of_slope}. A scale must gain 3 %, beyond what differs from part to part by luck, a slope as much "
+            "again, on several scenes"
         )
     data, fingerprint = about
     shift, slope = decision.line

@@ -51,7 +51,7 @@ class HeldOut:
 class Decision:
     """What held-out frames say of each kind of correction, and the correction that they support."""
 
-    rows: tuple[HeldOut, ...]  # as it is, scale, scale and slope
+    rows: tuple[HeldOut, ...]  # as it is, scale, and scale and slope where a slope can be fitted
     line: LogLine  # fitted to all frames; as it is where nothing is gained
     how: str  # what was held out, in words
 
@@ -72,7 +72,7 @@ def decide(frames: Sequence[FramePairs]) -> Decision:
         _held_out(name, fit, frames, folds)
         for name, fit in (("as it is", lambda _: AS_IT_IS), ("scale", fit_scale), ("scale and slope", fit_line))
     )
-    rows = (plain, scale, line)
+    rows = (plain, scale) if line.folds == scale.folds else (plain, scale, line)
     scenes = len({frame.scene for frame in frames})
     if scenes > 1 and all(line.gains_over(other, level=0.95) for other in (plain, scale)):
         return Decision(rows, fit_line(frames), how)

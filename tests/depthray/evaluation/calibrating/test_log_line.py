@@ -114,6 +114,7 @@ def test_twenty_points_correct_what_is_wrong(scale: float, least: float, most: f
     lines = [decide(points(20, scale=scale, noise=0.26, seed=seed)).line for seed in range(100)]
     assert least <= np.mean([line != LogLine() for line in lines]) <= most
     assert all(line.slope == 1.0 for line in lines)
+    assert [row.name for row in decide(points(20, scale=scale, noise=0.26, seed=0)).rows] == ["as it is", "scale"]
     near = [abs(line.shift - np.log(scale)) < 0.15 for line in lines if line != LogLine()]
     assert scale == 1.0 or np.mean(near) >= 0.9
 

@@ -16,7 +16,6 @@ from depthray.training.steps.eager_optimisers import EagerAdam, EagerAdamW, Eage
 STEP = """
 import sys, torch
 from depthray.config import recipe as recipes
-from depthray.training.optim import build_optimiser
 from depthray.training.state import begin
 for name in ("adamw", "sgd", "adan"):
     recipe = recipes.read("demo", ["data.size=32,32", f"optim.name={name}"])
