@@ -85,6 +85,7 @@ class Prediction(TypedDict, total=False):
 
     depth: Tensor  # (B,1,H,W) metres
     pyramid: list[Tensor]  # coarser depths (B,1,h,w) in metres, finest first
+    monocular: Tensor  # (B,1,H,W) metres without samples, of a network with late fusion
     mask: Tensor  # (B,1,H,W) logits of the foreground mask
     log_sigma: Tensor  # (B,1,H,W) ln of the standard deviation of ln depth
     valid: Tensor  # (B,1,H,W) logits of the probability that there is a depth to measure

@@ -44,6 +44,7 @@ LEAST_SPREAD = 0.02  # added to the loss of spread samples: where they are nearl
 MAPS = {
     "depth": "depth",
     "pyramid": "pyramid",
+    "monocular": "monocular",
     "logits": "mask",
     "log_sigma": "log_sigma",
     "valid_logits": "valid",
@@ -124,9 +125,9 @@ def _over_spread(values: dict[str, Tensor], terms: list[_WeightedTerm], predicti
     """(B,) values of terms -> (B,) weighted sum as a share of that of the spread samples.
 
     Terms of what is predicted along with depth are no part of the share: a likelihood, which may be negative and is of
-    errors in units of their own size, and the cross-entropy of a mask of valid pixels.
+    errors in units of their own size, the cross-entropy of a mask of valid pixels, and depth without samples.
     """
-    auxiliary = [term for term in terms if {"log_sigma", "valid_logits"} & {*term.tensors}]
+    auxiliary = [term for term in terms if {"log_sigma", "valid_logits", "monocular"} & {*term.tensors}]
     shared = [term for term in terms if term not in auxiliary]
     of_depth = [term for term in shared if {"depth", "pyramid"} & {*term.tensors}]
     if not of_depth:

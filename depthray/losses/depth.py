@@ -35,6 +35,11 @@ def log_l1(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | 
     return mean(log_error(depth, truth, valid=valid).abs(), valid, confidence)
 
 
+def monocular(monocular: Tensor, truth: Tensor, *, valid: Tensor) -> Tensor:
+    """(B,1,H,W) metres predicted without samples -> (B,) mean absolute error of their logarithm."""
+    return log_l1(monocular, truth, valid=valid)
+
+
 def log_rmse(depth: Tensor, truth: Tensor, *, valid: Tensor, confidence: Tensor | None = None) -> Tensor:
     """(B,1,H,W) metres -> (B,) root of the image's mean squared error of ln depth."""
     return root(mean(log_error(depth, truth, valid=valid).square(), valid, confidence))

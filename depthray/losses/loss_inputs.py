@@ -34,6 +34,11 @@ class LossInputs:
         return self._predicted("pyramid")  # type: ignore[no-any-return]
 
     @property
+    def monocular(self) -> Tensor:
+        """(B,1,h,w) metres without samples, as predicted."""
+        return self._predicted("monocular")  # type: ignore[no-any-return]
+
+    @property
     def logits(self) -> Tensor:
         """(B,1,h,w) of the mask, as predicted."""
         return self._predicted("mask")  # type: ignore[no-any-return]

@@ -28,6 +28,13 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do n
     from depthray.config.sections import Model, Uncertainty
     from depthray.models.layers.depth_head import Completion
 
+LACKS = {
+    "refine": "has no depth that can be refined",
+    "fill": "spreads no samples of depth",
+    "sparse_fusion": "spreads no samples of depth",
+    "uncertainty": "predicts no depth",
+    "valid_mask": "predicts no depth",
+}  # key of the model section: what an architecture that does not take it is without
 INTRINSICS = "intrinsics"  # the input that is a camera of each image and not a map
 
 
@@ -46,7 +53,7 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.refine != "none" or section.fill != "blocks" or section.auxiliary_maps:
+    if section.options or section.of_depth_head:
         _check_options(section, where=where)
 
 
@@ -54,15 +61,18 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
     """The network of a recipe's model section with random weights; `depthray.weights.start` loads `model.weights`."""
     build = builder(section.name)
     inputs = all_inputs(section, inputs)
-    options = dict(section.options)
+    options, seen = dict(section.options), _built_for(section, inputs)
     if "completion" in inspect.signature(build).parameters:
         options["completion"] = _completion(section)
     if section.name in names():
-        network: Any = build(**options, inputs=inputs)
+        network: Any = build(**options, inputs=seen)
     else:
         with own_code.one_line(f"model.name={section.name}: build fails", own=True):
-            network = build(**options, inputs=inputs)
+            network = build(**options, inputs=seen)
         _check_own(network, section.name)
+    if seen != inputs:
+        network.inputs = inputs
+        network.outputs = (*getattr(network, "outputs", ("depth",)), "monocular")
     network.zero_padded = zero_padded(section, inputs)
     network.uncertainty = section.uncertainty
     if section.auxiliary_maps:
@@ -73,6 +83,16 @@ def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
 def all_inputs(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
     """The keys of a batch that the network of a model section gets, of whose data section these are `inputs`."""
     return (*inputs, INTRINSICS) if section.rays else tuple(inputs)
+
+
+def _built_for(section: Model, inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """The inputs that an architecture is built for: with late fusion samples are its depth head's alone."""
+    if section.sparse_fusion == "early":
+        return inputs
+    seen = tuple(key for key in inputs if key != "sparse")
+    if "sparse" not in inputs or not maps_of(seen):
+        raise UsageError("model.sparse_fusion=late: give data.inputs of which sparse is one, such as [image,sparse]")
+    return seen
 
 
 def maps_of(inputs: Sequence[str]) -> tuple[str, ...]:
@@ -92,7 +112,8 @@ def _completion(section: Model) -> Completion:
     refine = None
     if section.refine != "none":
         refine = PropagationOptions(section.refine, section.refine_steps, section.refine_kernel, section.refine_samples)
-    return Completion(section.start, refine, section.uncertainty, section.valid_mask, section.fill)
+    keys = ("start", "uncertainty", "valid_mask", "fill", "sparse_fusion")
+    return Completion(refine=refine, **{key: getattr(section, key) for key in keys})
 
 
 def builder(name: str, *, where: str = "recipe") -> Callable[..., nn.Module]:
@@ -114,7 +135,7 @@ def option_parameters(section: Model, *, where: str) -> dict[str, inspect.Parame
         parameters = inspect.signature(build, eval_str=True).parameters
     except NameError as error:  # of one's own, imported for type checkers only
         raise UsageError(f"{where}: model.name={section.name}: an annotation of build: {error}") from None
-    # Those are data.inputs, and model.start, model.fill, model.refine, model.uncertainty and model.valid_mask.
+    # Those are data.inputs, and the keys of the model section that every network with a depth head takes.
     return {key: parameter for key, parameter in parameters.items() if key not in ("inputs", "completion")}
 
 
@@ -222,14 +243,11 @@ def _check_own(network: Any, name: str) -> None:
 def _check_options(section: Model, *, where: str) -> None:
     parameters = option_parameters(section, where=where)
     has_head = "completion" in inspect.signature(builder(section.name, where=where)).parameters
-    if section.refine != "none" and not has_head:
-        raise UsageError(f"{where}: model.refine={section.refine}: {section.name} has no depth that can be refined")
-    if section.fill != "blocks" and not has_head:
-        raise UsageError(f"{where}: model.fill={section.fill}: {section.name} spreads no samples of depth")
-    # One's own may predict these maps in its own way.
-    if section.auxiliary_maps and not has_head and section.name in names():
-        key = next(iter(section.auxiliary_maps))
-        raise UsageError(f"{where}: model.{key}={str(getattr(section, key)).lower()}: {section.name} predicts no depth")
+    for key in section.of_depth_head:
+        # One's own may predict further maps in its own way.
+        if not has_head and (key not in section.auxiliary_maps or section.name in names()):
+            given = str(getattr(section, key)).lower()
+            raise UsageError(f"{where}: model.{key}={given}: {section.name} {LACKS[key]}")
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")

@@ -201,4 +201,4 @@ def _trained_with_lora(network: DPT, decoder: str) -> list[nn.Module]:
     }
     # Weights of further inputs begin at 0: frozen, they would never be used.
     first = [] if network.inputs == ("image",) else [network.encoder.patch_embed.proj]
-    return [*parts[decoder], *first, *network.metres.auxiliary]
+    return [*parts[decoder], *first, network.metres]

@@ -39,8 +39,9 @@ class CanonicalDepth(nn.Module):
         if "sparse" in self.inputs:
             given["sparse"] = given["sparse"] / scale
         prediction: Any = dict(self.network(given))
-        if "depth" in prediction:
-            prediction["depth"] = prediction["depth"].float() * scale
+        for key in ("depth", "monocular"):
+            if key in prediction:
+                prediction[key] = prediction[key].float() * scale
         if "pyramid" in prediction:
             prediction["pyramid"] = [level.float() * scale for level in prediction["pyramid"]]
         return prediction  # type: ignore[no-any-return]

@@ -18,12 +18,13 @@ from depthray.batch import Batch
 from depthray.testing.batches import some
 from depthray.testing.expect import expect
 
+MAPS = ("depth", "mask", "log_sigma", "valid", "monocular")  # of a prediction, of the size of its depth
 SIZES = ((64, 64), (33, 47))  # the second is a multiple of no stride
 
 
 def maps(prediction: Any) -> list[Tensor]:
     """Every tensor of a prediction."""
-    single = [prediction[key] for key in ("depth", "mask", "log_sigma", "valid") if key in prediction]
+    single = [prediction[key] for key in MAPS if key in prediction]
     return single + list(prediction.get("pyramid", []))
 
 
@@ -99,11 +100,11 @@ def _check_maps(network: Any, size: tuple[int, int]) -> None:
         set(prediction) == outputs, f"predicts {sorted(prediction)}; outputs (by default depth) says {sorted(outputs)}"
     )
     expect(
-        outputs <= {"depth", "pyramid", "mask", "log_sigma", "valid"} and {"depth", "mask"} & outputs,
+        outputs <= {*MAPS, "pyramid"} and {"depth", "mask"} & outputs,
         "predicts neither depth nor a mask",
     )
     wanted = (2, 1, *(math.ceil(side / getattr(network, "reduction", 1)) for side in size))
-    for key in {"depth", "mask", "log_sigma", "valid"} & outputs:
+    for key in {*MAPS} & outputs:
         shape, dtype = tuple(prediction[key].shape), prediction[key].dtype
         expect(shape == wanted, f"{key} of images {size} is {shape}, not {wanted}")
         expect(dtype == torch.float32, f"{key} is {dtype}, not float32")

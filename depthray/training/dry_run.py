@@ -65,9 +65,10 @@ def check_targets(network: nn.Module, recipe: Recipe) -> None:
     """Raise UsageError for a target that the network does not predict."""
     outputs = getattr(network, "outputs", ("depth",))
     if missing := [key for key in recipe.data.targets if key not in outputs]:
+        targets = " and ".join(key for key in outputs if key in ("depth", "mask"))
         raise UsageError(
-            f"model.name={recipe.model.name} predicts {' and '.join(key for key in outputs if key != 'pyramid')}, and "
-            f"data.targets wants {missing[0]}; give another model.name, or data.targets of what it predicts"
+            f"model.name={recipe.model.name} predicts {targets}, and data.targets wants {missing[0]}; give another "
+            "model.name, or data.targets of what it predicts"
         )
 
 

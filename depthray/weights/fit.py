@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from depthray.weights.translation import Translation, Widths, stacks_of
 
 # Not needed to predict depth as before: a count of batches, matrices that are added to weights, 0 at first, what
-# predicts maps along with depth, and a guided fill, which begins as the plain one.
+# predicts maps along with depth, a guided fill, which begins as the plain one, and late fusion, which begins at 0.
 MAY_LACK = ("num_batches_tracked",)
-MAY_LACK_PARTS = (".lora_", ".log_sigma.", ".valid_mask.", ".fill.")
+MAY_LACK_PARTS = (".lora_", ".log_sigma.", ".valid_mask.", ".fill.", ".late.")
 Stacks = tuple[tuple[Widths, ...], tuple[Widths, ...]]  # of the file, of the network
 
 

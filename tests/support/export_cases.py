@@ -81,7 +81,9 @@ def _recipes() -> Iterator[ExportCase]:
         recipe = preflight.load(name, training=False)
         usual = Model(name=recipe.model.name)
         further = {
-            key: value for key in ("fill", "refine") if (value := getattr(recipe.model, key)) != getattr(usual, key)
+            key: value
+            for key in ("sparse_fusion", "fill", "refine")
+            if (value := getattr(recipe.model, key)) != getattr(usual, key)
         }
         yield ExportCase(recipe.model.name, recipe.model.options | further, recipe.data.inputs)
 
@@ -91,7 +93,7 @@ def build(case: ExportCase) -> nn.Module:
     torch.manual_seed(0)
     network = build_shallow(Model(name=case.architecture, **case.options), case.inputs)
     for name, parameter in network.named_parameters():  # what begins at 0 would be the same everywhere
-        if any(part in name for part in (".log_sigma.", ".valid_mask.", ".fill.")) and not parameter.any():
+        if any(part in name for part in (".log_sigma.", ".valid_mask.", ".fill.", ".late.")) and not parameter.any():
             nn.init.normal_(parameter, std=0.05)
     return settle(network)
 

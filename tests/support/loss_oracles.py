@@ -33,6 +33,10 @@ def log_l1(depth: Array, truth: Array, valid: Array) -> Any:
     return l1(np.log(depth), np.log(truth), valid)
 
 
+def monocular(depth: Array, truth: Array, valid: Array) -> Any:
+    return log_l1(depth, truth, valid)
+
+
 def log_rmse(depth: Array, truth: Array, valid: Array) -> Any:
     return rmse(np.log(depth), np.log(truth), valid)
 

@@ -78,6 +78,10 @@ class Loss(Section):
     ssim: Amount = Field(0.0, description="1 - SSIM of depth")
     ms_ssim: Amount = Field(0.0, description="1 - multi-scale SSIM of depth")
     multiscale: Amount = Field(0.0, description="error at every scale of a model with a depth pyramid")
+    monocular: Amount = Field(
+        0.0,
+        description="mean |error of ln depth| of what model.sparse_fusion=late predicts without samples",
+    )
     depth_bce: Amount = Field(0.0, description="binary cross-entropy of depth as a share of depth_range")
     depth_dice: Amount = Field(0.0, description="Dice loss of depth as a share of depth_range")
     laplace_nll: Amount = Field(

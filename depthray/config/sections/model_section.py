@@ -40,6 +40,11 @@ class Model(BaseModel):
         description="with sparse depth among data.inputs: samples = ln depth is corrected from the spread samples, at "
         "which the untrained network starts; legacy = as depthray 0.2 had it",
     )
+    sparse_fusion: Literal["early", "late"] = Field(
+        "early",
+        description="where sparse depth joins the other inputs: early = in the first layer; late = in the depth head, "
+        "so that the depth without samples is predicted along, for loss.monocular",
+    )
     fill: Literal["blocks", "guided"] = Field(
         "blocks",
         description="how samples reach the pixels between them: blocks = as means over blocks of pixels; guided = the "
@@ -84,6 +89,12 @@ class Model(BaseModel):
     def options(self) -> dict[str, Any]:
         """The options of the architecture, by name."""
         return dict(self.model_extra or {})
+
+    @property
+    def of_depth_head(self) -> tuple[str, ...]:
+        """The keys that only networks with a depth head take, of those whose value is another than the default."""
+        keys = ("refine", "fill", "sparse_fusion", "uncertainty", "valid_mask")
+        return tuple(key for key in keys if getattr(self, key) != type(self).model_fields[key].default)
 
     @property
     def auxiliary_maps(self) -> dict[str, str]:

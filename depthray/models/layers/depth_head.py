@@ -25,6 +25,8 @@ from depthray.models.layers.auxiliary.valid_mask import ValidMask
 from depthray.models.layers.blocks import upsample
 from depthray.models.layers.guided_fill import GuidedFill
 from depthray.models.layers.inputs import fill_sparse, guide
+from depthray.models.layers.late_fusion import WIDTH as LATE_WIDTH
+from depthray.models.layers.late_fusion import LateFusion
 from depthray.models.layers.propagation import Propagation, PropagationOptions
 
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
@@ -67,6 +69,7 @@ class Completion:
     uncertainty: Literal["none", "laplace", "gaussian"] = "none"
     valid_mask: bool = False
     fill: Literal["blocks", "guided"] = "blocks"
+    sparse_fusion: Literal["early", "late"] = "early"
 
     @property
     def is_depth_alone(self) -> bool:
@@ -75,9 +78,9 @@ class Completion:
 
 
 class DepthHead(nn.Module):
-    """Logits to metres: max_depth times a share, by one of ACTIVATIONS. Holds no weights but those of refinement.
+    """Logits to metres: max_depth times a share, by one of ACTIVATIONS. Holds no weights but those of its options.
 
-    `channels` are those of the features that refinement, `log_sigma` and `valid` get.
+    `channels` are those of a network's features, `inputs` what it has seen of a batch: with late fusion no samples.
     """
 
     def __init__(
@@ -96,14 +99,19 @@ class DepthHead(nn.Module):
         self.bias = BIASES[activation]
         self.max_depth = max_depth
         self.limit = max_depth if activation == "sigmoid" else math.inf
+        if is_late := options.sparse_fusion == "late":
+            inputs = (*inputs, "sparse")
         self.inputs = inputs
         self.corrects = "sparse" in inputs and options.start == "samples"
         self.is_shape = self.corrects and not self.is_linear  # whether logits are the shape of ln depth
-        if options.fill == "guided" and not self.is_shape:
+        if (options.fill == "guided" or is_late) and not self.is_shape:
+            key = "sparse_fusion=late" if is_late else "fill=guided"
             raise UsageError(
-                "model.fill=guided is for networks that spread samples: give sparse among data.inputs, with "
+                f"model.{key} is for networks that spread samples: give sparse among data.inputs, with "
                 "model.start=samples and no relu as the last activation"
             )
+        self.late = LateFusion(channels, inputs=inputs) if is_late else None
+        channels = LATE_WIDTH if is_late else channels
         self.fill = GuidedFill(channels, inputs=inputs) if options.fill == "guided" else None
         self.refine = (
             Propagation(options.refine, channels=channels, inputs=inputs, max_depth=max_depth)
@@ -128,14 +136,22 @@ class DepthHead(nn.Module):
 
         Of full size (B,1,H,W) where `is_full`.
         """
-        if self.is_full:
-            logits = _onto(logits.float(), self._full_size(batch))
-        depth = self._on_samples(logits, features, batch) if self.is_shape else self._metres(logits, batch)
-        return depth if self.refine is None else self.refine(depth, features, batch)
+        return self.predict(logits, batch, features)["depth"]
 
     def predict(self, logits: Tensor, batch: Batch, features: Tensor) -> Prediction:
-        """The same -> `depth`, and of its size what else the recipe asks for: `log_sigma`, `valid`; float32"""
-        prediction: Prediction = {"depth": (depth := self(logits, batch, features))}
+        """The same -> `depth`, and of its size what else there is: `log_sigma`, `valid`, `monocular`; float32"""
+        if self.is_full:
+            logits = _onto(logits.float(), self._full_size(batch))
+        seen = logits
+        if self.late is not None:
+            logits, features = self.late(logits, features, batch)
+        depth = self._on_samples(logits, features, batch) if self.is_shape else self._metres(logits, batch)
+        if self.refine is not None:
+            depth = self.refine(depth, features, batch)
+        prediction: Prediction = {"depth": depth}
+        # For training alone, and no output of an exported graph.
+        if self.late is not None and not torch.compiler.is_exporting():
+            prediction["monocular"] = START * self.max_depth * seen.clamp(-LARGEST, LARGEST).exp()
         if not self.auxiliary:
             return prediction
         shares, size = _onto(depth, _size(features)) / self.max_depth, _size(depth)

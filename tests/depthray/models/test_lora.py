@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from depthray import models
 from depthray.batch import Batch
+from depthray.config.sections import Model
 from depthray.models.dpt import DPT, build
 from depthray.models.layers import lora
 
@@ -89,6 +91,13 @@ def test_what_trains_of_the_decoder_is_an_option() -> None:
 
 def test_weights_of_further_inputs_train_too() -> None:
     assert "encoder.patch_embed.proj.weight" in trained(build(size="tiny", lora_rank=4, inputs=("image", "sparse")))
+
+
+def test_what_completes_depth_trains_too() -> None:
+    section = Model(name="dpt", size="tiny", lora_rank=4, sparse_fusion="late", fill="guided", refine="cspn")
+    names = trained(models.build_model(section, ("image", "sparse")))
+    assert {name.split(".")[1] for name in names if name.startswith("metres.")} == {"late", "fill", "refine"}
+    assert "encoder.patch_embed.proj.weight" not in names, "it sees the image alone"
 
 
 def test_only_trained_parameters_get_a_gradient() -> None:

@@ -56,10 +56,10 @@ COMPACT = [
     )[2]
     for name in models.names()
 ]
-# Every architecture that completes depth with the one kind of refinement, and one of them with the other.
+# Every architecture that completes depth: late, with the one kind of refinement, and one of them early with the other.
 COMPLETE = [case for case in COMPACT if "completion" in signature(case[0])]
 REFINED = [
-    *((name, options | {"refine": "cspn"}) for name, options in COMPLETE),
+    *((name, options | {"refine": "cspn", "sparse_fusion": "late"}) for name, options in COMPLETE),
     *((name, options | {"refine": "nlspn"}) for name, options in COMPLETE if name == "unet"),
 ]
 AUXILIARY = [(name, options | {"uncertainty": "laplace", "valid_mask": True}) for name, options in COMPLETE]
