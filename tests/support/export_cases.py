@@ -32,7 +32,14 @@ EXTRA: tuple[Any, ...] = (  # what no recipe has
     ("dpt", {"size": "tiny", "registers": 4}, ("image",)),
     (
         "fpn",
-        {"encoder": "resnet18", "fill": "guided", "refine": "nlspn", "refine_samples": "exact", "refine_steps": 2},
+        {
+            "encoder": "resnet18",
+            "sparse_fusion": "late",
+            "fill": "guided",
+            "refine": "nlspn",
+            "refine_samples": "exact",
+            "refine_steps": 2,
+        },
         ("image", "sparse"),
     ),
 )

@@ -142,16 +142,17 @@ class DepthHead(nn.Module):
         """The same -> `depth`, and of its size what else there is: `log_sigma`, `valid`, `monocular`; float32"""
         if self.is_full:
             logits = _onto(logits.float(), self._full_size(batch))
-        seen = logits
+        seen: Tensor | None = None
         if self.late is not None:
-            logits, features = self.late(logits, features, batch)
+            seen = logits.clamp(-LARGEST, LARGEST)
+            logits, features = self.late(seen, features, batch)
         depth = self._on_samples(logits, features, batch) if self.is_shape else self._metres(logits, batch)
         if self.refine is not None:
             depth = self.refine(depth, features, batch)
         prediction: Prediction = {"depth": depth}
         # For training alone, and no output of an exported graph.
-        if self.late is not None and not torch.compiler.is_exporting():
-            prediction["monocular"] = START * self.max_depth * seen.clamp(-LARGEST, LARGEST).exp()
+        if seen is not None and not torch.compiler.is_exporting():
+            prediction["monocular"] = START * self.max_depth * seen.exp()
         if not self.auxiliary:
             return prediction
         shares, size = _onto(depth, _size(features)) / self.max_depth, _size(depth)

@@ -116,6 +116,17 @@ def test_a_guided_fill_is_added_to_a_network_of_completion(tmp_path):
     assert report.can_predict("metric") and network.metres.fill is not None
 
 
+def test_samples_join_a_monocular_network_late(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "run", "model.encoder=tiny", name="demo")
+    words = ["data.inputs=image,sparse", "model.encoder=tiny", "model.sparse_fusion=late"]
+    network, report = started(preflight.load("demo", [*words, f"model.weights={checkpoint}"]))
+    theirs = load_file(checkpoint / "model.safetensors")
+    assert report.can_predict("metric") and torch.equal(network.encoder.conv1.weight, theirs["encoder.conv1.weight"])
+    batch = some(network.inputs, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(models.run(network.eval(), batch)["depth"], fill_sparse(batch["sparse"]), rtol=1e-5)
+
+
 def test_inputs_in_another_order_are_the_same_inputs(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "run", "data.inputs=image,mask,sparse")
     words = ["model.encoder=tiny", "data.inputs=sparse,image,mask", f"model.weights={checkpoint}"]
