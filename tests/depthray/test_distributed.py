@@ -37,6 +37,8 @@ STEPS = {
             "data.sparse.dropout=0.2",
             "model.refine=nlspn",
             "model.fill=guided",
+            "model.sparse_fusion=late",
+            "loss.monocular=1",
         ],
     ),
 }

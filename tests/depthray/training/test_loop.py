@@ -77,6 +77,8 @@ def assert_equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) 
             "data.sparse.dropout=0.2",
             "model.refine=cspn",
             "model.fill=guided",
+            "model.sparse_fusion=late",
+            "loss.monocular=1",
         ],
     ],
 )
