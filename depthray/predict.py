@@ -279,7 +279,8 @@ class Predictor:
 def optional_inputs(recipe: Recipe) -> tuple[str, ...]:
     """The inputs that a network of this recipe can do without, as it was trained without them too."""
     data = recipe.data
-    return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and data.sparse.may_be_none else ()
+    is_trained = data.sparse.may_be_none or recipe.loss.monocular > 0
+    return ("sparse",) if {"sparse", "image"} <= set(data.inputs) and is_trained else ()
 
 
 def load(

@@ -189,6 +189,8 @@ def test_a_network_trained_without_samples_too_answers_as_a_monocular_one(tmp_pa
         (["data.sparse.samples=5,500"], ()),
         (["data.sparse.samples=0,500"], ("sparse",)),
         (["data.sparse.samples=0,500", "data.inputs=sparse"], ()),
+        (["model.sparse_fusion=late"], ()),
+        (["model.sparse_fusion=late", "loss.monocular=1"], ("sparse",)),
     ],
 )
 def test_sparse_depth_is_optional_where_training_had_frames_without(words, optional, tmp_path):
