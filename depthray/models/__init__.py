@@ -106,8 +106,8 @@ def zero_padded(section: Model, inputs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _completion(section: Model) -> Completion:
+    from depthray.models.layers.completion.propagation import PropagationOptions
     from depthray.models.layers.depth_head import Completion
-    from depthray.models.layers.propagation import PropagationOptions
 
     refine = None
     if section.refine != "none":

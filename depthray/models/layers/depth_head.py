@@ -23,11 +23,11 @@ from depthray.models.layers import symbolic_size
 from depthray.models.layers.auxiliary.log_sigma import LogSigma
 from depthray.models.layers.auxiliary.valid_mask import ValidMask
 from depthray.models.layers.blocks import upsample
-from depthray.models.layers.guided_fill import GuidedFill
+from depthray.models.layers.completion.guided_fill import GuidedFill
+from depthray.models.layers.completion.late_fusion import WIDTH as LATE_WIDTH
+from depthray.models.layers.completion.late_fusion import LateFusion
+from depthray.models.layers.completion.propagation import Propagation, PropagationOptions
 from depthray.models.layers.inputs import fill_sparse, guide
-from depthray.models.layers.late_fusion import WIDTH as LATE_WIDTH
-from depthray.models.layers.late_fusion import LateFusion
-from depthray.models.layers.propagation import Propagation, PropagationOptions
 
 NEAREST, FARTHEST = 0.001, 0.999  # shares of max_depth a guide is clamped to, where every activation has an inverse
 START = 0.25  # share of max_depth predicted before training: 2.5 m of 10 m, a usual depth indoors

@@ -14,7 +14,7 @@ from depthray import models
 from depthray.config.sections import Model
 from depthray.errors import UsageError
 from depthray.models.layers import symbolic_size
-from depthray.models.layers.guided_fill import GuidedFill
+from depthray.models.layers.completion.guided_fill import GuidedFill
 from depthray.models.layers.inputs import fill_sparse
 
 INPUTS = ("image", "sparse")

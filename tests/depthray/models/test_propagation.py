@@ -10,7 +10,7 @@ from torch import Tensor
 
 from depthray.models.layers import propagation
 from depthray.models.layers.blocks import shifted
-from depthray.models.layers.propagation import CENTRE, Propagation, PropagationOptions
+from depthray.models.layers.completion.propagation import CENTRE, Propagation, PropagationOptions
 
 Kind = Literal["cspn", "nlspn"]
 Samples = Literal["learned", "exact", "free"]
