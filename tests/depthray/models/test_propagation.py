@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from depthray.models.layers import propagation
 from depthray.models.layers.blocks import shifted
+from depthray.models.layers.completion import propagation
 from depthray.models.layers.completion.propagation import CENTRE, Propagation, PropagationOptions
 
 Kind = Literal["cspn", "nlspn"]

@@ -2,8 +2,8 @@
 
 The network predicts the shape c of ln depth without them, so that START * max_depth * e^c is its depth without samples:
 one pass gives both depths, and both can be trained at each step (loss.monocular). Here the shape is corrected, by how
-far away the samples S are of what it says: ln of the ratios S e^-c, spread over the map, less their mean. So samples
-that are all twice as far away correct it in the same way.
+far the samples S are from what it says: ln of the ratios S e^-c, spread over the map, less their mean. So samples that
+are all twice as far away double the depth and correct its shape in the same way.
 """
 
 from __future__ import annotations
