@@ -29,12 +29,12 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `names` and `check` do n
     from depthray.models.layers.depth_head import Completion
 
 LACKS = {
-    "refine": "has no depth that can be refined",
-    "fill": "spreads no samples of depth",
     "sparse_fusion": "spreads no samples of depth",
+    "fill": "spreads no samples of depth",
+    "refine": "has no depth that can be refined",
     "uncertainty": "predicts no depth",
     "valid_mask": "predicts no depth",
-}  # key of the model section: what an architecture that does not take it is without
+}  # key of the model section that networks with a depth head take: what one without it lacks
 INTRINSICS = "intrinsics"  # the input that is a camera of each image and not a map
 
 
@@ -53,8 +53,14 @@ def check(section: Model, *, where: str) -> None:
             )
         builder(section.name, where=where)
     # Only where there are options: their names and types are in the module, which imports torch.
-    if section.options or section.of_depth_head:
+    if section.options or depth_head_options(section):
         _check_options(section, where=where)
+
+
+def depth_head_options(section: Model) -> dict[str, Any]:
+    """The keys of a model section that only networks with a depth head take, and whose value is not the default."""
+    defaults = type(section).model_fields
+    return {key: value for key in LACKS if (value := getattr(section, key)) != defaults[key].default}
 
 
 def build_model(section: Model, inputs: tuple[str, ...]) -> nn.Module:
@@ -243,11 +249,10 @@ def _check_own(network: Any, name: str) -> None:
 def _check_options(section: Model, *, where: str) -> None:
     parameters = option_parameters(section, where=where)
     has_head = "completion" in inspect.signature(builder(section.name, where=where)).parameters
-    for key in section.of_depth_head:
+    for key, value in depth_head_options(section).items():
         # One's own may predict further maps in its own way.
         if not has_head and (key not in section.auxiliary_maps or section.name in names()):
-            given = str(getattr(section, key)).lower()
-            raise UsageError(f"{where}: model.{key}={given}: {section.name} {LACKS[key]}")
+            raise UsageError(f"{where}: model.{key}={str(value).lower()}: {section.name} {LACKS[key]}")
     for key, value in section.options.items():
         if key not in parameters:
             raise UsageError(f"{where}: unknown key 'model.{key}'{did_you_mean(key, [*parameters, 'name'])}")

@@ -86,13 +86,8 @@ def _variants() -> Iterator[ExportCase]:
 def _recipes() -> Iterator[ExportCase]:
     for name in recipes.names():
         recipe = preflight.load(name, training=False)
-        usual = Model(name=recipe.model.name)
-        further = {
-            key: value
-            for key in ("sparse_fusion", "fill", "refine")
-            if (value := getattr(recipe.model, key)) != getattr(usual, key)
-        }
-        yield ExportCase(recipe.model.name, recipe.model.options | further, recipe.data.inputs)
+        options = recipe.model.options | models.depth_head_options(recipe.model)
+        yield ExportCase(recipe.model.name, options, recipe.data.inputs)
 
 
 def build(case: ExportCase) -> nn.Module:

@@ -91,12 +91,6 @@ class Model(BaseModel):
         return dict(self.model_extra or {})
 
     @property
-    def of_depth_head(self) -> tuple[str, ...]:
-        """The keys that only networks with a depth head take, of those whose value is another than the default."""
-        keys = ("refine", "fill", "sparse_fusion", "uncertainty", "valid_mask")
-        return tuple(key for key in keys if getattr(self, key) != type(self).model_fields[key].default)
-
-    @property
     def auxiliary_maps(self) -> dict[str, str]:
         """Key -> map of a prediction, of those that are predicted along with depth."""
         maps = {"uncertainty": ("log_sigma", self.uncertainty != "none"), "valid_mask": ("valid", self.valid_mask)}

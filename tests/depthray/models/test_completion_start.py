@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from completing_networks import SMALL, inputs_of
 from inputs import some
 
 from depthray import models
@@ -19,15 +20,6 @@ from depthray.models.layers.depth_head import BIASES, INVERSES, LARGEST, START, 
 from depthray.models.layers.inputs import fill_sparse
 from depthray.training import preflight
 
-INPUTS = {"depthmasknet": ("background", "image", "sparse")}
-SMALL: dict[str, dict[str, Any]] = {
-    "bifpn": {"encoder": "efficientnet_lite0"},
-    "depthmasknet": {},
-    "depthnet": {},
-    "dpt": {"size": "tiny"},
-    "fpn": {"encoder": "resnet18"},
-    "unet": {"encoder": "tiny"},
-}
 LINEAR = [
     ("bifpn", {"encoder": "efficientnet_lite0", "head": "relu6"}),
     ("fpn", {"encoder": "resnet18", "head": "relu"}),
@@ -47,7 +39,7 @@ def batch(inputs: tuple[str, ...], height: int, width: int, *, share: float = 0.
 
 def build(name: str, options: dict[str, Any], **further: Any) -> Any:
     torch.manual_seed(0)
-    return models.build_model(Model(name=name, **options, **further), INPUTS.get(name, ("image", "sparse")))
+    return models.build_model(Model(name=name, **options, **further), inputs_of(name))
 
 
 def side(network: Any) -> int:

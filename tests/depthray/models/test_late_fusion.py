@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from completing_networks import SMALL, inputs_of
 from inputs import some
 
 from depthray import losses, models
@@ -17,22 +18,13 @@ from depthray.models.layers.inputs import fill_sparse
 from depthray.testing.network_contract import settled
 
 INPUTS = ("image", "sparse")
-SMALL: dict[str, dict[str, Any]] = {
-    "bifpn": {"encoder": "efficientnet_lite0"},
-    "depthmasknet": {},
-    "depthnet": {},
-    "dpt": {"size": "tiny"},
-    "fpn": {"encoder": "resnet18"},
-    "unet": {"encoder": "tiny"},
-}
-OWN_INPUTS = {"depthmasknet": ("background", *INPUTS)}
 each_architecture = pytest.mark.parametrize("name", SMALL)
 
 
 def build(name: str, **options: Any) -> Any:
     torch.manual_seed(0)
     section = Model(name=name, sparse_fusion="late", **SMALL[name], **options)
-    return models.build_model(section, OWN_INPUTS.get(name, INPUTS)).eval()
+    return models.build_model(section, inputs_of(name)).eval()
 
 
 def batch(network: Any) -> Any:
