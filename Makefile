@@ -29,7 +29,7 @@ EXPORTS := tests/depthray/runtimes tests/depthray/exporting tests/depthray/cli/t
 
 # A file's tests in one process, so that what they share is made once.
 fast: $(READY)
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --ignore tests/ray $(EXPORTS:%=--ignore %)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --ignore tests/ray $(EXPORTS:%=--ignore %)
 
 exports: $(READY)
 	$(BIN)/python -m pytest $(EXPORTS)

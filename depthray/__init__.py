@@ -7,7 +7,8 @@ depthray.load(run).predict("photo.jpg").metres
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +49,19 @@ _FUNCTIONS = {
 _GROUP = "depthray.functions"
 
 
+@cache  # to read those of an installation takes 20 ms, and some tools ask for many names that are not there
+def _entry_points() -> EntryPoints:
+    return entry_points(group=_GROUP)
+
+
 def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         return resolve_name(_FUNCTIONS[name])
-    # Private names, which tools ask every object for, are in no entry point, and reading those takes a while.
-    for point in () if name.startswith("_") else entry_points(group=_GROUP, name=name):
+    for point in _entry_points().select(name=name):
         resolve_name("depthray.config.shadowed_packages:check_import")(point.module.partition(".")[0])
         return point.load()
     raise AttributeError(f"module 'depthray' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_FUNCTIONS, *entry_points(group=_GROUP).names])
+    return sorted([*globals(), *_FUNCTIONS, *_entry_points().names])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-# Images and maps are allocated and freed all the time. By default glibc requests each from the kernel and returns it,
-# and the clearing of pages takes a tenth of a forward pass and a third of the rest. Above 32 MiB it still does.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+from depthray.runtimes import allocator
+
 # The ingress runs on the same cores. A thread of a forward pass that waits for another one must yield its core instead
 # of spinning, which costs several times the pass as soon as there are more busy threads than cores.
 THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-REPLICA = {**ALLOCATOR, **THREADS}
+REPLICA = {**allocator.ENVIRONMENT, **THREADS}
 # Of all processes of a cluster that `depthray serve` starts, and of itself.
 SERVICE = {
     "RAY_worker_niceness": "0",  # not 15: whatever else runs on the machine would delay answers

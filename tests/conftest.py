@@ -27,6 +27,21 @@ os.setpriority = lambda *_: None  # `serve promote` lowers its own, which would 
 waiting.EVERY = 3600.0  # tests count lines, and a loaded machine may be slower than people are patient
 
 
+# Files of few tests that take half a minute: begun last, one process would be left with them while the others idle.
+LONG = (
+    "test_contributing.py",
+    "test_distributed.py",
+    "test_elastic.py",
+    "test_every_recipe.py",
+    "test_gpu_benchmark.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first; `--no-loadscope-reorder` keeps this order where files are shared out to processes."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="module")
 def curves() -> Iterator[None]:
     """Runs write TensorBoard, results.csv and results.png, as outside of tests."""

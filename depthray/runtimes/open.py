@@ -17,7 +17,7 @@ from depthray.checkpoints.origin import Origin
 from depthray.config import own_code
 from depthray.config.sections import Recipe
 from depthray.errors import DepthrayError, UsageError
-from depthray.runtimes import export_folder
+from depthray.runtimes import allocator, export_folder
 from depthray.runtimes.export_folder import ExportFolder, spread_family
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `read_recipe` and `names` do without
@@ -78,6 +78,7 @@ def open_model(
     `threads` are those of runtimes that have their own, by default as many as PyTorch's. Without `trust` nothing in the
     files is run that could be anything but a network. Errors name `where` in place of the path.
     """
+    allocator.keep_freed_memory()
     if export_folder.is_export(path):
         return _open_export(path, device=device, threads=threads, trust=trust)
     from depthray.runtimes.canonical_depth import in_metres

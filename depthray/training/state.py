@@ -22,6 +22,7 @@ from depthray.checkpoints.origin import Origin
 from depthray.config.sections import Recipe
 from depthray.errors import CheckpointError
 from depthray.evaluation.comparing.paired import FrameScores
+from depthray.runtimes import allocator
 from depthray.runtimes.precision import Precision
 from depthray.training import averaging, optim, schedule
 from depthray.training.freezing import Freezing
@@ -142,6 +143,7 @@ def begin(recipe: Recipe, device: torch.device, *, start: bool = True) -> State:
     """The state before the first step; the same on every process. `start=False` when weights follow anyway."""
     precision = Precision.of(recipe.train.precision, device)
     precision.apply(deterministic=recipe.train.deterministic)
+    allocator.keep_freed_memory()
     torch.manual_seed(recipe.seed)
     model = models.build_model(recipe.model, recipe.data.inputs)
     report = weights.start(model, recipe.model) if start else weights.StartReport()
