@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(data: bytes, *, where: Path) -> dict[str, Any]:
     """A YAML mapping by the safe loader; duplicate keys and Python tags are refused."""
     try:
-        tree = yaml.load(data.decode("utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        tree = copy.deepcopy(_load(data.decode("utf-8")))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # not all of them are PyYAML's own
         raise UsageError(f"{where}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         kind = "empty" if tree is None else f"a {type(tree).__name__}"
         raise UsageError(f"{where}: a recipe is a mapping of sections, this file is {kind}")
     return tree
+
+
+@lru_cache(maxsize=256)  # a run reads its recipe several times, and each takes 30 ms
+def _load(text: str) -> Any:
+    """What a YAML text says; all callers share it."""
+    return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -126,6 +134,6 @@ def _replace_data_sets(tree: dict[str, Any], key: str, text: str) -> None:
 def _parse_value(text: str) -> Any:
     """A text parsed as YAML; the text itself where it is not valid YAML."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        return copy.deepcopy(_load(text))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return text
