@@ -21,7 +21,6 @@ ALWAYS = (
     "depthmasknet",
     "depthnet",
     "dpt size=tiny lora_rank=2 lora_mlp=True",
-    "fpn encoder=resnet18",
     "fpn encoder=resnet18 sparse_fusion=late fill=guided refine=nlspn refine_samples=exact refine_steps=2 image+sparse",
     "masknet",
     "unet encoder=tiny uncertainty=laplace valid_mask=True image+background+semantics+instances+mask",
