@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(data: bytes, *, where: Path) -> dict[str, Any]:
     """A YAML mapping by the safe loader; duplicate keys and Python tags are refused."""
     try:
-        tree = copy.deepcopy(_load(data.decode("utf-8")))
+        tree = _load(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # not all of them are PyYAML's own
         raise UsageError(f"{where}: not a readable YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -31,9 +31,13 @@ def parse_yaml(data: bytes, *, where: Path) -> dict[str, Any]:
     return tree
 
 
-@lru_cache(maxsize=256)  # a run reads its recipe several times, and each takes 30 ms
 def _load(text: str) -> Any:
-    """What a YAML text says; all callers share it."""
+    """What a YAML text says, each time anew."""
+    return copy.deepcopy(_load_shared(text))
+
+
+@lru_cache(maxsize=256)  # a run reads its recipe several times, and each takes 30 ms
+def _load_shared(text: str) -> Any:
     return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
 
 
@@ -134,6 +138,6 @@ def _replace_data_sets(tree: dict[str, Any], key: str, text: str) -> None:
 def _parse_value(text: str) -> Any:
     """A text parsed as YAML; the text itself where it is not valid YAML."""
     try:
-        return copy.deepcopy(_load(text))
+        return _load(text)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         return text

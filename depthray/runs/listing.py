@@ -14,13 +14,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
 from depthray.checkpoints import manifest, select
 from depthray.checkpoints.select import CheckpointName
 from depthray.config import recipe as recipes
 from depthray.config.metric_names import rank_key
-from depthray.config.overrides import read_yaml
+from depthray.config.overrides import parse_yaml, read_yaml
 from depthray.config.sections import Recipe
 from depthray.errors import UsageError
 from depthray.runs import progress
@@ -99,8 +97,8 @@ class Run:
         """Its recipe, not checked against the data or the network."""
         data = self.root.read(self.path_of(RECIPE))
         try:
-            return Recipe.model_validate(yaml.safe_load(data))
-        except (yaml.YAMLError, ValueError):
+            return Recipe.model_validate(parse_yaml(data, where=Path(RECIPE)))
+        except (UsageError, ValueError):
             raise UsageError(f"{self.url}/{RECIPE} is not a recipe of this version of depthray") from None
 
     @cached_property
