@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint or run in place of untrained ones")
     parser.add_argument("--calibrate", help="frames by which the promotion also exports to 8-bit integers")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of passes of bare and plain")
-    parser.add_argument("--clients", type=int, default=48, help="at a time, to saturate")
+    parser.add_argument("--clients", type=int, default=24, help="at a time, to saturate; serve admits 32")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each window; twice as long for latency")
     parser.add_argument("--proxy", choices=("python", "haproxy"), default="python", help="in front of depthray serve")
     parser.add_argument("--without", nargs="+", default=[], help="sides to leave out, such as same")

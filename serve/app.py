@@ -102,8 +102,10 @@ def _depth(settings: Settings) -> Application:
     settings = settings.model_copy(update={"model": model.model_copy(update={"device": device})})
     deploy = serve.deployment(
         name=DEPTH,
-        # A batch and the one that gathers meanwhile: with Serve's default of 5 no batch would ever be full.
-        max_ongoing_requests=max(2 * model.max_batch, replicas.ongoing),
+        # A batch and the one that gathers meanwhile: with Serve's default of 5 no batch would ever be full. And its
+        # share of all that are admitted: Serve tries again for up to a second where a replica has no room, with cores
+        # that are idle.
+        max_ongoing_requests=max(2 * model.max_batch, replicas.ongoing, math.ceil(settings.queued / replicas.max)),
         max_queued_requests=settings.queued,  # Serve's default has no bound
         health_check_period_s=5,
         health_check_timeout_s=30,

@@ -20,14 +20,16 @@ from depthray.imaging import sheets
 from depthray.imaging.camera import Camera
 
 LIKELY = 0.5  # probability from which on a pixel has a depth
-_FARTHEST = 65_535  # millimetres, the most that 16 bits hold
+_FARTHEST = 65.535  # metres, the most that 16 bits of millimetres hold
 
 
 def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """(H,W) metres -> (H,W) uint16 millimetres; 0 where not finite or not positive, at most 65.535 m."""
-    # float64: at 60 m a step of float32 is 4 micrometres, enough to round some half millimetres the other way.
-    scaled = np.where(sheets.is_measured(depth), depth, 0).astype(np.float64) * 1000
-    return np.clip(np.rint(scaled), 0, _FARTHEST).astype(np.uint16)
+    measured = np.where(sheets.is_measured(depth), np.minimum(depth, _FARTHEST), 0)
+    # float64: at 60 m a step of float32 is 4 micrometres, enough to round some half millimetres the other way. OpenCV
+    # rounds halves to even, as NumPy does, in a fifth of the time.
+    stored = cv2.multiply(measured.astype(np.float64), 1000.0, dtype=cv2.CV_16U)  # type: ignore[call-overload]  # takes numbers
+    return np.asarray(stored, np.uint16)
 
 
 def confident(depth: NDArray[np.float32], confidence: NDArray[np.float32] | None, least: float) -> NDArray[np.float32]:

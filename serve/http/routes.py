@@ -11,12 +11,11 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import anyio
-import anyio.to_thread
 import numpy as np
 from fastapi import FastAPI, Request
 from numpy.typing import NDArray
@@ -99,7 +98,7 @@ def _add_pages(app: FastAPI, settings: Settings) -> None:
 
 
 async def _example() -> Response:
-    data = await anyio.to_thread.run_sync(example_picture.jpeg)  # rendered when it is first asked for
+    data = await asyncio.to_thread(example_picture.jpeg)  # rendered when it is first asked for
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": "max-age=86400"})
 
 
@@ -154,8 +153,9 @@ class _Api:
 
     def __init__(self, backend: Backend, settings: Settings, keys: auth.Keys) -> None:
         self._backend, self._settings, self._keys = backend, settings, keys
-        # Limits how many images are decoded at a time: each may need several times its size in memory.
-        self._threads = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+        # Limits how many images are decoded at a time: each may need several times its size in memory. Threads of our
+        # own live on; anyio's end with the request that started them, each of which is a task of its own under Serve.
+        self._threads = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="depthray-codec")
 
     async def depth(self, request: Request) -> Response:
         """Depth of one image by the default model."""
@@ -288,7 +288,7 @@ class _Api:
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run off the event loop, which serves other requests meanwhile."""
-        return await anyio.to_thread.run_sync(lambda: function(*arguments), limiter=self._threads)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
 def _entry(name: str, outcome: _EncodedAnswer | Problem) -> batch_route.Entry:

@@ -25,7 +25,8 @@ SMOOTHING = 0.1  # weight of the newest answer in the estimates
 # fewer, and Serve would never see the load.
 SCALE_UP_FACTOR = 2.0
 OVERLOAD = 1.25  # times as many requests as can be answered, from which on a queue would stay full
-BURST = 16.0  # requests that may come beyond that at once, or those of a second if they are more
+BURST = 16.0  # requests that may come beyond that at once, or those that are answered in time if they are more
+LEARNING = 20  # answers until the rate is known well enough to tell an overload
 QUEUE_FACTOR = 2.5  # time of an answer under overload, in times of one without load
 _DURATION = re.compile(r";dur=(\d+(?:\.\d+)?)")
 
@@ -44,10 +45,9 @@ class Capacity:
         self._rate = most / seconds  # answers a second if all were busy; until answers show it, all are admitted
         self._unloaded = float("inf")  # seconds of an answer without load
         self._is_overloaded = False
-        self._credit, self._counted = (
-            self._most_credit,
-            time.monotonic(),
-        )  # requests that may come before it is overload
+        # Requests that may come before it is overload.
+        self._credit, self._counted = self._most_credit, time.monotonic()
+        self._answers = 0
         self.ongoing = 0
 
     @property
@@ -58,11 +58,14 @@ class Capacity:
 
     @property
     def _most_credit(self) -> float:
-        return max(BURST, self._rate)
+        return max(BURST, self._rate * self._seconds)
 
     def count(self, requests: int = 1) -> None:
         """Learn of a request, admitted or not; or that one was none, by -1."""
         now = time.monotonic()
+        if self._answers < LEARNING:
+            self._credit, self._counted = self._most_credit, now
+            return
         earned = OVERLOAD * self._rate * (now - self._counted)
         self._credit, self._counted = min(self._most_credit, self._credit + earned) - requests, now
         if self._credit < 0:
@@ -73,6 +76,7 @@ class Capacity:
     def update(self, ongoing: int, seconds: float) -> None:
         """Learn from an answer that took so many seconds while so many requests were ongoing."""
         seconds = max(seconds, 1e-6)
+        self._answers += 1
         self._rate += SMOOTHING * (ongoing / seconds - self._rate)
         if seconds < self._unloaded:
             self._unloaded = seconds

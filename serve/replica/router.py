@@ -82,8 +82,12 @@ class Router:
             _raise_fault(reply, card)
         replied = time.monotonic()
         size = (rgb.shape[0], rgb.shape[1])
-        maps = dict(reply.maps) if native else await asyncio.to_thread(restore, reply.maps, size)
-        warnings = await asyncio.to_thread(limits_check.warnings, card, size, sample, reply.maps)
+
+        def finish() -> tuple[dict[str, NDArray[np.float32]], tuple[str, ...]]:
+            maps = dict(reply.maps) if native else restore(reply.maps, size)
+            return maps, limits_check.warnings(card, size, sample, reply.maps)
+
+        maps, warnings = await asyncio.to_thread(finish)
         timings = {"resize": prepared - started, **reply.timings, "restore": time.monotonic() - replied}
         focal = limits_check.focal(card, size, sample)
         return BackendAnswer(maps, card.id, card.size, timings, warnings, focal)
