@@ -16,7 +16,7 @@ from serve.http.problems import Problem
 from serve.settings import RequestLimits
 
 T = TypeVar("T")
-_LOG = logging.getLogger("depthray.serve")
+_LOG = logging.getLogger("ray.serve")  # what Serve writes to the log of a replica
 _SUFFIXES = {
     "image/png": "png",
     "image/jpeg": "jpg",

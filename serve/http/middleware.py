@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.http.problems import INTERNAL_ERROR, RETRY_HEADERS, Problem, response
 
 TOO_MANY_REQUESTS = "too many requests are being answered; try again later"
-_LOG = logging.getLogger("depthray.serve")
+_LOG = logging.getLogger("ray.serve")  # what Serve writes to the log of a replica
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # ids go into the log and into headers: nothing that could forge a line there
 _COMMON_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 

@@ -52,6 +52,11 @@ def test_millimetres_of_extremes(metres, expected):
     assert export.millimetres(np.full((1, 1), metres, np.float32))[0, 0] == expected
 
 
+def test_millimetres_round_halves_to_even_in_float64():
+    halves = ((np.arange(65536) + 0.5) / 1000).astype(np.float32).reshape(256, 256)
+    assert (export.millimetres(halves) == np.clip(np.rint(halves.astype(np.float64) * 1000), 0, 65535)).all()
+
+
 def test_npy_is_written_to_the_named_file_and_needs_no_pickle(tmp_path, depth):
     assert export.write_depth_npy(tmp_path / "name.raw", depth) == tmp_path / "name.raw"
     assert np.load(tmp_path / "name.raw", allow_pickle=False).shape == (24, 32)

@@ -100,6 +100,27 @@ def test_a_burst_and_a_pause_refuse_nobody(monkeypatch: pytest.MonkeyPatch) -> N
     assert None not in simulate(limit, clock, rate=12, capacity=11, seconds=8)
 
 
+def test_clients_that_ask_all_at_once_from_the_start_are_answered_if_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 that ask again when they have their answer, at a service that was just started and answers 25 a second."""
+    clock = Clock(monkeypatch)
+    limit = capacity(seconds=2.0, most=32)
+    ongoing: list[tuple[float, int]] = []  # since when, among how many
+    for _ in range(24):
+        limit.count()
+        assert not limit.is_full
+        limit.ongoing += 1
+        ongoing.append((clock.now, limit.ongoing))
+    for _ in range(500):
+        clock.now += 1 / 25
+        since, among = ongoing.pop(0)
+        limit.ongoing -= 1
+        limit.update(among, clock.now - since)
+        limit.count()
+        assert not limit.is_full, f"refused after {clock.now:.1f} s"
+        limit.ongoing += 1
+        ongoing.append((clock.now, limit.ongoing))
+
+
 def test_requests_that_are_refused_by_the_service_are_no_load(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     limit = capacity(seconds=2.0, most=32)
