@@ -21,5 +21,5 @@ SERVICE = {
     # through the object store: that was a third of what an answer takes beside the network. Both ask for the cluster's
     # token.
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # not 4 MiB: images and maps of large networks are more
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # not 4 MiB: images and maps may be more
 }

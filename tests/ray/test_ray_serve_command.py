@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -178,6 +179,13 @@ def test_from_training_to_depth_in_two_commands(run: Path, tmp_path: Path) -> No
         flags = ["--out", str(tmp_path / "there"), "--format", "png"]
         assert main(["predict", "--url", served.url, str(room), *flags]) == 0
         assert np.abs(millimetres(tmp_path / "there" / "room.depth.png") - expected).max() <= 1
+
+        # More than the 4 MiB to which gRPC limits a message unless it is told otherwise.
+        large = cv2.imencode(".jpg", cv2.resize(cv2.imread(str(room)), (1600, 1200)))[1].tobytes()
+        request = urllib.request.Request(f"{served.url}/v1/depth?format=npy", data=large)
+        request.add_header("Content-Type", "image/jpeg")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert np.load(io.BytesIO(answer.read())).shape == (1200, 1600)
 
         wanted = on_the_dashboard() - RARE
         with suppress(hangs.Hang):  # Ray's agent receives them every second
