@@ -16,4 +16,4 @@ def test_maps_are_resized_as_predictions_are_when_they_are_scored(size: tuple[in
     scored = F.interpolate(torch.from_numpy(depth)[None, None], size, mode="bilinear")[0, 0].numpy()
     restored = restore({"depth": depth}, size)["depth"]
     assert restored.dtype == np.float32
-    np.testing.assert_allclose(restored, scored, rtol=1e-6)
+    np.testing.assert_allclose(restored, scored, rtol=2e-5)  # positions are float32 in both
