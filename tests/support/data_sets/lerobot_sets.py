@@ -75,7 +75,8 @@ def write_colour(path: Path, frames: list[NDArray[np.uint8]]) -> None:
 
 def write_depth(path: Path, frames: list[NDArray[np.uint16]]) -> None:
     """As LeRobot writes it: HEVC Main 12 without loss."""
-    params = {"x265-params": "lossless=1:log-level=none:pools=none:frame-threads=1"}
+    # info=0: FFmpeg's muxer now and then refuses the message about itself that x265 puts into its headers.
+    params = {"x265-params": "lossless=1:log-level=none:pools=none:frame-threads=1:info=0"}
     write_video(path, frames, form="gray12le", codec="libx265", g="4", **params)
 
 
