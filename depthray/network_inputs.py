@@ -92,19 +92,10 @@ def prepare(
 
 
 def restore(maps: Mapping[str, NDArray[np.float32]], size: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
-    """Maps (h,w) of a network -> (H,W) of the photograph, bilinearly.
+    """Maps (h,w) of a network -> (H,W) of the photograph, as `imaging.sheets.resize_map` resizes them."""
+    from depthray.imaging import sheets
 
-    Pixel centres are aligned, not corners, as when a prediction is scored: equal to torch's to 1e-5, in an
-    eighth of its time.
-    """
-    import cv2
-    import numpy as np
-
-    height, width = size
-    return {
-        key: np.asarray(cv2.resize(value, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-        for key, value in maps.items()
-    }
+    return {key: sheets.resize_map(value, size) for key, value in maps.items()}
 
 
 def _sample(rgb: Any, others: Mapping[str, Any], inputs: tuple[str, ...]) -> Sample:

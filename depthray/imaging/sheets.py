@@ -204,7 +204,7 @@ def _tile_width(rows: Sequence[SheetRow]) -> int:
 
 def _draw_row(row: SheetRow, width: int, palette: _Palette) -> RgbImage:
     """A row -> (h,W,3): a line of text above the four tiles."""
-    resized = _resize_to_truth(row.prediction, row.truth.shape)
+    resized = resize_map(row.prediction, row.truth.shape)
     size = (max(1, round(width * row.truth.shape[0] / row.truth.shape[1])), width)
     of_truth = _shown_pixels(row.truth, row.kind)
     of_error = of_truth & _shown_pixels(resized, row.kind)
@@ -239,12 +239,14 @@ def _score_text(row: SheetRow, prediction: Metres) -> str:
     return f"AbsRel {abs_rel(prediction, row.truth) if row.score is None else row.score:.3f}"
 
 
-def _resize_to_truth(prediction: Metres, shape: tuple[int, ...]) -> Metres:
-    """(h,w) metres -> (H,W) metres at the size of the truth."""
-    if prediction.shape == shape:
-        return prediction
-    # Bilinear between pixel centres, as the evaluation resizes a prediction.
-    return np.asarray(cv2.resize(prediction, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+def resize_map(values: Metres, shape: tuple[int, ...]) -> Metres:
+    """(h,w) metres or probability -> (H,W) of that shape; of the same shape the array itself.
+
+    Bilinear between pixel centres, not corners, as the evaluation resizes a prediction: equal to torch's to 2e-5.
+    """
+    if values.shape == shape:
+        return values
+    return np.asarray(cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _image_tile(image: RgbImage, size: tuple[int, int]) -> RgbImage:

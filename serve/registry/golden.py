@@ -79,20 +79,15 @@ def fault_of(key: str, values: NDArray[np.float32]) -> str:
 
 def difference(predicted: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> Difference:
     """Predictions of two networks for the golden images, resized if they differ in size -> how much they differ."""
+    from depthray.imaging import sheets
+
     typical, relative = [1.0], [0.0]
     for ours, theirs in zip(predicted, expected, strict=True):
         for key in ours.keys() & theirs.keys() & COMPARED:
-            a, b = _match_sizes(ours[key], theirs[key])
+            a = ours[key]
+            b = sheets.resize_map(theirs[key], a.shape)
             if key == "depth":
                 typical.append(float(np.exp(np.median(np.abs(np.log(a.clip(1e-3) / b.clip(1e-3)))))))
             scale = np.maximum(b, 1e-3) if key == "depth" else 1.0
             relative.append(float(np.percentile(np.abs(a - b) / scale, 99)))
     return Difference(float(np.max(typical)), float(np.max(relative)))  # unlike max(), NumPy's keeps a NaN
-
-
-def _match_sizes(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    import cv2
-
-    if a.shape != b.shape:
-        b = np.asarray(cv2.resize(b, a.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-    return a, b

@@ -102,7 +102,7 @@ def test_tiles_are_large_enough_to_see_and_small_enough_for_a_screen(width):
 
 def test_prediction_of_another_size_is_scored_at_the_size_of_the_truth():
     one = row(truth_m=2, predicted_m=2.5)._replace(prediction=np.full((6, 8), 2.5, np.float32))
-    assert sheets._score_text(one, sheets._resize_to_truth(one.prediction, one.truth.shape)) == "AbsRel 0.250"
+    assert sheets._score_text(one, sheets.resize_map(one.prediction, one.truth.shape)) == "AbsRel 0.250"
 
 
 def test_score_counts_measured_pixels_only_and_a_given_one_wins():
