@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from depthray.batch import Batch, Prediction
 from depthray.config.sections import Loss, Recipe
 from depthray.data.mixing import data_sets
 from depthray.training.state import State
+from depthray.training.steps import depthwise_gradients
 from depthray.training.steps.step_graph import StepGraph
 
 LossSections = Loss | tuple[Loss, ...]  # of all images, or of each data set
@@ -64,7 +66,9 @@ class Objective:
             self._losses[section] = torch.compile(loss, dynamic=False) if self.compiles else loss
         if self.compiles:
             batch = _with_every_map(batch)
-        with self.precision.autocast():
+        # What torch.compile makes of a network is not changed from outside.
+        gradients = nullcontext() if self.compiles else depthwise_gradients.active(self.precision)
+        with self.precision.autocast(), gradients:
             prediction = models.run(self.network, batch)
         return self._losses[section](prediction, batch)
 
