@@ -26,7 +26,7 @@ Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)]
 
 
-Runtime = Literal["auto", "eager", "openvino", "openvino-int8", "onnx", "torch-export"]
+Runtime = Literal["auto", "eager", "openvino", "openvino-bf16", "openvino-int8", "onnx", "torch-export"]
 
 
 class RequestLimits(Section):
@@ -69,7 +69,7 @@ class ModelSettings(Section):
         "cluster's GPUs; 0: none",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = Field(
-        "fp32", description="of the forward pass; only fp32 equals `depthray predict` to the millimetre"
+        "fp32", description="of PyTorch's forward pass; only fp32 equals `depthray predict` to the millimetre"
     )
     runtime: Runtime = Field(
         "auto",

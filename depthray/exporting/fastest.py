@@ -12,16 +12,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from depthray.errors import DepthrayError
+from depthray.runtimes.backends import openvino
+from depthray.runtimes.open import missing
 
 # What is tried where the user names no runtime: which is faster depends on the network and on the processor.
 AUTO = ("openvino", "onnx")
-AUTO_CALIBRATED = (*AUTO, "openvino-int8")  # the same with frames of the user's own: rendered ones say too little
+BF16 = "openvino-bf16"  # only where the CPU computes in it
+INT8 = "openvino-int8"  # only with frames of the user's own: rendered ones say too little of 8-bit integers
+PRECISIONS = {BF16: ("openvino", "bf16")}  # targets that are another in a precision that is not its first
 GATE = 12  # frames that an export is compared on, at each size and batch: nobody waits minutes for it
 
 
 def auto_targets(*, calibrated: bool) -> tuple[str, ...]:
-    """The targets of `auto`."""
-    return AUTO_CALIBRATED if calibrated else AUTO
+    """The targets of `auto` on this machine."""
+    has_bf16 = not missing("openvino") and openvino.has_bf16()
+    return (*AUTO, *([BF16] if has_bf16 else []), *([INT8] if calibrated else []))
 
 
 def export_passing(
@@ -42,14 +47,15 @@ def export_passing(
 
     made = {}
     exporter = write.Exporter(checkpoint)
-    for target in targets:
+    for name in targets:
+        target, precision = PRECISIONS.get(name, (name, None))
         try:
-            exporter.export(write.ExportRequest(target, folder / target, data, form, gate=gate))
+            exporter.export(write.ExportRequest(target, folder / name, data, form, precision, gate=gate))
         except DepthrayError as error:
-            log(f"{target}: not used: {error}")
-            shutil.rmtree(folder / target, ignore_errors=True)  # the report of a gate that it did not pass
+            log(f"{name}: not used: {error}")
+            shutil.rmtree(folder / name, ignore_errors=True)  # the report of a gate that it did not pass
         else:
-            made[target] = folder / target
+            made[name] = folder / name
     return made
 
 

@@ -48,7 +48,7 @@ def _openvino_calls(
         return lambda: request.infer({"x": image})
 
     # A precision that the CPU lacks would be computed in 32 bits.
-    precisions = ["fp32", *(["bf16"] if "BF16" in openvino.capabilities() else []), "int8"]
+    precisions = ["fp32", *(["bf16"] if openvino.has_bf16() else []), "int8"]
     return {f"openvino {precision}": call(precision) for precision in precisions}
 
 

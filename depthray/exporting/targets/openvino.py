@@ -8,6 +8,7 @@ from typing import Any
 
 from depthray.exporting.graph import TracedGraph
 from depthray.exporting.targets import TargetRequest, WrittenModel, onnx
+from depthray.runtimes.backends.openvino import has_bf16
 
 PRECISIONS = ("fp32", "bf16")
 PACKAGES = (*onnx.PACKAGES, "openvino")
@@ -42,10 +43,3 @@ def save(model: Any, folder: Path) -> None:
     import openvino
 
     openvino.save_model(model, folder / FILE, compress_to_fp16=False)
-
-
-def has_bf16() -> bool:
-    """Whether OpenVINO computes in bf16 on this CPU."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -12,6 +12,7 @@ from exports import change
 from serve_networks import photograph
 
 from depthray.errors import CheckpointError
+from depthray.exporting import fastest
 from depthray.predict import load
 from depthray.runtimes import export_folder
 from depthray.runtimes.open import EAGER
@@ -28,7 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, runs: list[Path]) -> tupl
     folder = tmp_path_factory.mktemp("exported")
     lines: list[str] = []
     promotion = promote(Store(folder), "rooms", runs[0], request=RuntimeRequest(), log=lines.append)
-    assert promotion.speeds.keys() == {EAGER, "openvino", "onnx"}
+    assert promotion.speeds.keys() == {EAGER, *fastest.auto_targets(calibrated=False)}
     return folder, lines
 
 
@@ -83,6 +84,16 @@ def test_an_export_that_is_not_there_is_asked_for_in_vain(store: Store, caplog: 
     assert "has no export to openvino-int8 (model.runtime); promote it again with that setting" in caplog.text
 
 
+def test_an_export_in_bf16_is_one_of_them(tmp_path: Path, runs: list[Path]) -> None:
+    store = Store(tmp_path)
+    lines: list[str] = []
+    promotion = promote(store, "rooms", runs[0], request=RuntimeRequest("openvino-bf16"), log=lines.append)
+    assert promotion.speeds.keys() == {EAGER, "openvino-bf16"} and lines == []
+    folder = store.exports("rooms", promotion.pointer.current) / "openvino-bf16"
+    assert export_folder.verify(folder).precision == "bf16"
+    assert runtime_of(store, "openvino-bf16") == "openvino"
+
+
 @pytest.mark.parametrize("how", ["damaged", "other"])
 def test_an_export_that_fails_is_not_used(store: Store, how: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = prefer(store, "openvino") / "openvino"
@@ -120,7 +131,7 @@ def test_what_fails_its_gate_or_is_unknown_is_a_line_and_the_promotion_goes_thro
 
 
 def test_frames_of_ones_own_add_8_bit_integers() -> None:
-    assert RuntimeRequest("auto", "frames").targets == ("openvino", "onnx", "openvino-int8")
+    assert RuntimeRequest("auto", "frames").targets == (*RuntimeRequest("auto").targets, "openvino-int8")
     assert RuntimeRequest("onnx", "frames").targets == ("onnx",) and RuntimeRequest(EAGER).targets == ()
 
 
