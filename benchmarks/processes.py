@@ -48,7 +48,7 @@ def _wait(server: subprocess.Popen[bytes], request: urllib.request.Request, log:
                 return
         except OSError:
             time.sleep(0.5)
-    raise SystemExit(f"process {server.pid} does not answer; see {log}")
+    raise RuntimeError(f"process {server.pid} does not answer; see {log}")
 
 
 class Usage(NamedTuple):

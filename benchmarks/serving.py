@@ -66,14 +66,20 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="rb"))  # short, as names of Ray's sockets are below it
     photographs = serving_bodies.photographs(args.data, work / "photographs")
     results: list[Result] = []
+    failed = 0
     for name, checkpoint in _checkpoints(args, work):
-        result = Bench(args, name, checkpoint, photographs, work / name).measure()
+        try:
+            result = Bench(args, name, checkpoint, photographs, work / name).measure()
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # the others may take an hour
+            failed += 1
+            print(f"{name}: failed, see the logs in {work / name}: {error}", file=sys.stderr, flush=True)
+            continue
         results.append(result)
         print(serving_report.lines(result), flush=True)
         if args.json:
             args.json.write_text(json.dumps([each.as_tree() for each in results], indent=1) + "\n", encoding="utf-8")
     print(serving_report.tables(results), flush=True)
-    return 0
+    return 1 if failed else 0
 
 
 def _arguments() -> argparse.Namespace:
