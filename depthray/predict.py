@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 from depthray.errors import UsageError
 from depthray.network_inputs import colours, for_each, prepare, restore
 from depthray.runs import locate
-from depthray.runtimes.open import EAGER, open_model
+from depthray.runtimes.open import EAGER, has_own_threads, open_model
 from depthray.runtimes.passes import ONE, Passes
 from depthray.runtimes.passes import run as run_passes
 
@@ -59,12 +60,15 @@ class Predictor:
     ) -> None:
         import torch
 
+        from depthray.runtimes import torch_threads
         from depthray.runtimes.precision import Precision
 
         self.recipe = recipe
         self.precision = precision or Precision(device, torch.float32)
         self.device = device
         self.runtime = runtime  # what computes the network: PyTorch, or that of an export
+        # Batches are small: another runtime's threads need the cores that PyTorch's would keep waiting on.
+        self._threads = torch_threads.one_thread if has_own_threads(runtime) else nullcontext
         self.uncertainty: Uncertainty = getattr(model, "uncertainty", recipe.model.uncertainty)
         self.facts = facts  # what it was trained on; None where that was not recorded
         passes.check(recipe.data, metric=self.depth_kind == "metric")
@@ -249,6 +253,10 @@ class Predictor:
 
     def run(self, samples: Sequence[Sample], *, passes: Passes = ONE) -> list[dict[str, NDArray[np.float32]]]:
         """Prepared samples of one size -> of each the maps (h,w) of the network, from these forward passes."""
+        with self._threads():
+            return self._run(samples, passes)
+
+    def _run(self, samples: Sequence[Sample], passes: Passes) -> list[dict[str, NDArray[np.float32]]]:
         import torch
 
         from depthray import models

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from depthray import models
 from depthray.batch import COLOURS, Batch, Prediction
 from depthray.errors import DataError, DepthrayError
+from depthray.runtimes import torch_threads
 from depthray.runtimes.export_folder import MASKS, ExportFolder
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # inputs and outputs in the order of the spec
@@ -22,8 +24,9 @@ class ExportedNetwork(nn.Module):
     num_classes: int  # class ids are below it; set only where the graph takes semantics
     _run: Run
 
-    def __init__(self, folder: ExportFolder, run: Run, *, device: torch.device) -> None:
+    def __init__(self, folder: ExportFolder, run: Run, *, device: torch.device, own_threads: bool = False) -> None:
         super().__init__()
+        self.own_threads = own_threads
         self.folder, self.spec, self.device = folder, folder.spec, device
         self.inputs = tuple(port.name for port in folder.spec.inputs)
         self.outputs = tuple(port.name for port in folder.spec.outputs)
@@ -32,6 +35,10 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> Prediction:
         """inputs (B,C,H,W) of a batch -> (B,1,H,W) depth in metres, logits of masks, ln of the deviation of ln depth"""
+        with torch_threads.one_thread() if self.own_threads else nullcontext():
+            return self._predict(batch)
+
+    def _predict(self, batch: Batch) -> Prediction:
         first = batch[models.maps_of(self.inputs)[0]]  # type: ignore[literal-required]
         self._check_size(first.shape[-2], first.shape[-1])
         values = [self._to_graph(key, batch[key]) for key in self.inputs]  # type: ignore[literal-required]

@@ -63,6 +63,11 @@ def missing(name: str) -> list[str]:
     return [package for package in backend(name).PACKAGES if find_spec(package) is None]
 
 
+def has_own_threads(runtime: str) -> bool:
+    """Whether a runtime computes on threads that are not PyTorch's."""
+    return runtime != EAGER and getattr(backend(runtime), "OWN_THREADS", False)
+
+
 def read_recipe(path: Path, *, trust: bool = False) -> Recipe:
     """The recipe of a checkpoint or an export, its file verified. With `trust`, its own code may be imported."""
     if not export_folder.is_export(path):
@@ -152,7 +157,7 @@ def _build_network(folder: ExportFolder, *, device: torch.device, threads: int |
         raise
     except Exception as error:  # each runtime has its own classes
         raise folder.refusal(f"{name} does not open it: {' '.join(str(error).split())[:200]}") from error
-    return name, ExportedNetwork(folder, run, device=chosen)
+    return name, ExportedNetwork(folder, run, device=chosen, own_threads=has_own_threads(name))
 
 
 def _runtime_of(folder: ExportFolder) -> str:

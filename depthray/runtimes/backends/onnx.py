@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TARGETS = ("onnx", "tensorrt")  # the latter is the same file with the script that builds an engine of it
 DEVICES = ("cpu",)
 PACKAGES = ("onnx", "onnxruntime")
+OWN_THREADS = True
 STANDARD = ("", "ai.onnx")  # the domain of standard operators, by both of its names
 
 

@@ -23,6 +23,7 @@ from depthray.runtimes.ports import FoundPort, check_ports
 TARGETS = ("openvino", "openvino-int8")
 DEVICES = ("cpu",)
 PACKAGES = ("openvino",)
+OWN_THREADS = True
 HEADER = b'<?xml version="1.0"?>'
 DTYPES = {"f32": "float32", "i64": "int64"}
 _OPERATOR_SET = re.compile(r"opset\d{1,2}")
