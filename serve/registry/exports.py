@@ -1,10 +1,12 @@
 """Exports of a served version: made when it is promoted, kept where they pass their gate, and timed against PyTorch.
 
     STORE/NAME/exports/VERSION/TARGET/       an export, see depthray/runtimes/export_folder.py
+    STORE/NAME/exports/VERSION/TARGET.npz    its predictions for the golden images
     STORE/NAME/exports/VERSION/speeds.json   images a second at the promotion: {"openvino": 31.2, "eager": 24.0}
 
 Replicas open the fastest, and the next where that one fails. They do not measure: one that starts under load would time
-the load.
+the load. An export has passed its gate, and is compared with what it predicted itself: in bf16 and in 8-bit integers
+single pixels differ from the checkpoint's by more than scores do.
 """
 
 from __future__ import annotations
@@ -16,14 +18,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from depthray.errors import CheckpointError
 from depthray.exporting import fastest
 from depthray.runtimes.open import EAGER
 from depthray.storage import local
 from depthray.storage.strict_json import finite_tree
 from serve.registry import golden
 from serve.settings import Runtime
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from depthray.predict import Predictor
 
 SPEEDS = "speeds.json"
 BATCH = 4  # images of a timed pass: more than one, as under load, and less than a full batch
@@ -51,21 +58,29 @@ def make(checkpoint: Path, folder: Path, request: RuntimeRequest, log: Callable[
 
     A target that cannot be made here, or whose export fails its gate, is a line of the log.
     """
+    from depthray.predict import load
+
     unfinished = folder.with_name(f"{local.UNFINISHED}{uuid4().hex}")
     try:
         exports = fastest.export_passing(
             checkpoint, unfinished, request.targets, data=request.calibrate, form=request.source, log=log
         )
-        paths = {EAGER: checkpoint, **exports}
-        if len(paths) == 1:
+        predictors = {EAGER: load(checkpoint, device="cpu"), **_sound(exports, log)}
+        if len(predictors) == 1:
             return {}
-        measured = _time(paths)
+        measured = _time(predictors)
         (unfinished / SPEEDS).write_text(json.dumps(finite_tree(measured)), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier promotion of this version
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return measured
+
+
+def are_made(folder: Path, request: RuntimeRequest) -> bool:
+    """Whether a folder has all exports of a request, with what each predicts, which once was not stored."""
+    names = speeds(folder).keys() if request.targets else set()
+    return names >= set(request.targets) and all(golden_of(folder, each).is_file() for each in names - {EAGER})
 
 
 def speeds(folder: Path) -> dict[str, float]:
@@ -78,11 +93,29 @@ def speeds(folder: Path) -> dict[str, float]:
     return _sorted(measured) if len(measured) > 1 else {}
 
 
-def _time(paths: Mapping[str, Path]) -> dict[str, float]:
-    """Images a second of each, on golden images at its own size."""
+def golden_of(folder: Path, runtime: str) -> Path:
+    """Where the predictions of an export for the golden images are, in the folder of all exports of a version."""
+    return folder / f"{runtime}.npz"
+
+
+def _sound(exports: Mapping[str, Path], log: Callable[[str], None]) -> dict[str, Predictor]:
+    """Exports that can be opened and predict valid maps for the golden images, which are stored; others are removed."""
     from depthray.predict import load
 
-    predictors = {name: load(path, device="cpu") for name, path in paths.items()}
+    predictors = {}
+    for name, path in exports.items():
+        try:
+            predictors[name] = load(path, device="cpu")
+            golden.write(golden_of(path.parent, name), golden.answers(predictors[name]))
+        except CheckpointError as error:
+            log(f"{name}: not used: {error}")
+            predictors.pop(name, None)
+            shutil.rmtree(path)
+    return predictors
+
+
+def _time(predictors: Mapping[str, Predictor]) -> dict[str, float]:
+    """Images a second of each, on golden images at its own size."""
     data = predictors[EAGER].recipe.data
     sample = golden.samples(data)[0]
     calls = {name: partial(predictor.run, [sample] * BATCH) for name, predictor in predictors.items()}

@@ -1,19 +1,23 @@
 """Golden images: fixed inputs on which a network must predict the same after it was copied, loaded and compiled.
 
 They are rendered rooms with all further inputs, so that they suit every network. The predictions at the time of the
-promotion are stored with a version; a replica whose predictions differ does not serve it.
+promotion are stored with a version, and with each of its exports; a replica whose predictions differ does not serve it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from depthray.errors import CheckpointError
+from depthray.storage import local
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from depthray.batch import Sample
@@ -64,6 +68,24 @@ def answers(predictor: Predictor) -> list[Maps]:
             if fault := fault_of(key, values):
                 raise CheckpointError(f"on a golden image the network's {key} is {fault}")
     return predictions
+
+
+def write(path: Path, answers: Sequence[Maps]) -> None:
+    """Write predictions for the golden images to a file, at once."""
+    arrays = {f"{index}-{key}": values for index, maps in enumerate(answers) for key, values in maps.items()}
+    temporary = path.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")  # NumPy would append the suffix
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]  # it has options besides
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> list[Maps]:
+    """The predictions in a file; OSError, ValueError or EOFError where they cannot be read."""
+    answers: dict[int, Maps] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            index, _, target = key.partition("-")
+            answers.setdefault(int(index), {})[target] = arrays[key]
+    return [answers[index] for index in sorted(answers)]
 
 
 def fault_of(key: str, values: NDArray[np.float32]) -> str:

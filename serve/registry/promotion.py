@@ -82,8 +82,9 @@ def _export(
     path, folder = store.path(name, version), store.exports(name, version)
     if export_folder.is_export(path):
         return {}
-    before = exports.speeds(folder)
-    return before if before.keys() >= set(request.targets) else exports.make(path, folder, request, log)
+    if exports.are_made(folder, request):
+        return exports.speeds(folder)
+    return exports.make(path, folder, request, log)
 
 
 def _check_on_golden_images(store: Store, name: str, version: str, *, force: bool, trust: bool) -> float | None:

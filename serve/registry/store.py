@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-
 from depthray.cards import collected, limits_text
 from depthray.checkpoints import manifest, model_facts
 from depthray.checkpoints.model_facts import ModelFacts
@@ -39,7 +37,7 @@ from depthray.runtimes.open import EAGER, read_recipe
 from depthray.storage import local
 from depthray.storage.os_errors import translate_os_errors
 from serve.backend import ModelCard
-from serve.registry import exports
+from serve.registry import exports, golden
 from serve.settings import NAME
 
 DIGITS = 12  # 48 bits: no two versions of one model will ever share them
@@ -213,26 +211,19 @@ class Store:
                 self._forget(name, version)
             return unused
 
-    def keep_golden(self, name: str, version: str, answers: Sequence[dict[str, Any]]) -> None:
+    def keep_golden(self, name: str, version: str, answers: Sequence[golden.Maps]) -> None:
         """Store the predictions of a version for the golden images."""
-        arrays = {f"{index}-{key}": values for index, maps in enumerate(answers) for key, values in maps.items()}
         path = self._golden(name, version)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")  # NumPy would append the suffix
-        np.savez(temporary, **arrays)
-        os.replace(temporary, path)
+        golden.write(path, answers)
 
-    def golden(self, name: str, version: str) -> list[dict[str, Any]]:
-        """The predictions of a version for the golden images when it was promoted."""
+    def golden(self, name: str, version: str, runtime: str = EAGER) -> list[golden.Maps]:
+        """The predictions of a version for the golden images when it was promoted, by one of its `runtimes`."""
+        own = exports.golden_of(self.exports(name, version), runtime)
         try:
-            with np.load(self._golden(name, version), allow_pickle=False) as arrays:
-                answers: dict[int, dict[str, Any]] = {}
-                for key in arrays.files:
-                    index, _, target = key.partition("-")
-                    answers.setdefault(int(index), {})[target] = arrays[key]
+            return golden.read(own if own.is_file() else self._golden(name, version))
         except (OSError, ValueError, EOFError) as error:
             raise CheckpointError(f"{name}@{version}: its golden answers cannot be read ({error})") from None
-        return [answers[index] for index in sorted(answers)]
 
     def point(self, name: str, version: str) -> Pointer:
         """Make a version the current one; the one before stays available, and for `rollback`."""

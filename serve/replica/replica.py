@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -253,42 +254,43 @@ class Replica:
             log.error("%s@%s cannot be served: %s", name, version, error)
             return False
         self._networks = {**self._networks, key: network}
-        log.info("%s@%s is loaded and warm, computed by %s", name, version, network.predictor.runtime)
         return True
 
     def _load(self, name: str, version: str) -> Network:
         """A version in the fastest runtime that works here and predicts what the version did when it was promoted."""
         checkpoint = self._store.verified(name, version)
-        *faster, last = self._runtimes(name, version, checkpoint)
-        for folder in faster:
+        *faster, last = self._runtimes(name, version, checkpoint).items()
+        for runtime, folder in faster:
             try:
-                return self._open(name, version, folder)
+                return self._open(name, version, runtime, folder)
             except Exception as error:  # of many kinds: each runtime has its own
-                log.warning("%s@%s: its export to %s is not used: %s", name, version, folder.name, error)
-        return self._open(name, version, last)
+                log.warning("%s@%s: its export to %s is not used: %s", name, version, runtime, error)
+        return self._open(name, version, *last)
 
-    def _runtimes(self, name: str, version: str, checkpoint: Path) -> list[Path]:
-        """The folders from which a version can be opened, in the order in which they are tried; never empty."""
+    def _runtimes(self, name: str, version: str, checkpoint: Path) -> dict[str, Path]:
+        """What a version can be opened by and from which folder, in the order in which they are tried; never empty."""
         runtime = self._settings.model.runtime
         found = self._store.runtimes(name, version)
         if runtime == EAGER or _on_gpu(self._settings.model):
-            return [checkpoint]
+            return {EAGER: checkpoint}
         if runtime == "auto":
-            faster = list(found.values())
             # What was slower than the version itself is of no use.
-            return [*faster[: faster.index(checkpoint)], checkpoint] if checkpoint in faster else [*faster, checkpoint]
+            faster = takewhile(lambda each: each[1] != checkpoint, found.items())
+            return {**dict(faster), EAGER: checkpoint}
         if runtime not in found:
             raise CheckpointError(f"has no export to {runtime} (model.runtime); promote it again with that setting")
-        return [found[runtime]]
+        return {runtime: found[runtime]}
 
-    def _open(self, name: str, version: str, folder: Path) -> Network:
+    def _open(self, name: str, version: str, runtime: str, folder: Path) -> Network:
         from depthray.predict import load
 
         settings = self._settings.model
         options: dict[str, Any] = {"device": settings.device or None, "precision": settings.precision}
         options |= {"trust": settings.trust, "flip": settings.flip}
         network = Network(load(folder, **options), settings)
-        network.compare(self._store.golden(name, version), settings.deviation)
+        network.compare(self._store.golden(name, version, runtime), settings.deviation)
+        computed_by = network.predictor.runtime if runtime == EAGER else runtime  # a version may be an export itself
+        log.info("%s@%s is loaded and warm, computed by %s", name, version, computed_by)
         if not settings.confidence:
             return network
         # Only now: the mean with the mirrored image is not what promotion computed.

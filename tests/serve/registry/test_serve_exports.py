@@ -13,10 +13,11 @@ from serve_networks import photograph
 
 from depthray.errors import CheckpointError
 from depthray.exporting import fastest
-from depthray.predict import load
+from depthray.predict import Predictor, load
+from depthray.runs import locate
 from depthray.runtimes import export_folder
 from depthray.runtimes.open import EAGER
-from serve.registry import exports
+from serve.registry import exports, golden
 from serve.registry.exports import RuntimeRequest
 from serve.registry.promotion import promote
 from serve.registry.store import Store
@@ -92,6 +93,46 @@ def test_an_export_in_bf16_is_one_of_them(tmp_path: Path, runs: list[Path]) -> N
     folder = store.exports("rooms", promotion.pointer.current) / "openvino-bf16"
     assert export_folder.verify(folder).precision == "bf16"
     assert runtime_of(store, "openvino-bf16") == "openvino"
+
+
+def test_an_export_is_compared_with_what_it_predicted_itself(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Its gate has allowed a difference of scores, which of single pixels may be any."""
+    folder = prefer(store, "openvino")
+    version = store.pointer("rooms").current
+    own, of_version = (store.golden("rooms", version, runtime) for runtime in ("openvino", EAGER))
+    assert golden.difference(own, of_version).relative <= 1e-3
+    store.keep_golden("rooms", version, [{"depth": 1.1 * maps["depth"]} for maps in of_version])
+    assert runtime_of(store) == "openvino"
+    golden.write(exports.golden_of(folder, "openvino"), [{"depth": 1.1 * maps["depth"]} for maps in own])
+    with pytest.raises(CheckpointError, match="no model that can be served"):
+        runtime_of(store)
+    assert "its export to openvino is not used: its depth of golden images is off by" in caplog.text
+
+
+def test_an_export_of_a_store_of_before_is_compared_with_its_version_until_it_is_promoted_again(
+    store: Store, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = prefer(store, "openvino")
+    assert exports.are_made(folder, RuntimeRequest())
+    exports.golden_of(folder, "openvino").unlink()
+    assert runtime_of(store) == "openvino" and not exports.are_made(folder, RuntimeRequest())
+    made: list[Path] = []
+    monkeypatch.setattr(exports, "make", lambda checkpoint, folder, *_: made.append(folder) or {})  # type: ignore[func-returns-value]
+    promote(store, "rooms", runs[0], request=RuntimeRequest())
+    assert made == [folder]
+
+
+def test_an_export_that_predicts_no_depth_is_not_kept(
+    tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(predictor: Predictor) -> list[golden.Maps]:
+        raise CheckpointError("on a golden image the network's depth is not positive")
+
+    monkeypatch.setattr(golden, "answers", answers)
+    lines: list[str] = []
+    assert exports.make(locate.resolve(runs[0]), tmp_path / "made", RuntimeRequest("onnx"), lines.append) == {}
+    assert lines == ["onnx: not used: on a golden image the network's depth is not positive"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("how", ["damaged", "other"])
