@@ -73,8 +73,9 @@ def _from_float(stored: Stored) -> Metres:
 
 def _scale(stored: Stored, times: float, by: float) -> Metres:
     """(H,W) stored numbers -> (H,W) float32 metres: times / by of them, 0 where NaN, infinite or negative."""
-    # float64 until the end, so that there is one rounding: uint16/1000 and uint16_mm give equal floats.
-    return _from_float(stored.astype(np.float64) * times / by)
+    with np.errstate(invalid="ignore"):  # where a NaN signals, as some of 16 bits do on CPUs with AVX-512
+        # float64 until the end, so that there is one rounding: uint16/1000 and uint16_mm give equal floats.
+        return _from_float(stored.astype(np.float64) * times / by)
 
 
 def _invert(stored: Stored, most: float) -> Metres:

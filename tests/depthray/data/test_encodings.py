@@ -84,6 +84,13 @@ def test_nan_infinite_and_negative_floats_are_unmeasured(dtype):
     assert decode(stored, "float_m", where="x").tolist() == [[0, 0, 0, 0, 3]]
 
 
+@pytest.mark.parametrize("encoding", ["float_m", "float16/1000", "1000/float16"])
+def test_a_signalling_nan_of_16_bits_is_unmeasured(encoding):
+    stored = np.array([[0x7C01] * 40 + [0x3C00]], np.uint16).view(np.float16)  # the last is 1
+    found = decode(stored, encoding, where="x")
+    assert found[0, :40].tolist() == [0] * 40 and found[0, 40] > 0
+
+
 def test_float64_too_large_for_float32_is_unmeasured():
     assert decode(np.array([[1e300, 1]]), "float_m", where="x").tolist() == [[0, 1]]
 
