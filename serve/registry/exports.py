@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from depthray.errors import CheckpointError
+from depthray.errors import DepthrayError
 from depthray.exporting import fastest
 from depthray.runtimes.open import EAGER
 from depthray.storage import local
@@ -107,7 +107,7 @@ def _sound(exports: Mapping[str, Path], log: Callable[[str], None]) -> dict[str,
         try:
             predictors[name] = load(path, device="cpu")
             golden.write(golden_of(path.parent, name), golden.answers(predictors[name]))
-        except CheckpointError as error:
+        except DepthrayError as error:
             log(f"{name}: not used: {error}")
             predictors.pop(name, None)
             shutil.rmtree(path)

@@ -1,8 +1,9 @@
 """Gradients of depthwise convolutions on CPUs that compute in bf16: in float32 where oneDNN is slow in bf16.
 
-oneDNN 3.13 has no kernel of its own in bf16 for the gradient of the input of a depthwise convolution with a stride,
-nor for that of its weights where the kernel is larger than 3x3: it computes one channel after the other. On AVX-512
-with bf16 these took 6 to 120 and 3 to 6 times as long as in float32, together half of a step of an EfficientNet.
+oneDNN 3.13 has no depthwise kernel in bf16 for the gradient of the input of a convolution with a stride, nor for that
+of the weights where the kernel is larger than 3x3: it takes those of dense convolutions (`brgconv_strided`, `jit_bf16`
+in its verbose output). On AVX-512 with bf16 these took 12 to 120 and 3 to 6 times as long as float32's, together half
+of a step of an EfficientNet.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def _conv2d(
     groups: int = 1,
 ) -> Tensor:
     is_depthwise = 1 < groups == weight.shape[0] == input.shape[1] and not isinstance(padding, str)
-    if is_depthwise and torch.is_grad_enabled() and (max(_pair(stride)) > 1 or max(weight.shape[2:]) > WIDEST):
+    in_bf16 = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")
+    if is_depthwise and in_bf16 and (max(_pair(stride)) > 1 or max(weight.shape[2:]) > WIDEST):
         # The input is kept for the backward pass, so in bf16; weights are not, and their gradient stays float32.
         output: Tensor = _Depthwise.apply(
             input.to(torch.bfloat16), weight, bias, _pair(stride), _pair(padding), _pair(dilation)

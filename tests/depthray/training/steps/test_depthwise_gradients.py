@@ -103,6 +103,11 @@ def test_only_what_is_trained_has_a_gradient() -> None:
         assert layer(torch.randn(2, 16, 12, 18)).grad_fn is None
 
 
+def test_a_part_of_a_network_that_switches_autocast_off_stays_in_float32() -> None:
+    with BF16.autocast(), depthwise_gradients.active(BF16), torch.autocast("cpu", enabled=False):
+        assert depthwise(5, 2)(torch.randn(2, 16, 12, 18)).dtype == torch.float32
+
+
 def test_float32_and_gpus_are_left_alone() -> None:
     for precision in (Precision(CPU, torch.float32), Precision(torch.device("cuda"), torch.bfloat16)):
         with depthwise_gradients.active(precision):
