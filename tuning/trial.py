@@ -104,11 +104,12 @@ def _prepare(run: Path, recipe: Recipe) -> None:
 def _take_over(run: Path, given: Path) -> None:
     """Let the run continue from a checkpoint that is not its own."""
     root = run / layout.CHECKPOINTS
+    # The trial's overrides change with it, also where it is given the same once more before it has one of its own.
+    (run / layout.RECIPE).unlink(missing_ok=True)
     if any(_is_same(own, given) for own in select.committed(root)):
-        return  # paused, not replaced
+        return  # paused, or replaced by what it has
     at = manifest.read(given)
     shutil.rmtree(root, ignore_errors=True)
-    (run / layout.RECIPE).unlink(missing_ok=True)  # the trial's overrides have changed, too
     shutil.copytree(given, root / str(CheckpointName(at.step, at.epoch)))
     text = f"continues from epoch {at.epoch} of another trial"
     progress.append(run, {"kind": progress.REWOUND, "epoch": at.epoch, "text": text})

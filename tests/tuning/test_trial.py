@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from checkpoints import write_checkpoint
 from torch import nn
 
 from cluster.resources import Workers
+from depthray.checkpoints import select
+from depthray.config.overrides import read_yaml
 from depthray.errors import DepthrayError
 from depthray.exporting import fastest
 from depthray.runs import layout, progress
@@ -122,3 +125,23 @@ def test_the_latency_is_that_of_the_fastest_runtime(
     assert exported == [(run, fastest.auto_targets(calibrated=False))]
     assert trial.measure_cost(run, gpu=False)[trial.RUNTIME] == "eager"
     assert len(exported) == 1, "nothing is exported where nobody asked for the latency"
+
+
+def test_a_trial_may_be_given_the_same_checkpoint_twice_with_other_overrides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a population does where a trial is perturbed again before it has trained an epoch."""
+    other = write_checkpoint(tmp_path / "other")
+
+    class Given:
+        @contextlib.contextmanager
+        def as_directory(self) -> Iterator[str]:
+            yield str(other)
+
+    monkeypatch.setattr("ray.tune.get_checkpoint", Given)
+    run = tmp_path / "run"
+    for lr in (1e-3, 2e-3):
+        trial._prepare(run, preflight.load("demo", ["train.epochs=4", f"optim.lr={lr}"]))
+        assert read_yaml(run / layout.RECIPE)["optim"]["lr"] == lr
+        assert [path.name for path in select.committed(run / layout.CHECKPOINTS)] == [other.name]
+    assert len([record for record in progress.read(run) if record["kind"] == progress.REWOUND]) == 1
