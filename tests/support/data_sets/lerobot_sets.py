@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +77,14 @@ def write_colour(path: Path, frames: list[NDArray[np.uint8]]) -> None:
 
 def write_depth(path: Path, frames: list[NDArray[np.uint16]]) -> None:
     """As LeRobot writes it: HEVC Main 12 without loss."""
-    # info=0: FFmpeg's muxer now and then refuses the message about itself that x265 puts into its headers.
     params = {"x265-params": "lossless=1:log-level=none:pools=none:frame-threads=1:info=0"}
-    write_video(path, frames, form="gray12le", codec="libx265", g="4", **params)
+    write = partial(write_video, path, frames, form="gray12le", codec="libx265", g="4", **params)
+    try:
+        write()
+    except av.error.PatchWelcomeError:
+        # FFmpeg's muxer now and then refuses the headers of x265, by what the process has had in its memory before.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+            fresh.submit(write).result()
 
 
 def features(depth: str, facts: dict[str, Any] | None = None) -> dict[str, Any]:
