@@ -79,8 +79,8 @@ def make(checkpoint: Path, folder: Path, request: RuntimeRequest, log: Callable[
 
 def are_made(folder: Path, request: RuntimeRequest) -> bool:
     """Whether a folder has all exports of a request, with what each predicts, which once was not stored."""
-    names = speeds(folder).keys() if request.targets else set()
-    return names >= set(request.targets) and all(golden_of(folder, each).is_file() for each in names - {EAGER})
+    made = speeds(folder)
+    return all(each in made and golden_of(folder, each).is_file() for each in request.targets)
 
 
 def speeds(folder: Path) -> dict[str, float]:
@@ -105,12 +105,13 @@ def _sound(exports: Mapping[str, Path], log: Callable[[str], None]) -> dict[str,
     predictors = {}
     for name, path in exports.items():
         try:
-            predictors[name] = load(path, device="cpu")
-            golden.write(golden_of(path.parent, name), golden.answers(predictors[name]))
+            predictor = load(path, device="cpu")
+            golden.write(golden_of(path.parent, name), golden.answers(predictor))
         except DepthrayError as error:
             log(f"{name}: not used: {error}")
-            predictors.pop(name, None)
             shutil.rmtree(path)
+        else:
+            predictors[name] = predictor
     return predictors
 
 

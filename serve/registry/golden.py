@@ -6,12 +6,11 @@ promotion are stored with a version, and with each of its exports; a replica who
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,9 +72,9 @@ def answers(predictor: Predictor) -> list[Maps]:
 def write(path: Path, answers: Sequence[Maps]) -> None:
     """Write predictions for the golden images to a file, at once."""
     arrays = {f"{index}-{key}": values for index, maps in enumerate(answers) for key, values in maps.items()}
-    temporary = path.with_name(f"{local.UNFINISHED}{uuid4().hex}.npz")  # NumPy would append the suffix
-    np.savez(temporary, **arrays)  # type: ignore[arg-type]  # it has options besides
-    os.replace(temporary, path)
+    file = BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # it has options besides
+    local.replace(path, file.getvalue())
 
 
 def read(path: Path) -> list[Maps]:
